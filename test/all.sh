@@ -1,0 +1,24 @@
+#!/usr/bin/env bash
+# The whole proof, in order of cost: installs what it needs, runs every test, ends with a summary.
+# Any failure makes it exit 1, after the other stages have run.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+summary=()
+failed=0
+stage() { # name, command...
+  local name=$1 begin=$SECONDS result=ok
+  shift
+  printf '\n== %s\n' "$name"
+  "$@" || { result=FAILED; failed=1; }
+  summary+=("$(printf '%-44s %-7s %4d s' "$name" "$result" $((SECONDS - begin)))")
+}
+
+stage 'install servers'                          test/install.sh
+stage 'unit and component tests (race detector)' go test -race ./...
+stage 'deployment files'                         make --no-print-directory deploy-check
+stage 'integration: real servers, kill -9'       go test -tags integration -count=1 -timeout 15m ./test/...
+
+printf '\n== summary\n'
+printf '%s\n' "${summary[@]}"
+exit $failed

@@ -1,0 +1,44 @@
+#!/usr/bin/env bash
+# Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper and
+# Chromium (Debian packages) and btcd (Go module). Safe to repeat; prints what it did and fails
+# loudly when something cannot be had.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+fail() { echo "install: $*" >&2; exit 1; }
+as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
+
+missing=()
+command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
+[ -e /usr/share/java/zookeeper.jar ] || missing+=(zookeeper)
+command -v chromium >/dev/null || missing+=(chromium)
+command -v java >/dev/null || missing+=(default-jre-headless)
+command -v mvn >/dev/null || missing+=(maven)
+command -v gcc >/dev/null || missing+=(gcc libc6-dev) # for go test -race
+if [ ${#missing[@]} -gt 0 ]; then
+  command -v apt-get >/dev/null || fail "needs ${missing[*]}: install them with this system's package manager"
+  echo "install: Debian packages ${missing[*]}"
+  # A package's own service must not start: the tests run servers of their own on free ports.
+  policy=/usr/sbin/policy-rc.d
+  if [ ! -e $policy ]; then
+    printf '#!/bin/sh\nexit 101\n' | as_root tee $policy >/dev/null
+    as_root chmod +x $policy
+    trap 'as_root rm -f $policy' EXIT
+  fi
+  log=$(mktemp)
+  { as_root apt-get update && as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends "${missing[@]}"; } >"$log" 2>&1 \
+    || { tail -n 20 "$log" >&2; fail "apt-get could not install ${missing[*]}"; }
+fi
+
+kafka=.cache/kafka-4.1.1
+if [ ! -e $kafka/complete ]; then
+  echo "install: Apache Kafka 4.1.1"
+  mvn -q -B -f test/kafka/pom.xml dependency:copy-dependencies \
+    -DoutputDirectory="$PWD/$kafka/lib" -DincludeScope=runtime || fail "Maven could not fetch Apache Kafka"
+  touch $kafka/complete
+fi
+
+echo "install: btcd"
+mkdir -p .cache/bin
+go build -modfile=tools/go.mod -o .cache/bin/btcd github.com/btcsuite/btcd || fail "btcd does not build"
+echo "install: ready"

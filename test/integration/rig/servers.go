@@ -1,0 +1,293 @@
+//go:build integration
+
+// Package rig starts the real servers and the pool's own services as processes on loopback, each
+// on free ports and in a folder of its own, and ends them with the test.
+//
+// It expects what test/install.sh installs and fails, never skips, when a server is missing.
+package rig
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	_ "github.com/go-sql-driver/mysql" // the driver behind sql.Open
+	"github.com/go-zookeeper/zk"
+	"github.com/segmentio/kafka-go"
+)
+
+// Root is the project's folder.
+func Root(t testing.TB) string {
+	t.Helper()
+	dir, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for {
+		if _, err := os.Stat(filepath.Join(dir, "test", "install.sh")); err == nil {
+			return dir
+		}
+		if dir == filepath.Dir(dir) {
+			t.Fatal("not inside the project")
+		}
+		dir = filepath.Dir(dir)
+	}
+}
+
+// Kafka is a single Apache Kafka broker (KRaft).
+type Kafka struct {
+	*Process
+	Addr string
+}
+
+// StartKafka formats a log folder and starts a broker with Kafka's default limits but for
+// message.max.bytes, which has to carry whole templates.
+func StartKafka(t testing.TB, dir string) *Kafka {
+	t.Helper()
+	lib := filepath.Join(Root(t), ".cache", "kafka-4.1.1", "lib")
+	if _, err := os.Stat(lib); err != nil {
+		t.Fatalf("Apache Kafka is not installed: %v (run test/install.sh)", err)
+	}
+	data := filepath.Join(dir, "kafka")
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	controller := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	properties := filepath.Join(data, "server.properties")
+	write(t, properties, strings.Join([]string{
+		"process.roles=broker,controller",
+		"node.id=1",
+		"controller.quorum.voters=1@" + controller,
+		"listeners=PLAINTEXT://" + addr + ",CONTROLLER://" + controller,
+		"advertised.listeners=PLAINTEXT://" + addr,
+		"controller.listener.names=CONTROLLER",
+		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"log.dirs=" + filepath.Join(data, "logs"),
+		"offsets.topic.replication.factor=1",
+		"offsets.topic.num.partitions=1",
+		"transaction.state.log.replication.factor=1",
+		"transaction.state.log.min.isr=1",
+		"group.initial.rebalance.delay.ms=0",
+		"auto.create.topics.enable=false",
+		"message.max.bytes=67108864",
+		"replica.fetch.max.bytes=67108864",
+	}, "\n")+"\n")
+	env := []string{"CLASSPATH=" + filepath.Join(lib, "*")}
+	logging := "-Dlog4j2.configurationFile=" + filepath.Join(Root(t), "test", "kafka", "log4j2.properties")
+
+	format := exec.Command("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", logging, "kafka.tools.StorageTool",
+		"format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties)
+	format.Env = append(os.Environ(), env...)
+	if out, err := format.CombinedOutput(); err != nil {
+		t.Fatalf("format Kafka's storage: %v\n%s", err, out)
+	}
+	k := &Kafka{Addr: addr}
+	k.Process = start(t, dir, "kafka", "java", env, "-Xmx512m", logging, "kafka.Kafka", properties)
+	k.WaitReady(t)
+	return k
+}
+
+// WaitReady waits until the broker answers a metadata request: after a kill -9 it opens its port
+// long before it serves.
+func (k *Kafka) WaitReady(t testing.TB) {
+	t.Helper()
+	transport := &kafka.Transport{}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(k.Addr), Timeout: 2 * time.Second, Transport: transport}
+	Until(t, time.Minute, "Kafka answers", func(ctx context.Context) error {
+		if k.Exited() {
+			t.Fatalf("Kafka ended: %s", k.LogTail(4<<10))
+		}
+		answer, err := client.Metadata(ctx, &kafka.MetadataRequest{})
+		if err == nil && len(answer.Brokers) == 0 {
+			err = errors.New("no broker registered yet")
+		}
+		return err
+	})
+}
+
+// MariaDB is a database server with an empty database and an account for it.
+type MariaDB struct {
+	*Process
+	DSN string // of the account, as go-sql-driver/mysql takes it
+}
+
+// StartMariaDB initialises a data folder and starts the server on a free port.
+func StartMariaDB(t testing.TB, dir string) *MariaDB {
+	t.Helper()
+	data := filepath.Join(dir, "mariadb")
+	install := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal",
+		"--skip-test-db", "--user="+userName(), "--datadir="+data)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("mariadb-install-db: %v\n%s (run test/install.sh)", err, out)
+	}
+	socket := filepath.Join(dir, "mariadb.sock")
+	port := freePort(t)
+	m := &MariaDB{DSN: fmt.Sprintf("pool:secret@tcp(127.0.0.1:%d)/pool", port)}
+	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil, "--no-defaults", "--user="+userName(),
+		"--datadir="+data, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))
+	db, err := sql.Open("mysql", "root@unix("+socket+")/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	Until(t, 30*time.Second, "MariaDB answers", db.PingContext)
+	for _, statement := range []string{
+		"CREATE DATABASE pool CHARACTER SET utf8mb4",
+		"CREATE USER pool@'127.0.0.1' IDENTIFIED BY 'secret'",
+		"GRANT ALL ON pool.* TO pool@'127.0.0.1'",
+	} {
+		if _, err := db.Exec(statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
+	return m
+}
+
+// Open returns a connection pool to the database, closed with the test.
+func (m *MariaDB) Open(t testing.TB) *sql.DB {
+	t.Helper()
+	db, err := sql.Open("mysql", m.DSN+"?parseTime=true&loc=UTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// ZooKeeper is a standalone ZooKeeper server.
+type ZooKeeper struct {
+	*Process
+	Addr string
+}
+
+// StartZooKeeper starts the server and waits until a session can be opened.
+func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
+	t.Helper()
+	if _, err := os.Stat("/usr/share/java/zookeeper.jar"); err != nil {
+		t.Fatalf("ZooKeeper is not installed: %v (run test/install.sh)", err)
+	}
+	data := filepath.Join(dir, "zookeeper")
+	if err := os.MkdirAll(data, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	port := freePort(t)
+	config := filepath.Join(data, "zoo.cfg")
+	write(t, config, fmt.Sprintf("tickTime=500\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n", data, port))
+	z := &ZooKeeper{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	z.Process = start(t, dir, "zookeeper", "java", []string{"CLASSPATH=/etc/zookeeper/conf:/usr/share/java/*"},
+		"-Xmx128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
+	Until(t, 30*time.Second, "ZooKeeper answers", func(context.Context) error {
+		conn, _, err := zk.Connect([]string{z.Addr}, 2*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+		if err != nil {
+			return err
+		}
+		defer conn.Close()
+		_, _, err = conn.Exists("/")
+		return err
+	})
+	return z
+}
+
+type quiet struct{}
+
+func (quiet) Printf(string, ...any) {}
+
+// Btcd is a btcd node on a fresh regtest chain. It has no ZMQ.
+type Btcd struct {
+	*Process
+	URL, User, Password string
+}
+
+// StartBtcd starts the node and waits until it hands out templates.
+func StartBtcd(t testing.TB, dir, miningAddress string) *Btcd {
+	t.Helper()
+	port := freePort(t)
+	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret"}
+	data := filepath.Join(dir, "btcd")
+	b.Process = start(t, dir, "btcd", filepath.Join(Root(t), ".cache", "bin", "btcd"), nil,
+		"--configfile=/dev/null", "--regtest", "--datadir="+filepath.Join(data, "data"), "--logdir="+filepath.Join(data, "logs"),
+		"--rpcuser="+b.User, "--rpcpass="+b.Password, fmt.Sprintf("--rpclisten=127.0.0.1:%d", port),
+		"--notls", "--nolisten", "--nodnsseed", "--nocfilters", "--miningaddr="+miningAddress)
+	b.WaitReady(t)
+	return b
+}
+
+// WaitReady waits until the node answers.
+func (b *Btcd) WaitReady(t testing.TB) {
+	t.Helper()
+	Until(t, 30*time.Second, "btcd answers", func(ctx context.Context) error {
+		var height int
+		return b.Call(ctx, "getblockcount", &height)
+	})
+}
+
+// Call asks the node by JSON-RPC.
+func (b *Btcd) Call(ctx context.Context, method string, result any, params ...any) error {
+	if params == nil {
+		params = []any{}
+	}
+	body, err := json.Marshal(map[string]any{"jsonrpc": "1.0", "id": 1, "method": method, "params": params})
+	if err != nil {
+		return err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.URL, bytes.NewReader(body))
+	if err != nil {
+		return err
+	}
+	req.SetBasicAuth(b.User, b.Password)
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	var answer struct {
+		Result json.RawMessage
+		Error  *struct{ Message string }
+	}
+	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&answer); err != nil {
+		return fmt.Errorf("%s: HTTP %s: %w", method, resp.Status, err)
+	}
+	if answer.Error != nil {
+		return fmt.Errorf("%s: %s", method, answer.Error.Message)
+	}
+	return json.Unmarshal(answer.Result, result)
+}
+
+func write(t testing.TB, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// userName is whom mariadbd should run as: it refuses to be root unless told so by name.
+func userName() string {
+	if u := os.Getenv("USER"); u != "" {
+		return u
+	}
+	if os.Getuid() == 0 {
+		return "root"
+	}
+	out, err := exec.Command("id", "-un").Output()
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(out))
+}
+
+// PayoutAddress is a regtest address nobody holds a key to.
+const PayoutAddress = "bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4t"
