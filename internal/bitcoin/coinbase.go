@@ -1,0 +1,96 @@
+package bitcoin
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+)
+
+// The length that consensus allows for the input script of a coinbase, bytes.
+const (
+	minCoinbaseScript = 2
+	maxCoinbaseScript = 100
+)
+
+// Coinbase describes the first transaction of a block. Its input script holds,
+// in this order: the height (BIP 34), the time, Aux, Text, the extranonce.
+type Coinbase struct {
+	Height         int32
+	Time           int64  // unix seconds; makes two jobs on the same transactions differ
+	Aux            []byte // the values of a template's coinbaseaux (BIP 22)
+	Text           string
+	Outputs        []wire.TxOut
+	ExtranonceSize int // bytes left for miners
+}
+
+// Build returns the transaction without witness, cut at the extranonce: what
+// goes before and what goes after it. A script that consensus would refuse,
+// and outputs that are none, are errors.
+func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
+	if c.Height < 0 || c.Time < 0 || c.ExtranonceSize < 0 {
+		return nil, nil, fmt.Errorf("coinbase: negative height %d, time %d or extranonce size %d",
+			c.Height, c.Time, c.ExtranonceSize)
+	}
+	if err := c.checkOutputs(); err != nil {
+		return nil, nil, err
+	}
+	script, err := txscript.NewScriptBuilder().
+		AddInt64(int64(c.Height)).AddInt64(c.Time).
+		AddOps(c.Aux).AddOps([]byte(c.Text)).Script()
+	if err != nil {
+		return nil, nil, fmt.Errorf("coinbase: %w", err)
+	}
+	size := len(script) + c.ExtranonceSize
+	if size < minCoinbaseScript || size > maxCoinbaseScript {
+		return nil, nil, fmt.Errorf("coinbase: input script of %d bytes, allowed are %d to %d; "+
+			"text has %d, coinbaseaux %d, extranonce %d", size, minCoinbaseScript, maxCoinbaseScript,
+			len(c.Text), len(c.Aux), c.ExtranonceSize)
+	}
+
+	const version = 2
+	coinbase1 = binary.LittleEndian.AppendUint32(coinbase1, version)
+	coinbase1 = append(coinbase1, 1)                                    // inputs
+	coinbase1 = append(coinbase1, make([]byte, 32)...)                  // no previous transaction
+	coinbase1 = binary.LittleEndian.AppendUint32(coinbase1, 0xffffffff) // nor output of it
+	coinbase1 = append(coinbase1, byte(size))
+	coinbase1 = append(coinbase1, script...)
+
+	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, wire.MaxTxInSequenceNum)
+	coinbase2 = appendVarInt(coinbase2, len(c.Outputs))
+	for _, out := range c.Outputs {
+		coinbase2 = binary.LittleEndian.AppendUint64(coinbase2, uint64(out.Value))
+		coinbase2 = appendVarInt(coinbase2, len(out.PkScript))
+		coinbase2 = append(coinbase2, out.PkScript...)
+	}
+	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, 0) // lock time
+	return coinbase1, coinbase2, nil
+}
+
+func (c Coinbase) checkOutputs() error {
+	if len(c.Outputs) == 0 {
+		return errors.New("coinbase: no outputs")
+	}
+	var sum int64
+	for i, out := range c.Outputs {
+		if out.Value < 0 || out.Value > btcutil.MaxSatoshi-sum {
+			return fmt.Errorf("coinbase: output %d of %d satoshi is out of range", i, out.Value)
+		}
+		sum += out.Value
+	}
+	return nil
+}
+
+// appendVarInt appends n, at least 0, in Bitcoin's variable length encoding.
+func appendVarInt(dst []byte, n int) []byte {
+	switch {
+	case n < 0xfd:
+		return append(dst, byte(n))
+	case n <= 0xffff:
+		return binary.LittleEndian.AppendUint16(append(dst, 0xfd), uint16(n))
+	}
+	return binary.LittleEndian.AppendUint32(append(dst, 0xfe), uint32(n))
+}

@@ -1,0 +1,99 @@
+package bitcoin
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/btcsuite/btcd/address/v2"
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chaincfg/v2"
+	"github.com/btcsuite/btcd/txscript/v2"
+)
+
+// Network is a Bitcoin network as a configuration file and a node name it.
+type Network struct {
+	Name   string // in configuration: "mainnet", "testnet4", …
+	Chain  string // getblockchaininfo's "chain": "main", "testnet4", …
+	Params *chaincfg.Params
+}
+
+// The slice is built on demand so that nobody can change a shared one.
+func networks() []Network {
+	return []Network{
+		{"mainnet", "main", &chaincfg.MainNetParams},
+		{"testnet4", "testnet4", &chaincfg.TestNet4Params},
+		{"signet", "signet", &chaincfg.SigNetParams},
+		{"regtest", "regtest", &chaincfg.RegressionNetParams},
+		{"testnet3", "test", &chaincfg.TestNet3Params},
+	}
+}
+
+// NetworkByName returns the network that configuration files call name.
+func NetworkByName(name string) (Network, error) {
+	all := networks()
+	names := make([]string, len(all))
+	for i, n := range all {
+		if n.Name == name {
+			return n, nil
+		}
+		names[i] = n.Name
+	}
+	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(names, ", "))
+}
+
+// NetworkByChain returns the network that a node's getblockchaininfo calls chain.
+func NetworkByChain(chain string) (Network, error) {
+	for _, n := range networks() {
+		if n.Chain == chain {
+			return n, nil
+		}
+	}
+	return Network{}, fmt.Errorf("unknown chain %q", chain)
+}
+
+// PayoutScript returns the output script that pays to an address of this
+// network: P2PKH, P2SH, P2WPKH, P2WSH or P2TR. The test networks share their
+// address prefixes, so an address of one is valid on the others.
+func (n Network) PayoutScript(addr string) ([]byte, error) {
+	decoded, err := n.decodeAddress(addr)
+	if err != nil {
+		for _, other := range networks() {
+			if _, otherErr := other.decodeAddress(addr); otherErr == nil {
+				return nil, fmt.Errorf("address %q is not for %s but for %s", addr, n.Name, other.Name)
+			}
+		}
+		return nil, fmt.Errorf("address %q for %s: %w", addr, n.Name, err)
+	}
+	return txscript.PayToAddrScript(decoded)
+}
+
+func (n Network) decodeAddress(addr string) (address.Address, error) {
+	decoded, err := address.DecodeAddress(addr, n.Params)
+	if err != nil {
+		return nil, err
+	}
+	switch decoded.(type) {
+	case *address.AddressPubKeyHash, *address.AddressScriptHash, *address.AddressWitnessPubKeyHash,
+		*address.AddressWitnessScriptHash, *address.AddressTaproot:
+	default:
+		return nil, fmt.Errorf("unsupported kind %T", decoded)
+	}
+	if !decoded.IsForNet(n.Params) {
+		return nil, errors.New("wrong network")
+	}
+	// The decoder reads a 20-byte program of version 1 as one of version 0.
+	if !strings.EqualFold(decoded.EncodeAddress(), addr) {
+		return nil, errors.New("unsupported witness program")
+	}
+	return decoded, nil
+}
+
+// Subsidy returns the newly created satoshi of the block at height.
+func (n Network) Subsidy(height int32) int64 {
+	if height < 0 {
+		return 0
+	}
+	const initial = 50 * btcutil.SatoshiPerBitcoin
+	return initial >> uint(height/n.Params.SubsidyReductionInterval)
+}

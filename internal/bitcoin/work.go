@@ -1,0 +1,88 @@
+package bitcoin
+
+import (
+	"fmt"
+	"math"
+	"math/big"
+	"math/bits"
+)
+
+// Work is a number of expected hashes, 128 bits. A share of difficulty d stands
+// for d·2^32 hashes.
+type Work struct{ Hi, Lo uint64 }
+
+// Add returns w + v, at most 2^128-1.
+func (w Work) Add(v Work) Work {
+	lo, carry := bits.Add64(w.Lo, v.Lo, 0)
+	hi, carry := bits.Add64(w.Hi, v.Hi, carry)
+	if carry != 0 {
+		return Work{math.MaxUint64, math.MaxUint64}
+	}
+	return Work{hi, lo}
+}
+
+// Sub returns w - v, at least zero.
+func (w Work) Sub(v Work) Work {
+	lo, borrow := bits.Sub64(w.Lo, v.Lo, 0)
+	hi, borrow := bits.Sub64(w.Hi, v.Hi, borrow)
+	if borrow != 0 {
+		return Work{}
+	}
+	return Work{hi, lo}
+}
+
+// Cmp returns -1, 0 or 1 as w is less than, equal to or greater than v.
+func (w Work) Cmp(v Work) int {
+	switch {
+	case w == v:
+		return 0
+	case w.Hi < v.Hi, w.Hi == v.Hi && w.Lo < v.Lo:
+		return -1
+	}
+	return 1
+}
+
+// IsZero reports whether w is no work.
+func (w Work) IsZero() bool { return w == Work{} }
+
+// Float returns the nearest number of hashes, to a relative error below 2^-51.
+func (w Work) Float() float64 { return math.Ldexp(float64(w.Hi), 64) + float64(w.Lo) }
+
+// Difficulty returns the work in shares of difficulty 1, rounded down, at most
+// 2^64-1.
+func (w Work) Difficulty() uint64 {
+	if w.Hi>>32 != 0 {
+		return math.MaxUint64
+	}
+	return w.Hi<<32 | w.Lo>>32
+}
+
+// String returns the number of hashes in decimal.
+func (w Work) String() string {
+	n := new(big.Int).SetUint64(w.Hi)
+	n.Lsh(n, 64)
+	return n.Or(n, new(big.Int).SetUint64(w.Lo)).String()
+}
+
+// ParseWork reads what String returns. Anything but decimal digits, or more
+// than 128 bits, is an error.
+func ParseWork(s string) (Work, error) {
+	var w Work
+	for _, c := range []byte(s) {
+		if c < '0' || c > '9' {
+			return Work{}, fmt.Errorf("work %.50q: not a decimal number", s)
+		}
+		carry, lo := bits.Mul64(w.Lo, 10)
+		overflow, hi := bits.Mul64(w.Hi, 10)
+		lo, c1 := bits.Add64(lo, uint64(c-'0'), 0)
+		hi, c2 := bits.Add64(hi, carry, c1)
+		if overflow|c2 != 0 {
+			return Work{}, fmt.Errorf("work %.50q: exceeds 128 bits", s)
+		}
+		w = Work{hi, lo}
+	}
+	if s == "" {
+		return Work{}, fmt.Errorf("work %q: not a decimal number", s)
+	}
+	return w, nil
+}
