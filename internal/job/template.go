@@ -1,0 +1,278 @@
+package job
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"btcpool/internal/bitcoin"
+)
+
+// minCommitmentScript is the length of a witness commitment's script, which
+// may carry more behind it (BIP 141).
+const minCommitmentScript = 38
+
+// maxTransactions is more than fit into a block: 4,000,000 weight units by 60
+// bytes of 4 units, the smallest transaction there can be.
+const maxTransactions = 4_000_000 / (60 * 4)
+
+// Template is what the pool needs of a block template (BIP 22, 23, 145).
+type Template struct {
+	Height            int32
+	PrevHash          chainhash.Hash
+	Bits              uint32 // a valid compact target
+	CurTime, MinTime  uint32 // unix seconds; MinTime is CurTime when the node gives none
+	Version           int32
+	CoinbaseValue     int64            // satoshi
+	TxIDs             []chainhash.Hash // of all transactions but the coinbase, as the node says
+	WitnessCommitment []byte           // output script, nil when no transaction has a witness
+	CoinbaseAux       []byte           // the values of coinbaseaux
+	LongPollID        string           // "" when the node has no long poll
+	Rules             []string         // as the node gives them, a leading '!' included
+}
+
+// Empty reports whether the template has no transactions.
+func (t *Template) Empty() bool { return len(t.TxIDs) == 0 }
+
+// ParseTemplate reads the RPC response to getblocktemplate, of Bitcoin Core or
+// btcd. A response with an RPC error, and a template with a rule that must be
+// understood (BIP 9) and is not, are errors.
+func ParseTemplate(response []byte) (*Template, error) {
+	result, err := parseResult(response)
+	if err != nil {
+		return nil, fmt.Errorf("template: %w", err)
+	}
+	t, err := parseTemplate(result)
+	if err != nil {
+		return nil, fmt.Errorf("template: %w", err)
+	}
+	return t, nil
+}
+
+// TemplateTransactions returns the serialized transactions of a response to
+// getblocktemplate, with their witnesses, in order and without the coinbase.
+func TemplateTransactions(response []byte) ([][]byte, error) {
+	result, err := parseResult(response)
+	if err != nil {
+		return nil, fmt.Errorf("template: %w", err)
+	}
+	var txs [][]byte
+	err = eachTransaction(fieldsOf(result).values["transactions"], func(tx transaction) error {
+		data, err := tx.data.hex()
+		if err == nil && len(data) == 0 {
+			err = errors.New("empty")
+		}
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		txs = append(txs, data)
+		return nil
+	})
+	if err != nil {
+		return nil, fmt.Errorf("template: %w", err)
+	}
+	return txs, nil
+}
+
+// parseResult returns the "result" of an RPC response.
+func parseResult(response []byte) (value, error) {
+	object, err := parseObject(response)
+	if err != nil {
+		return nil, err
+	}
+	f := fieldsOf(object)
+	if f.has("error") {
+		return nil, fmt.Errorf("the node says %.200s", f.values["error"])
+	}
+	result := f.values["result"]
+	if !result.isObject() {
+		return nil, fmt.Errorf("result: %w", errNotObject)
+	}
+	return result, nil
+}
+
+func parseTemplate(result value) (*Template, error) {
+	f := fieldsOf(result)
+	t := &Template{
+		Height:        int32(f.integer("height", 1, math.MaxInt32)),
+		PrevHash:      f.hash("previousblockhash"),
+		Bits:          f.bits("bits"),
+		CurTime:       uint32(f.unsigned("curtime", math.MaxUint32)),
+		Version:       int32(f.integer("version", math.MinInt32, math.MaxInt32)),
+		CoinbaseValue: f.integer("coinbasevalue", 0, btcutil.MaxSatoshi),
+	}
+	t.MinTime = t.CurTime
+	if f.has("mintime") {
+		t.MinTime = uint32(f.unsigned("mintime", math.MaxUint32))
+	}
+	if f.has("longpollid") {
+		t.LongPollID = f.text("longpollid")
+	}
+	if f.has("coinbaseaux") {
+		t.CoinbaseAux = f.coinbaseAux("coinbaseaux")
+	}
+	if f.has("rules") {
+		t.Rules = f.rules("rules")
+	}
+	if f.err != nil {
+		return nil, f.err
+	}
+
+	ids, err := parseTransactionIDs(f.values["transactions"])
+	if err != nil {
+		return nil, err
+	}
+	t.TxIDs = ids.txids
+	switch {
+	case f.has("default_witness_commitment"):
+		t.WitnessCommitment = f.witnessCommitment("default_witness_commitment")
+	case ids.haveWitness:
+		t.WitnessCommitment = bitcoin.WitnessCommitment(ids.wtxids)
+	}
+	return t, f.err
+}
+
+// bits reads a compact target in hex.
+func (f *fields) bits(key string) uint32 {
+	bits, err := strconv.ParseUint(f.text(key), 16, 32)
+	if err == nil {
+		_, err = bitcoin.TargetFromBits(uint32(bits))
+	}
+	f.fail(key, err)
+	return uint32(bits)
+}
+
+// coinbaseAux returns the concatenated values, in the order of their keys, of an
+// object of hex strings; the keys mean nothing else (BIP 22).
+func (f *fields) coinbaseAux(key string) []byte {
+	var aux []byte
+	list := f.object(key)
+	for _, name := range slices.Sorted(maps.Keys(list.values)) {
+		aux = append(aux, list.hex(name)...)
+	}
+	f.fail(key, list.err)
+	return aux
+}
+
+// rules reads the names of the rules in force. A pool that builds only what
+// the template holds needs to understand no more than segwit's commitment;
+// "!signet" is accepted for signets whose blocks need no signature.
+func (f *fields) rules(key string) []string {
+	if !f.values[key].isArray() {
+		f.fail(key, errNotArray)
+		return nil
+	}
+	var rules []string
+	for _, element := range f.values[key].each() {
+		rule, err := element.text()
+		if name, must := strings.CutPrefix(rule, "!"); must && name != "segwit" && name != "signet" {
+			err = fmt.Errorf("%.50q must be understood and is not", rule)
+		}
+		if err != nil {
+			f.fail(key, err)
+			return nil
+		}
+		rules = append(rules, rule)
+	}
+	return rules
+}
+
+// witnessCommitment reads an output script, or the bare commitment that btcd
+// gives in its place.
+func (f *fields) witnessCommitment(key string) []byte {
+	script := f.hex(key)
+	if len(script) == chainhash.HashSize {
+		return bitcoin.WitnessCommitmentScript(chainhash.Hash(script))
+	}
+	prefix := bitcoin.WitnessCommitmentScript(chainhash.Hash{})[:6]
+	if len(script) < minCommitmentScript || !bytes.HasPrefix(script, prefix) {
+		f.fail(key, errors.New("neither a commitment nor a script with one"))
+	}
+	return script
+}
+
+// transaction is one element of a template's transactions.
+type transaction struct{ data, txid, hash value }
+
+// eachTransaction calls visit for each element of a template's transactions.
+func eachTransaction(list value, visit func(transaction) error) error {
+	if !list.isArray() {
+		return fmt.Errorf("transactions: %w", errNotArray)
+	}
+	n := 0
+	for _, element := range list.each() {
+		if n == maxTransactions {
+			return fmt.Errorf("transactions: more than %d", maxTransactions)
+		}
+		var tx transaction
+		for key, v := range element.each() {
+			switch string(key) {
+			case `"data"`:
+				tx.data = v
+			case `"txid"`:
+				tx.txid = v
+			case `"hash"`:
+				tx.hash = v
+			}
+		}
+		if err := visit(tx); err != nil {
+			return fmt.Errorf("transactions[%d]: %w", n, err)
+		}
+		n++
+	}
+	return nil
+}
+
+type transactionIDs struct {
+	txids, wtxids []chainhash.Hash
+	haveWitness   bool
+}
+
+// parseTransactionIDs takes the ids from the list, or computes them for nodes
+// that give only one of the two.
+func parseTransactionIDs(list value) (ids transactionIDs, err error) {
+	err = eachTransaction(list, func(tx transaction) error {
+		var txid, wtxid chainhash.Hash
+		var err error
+		if tx.txid != nil && tx.hash != nil {
+			if txid, err = tx.txid.hash(); err != nil {
+				return fmt.Errorf("txid: %w", err)
+			}
+			if wtxid, err = tx.hash.hash(); err != nil {
+				return fmt.Errorf("hash: %w", err)
+			}
+		} else if txid, wtxid, err = computeIDs(tx.data); err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
+		ids.txids = append(ids.txids, txid)
+		ids.wtxids = append(ids.wtxids, wtxid)
+		ids.haveWitness = ids.haveWitness || txid != wtxid
+		return nil
+	})
+	return ids, err
+}
+
+func computeIDs(data value) (txid, wtxid chainhash.Hash, err error) {
+	raw, err := data.hex()
+	if err != nil {
+		return txid, wtxid, err
+	}
+	var tx wire.MsgTx
+	r := bytes.NewReader(raw)
+	if err := tx.Deserialize(r); err != nil {
+		return txid, wtxid, err
+	}
+	if r.Len() != 0 {
+		return txid, wtxid, fmt.Errorf("%d bytes after the transaction", r.Len())
+	}
+	return tx.TxHash(), tx.WitnessHash(), nil
+}

@@ -1,0 +1,285 @@
+package job_test
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"strings"
+	"testing"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/tidwall/gjson"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
+)
+
+// The answers in testdata have the shape of Bitcoin Core 27 (core, empty), of
+// btcd 0.26 (btcd) and of a node before BIP 141 (old). Their transactions are
+// mainnet's first and the P2WPKH example of BIP 143.
+func TestParseTemplate(t *testing.T) {
+	t.Parallel()
+	for _, name := range []string{"core", "empty", "btcd", "old"} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			response := testdata(t, name+".gbt")
+			template, err := job.ParseTemplate(response)
+			if err != nil {
+				t.Fatal(err)
+			}
+			checkGolden(t, name+".template", indented(t, template))
+			if template.Empty() != (name == "empty") {
+				t.Errorf("Empty() = %v", template.Empty())
+			}
+
+			txs, err := job.TemplateTransactions(response)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var data []string
+			for _, tx := range gjson.GetBytes(response, "result.transactions.#.data").Array() {
+				data = append(data, tx.Str)
+			}
+			var got []string
+			for _, tx := range txs {
+				got = append(got, hex.EncodeToString(tx))
+			}
+			if diff := cmp.Diff(data, got); diff != "" {
+				t.Errorf("transactions:\n%s", diff)
+			}
+		})
+	}
+}
+
+// edit returns a response with some keys of its result replaced; a nil value
+// removes the key.
+func edit(t testing.TB, response []byte, changes map[string]any) []byte {
+	t.Helper()
+	var answer map[string]any
+	if err := json.Unmarshal(response, &answer); err != nil {
+		t.Fatal(err)
+	}
+	result := answer["result"].(map[string]any)
+	for key, value := range changes {
+		if value == nil {
+			delete(result, key)
+		} else {
+			result[key] = value
+		}
+	}
+	b, err := json.Marshal(answer)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// What nodes leave out is computed, and comes out as other nodes give it.
+func TestParseTemplateComputes(t *testing.T) {
+	t.Parallel()
+	core := testdata(t, "core.gbt")
+	want, err := job.ParseTemplate(core)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var bare []any
+	for _, tx := range gjson.GetBytes(core, "result.transactions.#.data").Array() {
+		bare = append(bare, map[string]any{"data": tx.Str})
+	}
+	for name, changes := range map[string]map[string]any{
+		"commitment from the list's hashes": {"default_witness_commitment": nil},
+		"commitment and ids from data":      {"default_witness_commitment": nil, "transactions": bare},
+		"bare commitment":                   {"default_witness_commitment": hex.EncodeToString(want.WitnessCommitment[6:])},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			got, err := job.ParseTemplate(edit(t, core, changes))
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("error %v\n%s", err, diff)
+			}
+		})
+	}
+}
+
+func TestParseTemplateRefuses(t *testing.T) {
+	t.Parallel()
+	core := testdata(t, "core.gbt")
+	transaction := func(key string, value any) any {
+		tx := map[string]any{"data": "00", "txid": strings.Repeat("0", 64), "hash": strings.Repeat("0", 64)}
+		tx[key] = value
+		return []any{tx}
+	}
+	for _, tt := range []struct {
+		name  string
+		key   string
+		value any
+		want  string // a part of the error, "" for none
+	}{
+		{"nothing changed", "unknown", 1, ""},
+		{"no height", "height", nil, "height"},
+		{"height zero", "height", 0, "height"},
+		{"height beyond 31 bits", "height", 1 << 31, "height"},
+		{"height as text", "height", "840001", "height"},
+		{"no previous hash", "previousblockhash", nil, "previousblockhash"},
+		{"short previous hash", "previousblockhash", "00", "previousblockhash"},
+		{"no bits", "bits", nil, "bits"},
+		{"bits as a number", "bits", 1, "bits"},
+		{"bits without a target", "bits", "00000000", "bits"},
+		{"long bits", "bits", "1170342190", "bits"},
+		{"no time", "curtime", nil, "curtime"},
+		{"negative time", "curtime", -1, "curtime"},
+		{"odd earliest time", "mintime", "x", "mintime"},
+		{"no version", "version", nil, "version"},
+		{"large version", "version", 1 << 31, "version"},
+		{"negative version", "version", -1, ""},
+		{"no coinbase value", "coinbasevalue", nil, "coinbasevalue"},
+		{"more than all money", "coinbasevalue", 21e14 + 1, "coinbasevalue"},
+		{"coinbaseaux as a list", "coinbaseaux", []any{}, "coinbaseaux"},
+		{"coinbaseaux not hex", "coinbaseaux", map[string]any{"flags": "x"}, "coinbaseaux"},
+		{"commitment not hex", "default_witness_commitment", "6a24", "default_witness_commitment"},
+		{"commitment of another kind", "default_witness_commitment", strings.Repeat("6a", 38), "default_witness_commitment"},
+		{"commitment as a number", "default_witness_commitment", 1, "default_witness_commitment"},
+		{"long poll id as a number", "longpollid", 1, "longpollid"},
+		{"rules as text", "rules", "segwit", "rules"},
+		{"rules of numbers", "rules", []any{1}, "rules"},
+		{"a new rule", "rules", []any{"new"}, ""},
+		{"signet", "rules", []any{"segwit", "!signet"}, ""},
+		{"a rule that must be understood", "rules", []any{"!new"}, `"!new" must be understood`},
+		{"no transactions", "transactions", nil, "transactions: not an array"},
+		{"a transaction that is a number", "transactions", []any{1}, "transactions[0]"},
+		{"short txid", "transactions", transaction("txid", "00"), "transactions[0]: txid"},
+		{"txid as a number", "transactions", transaction("txid", 1), "transactions[0]: txid"},
+		{"hash not hex", "transactions", transaction("hash", strings.Repeat("x", 64)), "transactions[0]: hash"},
+		{"data that is no transaction", "transactions", []any{map[string]any{"data": "00"}}, "transactions[0]: data"},
+		{"too many transactions", "transactions", make([]int, 20_000), "transactions"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			got, err := job.ParseTemplate(edit(t, core, map[string]any{tt.key: tt.value}))
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+			if err != nil && got != nil {
+				t.Error("a value beside the error")
+			}
+		})
+	}
+}
+
+func TestParseTemplateResponse(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct{ name, in, want string }{
+		{"error", `{"result":null,"error":{"code":-10,"message":"Bitcoin is downloading blocks..."},"id":1}`, "downloading blocks"},
+		{"no result", `{"error":null,"id":1}`, "result: not an object"},
+		{"empty", ``, "not valid JSON"},
+		{"page", `<html>`, "not valid JSON"},
+		{"deep", strings.Repeat(`{"result":`, 1<<20), "nested deeper"},
+		{"trailing text", `{"result":{}} x`, "not valid JSON"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			if _, err := job.ParseTemplate([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("ParseTemplate: %v, want %q", err, tt.want)
+			}
+			if _, err := job.TemplateTransactions([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("TemplateTransactions: %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestTemplateTransactionsRefuses(t *testing.T) {
+	t.Parallel()
+	core := testdata(t, "core.gbt")
+	for name, list := range map[string]any{
+		"no list": nil,
+		"no data": []any{map[string]any{"txid": "00"}},
+		"not hex": []any{map[string]any{"data": "0"}},
+		"empty":   []any{map[string]any{"data": ""}},
+		"number":  []any{map[string]any{"data": 1}},
+	} {
+		if txs, err := job.TemplateTransactions(edit(t, core, map[string]any{"transactions": list})); err == nil || txs != nil {
+			t.Errorf("%s: %d transactions, error %v", name, len(txs), err)
+		}
+	}
+}
+
+// A template that is accepted can be mined: its target is valid, its
+// commitment is there when it is needed, and blkmaker finds as many
+// transactions as jobmaker did.
+func FuzzParseTemplate(f *testing.F) {
+	addSeeds(f, "*.gbt")
+	f.Fuzz(func(t *testing.T, in []byte) {
+		template, err := job.ParseTemplate(in)
+		txs, txsErr := job.TemplateTransactions(in)
+		if err != nil {
+			return
+		}
+		if _, err := bitcoin.TargetFromBits(template.Bits); err != nil || template.Height < 1 {
+			t.Fatalf("accepted height %d: %v", template.Height, err)
+		}
+		if n := len(template.WitnessCommitment); n != 0 && n < 38 {
+			t.Fatalf("accepted a commitment of %d bytes", n)
+		}
+		if txsErr == nil && len(txs) != len(template.TxIDs) {
+			t.Fatalf("%d ids but %d transactions", len(template.TxIDs), len(txs))
+		}
+	})
+}
+
+// largeTemplate is as large as they get on mainnet: 3,500 transactions, 2.7 MB.
+func largeTemplate() []byte {
+	rng := rand.New(rand.NewPCG(1, 2))
+	random := func(n int) string {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return hex.EncodeToString(b)
+	}
+	var list []string
+	for range 3500 {
+		list = append(list, fmt.Sprintf(`{"data":"%s","txid":"%s","hash":"%s","depends":[],"fee":1000,"sigops":4,"weight":1140}`,
+			random(260), random(32), random(32)))
+	}
+	return fmt.Appendf(nil, `{"result":{"version":536870912,"rules":["csv","!segwit","taproot"],"vbavailable":{},"vbrequired":0,`+
+		`"previousblockhash":"%064x","transactions":[%s],"coinbaseaux":{},"coinbasevalue":312535000,"longpollid":"x",`+
+		`"target":"%064x","mintime":1713571767,"mutable":["time","transactions","prevblock"],"noncerange":"00000000ffffffff",`+
+		`"sigoplimit":80000,"sizelimit":4000000,"weightlimit":4000000,"curtime":1713571900,"bits":"17034219","height":840001,`+
+		`"default_witness_commitment":"%x"},"error":null,"id":1}`+"\n",
+		1, strings.Join(list, ","), 1, bitcoin.WitnessCommitmentScript(chainhash.Hash{}))
+}
+
+func BenchmarkParseTemplate(b *testing.B) {
+	response := largeTemplate()
+	b.SetBytes(int64(len(response)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := job.ParseTemplate(response); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+func BenchmarkTemplateTransactions(b *testing.B) {
+	response := largeTemplate()
+	b.SetBytes(int64(len(response)))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := job.TemplateTransactions(response); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
+
+// The limit of the two above: checking that the text is JSON.
+func BenchmarkTemplateLimit(b *testing.B) {
+	response := largeTemplate()
+	b.SetBytes(int64(len(response)))
+	b.ReportAllocs()
+	for b.Loop() {
+		gjson.ValidBytes(response)
+	}
+}
