@@ -1,0 +1,50 @@
+package jobmaker
+
+import "github.com/prometheus/client_golang/prometheus"
+
+type metrics struct {
+	templates   *prometheus.CounterVec // by result
+	jobs        *prometheus.CounterVec // by reason
+	failed      prometheus.Counter
+	height      prometheus.Gauge
+	templateAge prometheus.Histogram
+}
+
+// newMetrics registers the metrics; sinceLastJob is called for each scrape.
+func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics {
+	m := &metrics{
+		templates: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "btcpool_jobmaker_templates_total",
+			Help: "Raw templates received, by what became of them.",
+		}, []string{"result"}),
+		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "btcpool_jobmaker_jobs_total",
+			Help: "Jobs sent, by reason.",
+		}, []string{"reason"}),
+		failed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "btcpool_jobmaker_jobs_failed_total",
+			Help: "Jobs that could not be built or sent.",
+		}),
+		height: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "btcpool_jobmaker_height",
+			Help: "Height of the last job.",
+		}),
+		templateAge: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "btcpool_jobmaker_template_age_seconds",
+			Help:    "Age of the template when its job was sent.",
+			Buckets: []float64{.1, .25, .5, 1, 2, 5, 10, 20, 60, 120},
+		}),
+	}
+	reg.MustRegister(m.templates, m.jobs, m.failed, m.height, m.templateAge,
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "btcpool_jobmaker_since_last_job_seconds",
+			Help: "Time since the last job was sent, or since the start before the first.",
+		}, sinceLastJob))
+	for _, r := range []result{accepted, invalid, duplicate, skewed, lowHeight} {
+		m.templates.WithLabelValues(string(r))
+	}
+	for _, r := range []reason{newHeight, nowFull, routine} {
+		m.jobs.WithLabelValues(string(r))
+	}
+	return m
+}
