@@ -1,0 +1,439 @@
+package bus_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/crc32"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/segmentio/kafka-go"
+
+	"btcpool/internal/bus"
+)
+
+func TestConfigValidate(t *testing.T) {
+	t.Parallel()
+	must(t, bus.DefaultConfig().Validate())
+
+	bad := bus.DefaultConfig()
+	bad.Brokers = []string{"kafka1:9092", "kafka2"}
+	bad.Replication = 0
+	bad.Partitions = 0
+	bad.Topics.Job = "no/slash"
+	bad.Topics.SolvedShare = bad.Topics.Share
+	want := `kafka.brokers has "kafka2": must be host:port
+kafka.replication = 0: must be 1 to 32767
+kafka.share_partitions = 0: must be 1 to 1000
+kafka.topics.job = "no/slash": must be 1 to 249 of letters, digits, '.', '_' and '-'
+kafka.topics.solved_share = "BtcShare": is share already`
+	if diff := cmp.Diff(want, fmt.Sprint(bad.Validate())); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// read returns the first n values that Read delivers.
+func read(tb testing.TB, c *bus.Client, topic string, from bus.Start, n int) []string {
+	tb.Helper()
+	var got []string
+	errEnough := errors.New("enough")
+	err := c.Read(testContext(tb), topic, from, func(m bus.Message) error {
+		if got = append(got, string(m.Value)); len(got) == n {
+			return errEnough
+		}
+		return nil
+	})
+	if !errors.Is(err, errEnough) {
+		tb.Fatalf("read %d of %d from %s: %v", len(got), n, topic, err)
+	}
+	return got
+}
+
+func TestReadStarts(t *testing.T) {
+	t.Parallel()
+	c, cfg := newBus(t, 1)
+	ctx := testContext(t)
+	topic := cfg.Topics.Job
+	must(t, c.EnsureTopics(ctx, topic))
+
+	noon := time.Now().Add(-time.Hour).Truncate(time.Millisecond)
+	for i := range 10 {
+		must(t, c.Write(ctx, topic, bus.Message{Time: noon.Add(time.Duration(i) * time.Minute), Value: fmt.Appendf(nil, "%d", i)}))
+	}
+	for _, tc := range []struct {
+		name string
+		from bus.Start
+		want []string
+	}{
+		{"earliest", bus.Earliest(), []string{"0", "1"}},
+		{"last", bus.Last(3), []string{"7", "8", "9"}},
+		{"last of more than there are", bus.Last(100), []string{"0", "1"}},
+		{"since a message's time", bus.Since(noon.Add(4 * time.Minute)), []string{"4", "5"}},
+		{"since between two", bus.Since(noon.Add(4*time.Minute + time.Second)), []string{"5", "6"}},
+		{"at", bus.At(map[int]int64{0: 8}), []string{"8", "9"}},
+		{"at, partition not named", bus.At(nil), []string{"0"}},
+		{"at, beyond the end", bus.At(map[int]int64{0: 1000}), []string{"0"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, read(t, c, topic, tc.from, len(tc.want))); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+	for name, from := range map[string]bus.Start{
+		"latest": bus.Latest(), "last 0": bus.Last(0), "since the future": bus.Since(time.Now().Add(time.Hour)),
+	} {
+		t.Run(name, func(t *testing.T) {
+			reading, cancel := context.WithCancel(ctx)
+			defer cancel()
+			ready := make(chan struct{})
+			var got []string
+			done := make(chan error, 1)
+			go func() {
+				done <- c.Read(reading, topic, from, func(m bus.Message) error {
+					got = append(got, string(m.Value))
+					cancel()
+					return nil
+				}, bus.CaughtUp(func() { close(ready) }))
+			}()
+			<-ready
+			must(t, c.Write(ctx, topic, bus.Message{Value: []byte(name)}))
+			must(t, <-done)
+			if diff := cmp.Diff([]string{name}, got); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPartitions(t *testing.T) {
+	t.Parallel()
+	const partitions = 4
+	c, cfg := newBus(t, partitions)
+	ctx := testContext(t)
+	topic := cfg.Topics.Share
+	must(t, c.EnsureTopics(ctx, topic))
+
+	var msgs []bus.Message
+	want := make(map[int][]string)
+	for i := range 1000 {
+		m := bus.Message{Key: fmt.Appendf(nil, "worker%d", i%17), Value: fmt.Appendf(nil, "%d", i)}
+		if i%100 == 0 {
+			m.Key = nil
+		}
+		p := 0
+		if m.Key != nil {
+			p = int(crc32.ChecksumIEEE(m.Key) % partitions)
+		}
+		want[p] = append(want[p], string(m.Key)+":"+string(m.Value))
+		msgs = append(msgs, m)
+	}
+	must(t, c.Write(ctx, topic, msgs...))
+
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	got := make(map[int][]string)
+	caughtUp := 0
+	err := c.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
+		if m.Offset != int64(len(got[m.Partition])) || time.Since(m.Time).Abs() > time.Minute {
+			t.Errorf("partition %d: offset %d, time %v", m.Partition, m.Offset, m.Time)
+		}
+		got[m.Partition] = append(got[m.Partition], string(m.Key)+":"+string(m.Value))
+		return nil
+	}, bus.CaughtUp(func() { caughtUp++; cancel() }))
+	must(t, err)
+	if diff := cmp.Diff(want, got); diff != "" || caughtUp != 1 {
+		t.Errorf("caught up %d times\n%s", caughtUp, diff)
+	}
+}
+
+func TestReadReturnsHandlersError(t *testing.T) {
+	t.Parallel()
+	c, cfg := newBus(t, 1)
+	ctx := testContext(t)
+	must(t, c.EnsureTopics(ctx, cfg.Topics.Job))
+	must(t, c.Write(ctx, cfg.Topics.Job, numbered(0, 10)...))
+	want := errors.New("full")
+	n := 0
+	err := c.Read(ctx, cfg.Topics.Job, bus.Earliest(), func(bus.Message) error { n++; return want })
+	if !errors.Is(err, want) || n != 1 {
+		t.Errorf("got %v after %d messages", err, n)
+	}
+}
+
+func TestLargeTemplates(t *testing.T) {
+	t.Parallel()
+	c, cfg := newBus(t, 1)
+	ctx := testContext(t)
+	topic := cfg.Topics.RawGBT
+	must(t, c.EnsureTopics(ctx, topic))
+	// What does not compress must fit as well.
+	want := make([]byte, bus.MaxTemplate-1<<20)
+	state := uint32(1)
+	for i := range want {
+		state = state*1664525 + 1013904223
+		want[i] = byte(state >> 24)
+	}
+	must(t, c.Write(ctx, topic, bus.Message{Value: want}, bus.Message{Value: []byte("next")}))
+	got := read(t, c, topic, bus.Earliest(), 2)
+	if !bytes.Equal([]byte(got[0]), want) || got[1] != "next" {
+		t.Errorf("got %d and %d bytes", len(got[0]), len(got[1]))
+	}
+
+	err := c.Write(ctx, cfg.Topics.RawGBT, bus.Message{Value: append(want, want[:2<<20]...)})
+	if !errors.Is(err, kafka.MessageSizeTooLarge) {
+		t.Errorf("above the limit: got %v, want MessageSizeTooLarge", err)
+	}
+}
+
+func TestEnsureTopicsChecksLimits(t *testing.T) {
+	t.Parallel()
+	_, cfg := newBus(t, 1)
+	ctx := testContext(t)
+
+	// A topic that exists under another name was made with other limits.
+	other := cfg
+	other.Topics.RawGBT, other.Topics.Job = cfg.Topics.Job, cfg.Topics.RawGBT
+	must(t, newClient(t, other).EnsureTopics(ctx, cfg.Topics.RawGBT))
+
+	err := newClient(t, cfg).EnsureTopics(ctx, cfg.Topics.RawGBT)
+	if err == nil || !strings.Contains(err.Error(), "max.message.bytes=67108864") {
+		t.Errorf("got %v, want an error naming the setting", err)
+	}
+}
+
+func TestEnsureTopicsTwice(t *testing.T) {
+	t.Parallel()
+	_, cfg := newBus(t, 3)
+	ctx := testContext(t)
+	all := []string{cfg.Topics.RawGBT, cfg.Topics.Job, cfg.Topics.Share, cfg.Topics.SolvedShare, cfg.Topics.CommonEvents}
+	done := make(chan error)
+	for range 4 {
+		go func() { done <- newClient(t, cfg).EnsureTopics(ctx, all...) }()
+	}
+	for range 4 {
+		must(t, <-done)
+	}
+}
+
+func TestWaitsForBroker(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := startBroker(t, dir, "127.0.0.1:0")
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{b.Addr()}
+	b.Close()
+
+	c := newClient(t, cfg)
+	ctx := testContext(t)
+	if err := c.Ping(ctx); err == nil {
+		t.Error("ping without a broker succeeded")
+	}
+	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
+	defer cancel()
+	if err := c.Write(short, cfg.Topics.Job, numbered(0, 1)...); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("write without a broker: got %v", err)
+	}
+
+	written := make(chan error, 1)
+	go func() {
+		if err := c.EnsureTopics(ctx, cfg.Topics.Job); err != nil {
+			written <- err
+			return
+		}
+		written <- c.Write(ctx, cfg.Topics.Job, numbered(0, 3)...)
+	}()
+	gotten := make(chan []string, 1)
+	go func() { gotten <- read(t, c, cfg.Topics.Job, bus.Earliest(), 3) }()
+
+	b = startBroker(t, dir, cfg.Brokers[0])
+	defer b.Close()
+	must(t, <-written)
+	if diff := cmp.Diff([]string{"0", "1", "2"}, <-gotten); diff != "" {
+		t.Error(diff)
+	}
+	must(t, c.Ping(ctx))
+}
+
+// TestBrokerRestarts kills the broker again and again under a writer, a reader
+// and a group.
+func TestBrokerRestarts(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := startBroker(t, dir, "127.0.0.1:0")
+	defer func() { b.Close() }()
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{b.Addr()}
+	c := newClient(t, cfg)
+	ctx := testContext(t)
+	topic := cfg.Topics.SolvedShare
+	must(t, c.EnsureTopics(ctx, topic))
+
+	const restarts, perRestart = 3, 200
+	progress := make(chan int, restarts*perRestart)
+	writer := make(chan error, 1)
+	go func() {
+		for i := range restarts * perRestart {
+			if err := c.Write(ctx, topic, numbered(i, i+1)...); err != nil {
+				writer <- err
+				return
+			}
+			progress <- i
+		}
+		writer <- nil
+	}()
+	last := fmt.Sprint(restarts*perRestart - 1)
+	errDone := errors.New("done")
+	collect := func(read func(handle func(bus.Message) error) error) <-chan []string {
+		out := make(chan []string, 1)
+		go func() {
+			var got []string
+			err := read(func(m bus.Message) error {
+				if got = append(got, string(m.Value)); string(m.Value) == last {
+					return errDone
+				}
+				return nil
+			})
+			if !errors.Is(err, errDone) {
+				t.Errorf("reader ended after %d: %v", len(got), err)
+			}
+			out <- got
+		}()
+		return out
+	}
+	plain := collect(func(handle func(bus.Message) error) error {
+		return c.Read(ctx, topic, bus.Earliest(), handle)
+	})
+	group := collect(func(handle func(bus.Message) error) error {
+		return c.ReadGroup(ctx, topic, "g", func(_ context.Context, m bus.Message) error { return handle(m) })
+	})
+	for i := range progress {
+		if i%perRestart == perRestart/2 {
+			must(t, b.Close())
+			b = startBroker(t, dir, cfg.Brokers[0])
+		}
+		if i == restarts*perRestart-1 {
+			break
+		}
+	}
+	must(t, <-writer)
+	for name, got := range map[string][]string{"read": <-plain, "group": <-group} {
+		// A write whose answer was lost is there twice, one after the other.
+		unique := slices.Compact(slices.Clone(got))
+		t.Logf("%s: %d messages, %d repeated", name, len(unique), len(got)-len(unique))
+		want := make([]string, restarts*perRestart)
+		for i := range want {
+			want[i] = fmt.Sprint(i)
+		}
+		if diff := cmp.Diff(want, unique); name == "read" && diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+		for _, w := range want {
+			if !slices.Contains(unique, w) {
+				t.Errorf("%s: message %s is lost", name, w)
+			}
+		}
+	}
+}
+
+func TestReadGroupGoesOn(t *testing.T) {
+	t.Parallel()
+	c, cfg := newBus(t, 1)
+	ctx := testContext(t)
+	topic := cfg.Topics.Share
+	must(t, c.EnsureTopics(ctx, topic))
+	must(t, c.Write(ctx, topic, numbered(0, 20)...))
+
+	errStop := errors.New("stop")
+	readTo := func(n int) (got []string) {
+		err := c.ReadGroup(ctx, topic, "sharelogger", func(_ context.Context, m bus.Message) error {
+			if got = append(got, string(m.Value)); len(got) == n {
+				return errStop
+			}
+			return nil
+		})
+		if !errors.Is(err, errStop) {
+			t.Fatalf("after %v: %v", got, err)
+		}
+		return got
+	}
+	// The last message was refused, so it comes again.
+	if diff := cmp.Diff([]string{"0", "1", "2"}, readTo(3)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"2", "3"}, readTo(2)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func BenchmarkWriteOne(b *testing.B) {
+	c, cfg := newBus(b, 1)
+	must(b, c.EnsureTopics(b.Context(), cfg.Topics.SolvedShare))
+	msg := bus.Message{Value: make([]byte, 200)}
+	b.ReportAllocs()
+	for b.Loop() {
+		must(b, c.Write(b.Context(), cfg.Topics.SolvedShare, msg))
+	}
+}
+
+func BenchmarkWriteBatch(b *testing.B) {
+	c, cfg := newBus(b, 1)
+	must(b, c.EnsureTopics(b.Context(), cfg.Topics.Share))
+	msgs := make([]bus.Message, 1000)
+	for i := range msgs {
+		msgs[i].Value = bytes.Repeat([]byte{byte(i)}, 96)
+	}
+	b.ReportAllocs()
+	b.SetBytes(int64(len(msgs) * 96))
+	for b.Loop() {
+		must(b, c.Write(b.Context(), cfg.Topics.Share, msgs...))
+	}
+}
+
+// BenchmarkDelivery measures from before Write to the reader's handle, one
+// message at a time.
+func BenchmarkDelivery(b *testing.B) {
+	c, cfg := newBus(b, 1)
+	topic := cfg.Topics.Job
+	must(b, c.EnsureTopics(b.Context(), topic))
+	ctx, cancel := context.WithCancel(b.Context())
+	arrived, ready, done := make(chan struct{}), make(chan struct{}), make(chan error)
+	go func() {
+		done <- c.Read(ctx, topic, bus.Latest(), func(bus.Message) error { arrived <- struct{}{}; return nil },
+			bus.CaughtUp(func() { close(ready) }))
+	}()
+	<-ready
+	msg := bus.Message{Value: make([]byte, 2000)}
+	for b.Loop() {
+		must(b, c.Write(ctx, topic, msg))
+		<-arrived
+	}
+	cancel()
+	must(b, <-done)
+}
+
+func BenchmarkRead(b *testing.B) {
+	c, cfg := newBus(b, 1)
+	topic := cfg.Topics.Share
+	must(b, c.EnsureTopics(b.Context(), topic))
+	msgs := make([]bus.Message, 100_000)
+	for i := range msgs {
+		msgs[i].Value = bytes.Repeat([]byte{byte(i)}, 96)
+	}
+	must(b, c.Write(b.Context(), topic, msgs...))
+	b.ReportAllocs()
+	b.SetBytes(int64(len(msgs) * 96))
+	for b.Loop() {
+		ctx, cancel := context.WithCancel(b.Context())
+		n := 0
+		must(b, c.Read(ctx, topic, bus.Earliest(), func(bus.Message) error { n++; return nil }, bus.CaughtUp(cancel)))
+		if n != len(msgs) {
+			b.Fatalf("read %d", n)
+		}
+	}
+}

@@ -1,0 +1,112 @@
+// Package embedded is the Kafka broker in the process, for trying the pool out
+// and for tests. It is twmb/franz-go's kfake, which speaks Kafka's protocol and
+// keeps topics and group offsets on disk; it is not meant to be reached by
+// anybody but this machine.
+//
+// Acknowledged messages survive the death of the process, not that of the
+// machine: they are in the kernel's page cache then.
+package embedded
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/rs/zerolog"
+	"github.com/twmb/franz-go/pkg/kfake"
+
+	"btcpool/internal/dirlock"
+)
+
+const retentionInterval = time.Minute
+
+// Broker is a running broker.
+type Broker struct {
+	cluster *kfake.Cluster
+	addr    string
+	lock    *os.File
+	stop    chan struct{}
+	stopped chan struct{}
+}
+
+// Start opens or makes the broker's data in dataDir and listens on addr, where
+// port 0 takes a free one.
+func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
+	lock, err := dirlock.Lock(dataDir)
+	if err != nil {
+		return nil, err
+	}
+	// Listening comes first because kfake would not close its data if it
+	// could not.
+	ln, err := net.Listen("tcp", addr)
+	if err != nil {
+		lock.Close()
+		return nil, err
+	}
+	cluster, err := kfake.NewCluster(
+		kfake.NumBrokers(1),
+		kfake.ListenFn(func(string, string) (net.Listener, error) { return guardedListener{ln}, nil }),
+		kfake.DefaultNumPartitions(1),
+		kfake.DataDir(filepath.Join(dataDir, "kafka")),
+		kfake.WithLogger(logger{log.With().Str("component", "broker").Logger()}),
+	)
+	if err != nil {
+		err = fmt.Errorf("embedded broker in %s: %w", dataDir, err)
+		return nil, errors.Join(err, ln.Close(), lock.Close())
+	}
+	b := &Broker{
+		cluster: cluster,
+		addr:    ln.Addr().String(),
+		lock:    lock,
+		stop:    make(chan struct{}),
+		stopped: make(chan struct{}),
+	}
+	go b.applyRetention()
+	return b, nil
+}
+
+// Addr returns host:port to connect to.
+func (b *Broker) Addr() string { return b.addr }
+
+// Close disconnects everybody and writes down what is still in memory. It must
+// be called once.
+func (b *Broker) Close() error {
+	close(b.stop)
+	<-b.stopped
+	b.cluster.Close()
+	return b.lock.Close()
+}
+
+func (b *Broker) applyRetention() {
+	defer close(b.stopped)
+	tick := time.NewTicker(retentionInterval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-b.stop:
+			return
+		case <-tick.C:
+			b.cluster.ApplyRetention()
+		}
+	}
+}
+
+// logger writes the broker's lines to ours, one level lower: what it calls
+// information is each request.
+type logger struct{ log zerolog.Logger }
+
+func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {
+	to := zerolog.TraceLevel
+	switch level {
+	case kfake.LogLevelError:
+		to = zerolog.ErrorLevel
+	case kfake.LogLevelWarn:
+		to = zerolog.WarnLevel
+	case kfake.LogLevelInfo:
+		to = zerolog.DebugLevel
+	}
+	l.log.WithLevel(to).Msgf(format, args...)
+}

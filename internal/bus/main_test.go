@@ -1,0 +1,69 @@
+package bus_test
+
+import (
+	"context"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/service"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func startBroker(tb testing.TB, dir, addr string) *embedded.Broker {
+	tb.Helper()
+	b, err := embedded.Start(dir, addr, zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.WarnLevel))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+func newClient(tb testing.TB, cfg bus.Config) *bus.Client {
+	tb.Helper()
+	c, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { c.Close() })
+	return c
+}
+
+// newBus returns a client on a broker of its own.
+func newBus(tb testing.TB, partitions int) (*bus.Client, bus.Config) {
+	tb.Helper()
+	b := startBroker(tb, tb.TempDir(), "127.0.0.1:0")
+	tb.Cleanup(func() { b.Close() })
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{b.Addr()}
+	cfg.Partitions = partitions
+	return newClient(tb, cfg), cfg
+}
+
+func testContext(tb testing.TB) context.Context {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	tb.Cleanup(cancel)
+	return ctx
+}
+
+func numbered(from, to int) []bus.Message {
+	var msgs []bus.Message
+	for i := from; i < to; i++ {
+		msgs = append(msgs, bus.Message{Value: fmt.Appendf(nil, "%d", i)})
+	}
+	return msgs
+}
+
+func must(tb testing.TB, err error) {
+	tb.Helper()
+	if err != nil {
+		tb.Fatal(err)
+	}
+}

@@ -1,0 +1,379 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"github.com/segmentio/kafka-go/protocol"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	fetchBytes = 4 << 20 // of one answer; a larger message still comes, alone
+	fetchWait  = 100 * time.Millisecond
+	// A new partition of a topic is noticed within partitionCheck.
+	partitionCheck = 15 * time.Second
+)
+
+// Start says where in each partition Read begins.
+type Start struct {
+	kind startKind
+	n    int64
+	time time.Time
+	at   map[int]int64
+}
+
+type startKind int
+
+const (
+	startEarliest startKind = iota
+	startLatest
+	startLast
+	startSince
+	startAt
+)
+
+// Earliest starts at the oldest message kept.
+func Earliest() Start { return Start{kind: startEarliest} }
+
+// Latest starts behind the newest message.
+func Latest() Start { return Start{kind: startLatest} }
+
+// Last starts at the n-th last message of each partition.
+func Last(n int) Start { return Start{kind: startLast, n: int64(n)} }
+
+// Since starts at the first message whose time is t or later.
+func Since(t time.Time) Start { return Start{kind: startSince, time: t} }
+
+// At starts at the offset given for a partition, and at the earliest message
+// of partitions that next does not name.
+func At(next map[int]int64) Start { return Start{kind: startAt, at: next} }
+
+// A ReadOption changes what Read does.
+type ReadOption func(*reader)
+
+// CaughtUp calls f once, on the goroutine that handles messages, when all that
+// the topic held at the start of Read has been handled.
+func CaughtUp(f func()) ReadOption {
+	return func(r *reader) { r.caughtUp = f }
+}
+
+// Read calls handle, on one goroutine, for each message of topic from the start
+// position on, in order per partition. It waits for brokers that are away and
+// for a topic that does not exist yet. Messages that retention removed before
+// they could be read are skipped, with a warning and a counter. Read returns
+// handle's error at once, and nil when ctx ends.
+func (c *Client) Read(ctx context.Context, topic string, from Start, handle func(Message) error, opts ...ReadOption) error {
+	r := &reader{Client: c, topic: topic, batches: make(chan batch)}
+	for _, opt := range opts {
+		opt(r)
+	}
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		var starts []int64
+		if err := c.retry(inner, "find start in topic", topic, func(ctx context.Context) (err error) {
+			starts, err = c.resolve(ctx, topic, from)
+			return err
+		}); err != nil {
+			return err
+		}
+		for partition, offset := range starts {
+			g.Go(func() error { return r.fetch(inner, partition, offset) })
+		}
+		g.Go(func() error { return r.watch(inner, g, len(starts)) })
+		return r.handle(inner, handle, len(starts))
+	})
+	return unlessEnded(ctx, g.Wait())
+}
+
+// unlessEnded returns nil for an error that only says that ctx has ended.
+func unlessEnded(ctx context.Context, err error) error {
+	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
+		return nil
+	}
+	return err
+}
+
+// resolve returns the first offset to read of each partition.
+func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64, error) {
+	n, err := c.partitions(ctx, topic)
+	if err != nil {
+		return nil, err
+	}
+	first, err := c.offsets(ctx, topic, n, kafka.FirstOffsetOf)
+	if err != nil {
+		return nil, err
+	}
+	last, err := c.offsets(ctx, topic, n, kafka.LastOffsetOf)
+	if err != nil {
+		return nil, err
+	}
+	switch from.kind {
+	case startLatest:
+		return last, nil
+	case startLast:
+		for p := range first {
+			first[p] = max(first[p], last[p]-max(from.n, 0))
+		}
+	case startSince:
+		since, err := c.offsets(ctx, topic, n, func(p int) kafka.OffsetRequest { return kafka.TimeOffsetOf(p, from.time) })
+		if err != nil {
+			return nil, err
+		}
+		for p := range first {
+			if first[p] = since[p]; since[p] < 0 { // nothing is that young
+				first[p] = last[p]
+			}
+		}
+	case startAt:
+		for p := range first {
+			if next, ok := from.at[p]; ok {
+				first[p] = next // fetching notices and tells what is out of range
+			}
+		}
+	}
+	return first, nil
+}
+
+// offsets asks for one offset of each of topic's n partitions; -1 means that
+// there is none.
+func (c *Client) offsets(ctx context.Context, topic string, n int, of func(partition int) kafka.OffsetRequest) ([]int64, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	requests := make([]kafka.OffsetRequest, n)
+	for p := range requests {
+		requests[p] = of(p)
+	}
+	res, err := c.kafka.ListOffsets(ctx, &kafka.ListOffsetsRequest{Topics: map[string][]kafka.OffsetRequest{topic: requests}})
+	if err != nil {
+		return nil, err
+	}
+	answers := res.Topics[topic]
+	if len(answers) != n {
+		return nil, fmt.Errorf("offsets of %d partitions instead of %d", len(answers), n)
+	}
+	offsets := make([]int64, n)
+	for _, a := range answers {
+		if a.Error != nil {
+			return nil, a.Error
+		}
+		if a.Partition < 0 || a.Partition >= n {
+			return nil, fmt.Errorf("offset of partition %d, of %d", a.Partition, n)
+		}
+		offset := max(a.FirstOffset, a.LastOffset) // the one not asked for is -1
+		for at := range a.Offsets {
+			offset = max(offset, at)
+		}
+		offsets[a.Partition] = offset
+	}
+	return offsets, nil
+}
+
+// reader is one call of Read: a goroutine a partition fetches ahead while one
+// handles.
+type reader struct {
+	*Client
+	topic    string
+	caughtUp func()
+	batches  chan batch
+}
+
+// batch is what one request delivered.
+type batch struct {
+	msgs     []Message
+	caughtUp bool // this reaches what was the partition's end at the start; true once
+}
+
+// handle hands messages on. Of the partitions that existed at the start,
+// behind have not been caught up with.
+func (r *reader) handle(ctx context.Context, handle func(Message) error, behind int) error {
+	messages := r.metrics.readMessages.WithLabelValues(r.topic)
+	bytes := r.metrics.readBytes.WithLabelValues(r.topic)
+	for {
+		var b batch
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case b = <-r.batches:
+		}
+		size := 0
+		for _, m := range b.msgs {
+			if ctx.Err() != nil {
+				return ctx.Err()
+			}
+			if err := handle(m); err != nil {
+				return err
+			}
+			size += len(m.Key) + len(m.Value)
+		}
+		messages.Add(float64(len(b.msgs)))
+		bytes.Add(float64(size))
+		if b.caughtUp {
+			if behind--; behind == 0 && r.caughtUp != nil {
+				r.caughtUp()
+			}
+		}
+	}
+}
+
+// watch begins to fetch partitions that are added to the topic.
+func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error {
+	tick := time.NewTicker(partitionCheck)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+		n, err := r.partitions(ctx, r.topic)
+		if err != nil {
+			continue // whoever fetches from the brokers tells
+		}
+		for ; known < n; known++ {
+			partition := known
+			r.log.Info().Str("topic", r.topic).Int("partition", partition).Msg("reading a new partition")
+			g.Go(func() error { return r.fetch(ctx, partition, 0) })
+		}
+	}
+}
+
+// fetch delivers a partition's messages from offset next on until ctx ends.
+func (r *reader) fetch(ctx context.Context, partition int, next int64) error {
+	end := int64(-1) // of the partition when first seen
+	caughtUp := false
+	lag := r.metrics.readLag.WithLabelValues(r.topic, strconv.Itoa(partition))
+	pause := newBackoff()
+	for {
+		wait := fetchWait
+		if !caughtUp {
+			wait = time.Millisecond // an empty partition is caught up with at once
+		}
+		msgs, after, highWatermark, err := r.fetchOnce(ctx, r.topic, partition, next, wait)
+		if errors.Is(err, kafka.OffsetOutOfRange) {
+			next, err = r.skipTo(ctx, partition, next)
+			end = -1
+			if err == nil {
+				continue
+			}
+		}
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case permanent(err):
+			return fmt.Errorf("read %s partition %d at %d: %w", r.topic, partition, next, err)
+		case err != nil:
+			r.metrics.readErrors.WithLabelValues(r.topic).Inc()
+			if pause.worthALine() {
+				r.log.Warn().Err(err).Str("topic", r.topic).Int("partition", partition).Int64("offset", next).Msg("read from topic: will try again")
+			}
+			if !pause.wait(ctx) {
+				return ctx.Err()
+			}
+			continue
+		}
+		pause = newBackoff()
+		if end < 0 {
+			end = highWatermark
+		}
+		next = after
+		lag.Set(float64(highWatermark - next))
+		b := batch{msgs: msgs, caughtUp: !caughtUp && next >= end}
+		caughtUp = caughtUp || b.caughtUp
+		if len(b.msgs) == 0 && !b.caughtUp {
+			continue
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case r.batches <- b:
+		}
+	}
+}
+
+// skipTo returns the offset to go on from when the partition does not hold
+// next: removed by retention, or the topic was made anew.
+func (r *reader) skipTo(ctx context.Context, partition int, next int64) (int64, error) {
+	first, err := r.offsets(ctx, r.topic, partition+1, kafka.FirstOffsetOf)
+	if err != nil {
+		return next, err
+	}
+	earliest := first[partition]
+	r.metrics.readSkipped.WithLabelValues(r.topic).Add(float64(max(earliest-next, 0)))
+	r.log.Warn().Str("topic", r.topic).Int("partition", partition).Int64("offset", next).Int64("earliest", earliest).
+		Msg("offset is not there any more, going on with the earliest")
+	return earliest, nil
+}
+
+// fetchOnce asks for messages from offset next on. It returns the offset behind
+// the last record that came and the one behind the partition's last.
+func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, next int64, wait time.Duration) (msgs []Message, after, highWatermark int64, err error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.kafka.Fetch(ctx, &kafka.FetchRequest{
+		Topic:     topic,
+		Partition: partition,
+		Offset:    next,
+		MinBytes:  1,
+		MaxBytes:  fetchBytes,
+		MaxWait:   wait,
+	})
+	if err != nil {
+		return nil, next, 0, err
+	}
+	if res.Error != nil {
+		return nil, next, 0, res.Error
+	}
+	batches := []protocol.RecordReader{res.Records}
+	if stream, ok := res.Records.(*protocol.RecordStream); ok {
+		batches = stream.Records
+	}
+	for _, b := range batches {
+		_, control := b.(*protocol.ControlBatch) // a transaction's end: it has an offset but is no message
+		for {
+			record, err := b.ReadRecord()
+			if errors.Is(err, io.EOF) {
+				break
+			}
+			if err != nil {
+				return nil, next, 0, err
+			}
+			m, err := message(record)
+			if err != nil {
+				return nil, next, 0, err
+			}
+			if m.Offset < next { // a batch comes whole, also if only its end was asked for
+				continue
+			}
+			next = m.Offset + 1
+			if !control {
+				m.Partition = partition
+				msgs = append(msgs, m)
+			}
+		}
+	}
+	return msgs, next, res.HighWatermark, nil
+}
+
+// message copies a record out of the library's buffers.
+func message(record *kafka.Record) (Message, error) {
+	key, err := readAll(record.Key)
+	if err != nil {
+		return Message{}, err
+	}
+	value, err := readAll(record.Value)
+	return Message{Offset: record.Offset, Time: record.Time, Key: key, Value: value}, err
+}
+
+func readAll(b kafka.Bytes) ([]byte, error) {
+	if b == nil {
+		return nil, nil
+	}
+	defer b.Close()
+	return kafka.ReadAll(b)
+}

@@ -1,0 +1,134 @@
+package bus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+)
+
+// MaxTemplate is the largest message, in bytes, that the topic of block
+// templates must take.
+const MaxTemplate = 64 << 20
+
+// topicSpec is how a topic is created.
+type topicSpec struct {
+	partitions int
+	retention  time.Duration
+	maxMessage int // bytes; 0: the broker's default
+}
+
+func (c *Client) spec(topic string) topicSpec {
+	const day = 24 * time.Hour
+	switch topic {
+	case c.cfg.Topics.RawGBT:
+		return topicSpec{partitions: 1, retention: time.Hour, maxMessage: MaxTemplate}
+	case c.cfg.Topics.Job:
+		return topicSpec{partitions: 1, retention: day}
+	case c.cfg.Topics.Share:
+		return topicSpec{partitions: c.cfg.Partitions, retention: 7 * day}
+	case c.cfg.Topics.SolvedShare:
+		return topicSpec{partitions: 1, retention: 30 * day}
+	default:
+		return topicSpec{partitions: 1, retention: 7 * day}
+	}
+}
+
+// EnsureTopics creates those of topics that do not exist and checks the limits
+// of those that do. It waits for brokers that are away until ctx ends.
+func (c *Client) EnsureTopics(ctx context.Context, topics ...string) error {
+	for _, topic := range topics {
+		spec := c.spec(topic)
+		if err := c.retry(ctx, "create topic", topic, func(ctx context.Context) error {
+			return c.createTopic(ctx, topic, spec)
+		}); err != nil {
+			return err
+		}
+		if err := c.retry(ctx, "check topic", topic, func(ctx context.Context) error {
+			return c.checkTopic(ctx, topic, spec)
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (c *Client) createTopic(ctx context.Context, topic string, spec topicSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := c.partitions(ctx, topic); err == nil {
+		return nil
+	}
+	configs := []kafka.ConfigEntry{
+		{ConfigName: "cleanup.policy", ConfigValue: "delete"},
+		{ConfigName: "retention.ms", ConfigValue: strconv.FormatInt(spec.retention.Milliseconds(), 10)},
+	}
+	if spec.maxMessage > 0 {
+		configs = append(configs, kafka.ConfigEntry{ConfigName: maxMessageBytes, ConfigValue: strconv.Itoa(spec.maxMessage)})
+	}
+	res, err := c.kafka.CreateTopics(ctx, &kafka.CreateTopicsRequest{Topics: []kafka.TopicConfig{{
+		Topic:             topic,
+		NumPartitions:     spec.partitions,
+		ReplicationFactor: c.cfg.Replication,
+		ConfigEntries:     configs,
+	}}})
+	if err != nil {
+		return err
+	}
+	switch err := res.Errors[topic]; {
+	case err == nil:
+		c.log.Info().Str("topic", topic).Int("partitions", spec.partitions).Stringer("retention", spec.retention).Msg("topic created")
+		return nil
+	case errors.Is(err, kafka.TopicAlreadyExists): // another service was faster
+		return nil
+	case errors.Is(err, kafka.InvalidReplicationFactor):
+		return fmt.Errorf("kafka.replication = %d: %w", c.cfg.Replication, err)
+	default:
+		return err
+	}
+}
+
+const maxMessageBytes = "max.message.bytes"
+
+func (c *Client) checkTopic(ctx context.Context, topic string, spec topicSpec) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	if _, err := c.partitions(ctx, topic); err != nil || spec.maxMessage == 0 {
+		return err
+	}
+	res, err := c.kafka.DescribeConfigs(ctx, &kafka.DescribeConfigsRequest{
+		Resources: []kafka.DescribeConfigRequestResource{{
+			ResourceType: kafka.ResourceTypeTopic,
+			ResourceName: topic,
+			ConfigNames:  []string{maxMessageBytes},
+		}},
+	})
+	if err != nil {
+		return err
+	}
+	for _, resource := range res.Resources {
+		if resource.Error != nil {
+			return resource.Error
+		}
+		for _, entry := range resource.ConfigEntries {
+			if limit, err := strconv.Atoi(entry.ConfigValue); entry.ConfigName == maxMessageBytes && err == nil && limit < spec.maxMessage {
+				return &limitError{topic, limit, spec.maxMessage}
+			}
+		}
+	}
+	return nil
+}
+
+// limitError means that an operator has to change a topic.
+type limitError struct {
+	topic      string
+	has, needs int
+}
+
+func (e *limitError) Error() string {
+	return fmt.Sprintf("topic %s has %s=%d and needs %d: raise it with kafka-configs --alter --topic %s --add-config %s=%d",
+		e.topic, maxMessageBytes, e.has, e.needs, e.topic, maxMessageBytes, e.needs)
+}

@@ -1,0 +1,150 @@
+package bus
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+	"golang.org/x/sync/errgroup"
+)
+
+const (
+	// One request carries at most this much, which a broker's default limit
+	// of 1 MiB takes even if compression gains nothing. A larger message goes
+	// alone.
+	batchBytes    = 512 << 10
+	batchMessages = 10_000
+	recordBytes   = 64 // what a record needs beside key and value, at most
+
+	compressFrom = 4 << 10 // bytes; smaller batches are not worth the time
+)
+
+// topicWriter keeps the order of what is written to a topic: one batch at a
+// time a partition.
+type topicWriter struct {
+	locks []sync.Mutex
+}
+
+// Write appends msgs to topic and returns nil when all replicas in sync have
+// them. Messages are sent at once, in the given order a partition, and
+// repeated until they are acknowledged or ctx ends; the error is ctx's then, or
+// one that no repetition mends, and any of msgs may have been written or not.
+//
+// A message goes to the partition that its key's CRC32 chooses, or to partition
+// 0 without a key. The number of partitions is looked up once a process, so
+// that a key keeps its partition while it runs.
+func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error {
+	if len(msgs) == 0 {
+		return nil
+	}
+	w, err := c.topicWriter(ctx, topic)
+	if err != nil {
+		return err
+	}
+	if len(w.locks) == 1 {
+		return c.writePartition(ctx, w, topic, 0, msgs)
+	}
+	parts := make([][]Message, len(w.locks))
+	for _, m := range msgs {
+		p := partitionOf(m.Key, len(parts))
+		parts[p] = append(parts[p], m)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	for p, msgs := range parts {
+		if len(msgs) > 0 {
+			g.Go(func() error { return c.writePartition(ctx, w, topic, p, msgs) })
+		}
+	}
+	return g.Wait()
+}
+
+func (c *Client) topicWriter(ctx context.Context, topic string) (*topicWriter, error) {
+	c.mu.Lock()
+	w := c.topics[topic]
+	c.mu.Unlock()
+	if w != nil {
+		return w, nil
+	}
+	var n int
+	if err := c.retry(ctx, "look up topic", topic, func(ctx context.Context) (err error) {
+		n, err = c.partitions(ctx, topic)
+		return err
+	}); err != nil {
+		return nil, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.topics[topic] == nil {
+		c.topics[topic] = &topicWriter{locks: make([]sync.Mutex, n)}
+	}
+	return c.topics[topic], nil
+}
+
+func (c *Client) writePartition(ctx context.Context, w *topicWriter, topic string, partition int, msgs []Message) error {
+	w.locks[partition].Lock()
+	defer w.locks[partition].Unlock()
+	for len(msgs) > 0 {
+		n, size := firstBatch(msgs)
+		start := time.Now()
+		err := c.retry(ctx, "write to topic", topic, func(ctx context.Context) error {
+			err := c.produce(ctx, topic, partition, msgs[:n], size)
+			if err != nil {
+				c.metrics.writeErrors.WithLabelValues(topic).Inc()
+			}
+			return err
+		})
+		if err != nil {
+			return err
+		}
+		c.metrics.writeSeconds.WithLabelValues(topic).Observe(time.Since(start).Seconds())
+		c.metrics.writtenMessages.WithLabelValues(topic).Add(float64(n))
+		c.metrics.writtenBytes.WithLabelValues(topic).Add(float64(size))
+		msgs = msgs[n:]
+	}
+	return nil
+}
+
+// firstBatch returns how many of msgs go into one request, at least one, and
+// the bytes of their keys and values.
+func firstBatch(msgs []Message) (n, size int) {
+	for n < len(msgs) && n < batchMessages {
+		next := len(msgs[n].Key) + len(msgs[n].Value)
+		if n > 0 && size+next+(n+1)*recordBytes > batchBytes {
+			break
+		}
+		size += next
+		n++
+	}
+	return n, size
+}
+
+func (c *Client) produce(ctx context.Context, topic string, partition int, msgs []Message, size int) error {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	now := time.Now()
+	records := make([]kafka.Record, len(msgs))
+	for i, m := range msgs {
+		records[i] = kafka.Record{Time: m.Time, Value: kafka.NewBytes(m.Value)}
+		if m.Key != nil {
+			records[i].Key = kafka.NewBytes(m.Key)
+		}
+		if m.Time.IsZero() {
+			records[i].Time = now
+		}
+	}
+	req := &kafka.ProduceRequest{
+		Topic:        topic,
+		Partition:    partition,
+		RequiredAcks: kafka.RequireAll,
+		Records:      kafka.NewRecordReader(records...),
+	}
+	if size >= compressFrom {
+		req.Compression = kafka.Snappy
+	}
+	res, err := c.kafka.Produce(ctx, req)
+	if err != nil {
+		return err
+	}
+	return res.Error
+}

@@ -1,0 +1,124 @@
+package service
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+	"github.com/pelletier/go-toml/v2"
+)
+
+// EnvPrefix begins the name of every environment variable that overrides a key.
+const EnvPrefix = "BTCPOOL_"
+
+// A Config is what a service is configured by. It embeds Common.
+type Config interface {
+	// Validate reports everything that is wrong at once (errors.Join), each
+	// error naming key, value and rule. Common is validated by the frame.
+	Validate() error
+	Base() Common
+}
+
+// Common holds the keys that every service has.
+type Common struct {
+	Admin       string   `toml:"admin" env:"ADMIN"`               // host:port of /metrics, /healthz and /readyz; empty: none; port 0: any free one
+	StopTimeout Duration `toml:"stop_timeout" env:"STOP_TIMEOUT"` // how long draining may take after SIGTERM; 0: 30 s
+	Log         Log      `toml:"log" envPrefix:"LOG_"`
+}
+
+// Base returns the common part; embedding Common makes a Config of a struct
+// that has Validate.
+func (c Common) Base() Common { return c }
+
+func (c Common) validate() error {
+	var errs []error
+	if c.Admin != "" {
+		if _, port, err := net.SplitHostPort(c.Admin); err != nil {
+			errs = append(errs, fmt.Errorf("admin = %q: must be host:port", c.Admin))
+		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
+			errs = append(errs, fmt.Errorf("admin = %q: port must be 0 to 65535", c.Admin))
+		}
+	}
+	if c.StopTimeout < 0 {
+		errs = append(errs, fmt.Errorf("stop_timeout = %q: must not be negative", c.StopTimeout))
+	}
+	return errors.Join(append(errs, c.Log.validate())...)
+}
+
+func (c Common) stopTimeout() time.Duration {
+	if c.StopTimeout == 0 {
+		return 30 * time.Second
+	}
+	return c.StopTimeout.Std()
+}
+
+// Duration is a time.Duration written "90s" or "1h30m" in files, environment
+// and flags.
+type Duration time.Duration
+
+// Std returns d as the standard library's type.
+func (d Duration) Std() time.Duration { return time.Duration(d) }
+
+// String returns d as it is written in a file.
+func (d Duration) String() string { return time.Duration(d).String() }
+
+// MarshalText returns d as it is written in a file.
+func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what time.ParseDuration understands.
+func (d *Duration) UnmarshalText(text []byte) error {
+	v, err := time.ParseDuration(string(text))
+	if err != nil {
+		return fmt.Errorf(`%q is not a duration like "90s" or "5m"`, text)
+	}
+	*d = Duration(v)
+	return nil
+}
+
+// Load reads the TOML file at path over *cfg, then the environment variables
+// named by env tags with EnvPrefix over that; an empty path leaves the file
+// out. A key that *cfg does not have is an error which shows its line.
+func Load[C any](path string, cfg *C) error {
+	if path != "" {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
+		if err := dec.Decode(cfg); err != nil {
+			return fileError(path, err)
+		}
+	}
+	err := env.ParseWithOptions(cfg, env.Options{Prefix: EnvPrefix})
+	var all env.AggregateError
+	if errors.As(err, &all) {
+		return fmt.Errorf("environment %s*: %w", EnvPrefix, errors.Join(all.Errors...))
+	}
+	return err
+}
+
+// fileError puts file, line and the text with a caret into err.
+func fileError(path string, err error) error {
+	var unknown *toml.StrictMissingError
+	if errors.As(err, &unknown) {
+		faults := make([]error, len(unknown.Errors))
+		for i := range unknown.Errors {
+			at := &unknown.Errors[i]
+			line, _ := at.Position()
+			faults[i] = fmt.Errorf("%s:%d: unknown key %q\n%s", path, line, strings.Join(at.Key(), "."), at.String())
+		}
+		return errors.Join(faults...)
+	}
+	var at *toml.DecodeError
+	if errors.As(err, &at) {
+		line, column := at.Position()
+		return fmt.Errorf("%s:%d:%d:\n%s", path, line, column, at.String())
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
