@@ -1,0 +1,138 @@
+package share_test
+
+import (
+	"bytes"
+	"testing"
+
+	"pgregory.net/rapid"
+
+	"btcpool/internal/share"
+)
+
+func TestDedup(t *testing.T) {
+	t.Parallel()
+	var d share.Dedup
+	for i, step := range []struct {
+		partition int
+		id        share.ID
+		want      bool
+	}{
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 1}, false},
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 1}, true},
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 5}, false},
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 4}, true},
+		{1, share.ID{Server: 1, Epoch: 100, Seq: 4}, false}, // another partition
+		{0, share.ID{Server: 2, Epoch: 100, Seq: 4}, false}, // another server
+		{0, share.ID{Server: 1, Epoch: 101, Seq: 1}, false}, // after a restart
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 5}, true},  // what was left from before, again
+		{0, share.ID{Server: 1, Epoch: 100, Seq: 6}, false},
+		{0, share.ID{Server: 1, Epoch: 101, Seq: 1}, true},
+		{0, share.ID{}, false}, // foreign shares are all different
+		{0, share.ID{}, false},
+	} {
+		if got := d.Seen(step.partition, step.id); got != step.want {
+			t.Errorf("step %d: Seen(%d, %+v) = %t", i, step.partition, step.id, got)
+		}
+	}
+}
+
+func TestDedupForgetsTheEpochUsedLongestAgo(t *testing.T) {
+	t.Parallel()
+	var d share.Dedup
+	for epoch := range uint32(share.EpochsKept) {
+		d.Seen(0, share.ID{Epoch: 1 + epoch, Seq: 10})
+	}
+	d.Seen(0, share.ID{Epoch: 1, Seq: 11}) // now epoch 2 is the one
+	d.Seen(0, share.ID{Epoch: 100, Seq: 10})
+	if !d.Seen(0, share.ID{Epoch: 1, Seq: 11}) {
+		t.Error("epoch 1 is forgotten although it was used lately")
+	}
+	if d.Seen(0, share.ID{Epoch: 2, Seq: 10}) {
+		t.Error("epoch 2 is remembered: the state grows without bound")
+	}
+}
+
+func TestDedupStateBounded(t *testing.T) {
+	t.Parallel()
+	var d share.Dedup
+	for epoch := range uint32(4) {
+		for server := range 200 {
+			d.Seen(3, share.ID{Server: uint8(server), Epoch: 1 + epoch, Seq: 1 << 40})
+		}
+	}
+	state := d.AppendTo([]byte("x"), 3000)
+	if len(state) > 3001 || len(state) < 2900 {
+		t.Errorf("state has %d bytes", len(state))
+	}
+	restored, err := share.ParseDedup(state[1:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for server := range 200 {
+		if !restored.Seen(3, share.ID{Server: uint8(server), Epoch: 4, Seq: 1 << 40}) {
+			t.Fatalf("the last epoch of server %d is forgotten", server)
+		}
+	}
+}
+
+// TestDedupAgainstModel: with at most EpochsKept epochs, a Dedup restored at any time answers like a plain map.
+func TestDedupAgainstModel(t *testing.T) {
+	t.Parallel()
+	type key struct {
+		partition int
+		server    uint8
+		epoch     uint32
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		d := new(share.Dedup)
+		model := make(map[key]uint64)
+		t.Repeat(map[string]func(*rapid.T){
+			"share": func(t *rapid.T) {
+				k := key{rapid.IntRange(0, 2).Draw(t, "partition"), rapid.Uint8Range(0, 2).Draw(t, "server"), rapid.Uint32Range(1, share.EpochsKept).Draw(t, "epoch")}
+				seq := rapid.Uint64Range(1, 20).Draw(t, "seq")
+				want := seq <= model[k]
+				if got := d.Seen(k.partition, share.ID{Server: k.server, Epoch: k.epoch, Seq: seq}); got != want {
+					t.Fatalf("Seen(%+v, %d) = %t", k, seq, got)
+				}
+				model[k] = max(model[k], seq)
+			},
+			"restart": func(t *rapid.T) {
+				var err error
+				if d, err = share.ParseDedup(d.AppendTo(nil, 1<<16)); err != nil {
+					t.Fatal(err)
+				}
+			},
+		})
+	})
+}
+
+func FuzzParseDedup(f *testing.F) {
+	var d share.Dedup
+	d.Seen(0, share.ID{Server: 1, Epoch: 1700000000, Seq: 77})
+	d.Seen(300, share.ID{Server: 255, Epoch: 1700000001, Seq: 1 << 63})
+	d.Seen(300, share.ID{Server: 255, Epoch: 1700000002, Seq: 1})
+	f.Add(d.AppendTo(nil, 1<<16))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		d, err := share.ParseDedup(in)
+		if err != nil {
+			return
+		}
+		state := d.AppendTo(nil, 1<<30)
+		again, err := share.ParseDedup(state)
+		if err != nil || !bytes.Equal(again.AppendTo(nil, 1<<30), state) {
+			t.Fatalf("%x is not stable: %v", in, err)
+		}
+	})
+}
+
+func BenchmarkDedup(b *testing.B) {
+	var d share.Dedup
+	id := share.ID{Server: 3, Epoch: 1700000000}
+	b.ReportAllocs()
+	for b.Loop() {
+		id.Seq++
+		if d.Seen(5, id) {
+			b.Fatal("seen")
+		}
+	}
+}

@@ -1,0 +1,138 @@
+package share
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
+	"strconv"
+	"time"
+)
+
+// Action is what happened to a miner's connection.
+type Action string
+
+// The actions.
+const (
+	MinerConnect Action = "miner_connect"
+	MinerDead    Action = "miner_dead"
+)
+
+// ErrEvent says that a message is no common event this package knows. Its topic may carry others: readers skip them.
+var ErrEvent = errors.New("not a worker event")
+
+// Event tells that a worker came or went.
+type Event struct {
+	Time       time.Time // whole seconds, UTC
+	Action     Action
+	UserID     int32
+	UserName   string
+	WorkerID   int64
+	WorkerName string // without the user
+	Agent      string // the miner's software, as it says
+	IP         netip.Addr
+	SessionID  uint32
+	Desc       string // new_conn, del_conn, from_btcagent, switch_chain
+	ExtUserID  int32  // see Share.ExtUserID
+}
+
+const (
+	eventType       = "worker_update"
+	eventTimeLayout = "2006-01-02 15:04:05"
+)
+
+// The JSON, keys in btcpool's order. Pointers tell the keys a reader cannot do without.
+type (
+	eventJSON struct {
+		CreatedAt string       `json:"created_at"`
+		Type      string       `json:"type"`
+		Action    Action       `json:"action"`
+		Content   eventContent `json:"content"`
+	}
+	eventContent struct {
+		UserID     *int32  `json:"user_id"`
+		UserName   string  `json:"user_name"`
+		WorkerID   *int64  `json:"worker_id"`
+		WorkerName *string `json:"worker_name"`
+		Agent      *string `json:"miner_agent"`
+		IP         string  `json:"ip"`
+		SessionID  string  `json:"session_id"`
+		Desc       string  `json:"desc"`
+		ExtUserID  int32   `json:"ext_user_id,omitempty"`
+	}
+)
+
+// AppendTo appends e as a Kafka message value. Texts that are not UTF-8 are mended.
+func (e *Event) AppendTo(dst []byte) []byte {
+	var ip string
+	if e.IP.IsValid() {
+		ip = e.IP.Unmap().WithZone("").String()
+	}
+	buf := bytes.NewBuffer(dst)
+	enc := json.NewEncoder(buf)
+	enc.SetEscapeHTML(false) // btcpool does not undo \u escapes
+	// Strings and integers always encode.
+	_ = enc.Encode(eventJSON{
+		CreatedAt: e.Time.UTC().Format(eventTimeLayout),
+		Type:      eventType,
+		Action:    e.Action,
+		Content: eventContent{
+			UserID:     &e.UserID,
+			UserName:   e.UserName,
+			WorkerID:   &e.WorkerID,
+			WorkerName: &e.WorkerName,
+			Agent:      &e.Agent,
+			IP:         ip,
+			SessionID:  fmt.Sprintf("%08x", e.SessionID),
+			Desc:       e.Desc,
+			ExtUserID:  e.ExtUserID,
+		},
+	})
+	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
+}
+
+// ParseEvent reads a Kafka message value.
+func ParseEvent(src []byte) (Event, error) {
+	var in eventJSON
+	if err := json.Unmarshal(src, &in); err != nil {
+		return Event{}, fmt.Errorf("%w: %w", ErrEvent, err)
+	}
+	if in.Type != eventType || (in.Action != MinerConnect && in.Action != MinerDead) {
+		return Event{}, fmt.Errorf("%w: type %.32q, action %.32q", ErrEvent, in.Type, in.Action)
+	}
+	c := &in.Content
+	if c.UserID == nil || c.WorkerID == nil || c.WorkerName == nil || c.Agent == nil {
+		return Event{}, fmt.Errorf("%w: user_id, worker_id, worker_name or miner_agent is missing", ErrEvent)
+	}
+	created, err := time.Parse(eventTimeLayout, in.CreatedAt)
+	if err != nil {
+		return Event{}, fmt.Errorf("%w: created_at: %w", ErrEvent, err)
+	}
+	e := Event{
+		Time:       created,
+		Action:     in.Action,
+		UserID:     *c.UserID,
+		UserName:   c.UserName,
+		WorkerID:   *c.WorkerID,
+		WorkerName: *c.WorkerName,
+		Agent:      *c.Agent,
+		Desc:       c.Desc,
+		ExtUserID:  c.ExtUserID,
+	}
+	if c.IP != "" {
+		ip, err := netip.ParseAddr(c.IP)
+		if err != nil {
+			return Event{}, fmt.Errorf("%w: ip: %w", ErrEvent, err)
+		}
+		e.IP = ip.Unmap().WithZone("")
+	}
+	if c.SessionID != "" {
+		id, err := strconv.ParseUint(c.SessionID, 16, 32)
+		if err != nil {
+			return Event{}, fmt.Errorf("%w: session_id: %w", ErrEvent, err)
+		}
+		e.SessionID = uint32(id)
+	}
+	return e, nil
+}

@@ -1,0 +1,65 @@
+package share_test
+
+import (
+	"errors"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/share"
+)
+
+func TestParseEvent(t *testing.T) {
+	t.Parallel()
+	got, err := share.ParseEvent(golden(t, "event.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(event(), got, cmpAddr); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestParseEventRefuses(t *testing.T) {
+	t.Parallel()
+	const whole = `{"created_at":"2023-11-14 22:15:23","type":"worker_update","action":"miner_dead","content":` +
+		`{"user_id":1,"user_name":"u","worker_id":-1,"worker_name":"w","miner_agent":"a","ip":"1.2.3.4",` +
+		`"session_id":"0100002a","desc":"del_conn"}}`
+	if _, err := share.ParseEvent([]byte(whole)); err != nil {
+		t.Fatal(err)
+	}
+	for name, replace := range map[string][2]string{
+		"cut":            {`"del_conn"}}`, `"del`},
+		"other type":     {"worker_update", "miner_connect"},
+		"other action":   {"miner_dead", "miner_slept"},
+		"no user":        {`"user_id":1,`, ``},
+		"user as text":   {`"user_id":1`, `"user_id":"1"`},
+		"user too large": {`"user_id":1`, `"user_id":2147483648`},
+		"no worker":      {`"worker_id":-1,`, ``},
+		"no name":        {`"worker_name":"w",`, ``},
+		"no agent":       {`"miner_agent":"a",`, ``},
+		"time":           {"2023-11-14 22", "2023-11-14 25"},
+		"address":        {"1.2.3.4", "1.2.3"},
+		"session":        {"0100002a", "0100002ag"},
+	} {
+		in := strings.Replace(whole, replace[0], replace[1], 1)
+		if _, err := share.ParseEvent([]byte(in)); !errors.Is(err, share.ErrEvent) {
+			t.Errorf("%s: error %v", name, err)
+		}
+	}
+}
+
+func FuzzParseEvent(f *testing.F) {
+	f.Add(golden(f, "event.hex"))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		e, err := share.ParseEvent(in)
+		if err != nil {
+			return
+		}
+		again, err := share.ParseEvent(e.AppendTo(nil))
+		if diff := cmp.Diff(e, again, cmpAddr); err != nil || diff != "" {
+			t.Fatalf("%q is not stable: %v\n%s", in, err, diff)
+		}
+	})
+}

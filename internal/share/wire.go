@@ -1,0 +1,331 @@
+package share
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"net/netip"
+
+	"google.golang.org/protobuf/encoding/protowire"
+
+	"btcpool/internal/bitcoin"
+)
+
+// Version marks the current share message; version 2 of btcpool had its own number, version 1 none.
+const (
+	Version   = 0x00010004
+	versionV2 = 0x00010003
+)
+
+const (
+	sizeV1   = 48
+	sizeV2   = 80
+	heightV1 = 570000 // what btcpool assumes for shares that do not carry a height
+)
+
+// MaxSize bounds a share message and a record of the daily file, in bytes. Real ones are near 100.
+const MaxSize = 4096
+
+// Errors of parsing; what is wrong in detail is in the text around them.
+var (
+	ErrFormat   = errors.New("not a share message")
+	ErrChecksum = errors.New("share checksum does not match")
+	ErrField    = errors.New("bad field in share")
+)
+
+// Protobuf field numbers.
+const (
+	fieldVersion     = 1
+	fieldWorkerID    = 2
+	fieldUserID      = 3
+	fieldStatus      = 4
+	fieldTime        = 5
+	fieldIP          = 6
+	fieldJobID       = 7
+	fieldDifficulty  = 8
+	fieldBits        = 9
+	fieldHeight      = 10
+	fieldNonce       = 11
+	fieldSessionID   = 12
+	fieldVersionBits = 13
+	fieldExtUserID   = 14
+	fieldBitsReached = 15
+	fieldExponent    = 16
+	fieldServer      = 17
+	fieldEpoch       = 18
+	fieldSeq         = 19
+)
+
+// AppendTo appends s as a Kafka message value.
+func (s *Share) AppendTo(dst []byte) []byte {
+	return s.AppendBody(binary.LittleEndian.AppendUint32(dst, Version))
+}
+
+// AppendBody appends s as a record of the daily file, without the version in front.
+func (s *Share) AppendBody(dst []byte) []byte {
+	dst = appendSint(dst, fieldVersion, Version)
+	dst = appendSint(dst, fieldWorkerID, s.WorkerID)
+	dst = appendSint(dst, fieldUserID, int64(s.UserID))
+	dst = appendSint(dst, fieldStatus, int64(s.Status))
+	dst = appendSint(dst, fieldTime, s.Time)
+	dst = appendIP(dst, fieldIP, s.IP)
+	dst = appendUint(dst, fieldJobID, s.JobID)
+	dst = appendUint(dst, fieldDifficulty, s.Difficulty.Integer())
+	dst = appendUint(dst, fieldBits, uint64(s.Bits))
+	dst = appendUint(dst, fieldHeight, uint64(s.Height))
+	dst = appendUint(dst, fieldNonce, uint64(s.Nonce))
+	dst = appendUint(dst, fieldSessionID, uint64(s.SessionID))
+	dst = appendUint(dst, fieldVersionBits, uint64(s.VersionBits))
+	if s.ExtUserID != 0 {
+		dst = appendSint(dst, fieldExtUserID, int64(s.ExtUserID))
+	}
+	if s.BitsReached != 0 {
+		dst = appendUint(dst, fieldBitsReached, uint64(s.BitsReached))
+	}
+	dst = appendSint(dst, fieldExponent, int64(s.Difficulty))
+	if s.ID != (ID{}) {
+		dst = appendUint(dst, fieldServer, uint64(s.ID.Server))
+		dst = appendUint(dst, fieldEpoch, uint64(s.ID.Epoch))
+		dst = appendUint(dst, fieldSeq, s.ID.Seq)
+	}
+	return dst
+}
+
+func appendSint(dst []byte, field protowire.Number, v int64) []byte {
+	return appendUint(dst, field, protowire.EncodeZigZag(v))
+}
+
+func appendUint(dst []byte, field protowire.Number, v uint64) []byte {
+	dst = protowire.AppendTag(dst, field, protowire.VarintType)
+	return protowire.AppendVarint(dst, v)
+}
+
+// appendIP writes the address as text; the zero address is the empty text. The longest text has 45 bytes, so its
+// length always fits the one byte reserved for it.
+func appendIP(dst []byte, field protowire.Number, ip netip.Addr) []byte {
+	dst = protowire.AppendTag(dst, field, protowire.BytesType)
+	dst = append(dst, 0)
+	start := len(dst)
+	if ip.IsValid() {
+		dst = ip.Unmap().WithZone("").AppendTo(dst)
+	}
+	dst[start-1] = byte(len(dst) - start)
+	return dst
+}
+
+// Body returns the part of a Kafka message value that a daily file stores, or false when the message is of an
+// older version and has to be written anew with AppendBody. The result is a part of value.
+func Body(value []byte) ([]byte, bool) {
+	if len(value) < 4 || binary.LittleEndian.Uint32(value) != Version {
+		return nil, false
+	}
+	return value[4:], true
+}
+
+// Parse reads a Kafka message value of any version into s. It does not say whether the share counts: see Validate.
+// It keeps no reference to src. After an error s is undefined.
+func (s *Share) Parse(src []byte) error {
+	if len(src) < 4 || len(src) > MaxSize {
+		return fmt.Errorf("%w: %d bytes", ErrFormat, len(src))
+	}
+	if body, ok := Body(src); ok {
+		return s.ParseBody(body)
+	}
+	switch version := binary.LittleEndian.Uint32(src); {
+	case version == versionV2 && len(src) == sizeV2:
+		return s.parseV2(src)
+	case len(src) == sizeV1:
+		return s.parseV1(src)
+	default:
+		return fmt.Errorf("%w: version %#x, %d bytes", ErrFormat, version, len(src))
+	}
+}
+
+// ParseBody reads a record of the daily file into s, on the same terms as Parse. Unknown fields are skipped.
+func (s *Share) ParseBody(src []byte) error {
+	if len(src) > MaxSize {
+		return fmt.Errorf("%w: %d bytes", ErrFormat, len(src))
+	}
+	*s = Share{}
+	var version int32
+	var integer uint64
+	var exponent bool
+	for len(src) > 0 {
+		field, wireType, n := protowire.ConsumeTag(src)
+		if n < 0 {
+			return fmt.Errorf("%w: tag: %w", ErrFormat, protowire.ParseError(n))
+		}
+		src = src[n:]
+		size := protowire.ConsumeFieldValue(field, wireType, src)
+		if size < 0 {
+			return fmt.Errorf("%w: field %d: %w", ErrFormat, field, protowire.ParseError(size))
+		}
+		value := src[:size]
+		src = src[size:]
+		if field > fieldSeq {
+			continue
+		}
+		if field == fieldIP && wireType == protowire.BytesType {
+			text, _ := protowire.ConsumeBytes(value)
+			if err := s.parseIP(text); err != nil {
+				return err
+			}
+			continue
+		}
+		if wireType != protowire.VarintType || field == fieldIP {
+			return fmt.Errorf("%w: field %d has wire type %d", ErrFormat, field, wireType)
+		}
+		v, _ := protowire.ConsumeVarint(value)
+		fits := true
+		switch field {
+		case fieldVersion:
+			version, fits = int32Of(v)
+		case fieldWorkerID:
+			s.WorkerID = protowire.DecodeZigZag(v)
+		case fieldUserID:
+			s.UserID, fits = int32Of(v)
+		case fieldStatus:
+			var status int32
+			status, fits = int32Of(v)
+			s.Status = Status(status)
+		case fieldTime:
+			s.Time = protowire.DecodeZigZag(v)
+		case fieldJobID:
+			s.JobID = v
+		case fieldDifficulty:
+			integer = v
+		case fieldBits:
+			s.Bits, fits = uint32Of(v)
+		case fieldHeight:
+			s.Height, fits = uint32Of(v)
+		case fieldNonce:
+			s.Nonce, fits = uint32Of(v)
+		case fieldSessionID:
+			s.SessionID, fits = uint32Of(v)
+		case fieldVersionBits:
+			s.VersionBits, fits = uint32Of(v)
+		case fieldExtUserID:
+			s.ExtUserID, fits = int32Of(v)
+		case fieldBitsReached:
+			s.BitsReached, fits = uint32Of(v)
+		case fieldExponent:
+			exp := protowire.DecodeZigZag(v)
+			fits = exp >= int64(bitcoin.MinDifficulty) && exp <= int64(bitcoin.MaxDifficulty)
+			s.Difficulty, exponent = bitcoin.Difficulty(exp), true
+		case fieldServer:
+			fits = v <= math.MaxUint8
+			s.ID.Server = uint8(v)
+		case fieldEpoch:
+			s.ID.Epoch, fits = uint32Of(v)
+		case fieldSeq:
+			s.ID.Seq = v
+		}
+		if !fits {
+			return fmt.Errorf("%w: field %d has value %d", ErrField, field, v)
+		}
+	}
+	if version != Version {
+		return fmt.Errorf("%w: message version %#x, want %#x", ErrField, version, Version)
+	}
+	if exponent {
+		return nil
+	}
+	return s.setDifficulty(integer)
+}
+
+func int32Of(zigzag uint64) (int32, bool) {
+	v := protowire.DecodeZigZag(zigzag)
+	return int32(v), v == int64(int32(v))
+}
+
+func uint32Of(v uint64) (uint32, bool) { return uint32(v), v <= math.MaxUint32 }
+
+// parseIP takes the text form of an address; the empty text is the zero address. Zones mean nothing on another
+// machine and are dropped.
+func (s *Share) parseIP(text []byte) error {
+	s.IP = netip.Addr{}
+	if len(text) == 0 {
+		return nil
+	}
+	ip, err := netip.ParseAddr(string(text))
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrField, err)
+	}
+	s.IP = ip.Unmap().WithZone("")
+	return nil
+}
+
+// setDifficulty takes the difficulty as btcpool writes it. btcpool only deals in powers of two; anything between
+// two of them counts as the lower, so that no share is worth more than was proven.
+func (s *Share) setDifficulty(integer uint64) error {
+	if integer == 0 {
+		return fmt.Errorf("%w: difficulty is zero", ErrField)
+	}
+	s.Difficulty = min(bitcoin.Difficulty(bits.Len64(integer)-1), bitcoin.MaxDifficulty)
+	return nil
+}
+
+// parseV2 reads the 80-byte layout.
+func (s *Share) parseV2(src []byte) error {
+	le := binary.LittleEndian
+	sum := uint64(le.Uint32(src)) + // version
+		le.Uint64(src[8:]) + // worker id
+		uint64(int32(le.Uint32(src[16:]))) + // user id, sign-extended
+		uint64(int32(le.Uint32(src[20:]))) + // status, sign-extended
+		le.Uint64(src[24:]) + // time
+		le.Uint64(src[32:]) + le.Uint64(src[40:]) + // ip
+		le.Uint64(src[48:]) + // job id
+		le.Uint64(src[56:]) // difficulty
+	for at := 64; at < sizeV2; at += 4 { // bits, height, nonce, session id
+		sum += uint64(le.Uint32(src[at:]))
+	}
+	if want := uint32(sum) + uint32(sum>>32); le.Uint32(src[4:]) != want {
+		return fmt.Errorf("%w: %#x, want %#x", ErrChecksum, le.Uint32(src[4:]), want)
+	}
+	*s = Share{
+		WorkerID:  int64(le.Uint64(src[8:])),
+		UserID:    int32(le.Uint32(src[16:])),
+		Status:    Status(le.Uint32(src[20:])),
+		Time:      int64(le.Uint64(src[24:])),
+		IP:        addrV2([16]byte(src[32:48])),
+		JobID:     le.Uint64(src[48:]),
+		Bits:      le.Uint32(src[64:]),
+		Height:    le.Uint32(src[68:]),
+		Nonce:     le.Uint32(src[72:]),
+		SessionID: le.Uint32(src[76:]),
+	}
+	return s.setDifficulty(le.Uint64(src[56:]))
+}
+
+// addrV2 reads 16 bytes of address; IPv4 stands in the last four behind zeros.
+func addrV2(b [16]byte) netip.Addr {
+	if [12]byte(b[:12]) == [12]byte{} {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b).Unmap()
+}
+
+// parseV1 reads the 48-byte layout of btcpool before 2019.
+func (s *Share) parseV1(src []byte) error {
+	le := binary.LittleEndian
+	*s = Share{
+		JobID:    le.Uint64(src),
+		WorkerID: int64(le.Uint64(src[8:])),
+		IP:       netip.AddrFrom4([4]byte(src[16:20])),
+		UserID:   int32(le.Uint32(src[20:])),
+		Time:     int64(le.Uint32(src[32:])),
+		Bits:     le.Uint32(src[36:]),
+		Height:   heightV1,
+	}
+	switch result := le.Uint32(src[40:]); result {
+	case 0:
+		s.Status = StatusRejectNoReason
+	case 1:
+		s.Status = StatusAccept
+	default:
+		return fmt.Errorf("%w: result %d", ErrField, result)
+	}
+	return s.setDifficulty(le.Uint64(src[24:]))
+}
