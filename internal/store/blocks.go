@@ -1,0 +1,153 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"strconv"
+	"time"
+)
+
+// BlockState says how far a found block has come.
+type BlockState string
+
+// The states. A block begins as submitted; rejected is the end, all others may
+// change while the chain reorganises.
+const (
+	Submitted BlockState = "submitted" // on its way: no node has answered
+	Accepted  BlockState = "accepted"  // a node has it
+	Confirmed BlockState = "confirmed" // buried in the active chain
+	Orphaned  BlockState = "orphaned"  // left the active chain
+	Rejected  BlockState = "rejected"  // no node took it
+)
+
+// Block is a row of found_blocks. Hashes are in display order.
+type Block struct {
+	UserID        int32
+	WorkerID      int64
+	WorkerName    string // full name, user.worker; kept to 50 characters
+	JobID         uint64
+	Height        int32
+	Hash          string // unique
+	RewardSat     int64  // sum of the coinbase's outputs
+	Size          int    // bytes as submitted
+	PrevHash      string
+	Bits          uint32
+	Version       int32
+	CreatedAt     time.Time // kept in whole seconds
+	State         BlockState
+	Confirmations int64 // blocks from this one to the tip, both counted; 0 unless on the active chain
+}
+
+const blockColumns = `puid, worker_id, worker_full_name, job_id, height, hash, rewards, size, prev_hash, bits, version, created_at, state, confirmations`
+
+const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `) VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+// AddBlock keeps a found block; an empty State means Submitted. A block whose
+// hash is there already changes nothing.
+func (s *Store) AddBlock(ctx context.Context, b Block) error {
+	if b.State == "" {
+		b.State = Submitted
+	}
+	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
+		b.UserID, b.WorkerID, truncate(b.WorkerName, 50), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
+		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations)
+	if err != nil {
+		return fmt.Errorf("add block %s: %w", b.Hash, err)
+	}
+	return nil
+}
+
+const updateBlockState = `UPDATE found_blocks SET state = ?, confirmations = ?, is_orphaned = ? WHERE hash = ?`
+
+// SetBlockState moves a block on; is_orphaned, which old readers know, goes
+// with it. It returns ErrNotFound for a hash that was never added.
+func (s *Store) SetBlockState(ctx context.Context, hash string, state BlockState, confirmations int64) error {
+	orphaned := 0
+	if state == Orphaned {
+		orphaned = 1
+	}
+	res, err := s.db.ExecContext(ctx, updateBlockState, string(state), confirmations, orphaned, hash)
+	if err != nil {
+		return fmt.Errorf("set state of block %s: %w", hash, err)
+	}
+	if n, err := res.RowsAffected(); err == nil && n == 0 {
+		return fmt.Errorf("set state of block %s: %w", hash, ErrNotFound)
+	}
+	return nil
+}
+
+const settleBlock = `UPDATE found_blocks SET state = ? WHERE hash = ? AND state = 'submitted'`
+
+// SettleBlock writes down what the nodes answered. A block whose state is not
+// Submitted any more stays as it is: it was settled before, and followed since.
+func (s *Store) SettleBlock(ctx context.Context, hash string, state BlockState) error {
+	if _, err := s.db.ExecContext(ctx, settleBlock, string(state), hash); err != nil {
+		return fmt.Errorf("settle block %s: %w", hash, err)
+	}
+	return nil
+}
+
+const selectOpenBlocks = `SELECT ` + blockColumns + ` FROM found_blocks WHERE state IN ('submitted', 'accepted') ORDER BY id LIMIT ?`
+
+// OpenBlocks returns up to limit blocks that are submitted or accepted, the
+// oldest first.
+func (s *Store) OpenBlocks(ctx context.Context, limit int) ([]Block, error) {
+	return s.blocks(ctx, selectOpenBlocks, limit)
+}
+
+const selectBlocks = `SELECT ` + blockColumns + ` FROM found_blocks ORDER BY id DESC LIMIT ? OFFSET ?`
+
+// Blocks returns up to limit blocks after the first offset ones, the newest
+// first.
+func (s *Store) Blocks(ctx context.Context, limit, offset int) ([]Block, error) {
+	return s.blocks(ctx, selectBlocks, limit, offset)
+}
+
+func (s *Store) blocks(ctx context.Context, text string, args ...any) ([]Block, error) {
+	return query(ctx, s, "blocks", text, args, func(rows *sql.Rows) (b Block, err error) {
+		var created sql.NullTime
+		err = rows.Scan(&b.UserID, &b.WorkerID, &b.WorkerName, (*unsigned)(&b.JobID), &b.Height, &b.Hash, &b.RewardSat, &b.Size,
+			&b.PrevHash, &b.Bits, &b.Version, &created, &b.State, &b.Confirmations)
+		b.CreatedAt = created.Time.UTC()
+		return b, err
+	})
+}
+
+const countBlocks = `SELECT state, COUNT(*) FROM found_blocks GROUP BY state`
+
+// BlockCount returns the number of blocks by state; states without any are
+// absent.
+func (s *Store) BlockCount(ctx context.Context) (map[BlockState]int64, error) {
+	counts := make(map[BlockState]int64)
+	_, err := query(ctx, s, "number of blocks", countBlocks, nil, func(rows *sql.Rows) (n int64, err error) {
+		var state BlockState
+		err = rows.Scan(&state, &n)
+		counts[state] = n
+		return n, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return counts, nil
+}
+
+// unsigned reads 64 bits without sign, as dialect.unsigned wrote them.
+type unsigned uint64
+
+// Scan implements sql.Scanner.
+func (u *unsigned) Scan(v any) error {
+	switch v := v.(type) {
+	case int64:
+		*u = unsigned(v)
+	case uint64:
+		*u = unsigned(v)
+	case []byte:
+		n, err := strconv.ParseUint(string(v), 10, 64)
+		*u = unsigned(n)
+		return err
+	default:
+		return fmt.Errorf("%T is no unsigned integer", v)
+	}
+	return nil
+}

@@ -1,0 +1,26 @@
+-- +goose Up
+CREATE TABLE IF NOT EXISTS mining_workers (
+  worker_id         bigint(20)   NOT NULL,
+  puid              int(11)      NOT NULL,
+  group_id          int(11)      NOT NULL,
+  worker_name       varchar(50)  NULL DEFAULT NULL,
+  accept_1m         bigint(20)   NOT NULL DEFAULT 0,
+  accept_5m         bigint(20)   NOT NULL DEFAULT 0,
+  accept_15m        bigint(20)   NOT NULL DEFAULT 0,
+  stale_15m         bigint(20)   NOT NULL DEFAULT 0,
+  reject_15m        bigint(20)   NOT NULL DEFAULT 0,
+  reject_detail_15m varchar(255) NOT NULL DEFAULT '',
+  accept_1h         bigint(20)   NOT NULL DEFAULT 0,
+  stale_1h          bigint(20)   NOT NULL DEFAULT 0,
+  reject_1h         bigint(20)   NOT NULL DEFAULT 0,
+  reject_detail_1h  varchar(255) NOT NULL DEFAULT '',
+  accept_count      int(11)      NOT NULL DEFAULT 0,
+  last_share_ip     char(16)     NOT NULL DEFAULT '0.0.0.0',
+  last_share_time   timestamp    NOT NULL DEFAULT '1970-01-01 00:00:01',
+  miner_agent       varchar(30)  NULL DEFAULT NULL,
+  created_at        timestamp    NULL DEFAULT NULL,
+  updated_at        timestamp    NULL DEFAULT NULL,
+  UNIQUE KEY puid_worker_id (puid, worker_id),
+  KEY puid_group_id (puid, group_id),
+  KEY puid_worker_name (puid, worker_name)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -1,0 +1,17 @@
+-- +goose Up
+CREATE TABLE IF NOT EXISTS stats_workers_day (
+  puid          int(11)        NOT NULL,
+  worker_id     bigint(20)     NOT NULL,
+  day           int(11)        NOT NULL,
+  share_accept  bigint(20)     NOT NULL DEFAULT 0,
+  share_stale   bigint(20)     NOT NULL DEFAULT 0,
+  share_reject  bigint(20)     NOT NULL DEFAULT 0,
+  reject_detail varchar(255)   NOT NULL DEFAULT '',
+  reject_rate   double         NOT NULL DEFAULT 0,
+  score         decimal(35,25) NOT NULL DEFAULT 0,
+  earn          decimal(35,0)  NOT NULL DEFAULT 0,
+  created_at    timestamp      NULL DEFAULT NULL,
+  updated_at    timestamp      NULL DEFAULT NULL,
+  UNIQUE KEY puid_worker_id_day (puid, worker_id, day),
+  KEY day (day)
+) ENGINE=InnoDB DEFAULT CHARSET=utf8mb4;

@@ -1,0 +1,2 @@
+-- +goose Up
+CREATE INDEX found_blocks_height ON found_blocks (height);

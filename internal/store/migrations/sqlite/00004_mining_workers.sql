@@ -1,0 +1,26 @@
+-- +goose Up
+CREATE TABLE mining_workers (
+  worker_id         INTEGER  NOT NULL,
+  puid              INTEGER  NOT NULL,
+  group_id          INTEGER  NOT NULL,
+  worker_name       TEXT     NULL,
+  accept_1m         INTEGER  NOT NULL DEFAULT 0,
+  accept_5m         INTEGER  NOT NULL DEFAULT 0,
+  accept_15m        INTEGER  NOT NULL DEFAULT 0,
+  stale_15m         INTEGER  NOT NULL DEFAULT 0,
+  reject_15m        INTEGER  NOT NULL DEFAULT 0,
+  reject_detail_15m TEXT     NOT NULL DEFAULT '',
+  accept_1h         INTEGER  NOT NULL DEFAULT 0,
+  stale_1h          INTEGER  NOT NULL DEFAULT 0,
+  reject_1h         INTEGER  NOT NULL DEFAULT 0,
+  reject_detail_1h  TEXT     NOT NULL DEFAULT '',
+  accept_count      INTEGER  NOT NULL DEFAULT 0,
+  last_share_ip     TEXT     NOT NULL DEFAULT '0.0.0.0',
+  last_share_time   DATETIME NOT NULL DEFAULT '1970-01-01 00:00:01',
+  miner_agent       TEXT     NULL,
+  created_at        DATETIME NULL,
+  updated_at        DATETIME NULL,
+  user_name         TEXT     NOT NULL DEFAULT '',
+  last_share_addr   TEXT     NOT NULL DEFAULT '',
+  UNIQUE (puid, worker_id)
+);

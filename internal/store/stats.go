@@ -1,0 +1,231 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"math/big"
+	"strings"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+)
+
+// StatsKind tells statistics of days from statistics of hours.
+type StatsKind string
+
+// The kinds are named as in the tables.
+const (
+	Day  StatsKind = "day"
+	Hour StatsKind = "hour"
+)
+
+// StatsKey says whose work and when. Worker 0 is the whole user; user 0 and
+// worker 0 are the pool.
+type StatsKey struct {
+	UserID   int32
+	WorkerID int64
+	Period   int // UTC, YYYYMMDD of a day, YYYYMMDDHH of an hour
+}
+
+// scope returns which pair of tables k belongs to, and their key columns.
+func (k StatsKey) scope() (scope string, columns []string) {
+	switch {
+	case k.WorkerID != 0:
+		return "workers", []string{"puid", "worker_id"}
+	case k.UserID != 0:
+		return "users", []string{"puid"}
+	}
+	return "pool", nil
+}
+
+// ids returns the values of the columns that scope names.
+func (k StatsKey) ids() []any {
+	switch scope, _ := k.scope(); scope {
+	case "workers":
+		return []any{k.UserID, k.WorkerID}
+	case "users":
+		return []any{k.UserID}
+	}
+	return nil
+}
+
+// Stats is what was done in a period.
+type Stats struct {
+	StatsKey
+	Accept, Stale, Reject bitcoin.Work
+	RejectDetail          map[share.Status]bitcoin.Work // kept in whole difficulties; beyond 255 bytes of JSON the smallest ones are left out
+	Score                 *big.Int                      // in units of 10^-25; nil is 0
+	EarnSat               *big.Int                      // satoshi; nil is 0
+}
+
+// scoreDigits is the scale of the column score, decimal(35,25).
+const scoreDigits = 25
+
+// maxDecimal is the largest decimal of 35 digits.
+var maxDecimal = new(big.Int).Sub(new(big.Int).Exp(big.NewInt(10), big.NewInt(35), nil), big.NewInt(1))
+
+// measureColumns are what upserts replace.
+var measureColumns = []string{
+	"share_accept", "share_stale", "share_reject", "reject_detail", "reject_rate", "score", "earn", "updated_at",
+	"accept_hashes", "stale_hashes", "reject_hashes",
+}
+
+func (st Stats) measures(now string) []any {
+	rate := 0.0
+	if reject := st.Reject.Float(); reject > 0 {
+		rate = reject / (st.Accept.Float() + reject)
+	}
+	return []any{
+		difficulty(st.Accept), difficulty(st.Stale), difficulty(st.Reject), formatDetail(st.RejectDetail), rate,
+		formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
+		st.Accept.String(), st.Stale.String(), st.Reject.String(),
+	}
+}
+
+// WriteStats writes the absolute values of days and hours over what is there,
+// all or nothing. A key may come once only.
+func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
+	now := timestamp(time.Now())
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		if err := s.writeStats(ctx, tx, Day, days, now); err != nil {
+			return err
+		}
+		return s.writeStats(ctx, tx, Hour, hours, now)
+	})
+}
+
+func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, now string) error {
+	tables := make(map[string][]Stats)
+	for _, st := range all {
+		scope, _ := st.scope()
+		tables[scope] = append(tables[scope], st)
+	}
+	for _, scope := range []string{"pool", "users", "workers"} {
+		rows := tables[scope]
+		if len(rows) == 0 {
+			continue
+		}
+		_, ids := rows[0].scope()
+		key := append(ids, string(kind))
+		columns := append(append([]string{"created_at"}, key...), measureColumns...)
+		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, s.replace(measureColumns...)...), rows,
+			func(st Stats) []any {
+				args := append([]any{now}, st.ids()...)
+				return append(append(args, st.Period), st.measures(now)...)
+			})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// ReadStats returns the statistics of one worker, one user (worker 0) or the
+// pool (0, 0) for the periods from..to, both included, in their order.
+// Periods without a row are absent. A row that btcpool wrote has its work in
+// whole difficulties.
+func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, workerID int64, from, to int) ([]Stats, error) {
+	key := StatsKey{UserID: userID, WorkerID: workerID}
+	scope, columns := key.scope()
+	table := statsTable(scope, kind)
+	text := "SELECT " + string(kind) + ", share_accept, share_stale, share_reject, reject_detail, score, earn, " +
+		"accept_hashes, stale_hashes, reject_hashes FROM " + table + " WHERE "
+	for _, c := range columns {
+		text += c + " = ? AND "
+	}
+	text += string(kind) + " BETWEEN ? AND ? ORDER BY " + string(kind)
+
+	return query(ctx, s, table, text, append(key.ids(), from, to), func(rows *sql.Rows) (Stats, error) {
+		st := Stats{StatsKey: key}
+		var accept, stale, reject int64
+		var detail, score, earn, acceptHashes, staleHashes, rejectHashes string
+		err := rows.Scan(&st.Period, &accept, &stale, &reject, &detail, &score, &earn,
+			&acceptHashes, &staleHashes, &rejectHashes)
+		st.Accept = work(acceptHashes, accept)
+		st.Stale = work(staleHashes, stale)
+		st.Reject = work(rejectHashes, reject)
+		st.RejectDetail = parseDetail(detail)
+		st.Score = parseDecimal(score, scoreDigits)
+		st.EarnSat = parseDecimal(earn, 0)
+		return st, err
+	})
+}
+
+// PurgeStats removes what is kept for a time only: days of workers for 90
+// days, hours of workers for 72 hours, hours of users for 30 days.
+func (s *Store) PurgeStats(ctx context.Context, now time.Time) error {
+	now = now.UTC()
+	for _, p := range []struct {
+		scope  string
+		kind   StatsKind
+		before time.Time
+	}{
+		{"workers", Day, now.AddDate(0, 0, -90)},
+		{"workers", Hour, now.Add(-72 * time.Hour)},
+		{"users", Hour, now.AddDate(0, 0, -30)},
+	} {
+		table := statsTable(p.scope, p.kind)
+		if _, err := s.db.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+string(p.kind)+" < ?", p.kind.Period(p.before)); err != nil {
+			return fmt.Errorf("purge %s: %w", table, err)
+		}
+	}
+	return nil
+}
+
+// Period returns the day or hour, in UTC, that holds t, as in StatsKey.
+func (k StatsKind) Period(t time.Time) int {
+	t = t.UTC()
+	day := (t.Year()*100+int(t.Month()))*100 + t.Day()
+	if k == Hour {
+		return day*100 + t.Hour()
+	}
+	return day
+}
+
+func statsTable(scope string, kind StatsKind) string { return "stats_" + scope + "_" + string(kind) }
+
+// difficulty is w in whole shares of difficulty 1, as a bigint holds it.
+func difficulty(w bitcoin.Work) int64 {
+	return int64(min(w.Difficulty(), math.MaxInt64))
+}
+
+// work is the exact number of hashes, or, in a row whose writer did not know
+// that column, the difficulty's.
+func work(hashes string, difficulty int64) bitcoin.Work {
+	if w, err := bitcoin.ParseWork(hashes); err == nil && !w.IsZero() {
+		return w
+	}
+	return difficultyWork(uint64(max(difficulty, 0)))
+}
+
+func difficultyWork(d uint64) bitcoin.Work { return bitcoin.Work{Hi: d >> 32, Lo: d << 32} }
+
+// formatDecimal writes n·10^-scale, no more than 35 digits can hold.
+func formatDecimal(n *big.Int, scale int) string {
+	if n == nil || n.Sign() < 0 {
+		return "0"
+	}
+	if n.Cmp(maxDecimal) > 0 {
+		n = maxDecimal
+	}
+	digits := fmt.Sprintf("%0*s", scale+1, n.String())
+	if scale == 0 {
+		return digits
+	}
+	return digits[:len(digits)-scale] + "." + digits[len(digits)-scale:]
+}
+
+// parseDecimal reads a decimal as a multiple of 10^-scale; what it cannot
+// read is 0.
+func parseDecimal(text string, scale int) *big.Int {
+	whole, fraction, _ := strings.Cut(text, ".")
+	fraction = (fraction + strings.Repeat("0", scale))[:scale]
+	n, ok := new(big.Int).SetString(whole+fraction, 10)
+	if !ok {
+		return new(big.Int)
+	}
+	return n
+}

@@ -1,0 +1,260 @@
+// Package store keeps what the pool must not forget besides shares: found
+// blocks, statistics, workers and users, in MySQL (or MariaDB) or SQLite.
+//
+// The tables are btcpool's, with the same names, columns and keys; columns of
+// our own stand behind those and have defaults, so old writers and readers go
+// on working against the same database. The migrations beside this file are
+// the schema's only description, and Open applies what is missing of them.
+//
+// A Store is safe for concurrent use. Every method takes one round trip or
+// one transaction, returns the driver's error wrapped when the database is
+// away, and may be repeated without changing its effect.
+package store
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"strings"
+	"time"
+
+	"github.com/pressly/goose/v3"
+	"github.com/rs/zerolog"
+)
+
+// ErrNotFound says that there is no such row.
+var ErrNotFound = errors.New("not found")
+
+// openTimeout bounds Open, migrations included.
+const openTimeout = time.Minute
+
+//go:embed migrations
+var migrations embed.FS
+
+// Config says where the database is: the [database] section of a service.
+type Config struct {
+	DSN     string `toml:"dsn" env:"DATABASE_DSN"` // as Open takes it
+	DSNFile string `toml:"dsn_file"`               // file holding the dsn, instead of dsn: keeps the password out of the configuration
+}
+
+// Validate reports a missing, doubled or misspelt data source.
+func (c Config) Validate() error {
+	switch {
+	case c.DSN == "" && c.DSNFile == "":
+		return errors.New(`database.dsn: must be set, like "mysql://user:password@tcp(host:3306)/name" or "sqlite:/path/file.db"`)
+	case c.DSN != "" && c.DSNFile != "":
+		return errors.New("database.dsn, database.dsn_file: only one of them may be set")
+	case c.DSNFile != "":
+		return nil // the file is read, and so judged, when it is needed
+	}
+	if _, err := parseDSN(c.DSN); err != nil {
+		return fmt.Errorf("database.dsn: %w", err)
+	}
+	return nil
+}
+
+func (c Config) dsn() (string, error) {
+	if c.DSNFile == "" {
+		return c.DSN, nil
+	}
+	text, err := os.ReadFile(c.DSNFile)
+	return strings.TrimSpace(string(text)), err
+}
+
+// Store is an open database of the pool.
+type Store struct {
+	db *sql.DB
+	dialect
+}
+
+// dialect is what differs between the engines. SQL that both understand
+// stands beside the method that uses it.
+type dialect interface {
+	// open returns a handle of the database; no connection is made yet.
+	open() (*sql.DB, error)
+	// migrate applies what is missing of the schema, one process at a time.
+	migrate(ctx context.Context, db *sql.DB) error
+	// onConflict ends an INSERT: what happens to a row whose key is there
+	// already. Without assignments the old row stays as it is.
+	onConflict(key []string, assignments ...string) string
+	// incoming names the value that the row being inserted has for column.
+	incoming(column string) string
+	// unsigned makes an argument of v for a column of 64 bits without sign.
+	unsigned(v uint64) any
+}
+
+// Open opens the database that dsn names and brings its schema up to date:
+//
+//	mysql://user:password@tcp(host:3306)/name    MySQL 8, MariaDB 10.6 or newer
+//	sqlite:/path/file.db                         made when it is missing
+//
+// Behind the scheme, MySQL's form is that of github.com/go-sql-driver/mysql,
+// its parameters included. Open fails within seconds when the database is
+// away; see Connect.
+func Open(ctx context.Context, dsn string) (*Store, error) {
+	d, err := parseDSN(dsn)
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	db, err := d.open()
+	if err != nil {
+		return nil, fmt.Errorf("open database: %w", err)
+	}
+	s := &Store{db: db, dialect: d}
+	if err := s.Ping(ctx); err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	if err := d.migrate(ctx, db); err != nil {
+		return nil, errors.Join(fmt.Errorf("migrate database: %w", err), db.Close())
+	}
+	return s, nil
+}
+
+// Connect is Open for services: it tries again, ever more slowly, until the
+// database is there or ctx ends, and logs what is to be done.
+func Connect(ctx context.Context, cfg Config, log zerolog.Logger) (*Store, error) {
+	const first, longest = 200 * time.Millisecond, 10 * time.Second
+	for wait := first; ; wait = min(2*wait, longest) {
+		dsn, err := cfg.dsn()
+		if err == nil {
+			var s *Store
+			if s, err = Open(ctx, dsn); err == nil {
+				return s, nil
+			}
+		}
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		log.Warn().Err(err).Dur("retry_ms", wait).
+			Msg("database not usable: check that it runs and that database.dsn names it; trying again")
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(wait):
+		}
+	}
+}
+
+// Ping reports whether the database answers.
+func (s *Store) Ping(ctx context.Context) error {
+	if err := s.db.PingContext(ctx); err != nil {
+		return fmt.Errorf("database: %w", err)
+	}
+	return nil
+}
+
+// Close ends all connections.
+func (s *Store) Close() error { return s.db.Close() }
+
+func parseDSN(dsn string) (dialect, error) {
+	scheme, rest, _ := strings.Cut(dsn, ":")
+	switch scheme {
+	case "mysql":
+		return parseMySQL(strings.TrimPrefix(rest, "//"))
+	case "sqlite":
+		return parseSQLite(strings.TrimPrefix(rest, "//"))
+	}
+	return nil, errors.New(`must begin with "mysql://" or "sqlite:"`)
+}
+
+// migrateUp applies the migrations in the folder named after dialect.
+func migrateUp(ctx context.Context, db *sql.DB, dialect goose.Dialect, folder string, opts ...goose.ProviderOption) error {
+	files, err := fs.Sub(migrations, "migrations/"+folder)
+	if err != nil {
+		return err
+	}
+	opts = append(opts, goose.WithDisableGlobalRegistry(true))
+	p, err := goose.NewProvider(dialect, db, files, opts...)
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+// transact runs do in a transaction.
+func (s *Store) transact(ctx context.Context, do func(tx *sql.Tx) error) error {
+	tx, err := s.db.BeginTx(ctx, nil)
+	if err != nil {
+		return err
+	}
+	if err := do(tx); err != nil {
+		return errors.Join(err, tx.Rollback())
+	}
+	return tx.Commit()
+}
+
+// query returns what scan makes of the rows of a SELECT; what names it in
+// errors.
+func query[R any](ctx context.Context, s *Store, what, text string, args []any, scan func(*sql.Rows) (R, error)) (all []R, err error) {
+	defer func() {
+		if err != nil {
+			all, err = nil, fmt.Errorf("read %s: %w", what, err)
+		}
+	}()
+	rows, err := s.db.QueryContext(ctx, text, args...)
+	if err != nil {
+		return nil, err
+	}
+	for rows.Next() {
+		r, err := scan(rows)
+		if err != nil {
+			return nil, errors.Join(err, rows.Close())
+		}
+		all = append(all, r)
+	}
+	return all, errors.Join(rows.Err(), rows.Close())
+}
+
+// chunkRows bounds a statement: SQLite takes 32,766 arguments.
+const chunkRows = 500
+
+// upsert inserts rows into table, a chunk of them a statement; tail is what
+// onConflict made.
+func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) error {
+	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	for len(rows) > 0 {
+		n := min(len(rows), chunkRows)
+		values := make([]any, 0, n*len(columns))
+		for _, r := range rows[:n] {
+			values = append(values, args(r)...)
+		}
+		query := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " +
+			row + strings.Repeat(", "+row, n-1) + tail
+		if _, err := tx.ExecContext(ctx, query, values...); err != nil {
+			return fmt.Errorf("write %s: %w", table, err)
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// replace makes the assignments that give columns their incoming values.
+func (s *Store) replace(columns ...string) []string {
+	set := make([]string, len(columns))
+	for i, c := range columns {
+		set[i] = c + " = " + s.incoming(c)
+	}
+	return set
+}
+
+// timestamp is t as both engines take and compare it: UTC, whole seconds.
+func timestamp(t time.Time) string { return t.UTC().Format(time.DateTime) }
+
+// truncate cuts text to n characters: what a varchar(n) holds.
+func truncate(text string, n int) string {
+	text = strings.ToValidUTF8(text, "?")
+	for i := range text {
+		if n == 0 {
+			return text[:i]
+		}
+		n--
+	}
+	return text
+}

@@ -1,0 +1,389 @@
+// Package storetest proves that a store keeps its promises, whatever engine
+// is under it.
+package storetest
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/big"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+// Run runs the suite. open returns a store on a new, empty database at every
+// call and sees to its end by t.Cleanup.
+func Run(t *testing.T, open func(t *testing.T) *store.Store) {
+	for _, test := range []struct {
+		name string
+		run  func(*testing.T, *store.Store)
+	}{
+		{"blocks", testBlocks},
+		{"block count", testBlockCount},
+		{"users", testUsers},
+		{"users at once", testUsersAtOnce},
+		{"stats", testStats},
+		{"stats limits", testStatsLimits},
+		{"stats in bulk", testStatsBulk},
+		{"stats purged", testPurgeStats},
+		{"workers", testWorkers},
+		{"worker names", testWorkerNames},
+		{"ended context", testEndedContext},
+	} {
+		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+	}
+}
+
+// numbers compares big integers by value.
+var numbers = cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
+
+func check(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func equal(t *testing.T, got, want any) {
+	t.Helper()
+	if diff := cmp.Diff(want, got, numbers, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("(-want +got)\n%s", diff)
+	}
+}
+
+func block(n int) store.Block {
+	return store.Block{
+		UserID: 7, WorkerID: -9127309812730981273, WorkerName: "alice.rig1", JobID: 1<<63 + uint64(n), Height: int32(900000 + n),
+		Hash: fmt.Sprintf("%064x", n), RewardSat: 312500000, Size: 1500000, PrevHash: fmt.Sprintf("%064x", n-1),
+		Bits: 0xffffffff, Version: -536870912, CreatedAt: time.Date(2026, 3, 1, 23, 59, 59, 0, time.UTC), State: store.Submitted,
+	}
+}
+
+func testBlocks(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	one, two, three := block(1), block(2), block(3)
+	for _, b := range []store.Block{one, two, three} {
+		check(t, s.AddBlock(ctx, b))
+	}
+	again := two
+	again.UserID, again.State = 8, store.Accepted
+	check(t, s.AddBlock(ctx, again)) // changes nothing
+
+	got, err := s.Blocks(ctx, 2, 0)
+	check(t, err)
+	equal(t, got, []store.Block{three, two})
+	got, err = s.Blocks(ctx, 2, 2)
+	check(t, err)
+	equal(t, got, []store.Block{one})
+
+	check(t, s.SettleBlock(ctx, one.Hash, store.Accepted))
+	check(t, s.SetBlockState(ctx, one.Hash, store.Confirmed, 100))
+	check(t, s.SettleBlock(ctx, one.Hash, store.Rejected)) // is settled
+	check(t, s.SetBlockState(ctx, two.Hash, store.Accepted, 3))
+	check(t, s.SetBlockState(ctx, two.Hash, store.Accepted, 3)) // a row that stays as it is was found all the same
+	two.State, two.Confirmations = store.Accepted, 3
+	got, err = s.OpenBlocks(ctx, 10)
+	check(t, err)
+	equal(t, got, []store.Block{two, three})
+	got, err = s.OpenBlocks(ctx, 1)
+	check(t, err)
+	equal(t, got, []store.Block{two})
+
+	if err := s.SetBlockState(ctx, block(4).Hash, store.Accepted, 1); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("state of an unknown block: %v, want ErrNotFound", err)
+	}
+
+	long := block(5)
+	long.WorkerName = strings.Repeat("é", 60)
+	check(t, s.AddBlock(ctx, long))
+	got, err = s.Blocks(ctx, 1, 0)
+	check(t, err)
+	long.WorkerName = strings.Repeat("é", 50)
+	equal(t, got, []store.Block{long})
+}
+
+func testBlockCount(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	got, err := s.BlockCount(ctx)
+	check(t, err)
+	equal(t, got, map[store.BlockState]int64{})
+	for n := range 5 {
+		check(t, s.AddBlock(ctx, block(n)))
+	}
+	check(t, s.SetBlockState(ctx, block(0).Hash, store.Orphaned, 0))
+	check(t, s.SetBlockState(ctx, block(1).Hash, store.Rejected, 0))
+	check(t, s.SetBlockState(ctx, block(2).Hash, store.Orphaned, 0))
+	check(t, s.SetBlockState(ctx, block(2).Hash, store.Accepted, 1)) // back by a reorganisation
+	got, err = s.BlockCount(ctx)
+	check(t, err)
+	equal(t, got, map[store.BlockState]int64{store.Submitted: 2, store.Orphaned: 1, store.Rejected: 1, store.Accepted: 1})
+}
+
+func testUsers(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	if _, err := s.UserID(ctx, "alice", false); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("unknown user: %v, want ErrNotFound", err)
+	}
+	want := make(map[string]int32)
+	for _, name := range []string{"alice", "Alice", "bob", strings.Repeat("x", 255), "jürgen", "jurgen"} {
+		id, err := s.UserID(ctx, name, true)
+		check(t, err)
+		if id <= 0 {
+			t.Errorf("id of %q is %d, want above 0", name, id)
+		}
+		want[name] = id
+		for _, create := range []bool{true, false} {
+			again, err := s.UserID(ctx, name, create)
+			check(t, err)
+			equal(t, again, id)
+		}
+	}
+	got, err := s.Users(ctx)
+	check(t, err)
+	equal(t, got, want)
+
+	for _, name := range []string{"", " alice", "alice ", strings.Repeat("x", 256), "\xff"} {
+		if id, err := s.UserID(ctx, name, true); err == nil || errors.Is(err, store.ErrNotFound) {
+			t.Errorf("name %q: id %d, error %v, want refusal", name, id, err)
+		}
+	}
+}
+
+func testUsersAtOnce(t *testing.T, s *store.Store) {
+	const starters, names = 8, 5
+	ids := make([][names]int32, starters)
+	var wg sync.WaitGroup
+	for i := range starters {
+		wg.Go(func() {
+			for n := range names {
+				id, err := s.UserID(t.Context(), fmt.Sprint("user", n), true)
+				if err != nil {
+					t.Error(err)
+				}
+				ids[i][n] = id
+			}
+		})
+	}
+	wg.Wait()
+	for _, got := range ids {
+		equal(t, got, ids[0])
+	}
+	users, err := s.Users(t.Context())
+	check(t, err)
+	equal(t, len(users), names)
+}
+
+// work is d shares of difficulty 1 and some hashes.
+func work(d, hashes uint64) bitcoin.Work {
+	return bitcoin.Work{Hi: d >> 32, Lo: d << 32}.Add(bitcoin.Work{Lo: hashes})
+}
+
+func number(t *testing.T, digits string) *big.Int {
+	t.Helper()
+	n, ok := new(big.Int).SetString(digits, 10)
+	if !ok {
+		t.Fatalf("%q is no number", digits)
+	}
+	return n
+}
+
+func testStats(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(user int32, worker int64, period int) store.Stats {
+		return store.Stats{
+			StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: period},
+			Accept:   work(uint64(period), 5), Stale: work(3, 0), Reject: work(0, 77),
+			RejectDetail: map[share.Status]bitcoin.Work{23: work(12345, 0), 22: work(0, 0)},
+			Score:        number(t, "1234567890123456789012345"), EarnSat: number(t, "123456789012345678901"),
+		}
+	}
+	pool, user, worker, other := of(0, 0, 20260301), of(7, 0, 20260301), of(7, -5, 20260301), of(8, 5, 20260301)
+	hours := []store.Stats{of(7, -5, 2026030100), of(7, -5, 2026030123), of(0, 0, 2026030123)}
+	check(t, s.WriteStats(ctx, []store.Stats{pool, user, worker, other}, hours))
+	check(t, s.WriteStats(ctx, nil, nil))
+
+	read := func(kind store.StatsKind, user int32, worker int64, from, to int) []store.Stats {
+		t.Helper()
+		got, err := s.ReadStats(ctx, kind, user, worker, from, to)
+		check(t, err)
+		return got
+	}
+	equal(t, read(store.Day, 0, 0, 20260301, 20260301), []store.Stats{pool})
+	equal(t, read(store.Day, 7, 0, 20260201, 20260401), []store.Stats{user})
+	equal(t, read(store.Day, 7, -5, 0, 99999999), []store.Stats{worker})
+	equal(t, read(store.Day, 7, -5, 20260302, 99999999), []store.Stats{})
+	equal(t, read(store.Hour, 7, -5, 2026030100, 2026030123), hours[:2])
+	equal(t, read(store.Hour, 0, 0, 2026030100, 2026030123), hours[2:])
+
+	worker.Accept, worker.RejectDetail, worker.Score, worker.EarnSat = work(1, 0), nil, number(t, "0"), number(t, "0")
+	rewritten := worker
+	rewritten.Score, rewritten.EarnSat = nil, nil
+	check(t, s.WriteStats(ctx, []store.Stats{rewritten}, nil)) // values are absolute
+	equal(t, read(store.Day, 7, -5, 20260301, 20260301), []store.Stats{worker})
+	equal(t, read(store.Day, 8, 5, 20260301, 20260301), []store.Stats{other})
+}
+
+func testStatsLimits(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	most := bitcoin.Work{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
+	detail := make(map[share.Status]bitcoin.Work)
+	for code := range share.Status(50) {
+		detail[code] = work(1<<40+uint64(code), 0)
+	}
+	huge := store.Stats{
+		StatsKey: store.StatsKey{Period: 20260301}, Accept: most, Stale: most, Reject: most, RejectDetail: detail,
+		Score: new(big.Int).Lsh(big.NewInt(1), 500), EarnSat: new(big.Int).Lsh(big.NewInt(1), 500),
+	}
+	check(t, s.WriteStats(ctx, []store.Stats{huge}, nil))
+	all, err := s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301)
+	check(t, err)
+	if len(all) != 1 {
+		t.Fatalf("%d rows, want 1", len(all))
+	}
+	got := all[0]
+	equal(t, []bitcoin.Work{got.Accept, got.Stale, got.Reject}, []bitcoin.Work{most, most, most})
+	nines := number(t, strings.Repeat("9", 35))
+	equal(t, []*big.Int{got.Score, got.EarnSat}, []*big.Int{nines, nines})
+	if n := len(got.RejectDetail); n < 7 || n >= len(detail) {
+		t.Errorf("%d reasons of %d kept", n, len(detail))
+	}
+	for code, w := range got.RejectDetail {
+		equal(t, w, detail[code])
+		if int(code) < len(detail)-len(got.RejectDetail) {
+			t.Errorf("reason %d kept, though greater ones were not", code)
+		}
+	}
+}
+
+func testStatsBulk(t *testing.T, s *store.Store) {
+	const workers = 1201 // more than two statements
+	var days []store.Stats
+	for w := range int64(workers) {
+		days = append(days, store.Stats{StatsKey: store.StatsKey{UserID: 1, WorkerID: w + 1, Period: 20260301}, Accept: work(uint64(w), 1)})
+	}
+	check(t, s.WriteStats(t.Context(), days, nil))
+	for _, w := range []int64{1, 500, 501, workers} {
+		got, err := s.ReadStats(t.Context(), store.Day, 1, w, 20260301, 20260301)
+		check(t, err)
+		if len(got) != 1 || got[0].Accept != days[w-1].Accept {
+			t.Errorf("worker %d: %+v", w, got)
+		}
+	}
+}
+
+func testPurgeStats(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	now := time.Date(2026, 5, 10, 12, 30, 0, 0, time.UTC)
+	day := func(user int32, worker int64, at time.Time) store.Stats {
+		return store.Stats{StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: store.Day.Period(at)}}
+	}
+	hour := func(user int32, worker int64, at time.Time) store.Stats {
+		return store.Stats{StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: store.Hour.Period(at)}}
+	}
+	check(t, s.WriteStats(ctx,
+		[]store.Stats{
+			day(1, 2, now.AddDate(0, 0, -90)), day(1, 2, now.AddDate(0, 0, -91)),
+			day(1, 0, now.AddDate(-5, 0, 0)), day(0, 0, now.AddDate(-5, 0, 0)),
+		},
+		[]store.Stats{
+			hour(1, 2, now.Add(-72*time.Hour)), hour(1, 2, now.Add(-73*time.Hour)),
+			hour(1, 0, now.AddDate(0, 0, -30)), hour(1, 0, now.AddDate(0, 0, -30).Add(-time.Hour)),
+			hour(0, 0, now.AddDate(-5, 0, 0)),
+		}))
+	check(t, s.PurgeStats(ctx, now))
+	for _, want := range []struct {
+		kind   store.StatsKind
+		user   int32
+		worker int64
+		rows   int
+	}{
+		{store.Day, 1, 2, 1},
+		{store.Day, 1, 0, 1},
+		{store.Day, 0, 0, 1},
+		{store.Hour, 1, 2, 1},
+		{store.Hour, 1, 0, 1},
+		{store.Hour, 0, 0, 1},
+	} {
+		got, err := s.ReadStats(ctx, want.kind, want.user, want.worker, 0, 1<<31-1)
+		check(t, err)
+		if len(got) != want.rows {
+			t.Errorf("%s of user %d, worker %d: %d rows left, want %d", want.kind, want.user, want.worker, len(got), want.rows)
+		}
+	}
+}
+
+func testWorkers(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	busy := store.Worker{
+		UserID: 7, WorkerID: -5,
+		Accept1m: work(1, 0), Accept5m: work(5, 0), Accept15m: work(15, 0), Accept1h: work(60, 0),
+		Stale15m: work(2, 0), Stale1h: work(3, 0), Reject15m: work(4, 0), Reject1h: work(1<<40, 0),
+		RejectDetail15m: map[share.Status]bitcoin.Work{23: work(4, 0)},
+		RejectDetail1h:  map[share.Status]bitcoin.Work{22: work(1<<39, 0), 23: work(1<<39, 0)},
+		AcceptCount:     12, LastShareIP: "203.0.113.9", LastShareTime: time.Date(2026, 3, 1, 12, 0, 1, 0, time.UTC),
+	}
+	idle := store.Worker{UserID: 7, WorkerID: 9, LastShareIP: "2001:db8:1111:2222:3333:4444:5555:6666"}
+	user := store.Worker{UserID: 7, Accept1h: work(60, 0), AcceptCount: 12}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{busy, idle, user}))
+	got, err := s.Workers(ctx)
+	check(t, err)
+	equal(t, got, []store.Worker{busy, user, idle})
+
+	busy.Accept1m, busy.RejectDetail15m, busy.LastShareIP = work(0, 0), nil, "::1"
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{busy}))
+	check(t, s.UpsertWorkerStats(ctx, nil))
+	got, err = s.Workers(ctx)
+	check(t, err)
+	equal(t, got, []store.Worker{busy, user, idle})
+
+	fast := busy
+	fast.Accept1h, fast.AcceptCount = bitcoin.Work{Hi: 1<<64 - 1}, 1<<40
+	fast.LastShareTime = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
+	fast.Accept5m = bitcoin.Work{Lo: 1<<33 - 1} // whole difficulties are kept
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{fast}))
+	got, err = s.Workers(ctx)
+	check(t, err)
+	fast.Accept1h, fast.Accept5m, fast.AcceptCount = work(1<<63-1, 0), work(1, 0), 1<<31-1
+	fast.LastShareTime = time.Unix(1<<31-1, 0).UTC()
+	equal(t, got, []store.Worker{fast, user, idle})
+}
+
+func testWorkerNames(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	named := store.Worker{UserID: 7, WorkerID: 5, Name: "alice.rig1", UserName: "alice", Agent: "cgminer/4.12"}
+	check(t, s.UpsertWorkerName(ctx, named)) // before any statistics
+	counted := store.Worker{UserID: 7, WorkerID: 5, AcceptCount: 3, LastShareIP: "203.0.113.9"}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{counted})) // names stay
+	want := named
+	want.AcceptCount, want.LastShareIP = 3, "203.0.113.9"
+	got, err := s.Workers(ctx)
+	check(t, err)
+	equal(t, got, []store.Worker{want})
+
+	named.Name, named.Agent = strings.Repeat("n", 60), strings.Repeat("ü", 40)
+	check(t, s.UpsertWorkerName(ctx, named)) // statistics stay
+	want.Name, want.Agent = strings.Repeat("n", 50), strings.Repeat("ü", 30)
+	got, err = s.Workers(ctx)
+	check(t, err)
+	equal(t, got, []store.Worker{want})
+}
+
+func testEndedContext(t *testing.T, s *store.Store) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := s.AddBlock(ctx, block(1)); !errors.Is(err, context.Canceled) {
+		t.Errorf("AddBlock: %v, want context.Canceled", err)
+	}
+	if err := s.WriteStats(ctx, []store.Stats{{}}, nil); !errors.Is(err, context.Canceled) {
+		t.Errorf("WriteStats: %v, want context.Canceled", err)
+	}
+}

@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+	"unicode/utf8"
+)
+
+const (
+	selectUser  = `SELECT puid FROM users WHERE name = ?`
+	selectUsers = `SELECT name, puid FROM users`
+	insertUser  = `INSERT INTO users (name, created_at) VALUES (?, ?)`
+)
+
+// UserID returns the id, above 0, of the user called name; upper and lower
+// case differ. A name not yet there gets an id when create is set, else the
+// error is ErrNotFound.
+func (s *Store) UserID(ctx context.Context, name string, create bool) (int32, error) {
+	// What the column would cut, or MySQL compare as equal, must not lead to
+	// somebody else's id.
+	if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
+		return 0, fmt.Errorf("user name %.50q: must be 1 to 255 bytes of UTF-8 without spaces around it", name)
+	}
+	id, err := s.userID(ctx, name)
+	if !create || !errors.Is(err, ErrNotFound) {
+		return id, err
+	}
+	_, err = s.db.ExecContext(ctx, insertUser+s.onConflict([]string{"name"}), name, timestamp(time.Now()))
+	if err != nil {
+		return 0, fmt.Errorf("add user %s: %w", name, err)
+	}
+	return s.userID(ctx, name)
+}
+
+func (s *Store) userID(ctx context.Context, name string) (int32, error) {
+	var id int32
+	err := s.db.QueryRowContext(ctx, selectUser, name).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return 0, fmt.Errorf("user %s: %w", name, err)
+	}
+	return id, nil
+}
+
+// Users returns the ids of all users by name.
+func (s *Store) Users(ctx context.Context) (map[string]int32, error) {
+	users := make(map[string]int32)
+	_, err := query(ctx, s, "users", selectUsers, nil, func(rows *sql.Rows) (id int32, err error) {
+		var name string
+		err = rows.Scan(&name, &id)
+		users[name] = id
+		return id, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return users, nil
+}

@@ -1,0 +1,139 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"fmt"
+	"math"
+	"net/netip"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+)
+
+// Worker is a row of mining_workers: what a worker did lately. Worker 0 is
+// the sum of its user's workers. Work is kept in whole difficulties.
+type Worker struct {
+	UserID   int32
+	WorkerID int64
+	Name     string // kept to 50 characters
+	UserName string // kept to 255 characters
+	Agent    string // kept to 30 characters
+
+	Accept1m, Accept5m, Accept15m, Accept1h bitcoin.Work
+	Stale15m, Stale1h                       bitcoin.Work
+	Reject15m, Reject1h                     bitcoin.Work
+	RejectDetail15m, RejectDetail1h         map[share.Status]bitcoin.Work
+
+	AcceptCount   int64 // shares, at most 2^31-1 are kept
+	LastShareIP   string
+	LastShareTime time.Time // whole seconds; zero when there was none
+}
+
+var (
+	workerKey      = []string{"puid", "worker_id"}
+	workerMeasures = []string{
+		"accept_1m", "accept_5m", "accept_15m", "stale_15m", "reject_15m", "reject_detail_15m",
+		"accept_1h", "stale_1h", "reject_1h", "reject_detail_1h",
+		"accept_count", "last_share_ip", "last_share_addr", "last_share_time", "updated_at",
+	}
+	workerColumns = append([]string{"puid", "worker_id", "group_id", "created_at"}, workerMeasures...)
+)
+
+// noShare is the default of last_share_time: the first second that MySQL's
+// timestamp can hold; lastShare is the last.
+var (
+	noShare   = time.Unix(1, 0).UTC()
+	lastShare = time.Unix(math.MaxInt32, 0)
+)
+
+// UpsertWorkerStats writes what the workers did, all or nothing. Names and
+// agents stay as they are; a new row joins its user's default group.
+func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
+	now := timestamp(time.Now())
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		return upsert(ctx, tx, "mining_workers", workerColumns, s.onConflict(workerKey, s.replace(workerMeasures...)...), workers,
+			func(w Worker) []any {
+				seen := w.LastShareTime
+				if seen.Before(noShare) {
+					seen = noShare
+				} else if seen.After(lastShare) {
+					seen = lastShare
+				}
+				return []any{
+					w.UserID, w.WorkerID, -w.UserID, now,
+					difficulty(w.Accept1m), difficulty(w.Accept5m), difficulty(w.Accept15m),
+					difficulty(w.Stale15m), difficulty(w.Reject15m), formatDetail(w.RejectDetail15m),
+					difficulty(w.Accept1h), difficulty(w.Stale1h), difficulty(w.Reject1h), formatDetail(w.RejectDetail1h),
+					min(w.AcceptCount, math.MaxInt32), shareIPv4(w.LastShareIP), truncate(w.LastShareIP, 45), timestamp(seen), now,
+				}
+			})
+	})
+}
+
+const noIPv4 = "0.0.0.0"
+
+// shareIPv4 is the address as last_share_ip, made for IPv4, can hold it.
+func shareIPv4(ip string) string {
+	if addr, err := netip.ParseAddr(ip); err == nil && addr.Unmap().Is4() {
+		return addr.Unmap().String()
+	}
+	return noIPv4
+}
+
+// A worker deleted by its user (group 0) that comes back joins the default
+// group, -puid, again.
+const upsertWorkerName = `INSERT INTO mining_workers (puid, worker_id, group_id, worker_name, user_name, miner_agent, created_at, updated_at) ` +
+	`VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+
+// UpsertWorkerName writes names and agent of a worker and leaves the rest.
+func (s *Store) UpsertWorkerName(ctx context.Context, w Worker) error {
+	now := timestamp(time.Now())
+	set := append(s.replace("worker_name", "user_name", "miner_agent", "updated_at"),
+		"group_id = CASE group_id WHEN 0 THEN "+s.incoming("group_id")+" ELSE mining_workers.group_id END")
+	_, err := s.db.ExecContext(ctx, upsertWorkerName+s.onConflict(workerKey, set...),
+		w.UserID, w.WorkerID, -w.UserID, truncate(w.Name, 50), truncate(w.UserName, 255), truncate(w.Agent, 30), now, now)
+	if err != nil {
+		return fmt.Errorf("write name of worker %d of user %d: %w", w.WorkerID, w.UserID, err)
+	}
+	return nil
+}
+
+const selectWorkers = `SELECT puid, worker_id, COALESCE(worker_name, ''), user_name, COALESCE(miner_agent, ''), ` +
+	`accept_1m, accept_5m, accept_15m, stale_15m, reject_15m, reject_detail_15m, ` +
+	`accept_1h, stale_1h, reject_1h, reject_detail_1h, ` +
+	`accept_count, last_share_ip, last_share_addr, last_share_time FROM mining_workers ORDER BY puid, worker_id`
+
+// Workers returns all rows, those of users among them, by user and worker.
+func (s *Store) Workers(ctx context.Context) ([]Worker, error) {
+	return query(ctx, s, "workers", selectWorkers, nil, func(rows *sql.Rows) (w Worker, err error) {
+		var detail15m, detail1h, ipv4 string
+		err = rows.Scan(&w.UserID, &w.WorkerID, &w.Name, &w.UserName, &w.Agent,
+			(*difficultyColumn)(&w.Accept1m), (*difficultyColumn)(&w.Accept5m), (*difficultyColumn)(&w.Accept15m),
+			(*difficultyColumn)(&w.Stale15m), (*difficultyColumn)(&w.Reject15m), &detail15m,
+			(*difficultyColumn)(&w.Accept1h), (*difficultyColumn)(&w.Stale1h), (*difficultyColumn)(&w.Reject1h), &detail1h,
+			&w.AcceptCount, &ipv4, &w.LastShareIP, &w.LastShareTime)
+		w.RejectDetail15m, w.RejectDetail1h = parseDetail(detail15m), parseDetail(detail1h)
+		if ipv4 != noIPv4 {
+			w.LastShareIP = ipv4
+		}
+		if w.LastShareTime = w.LastShareTime.UTC(); w.LastShareTime.Equal(noShare) {
+			w.LastShareTime = time.Time{}
+		}
+		return w, err
+	})
+}
+
+// difficultyColumn reads work from a column of whole difficulties.
+type difficultyColumn bitcoin.Work
+
+// Scan implements sql.Scanner.
+func (c *difficultyColumn) Scan(v any) error {
+	d, ok := v.(int64)
+	if !ok {
+		return fmt.Errorf("%T is no difficulty", v)
+	}
+	*c = difficultyColumn(difficultyWork(uint64(max(d, 0))))
+	return nil
+}
