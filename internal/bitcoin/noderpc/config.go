@@ -1,0 +1,87 @@
+package noderpc
+
+import (
+	"errors"
+	"fmt"
+	"net/url"
+	"strings"
+	"time"
+
+	"btcpool/internal/service"
+)
+
+const defaultTimeout = 10 * time.Second
+
+// Config names a node and the login it wants: rpc_user with rpc_password or
+// rpc_password_file, or rpc_cookie_file alone.
+type Config struct {
+	URL          string           `toml:"rpc_url" env:"RPC_URL"`                     // http://host:port or https://host:port
+	User         string           `toml:"rpc_user" env:"RPC_USER"`                   //
+	Password     string           `toml:"rpc_password" env:"RPC_PASSWORD"`           //
+	PasswordFile string           `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
+	CookieFile   string           `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`     // .cookie in Bitcoin Core's data directory
+	ZMQ          string           `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`         // the node's zmqpubhashblock address; "" = none
+	Timeout      service.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+}
+
+// Validate reports every fault of c at once.
+func (c Config) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+
+	if _, err := c.endpoint(); err != nil {
+		errs = append(errs, err)
+	}
+	switch {
+	case c.CookieFile != "" && (c.User != "" || c.Password != "" || c.PasswordFile != ""):
+		fault("rpc_cookie_file = %q: cannot be combined with rpc_user, rpc_password or rpc_password_file", c.CookieFile)
+	case c.CookieFile == "" && c.User == "":
+		fault("rpc_user: is empty: give rpc_user and a password, or rpc_cookie_file")
+	case c.CookieFile == "" && c.Password == "" && c.PasswordFile == "":
+		fault("rpc_password: is empty: give it or rpc_password_file")
+	case c.Password != "" && c.PasswordFile != "":
+		fault("rpc_password_file = %q: cannot be combined with rpc_password", c.PasswordFile)
+	}
+	if strings.Contains(c.User, ":") {
+		fault("rpc_user = %q: must not contain a colon", c.User)
+	}
+	if c.ZMQ != "" {
+		errs = append(errs, validateZMQ(c.ZMQ))
+	}
+	if c.Timeout < 0 {
+		fault("timeout = %q: must not be negative", c.Timeout)
+	}
+	return errors.Join(errs...)
+}
+
+func validateZMQ(addr string) error {
+	transport, _, _ := strings.Cut(addr, "://")
+	if transport != "tcp" && transport != "ipc" {
+		return fmt.Errorf("zmq_hashblock = %q: must start with tcp:// or ipc://, as the node's zmqpubhashblock does", addr)
+	}
+	return nil
+}
+
+// endpoint returns the parsed rpc_url.
+func (c Config) endpoint() (*url.URL, error) {
+	if c.URL == "" {
+		return nil, errors.New("rpc_url: is empty: give the node's RPC address, like http://127.0.0.1:8332")
+	}
+	u, err := url.Parse(c.URL)
+	switch {
+	case err != nil: // url.Parse repeats what it was given, and that may hold a password
+		return nil, errors.New("rpc_url: is not a URL; it must be like http://127.0.0.1:8332")
+	case u.User != nil:
+		return nil, fmt.Errorf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted())
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		return nil, fmt.Errorf("rpc_url = %q: must be like http://127.0.0.1:8332", c.URL)
+	}
+	return u, nil
+}
+
+func (c Config) timeout() time.Duration {
+	if c.Timeout == 0 {
+		return defaultTimeout
+	}
+	return c.Timeout.Std()
+}

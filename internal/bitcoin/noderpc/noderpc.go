@@ -1,0 +1,266 @@
+// Package noderpc talks to a Bitcoin node: JSON-RPC over HTTP for templates,
+// blocks and the state of the chain, ZeroMQ for the news of a block. It speaks
+// to Bitcoin Core 25 and newer and to btcd, whose answers differ in detail;
+// callers need not know which one they have.
+//
+// Every call has a deadline and a bound on the size of its answer. Errors say
+// what an operator should look at.
+package noderpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/tidwall/gjson"
+)
+
+// maxAnswer bounds one answer. A template of a full block is about 9 MB: twice
+// the 4 MB of its transactions, written in hex.
+const maxAnswer = 64 << 20
+
+// Client calls one node. It is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	url  string
+	http *http.Client
+
+	mu   sync.Mutex
+	auth *login // nil until first needed
+}
+
+type login struct{ user, password string }
+
+// Error is the node's own refusal of a call.
+type Error struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("node error %d: %s", e.Code, e.Message) }
+
+// New returns a client of the node that cfg names. It does not call the node.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	u, err := cfg.endpoint()
+	if err != nil {
+		return nil, err
+	}
+	return &Client{
+		cfg: cfg,
+		url: u.String(),
+		http: &http.Client{
+			Transport: &http.Transport{
+				MaxIdleConnsPerHost: 8,
+				IdleConnTimeout:     20 * time.Second, // Bitcoin Core closes idle connections after 30 s (rpcservertimeout)
+				DisableCompression:  true,
+				TLSHandshakeTimeout: defaultTimeout,
+			},
+			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+		},
+	}, nil
+}
+
+// URL returns the address of the node's RPC, for logs.
+func (c *Client) URL() string { return c.url }
+
+// Close ends the idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Call calls method and decodes its result into result, which may be nil. The
+// node's refusal is an *Error.
+func (c *Client) Call(ctx context.Context, method string, result any, params ...any) error {
+	answer, err := c.call(ctx, c.cfg.timeout(), method, params...)
+	if err != nil || result == nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(gjson.GetBytes(answer, "result").Raw), result); err != nil {
+		return fmt.Errorf("%s: unexpected result from the node at %s: %w", method, c.url, err)
+	}
+	return nil
+}
+
+// call returns the whole text of the answer. It is valid JSON and has a result
+// and no error.
+func (c *Client) call(ctx context.Context, timeout time.Duration, method string, params ...any) ([]byte, error) {
+	if params == nil {
+		params = []any{}
+	}
+	// The id is constant so that equal results are equal texts. Without
+	// "jsonrpc" btcd answers with nothing, and with "2.0" newer Bitcoin Cores
+	// leave out the error key.
+	request, err := json.Marshal(struct {
+		JSONRPC string `json:"jsonrpc"`
+		ID      string `json:"id"`
+		Method  string `json:"method"`
+		Params  []any  `json:"params"`
+	}{"1.0", "1", method, params})
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", method, err)
+	}
+
+	callCtx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	status, answer, err := c.exchange(callCtx, request)
+	switch {
+	case ctx.Err() != nil:
+		return nil, ctx.Err()
+	case errors.Is(err, context.DeadlineExceeded):
+		return nil, fmt.Errorf("%s: no answer from the node at %s within %s: %w", method, c.url, timeout, err)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return nil, fmt.Errorf("%s: nothing listens at %s: is the node running, and is rpc_url right? %w", method, c.url, err)
+	case err != nil:
+		return nil, fmt.Errorf("%s: node at %s: %w", method, c.url, err)
+	}
+	if err := c.check(status, answer); err != nil {
+		return nil, fmt.Errorf("%s: %w", method, err)
+	}
+	return answer, nil
+}
+
+// check returns the fault of an answer, if it has one.
+func (c *Client) check(status int, answer []byte) error {
+	switch status {
+	case http.StatusUnauthorized:
+		keys := "rpc_user and rpc_password"
+		if c.cfg.CookieFile != "" {
+			keys = "rpc_cookie_file"
+		}
+		return fmt.Errorf("the node at %s refuses the login: check %s", c.url, keys)
+	case http.StatusForbidden:
+		return fmt.Errorf("the node at %s refuses this host: check the node's rpcallowip and rpcwhitelist", c.url)
+	case http.StatusServiceUnavailable:
+		return fmt.Errorf("the node at %s is overloaded (%s): check the node's rpcworkqueue and rpcthreads", c.url, excerpt(answer))
+	}
+	if !gjson.ValidBytes(answer) { // an empty answer is not valid either
+		return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
+	}
+	if refusal := gjson.GetBytes(answer, "error"); refusal.Exists() && refusal.Type != gjson.Null {
+		e := new(Error)
+		if err := json.Unmarshal([]byte(refusal.Raw), e); err != nil {
+			return fmt.Errorf("the node at %s answers with an error of unknown form: %s", c.url, excerpt([]byte(refusal.Raw)))
+		}
+		return e
+	}
+	if status != http.StatusOK || !gjson.GetBytes(answer, "result").Exists() {
+		return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
+	}
+	return nil
+}
+
+// exchange posts request. A login that came from a file is read again when the
+// node refuses it: Bitcoin Core writes a new cookie at each start.
+func (c *Client) exchange(ctx context.Context, request []byte) (status int, answer []byte, err error) {
+	auth, err := c.login(nil)
+	if err != nil {
+		return 0, nil, err
+	}
+	status, answer, err = c.post(ctx, auth, request)
+	if err != nil || status != http.StatusUnauthorized {
+		return status, answer, err
+	}
+	again, err := c.login(auth)
+	if err != nil || *again == *auth {
+		return status, answer, err
+	}
+	return c.post(ctx, again, request)
+}
+
+func (c *Client) post(ctx context.Context, auth *login, request []byte) (status int, answer []byte, err error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(request))
+	if err != nil {
+		return 0, nil, err
+	}
+	req.SetBasicAuth(auth.user, auth.password)
+	req.Header["Content-Type"] = []string{"application/json"}
+	// Not sent: lets the transport repeat the request when the node has just
+	// closed the idle connection. All our calls may be repeated.
+	req.Header["Idempotency-Key"] = nil
+
+	resp, err := c.http.Do(req)
+	if err != nil {
+		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
+			err = wrapped.Err // without the method and the URL, which our callers add
+		}
+		return 0, nil, err
+	}
+	defer resp.Body.Close()
+
+	var body bytes.Buffer
+	if n := resp.ContentLength; n > 0 && n <= maxAnswer {
+		body.Grow(int(n) + bytes.MinRead)
+	}
+	n, err := body.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return 0, nil, err
+	}
+	if n > maxAnswer {
+		return 0, nil, fmt.Errorf("answer is larger than %d bytes", maxAnswer)
+	}
+	return resp.StatusCode, body.Bytes(), nil
+}
+
+// login returns the login to use, read anew if the one in use is refused.
+func (c *Client) login(refused *login) (*login, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.auth != nil && c.auth != refused {
+		return c.auth, nil
+	}
+	auth, err := c.readLogin()
+	if err != nil {
+		return nil, err
+	}
+	c.auth = auth
+	return auth, nil
+}
+
+func (c *Client) readLogin() (*login, error) {
+	switch {
+	case c.cfg.CookieFile != "":
+		line, err := firstLine(c.cfg.CookieFile)
+		if err != nil {
+			return nil, fmt.Errorf("rpc_cookie_file: is the node running, and may this user read its cookie? %w", err)
+		}
+		user, password, ok := strings.Cut(line, ":")
+		if !ok {
+			return nil, fmt.Errorf("rpc_cookie_file = %q: holds no user:password", c.cfg.CookieFile)
+		}
+		return &login{user, password}, nil
+	case c.cfg.PasswordFile != "":
+		password, err := firstLine(c.cfg.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("rpc_password_file: %w", err)
+		}
+		return &login{c.cfg.User, password}, nil
+	}
+	return &login{c.cfg.User, c.cfg.Password}, nil
+}
+
+func firstLine(path string) (string, error) {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return "", err
+	}
+	line, _, _ := strings.Cut(string(b), "\n")
+	return strings.TrimSuffix(line, "\r"), nil
+}
+
+// excerpt returns the start of b for an error text.
+func excerpt(b []byte) []byte {
+	const limit = 120
+	b = bytes.TrimSpace(b)
+	return b[:min(len(b), limit)]
+}
