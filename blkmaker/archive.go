@@ -1,0 +1,53 @@
+package blkmaker
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+)
+
+// archiveFor is how long the file of a block is kept.
+const archiveFor = 7 * 24 * time.Hour
+
+// archive is a folder of blocks in hex, ready for
+//
+//	bitcoin-cli -stdin submitblock < 840000-<hash>.hex
+//
+// should everything else have been in vain.
+type archive string
+
+func openArchive(dataDir string) (archive, error) {
+	dir := filepath.Join(dataDir, "blocks")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return "", fmt.Errorf("data_dir: %w", err)
+	}
+	return archive(dir), nil
+}
+
+// write keeps a block; the file appears whole or not at all. It is not synced:
+// what a power failure takes from it, Kafka still has.
+func (a archive) write(b *block, blockHex string) error {
+	path := filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", b.height, b.hash))
+	if err := os.WriteFile(path+".tmp", []byte(blockHex), 0o644); err != nil {
+		return err
+	}
+	return os.Rename(path+".tmp", path)
+}
+
+// prune removes the files of blocks that nobody will submit any more.
+func (a archive) prune(now time.Time) error {
+	entries, err := os.ReadDir(string(a))
+	for _, e := range entries {
+		info, infoErr := e.Info()
+		if infoErr == nil && info.Mode().IsRegular() && now.Sub(info.ModTime()) > archiveFor {
+			infoErr = os.Remove(filepath.Join(string(a), e.Name()))
+		}
+		if !errors.Is(infoErr, fs.ErrNotExist) {
+			err = errors.Join(err, infoErr)
+		}
+	}
+	return err
+}

@@ -1,0 +1,141 @@
+package blkmaker
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+)
+
+// BenchmarkSolvedShareToNode measures from the writing of a solved share to its
+// topic until a node has the whole submitblock request, for a block of 3,000
+// transactions and 1.5 MB. Beside it: the bare request, without a pool.
+func BenchmarkSolvedShareToNode(b *testing.B) {
+	check := func(err error) {
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	arrived := make(chan time.Time, 1)
+	node := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		result := `null`
+		if strings.Contains(string(body[:100]), "submitblock") {
+			arrived <- time.Now()
+		} else {
+			result = `{"chain":"regtest","blocks":1,"bestblockhash":"00"}`
+		}
+		fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
+	}))
+	b.Cleanup(node.Close)
+	broker, err := embedded.Start(b.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	check(err)
+	b.Cleanup(func() { broker.Close() })
+	cfg := DefaultConfig()
+	cfg.Network, cfg.DataDir = "regtest", b.TempDir()
+	cfg.Kafka.Brokers = []string{broker.Addr()}
+	cfg.Database.DSN = "sqlite:" + filepath.Join(b.TempDir(), "pool.db")
+	cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
+
+	var txs []*wire.MsgTx
+	for i := range 3000 {
+		tx := wire.NewMsgTx(2)
+		tx.AddTxIn(wire.NewTxIn(&wire.OutPoint{Hash: bitcoin.DoubleSHA256(fmt.Append(nil, i))}, nil, nil))
+		tx.AddTxOut(wire.NewTxOut(1, make([]byte, 440)))
+		txs = append(txs, tx)
+	}
+	_, j, raw := solve(b, txs, true)
+	template := job.NewRawGBT(templateResponse(b, raw), time.Now())
+	j.GBTHash = template.Hash
+
+	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
+	check(err)
+	ctx, cancel := context.WithCancel(b.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	b.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			b.Error(err)
+		}
+	})
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	check(err)
+	b.Cleanup(func() { client.Close() })
+	topics := cfg.Kafka.Topics
+	check(client.EnsureTopics(b.Context(), topics.RawGBT, topics.Job, topics.SolvedShare))
+	check(client.Write(b.Context(), topics.RawGBT, bus.Message{Value: template.AppendTo(nil)}))
+	check(client.Write(b.Context(), topics.Job, bus.Message{Value: j.AppendTo(nil)}))
+	for found := false; !found || s.Ready() != nil; time.Sleep(time.Millisecond) {
+		_, _, _, err := s.cache.find(j.ID)
+		found = err == nil
+	}
+
+	report := func(b *testing.B, run func() time.Duration) {
+		var took []time.Duration
+		for b.Loop() {
+			took = append(took, run())
+		}
+		slices.Sort(took)
+		b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms/p50")
+		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms/p99")
+		b.ReportMetric(0, "ns/op")
+	}
+	b.Run("pool", func(b *testing.B) {
+		report(b, func() time.Duration {
+			j.Time++ // another header
+			solved := bus.Message{Value: mine(b, j).AppendTo(nil)}
+			start := time.Now()
+			check(client.Write(b.Context(), topics.SolvedShare, solved))
+			return (<-arrived).Sub(start)
+		})
+	})
+	b.Run("bare request", func(b *testing.B) {
+		blk, err := assemble(mine(b, j), j, raw)
+		check(err)
+		rpc, err := noderpc.New(cfg.Nodes[0])
+		check(err)
+		defer rpc.Close()
+		report(b, func() time.Duration {
+			start := time.Now()
+			_, err := rpc.SubmitBlock(b.Context(), hex.EncodeToString(blk.raw))
+			check(err)
+			return (<-arrived).Sub(start)
+		})
+	})
+}
+
+// templateResponse is what a node would answer to getblocktemplate, as far as
+// blkmaker looks into it.
+func templateResponse(b *testing.B, txs []*transaction) []byte {
+	type entry struct {
+		Data string `json:"data"`
+	}
+	var entries []entry
+	for _, tx := range txs {
+		entries = append(entries, entry{hex.EncodeToString([]byte(tx.data))})
+	}
+	text, err := json.Marshal(map[string]any{"result": map[string]any{"transactions": entries}, "error": nil, "id": "1"})
+	if err != nil {
+		b.Fatal(err)
+	}
+	return text
+}

@@ -1,0 +1,409 @@
+package blkmaker
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/bitcoin/regnode"
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m, goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run")) // the test's node: a leak of its ZeroMQ library
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// eventually waits for a condition that another process makes true.
+func eventually(t *testing.T, what string, met func() bool) {
+	t.Helper()
+	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("%s: not within 30 s", what)
+		}
+	}
+}
+
+// pool is all that a blkmaker works with. The test itself is gbtmaker,
+// jobmaker, sserver and miner.
+type pool struct {
+	cfg   Config
+	bus   *bus.Client
+	node  *regnode.Node
+	rpc   *noderpc.Client
+	jobs  *job.IDs
+	dsn   string
+	store *store.Store
+}
+
+func freeAddr(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	defer ln.Close()
+	return ln.Addr().String()
+}
+
+func startPool(t *testing.T) *pool {
+	t.Helper()
+	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	must(t, err)
+	t.Cleanup(func() { broker.Close() })
+
+	p := &pool{cfg: DefaultConfig(), jobs: job.NewIDs(1), dsn: "sqlite:" + filepath.Join(t.TempDir(), "pool.db")}
+	p.cfg.Network = "regtest"
+	p.cfg.DataDir = t.TempDir()
+	p.cfg.Confirmations = 3
+	p.cfg.Kafka.Brokers = []string{broker.Addr()}
+	p.cfg.Database.DSN = p.dsn
+	p.startNode(t, t.TempDir(), "127.0.0.1:0")
+
+	p.bus, err = bus.New(p.cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	must(t, err)
+	t.Cleanup(func() { p.bus.Close() })
+	topics := p.cfg.Kafka.Topics
+	must(t, p.bus.EnsureTopics(t.Context(), topics.RawGBT, topics.Job, topics.SolvedShare))
+	p.store, err = store.Open(t.Context(), p.dsn)
+	must(t, err)
+	t.Cleanup(func() { p.store.Close() })
+	return p
+}
+
+// startNode starts the node and puts it into the configuration.
+func (p *pool) startNode(t *testing.T, dir, addr string) (stop func()) {
+	t.Helper()
+	node, err := regnode.Open(regnode.Config{Dir: dir, RPCAddr: addr, User: "user", Password: "password", Bits: easyBits}, zerolog.Nop())
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			if err := errors.Join(<-ended, node.Close()); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	cfg := noderpc.Config{URL: node.RPCURL(), User: node.User(), Password: node.Password()}
+	p.node, p.cfg.Nodes = node, []noderpc.Config{cfg}
+	p.rpc, err = noderpc.New(cfg)
+	must(t, err)
+	t.Cleanup(p.rpc.Close)
+	return stop
+}
+
+// start runs a blkmaker until stop or the end of the test.
+func (p *pool) start(t *testing.T) (s *Service, stop func()) {
+	t.Helper()
+	s, err := New(p.cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
+	stopped := false
+	stop = func() {
+		if !stopped {
+			stopped = true
+			cancel()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+		}
+	}
+	t.Cleanup(stop)
+	return s, stop
+}
+
+// messages makes the three messages of a block on the node's tip.
+func (p *pool) messages(t *testing.T) (template, stratumJob, solved bus.Message, hash string) {
+	t.Helper()
+	response, err := p.rpc.BlockTemplate(t.Context(), "")
+	must(t, err)
+	raw := job.NewRawGBT(response, time.Now())
+	tmpl, err := job.ParseTemplate(response)
+	must(t, err)
+	outputs := []wire.TxOut{{Value: tmpl.CoinbaseValue, PkScript: []byte{0x51}}}
+	if tmpl.WitnessCommitment != nil {
+		outputs = append(outputs, wire.TxOut{PkScript: tmpl.WitnessCommitment})
+	}
+	now := time.Now()
+	coinbase1, coinbase2, err := bitcoin.Coinbase{
+		Height: tmpl.Height, Time: now.UnixNano(), Text: "/test/", Outputs: outputs, ExtranonceSize: job.ExtranonceSize,
+	}.Build()
+	must(t, err)
+	j := job.StratumJob{
+		ID: p.jobs.Next(now), GBTHash: raw.Hash, PrevHash: tmpl.PrevHash, Height: tmpl.Height,
+		Coinbase1: coinbase1, Coinbase2: coinbase2, MerkleBranch: bitcoin.MerkleBranch(tmpl.TxIDs), Version: tmpl.Version,
+		Bits: tmpl.Bits, Time: tmpl.CurTime, MinTime: tmpl.MinTime, CoinbaseValue: tmpl.CoinbaseValue, WitnessCommitment: tmpl.WitnessCommitment,
+	}
+	s := mine(t, &j)
+	var header wire.BlockHeader
+	must(t, header.Deserialize(strings.NewReader(string(s.Header[:]))))
+	return bus.Message{Value: raw.AppendTo(nil)}, bus.Message{Value: j.AppendTo(nil)}, bus.Message{Value: s.AppendTo(nil)},
+		header.BlockHash().String()
+}
+
+func (p *pool) write(t *testing.T, topic string, m ...bus.Message) {
+	t.Helper()
+	must(t, p.bus.Write(t.Context(), topic, m...))
+}
+
+// find has a block found, in the order of a healthy pool.
+func (p *pool) find(t *testing.T) (hash string) {
+	t.Helper()
+	template, stratumJob, solved, hash := p.messages(t)
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.RawGBT, template)
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.SolvedShare, solved)
+	return hash
+}
+
+func (p *pool) block(t *testing.T, hash string) store.Block {
+	t.Helper()
+	blocks, err := p.store.Blocks(t.Context(), 1000, 0)
+	must(t, err)
+	for _, b := range blocks {
+		if b.Hash == hash {
+			return b
+		}
+	}
+	return store.Block{}
+}
+
+func (p *pool) eventuallyState(t *testing.T, hash string, want store.BlockState) store.Block {
+	t.Helper()
+	eventually(t, "block "+hash+" "+string(want), func() bool { return p.block(t, hash).State == want })
+	return p.block(t, hash)
+}
+
+func TestBlockIsAcceptedAndConfirmed(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, _ := p.start(t)
+	eventually(t, "ready", func() bool { return s.Ready() == nil })
+
+	hash := p.find(t)
+	got := p.eventuallyState(t, hash, store.Accepted)
+	if p.node.Height() != 1 || got.Height != 1 || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" ||
+		got.RewardSat != 50e8 || got.Bits != easyBits || got.Size < 200 || time.Since(got.CreatedAt) > time.Minute {
+		t.Errorf("height %d, %+v", p.node.Height(), got)
+	}
+	if text, err := os.ReadFile(filepath.Join(p.cfg.DataDir, "blocks", "1-"+hash+".hex")); err != nil || len(text) != 2*got.Size {
+		t.Errorf("%d digits of %d bytes kept: %v", len(text), got.Size, err)
+	}
+
+	_, err := p.node.Generate(t.Context(), 2)
+	must(t, err)
+	if got := p.eventuallyState(t, hash, store.Confirmed); got.Confirmations != 3 {
+		t.Errorf("%d confirmations, want 3", got.Confirmations)
+	}
+	if n := testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultAccepted)); n != 1 {
+		t.Errorf("%v solved shares accepted, want 1", n)
+	}
+}
+
+// Topics are independent of each other: what comes first may be read last.
+func TestSolvedShareBeforeItsJob(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, _ := p.start(t)
+	template, stratumJob, solved, hash := p.messages(t)
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.SolvedShare, solved, solved) // twice: sserver repeats what was not acknowledged
+	eventually(t, "solved share taken up", func() bool { return s.solving.open() == 1 })
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.RawGBT, template)
+	p.eventuallyState(t, hash, store.Accepted)
+	if counts, err := p.store.BlockCount(t.Context()); err != nil || counts[store.Accepted] != 1 {
+		t.Errorf("%v, %v", counts, err)
+	}
+}
+
+func TestGarbageIsSkipped(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, _ := p.start(t)
+	topics := p.cfg.Kafka.Topics
+	garbage := []bus.Message{{Value: nil}, {Value: []byte("{}")}, {Value: make([]byte, 200)}}
+	p.write(t, topics.RawGBT, garbage...)
+	p.write(t, topics.Job, garbage...)
+	p.write(t, topics.SolvedShare, garbage[:2]...)
+
+	_, _, solved, _ := p.messages(t) // no block: the work was done for other transactions
+	template, stratumJob, other, _ := p.messages(t)
+	parsed, err := share.ParseSolved(solved.Value)
+	must(t, err)
+	wrong, err := share.ParseSolved(other.Value)
+	must(t, err)
+	wrong.Coinbase = parsed.Coinbase
+	p.write(t, topics.RawGBT, template)
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.SolvedShare, bus.Message{Value: wrong.AppendTo(nil)})
+
+	p.eventuallyState(t, p.find(t), store.Accepted)
+	for topic, want := range map[string]float64{topics.RawGBT: 3, topics.Job: 3, topics.SolvedShare: 2} {
+		eventually(t, "invalid messages counted", func() bool { return testutil.ToFloat64(s.metrics.invalid.WithLabelValues(topic)) == want })
+	}
+	if n := testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultInvalid)); n != 1 {
+		t.Errorf("%v solved shares invalid, want 1", n)
+	}
+}
+
+// While the only node is away the block is kept, over a restart too.
+func TestNodeAway(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	addr, dir := freeAddr(t), t.TempDir()
+	stopNode := p.startNode(t, dir, addr)
+	s, stop := p.start(t)
+	eventually(t, "ready", func() bool { return s.Ready() == nil })
+	template, stratumJob, solved, hash := p.messages(t)
+	stopNode()
+
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.RawGBT, template)
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.SolvedShare, solved)
+	p.eventuallyState(t, hash, store.Submitted)
+	eventually(t, "submission tried", func() bool {
+		return testutil.ToFloat64(s.metrics.submissions.WithLabelValues("0", verdictError)) > 0
+	})
+	stop()
+
+	s, _ = p.start(t)
+	eventually(t, "submission tried after restart", func() bool {
+		return testutil.ToFloat64(s.metrics.submissions.WithLabelValues("0", verdictError)) > 0
+	})
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "node 0") {
+		t.Errorf("ready: %v, want the node missing", err)
+	}
+	p.startNode(t, dir, addr)
+	p.eventuallyState(t, hash, store.Accepted)
+}
+
+// One node of two is enough.
+func TestOneNodeAway(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.cfg.Nodes = append([]noderpc.Config{{URL: "http://" + freeAddr(t), User: "u", Password: "p"}}, p.cfg.Nodes...)
+	s, _ := p.start(t)
+	p.eventuallyState(t, p.find(t), store.Accepted)
+	eventually(t, "ready", func() bool { return s.Ready() == nil })
+}
+
+// The database takes no part in the submission.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	dsnFile := filepath.Join(t.TempDir(), "dsn")
+	p.cfg.Database = store.Config{DSNFile: dsnFile}
+	p.start(t)
+	var found []string
+	for height := range int32(3) {
+		found = append(found, p.find(t))
+		eventually(t, "block at the node", func() bool { return p.node.Height() == height+1 })
+	}
+	must(t, os.WriteFile(dsnFile, []byte(p.dsn), 0o600))
+	for _, hash := range found[1:] {
+		p.eventuallyState(t, hash, store.Accepted)
+	}
+	p.eventuallyState(t, found[0], store.Confirmed)
+}
+
+// A block that its node never puts on its chain is orphaned.
+func TestStaleBlock(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.start(t)
+	template, stratumJob, solved, hash := p.messages(t)
+	_, err := p.node.Generate(t.Context(), 1) // is faster
+	must(t, err)
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.RawGBT, template)
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.SolvedShare, solved)
+	eventually(t, "block written down", func() bool { return p.block(t, hash).Hash == hash })
+	_, err = p.node.Generate(t.Context(), buriedBy)
+	must(t, err)
+	p.eventuallyState(t, hash, store.Orphaned)
+}
+
+func TestWrongNetwork(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.cfg.Network = "signet"
+	s, _ := p.start(t)
+	eventually(t, "node refused", func() bool {
+		err := s.Ready()
+		return err != nil && strings.Contains(err.Error(), `is on chain "regtest", but network = "signet"`)
+	})
+}
+
+// A solved share that waited for us is taken up by the group, and done with
+// once only.
+func TestSolvedShareWhileStopped(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	template, stratumJob, solved, hash := p.messages(t)
+	solved.Time = time.Now().Add(-2 * recent)
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.RawGBT, template)
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.SolvedShare, solved)
+	s, stop := p.start(t)
+	p.eventuallyState(t, hash, store.Accepted)
+	eventually(t, "solved share concluded", func() bool { return s.solving.open() == 0 })
+	p.find(t)
+	eventually(t, "all concluded", func() bool { return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultAccepted)) == 2 })
+	stop()
+
+	s, _ = p.start(t)
+	p.eventuallyState(t, p.find(t), store.Accepted)
+	s.solving.mu.Lock()
+	defer s.solving.mu.Unlock()
+	for known := range s.solving.concluded {
+		if known.String() == hash {
+			t.Error("the first block was begun again")
+		}
+	}
+}
+
+// What came too long ago is given up, and holds up nothing.
+func TestSolvedShareWithoutJob(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	_, _, solved, _ := p.messages(t)
+	solved.Time = time.Now().Add(-templateWait)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
+	s, _ := p.start(t)
+	p.eventuallyState(t, p.find(t), store.Accepted)
+	eventually(t, "given up", func() bool { return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultUnknown)) == 1 })
+}

@@ -1,0 +1,118 @@
+package blkmaker
+
+import (
+	"context"
+	"time"
+
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/store"
+)
+
+const (
+	// buriedBy is how many blocks higher than a block that is not on it the
+	// chain must be until the block counts as orphaned.
+	buriedBy = 6
+	// openBlocks and youngBlocks bound what is looked at in one go.
+	openBlocks  = 1000
+	youngBlocks = 200
+	// followAgain is when what went wrong is tried again.
+	followAgain = 15 * time.Second
+)
+
+func (s *Service) wakeFollower() {
+	select {
+	case s.follow <- struct{}{}:
+	default:
+	}
+}
+
+// followBlocks brings found_blocks up to date whenever a tip moved or a block
+// was written down.
+func (s *Service) followBlocks(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-s.connected:
+	}
+	for {
+		var again <-chan time.Time
+		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
+			s.log.Warn().Err(err).Msg("found blocks not followed: will try again")
+			again = time.After(followAgain)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.follow:
+		case <-again:
+		}
+	}
+}
+
+// followOnce asks the best node for the open blocks, and for the young ones,
+// whose state a reorganisation may change.
+func (s *Service) followOnce(ctx context.Context) error {
+	best, tip := s.best()
+	if best == nil {
+		return nil // the next answer of a node wakes us
+	}
+	blocks, err := s.store.OpenBlocks(ctx, openBlocks)
+	if err != nil {
+		return err
+	}
+	young, err := s.store.Blocks(ctx, youngBlocks, 0)
+	if err != nil {
+		return err
+	}
+	for _, b := range young {
+		if b.State != store.Submitted && b.State != store.Accepted && tip-b.Height <= int32(s.cfg.Confirmations) {
+			blocks = append(blocks, b)
+		}
+	}
+	for _, b := range blocks {
+		where, err := best.locate(ctx, b.Hash)
+		if err != nil {
+			return err
+		}
+		state, confirmations := follow(b, where, tip, int64(s.cfg.Confirmations))
+		if state == b.State && confirmations == b.Confirmations {
+			continue
+		}
+		if err := s.store.SetBlockState(ctx, b.Hash, state, confirmations); err != nil {
+			return err
+		}
+		if state != b.State {
+			s.log.Info().Str("hash", b.Hash).Int32("height", b.Height).Str("state", string(state)).Str("was", string(b.State)).
+				Int64("confirmations", confirmations).Msg("block changed its state")
+		}
+	}
+	counts, err := s.store.BlockCount(ctx)
+	if err != nil {
+		return err
+	}
+	s.metrics.setBlocks(counts)
+	return nil
+}
+
+// follow returns the state and confirmations of a block that the node with the
+// chain up to tip has there, or, where is nil, does not know. need is how many
+// confirmations make a block confirmed.
+func follow(b store.Block, where *noderpc.BlockInfo, tip int32, need int64) (store.BlockState, int64) {
+	switch {
+	case where != nil && where.Confirmations >= need:
+		if b.State == store.Confirmed {
+			return b.State, b.Confirmations // counting ends here
+		}
+		return store.Confirmed, where.Confirmations
+	case where != nil && where.Confirmations > 0:
+		return store.Accepted, where.Confirmations
+	case tip < b.Height+buriedBy:
+		if b.State == store.Confirmed {
+			return store.Accepted, 0
+		}
+		return b.State, 0 // the race is open
+	case where == nil && (b.State == store.Submitted || b.State == store.Rejected):
+		return store.Rejected, 0
+	}
+	return store.Orphaned, 0
+}
