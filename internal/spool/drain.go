@@ -1,0 +1,203 @@
+package spool
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strings"
+	"time"
+
+	"btcpool/internal/bus"
+)
+
+const (
+	// batchRecords bounds what is handed to send at once, as does readBytes.
+	batchRecords = 10_000
+	// drainGrace is how long Run goes on after its context has ended.
+	drainGrace = 5 * time.Second
+)
+
+// Run hands what is on disk to send, in order and at least once, beginning with
+// what earlier openings left. It reads records back from the segments, which
+// are in the kernel's page cache unless the topic is far behind. When send
+// fails the same messages are sent again after a pause. send may keep msgs.
+//
+// When ctx ends Run goes on until all is sent, but no longer than 5 s, and
+// returns nil; what is left then is sent after the next opening. Records may be
+// appended before, while and after Run runs; only one Run may at a time.
+func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []bus.Message) error) error {
+	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainGrace, cancel) })()
+
+	d := drainer{Spool: s, send: send}
+	defer d.closeFile()
+	for sending.Err() == nil {
+		switch seg, end, final := s.oldest(); {
+		case seg != nil && seg.sent < end:
+			d.sendSome(sending, seg, end)
+		case final:
+			d.finished(seg)
+		default:
+			if records, _ := s.Depth(); ctx.Err() != nil && records == 0 {
+				return nil
+			}
+			d.idle(ctx, sending)
+		}
+	}
+	return nil
+}
+
+// oldest returns the segment to send from, the end of its records and whether
+// no more will be added.
+func (s *Spool) oldest() (seg *segment, end int64, final bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.segments) == 0 {
+		return nil, 0, false
+	}
+	seg = s.segments[0]
+	return seg, seg.size, seg != s.active
+}
+
+// drainer is one call of Run.
+type drainer struct {
+	*Spool
+	send func(ctx context.Context, msgs []bus.Message) error
+	from *segment // that file belongs to
+	file *os.File
+}
+
+// idle waits for more records on disk; once ctx has ended, for sending.
+func (d *drainer) idle(ctx, sending context.Context) {
+	ended := ctx.Done()
+	if ctx.Err() != nil {
+		ended = nil
+	}
+	select {
+	case <-d.durable:
+	case <-ended:
+	case <-sending.Done():
+	}
+}
+
+// sendSome sends one batch and writes down that it did.
+func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
+	buf, err := d.read(seg, end)
+	if errors.Is(err, os.ErrNotExist) { // somebody deleted it
+		d.skipRest(seg, err)
+		return
+	}
+	if err != nil {
+		d.log.Error().Err(err).Str("segment", seg.path).Msg("spool cannot be read, will try again")
+		pause(ctx, retryInterval)
+		return
+	}
+	var msgs []bus.Message
+	size := 0
+	for len(msgs) < batchRecords {
+		var r record
+		var n int
+		if r, n, err = parseRecord(buf[size:]); err != nil {
+			break
+		}
+		msgs = append(msgs, bus.Message{Key: r.key, Value: r.value})
+		size += n
+	}
+	if len(msgs) == 0 {
+		d.skipRest(seg, err)
+		return
+	}
+	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
+		err := d.send(ctx, msgs)
+		if err == nil {
+			break
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		d.metrics.sendErrors.Inc()
+		d.log.Error().Err(err).Int("records", len(msgs)).Msg("records not sent, will try again")
+		pause(ctx, wait)
+	}
+	d.metrics.sent.Add(float64(len(msgs)))
+	d.done(seg, seg.sent+int64(size), int64(len(msgs)))
+}
+
+func (d *drainer) read(seg *segment, end int64) ([]byte, error) {
+	if d.from != seg {
+		d.closeFile()
+		f, err := os.Open(seg.path)
+		if err != nil {
+			return nil, err
+		}
+		d.from, d.file = seg, f
+	}
+	return readSegment(d.file, seg.sent, end)
+}
+
+func (d *drainer) closeFile() {
+	if d.file != nil {
+		d.file.Close()
+	}
+	d.from, d.file = nil, nil
+}
+
+// done takes records off the queue's front, up to offset of its segment.
+func (d *drainer) done(seg *segment, offset, records int64) {
+	at := position{seg.number, offset}
+	d.savePosition(at)
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.records -= records
+	d.bytes -= offset - seg.sent
+	seg.records -= records
+	seg.sent = offset
+	d.ages.sent(at)
+}
+
+// skipRest gives up what the segment holds by now.
+func (d *drainer) skipRest(seg *segment, err error) {
+	d.mu.Lock()
+	end, records := seg.size, seg.records
+	d.mu.Unlock()
+	d.corrupted(seg, seg.sent, end-seg.sent, err)
+	d.done(seg, end, records)
+}
+
+// savePosition needs no sync: if a crash undoes it, the tail is sent again.
+func (d *drainer) savePosition(p position) {
+	if err := p.write(d.position); err != nil {
+		d.log.Warn().Err(err).Msg("position not written, records will be sent again after a restart")
+	}
+}
+
+// finished removes a segment of which all has been sent.
+func (d *drainer) finished(seg *segment) {
+	d.closeFile()
+	next := position{seg.number + 1, 0}
+	d.savePosition(next)
+	var err error
+	if seg.corrupt {
+		err = os.Rename(seg.path, strings.TrimSuffix(seg.path, segmentSuffix)+corruptSuffix)
+	} else {
+		err = os.Remove(seg.path)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		d.log.Warn().Err(err).Msg("segment stays until the next start")
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.segments = d.segments[1:]
+	d.ages.sent(next)
+}
+
+// pause waits for d or for the end of ctx.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}

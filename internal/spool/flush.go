@@ -1,0 +1,190 @@
+package spool
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+)
+
+// retryInterval is how often a disk that refuses writes is tried again.
+const retryInterval = time.Second
+
+// segment is a file of records. Its fields change under Spool.mu.
+type segment struct {
+	number  uint64
+	path    string
+	size    int64 // up to here whole records are on disk; changed by the flusher
+	sent    int64 // up to here they have been sent; changed by the drainer
+	records int64 // not sent yet
+	corrupt bool
+	file    *os.File // while it is written to
+}
+
+// flushLoop writes what was appended, group after group, until the spool is
+// closed. While one group is written the next gathers.
+func (s *Spool) flushLoop() {
+	defer close(s.flushed)
+	var spare []byte
+	for open := true; open; {
+		select {
+		case <-s.pending:
+		case <-s.closing:
+			open = false
+		}
+		var ok bool
+		if spare, ok = s.flushGroup(spare); !ok {
+			return
+		}
+	}
+}
+
+// flushGroup writes all that has gathered and returns true, or false if the
+// spool was closed while the disk refused. The next group gathers in spare;
+// the buffer returned is free.
+func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
+	s.mu.Lock()
+	buf, count := s.buf, s.bufCount
+	if count == 0 {
+		s.mu.Unlock()
+		return spare, true
+	}
+	s.buf, s.bufCount = spare[:0], 0
+	s.flushSeq = s.lastSeq
+	s.flush, s.gather = s.gather, newGroup()
+	s.mu.Unlock()
+
+	for start := time.Now(); ; start = time.Now() {
+		err := s.write(buf)
+		if err == nil {
+			s.metrics.syncSeconds.Observe(time.Since(start).Seconds())
+			break
+		}
+		s.fail(err)
+		select {
+		case <-time.After(retryInterval):
+		case <-s.closing:
+			return nil, false
+		}
+	}
+	s.written(int64(len(buf)), count)
+	if cap(buf) > keepBytes {
+		buf = nil
+	}
+	return buf, true
+}
+
+// written tells everybody that the group is on disk.
+func (s *Spool) written(size, count int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken != nil {
+		s.broken = nil
+		s.log.Info().Msg("spool can be written again")
+	}
+	seg := s.active
+	if seg.size == 0 {
+		s.segments = append(s.segments, seg)
+	}
+	s.ages.appended(position{seg.number, seg.size}, time.Now())
+	seg.size += size
+	seg.records += count
+	s.diskSeq = s.flushSeq
+	s.flush.end(nil)
+	wake(s.durable)
+}
+
+// fail tells everybody who waits, and from now on everybody who comes.
+func (s *Spool) fail(err error) {
+	s.metrics.writeErrors.Inc()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.broken == nil {
+		s.log.Error().Err(err).Msg("spool cannot be written, refusing records")
+	}
+	s.broken = fmt.Errorf("%w: %w", ErrBroken, err)
+	s.flush.end(s.broken)
+	s.gather.end(s.broken)
+	s.flush, s.gather = newGroup(), newGroup()
+}
+
+// write puts buf behind the active segment's last record, or into a new
+// segment, and returns when it is on disk.
+func (s *Spool) write(buf []byte) error {
+	seg := s.active
+	if seg != nil && seg.size >= segmentBytes {
+		s.finish(seg)
+		seg = nil
+	}
+	if seg == nil {
+		var err error
+		if seg, err = s.newSegment(); err != nil {
+			return err
+		}
+	}
+	_, err := seg.file.WriteAt(buf, seg.size)
+	if err == nil {
+		err = s.sync(seg.file)
+	}
+	if err == nil {
+		return nil
+	}
+	// What is in the file behind its size was acknowledged to nobody. If it
+	// cannot be cut off it is found at the next opening and sent then.
+	_ = seg.file.Truncate(seg.size)
+	if seg.size == 0 {
+		_ = os.Remove(seg.path)
+	}
+	s.finish(seg)
+	return err
+}
+
+// finish lets the drainer delete the segment when all is sent.
+func (s *Spool) finish(seg *segment) {
+	if err := seg.file.Close(); err != nil {
+		s.log.Warn().Err(err).Str("segment", seg.path).Msg("segment not closed well")
+	}
+	s.mu.Lock()
+	s.active = nil
+	s.mu.Unlock()
+}
+
+func (s *Spool) newSegment() (*segment, error) {
+	seg := &segment{number: s.nextSegment, path: segmentPath(s.cfg.Dir, s.nextSegment)}
+	var err error
+	if seg.file, err = os.OpenFile(seg.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640); err != nil {
+		return nil, err
+	}
+	s.nextSegment++
+	if err := syncDir(s.cfg.Dir); err != nil {
+		seg.file.Close()
+		_ = os.Remove(seg.path)
+		return nil, err
+	}
+	s.mu.Lock()
+	s.active = seg
+	s.mu.Unlock()
+	return seg, nil
+}
+
+func segmentPath(dir string, number uint64) string {
+	return filepath.Join(dir, fmt.Sprintf("%08d%s", number, segmentSuffix))
+}
+
+func fdatasync(f *os.File) error {
+	for {
+		if err := syscall.Fdatasync(int(f.Fd())); err != syscall.EINTR {
+			return os.NewSyscallError("fdatasync", err)
+		}
+	}
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	defer d.Close()
+	return d.Sync()
+}

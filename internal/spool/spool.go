@@ -1,0 +1,292 @@
+// Package spool is a durable queue on disk in front of a topic. A record for
+// which Wait returned nil is sent, whatever crashes or restarts afterwards;
+// only the loss of the disk can lose it. It may be sent again after a crash:
+// (epoch, sequence) never repeats for different records, so that a receiver can
+// drop what it has seen.
+//
+// Records are appended to numbered segment files in one directory:
+//
+//	lock          held by the process that has the spool open
+//	epoch         the last epoch given out, decimal
+//	position      what has been sent: segment, offset, checksum
+//	00000007.seg  records, see record.go; deleted once all are sent
+//	00000007.bad  a segment that had a corrupt record, kept for inspection
+//
+// Each opening writes to new segments under a new epoch. The tail of the last
+// segment is cut where its last whole record ends. Records behind a corrupt one
+// are skipped up to the end of its segment, with a counter and a log line,
+// rather than blocking those that follow.
+//
+// When the disk refuses a write, those who wait and those who append get
+// ErrBroken at once. What was appended before stays in memory and is written to
+// a new segment as soon as that works again (a file whose sync failed cannot be
+// trusted any more), so it may be sent though its waiter got the error.
+package spool
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+var (
+	// ErrFull means that MaxBytes wait to be sent, or that the disk is too
+	// slow for what is appended.
+	ErrFull = errors.New("spool is full")
+	// ErrBroken means that the disk does not take writes now. It wraps the cause.
+	ErrBroken = errors.New("spool cannot be written")
+	// ErrTooLarge means that a value is longer than MaxValue.
+	ErrTooLarge = errors.New("record is too large to spool")
+	// ErrClosed means that Close was called.
+	ErrClosed = errors.New("spool is closed")
+)
+
+const (
+	// segmentBytes is the size from which on the next group goes to a new file.
+	segmentBytes = 64 << 20
+	// pendingBytes bounds what waits in memory for the disk.
+	pendingBytes = 32 << 20
+	// keepBytes is the largest buffer kept for later use.
+	keepBytes = 1 << 20
+
+	defaultMaxBytes = 4 << 30
+)
+
+// Config says where and how much.
+type Config struct {
+	Dir      string `toml:"dir"`       // of this spool alone; made if need be
+	MaxBytes int64  `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
+	NoSync   bool   `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
+}
+
+// Validate reports all faults.
+func (c Config) Validate() error {
+	var errs []error
+	if c.Dir == "" {
+		errs = append(errs, errors.New("spool.dir: must name a directory"))
+	}
+	if c.MaxBytes < 0 {
+		errs = append(errs, fmt.Errorf("spool.max_bytes = %d: must not be negative", c.MaxBytes))
+	}
+	return errors.Join(errs...)
+}
+
+// Spool is an open spool. Append, Wait and Depth may be called from any
+// goroutine, between Open and Close.
+type Spool struct {
+	cfg      Config
+	log      zerolog.Logger
+	metrics  *metrics
+	lock     *os.File
+	position *os.File
+	sync     func(*os.File) error // brings what was written to disk
+	epoch    uint32
+
+	pending chan struct{} // wakes the flusher, buffered
+	durable chan struct{} // wakes the drainer, buffered
+	closing chan struct{}
+	flushed chan struct{} // closed when the flusher has ended
+
+	mu       sync.Mutex
+	closed   bool
+	broken   error  // why the disk does not take writes
+	lastSeq  uint64 // appended
+	diskSeq  uint64 // on disk
+	flushSeq uint64 // being written by the flusher
+	buf      []byte // records behind flushSeq
+	bufCount int64
+	gather   *group     // those who wait for buf
+	flush    *group     // those who wait for what the flusher writes
+	segments []*segment // with records on disk, oldest first
+	active   *segment   // the one being written, not in segments before its first record
+	records  int64      // not sent yet, in memory and on disk
+	bytes    int64
+	ages     ages
+
+	nextSegment uint64 // number; the flusher's
+}
+
+// group is a set of records that reach the disk together.
+type group struct {
+	done chan struct{} // closed after err was set
+	err  error
+}
+
+func newGroup() *group { return &group{done: make(chan struct{})} }
+
+func (g *group) end(err error) {
+	g.err = err
+	close(g.done)
+}
+
+// Epoch returns the number of this opening: Unix seconds, or more if that was
+// used in the directory before.
+func (s *Spool) Epoch() uint32 { return s.epoch }
+
+// Append takes the record that encode appends to dst, and returns its sequence
+// number, which starts at 1 in each epoch and grows by 1. The key chooses the
+// partition. Append does no I/O; encode is called under a lock and must not
+// keep dst. The error is ErrFull, ErrBroken, ErrTooLarge or ErrClosed.
+func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (uint64, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.closed {
+		return 0, ErrClosed
+	}
+	if s.broken != nil {
+		return 0, s.broken
+	}
+	start := len(s.buf)
+	seq := s.lastSeq + 1
+	var frame [frameSize]byte
+	buf := encode(append(s.buf, frame[:]...), seq)
+	size := len(buf) - start
+	switch {
+	case size > frameSize+MaxValue:
+		return 0, ErrTooLarge
+	case s.bytes+int64(size) > s.cfg.MaxBytes, len(buf) > pendingBytes:
+		s.metrics.full.Inc()
+		return 0, ErrFull
+	}
+	sealRecord(buf[start:], s.epoch, seq, key)
+	s.buf = buf
+	s.bufCount++
+	s.lastSeq = seq
+	s.records++
+	s.bytes += int64(size)
+	s.metrics.appended.Inc()
+	if start == 0 {
+		wake(s.pending)
+	}
+	return seq, nil
+}
+
+// Wait returns nil once the record is on disk. All who wait at a time share
+// one write and sync. The error is ErrBroken, ErrClosed or ctx's.
+func (s *Spool) Wait(ctx context.Context, seq uint64) error {
+	g, err := s.groupOf(seq)
+	if g == nil {
+		return err
+	}
+	select {
+	case <-g.done:
+		return g.err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// groupOf returns the group to wait for, or none if the outcome is known.
+func (s *Spool) groupOf(seq uint64) (*group, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case seq == 0 || seq > s.lastSeq:
+		return nil, fmt.Errorf("record %d was not appended to the spool", seq)
+	case seq <= s.diskSeq:
+		return nil, nil
+	case s.broken != nil:
+		return nil, s.broken
+	case seq <= s.flushSeq:
+		return s.flush, nil
+	default:
+		return s.gather, nil
+	}
+}
+
+// Depth returns what has not been sent yet.
+func (s *Spool) Depth() (records, bytes int64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.records, s.bytes
+}
+
+// Close writes to disk what was appended and ends the spool. Run must have
+// returned. The error means that records without a successful Wait are lost.
+func (s *Spool) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+
+	close(s.closing)
+	<-s.flushed
+	var errs []error
+	if s.active != nil {
+		errs = append(errs, s.active.file.Close())
+	}
+	if lost := s.lastSeq - s.diskSeq; lost > 0 {
+		s.flush.end(ErrClosed)
+		s.gather.end(ErrClosed)
+		errs = append(errs, fmt.Errorf("%d records not written: %w", lost, s.broken))
+	}
+	return errors.Join(append(errs, s.position.Close(), s.lock.Close())...)
+}
+
+// oldestAge returns for how long the oldest record has been waiting to be sent.
+func (s *Spool) oldestAge(now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.records == 0 {
+		return 0
+	}
+	return s.ages.oldest(now)
+}
+
+// wake lets whoever receives from c run once more; c has room for one.
+func wake(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// ages knows roughly since when records have been waiting: one mark a second,
+// and fewer the more there are.
+type ages []mark
+
+type mark struct {
+	from position // records from here to the next mark's
+	at   time.Time
+}
+
+const maxMarks = 1024
+
+func (a *ages) appended(from position, now time.Time) {
+	marks := *a
+	if n := len(marks); n > 0 && now.Sub(marks[n-1].at).Abs() < time.Second {
+		return
+	}
+	if len(marks) == maxMarks {
+		for i := range maxMarks / 2 {
+			marks[i] = marks[2*i]
+		}
+		marks = marks[:maxMarks/2]
+	}
+	*a = append(marks, mark{from, now})
+}
+
+// sent forgets the marks of which all records have been sent.
+func (a *ages) sent(to position) {
+	n := 0
+	for n+1 < len(*a) && !to.before((*a)[n+1].from) {
+		n++
+	}
+	*a = slices.Delete(*a, 0, n)
+}
+
+func (a ages) oldest(now time.Time) time.Duration {
+	if len(a) == 0 {
+		return 0
+	}
+	return now.Sub(a[0].at)
+}

@@ -1,0 +1,868 @@
+package spool_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/dirlock"
+	"btcpool/internal/service"
+	"btcpool/internal/spool"
+)
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(childDir); dir != "" {
+		child(dir)
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func open(tb testing.TB, cfg spool.Config) *spool.Spool {
+	tb.Helper()
+	return openWith(tb, cfg, nil)
+}
+
+func openWith(tb testing.TB, cfg spool.Config, reg prometheus.Registerer) *spool.Spool {
+	tb.Helper()
+	s, err := spool.Open(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(tb)), Metrics: reg}, "test")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { s.Close() })
+	return s
+}
+
+func closeSpool(tb testing.TB, s *spool.Spool) {
+	tb.Helper()
+	if err := s.Close(); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// text appends a value that says which record it is.
+func text(epoch uint32) func([]byte, uint64) []byte {
+	return func(dst []byte, seq uint64) []byte { return fmt.Appendf(dst, "%d/%d", epoch, seq) }
+}
+
+// add appends n records and waits for them.
+func add(tb testing.TB, s *spool.Spool, n int) {
+	tb.Helper()
+	var last uint64
+	for range n {
+		seq, err := s.Append(7, text(s.Epoch()))
+		if err != nil {
+			tb.Fatal(err)
+		}
+		last = seq
+	}
+	if err := s.Wait(tb.Context(), last); err != nil {
+		tb.Fatal(err)
+	}
+}
+
+// drain runs the spool until it is empty and returns what was sent.
+func drain(tb testing.TB, s *spool.Spool) (got []string) {
+	tb.Helper()
+	ctx, cancel := context.WithCancel(tb.Context())
+	cancel()
+	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+		for _, m := range msgs {
+			got = append(got, string(m.Value))
+		}
+		return nil
+	})
+	records, size := s.Depth()
+	if err != nil || records != 0 || size != 0 {
+		tb.Fatalf("drained: %v, %d records and %d bytes left", err, records, size)
+	}
+	return got
+}
+
+// names returns "epoch/seq" for sequences from to to.
+func names(epoch uint32, from, to int) (names []string) {
+	for i := from; i <= to; i++ {
+		names = append(names, fmt.Sprintf("%d/%d", epoch, i))
+	}
+	return names
+}
+
+func segments(tb testing.TB, dir string) []string {
+	tb.Helper()
+	paths, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return paths
+}
+
+func TestOrderAcrossOpenings(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	var want []string
+	var epoch uint32
+	for range 3 {
+		s := open(t, cfg)
+		if s.Epoch() <= epoch || s.Epoch() > uint32(time.Now().Unix())+3 {
+			t.Errorf("epoch %d after %d", s.Epoch(), epoch)
+		}
+		epoch = s.Epoch()
+		add(t, s, 10)
+		want = append(want, names(epoch, 1, 10)...)
+		closeSpool(t, s)
+	}
+	s := open(t, cfg)
+	add(t, s, 5)
+	want = append(want, names(s.Epoch(), 1, 5)...)
+	if records, size := s.Depth(); records != 35 || size < 35*spool.FrameSize {
+		t.Errorf("depth %d records, %d bytes", records, size)
+	}
+	if diff := cmp.Diff(want, drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+	closeSpool(t, s)
+
+	s = open(t, cfg)
+	if got := drain(t, s); got != nil {
+		t.Errorf("sent again: %v", got)
+	}
+	if left := segments(t, cfg.Dir); left != nil {
+		t.Errorf("segments left: %v", left)
+	}
+}
+
+func TestKeyAndValue(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir()})
+	for _, value := range []string{"", "a", string(make([]byte, spool.MaxValue))} {
+		if _, err := s.Append(0x0102030405060708, func(dst []byte, _ uint64) []byte { return append(dst, value...) }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	var sizes []int
+	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+		for _, m := range msgs {
+			if binary.LittleEndian.Uint64(m.Key) != 0x0102030405060708 {
+				t.Errorf("key %x", m.Key)
+			}
+			sizes = append(sizes, len(m.Value))
+		}
+		if len(sizes) == 3 {
+			cancel()
+		}
+		return nil
+	})
+	if diff := cmp.Diff([]int{0, 1, spool.MaxValue}, sizes); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir(), MaxBytes: 1000}
+	reg := prometheus.NewRegistry()
+	s := openWith(t, cfg, reg)
+	if _, err := spool.Open(cfg, service.Deps{}, "test"); !errors.Is(err, dirlock.ErrLocked) {
+		t.Errorf("opened twice: got %v, want ErrLocked", err)
+	}
+	if err := s.Wait(t.Context(), 1); err == nil {
+		t.Error("waited for a record that is not there")
+	}
+	large := func(n int) func([]byte, uint64) []byte {
+		return func(dst []byte, _ uint64) []byte { return append(dst, make([]byte, n)...) }
+	}
+	if _, err := s.Append(0, large(spool.MaxValue+1)); !errors.Is(err, spool.ErrTooLarge) {
+		t.Errorf("got %v, want ErrTooLarge", err)
+	}
+	if _, err := s.Append(0, large(1000-spool.FrameSize)); err != nil {
+		t.Errorf("just fits: %v", err)
+	}
+	if _, err := s.Append(0, large(0)); !errors.Is(err, spool.ErrFull) {
+		t.Errorf("got %v, want ErrFull", err)
+	}
+	if n := testutil.CollectAndCount(reg, "btcpool_spool_full_total"); n != 1 {
+		t.Errorf("full_total: %d", n)
+	}
+	drain(t, s)
+	seq, err := s.Append(0, large(0))
+	if seq != 2 || err != nil {
+		t.Errorf("after draining: %d, %v; a refused record must not take a sequence number", seq, err)
+	}
+	closeSpool(t, s)
+	if _, err := s.Append(0, large(0)); !errors.Is(err, spool.ErrClosed) {
+		t.Errorf("got %v, want ErrClosed", err)
+	}
+	if err := s.Wait(t.Context(), 2); err != nil {
+		t.Errorf("Close did not write: %v", err)
+	}
+	if err := (spool.Config{MaxBytes: -1}).Validate(); err == nil || len(err.(interface{ Unwrap() []error }).Unwrap()) != 2 {
+		t.Errorf("validate: %v", err)
+	}
+}
+
+func TestWaitEndsWithContext(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir()})
+	hang := make(chan struct{})
+	release := sync.OnceFunc(func() { close(hang) })
+	t.Cleanup(release)
+	s.SetSync(func(*os.File) error { <-hang; return nil })
+	seq, err := s.Append(0, text(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := s.Wait(ctx, seq); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("got %v", err)
+	}
+	// A disk that hangs bounds what gathers in memory.
+	value := make([]byte, spool.MaxValue)
+	for n := 0; ; n += len(value) {
+		if n > spool.PendingBytes {
+			t.Fatal("memory is not bounded")
+		}
+		_, err := s.Append(0, func(dst []byte, _ uint64) []byte { return append(dst, value...) })
+		if errors.Is(err, spool.ErrFull) {
+			break
+		}
+	}
+	release()
+	if err := s.Wait(t.Context(), seq); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGroupCommit(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir()})
+	var syncs atomic.Int64
+	hold := make(chan struct{})
+	s.SetSync(func(f *os.File) error { syncs.Add(1); <-hold; return spool.Fdatasync(f) })
+	var wg sync.WaitGroup
+	for range 1000 {
+		seq, err := s.Append(0, text(0))
+		if err != nil {
+			t.Fatal(err)
+		}
+		wg.Go(func() {
+			if err := s.Wait(t.Context(), seq); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	close(hold)
+	wg.Wait()
+	if n := syncs.Load(); n > 2 {
+		t.Errorf("%d syncs for one group under way and one gathering", n)
+	}
+}
+
+func TestDiskRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, spool.Config{Dir: dir})
+	var full atomic.Bool
+	s.SetSync(func(f *os.File) error {
+		if full.Load() {
+			return syscall.ENOSPC
+		}
+		return spool.Fdatasync(f)
+	})
+	add(t, s, 3)
+	full.Store(true)
+	seq, err := s.Append(7, text(s.Epoch()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(t.Context(), seq); !errors.Is(err, spool.ErrBroken) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("wait: got %v, want ErrBroken for ENOSPC", err)
+	}
+	if _, err := s.Append(7, text(s.Epoch())); !errors.Is(err, spool.ErrBroken) {
+		t.Errorf("append: got %v, want ErrBroken", err)
+	}
+	full.Store(false)
+	for errors.Is(err, spool.ErrBroken) || err == nil && seq == 4 {
+		time.Sleep(time.Millisecond)
+		seq, err = s.Append(7, text(s.Epoch()))
+	}
+	if seq != 5 || err != nil {
+		t.Fatalf("record %d after recovery: %v", seq, err)
+	}
+	add(t, s, 1)
+	if diff := cmp.Diff(names(s.Epoch(), 1, 6), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+	closeSpool(t, s)
+	if got := drain(t, open(t, spool.Config{Dir: dir})); got != nil {
+		t.Errorf("sent again: %v", got)
+	}
+}
+
+func TestCloseWhileDiskRefuses(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir()})
+	s.SetSync(func(*os.File) error { return syscall.EIO })
+	seq, err := s.Append(7, text(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(t.Context(), seq); !errors.Is(err, syscall.EIO) {
+		t.Errorf("wait: %v", err)
+	}
+	if err := s.Close(); !errors.Is(err, spool.ErrBroken) {
+		t.Errorf("close: got %v, want ErrBroken", err)
+	}
+	if err := s.Wait(t.Context(), seq); !errors.Is(err, spool.ErrBroken) {
+		t.Errorf("wait after close: %v", err)
+	}
+}
+
+func TestTopicAway(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	s := open(t, cfg)
+	ctx, cancel := context.WithCancel(t.Context())
+	var away atomic.Bool
+	var got []string
+	done := make(chan error)
+	arrived := make(chan int, 1)
+	go func() {
+		done <- s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+			if away.Load() {
+				return errors.New("no broker")
+			}
+			for _, m := range msgs {
+				got = append(got, string(m.Value))
+			}
+			select {
+			case <-arrived:
+			default:
+			}
+			arrived <- len(got)
+			return nil
+		})
+	}()
+	add(t, s, 10)
+	for n := range arrived {
+		if n == 10 {
+			break
+		}
+	}
+	away.Store(true)
+	add(t, s, 30_000) // miners go on, and more than a batch waits
+	if records, _ := s.Depth(); records != 30_000 {
+		t.Errorf("%d records wait", records)
+	}
+	away.Store(false)
+	for n := range arrived {
+		if n == 30_010 {
+			break
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if diff := cmp.Diff(names(s.Epoch(), 1, 30_010), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestRunLeavesTheRestForLater(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	s := open(t, cfg)
+	add(t, s, 10)
+	ctx, cancel := context.WithCancel(t.Context())
+	err := s.Run(ctx, func(ctx context.Context, _ []bus.Message) error {
+		cancel()
+		<-ctx.Done() // the broker does not answer any more; the grace ends this
+		return ctx.Err()
+	})
+	if err != nil {
+		t.Error(err)
+	}
+	epoch := s.Epoch()
+	add(t, s, 1) // after Run a record is still kept
+	closeSpool(t, s)
+	if diff := cmp.Diff(names(epoch, 1, 11), drain(t, open(t, cfg))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSegments(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir(), NoSync: true}
+	s := open(t, cfg)
+	value := make([]byte, spool.MaxValue)
+	const n = 5 * spool.SegmentBytes / spool.MaxValue
+	for range n {
+		seq, err := s.Append(0, func(dst []byte, seq uint64) []byte {
+			binary.LittleEndian.PutUint64(value, seq)
+			return append(dst, value...)
+		})
+		if err == nil {
+			err = s.Wait(t.Context(), seq)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := len(segments(t, cfg.Dir)); got != 5 {
+		t.Errorf("%d segments", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	next := uint64(1)
+	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+		for _, m := range msgs {
+			if seq := binary.LittleEndian.Uint64(m.Value); seq != next {
+				t.Errorf("record %d instead of %d", seq, next)
+			}
+			if next++; next > n {
+				cancel()
+			}
+		}
+		return nil
+	})
+	if got := len(segments(t, cfg.Dir)); err != nil || got != 1 {
+		t.Errorf("%v; %d segments after all was sent", err, got)
+	}
+}
+
+// leftover makes a spool's directory with segments of n records each.
+func leftover(t *testing.T, n ...int) (dir string, epochs []uint32) {
+	t.Helper()
+	dir = t.TempDir()
+	for _, n := range n {
+		s := open(t, spool.Config{Dir: dir})
+		add(t, s, n)
+		epochs = append(epochs, s.Epoch())
+		closeSpool(t, s)
+	}
+	return dir, epochs
+}
+
+func TestTornTail(t *testing.T) {
+	t.Parallel()
+	dir, epochs := leftover(t, 3)
+	path := segments(t, dir)[0]
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	size := len(whole) / 3
+	for cut := range len(whole) + 1 {
+		content := whole[:cut]
+		if cut%2 == 1 { // the length is there but not what was written
+			content = append(slices.Clone(content), make([]byte, 100)...)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s := open(t, spool.Config{Dir: dir, NoSync: true})
+		if diff := cmp.Diff(names(epochs[0], 1, cut/size), drain(t, s)); diff != "" {
+			t.Fatalf("cut at %d: %s", cut, diff)
+		}
+		closeSpool(t, s)
+		os.Remove(filepath.Join(dir, "position"))
+	}
+}
+
+func TestDamage(t *testing.T) {
+	t.Parallel()
+	for segment, want := range [][]int{{3, 10}, {10, 3}} {
+		dir, epochs := leftover(t, 10, 10)
+		path := segments(t, dir)[segment]
+		content, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content[len(content)/10*3+spool.FrameSize] ^= 1 // in the fourth record
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		reg := prometheus.NewRegistry()
+		s := openWith(t, spool.Config{Dir: dir}, reg)
+		add(t, s, 1)
+		got := drain(t, s)
+		if diff := cmp.Diff(slices.Concat(names(epochs[0], 1, want[0]), names(epochs[1], 1, want[1]), names(s.Epoch(), 1, 1)), got); diff != "" {
+			t.Errorf("segment %d: %s", segment, diff)
+		}
+		kept, err := filepath.Glob(filepath.Join(dir, "*.bad"))
+		if err != nil || len(kept) != 1 {
+			t.Errorf("damaged segment not kept: %v, %v", kept, err)
+		}
+		if n := metric(t, reg, "btcpool_spool_corrupt_total"); n != 1 {
+			t.Errorf("corrupt_total is %v", n)
+		}
+	}
+}
+
+// TestDamageWhileOpen damages records that were read well at opening.
+func TestDamageWhileOpen(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, spool.Config{Dir: dir})
+	add(t, s, 10)
+	path := segments(t, dir)[0]
+	content, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	content[len(content)-1] ^= 1
+	if err := os.WriteFile(path, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names(s.Epoch(), 1, 9), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+	add(t, s, 1)
+	if diff := cmp.Diff(names(s.Epoch(), 11, 11), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestSegmentDeleted lets somebody make room by hand.
+func TestSegmentDeleted(t *testing.T) {
+	t.Parallel()
+	dir, epochs := leftover(t, 3, 3)
+	s := open(t, spool.Config{Dir: dir})
+	if err := os.Remove(segments(t, dir)[0]); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names(epochs[1], 1, 3), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestDamagedPosition(t *testing.T) {
+	t.Parallel()
+	dir, epochs := leftover(t, 5)
+	if err := os.WriteFile(filepath.Join(dir, "position"), bytes.Repeat([]byte{9}, 20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names(epochs[0], 1, 5), drain(t, open(t, spool.Config{Dir: dir}))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestEpochWithClockInThePast(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	future := uint32(time.Now().Add(time.Hour).Unix())
+	if err := os.WriteFile(filepath.Join(dir, "epoch"), fmt.Appendln(nil, future), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, spool.Config{Dir: dir})
+	if s.Epoch() != future+1 {
+		t.Errorf("epoch %d, want %d", s.Epoch(), future+1)
+	}
+	add(t, s, 1)
+	closeSpool(t, s)
+	// The file may be lost; what is in the segments counts as well.
+	if err := os.Remove(filepath.Join(dir, "epoch")); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, spool.Config{Dir: dir}); s.Epoch() != future+2 {
+		t.Errorf("epoch %d, want %d", s.Epoch(), future+2)
+	}
+}
+
+func metric(t *testing.T, reg prometheus.Gatherer, name string) float64 {
+	t.Helper()
+	families, err := reg.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if m := f.GetMetric()[0]; f.GetName() == name {
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+func TestMetrics(t *testing.T) {
+	t.Parallel()
+	dir, _ := leftover(t, 5)
+	old := time.Now().Add(-time.Hour)
+	if err := os.Chtimes(segments(t, dir)[0], old, old); err != nil {
+		t.Fatal(err)
+	}
+	reg := prometheus.NewRegistry()
+	s := openWith(t, spool.Config{Dir: dir}, reg)
+	add(t, s, 2)
+	if age := metric(t, reg, "btcpool_spool_oldest_seconds"); age < 3599 || age > 3700 {
+		t.Errorf("oldest is %v s old", age)
+	}
+	if n := metric(t, reg, "btcpool_spool_depth_records"); n != 7 {
+		t.Errorf("depth is %v", n)
+	}
+	drain(t, s)
+	for name, want := range map[string]float64{
+		"btcpool_spool_oldest_seconds": 0, "btcpool_spool_depth_records": 0, "btcpool_spool_depth_bytes": 0,
+		"btcpool_spool_appended_total": 2, "btcpool_spool_sent_total": 7,
+	} {
+		if got := metric(t, reg, name); got != want {
+			t.Errorf("%s is %v, want %v", name, got, want)
+		}
+	}
+	add(t, s, 1)
+	if age := metric(t, reg, "btcpool_spool_oldest_seconds"); age > 60 {
+		t.Errorf("after a drain the oldest is %v s old", age)
+	}
+}
+
+// TestConcurrent appends, waits and drains at once, over several openings with
+// a topic that fails now and then.
+func TestConcurrent(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	for range 3 {
+		s := open(t, cfg)
+		ctx, cancel := context.WithCancel(t.Context())
+		var next uint64 = 1
+		done := make(chan error)
+		go func() {
+			done <- s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+				if rand.IntN(50) == 0 {
+					return errors.New("now and then")
+				}
+				for _, m := range msgs {
+					seq, err := strconv.ParseUint(string(m.Value), 10, 64)
+					if err != nil || seq != next {
+						t.Errorf("%q instead of %d", m.Value, next)
+					}
+					next = seq + 1
+				}
+				return nil
+			})
+		}()
+		var wg sync.WaitGroup
+		for range 20 {
+			wg.Go(func() {
+				for range 200 {
+					seq, err := s.Append(0, func(dst []byte, seq uint64) []byte { return strconv.AppendUint(dst, seq, 10) })
+					if err == nil {
+						err = s.Wait(t.Context(), seq)
+					}
+					if err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+		cancel()
+		if err := <-done; err != nil || next != 4001 {
+			t.Errorf("%v; sent up to %d", err, next-1)
+		}
+		closeSpool(t, s)
+	}
+}
+
+// TestThroughBroker lets a real broker come and go under the spool.
+func TestThroughBroker(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	broker, err := embedded.Start(dir, "127.0.0.1:0", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { broker.Close() }()
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{broker.Addr()}
+	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	topic := cfg.Topics.Share
+	if err := client.EnsureTopics(t.Context(), topic); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, spool.Config{Dir: t.TempDir()})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() {
+		done <- s.Run(ctx, func(ctx context.Context, msgs []bus.Message) error {
+			return client.Write(ctx, topic, msgs...)
+		})
+	}()
+	for range 3 {
+		add(t, s, 1000)
+		if err := broker.Close(); err != nil {
+			t.Fatal(err)
+		}
+		add(t, s, 1000)
+		if broker, err = embedded.Start(dir, cfg.Brokers[0], zerolog.Nop()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	want := uint64(1)
+	reading, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	if err := client.Read(reading, topic, bus.Earliest(), func(m bus.Message) error {
+		_, text, _ := strings.Cut(string(m.Value), "/")
+		switch seq, err := strconv.ParseUint(text, 10, 64); {
+		case err != nil || seq > want:
+			return fmt.Errorf("%s came instead of record %d", m.Value, want)
+		case seq == want: // a smaller one comes again
+			want++
+		}
+		return nil
+	}, bus.CaughtUp(cancel)); err != nil {
+		t.Error(err)
+	}
+	if want != 6001 {
+		t.Errorf("%d of 6000 records came", want-1)
+	}
+}
+
+func TestAppendDoesNotAllocate(t *testing.T) {
+	s := open(t, spool.Config{Dir: t.TempDir(), NoSync: true})
+	value := make([]byte, 100)
+	encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
+	hold := make(chan struct{})
+	s.SetSync(func(*os.File) error { <-hold; return nil })
+	defer close(hold)
+	for range 10_000 { // the first record is with the flusher now, the others have grown the buffer
+		if _, err := s.Append(0, encode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() {
+		if _, err := s.Append(0, encode); err != nil {
+			t.Fatal(err)
+		}
+	}); n > 0.5 {
+		t.Errorf("%v allocations", n)
+	}
+}
+
+func FuzzRecords(f *testing.F) {
+	one := spool.Frame(1, 2, 3, []byte("value"))
+	f.Add(one, 3)
+	f.Add(slices.Concat(one, spool.Frame(1, 3, 3, nil), one[:11]), 40)
+	f.Add(make([]byte, 64), 8)
+	f.Fuzz(func(t *testing.T, in []byte, cut int) {
+		n, again, err := spool.Whole(in)
+		if !bytes.Equal(in[:n], again) {
+			t.Fatalf("%x became %x", in[:n], again)
+		}
+		if (err == nil) != (n == len(in)) {
+			t.Fatalf("%d of %d bytes are whole, but %v", n, len(in), err)
+		}
+		if cut < 0 || cut > len(in) {
+			return
+		}
+		// Read in two pieces the records are the same.
+		first, _, _ := spool.Whole(in[:cut])
+		second, _, _ := spool.Whole(in[first:])
+		if first > n || first+second != n {
+			t.Fatalf("whole are %d bytes, but %d and %d in two pieces", n, first, second)
+		}
+	})
+}
+
+func BenchmarkAppendWait(b *testing.B) {
+	for _, waiters := range []int{1, 100, 10_000} {
+		b.Run(strconv.Itoa(waiters), func(b *testing.B) {
+			s := open(b, spool.Config{Dir: b.TempDir()})
+			stop, drained := context.WithCancel(b.Context())
+			done := make(chan error)
+			go func() { done <- s.Run(stop, func(context.Context, []bus.Message) error { return nil }) }()
+			value := make([]byte, 100)
+			encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
+			b.ReportAllocs()
+			var left atomic.Int64
+			left.Store(int64(b.N))
+			var wg sync.WaitGroup
+			for range waiters {
+				wg.Go(func() {
+					for left.Add(-1) >= 0 {
+						seq, err := s.Append(0, encode)
+						if err == nil {
+							err = s.Wait(b.Context(), seq)
+						}
+						if err != nil {
+							b.Error(err)
+							return
+						}
+					}
+				})
+			}
+			wg.Wait()
+			b.StopTimer()
+			drained()
+			if err := <-done; err != nil {
+				b.Error(err)
+			}
+		})
+	}
+}
+
+func BenchmarkAppend(b *testing.B) {
+	s := open(b, spool.Config{Dir: b.TempDir(), NoSync: true})
+	stop, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- s.Run(stop, func(context.Context, []bus.Message) error { return nil }) }()
+	value := make([]byte, 100)
+	encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := s.Append(0, encode); err != nil && !errors.Is(err, spool.ErrFull) {
+			b.Fatal(err)
+		}
+	}
+	cancel()
+	if err := <-done; err != nil {
+		b.Error(err)
+	}
+}
+
+// BenchmarkBareSync is the limit: one record's bytes, write and fdatasync.
+func BenchmarkBareSync(b *testing.B) {
+	f, err := os.Create(filepath.Join(b.TempDir(), "f"))
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer f.Close()
+	record := make([]byte, spool.FrameSize+100)
+	for b.Loop() {
+		if _, err := f.Write(record); err != nil {
+			b.Fatal(err)
+		}
+		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
