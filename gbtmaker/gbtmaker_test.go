@@ -1,0 +1,465 @@
+package gbtmaker_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
+	"regexp"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/gbtmaker"
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/bitcoin/regnode"
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+)
+
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run"), // a PUB socket's, even when closed
+	)
+}
+
+// background runs run until the test ends.
+func background(t *testing.T, run func(context.Context) error) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// startKafka returns the configuration of an empty broker.
+func startKafka(t *testing.T) bus.Config {
+	t.Helper()
+	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := broker.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{broker.Addr()}
+	return cfg
+}
+
+func startNode(t *testing.T) *regnode.Node {
+	t.Helper()
+	node, err := regnode.Open(regnode.Config{Dir: t.TempDir(), User: "user", Password: "secret", Bits: 0x207fffff}, zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := node.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	background(t, node.Run)
+	return node
+}
+
+// pool is a gbtmaker under test and what comes out of it.
+type pool struct {
+	*gbtmaker.Service
+	metrics *prometheus.Registry
+	raw     chan job.RawGBT
+}
+
+// start runs a gbtmaker that polls so rarely that only news make templates,
+// unless change says otherwise.
+func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
+	t.Helper()
+	cfg := gbtmaker.DefaultConfig()
+	cfg.Network = "regtest"
+	cfg.PollInterval = service.Duration(30 * time.Second)
+	cfg.Node = noderpc.Config{URL: nodeURL, User: "user", Password: "secret"}
+	cfg.Kafka = startKafka(t)
+	if change != nil {
+		change(&cfg)
+	}
+	p := pool{metrics: prometheus.NewRegistry(), raw: make(chan job.RawGBT, 1000)}
+	var err error
+	p.Service, err = gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: p.metrics})
+	if err != nil {
+		t.Fatal(err)
+	}
+	reader, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	background(t, func(ctx context.Context) error {
+		defer reader.Close()
+		return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
+			raw, err := job.ParseRawGBT(m.Value)
+			if err == nil {
+				p.raw <- raw
+			}
+			return err
+		})
+	})
+	background(t, p.Run)
+	return p
+}
+
+// next returns the next template of the topic.
+func (p pool) next(t *testing.T) *job.Template {
+	t.Helper()
+	select {
+	case raw := <-p.raw:
+		if age := time.Now().Unix() - int64(raw.CreatedAt); age < 0 || age > 5 {
+			t.Errorf("created %d s ago", age)
+		}
+		template, err := job.ParseTemplate(raw.Response)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return template
+	case <-time.After(10 * time.Second):
+		t.Fatalf("no template; ready: %v", p.Ready())
+		return nil
+	}
+}
+
+// nextOf skips templates until one of height comes.
+func (p pool) nextOf(t *testing.T, height int32) {
+	t.Helper()
+	for p.next(t).Height != height {
+	}
+}
+
+func (p pool) count(t *testing.T, name, label string) float64 {
+	t.Helper()
+	families, err := p.metrics.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, m := range family.GetMetric() {
+			if family.GetName() == "btcpool_gbtmaker_"+name && (len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() == label) {
+				return m.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
+}
+
+// proxy stands before a node. It changes answers with edit, and while down is
+// true it answers as an overloaded node does.
+func proxy(t *testing.T, node *regnode.Node, down *atomic.Bool, edit func([]byte) []byte) string {
+	t.Helper()
+	target, err := url.Parse(node.RPCURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	p := &httputil.ReverseProxy{
+		Rewrite:   func(r *httputil.ProxyRequest) { r.SetURL(target) },
+		Transport: transport,
+		ModifyResponse: func(r *http.Response) error {
+			body, err := io.ReadAll(r.Body)
+			if err != nil {
+				return err
+			}
+			body = edit(body)
+			r.Body = io.NopCloser(bytes.NewReader(body))
+			r.ContentLength = int64(len(body))
+			r.Header.Del("Content-Length")
+			return nil
+		},
+		ErrorHandler: func(http.ResponseWriter, *http.Request, error) {},
+	}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if down != nil && down.Load() {
+			http.Error(w, "Work queue depth exceeded", http.StatusServiceUnavailable)
+			return
+		}
+		p.ServeHTTP(w, r)
+	}))
+	t.Cleanup(func() {
+		server.Close()
+		transport.CloseIdleConnections()
+	})
+	return server.URL
+}
+
+var longPollID = regexp.MustCompile(`"longpollid":"[^"]*",`)
+
+func withoutLongPoll(body []byte) []byte { return longPollID.ReplaceAll(body, nil) }
+
+func mine(t *testing.T, node *regnode.Node) {
+	t.Helper()
+	if _, err := node.Generate(t.Context(), 1); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestLongPollAlone(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, node.RPCURL(), nil)
+	p.nextOf(t, 1)
+	for height := int32(2); height < 12; height++ {
+		begin := time.Now()
+		mine(t, node)
+		p.nextOf(t, height)
+		t.Logf("template of height %d after %s", height, time.Since(begin))
+	}
+	if got := p.count(t, "templates_total", "period"); got != 1 {
+		t.Errorf("%v templates by period, want 1", got)
+	}
+	if err := p.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestZMQAlone(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) { cfg.Node.ZMQ = node.ZMQAddr() })
+	p.nextOf(t, 1)
+	// A subscription takes a moment to arrive: mine until a block is heard of.
+	for heard := false; !heard; {
+		mine(t, node)
+		select {
+		case <-p.raw:
+			heard = true
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	for range 10 {
+		begin := time.Now()
+		mine(t, node)
+		height := node.Height() + 1
+		p.nextOf(t, height)
+		t.Logf("template of height %d after %s", height, time.Since(begin))
+	}
+	if got := p.count(t, "templates_total", "period"); got != 1 {
+		t.Errorf("%v templates by period, want 1", got)
+	}
+	if got := p.count(t, "templates_total", "longpoll"); got != 0 {
+		t.Errorf("%v templates by long poll, want none", got)
+	}
+}
+
+// TestBoth has one message a block although two ways tell of it.
+func TestBoth(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, node.RPCURL(), func(cfg *gbtmaker.Config) { cfg.Node.ZMQ = node.ZMQAddr() })
+	p.nextOf(t, 1)
+	for height := int32(2); height < 12; height++ {
+		mine(t, node)
+		if got := p.next(t).Height; got != height {
+			t.Fatalf("template of height %d, want %d", got, height)
+		}
+	}
+}
+
+func TestPeriod(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
+		cfg.PollInterval = service.Duration(100 * time.Millisecond)
+	})
+	for range 3 { // though nothing changes
+		if got := p.next(t).Height; got != 1 {
+			t.Errorf("template of height %d, want 1", got)
+		}
+	}
+	mine(t, node)
+	p.nextOf(t, 2)
+}
+
+// TestNodeComesBack has the node away at first and once more later.
+func TestNodeComesBack(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	var down atomic.Bool
+	down.Store(true)
+	p := start(t, proxy(t, node, &down, withoutLongPoll), func(cfg *gbtmaker.Config) {
+		cfg.PollInterval = service.Duration(100 * time.Millisecond)
+	})
+	failures := func(want float64) {
+		t.Helper()
+		for begin := time.Now(); p.count(t, "failures_total", "rpc") < want; time.Sleep(time.Millisecond) {
+			if time.Since(begin) > 10*time.Second {
+				t.Fatal("node's failures are not counted")
+			}
+		}
+	}
+	failures(3)
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no template yet: getblockchaininfo: the node at") {
+		t.Errorf("ready: %v", err)
+	}
+	down.Store(false)
+	p.nextOf(t, 1)
+	if err := p.Ready(); err != nil {
+		t.Errorf("ready: %v", err)
+	}
+	down.Store(true)
+	failures(p.count(t, "failures_total", "rpc") + 3)
+	down.Store(false)
+	mine(t, node)
+	p.nextOf(t, 2)
+}
+
+// fakeNode answers getblockchaininfo and getblocktemplate, long polls at once.
+type fakeNode struct {
+	chain, template atomic.Value // results
+	templates       atomic.Int32
+}
+
+func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	var request struct{ Method string }
+	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
+		http.Error(w, err.Error(), http.StatusBadRequest)
+		return
+	}
+	result := f.chain.Load()
+	if request.Method == "getblocktemplate" {
+		result = f.template.Load()
+		f.templates.Add(1)
+	}
+	fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
+}
+
+func startFake(t *testing.T, chain, template string) (*fakeNode, string) {
+	t.Helper()
+	fake := new(fakeNode)
+	fake.chain.Store(chain)
+	fake.template.Store(template)
+	server := httptest.NewServer(fake)
+	t.Cleanup(server.Close)
+	return fake, server.URL
+}
+
+const (
+	syncedChain  = `{"chain":"main","blocks":9,"headers":9,"initialblockdownload":false}`
+	goodTemplate = `{"version":536870912,"previousblockhash":"00000000000000000000000000000000000000000000000000000000000000ab","transactions":[],"coinbasevalue":312500000,"longpollid":"x","mintime":1,"curtime":2,"bits":"1d00ffff","height":10}`
+)
+
+// TestRefuses has a node that must not be used, and then may.
+func TestRefuses(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct{ chain, template, reason, text string }{
+		"other network": {`{"chain":"regtest","blocks":9,"headers":9}`, goodTemplate, "chain", `is on the chain "regtest", network = "mainnet" needs "main"`},
+		"downloading":   {`{"chain":"main","blocks":9,"headers":99,"initialblockdownload":true}`, goodTemplate, "chain", "still downloading"},
+		"no bits":       {syncedChain, strings.Replace(goodTemplate, `"bits":"1d00ffff",`, ``, 1), "template", "bits"},
+		"no curtime":    {syncedChain, strings.Replace(goodTemplate, `"curtime":2,`, ``, 1), "template", "curtime"},
+		"text height":   {syncedChain, strings.Replace(goodTemplate, `"height":10`, `"height":"10"`, 1), "template", "height"},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			fake, url := startFake(t, tt.chain, tt.template)
+			p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+			for begin := time.Now(); p.count(t, "failures_total", tt.reason) < 2; time.Sleep(time.Millisecond) {
+				if time.Since(begin) > 10*time.Second {
+					t.Fatal("not refused")
+				}
+			}
+			if err := p.Ready(); err == nil || !strings.Contains(err.Error(), tt.text) {
+				t.Errorf("ready: %v, want %q", err, tt.text)
+			}
+			if len(p.raw) != 0 {
+				t.Error("a template was written")
+			}
+			fake.chain.Store(syncedChain)
+			fake.template.Store(goodTemplate)
+			p.nextOf(t, 10)
+		})
+	}
+}
+
+// TestHastyLongPoll has a node that answers every long poll at once with the
+// same template.
+func TestHastyLongPoll(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, syncedChain, goodTemplate)
+	begin := time.Now()
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 10)
+	for p.count(t, "templates_unchanged_total", "longpoll") < 3 {
+		if time.Since(begin) > 10*time.Second {
+			t.Fatal("no long polls")
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if got, most := fake.templates.Load(), 3+time.Since(begin)/(100*time.Millisecond); int(got) > int(most) {
+		t.Errorf("%d calls in %s, want at most %d", got, time.Since(begin), most)
+	}
+	if len(p.raw) != 0 {
+		t.Error("a template was written twice")
+	}
+}
+
+func TestWithoutKafka(t *testing.T) {
+	t.Parallel()
+	cfg := gbtmaker.DefaultConfig()
+	cfg.Node = noderpc.Config{URL: "http://127.0.0.1:1", User: "user", Password: "secret"}
+	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+	s, err := gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	if err := s.Run(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for Kafka") {
+		t.Errorf("ready: %v", err)
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	t.Parallel()
+	cfg := gbtmaker.DefaultConfig()
+	if err := service.Load("../configs/gbtmaker.toml", &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConfigValidate(t *testing.T) {
+	t.Parallel()
+	cfg := gbtmaker.DefaultConfig()
+	cfg.Network = "lightnet"
+	cfg.PollInterval = service.Duration(time.Minute)
+	cfg.Node.ZMQ = "28332"
+	cfg.Kafka.Brokers = nil
+	err := cfg.Validate()
+	for _, key := range []string{"network", "poll_interval", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
+		if err == nil || !strings.Contains(err.Error(), key) {
+			t.Errorf("%v: does not name %s", err, key)
+		}
+	}
+	if _, newErr := gbtmaker.New(cfg, service.Deps{}); newErr == nil || newErr.Error() != err.Error() {
+		t.Errorf("New: %v", newErr)
+	}
+}
