@@ -1,0 +1,55 @@
+package statshttpd_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/service"
+	"btcpool/statshttpd"
+)
+
+// The shipped file must load, and say what the defaults are.
+func TestShippedConfig(t *testing.T) {
+	t.Parallel()
+	got := statshttpd.DefaultConfig()
+	if err := service.Load("../configs/statshttpd.toml", &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := got.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	want := statshttpd.DefaultConfig()
+	want.Admin = "127.0.0.1:9107"
+	want.StopTimeout = service.Duration(30 * time.Second)
+	want.Log = service.Log{Level: "info", Format: "json"}
+	want.StratumURL = "stratum+tcp://pool.example.org:3333"
+	want.Database.DSN = "sqlite:/var/lib/btcpool/pool.db"
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("configs/statshttpd.toml (-default +file):\n%s", diff)
+	}
+}
+
+func TestConfigNamesEveryFault(t *testing.T) {
+	t.Parallel()
+	cfg := statshttpd.DefaultConfig()
+	cfg.Listen = "8080"
+	cfg.StratumURL = "pool.example.org:3333"
+	cfg.FlushDBInterval = service.Duration(time.Millisecond)
+	cfg.MaxWorkers = 0
+	cfg.Kafka.Brokers = nil
+	err := cfg.Validate()
+	if err == nil {
+		t.Fatal("valid")
+	}
+	for _, part := range []string{`listen = "8080"`, `stratum_url = "pool.example.org:3333"`, `flush_db_interval = "1ms"`, "max_workers = 0", "kafka.brokers", "database.dsn"} {
+		if !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in:\n%v", part, err)
+		}
+	}
+	if _, err := statshttpd.New(cfg, service.Deps{}); err == nil {
+		t.Error("a service was made of it")
+	}
+}

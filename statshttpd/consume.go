@@ -1,0 +1,111 @@
+package statshttpd
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/share"
+)
+
+// network is what the latest job tells of the chain.
+type network struct {
+	Height     int32 // of the block being mined
+	Difficulty float64
+	JobTime    time.Time
+}
+
+// consume reads the topics until ctx ends. What cannot be read is counted and skipped: no message stops it.
+func (s *Service) consume(ctx context.Context) error {
+	topics := s.cfg.Kafka.Topics
+	if err := s.bus.EnsureTopics(ctx, topics.Share, topics.CommonEvents, topics.Job); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		from := bus.Since(s.now().Add(-time.Duration(hour) * time.Second))
+		return s.bus.Read(ctx, topics.Share, from, s.handleShare, bus.CaughtUp(func() {
+			s.replayed.Store(true)
+			s.log.Info().Int("workers", s.board.poolView(s.now()).Known).Msg("share history counted")
+		}))
+	})
+	g.Go(func() error {
+		live := false // only used on the goroutine that handles messages
+		handle := func(m bus.Message) error { return s.handleEvent(m, live) }
+		return s.bus.Read(ctx, topics.CommonEvents, bus.Last(s.cfg.MaxWorkers), handle, bus.CaughtUp(func() { live = true }))
+	})
+	g.Go(func() error { return s.bus.Read(ctx, topics.Job, bus.Last(1), s.handleJob) })
+	return g.Wait()
+}
+
+func (s *Service) handleShare(m bus.Message) error {
+	var one share.Share
+	drop := func(reason string) error {
+		s.metrics.dropped.WithLabelValues(reason).Inc()
+		return nil
+	}
+	if one.Parse(m.Value) != nil {
+		return drop("malformed")
+	}
+	if one.Validate() != nil {
+		return drop("invalid")
+	}
+	if s.dedup.Seen(m.Partition, one.ID) {
+		return drop("duplicate")
+	}
+	kept, err := s.board.addShare(s.now(), &one)
+	switch {
+	case errors.Is(err, errShareOld):
+		return drop("old")
+	case err != nil:
+		return drop("future")
+	}
+	switch {
+	case one.Status.IsStale():
+		s.metrics.shares.WithLabelValues("stale").Inc()
+	case one.Status.IsAccepted():
+		s.metrics.shares.WithLabelValues("accepted").Inc()
+	default:
+		s.metrics.shares.WithLabelValues("rejected").Inc()
+	}
+	if !kept {
+		return drop("workers_full")
+	}
+	return nil
+}
+
+func (s *Service) handleEvent(m bus.Message, live bool) error {
+	event, err := share.ParseEvent(m.Value)
+	switch {
+	case err != nil:
+		s.metrics.events.WithLabelValues("malformed").Inc()
+	case !s.board.addEvent(s.now(), &event, live):
+		s.metrics.events.WithLabelValues("workers_full").Inc()
+	default:
+		s.metrics.events.WithLabelValues("ok").Inc()
+	}
+	return nil
+}
+
+func (s *Service) handleJob(m bus.Message) error {
+	j, err := job.ParseStratumJob(m.Value)
+	var target bitcoin.Target
+	if err == nil {
+		target, err = bitcoin.TargetFromBits(j.Bits)
+	}
+	if err != nil {
+		s.metrics.jobs.WithLabelValues("malformed").Inc()
+		return nil
+	}
+	s.metrics.jobs.WithLabelValues("ok").Inc()
+	s.network.Store(&network{Height: j.Height, Difficulty: target.Difficulty(), JobTime: j.ID.Time()})
+	return nil
+}

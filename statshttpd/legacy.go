@@ -1,0 +1,189 @@
+package statshttpd
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+
+	"btcpool/internal/share"
+)
+
+// The answers at btcpool's addresses, in btcpool's format: status 200 always, errors as err_no, work in shares of
+// difficulty 1, arrays by span 1m, 5m, 15m, 1h. Places that btcpool always leaves 0 are 0 here too, and unlike there an
+// answer is always valid JSON.
+
+// legacyError is an error as btcpool numbers it.
+type legacyError struct {
+	No  int
+	Msg string
+}
+
+func (e *legacyError) Error() string { return e.Msg }
+
+var (
+	errInvalidArgs  = &legacyError{1, "invalid args"}
+	errInitializing = &legacyError{2, "service is initializing..."}
+)
+
+const maxWorkerIDs = 1000 // in one question
+
+type legacyDetail map[share.Status]uint64
+
+// legacySums are the figures of one window.
+type legacySums struct {
+	Accept       [4]uint64       `json:"accept"`
+	Stale        [4]uint64       `json:"stale"`
+	Reject       [4]uint64       `json:"reject"`
+	RejectDetail [4]legacyDetail `json:"reject_detail"`
+	AcceptCount  uint64          `json:"accept_count"`
+}
+
+type legacyWorker struct {
+	legacySums
+	LastShareIP   string `json:"last_share_ip"`
+	LastShareTime int64  `json:"last_share_time"`
+	Workers       *int   `json:"workers,omitempty"` // of a user
+}
+
+func (s *Service) legacy(answer func(form url.Values) (any, error)) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		h := w.Header()
+		h.Set("Content-Type", "text/json")
+		h.Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxQueryBytes)
+		data, err := any(nil), error(errInvalidArgs)
+		if r.ParseForm() == nil {
+			data, err = answer(r.Form)
+		}
+		type envelope struct {
+			No   int    `json:"err_no"`
+			Msg  string `json:"err_msg"`
+			Data any    `json:"data,omitempty"`
+		}
+		out := envelope{Data: data}
+		var fault *legacyError
+		if errors.As(err, &fault) {
+			out = envelope{No: fault.No, Msg: fault.Msg}
+		}
+		_ = json.NewEncoder(w).Encode(out) // the requester may be gone
+	})
+}
+
+func (s *Service) poolStatus(url.Values) (any, error) {
+	if !s.replayed.Load() {
+		return nil, errInitializing
+	}
+	now := s.now()
+	v := s.board.poolView(now)
+	s.board.mu.RLock()
+	defer s.board.mu.RUnlock()
+	up := int64(now.Sub(s.started).Seconds())
+	return map[string]any{
+		"uptime":   fmt.Sprintf("%04d d %02d h %02d m %02d s", up/86400, up/3600%24, up/60%60, up%60),
+		"request":  s.requests.Load() + 1,
+		"repbytes": s.sent.Load(),
+		"pool": struct {
+			legacySums
+			Workers int `json:"workers"`
+			Users   int `json:"users"`
+		}{s.board.pool.legacySums(now.Unix()), v.Known, v.KnownUsers},
+	}, nil
+}
+
+func (s *Service) flushDBTime(url.Values) (any, error) {
+	return map[string]int64{"flush_db_time": s.flushed.Load()}, nil
+}
+
+func (s *Service) workerStatus(form url.Values) (any, error) {
+	if !s.replayed.Load() {
+		return nil, errInitializing
+	}
+	user, err := strconv.ParseInt(form.Get("user_id"), 10, 32)
+	ids := strings.Split(form.Get("worker_id"), ",")
+	if err != nil || len(ids) > maxWorkerIDs {
+		return nil, errInvalidArgs
+	}
+	now := s.now().Unix()
+	answers := make(map[string]*legacyWorker, len(ids))
+	s.board.mu.RLock()
+	defer s.board.mu.RUnlock()
+	for _, text := range ids {
+		id, err := strconv.ParseInt(text, 10, 64)
+		if err != nil {
+			return nil, errInvalidArgs
+		}
+		answers[text] = s.board.legacyWorker(workerKey{int32(user), id}, now)
+	}
+	if merge := form.Get("is_merge"); strings.HasPrefix(merge, "t") || strings.HasPrefix(merge, "T") {
+		return map[string]*legacyWorker{"0": merged(answers)}, nil
+	}
+	return answers, nil
+}
+
+// legacyWorker returns the figures of a worker, or of a user when the worker's id is 0; zeros when nobody knows it.
+// b.mu is held.
+func (b *board) legacyWorker(k workerKey, now int64) *legacyWorker {
+	a := &legacyWorker{}
+	var w *window
+	if k.WorkerID == 0 {
+		w = b.users[k.UserID]
+		n := 0
+		for other := range b.workers {
+			if other.UserID == k.UserID {
+				n++
+			}
+		}
+		a.Workers = &n
+	} else if known := b.workers[k]; known != nil {
+		w = &known.window
+	}
+	a.legacySums = w.legacySums(now)
+	a.LastShareIP = ipText(netip.Addr{})
+	if w != nil {
+		a.LastShareIP, a.LastShareTime = ipText(w.lastIP), w.last
+	}
+	return a
+}
+
+// legacySums works on a nil window too.
+func (w *window) legacySums(now int64) legacySums {
+	a := legacySums{RejectDetail: [4]legacyDetail{{}, {}, {}, {}}}
+	if w == nil {
+		return a
+	}
+	a.AcceptCount = w.accepted
+	for i, s := range []span{fiveMinutes, quarterHour, hour} {
+		a.Accept[i+1] = w.acceptedSum(now, s).Work.Difficulty()
+	}
+	for i, s := range []span{quarterHour, hour} {
+		a.Stale[i+2] = w.staleSum(now, s).Work.Difficulty()
+		total, reasons := w.rejectedSum(now, s)
+		a.Reject[i+2] = total.Work.Difficulty()
+		for status, of := range reasons {
+			a.RejectDetail[i+2][status] = of.Work.Difficulty()
+		}
+	}
+	return a
+}
+
+// merged adds up answers, but not their details.
+func merged(answers map[string]*legacyWorker) *legacyWorker {
+	sum := &legacyWorker{legacySums: (*window)(nil).legacySums(0), LastShareIP: ipText(netip.Addr{})}
+	for _, a := range answers {
+		for i := range sum.Accept {
+			sum.Accept[i] += a.Accept[i]
+			sum.Stale[i] += a.Stale[i]
+			sum.Reject[i] += a.Reject[i]
+		}
+		sum.AcceptCount += a.AcceptCount
+		if a.LastShareTime > sum.LastShareTime {
+			sum.LastShareTime, sum.LastShareIP = a.LastShareTime, a.LastShareIP
+		}
+	}
+	return sum
+}

@@ -1,0 +1,127 @@
+// Package statshttpd shows what the pool is doing: it counts the last hour of shares in memory and gives them out as a
+// dashboard, a JSON API and the table mining_workers.
+//
+// All figures come from the share topic, replayed for one hour at the start; so a restart loses nothing and no figure
+// depends on the database being there. Each share counts once however often it is delivered.
+//
+// The API under /api/v1 is described in openapi.yaml. btcpool's own addresses (/, /worker_status, /flush_db_time) are
+// answered in its format; at / that goes for whoever does not accept text/html, as programs do: browsers get the
+// dashboard. /pool_status is the same answer for anybody.
+package statshttpd
+
+import (
+	"context"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/http"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+//go:embed web
+var builtin embed.FS
+
+//go:embed openapi.yaml
+var openAPI []byte
+
+// Service is a running statshttpd.
+type Service struct {
+	cfg      Config
+	log      zerolog.Logger
+	metrics  *metrics
+	bus      *bus.Client
+	listener net.Listener
+	web      fs.FS
+	now      func() time.Time
+	started  time.Time
+
+	board         *board
+	dedup         share.Dedup
+	replayed      atomic.Bool                 // the last hour of shares is counted
+	network       atomic.Pointer[network]     // nil before the first job
+	db            atomic.Pointer[store.Store] // nil while the database was never there
+	ledger        atomic.Pointer[ledger]      // nil before the first look into the database
+	ledgerFailing atomic.Bool                 // and logged
+	flushed       atomic.Int64                // unix time of the last complete flush, 0 before
+	requests      atomic.Uint64
+	sent          atomic.Uint64 // bytes of answers
+}
+
+// New validates cfg and listens; nothing is answered before Run.
+func New(cfg Config, deps service.Deps) (*Service, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	s := &Service{
+		cfg:   cfg,
+		log:   deps.Log,
+		board: newBoard(cfg.MaxWorkers),
+		now:   time.Now,
+	}
+	s.started = s.now()
+	s.metrics = newMetrics(deps.Metrics, s.board)
+	if cfg.WebDir != "" {
+		s.web = os.DirFS(cfg.WebDir)
+	} else {
+		web, err := fs.Sub(builtin, "web")
+		if err != nil {
+			return nil, err
+		}
+		s.web = web
+	}
+	if _, err := fs.Stat(s.web, "index.html"); err != nil {
+		return nil, fmt.Errorf("web_dir = %q: %w", cfg.WebDir, err)
+	}
+	var err error
+	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		return nil, err
+	}
+	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
+		return nil, errors.Join(fmt.Errorf("listen = %q: %w", cfg.Listen, err), s.bus.Close())
+	}
+	return s, nil
+}
+
+// Addr is where the dashboard and the API are.
+func (s *Service) Addr() net.Addr { return s.listener.Addr() }
+
+// Ready tells whether the figures are complete.
+func (s *Service) Ready() error {
+	var errs []error
+	if !s.replayed.Load() {
+		errs = append(errs, fmt.Errorf("the last hour of topic %s is not read yet", s.cfg.Kafka.Topics.Share))
+	}
+	if s.db.Load() == nil {
+		errs = append(errs, errors.New("the database is not open yet"))
+	}
+	return errors.Join(errs...)
+}
+
+// Run answers requests, reads the topics and keeps the database up to date until ctx ends; what is counted then is
+// written once more.
+func (s *Service) Run(ctx context.Context) error {
+	const grace = 5 * time.Second
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		s.log.Info().Stringer("addr", s.listener.Addr()).Msg("dashboard listening")
+		return service.ServeHTTP(ctx, s.listener, s.Handler(), grace)
+	})
+	g.Go(func() error { return s.consume(ctx) })
+	g.Go(func() error { return s.keep(ctx) })
+	return errors.Join(g.Wait(), s.bus.Close())
+}
+
+// Handler answers everything that statshttpd answers.
+func (s *Service) Handler() http.Handler { return s.routes() }

@@ -1,0 +1,165 @@
+package statshttpd
+
+import (
+	"math"
+	"math/rand/v2"
+	"net/netip"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+)
+
+// arrival is a share as a window sees it.
+type arrival struct {
+	t    int64
+	work bitcoin.Work
+}
+
+// naiveSum adds up what lies in the bucket of now and the n-1 before it.
+func naiveSum(all []arrival, width, now int64, n int) (sum amount) {
+	for _, a := range all {
+		if b := a.t / width; b <= now/width && b > now/width-int64(n) {
+			sum.add(amount{a.work, 1})
+		}
+	}
+	return sum
+}
+
+func TestRingSumsAreExact(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		width := rapid.Int64Range(1, 60).Draw(t, "width")
+		size := rapid.IntRange(1, 20).Draw(t, "size")
+		r := newRing(width, size)
+		var all []arrival
+		now := rapid.Int64Range(0, 1<<40).Draw(t, "start")
+		for range rapid.IntRange(0, 60).Draw(t, "shares") {
+			now += rapid.Int64Range(0, width*int64(size)/2+1).Draw(t, "passes")
+			late := rapid.Int64Range(0, width*int64(size)*2).Draw(t, "late")
+			one := arrival{max(now-late, 0), bitcoin.Difficulty(rapid.Int8Range(-32, 62).Draw(t, "difficulty")).Hashes()}
+			r.add(one.t, amount{one.work, 1})
+			if one.t/width > r.newest-int64(size) {
+				all = append(all, one)
+			}
+			at := now + rapid.Int64Range(0, width*3).Draw(t, "later")
+			n := rapid.IntRange(1, size).Draw(t, "buckets")
+			// Buckets that the ring reused since they were last current are gone for a look into the past only.
+			if diff := cmp.Diff(naiveSum(all, width, at, n), r.sum(at, n)); diff != "" {
+				t.Fatal(diff)
+			}
+		}
+	})
+}
+
+func TestRingSince(t *testing.T) {
+	t.Parallel()
+	r := newRing(10, 6)
+	for second := int64(1000); second < 1060; second++ {
+		r.add(second, amount{Work: bitcoin.Work{Lo: 7}, Shares: 1})
+	}
+	tests := []struct {
+		name   string
+		now, t int64
+		want   float64
+	}{
+		{"all of it", 1059, 1000, 60 * 7},
+		{"whole buckets", 1059, 1030, 30 * 7},
+		{"part of a bucket", 1059, 1034, 26 * 7},
+		{"within the running bucket", 1059, 1055, 5 * 7},
+		{"nothing yet", 1059, 1060, 0},
+		{"from the future", 1059, 2000, 0},
+		{"further back than it reaches", 1059, 10, 60 * 7},
+		{"forgotten", 9000, 1000, 0},
+	}
+	for _, test := range tests {
+		if got := r.since(test.now, test.t); math.Abs(got-test.want) > 1e-9 {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
+		}
+	}
+}
+
+func TestWindow(t *testing.T) {
+	t.Parallel()
+	const start = 1_700_000_000
+	one := bitcoin.Difficulty(4).Hashes()
+	w := newWindow()
+	last := netip.MustParseAddr("2001:db8::7")
+	for i := range int64(3600) { // one share a second for an hour
+		w.add(start+i, share.StatusAccept, one, last)
+	}
+	w.add(start+3599, share.StatusStale, one, last)
+	w.add(start+3599, share.StatusJobNotFoundOrStale, one, last)
+	w.add(start+3000, share.StatusDuplicate, one, last)
+	w.add(start+3599, share.StatusLowDifficulty, one, last)
+	w.add(start+100, share.StatusLowDifficulty, one, netip.MustParseAddr("192.0.2.1"))
+	times := func(n uint64) amount { return amount{bitcoin.Work{Lo: n * one.Lo}, n} }
+
+	now := int64(start + 3599) // 19 s into a minute, 9 s into a bucket
+	for span, want := range map[span]uint64{minute: 60, fiveMinutes: 300, quarterHour: 900, hour: 3560} {
+		if diff := cmp.Diff(times(want), w.acceptedSum(now, span)); diff != "" {
+			t.Errorf("accepted in %d s: %s", span, diff)
+		}
+		if got, want := w.rate(now, span).HashesPerSecond, one.Float(); math.Abs(got/want-1) > 0.02 {
+			t.Errorf("rate over %d s is %v, want about %v", span, got, want)
+		}
+	}
+	if diff := cmp.Diff(times(2), w.staleSum(now, quarterHour)); diff != "" {
+		t.Errorf("stale: %s", diff)
+	}
+	total, reasons := w.rejectedSum(now, hour)
+	want := map[share.Status]amount{share.StatusDuplicate: times(1), share.StatusLowDifficulty: times(2)}
+	if diff := cmp.Diff(times(3), total) + cmp.Diff(want, reasons); diff != "" {
+		t.Errorf("rejected in an hour: %s", diff)
+	}
+	total, reasons = w.rejectedSum(now, quarterHour)
+	want[share.StatusLowDifficulty] = times(1)
+	if diff := cmp.Diff(times(2), total) + cmp.Diff(want, reasons); diff != "" {
+		t.Errorf("rejected in a quarter of an hour: %s", diff)
+	}
+	if w.accepted != 3600 || w.first != start || w.last != now || w.lastIP != last {
+		t.Errorf("accepted %d, first %d, last %d from %s", w.accepted, w.first, w.last, w.lastIP)
+	}
+
+	later := now + 2*int64(hour)
+	if a := w.acceptedSum(later, hour); a != (amount{}) {
+		t.Errorf("two hours later %v is left", a)
+	}
+	if r := w.rate(later, hour); r.HashesPerSecond != 0 || r.relativeError() != nil {
+		t.Errorf("two hours later the rate is %v", r)
+	}
+}
+
+// A worker that has just come must not look as if it had been idle for the rest of the span, nor its first share as a feat.
+func TestRateOfNewcomer(t *testing.T) {
+	t.Parallel()
+	const start = 1_700_000_000
+	one := bitcoin.Difficulty(0).Hashes()
+	w := newWindow()
+	w.add(start, share.StatusAccept, one, netip.Addr{})
+	if got, want := w.rate(start, hour).HashesPerSecond, one.Float()/minRateSeconds; got != want {
+		t.Errorf("after one share the rate is %v, want %v", got, want)
+	}
+	for i := int64(1); i <= 300; i++ {
+		w.add(start+i, share.StatusAccept, one, netip.Addr{})
+	}
+	for _, s := range []span{minute, fiveMinutes, quarterHour, hour} {
+		if got, want := w.rate(start+300, s).HashesPerSecond, one.Float(); math.Abs(got/want-1) > 0.03 {
+			t.Errorf("rate over %d s is %v, want about %v", s, got, want)
+		}
+	}
+}
+
+func BenchmarkWindowAdd(b *testing.B) {
+	b.ReportAllocs()
+	w := newWindow()
+	one := bitcoin.Difficulty(20).Hashes()
+	var t int64 = 1_700_000_000
+	for b.Loop() {
+		w.add(t, share.StatusAccept, one, netip.Addr{})
+		t += rand.Int64N(2)
+	}
+}
