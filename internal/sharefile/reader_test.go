@@ -1,0 +1,239 @@
+package sharefile_test
+
+import (
+	"bytes"
+	"encoding/hex"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+)
+
+var update = flag.Bool("update", false, "rewrite the golden files")
+
+// ownFile returns a file of three flushes of two shares each.
+func ownFile(t testing.TB) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	w := openWriter(t, dir)
+	defer w.Close()
+	for nonce := uint64(1); nonce <= 6; nonce++ {
+		add(t, w, int(nonce%2), int64(nonce), newShare(nonce, monday))
+		if nonce%2 == 0 {
+			flush(t, w)
+		}
+	}
+	b, err := os.ReadFile(sharefile.Path(dir, "BTC", 20231120))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// samples are files with the shares 1 to 6, each of another origin.
+func samples(t testing.TB) map[string][]byte {
+	t.Helper()
+	var shares []share.Share
+	for nonce := uint64(1); nonce <= 6; nonce++ {
+		shares = append(shares, newShare(nonce, monday))
+	}
+	all := records(shares...)
+	own := ownFile(t)
+	return map[string][]byte{
+		"own":                  own,
+		"plain":                all,
+		"one foreign member":   foreignMember(t, all),
+		"members cut anywhere": append(foreignMember(t, all[:150]), foreignMember(t, all[150:])...),
+		"with an empty member": append(foreignMember(t, nil), foreignMember(t, all)...),
+		"continued by us":      append(foreignMember(t, nil), own...),
+		"continued by another": append(bytes.Clone(own), foreignMember(t, nil)...),
+		"both in turns":        append(append(foreignMember(t, all[:0]), own...), foreignMember(t, nil)...),
+	}
+}
+
+// TestGolden pins the header's layout: the same file must be readable for ever.
+func TestGolden(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join("testdata", "three-flushes.hex")
+	if *update {
+		write(t, path, []byte(hex.Dump(ownFile(t))))
+	}
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(text), hex.Dump(ownFile(t))); diff != "" {
+		t.Errorf("(-golden +got):\n%s", diff)
+	}
+}
+
+// TestFollow reads each sample while it grows, stopping at every length.
+func TestFollow(t *testing.T) {
+	t.Parallel()
+	for name, file := range samples(t) {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			path := filepath.Join(t.TempDir(), "file")
+			for cut := range len(file) {
+				write(t, path, file[:cut])
+				r, err := sharefile.Open(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got, err := nonces(t, r)
+				if err != io.EOF && err != io.ErrUnexpectedEOF {
+					t.Fatalf("cut at %d: %v", cut, err)
+				}
+				if pos := r.Position(); pos > int64(cut) {
+					t.Fatalf("cut at %d: position %d", cut, pos)
+				}
+				write(t, path, file)
+				rest, err := nonces(t, r)
+				if err != io.EOF {
+					t.Fatalf("cut at %d, then whole: %v", cut, err)
+				}
+				if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5, 6}, append(got, rest...)); diff != "" {
+					t.Fatalf("cut at %d (-want +got):\n%s", cut, diff)
+				}
+				if pos := r.Position(); pos != int64(len(file)) {
+					t.Fatalf("cut at %d: ends at %d of %d", cut, pos, len(file))
+				}
+				r.Close()
+			}
+		})
+	}
+}
+
+// TestFollowReplacedEnd has the writer cut off a torn member and write another one in its place.
+func TestFollowReplacedEnd(t *testing.T) {
+	t.Parallel()
+	file := ownFile(t)
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, file[:len(file)-1])
+	r, err := sharefile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	got, err := nonces(t, r)
+	if diff := cmp.Diff([]uint32{1, 2, 3, 4}, got); diff != "" || err != io.ErrUnexpectedEOF {
+		t.Fatalf("%v (-want +got):\n%s", err, diff)
+	}
+	write(t, path, append(file[:r.Position()], foreignMember(t, records(newShare(9, monday)))...))
+	got, err = nonces(t, r)
+	if diff := cmp.Diff([]uint32{9}, got); diff != "" || err != io.EOF {
+		t.Fatalf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
+func TestCorrupt(t *testing.T) {
+	t.Parallel()
+	own := ownFile(t)
+	foreign := foreignMember(t, records(newShare(1, monday)))
+	spoil := func(b []byte, at int) []byte {
+		b = bytes.Clone(b)
+		b[at] ^= 0x55
+		return b
+	}
+	for name, file := range map[string][]byte{
+		"own member's data":     spoil(own, len(own)-10),
+		"foreign member's data": spoil(foreign, len(foreign)-10),
+		"foreign checksum":      spoil(foreign, len(foreign)-6),
+		"something behind":      append(bytes.Clone(own), "hello"...),
+		"record too long":       {1, 0, 1, 0},
+	} {
+		path := filepath.Join(t.TempDir(), "file")
+		write(t, path, file)
+		r, err := sharefile.Open(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if _, err = r.Next(); err != nil {
+				break
+			}
+		}
+		if !errors.Is(err, sharefile.ErrCorrupt) {
+			t.Errorf("%s: %v", name, err)
+		}
+		r.Close()
+	}
+}
+
+// FuzzReader: whatever a file holds, and wherever it ended for a while, its records are the same.
+func FuzzReader(f *testing.F) {
+	for _, file := range samples(f) {
+		f.Add(file, len(file)/2)
+	}
+	f.Fuzz(func(t *testing.T, file []byte, cut int) {
+		if cut < 0 || cut > len(file) {
+			return
+		}
+		path := filepath.Join(t.TempDir(), "file")
+		whole, wholeErr := drain(t, path, file)
+		parts, partsErr := drain(t, path, file[:cut], file)
+		if diff := cmp.Diff(whole, parts); diff != "" || (wholeErr == io.EOF) != (partsErr == io.EOF) {
+			t.Fatalf("cut at %d of %x: %v, then %v (-whole +parts):\n%s", cut, file, wholeErr, partsErr, diff)
+		}
+	})
+}
+
+// drain reads all records of a file that has one content after the other.
+func drain(t *testing.T, path string, contents ...[]byte) (all [][]byte, err error) {
+	write(t, path, contents[0])
+	r, err := sharefile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	for _, content := range contents {
+		write(t, path, content)
+		for {
+			var body []byte
+			if body, err = r.Next(); err != nil {
+				break
+			}
+			all = append(all, bytes.Clone(body))
+		}
+	}
+	return all, err
+}
+
+func BenchmarkRead(b *testing.B) {
+	dir := b.TempDir()
+	w := openWriter(b, dir)
+	for nonce := uint64(1); nonce <= 100000; nonce++ {
+		s := newShare(nonce, monday)
+		s.Nonce *= 2654435761
+		add(b, w, 0, int64(nonce), s)
+	}
+	flush(b, w)
+	w.Close()
+	b.ReportAllocs()
+	for b.Loop() {
+		r, err := sharefile.Open(sharefile.Path(dir, "BTC", 20231120))
+		if err != nil {
+			b.Fatal(err)
+		}
+		bytes := 0
+		for {
+			body, err := r.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				b.Fatal(err)
+			}
+			bytes += 4 + len(body)
+		}
+		r.Close()
+		b.SetBytes(int64(bytes))
+	}
+}

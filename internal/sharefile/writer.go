@@ -1,0 +1,312 @@
+package sharefile
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/klauspost/compress/gzip" // 2.8 times as fast as the standard library's on shares, at the same size
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/dirlock"
+	"btcpool/internal/share"
+)
+
+// Recovery looks for the newest flush in so many of the newest files, and a Writer keeps the ends of so many in mind
+// between flushes. Whatever lies outside costs looking again, nothing else.
+const daysKept = 4
+
+// Writer appends shares to the day files of a chain. It is not safe for concurrent use.
+type Writer struct {
+	dir, chain string
+	log        zerolog.Logger
+	lock       *os.File
+	fresh      bool // no flush was found
+
+	flush      uint64        // number of the last flush tried
+	generation uint64        // of the topic, see Checkpoint
+	next       map[int]int64 // by partition: the offset behind the last share taken
+	dedup      *share.Dedup  // what has been seen
+	from       map[int]int64 // next when the shares that are being collected began
+	dedupState []byte        // dedup then
+
+	days    map[Day]*dayFile // those with pending shares and those used last
+	pending int              // bytes collected since then
+	gz      *gzip.Writer
+}
+
+// dayFile is what the Writer knows about a file, which is open only while it is written.
+type dayFile struct {
+	size    int64       // of the whole members
+	last    *Checkpoint // of the newest one
+	used    uint64      // the flush that touched it last
+	records []byte      // for the next member
+	shares  int         // in records
+	member  *member     // not yet known to be on disk
+}
+
+type member struct {
+	data       []byte
+	checkpoint *Checkpoint
+	shares     int
+}
+
+// OpenWriter locks dir, makes it if need be, and recovers what the last Writer left: torn ends are cut off. The
+// directory is one Writer's alone.
+func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
+	if err := CheckChain(chain); err != nil {
+		return nil, err
+	}
+	lock, err := dirlock.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	w := &Writer{
+		dir: dir, chain: chain, log: log, lock: lock,
+		next: make(map[int]int64),
+		days: make(map[Day]*dayFile),
+		gz:   gzip.NewWriter(nil),
+	}
+	if err := w.recover(); err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return w, nil
+}
+
+// recover finds the newest flush and goes back to where it began.
+func (w *Writer) recover() error {
+	days, err := Days(w.dir, w.chain)
+	if err != nil {
+		return err
+	}
+	newest := &Checkpoint{}
+	for _, day := range days[max(0, len(days)-daysKept):] {
+		f, err := w.day(day)
+		if err != nil {
+			return err
+		}
+		if f.last != nil && f.last.Flush > newest.Flush {
+			newest = f.last
+		}
+	}
+	w.fresh = newest.Flush == 0
+	w.flush, w.generation = newest.Flush, newest.Generation
+	maps.Copy(w.next, newest.From)
+	if w.dedup, err = share.ParseDedup(newest.Dedup); err != nil {
+		return fmt.Errorf("flush %d: %w", newest.Flush, err)
+	}
+	w.begin()
+	return nil
+}
+
+// Close gives the directory free. What was added and not flushed is forgotten.
+func (w *Writer) Close() error { return w.lock.Close() }
+
+// Resume returns the offsets, by partition, from which on shares have to be added; partitions that are not named
+// begin with the earliest. It returns false when the directory has no flush of ours, so that nothing is known.
+func (w *Writer) Resume() (map[int]int64, bool) { return maps.Clone(w.from), !w.fresh }
+
+// Pending is how many bytes of records wait for Flush.
+func (w *Writer) Pending() int { return w.pending }
+
+// Add takes the share that stands in the topic at an offset, and body, its record. Offsets of a partition rise from
+// call to call, from Resume on; when they fall back the topic was made anew. Add reports whether the share is new:
+// neither delivered before nor in its file since before a crash. After an error nothing has changed.
+func (w *Writer) Add(partition int, offset int64, s *share.Share, body []byte) (bool, error) {
+	f, err := w.day(DayOf(s.Time))
+	if err != nil {
+		return false, err
+	}
+	if next, ok := w.next[partition]; ok && offset < next {
+		w.log.Warn().Int("partition", partition).Int64("offset", offset).Int64("expected", next).
+			Msg("share topic was made anew: its offsets begin again")
+		w.generation++
+		delete(w.from, partition)
+	}
+	w.next[partition] = offset + 1
+	if w.dedup.Seen(partition, s.ID) || f.holds(w.generation, partition, offset) {
+		return false, nil
+	}
+	f.records = binary.LittleEndian.AppendUint32(f.records, uint32(len(body)))
+	f.records = append(f.records, body...)
+	f.shares++
+	w.pending += 4 + len(body)
+	return true, nil
+}
+
+// holds tells whether the share at an offset is in the file, if it belongs there.
+func (f *dayFile) holds(generation uint64, partition int, offset int64) bool {
+	return f.last != nil && f.last.Generation == generation && offset < f.last.To[partition]
+}
+
+// Flush writes all pending shares to disk and returns how many it wrote. After an error it can be called again, with
+// or without more shares added; what could be written stays written once.
+func (w *Writer) Flush() (int, error) {
+	if w.pending == 0 {
+		return 0, nil
+	}
+	w.flush++
+	written := 0
+	for _, day := range slices.Sorted(maps.Keys(w.days)) {
+		n, err := w.flushDay(day, w.days[day])
+		written += n
+		if err != nil {
+			return written, err
+		}
+	}
+	w.pending = 0
+	w.forgetDays()
+	w.begin()
+	return written, nil
+}
+
+// begin starts collecting shares for a flush.
+func (w *Writer) begin() {
+	w.from = maps.Clone(w.next)
+	w.dedupState = w.dedup.AppendTo(nil, max(0, maxPayload-checkpointRest-checkpointPartition*len(w.next)))
+}
+
+// forgetDays keeps the days that were used last.
+func (w *Writer) forgetDays() {
+	byUse := slices.SortedFunc(maps.Keys(w.days), func(a, b Day) int { return cmp.Compare(w.days[b].used, w.days[a].used) })
+	for _, day := range byUse[min(daysKept, len(byUse)):] {
+		delete(w.days, day)
+	}
+}
+
+// day returns a day's file. One that is not known is looked at, and its torn end cut off; it need not exist.
+func (w *Writer) day(day Day) (*dayFile, error) {
+	if f := w.days[day]; f != nil {
+		return f, nil
+	}
+	f := &dayFile{used: w.flush}
+	file, err := os.OpenFile(Path(w.dir, w.chain, day), os.O_RDWR, 0)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return nil, err
+	default:
+		defer file.Close()
+		if err := w.findEnd(file, f); err != nil {
+			return nil, err
+		}
+	}
+	w.days[day] = f
+	return f, nil
+}
+
+func (w *Writer) findEnd(file *os.File, f *dayFile) error {
+	end, err := recoverFile(file)
+	if err != nil {
+		return err
+	}
+	if end.torn > 0 {
+		w.log.Warn().Str("file", file.Name()).Int64("bytes", end.torn).Msg("torn end of share file cut off")
+		if err := file.Truncate(end.size); err != nil {
+			return err
+		}
+	}
+	f.size, f.last = end.size, end.last
+	return nil
+}
+
+// flushDay writes what a file waits for. A member whose writing went wrong is written again as it is, at the same
+// place, because somebody may have read it already.
+func (w *Writer) flushDay(day Day, f *dayFile) (int, error) {
+	written := 0
+	for f.member != nil || f.shares > 0 {
+		if f.member == nil {
+			m, err := w.encode(f)
+			if err != nil {
+				return written, err
+			}
+			f.member, f.records, f.shares = m, f.records[:0], 0
+		}
+		if err := w.write(Path(w.dir, w.chain, day), f); err != nil {
+			return written, err
+		}
+		f.size += int64(len(f.member.data))
+		f.last, f.used = f.member.checkpoint, w.flush
+		written += f.member.shares
+		f.member = nil
+	}
+	return written, nil
+}
+
+// encode makes a member of f's records.
+func (w *Writer) encode(f *dayFile) (*member, error) {
+	c := &Checkpoint{Flush: w.flush, Generation: w.generation, From: w.from, To: w.to(f), Dedup: w.dedupState}
+	extra, err := c.appendExtra(nil)
+	if err != nil {
+		return nil, err
+	}
+	var buf bytes.Buffer
+	w.gz.Reset(&buf)
+	w.gz.Header = gzip.Header{Extra: extra, ModTime: time.Unix(0, 0), OS: 255}
+	if _, err := w.gz.Write(f.records); err != nil {
+		return nil, err
+	}
+	if err := w.gz.Close(); err != nil {
+		return nil, err
+	}
+	seal(buf.Bytes())
+	return &member{buf.Bytes(), c, f.shares}, nil
+}
+
+// to returns the offsets below which f has all its shares once what is pending is written. After a crash a partition
+// may not have come up yet to where the file already was.
+func (w *Writer) to(f *dayFile) map[int]int64 {
+	to := maps.Clone(w.next)
+	if f.last != nil && f.last.Generation == w.generation {
+		for p, offset := range f.last.To {
+			to[p] = max(to[p], offset)
+		}
+	}
+	return to
+}
+
+// write appends f's member to its file and waits until it is on disk.
+func (w *Writer) write(path string, f *dayFile) (err error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, file.Close()) }()
+	info, err := file.Stat()
+	if err != nil {
+		return err
+	}
+	if info.Size() < f.size {
+		w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
+			Msg("share file was cut or removed by somebody: its shares are gone")
+		if err := w.findEnd(file, f); err != nil {
+			return err
+		}
+	}
+	if _, err := file.WriteAt(f.member.data, f.size); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	if f.size == 0 {
+		return syncDir(w.dir)
+	}
+	return nil
+}
+
+// syncDir puts the names of new files on disk.
+func syncDir(path string) error {
+	dir, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}

@@ -1,0 +1,54 @@
+package sharelogger_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/service"
+	"btcpool/sharelogger"
+)
+
+func TestShippedConfig(t *testing.T) {
+	t.Parallel()
+	got := sharelogger.DefaultConfig()
+	if err := service.Load("../configs/sharelogger.toml", &got); err != nil {
+		t.Fatal(err)
+	}
+	if err := got.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	got.Common = service.Common{} // the file shows values that have no default
+	if diff := cmp.Diff(sharelogger.DefaultConfig(), got); diff != "" {
+		t.Errorf("the file does not show the defaults (-default +file):\n%s", diff)
+	}
+}
+
+func TestValidate(t *testing.T) {
+	t.Parallel()
+	cfg := sharelogger.DefaultConfig()
+	cfg.DataDir = ""
+	cfg.Chain = "../x"
+	cfg.FlushInterval = service.Duration(time.Hour)
+	cfg.FlushBytes = 1
+	cfg.Start = "now"
+	cfg.Kafka.Brokers = nil
+	err := cfg.Validate()
+	if err == nil {
+		t.Fatal("valid")
+	}
+	for _, want := range []string{
+		"data_dir: must be set",
+		`chain = "../x": chain must be 1 to 16 letters and digits`,
+		`flush_interval = "1h0m0s": must be 10ms to 1m`,
+		"flush_bytes = 1: must be 65536 to 67108864",
+		`start = "now": must be earliest or latest`,
+		"kafka.brokers",
+	} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}

@@ -1,0 +1,211 @@
+// Package sharelogger keeps the share log: it reads the share topic and writes every valid share to the file of its
+// day exactly once, across repeated delivery, crashes and full disks. See internal/sharefile for how.
+package sharelogger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+)
+
+// Service reads shares and writes files.
+type Service struct {
+	cfg     Config
+	log     zerolog.Logger
+	metrics *metrics
+	bus     *bus.Client
+
+	missing atomic.Pointer[error] // what Ready says
+
+	mu               sync.Mutex
+	writer           *sharefile.Writer
+	addErr, flushErr error // of the last Add and Flush
+
+	body []byte // of a share of an old version; only Read's goroutine uses it
+}
+
+// New locks the directory, recovers its files and makes the client of the bus.
+func New(cfg Config, deps service.Deps) (*Service, error) {
+	client, err := bus.New(cfg.Kafka, deps)
+	if err != nil {
+		return nil, err
+	}
+	writer, err := sharefile.OpenWriter(cfg.DataDir, cfg.Chain, deps.Log)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("share log in %s: %w", cfg.DataDir, err), client.Close())
+	}
+	s := &Service{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), bus: client, writer: writer}
+	s.missing.Store(&errNoTopic)
+	return s, nil
+}
+
+var errNoTopic = errors.New("waiting for the share topic")
+
+// Ready tells what keeps shares from getting to the disk.
+func (s *Service) Ready() error { return *s.missing.Load() }
+
+// Run works until ctx ends, then writes what it has.
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.writer.Close(), s.bus.Close()) }()
+	topic := s.cfg.Kafka.Topics.Share
+	if err := s.bus.EnsureTopics(ctx, topic); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.missing.Store(new(error))
+
+	g, inner := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		return s.bus.Read(inner, topic, s.start(), func(m bus.Message) error { return s.take(inner, m) })
+	})
+	g.Go(func() error { return s.flushEvery(inner, s.cfg.FlushInterval.Std()) })
+	err = g.Wait()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.flush() != nil {
+		s.log.Warn().Int("bytes", s.writer.Pending()).Msg("stopping with shares not written: they will be read from the topic again")
+	}
+	return err
+}
+
+// start is where the files end, or what is configured for a directory that does not say.
+func (s *Service) start() bus.Start {
+	next, ok := s.writer.Resume()
+	switch {
+	case ok:
+		s.log.Info().Interface("offsets", next).Msg("share log resumes")
+		return bus.At(next)
+	case s.cfg.Start == startLatest:
+		return bus.Latest()
+	default:
+		return bus.Earliest()
+	}
+}
+
+// take adds a message's share to what the next flush writes. When too much is waiting, it waits for a flush to succeed.
+func (s *Service) take(ctx context.Context, m bus.Message) error {
+	var sh share.Share
+	if err := sh.Parse(m.Value); err != nil {
+		s.drop("malformed", m, err)
+		return nil
+	}
+	if err := sh.Validate(); err != nil {
+		s.drop("invalid", m, err)
+		return nil
+	}
+	body, ok := share.Body(m.Value)
+	if !ok {
+		s.body = sh.AppendBody(s.body[:0])
+		body = s.body
+	}
+	s.metrics.lag.Set(time.Since(m.Time).Seconds())
+	for {
+		err := s.add(m, &sh, body)
+		if err == nil {
+			return nil
+		}
+		if !sleep(ctx, retryInterval) {
+			return ctx.Err()
+		}
+	}
+}
+
+const retryInterval = time.Second
+
+// add returns an error when the share has to be added again later.
+func (s *Service) add(m bus.Message, sh *share.Share, body []byte) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.writer.Pending() >= s.cfg.FlushBytes {
+		if err := s.flush(); err != nil {
+			return err
+		}
+	}
+	isNew, err := s.writer.Add(m.Partition, m.Offset, sh, body)
+	s.note(&s.addErr, err)
+	if err != nil {
+		return err
+	}
+	if !isNew {
+		s.metrics.dropped.WithLabelValues("repeated").Inc()
+	}
+	s.metrics.pending.Set(float64(s.writer.Pending()))
+	return nil
+}
+
+func (s *Service) drop(reason string, m bus.Message, err error) {
+	s.metrics.dropped.WithLabelValues(reason).Inc()
+	s.log.Debug().Err(err).Int("partition", m.Partition).Int64("offset", m.Offset).Msg("share dropped")
+}
+
+func (s *Service) flushEvery(ctx context.Context, interval time.Duration) error {
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			s.mu.Lock()
+			_ = s.flush() // logged, and tried again with the next tick
+			s.mu.Unlock()
+		}
+	}
+}
+
+// flush writes what is pending. The caller holds mu.
+func (s *Service) flush() error {
+	if s.writer.Pending() == 0 {
+		return nil
+	}
+	start := time.Now()
+	n, err := s.writer.Flush()
+	s.metrics.flushTime.Observe(time.Since(start).Seconds())
+	s.metrics.written.Add(float64(n))
+	s.metrics.pending.Set(float64(s.writer.Pending()))
+	s.note(&s.flushErr, err)
+	return err
+}
+
+// note keeps the outcome of an operation on the files in last, and tells when it changes. The caller holds mu.
+func (s *Service) note(last *error, err error) {
+	switch {
+	case err == nil && *last == nil:
+		return
+	case err == nil:
+		s.log.Info().Msg("share log is written again")
+	case *last == nil:
+		s.log.Error().Err(err).Int("pending_bytes", s.writer.Pending()).
+			Msg("share log cannot be written: shares wait in the topic until this is mended")
+	}
+	if *last = err; err != nil {
+		s.metrics.failures.Inc()
+	}
+	missing := errors.Join(s.addErr, s.flushErr)
+	s.missing.Store(&missing)
+}
+
+// sleep returns false when ctx ended first.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

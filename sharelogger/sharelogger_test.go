@@ -1,0 +1,342 @@
+package sharelogger_test
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net/netip"
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+	"btcpool/sharelogger"
+)
+
+const monday = 1700438400 // 2023-11-20 00:00:00 UTC
+
+// childEnv turns the test program into a sharelogger that is there to be killed: its value is "directory broker".
+const childEnv = "SHARELOGGER_TEST_CHILD"
+
+func TestMain(m *testing.M) {
+	if dir, broker, ok := strings.Cut(os.Getenv(childEnv), " "); ok {
+		os.Exit(service.Main("sharelogger", nil, os.Stderr, config(dir, broker), sharelogger.New))
+	}
+	goleak.VerifyTestMain(m)
+}
+
+func config(dir, broker string) sharelogger.Config {
+	cfg := sharelogger.DefaultConfig()
+	cfg.DataDir = dir
+	cfg.FlushInterval = service.Duration(20 * time.Millisecond)
+	cfg.Kafka.Brokers = []string{broker}
+	cfg.Kafka.Partitions = 3
+	cfg.Log.Level = "error"
+	return cfg
+}
+
+// pool is a broker and a client to write shares with.
+type pool struct {
+	cfg      sharelogger.Config
+	client   *bus.Client
+	registry *prometheus.Registry // of the service started last
+}
+
+func newPool(t *testing.T) *pool {
+	t.Helper()
+	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { broker.Close() })
+	cfg := config(t.TempDir(), broker.Addr())
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { client.Close() })
+	if err := client.EnsureTopics(t.Context(), cfg.Kafka.Topics.Share); err != nil {
+		t.Fatal(err)
+	}
+	return &pool{cfg: cfg, client: client}
+}
+
+func (p *pool) write(t *testing.T, values ...[]byte) {
+	t.Helper()
+	var msgs []bus.Message
+	for i, value := range values {
+		msgs = append(msgs, bus.Message{Key: []byte{byte(i)}, Value: value})
+	}
+	if err := p.client.Write(t.Context(), p.cfg.Kafka.Topics.Share, msgs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// writeTo writes shares with the key of a worker.
+func (p *pool) writeTo(t *testing.T, worker byte, shares ...share.Share) {
+	t.Helper()
+	var msgs []bus.Message
+	for _, s := range shares {
+		msgs = append(msgs, bus.Message{Key: []byte{worker}, Value: s.AppendTo(nil)})
+	}
+	if err := p.client.Write(t.Context(), p.cfg.Kafka.Topics.Share, msgs...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// start runs the service until the returned function is called, which waits for its end.
+func (p *pool) start(t *testing.T) (svc *sharelogger.Service, stop func()) {
+	t.Helper()
+	p.registry = prometheus.NewRegistry()
+	svc, err := sharelogger.New(p.cfg, service.Deps{Log: zerolog.Nop(), Metrics: p.registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- svc.Run(ctx) }()
+	return svc, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// metric is the value of a counter or gauge without labels.
+func (p *pool) metric(t *testing.T, name string) float64 {
+	t.Helper()
+	families, err := p.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if f.GetName() == name {
+			m := f.GetMetric()[0]
+			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("no metric %s", name)
+	return 0
+}
+
+// newShare makes a share numbered by its nonce.
+func newShare(nonce uint32, time int64) share.Share {
+	return share.Share{
+		ID: share.ID{Server: 1, Epoch: 1700000000, Seq: uint64(nonce)}, JobID: 1, WorkerID: 2, UserID: 3,
+		Status: share.StatusAccept, Time: time, IP: netip.MustParseAddr("192.0.2.1"), Difficulty: 10, Bits: 0x1d00ffff,
+		Height: 1, Nonce: nonce,
+	}
+}
+
+// nonces are those of the shares in all files, sorted.
+func (p *pool) nonces(t *testing.T) []uint32 {
+	t.Helper()
+	days, err := sharefile.Days(p.cfg.DataDir, p.cfg.Chain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []uint32
+	for _, day := range days {
+		r, err := sharefile.Open(sharefile.Path(p.cfg.DataDir, p.cfg.Chain, day))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			body, err := r.Next()
+			if err == io.EOF || err == io.ErrUnexpectedEOF {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s share.Share
+			if err := s.ParseBody(body); err != nil {
+				t.Fatal(err)
+			}
+			if got := sharefile.DayOf(s.Time); got != day {
+				t.Fatalf("share of %d is in the file of %d", got, day)
+			}
+			all = append(all, s.Nonce)
+		}
+		r.Close()
+	}
+	slices.Sort(all)
+	return all
+}
+
+// waitFor asks again and again until ok or the test's patience ends.
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	tick := time.NewTicker(5 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		<-tick.C
+	}
+}
+
+func TestWritesValidSharesOnce(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	svc, stop := p.start(t)
+	bad := newShare(100, monday)
+	bad.JobID = 0
+	v1 := binary.LittleEndian.AppendUint64(nil, 77)                    // job id
+	v1 = binary.LittleEndian.AppendUint64(v1, 2)                       // worker id
+	v1 = append(v1, 192, 0, 2, 1, 3, 0, 0, 0, 16, 0, 0, 0, 0, 0, 0, 0) // ip, user id, difficulty
+	v1 = binary.LittleEndian.AppendUint32(v1, monday)
+	v1 = append(v1, 0xff, 0xff, 0, 0x1d, 1, 0, 0, 0, 0, 0, 0, 0) // bits, result, padding
+	p.write(t, bad.AppendTo(nil), []byte("no share"), nil, v1)
+	for nonce := uint32(1); nonce <= 20; nonce++ {
+		s := newShare(nonce, monday+int64(nonce%2)*86400)
+		p.writeTo(t, byte(nonce%3), s, s)
+		if nonce == 10 {
+			waitFor(t, "the first half", func() bool { return len(p.nonces(t)) == 11 })
+			if err := svc.Ready(); err != nil {
+				t.Error(err)
+			}
+			stop()
+			svc, stop = p.start(t)
+		}
+	}
+	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) >= 21 })
+	stop()
+	want := []uint32{0} // of the old version, which has no nonce
+	for nonce := uint32(1); nonce <= 20; nonce++ {
+		want = append(want, nonce)
+	}
+	if diff := cmp.Diff(want, p.nonces(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestStopFlushes: what was read before SIGTERM is on disk after it, however long the interval.
+func TestStopFlushes(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	p.cfg.FlushInterval = service.Duration(time.Minute)
+	p.cfg.FlushBytes = 64 << 10
+	_, stop := p.start(t)
+	var shares []share.Share
+	size := 0
+	for nonce := uint32(1); size < 100_000; nonce++ {
+		s := newShare(nonce, monday)
+		shares = append(shares, s)
+		size += 4 + len(s.AppendBody(nil))
+	}
+	p.writeTo(t, 0, shares...)
+	waitFor(t, "a flush by size", func() bool { return len(p.nonces(t)) > 0 })
+	rest := size
+	for _, s := range shares[:len(p.nonces(t))] {
+		rest -= 4 + len(s.AppendBody(nil))
+	}
+	waitFor(t, "the rest in memory", func() bool { return p.metric(t, "btcpool_sharelogger_pending_bytes") == float64(rest) })
+	stop()
+	if got := len(p.nonces(t)); got != len(shares) {
+		t.Errorf("%d shares on disk, want %d", got, len(shares))
+	}
+}
+
+func TestStartLatest(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	p.cfg.Start = "latest"
+	p.writeTo(t, 0, newShare(1, monday))
+	svc, stop := p.start(t)
+	defer stop()
+	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	nonce := uint32(1)
+	waitFor(t, "a share", func() bool { // the end of the topic is looked up some time after readiness
+		nonce++
+		p.writeTo(t, 0, newShare(nonce, monday))
+		return len(p.nonces(t)) > 0
+	})
+	if slices.Contains(p.nonces(t), 1) {
+		t.Error("read a share from before the start")
+	}
+}
+
+// TestFileInTheWay stands for any trouble with the disk.
+func TestFileInTheWay(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	svc, stop := p.start(t)
+	defer stop()
+	tuesday := sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231121)
+	if err := os.Mkdir(tuesday, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	p.writeTo(t, 0, newShare(1, monday), newShare(2, monday+86400), newShare(3, monday))
+	waitFor(t, "unreadiness", func() bool {
+		err := svc.Ready()
+		return err != nil && strings.Contains(err.Error(), tuesday)
+	})
+	if err := os.Remove(tuesday); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) == 3 })
+	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+}
+
+// TestKilled kills the process again and again while shares arrive, some of them twice.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	const kills, batch = 12, 60
+	var nonce uint32
+	last := make([]share.Share, 3)
+	for range kills {
+		child := exec.Command(os.Args[0])
+		child.Env = append(os.Environ(), childEnv+"="+p.cfg.DataDir+" "+p.cfg.Kafka.Brokers[0])
+		child.Stderr = os.Stderr
+		if err := child.Start(); err != nil {
+			t.Fatal(err)
+		}
+		before := len(p.nonces(t))
+		end := nonce + batch
+		for nonce < end {
+			nonce++
+			worker := nonce % 3
+			s := newShare(nonce, monday+86399-int64(nonce%2)+rand.Int64N(3))
+			p.writeTo(t, byte(worker), last[worker], s)
+			last[worker] = s
+		}
+		waitFor(t, "shares of this process", func() bool { return len(p.nonces(t)) > before })
+		if err := child.Process.Kill(); err != nil {
+			t.Fatal(err)
+		}
+		var exit *exec.ExitError
+		if err := child.Wait(); !errors.As(err, &exit) || exit.Exited() {
+			t.Fatalf("child ended by itself: %v", err)
+		}
+	}
+	_, stop := p.start(t)
+	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) >= int(nonce) })
+	stop()
+	var want []uint32
+	for n := range nonce {
+		want = append(want, n+1)
+	}
+	if diff := cmp.Diff(want, p.nonces(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}

@@ -1,0 +1,191 @@
+package slparser
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/big"
+	"net/http"
+	"strconv"
+	"strings"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+)
+
+// Bounds of one request.
+const (
+	maxForm    = 64 << 10 // bytes of a POST body
+	maxAnswers = 20_000   // workers times hours
+)
+
+// measures are the numbers of a key and a time; work is in whole shares of difficulty 1.
+type measures struct {
+	Accept       uint64                  `json:"accept"`
+	Stale        uint64                  `json:"stale"`
+	Reject       uint64                  `json:"reject"`
+	RejectDetail map[share.Status]uint64 `json:"reject_detail"`
+	RejectRate   float64                 `json:"reject_rate"`
+	Earn         *big.Int                `json:"earn"`
+}
+
+func (t *totals) measures() measures {
+	m := measures{
+		Accept:       t.accept.Difficulty(),
+		Stale:        t.stale.Difficulty(),
+		Reject:       t.rejected().Difficulty(),
+		RejectDetail: make(map[share.Status]uint64, len(t.reject)),
+		Earn:         t.earnSat(),
+	}
+	for status, w := range t.reject {
+		m.RejectDetail[status] = w.Difficulty()
+	}
+	if reject := t.rejected().Float(); reject > 0 {
+		m.RejectRate = reject / (t.accept.Float() + reject)
+	}
+	return m
+}
+
+// answer is the envelope of all answers.
+type answer struct {
+	ErrNo  int    `json:"err_no"`
+	ErrMsg string `json:"err_msg"`
+	Data   any    `json:"data,omitempty"`
+}
+
+type poolAnswer struct {
+	Uptime   string `json:"uptime"`
+	Requests uint64 `json:"request"`
+	Bytes    uint64 `json:"repbytes"`
+	Pool     struct {
+		Today    poolMeasures `json:"today"`
+		CurrHour poolMeasures `json:"curr_hour"`
+	} `json:"pool"`
+}
+
+type poolMeasures struct {
+	HashrateT float64 `json:"hashrate_t"` // 10^12 hashes a second
+	measures
+}
+
+type hourMeasures struct {
+	Hour int `json:"hour"` // as it was asked for
+	measures
+}
+
+// handler answers as btcpool does: GET, POST and HEAD, always with status 200.
+func (s *Service) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.HandleFunc("/{$}", s.serve(s.poolAnswer))
+	mux.HandleFunc("/share_stats", s.serve(s.shareStats))
+	return mux
+}
+
+func (s *Service) serve(f func(*http.Request) answer) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		switch r.Method {
+		case http.MethodGet, http.MethodPost, http.MethodHead:
+		default:
+			w.Header().Set("Allow", "GET, HEAD, POST")
+			http.Error(w, "method not allowed", http.StatusMethodNotAllowed)
+			return
+		}
+		s.metrics.requests.Inc()
+		s.requests.Add(1)
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		body, err := json.Marshal(f(r))
+		if err != nil {
+			s.log.Error().Err(err).Msg("answer not made")
+			http.Error(w, "internal error", http.StatusInternalServerError)
+			return
+		}
+		w.Header().Set("Content-Type", "text/json")
+		n, _ := w.Write(body) // whoever asked is gone
+		s.bytes.Add(uint64(n))
+	}
+}
+
+func (s *Service) poolAnswer(*http.Request) answer {
+	now := time.Now().UTC()
+	var a poolAnswer
+	up := int(now.Sub(s.started).Seconds())
+	a.Uptime = fmt.Sprintf("%04d d %02d h %02d m %02d s", up/86400, up/3600%24, up/60%60, up%60)
+	a.Requests, a.Bytes = s.requests.Load(), s.bytes.Load()
+	ofDay := now.Unix() % 86400
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	day, hour := s.lookUp(now, key{}, wholeDay), s.lookUp(now, key{}, now.Hour())
+	a.Pool.Today = poolMeasures{terahashes(day.accept, ofDay), day.measures()}
+	a.Pool.CurrHour = poolMeasures{terahashes(hour.accept, ofDay%3600), hour.measures()}
+	return answer{Data: a}
+}
+
+// terahashes is the hashrate that did the work in so many seconds.
+func terahashes(w bitcoin.Work, seconds int64) float64 {
+	return w.Float() / float64(max(seconds, 1)) / 1e12
+}
+
+// wholeDay is the hour that stands for the day.
+const wholeDay = 24
+
+// lookUp returns what a key did today, in an hour or the wholeDay. The caller holds mu.
+func (s *Service) lookUp(now time.Time, k key, hour int) *totals {
+	f := s.files[sharefile.DayOf(now.Unix())]
+	if f == nil || f.stats.entries[k] == nil || hour < 0 || hour > wholeDay {
+		return new(totals)
+	}
+	e := f.stats.entries[k]
+	switch {
+	case hour == wholeDay:
+		return e.day()
+	case e.hours[hour] == nil:
+		return new(totals)
+	default:
+		return e.hours[hour]
+	}
+}
+
+// shareStats answers for workers (0: the user; of user 0: the pool) and hours (24: the day; 0, -1, …: the current one
+// and those before it, as far as they are of today).
+func (s *Service) shareStats(r *http.Request) answer {
+	invalid := answer{ErrNo: 1, ErrMsg: "invalid args"}
+	user, err := strconv.ParseInt(r.FormValue("user_id"), 10, 32)
+	workers, okWorkers := integers(r.FormValue("worker_id"))
+	hours, okHours := integers(r.FormValue("hour"))
+	if err != nil || !okWorkers || !okHours || len(workers)*len(hours) > maxAnswers {
+		return invalid
+	}
+	now := time.Now().UTC()
+	data := make(map[string][]hourMeasures, len(workers))
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, worker := range workers {
+		list := make([]hourMeasures, len(hours))
+		for i, h := range hours {
+			hour := wholeDay
+			if h != wholeDay {
+				hour = wholeDay + 1 // no such hour
+				if h <= 0 && h > -wholeDay {
+					hour = now.Hour() + int(h)
+				}
+			}
+			list[i] = hourMeasures{int(h), s.lookUp(now, key{int32(user), worker}, hour).measures()}
+		}
+		data[strconv.FormatInt(worker, 10)] = list
+	}
+	return answer{Data: data}
+}
+
+// integers reads numbers separated by commas; there must be one at least.
+func integers(text string) ([]int64, bool) {
+	var all []int64
+	for field := range strings.SplitSeq(text, ",") {
+		n, err := strconv.ParseInt(field, 10, 64)
+		if err != nil {
+			return nil, false
+		}
+		all = append(all, n)
+	}
+	return all, true
+}

@@ -1,0 +1,376 @@
+package slparser_test
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"math/big"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+	"btcpool/internal/store"
+	"btcpool/slparser"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// shareLog writes day files.
+type shareLog struct {
+	*sharefile.Writer
+	offset int64
+}
+
+func newShareLog(t *testing.T, dir string) *shareLog {
+	t.Helper()
+	w, err := sharefile.OpenWriter(dir, "BTC", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { w.Close() })
+	return &shareLog{Writer: w}
+}
+
+func newShare(user int32, worker int64, at time.Time) share.Share {
+	return share.Share{
+		JobID: 7, WorkerID: worker, UserID: user, Status: share.StatusAccept, Time: at.Unix(),
+		IP: netip.MustParseAddr("192.0.2.1"), Difficulty: 10, Bits: 0x1b00ffff, Height: 840000, Nonce: 0xdeadbeef, SessionID: 42,
+	}
+}
+
+func (l *shareLog) write(t *testing.T, shares ...share.Share) {
+	t.Helper()
+	for _, s := range shares {
+		l.offset++
+		if _, err := l.Add(0, l.offset, &s, s.AppendBody(nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := l.Flush(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func config(t *testing.T) slparser.Config {
+	cfg := slparser.DefaultConfig()
+	cfg.DataDir = t.TempDir()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.FlushDBInterval = service.Duration(20 * time.Millisecond)
+	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
+	return cfg
+}
+
+func start(t *testing.T, cfg slparser.Config) (*slparser.Service, func()) {
+	t.Helper()
+	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- svc.Run(ctx) }()
+	return svc, func() {
+		t.Helper()
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// run has a mode that exits do its work.
+func run(t *testing.T, cfg slparser.Config) error {
+	t.Helper()
+	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return svc.Run(t.Context())
+}
+
+func openStore(t *testing.T, cfg slparser.Config) *store.Store {
+	t.Helper()
+	db, err := store.Open(t.Context(), cfg.Database.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// accepted is the work that a table has for a key and a day.
+func accepted(t *testing.T, db *store.Store, day sharefile.Day, user int32, worker int64) bitcoin.Work {
+	t.Helper()
+	rows, err := db.ReadStats(t.Context(), store.Day, user, worker, int(day), int(day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rows) == 0 {
+		return bitcoin.Work{}
+	}
+	return rows[0].Accept
+}
+
+func waitFor(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	deadline := time.Now().Add(30 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for !ok() {
+		if time.Now().After(deadline) {
+			t.Fatalf("waited in vain for %s", what)
+		}
+		<-tick.C
+	}
+}
+
+// shares is the work of n shares of newShare.
+func shares(n uint64) bitcoin.Work { return bitcoin.Work{Lo: n << 42} }
+
+func get(t *testing.T, svc *slparser.Service, path string) map[string]any {
+	t.Helper()
+	res, err := http.Get("http://" + svc.Addr().String() + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decode(t, res)
+}
+
+func decode(t *testing.T, res *http.Response) map[string]any {
+	t.Helper()
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/json" {
+		t.Errorf("status %s, type %s", res.Status, res.Header.Get("Content-Type"))
+	}
+	var answer map[string]any
+	if err := json.Unmarshal(body, &answer); err != nil {
+		t.Fatalf("%v in %s", err, body)
+	}
+	return answer
+}
+
+func TestFollowsTwoDays(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.LateShares = service.Duration(24 * time.Hour)
+	log := newShareLog(t, cfg.DataDir)
+	now := time.Now()
+	today, yesterday := sharefile.DayOf(now.Unix()), sharefile.DayOf(now.Unix()-86400)
+	log.write(t, newShare(1, 11, now), newShare(1, 11, now.Add(-24*time.Hour)))
+	svc, stop := start(t, cfg)
+	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	db := openStore(t, cfg)
+	waitFor(t, "both days", func() bool {
+		return accepted(t, db, today, 1, 11) == shares(1) && accepted(t, db, yesterday, 1, 11) == shares(1)
+	})
+	log.write(t, newShare(1, 12, now), newShare(2, 11, now.Add(-24*time.Hour)))
+	waitFor(t, "late shares", func() bool {
+		return accepted(t, db, today, 1, 0) == shares(2) && accepted(t, db, yesterday, 0, 0) == shares(2)
+	})
+	stop()
+
+	log.write(t, newShare(1, 12, now))
+	_, stop = start(t, cfg)
+	waitFor(t, "what came meanwhile", func() bool { return accepted(t, db, today, 1, 12) == shares(2) })
+	stop()
+	rows, err := db.ReadStats(t.Context(), store.Day, 0, 0, int(today), int(today))
+	if err != nil || len(rows) != 1 {
+		t.Fatalf("%+v, %v", rows, err)
+	}
+	// Three shares of 2^10 at network difficulty 2^16 and a subsidy of 3.125 BTC.
+	score := new(big.Int).Exp(big.NewInt(10), big.NewInt(25), nil)
+	score.Div(score.Mul(score, big.NewInt(3)), big.NewInt(64))
+	want := store.Stats{
+		StatsKey: store.StatsKey{Period: int(today)}, Accept: shares(3), Score: score, EarnSat: big.NewInt(14648438), // 14648437.5, rounded
+	}
+	if diff := cmp.Diff(want, rows[0], cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 }),
+		cmp.Comparer(func(a, b map[share.Status]bitcoin.Work) bool { return len(a) == len(b) })); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+// TestDatabaseAway has no folder for the database at first.
+func TestDatabaseAway(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	folder := filepath.Join(t.TempDir(), "later")
+	cfg.Database.DSN = "sqlite:" + filepath.Join(folder, "pool.db")
+	log := newShareLog(t, cfg.DataDir)
+	now := time.Now()
+	svc, stop := start(t, cfg)
+	defer stop()
+	log.write(t, newShare(1, 11, now))
+	waitFor(t, "the share over HTTP", func() bool {
+		return accept(t, get(t, svc, "/share_stats?user_id=1&worker_id=11&hour=24"), "11") == 1024
+	})
+	if err := svc.Ready(); err == nil || !strings.Contains(err.Error(), "database") {
+		t.Errorf("ready without a database: %v", err)
+	}
+	if err := os.Mkdir(folder, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	db := openStore(t, cfg)
+	waitFor(t, "the share", func() bool { return accepted(t, db, sharefile.DayOf(now.Unix()), 1, 11) == shares(1) })
+}
+
+// accept is a worker's accepted difficulty in the first of the hours of an answer.
+func accept(t *testing.T, answer map[string]any, worker string) float64 {
+	t.Helper()
+	data, _ := answer["data"].(map[string]any)
+	hours, _ := data[worker].([]any)
+	if len(hours) == 0 {
+		t.Fatalf("no worker %s in %v", worker, answer)
+	}
+	return hours[0].(map[string]any)["accept"].(float64)
+}
+
+func TestHTTP(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	log := newShareLog(t, cfg.DataDir)
+	now := time.Now()
+	rejected := newShare(1, 11, now)
+	rejected.Status = share.StatusLowDifficulty
+	log.write(t, newShare(1, 11, now), newShare(2, -5, now), rejected)
+	svc, stop := start(t, cfg)
+	defer stop()
+	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+
+	pool := get(t, svc, "/")["data"].(map[string]any)["pool"].(map[string]any)["today"].(map[string]any)
+	for name, want := range map[string]any{
+		"accept": 2048.0, "stale": 0.0, "reject": 1024.0, "reject_detail": map[string]any{"23": 1024.0}, "reject_rate": 1.0 / 3,
+		"earn": 9765625.0,
+	} {
+		if diff := cmp.Diff(want, pool[name]); diff != "" {
+			t.Errorf("pool's %s (-want +got):\n%s", name, diff)
+		}
+	}
+	zero := map[string]any{"accept": 0.0, "stale": 0.0, "reject": 0.0, "reject_detail": map[string]any{}, "reject_rate": 0.0, "earn": 0.0}
+	hour := func(h float64, m map[string]any) map[string]any {
+		out := map[string]any{"hour": h}
+		for k, v := range m {
+			out[k] = v
+		}
+		return out
+	}
+	answer := get(t, svc, "/share_stats?user_id=2&worker_id=-5,99&hour=24,-24,7")
+	of5 := map[string]any{"accept": 1024.0, "stale": 0.0, "reject": 0.0, "reject_detail": map[string]any{}, "reject_rate": 0.0, "earn": 4882813.0}
+	if diff := cmp.Diff(map[string]any{"err_no": 0.0, "err_msg": "", "data": map[string]any{
+		"-5": []any{hour(24, of5), hour(-24, zero), hour(7, zero)},
+		"99": []any{hour(24, zero), hour(-24, zero), hour(7, zero)},
+	}}, answer); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if got := accept(t, get(t, svc, "/share_stats?user_id=0&worker_id=0&hour=24"), "0"); got != 2048 {
+		t.Errorf("the pool has %v", got)
+	}
+	res, err := http.PostForm("http://"+svc.Addr().String()+"/share_stats", url.Values{"user_id": {"1"}, "worker_id": {"0"}, "hour": {"24"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := accept(t, decode(t, res), "0"); got != 1024 {
+		t.Errorf("user 1 has %v", got)
+	}
+	for _, query := range []string{"", "?user_id=1", "?user_id=x&worker_id=0&hour=0", "?user_id=1&worker_id=1,,2&hour=0", "?user_id=1&worker_id=0&hour=" + strings.Repeat("0,", 20001) + "0"} {
+		if diff := cmp.Diff(map[string]any{"err_no": 1.0, "err_msg": "invalid args"}, get(t, svc, "/share_stats"+query)); diff != "" {
+			t.Errorf("%.40s (-want +got):\n%s", query, diff)
+		}
+	}
+}
+
+func TestComputeDay(t *testing.T) {
+	t.Parallel()
+	cfg := config(t)
+	cfg.Day = 20231120
+	log := newShareLog(t, cfg.DataDir)
+	at := cfg.Day.Start()
+	for i := range 50 {
+		log.write(t, newShare(1, int64(i%5)+1, at.Add(time.Duration(i)*time.Minute)))
+	}
+	for range 2 {
+		if err := run(t, cfg); err != nil {
+			t.Fatal(err)
+		}
+		if got := accepted(t, openStore(t, cfg), cfg.Day, 0, 0); got != shares(50) {
+			t.Errorf("the pool has %s hashes, want %s", got, shares(50))
+		}
+	}
+	path := sharefile.Path(cfg.DataDir, "BTC", cfg.Day)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[len(file)-12] ^= 1
+	if err := os.WriteFile(path, file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	for _, day := range []sharefile.Day{20231120, 20231121} { // corrupt, missing
+		cfg.Day = day
+		if err := run(t, cfg); err == nil {
+			t.Errorf("%d is computed", day)
+		}
+	}
+}
+
+func ExampleService_Run() {
+	dir, err := os.MkdirTemp("", "slparser")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	w, err := sharefile.OpenWriter(dir, "BTC", zerolog.Nop())
+	if err != nil {
+		panic(err)
+	}
+	defer w.Close()
+	cfg := slparser.DefaultConfig()
+	cfg.DataDir, cfg.Day, cfg.User = dir, 20231120, new(int32)
+	for i, user := range []int32{1, 2, 1} {
+		s := newShare(user, 11, cfg.Day.Start().Add(time.Hour))
+		s.Nonce = uint32(i)
+		if _, err := w.Add(0, int64(i), &s, s.AppendBody(nil)); err != nil {
+			panic(err)
+		}
+	}
+	if _, err := w.Flush(); err != nil {
+		panic(err)
+	}
+	for _, user := range []int32{2, 0} {
+		*cfg.User = user
+		svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+		if err != nil {
+			panic(err)
+		}
+		fmt.Println("user", user)
+		if err := svc.Run(context.Background()); err != nil {
+			panic(err)
+		}
+	}
+	// Output:
+	// user 2
+	// job=7 ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// user 0
+	// job=7 ip=192.0.2.1 user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000000 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// job=7 ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// job=7 ip=192.0.2.1 user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000002 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+}
