@@ -1,0 +1,227 @@
+package vardiff_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/vardiff"
+)
+
+// asics is a pool's usual policy; small is for miners on processors and
+// microcontrollers.
+var (
+	asics = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: 0, Max: bitcoin.MaxDifficulty}
+	small = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: -16, Max: bitcoin.MaxDifficulty}
+)
+
+var epoch = time.Unix(1_700_000_000, 0)
+
+// miner finds shares at random, as hashing does.
+type miner struct {
+	policy   vardiff.Policy
+	hashrate float64 // per second
+	rand     *rand.Rand
+	state    vardiff.State
+	now      time.Time
+	shares   int
+	changes  []time.Time
+}
+
+func newMiner(hashrate float64, start bitcoin.Difficulty, seed uint64) *miner {
+	policy := asics
+	if hashrate < 1e9 {
+		policy = small
+	}
+	return &miner{
+		policy:   policy,
+		hashrate: hashrate,
+		rand:     rand.New(rand.NewPCG(seed, uint64(hashrate))),
+		state:    policy.Start(start, policy.Min, epoch),
+		now:      epoch,
+	}
+}
+
+// run mines for d, with a check in each interval.
+func (m *miner) run(d time.Duration) {
+	policy := m.policy
+	end := m.now.Add(d)
+	check := m.now.Add(policy.Interval)
+	for m.now.Before(end) {
+		changed := false
+		meanSeconds := math.Ldexp(1, int(m.state.Difficulty)+32) / m.hashrate
+		wait := m.rand.ExpFloat64() * meanSeconds
+		if next := check.Sub(m.now); wait >= next.Seconds() {
+			m.now = check
+			check = check.Add(policy.Interval)
+			changed = policy.Check(&m.state, m.now)
+		} else {
+			m.now = m.now.Add(time.Duration(wait * float64(time.Second)))
+			m.shares++
+			changed = policy.Share(&m.state, m.state.Difficulty, m.now)
+		}
+		if changed {
+			m.changes = append(m.changes, m.now)
+		}
+	}
+}
+
+// off returns how far the difficulty is from the ideal, in steps.
+func (m *miner) off() float64 {
+	ideal := math.Log2(m.hashrate*m.policy.Interval.Seconds()) - 32
+	return float64(m.state.Difficulty) - ideal
+}
+
+// hashrates run from a microcontroller to the largest machine, in steps that
+// put the ideal difficulty everywhere between two powers of two.
+func hashrates() []float64 {
+	all := []float64{1e9, 500e12}
+	for h := 100e3; h < 500e12; h *= 2.3 {
+		all = append(all, h)
+	}
+	return all
+}
+
+func TestConvergesFromAnyStart(t *testing.T) {
+	t.Parallel()
+	runs, unlucky := 0, 0
+	for _, hashrate := range hashrates() {
+		for start := small.Min; start <= bitcoin.MaxDifficulty; start += 4 {
+			for seed := range uint64(3) {
+				m := newMiner(hashrate, start, seed)
+				m.run(30 * time.Minute)
+				runs++
+				if len(m.changes) > 3 {
+					unlucky++
+				}
+				if len(m.changes) > 4 || math.Abs(m.off()) > 1.5 {
+					t.Errorf("%.3g H/s from 2^%d, seed %d: %.2f steps off after %d changes", hashrate, start, seed, m.off(), len(m.changes))
+				}
+			}
+		}
+	}
+	if unlucky > runs/500 { // luck may take a change back
+		t.Errorf("%d of %d miners needed more than 3 changes", unlucky, runs)
+	}
+}
+
+func TestSteadyMinerIsLeftAlone(t *testing.T) {
+	t.Parallel()
+	const weeks = 2
+	total := 0
+	for _, hashrate := range hashrates() {
+		for seed := range uint64(weeks) {
+			m := newMiner(hashrate, 14, seed)
+			m.run(time.Hour)
+			m.changes = nil
+			m.run(7 * 24 * time.Hour)
+			total += len(m.changes)
+			if len(m.changes) > 6 { // three strokes of luck, each taken back
+				t.Errorf("%.3g H/s, seed %d: %d changes in a week", hashrate, seed, len(m.changes))
+			}
+		}
+	}
+	if miners := len(hashrates()); 3*total > weeks*miners {
+		t.Errorf("%d miners changed %d times in %d weeks", miners, total, weeks)
+	}
+}
+
+func TestSettlesNearTheInterval(t *testing.T) {
+	t.Parallel()
+	for _, hashrate := range hashrates() {
+		m := newMiner(hashrate, 14, 1)
+		m.run(time.Hour)
+		m.shares = 0
+		m.run(24 * time.Hour)
+		interval := 24 * time.Hour / time.Duration(max(m.shares, 1))
+		if interval < asics.Interval/3 || interval > asics.Interval*3 {
+			t.Errorf("%.3g H/s: a share each %v", hashrate, interval)
+		}
+	}
+}
+
+func TestReactions(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		name    string
+		before  float64 // hashrate of the first 6 hours
+		after   float64
+		within  time.Duration // of the change
+		changes int
+		off     float64
+	}{
+		{name: "100 times faster", before: 1e12, after: 100e12, within: time.Minute, changes: 2, off: 1.5},
+		{name: "4 times faster", before: 1e12, after: 4e12, within: 15 * time.Minute, changes: 2, off: 1.5},
+		{name: "10 times slower", before: 10e12, after: 1e12, within: 30 * time.Minute, changes: 3, off: 1.5},
+		{name: "1000 times slower", before: 100e12, after: 100e9, within: 30 * time.Minute, changes: 4, off: 1.5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			for seed := range uint64(20) {
+				m := newMiner(test.before, 14, seed)
+				m.run(6 * time.Hour)
+				m.changes = nil
+				m.hashrate = test.after
+				m.run(test.within)
+				if len(m.changes) > test.changes || math.Abs(m.off()) > test.off {
+					t.Errorf("seed %d: %.2f steps off after %d changes", seed, m.off(), len(m.changes))
+				}
+			}
+		})
+	}
+}
+
+func TestSilenceLowersStepByStep(t *testing.T) {
+	t.Parallel()
+	m := newMiner(100e12, 14, 1)
+	m.run(time.Hour)
+	before := m.state.Difficulty
+	m.hashrate = 1e-300
+	m.changes = nil
+	m.run(210 * time.Second)
+	if got := before - m.state.Difficulty; got != 4 || len(m.changes) != 1 {
+		t.Errorf("lowered by %d steps in %d changes", got, len(m.changes))
+	}
+}
+
+// In-flight shares of the old difficulty must not be taken for a burst.
+func TestOldSharesCountTheirWeight(t *testing.T) {
+	t.Parallel()
+	s := asics.Start(20, asics.Min, epoch)
+	now := epoch
+	for range 1000 {
+		now = now.Add(time.Millisecond)
+		if asics.Share(&s, 4, now) {
+			t.Fatalf("changed to 2^%d", s.Difficulty)
+		}
+	}
+}
+
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	p := asics
+	p.Min, p.Max = 6, 30
+	for _, test := range []struct{ d, floor, want, wantFloor bitcoin.Difficulty }{
+		{d: 0, floor: -32, want: 6, wantFloor: 6},
+		{d: 62, floor: 6, want: 30, wantFloor: 6},
+		{d: 8, floor: 12, want: 12, wantFloor: 12},
+		{d: 8, floor: 62, want: 30, wantFloor: 30},
+	} {
+		t.Run(fmt.Sprint(test.d, test.floor), func(t *testing.T) {
+			t.Parallel()
+			s := p.Start(test.d, test.floor, epoch)
+			if s.Difficulty != test.want || s.Floor != test.wantFloor {
+				t.Errorf("difficulty %d, floor %d", s.Difficulty, s.Floor)
+			}
+			for now := epoch; now.Before(epoch.Add(time.Hour)); now = now.Add(p.Interval) {
+				p.Check(&s, now)
+			}
+			if s.Difficulty != test.wantFloor {
+				t.Errorf("after an hour of silence: difficulty %d", s.Difficulty)
+			}
+		})
+	}
+}
