@@ -1,0 +1,236 @@
+package sserver
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"io"
+	"net"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+)
+
+// benchService is a server that does not run: its parts are used one by one.
+func benchService(b *testing.B) *Service {
+	cfg := DefaultConfig()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.DataDir = b.TempDir()
+	cfg.Users.Source = StaticUsers
+	cfg.Users.Static = map[string]int32{"alice": 7}
+	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		b.Fatal(err)
+	}
+	b.Cleanup(func() { s.close() })
+	return s
+}
+
+var jobIDs = job.NewIDs(1)
+
+// benchJob has 12 branches and a coinbase of 250 bytes.
+func benchJob(prev byte) *job.StratumJob {
+	return &job.StratumJob{
+		ID:           jobIDs.Next(time.Now()),
+		PrevHash:     chainhash.Hash{prev},
+		Height:       100,
+		Coinbase1:    bytes.Repeat([]byte{0x11}, 60),
+		Coinbase2:    bytes.Repeat([]byte{0x22}, 250-60-job.ExtranonceSize),
+		MerkleBranch: make([]chainhash.Hash, 12),
+		Version:      0x20000000,
+		Bits:         0x1703a30c,
+		Time:         uint32(time.Now().Unix()),
+	}
+}
+
+// benchSession is authorized and has a job.
+func benchSession(b *testing.B, s *Service) *v1 {
+	if _, err := s.jobs.add(benchJob(1), time.Now()); err != nil {
+		b.Fatal(err)
+	}
+	near, far := net.Pipe()
+	b.Cleanup(func() {
+		near.Close()
+		far.Close()
+	})
+	c := &v1{session: &session{
+		srv:      s,
+		announce: announceV1,
+		out:      newOutbound(near, time.Second, s.sessions.Go, func() {}),
+		state: state{
+			Phase: authorized, ID: 0x01000001, UserID: 7, UserName: "alice", WorkerName: "rig", WorkerID: 1,
+			VersionMask: s.versionMask, Ready: true, Difficulty: s.vardiff.Start(s.difficulty, s.vardiff.Min, time.Now()),
+		},
+	}}
+	c.update(nil)
+	return c
+}
+
+// A share's hash and everything that is checked of it.
+func BenchmarkValidation(b *testing.B) {
+	s := benchService(b)
+	c := benchSession(b, s)
+	w := s.jobs.newest()
+	var sc scratch
+	sent, _ := c.sentJob(0)
+	sub := submission{time: w.Time, versionBits: 0x2000, rolled: true}
+	now := time.Now()
+	b.ReportAllocs()
+	for b.Loop() {
+		sub.nonce++
+		if status, _ := c.check(b.Context(), w, sent, sub, now, &sc); status != share.StatusLowDifficulty {
+			b.Fatal(status)
+		}
+	}
+}
+
+// The limit of BenchmarkValidation: what SHA-256 itself takes for it.
+func Benchmark45Compressions(b *testing.B) {
+	h := sha256.New()
+	data := make([]byte, 45*sha256.BlockSize)
+	b.ReportAllocs()
+	for b.Loop() {
+		h.Reset()
+		h.Write(data)
+	}
+}
+
+// From a line to its answer for an accepted share, which is in the spool then
+// but not yet waited for.
+func BenchmarkSubmitLine(b *testing.B) {
+	s := benchService(b)
+	s.difficulty, s.vardiff.Min, s.vardiff.Max = -32, -32, -32
+	ctx, cancel := context.WithCancel(b.Context())
+	done := make(chan error)
+	go func() { done <- s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil }) }()
+	b.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	c := benchSession(b, s)
+	w := s.jobs.newest()
+	line := fmt.Appendf(nil, `{"params": ["alice.rig", "0", "0000000000000000", "%08x", "00000000", "00002000"], "id": 1011, "method": "mining.submit"}`, w.Time)
+	nonce := line[bytes.Index(line, []byte(`"00000000", "00002000"`))+1:][:8]
+	const digits = "0123456789abcdef"
+	var sc scratch
+	now := time.Now()
+	n := uint32(0)
+	accepted := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		for i := range nonce {
+			nonce[i] = digits[n>>(28-4*i)&15]
+		}
+		sc.out = sc.out[:0]
+		if err := c.handle(ctx, line, now, &sc); err != nil {
+			b.Fatal(err)
+		}
+		if bytes.Contains(sc.out, []byte("true")) {
+			accepted++
+		}
+	}
+	if accepted < int(n)*9/10 { // a hash in 65536 misses even this difficulty
+		b.Fatalf("%d of %d accepted: %s", accepted, n, sc.out)
+	}
+}
+
+const benchSockets = 1000
+
+// benchMiners connects miners that read everything.
+func benchMiners(b *testing.B, s *Service) {
+	if _, err := s.jobs.add(benchJob(1), time.Now()); err != nil {
+		b.Fatal(err)
+	}
+	var readers sync.WaitGroup
+	b.Cleanup(func() {
+		s.hangUp()
+		readers.Wait()
+	})
+	for range benchSockets {
+		miner, err := net.Dial("tcp", s.Addr().String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		conn, err := s.listener.Accept()
+		if err != nil {
+			b.Fatal(err)
+		}
+		s.connect(b.Context(), conn)
+		if _, err := io.WriteString(miner, `{"id":1,"method":"mining.subscribe"}`+"\n"+`{"id":1,"method":"mining.authorize","params":["alice.x"]}`+"\n"); err != nil {
+			b.Fatal(err)
+		}
+		first := make([]byte, 1<<16)
+		for got := 0; !bytes.Contains(first[:got], []byte("mining.notify\",\"params")); {
+			n, err := miner.Read(first[got:])
+			if err != nil {
+				b.Fatal(err)
+			}
+			got += n
+		}
+		readers.Go(func() {
+			_, _ = io.Copy(io.Discard, miner)
+			miner.Close()
+		})
+	}
+}
+
+// A job to 1,000 miners.
+func BenchmarkBroadcast(b *testing.B) {
+	s := benchService(b)
+	benchMiners(b, s)
+	lists := make([][]*session, len(s.roster.parts))
+	scratches := make([]scratch, len(s.roster.parts))
+	prev := byte(1)
+	b.ReportAllocs()
+	for b.Loop() {
+		prev++
+		if sent, err := s.jobs.add(benchJob(prev), time.Now()); err != nil || !sent {
+			b.Fatal(sent, err)
+		}
+		var wg sync.WaitGroup
+		for i, part := range s.roster.parts {
+			wg.Go(func() { lists[i] = part.refresh(lists[i], &scratches[i]) })
+		}
+		wg.Wait()
+	}
+}
+
+// The limit of BenchmarkBroadcast: bare write(2) of as much to the same sockets,
+// from as many goroutines.
+func BenchmarkBareWrites(b *testing.B) {
+	s := benchService(b)
+	benchMiners(b, s)
+	text := s.jobs.newest().v1.AppendTo(nil, 200, true)
+	fds := make([][]int, len(s.roster.parts))
+	for i, part := range s.roster.parts {
+		for _, session := range part.sessions {
+			if err := session.out.raw.Control(func(fd uintptr) { fds[i] = append(fds[i], int(fd)) }); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	for b.Loop() {
+		var wg sync.WaitGroup
+		for _, part := range fds {
+			wg.Go(func() {
+				for _, fd := range part {
+					if n, err := syscall.Write(fd, text); n != len(text) {
+						b.Error(n, err)
+					}
+				}
+			})
+		}
+		wg.Wait()
+	}
+}

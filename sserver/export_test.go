@@ -1,0 +1,16 @@
+package sserver
+
+import (
+	"time"
+
+	"btcpool/internal/job"
+)
+
+// TakeJob handles j as if it had come from Kafka.
+func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
+
+// Sessions returns the number of connections.
+func (s *Service) Sessions() int { return int(s.open.Load()) }
+
+// Close ends a service that does not run.
+func (s *Service) Close() error { return s.close() }

@@ -1,0 +1,220 @@
+package sserver_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"btcpool/internal/stratum"
+)
+
+// wantEnd reads until the pool closes the connection, and returns what came.
+func (c *client) wantEnd() string {
+	c.tb.Helper()
+	_ = c.conn.SetReadDeadline(time.Now().Add(patience))
+	text, err := io.ReadAll(c.r)
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.tb.Errorf("not closed after %q", text)
+	}
+	return string(text)
+}
+
+func TestOversizedLine(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	c := p.dial()
+	c.send(`{"id":1,"method":"mining.ping","params":["` + strings.Repeat("x", stratum.MaxLine))
+	if got := c.wantEnd(); got != `{"id":null,"result":null,"error":[27,"Illegal params",null]}`+"\n" {
+		t.Errorf("got %q", got)
+	}
+	eventually(t, "count", func() bool { return p.metric("disconnects_total", "line too long") == 1 })
+}
+
+func TestLongestLine(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	c := p.dial()
+	line := `{"id":1,"method":"mining.ping","params":[""]}`
+	c.send(strings.Replace(line, `""`, `"`+strings.Repeat("x", stratum.MaxLine-len(line))+`"`, 1) + "\n")
+	if m := c.read(); string(m.Result) != `"pong"` {
+		t.Errorf("got %+v", m)
+	}
+}
+
+func TestLinesInPieces(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c := p.dial()
+	text := `{"id":1,"method":"mining.subscribe","params":[]}` + "\r\n" + `{"id":2,"method":"mining.authorize","params":["alice.rig"]}` + "\n"
+	for i := range len(text) {
+		c.send(text[i : i+1])
+	}
+	for id := range 2 {
+		if m := c.read(); m.ID != float64(id+1) || m.Error != nil {
+			t.Errorf("got %+v", m)
+		}
+	}
+	c.work()
+}
+
+// Many requests in one packet, the shares among them acknowledged together.
+func TestPipelinedRequests(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	var text bytes.Buffer
+	const n = 10
+	for i := range uint64(n) {
+		f := c.share(w, i)
+		fmt.Fprintf(&text, `{"id":%d,"method":"mining.submit","params":["w","%s","%s","%s","%s"]}`+"\n", i, f.job, f.extraNonce2, f.time, f.nonce)
+	}
+	c.send(text.String())
+	for i := range n {
+		if m := c.read(); m.ID != float64(i) || string(m.Result) != "true" {
+			t.Errorf("got %+v", m)
+		}
+	}
+}
+
+func TestTimeouts(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.LoginTimeout, cfg.TCPReadTimeout = 1e9, 2e9
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	start := time.Now()
+
+	trickle := p.dial() // never says anything whole
+	go func() {
+		for range 100 {
+			if _, err := trickle.conn.Write([]byte("{")); err != nil {
+				return
+			}
+			time.Sleep(50 * time.Millisecond) // the pace of the attack
+		}
+	}()
+	c, _ := p.miner()
+	trickle.wantEnd()
+	if waited := time.Since(start); waited > 3*time.Second {
+		t.Errorf("half a line kept a connection for %s", waited)
+	}
+	c.mustCall(nil, "mining.ping")
+	spoken := time.Now()
+	c.wantEnd()
+	if waited := time.Since(spoken); waited < time.Second || waited > 10*time.Second {
+		t.Errorf("an idle miner was kept for %s", waited)
+	}
+	eventually(t, "count", func() bool { return p.metric("disconnects_total", "timeout") == 2 })
+}
+
+// A miner that does not read is cut off and costs others nothing.
+func TestSlowReader(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	slow, _ := p.miner()
+	if err := slow.conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
+		t.Fatal(err)
+	}
+	good, _ := p.miner()
+	for i := 0; p.metric("disconnects_total", "slow") == 0; i++ {
+		if i == 500 {
+			t.Fatal("never cut off")
+		}
+		j := p.newJob(byte(2+i), int32(101+i))
+		j.Coinbase2 = bytes.Repeat([]byte{0x22}, 25_000)
+		start := time.Now()
+		p.TakeJob(j)
+		good.work()
+		if waited := time.Since(start); waited > 2*time.Second {
+			t.Fatalf("another miner waited %s for its job", waited)
+		}
+	}
+	eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
+}
+
+func TestConnectionLimit(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MaxConnections = 2
+	p := startPool(t, cfg)
+	first, second := p.dial(), p.dial()
+	first.mustCall(nil, "mining.ping")
+	second.mustCall(nil, "mining.ping")
+	p.dial().wantEnd()
+	if got := p.metric("connections_refused_total", "limit"); got != 1 {
+		t.Errorf("%v refused", got)
+	}
+	first.conn.Close()
+	eventually(t, "room", func() bool { return p.Sessions() == 1 })
+	p.dial().mustCall(nil, "mining.ping")
+}
+
+// At the end, what was read is answered, and all connections are closed.
+func TestStop(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	idle := p.dial()
+	idle.mustCall(nil, "mining.ping")
+	c.wantSubmit(c.share(w, 1), 0)
+	p.stop()
+	c.wantEnd()
+	idle.wantEnd()
+	if _, err := net.Dial("tcp", p.Addr().String()); err == nil {
+		t.Error("still listens")
+	}
+	if got := p.metric("sessions", ""); got != 0 {
+		t.Errorf("%v sessions", got)
+	}
+}
+
+// Arbitrary bytes, in two pieces, before and after the login: the connection
+// may end, the pool may not.
+func FuzzSession(f *testing.F) {
+	for _, seed := range []string{
+		"{}\n", "\x7f\x01\x05\x00", "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n",
+		"{\"id\":1,\"method\":\"mining.submit\",\"params\":[\"a\",\"0\",\"0000000000000000\",\"00000001\",\"00000000\",\"1fffe000\"]}\n",
+		"{\"id\":1,\"method\":\"mining.configure\",\"params\":[[\"version-rolling\"],{\"version-rolling.mask\":\"ffffffff\"}]}\n",
+	} {
+		f.Add([]byte(seed), 3, true)
+		f.Add([]byte(seed), 0, false)
+	}
+	cfg := testConfig(f)
+	p := startPool(f, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	f.Fuzz(func(t *testing.T, in []byte, cut int, login bool) {
+		if cut < 0 || cut > len(in) {
+			return
+		}
+		own := *p
+		own.tb = t
+		c := own.dial()
+		if login {
+			c.login()
+		}
+		_, _ = c.conn.Write(in[:cut])
+		_, _ = c.conn.Write(append(in[cut:], "\n"+pingLine+"\n"...))
+		for {
+			line, err := c.readLine()
+			if errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Fatal("no answer")
+			}
+			if err != nil || strings.TrimSpace(line) == pongLine {
+				break
+			}
+		}
+		if own.metric("panics_total", "") > 0 {
+			t.Fatal("panic")
+		}
+	})
+}

@@ -1,0 +1,213 @@
+package sserver
+
+import (
+	"encoding/binary"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
+	"btcpool/internal/stratum"
+)
+
+// work is a job that miners may work on. It does not change, but for the shares
+// that were seen.
+type work struct {
+	*job.StratumJob
+	target bitcoin.Target // the network's
+	v1     stratum.Notify // the job in Stratum V1
+	tip    uint64         // number of its previous block, in the order in which they became current
+	seen   shareSet
+}
+
+func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
+
+// hash builds the coinbase and the header of a share and returns the header's
+// hash. Both stay in sc.
+func (w *work) hash(sc *scratch, extraNonce1 uint32, sub submission, version uint32) chainhash.Hash {
+	sc.coinbase = append(sc.coinbase[:0], w.Coinbase1...)
+	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
+	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.extraNonce2)
+	sc.coinbase = append(sc.coinbase, w.Coinbase2...)
+	root := bitcoin.MerkleRoot(bitcoin.DoubleSHA256(sc.coinbase), w.MerkleBranch)
+
+	h := sc.header[:0]
+	h = binary.LittleEndian.AppendUint32(h, version)
+	h = append(h, w.PrevHash[:]...)
+	h = append(h, root[:]...)
+	h = binary.LittleEndian.AppendUint32(h, sub.time)
+	h = binary.LittleEndian.AppendUint32(h, w.Bits)
+	h = binary.LittleEndian.AppendUint32(h, sub.nonce)
+	return bitcoin.DoubleSHA256(h)
+}
+
+// round says what all miners are to work on from its moment on.
+type round struct {
+	number uint64 // from 1
+	work   *work
+	start  time.Time
+}
+
+// jobBook keeps the jobs that miners may work on and decides which they are
+// sent. One goroutine calls add and tick; everything else is safe from any.
+type jobBook struct {
+	lifetime, maxDelay, resend time.Duration
+
+	mu   sync.Mutex       // guards the writers' side
+	left []chainhash.Hash // previous blocks that were current before, oldest first
+
+	works atomic.Pointer[[]*work] // in the order of arrival; replaced, never changed
+	tip   atomic.Uint64           // of the jobs that are not stale
+	round atomic.Pointer[round]   // nil before the first job
+}
+
+// Why a job is not taken.
+var (
+	errJobLate   = errors.New("too far off the clock")
+	errJobKnown  = errors.New("known")
+	errJobBehind = errors.New("behind the current block")
+	errJobProxy  = errors.New("another pool's: not supported")
+)
+
+const (
+	maxWorks = 256 // a bound, not a plan: jobs come each 20 s or so and live 300 s
+	maxLeft  = 16
+)
+
+func newJobBook(cfg Config) *jobBook {
+	b := &jobBook{
+		lifetime: cfg.MaxJobLifetime.Std(),
+		maxDelay: cfg.MaxJobDelay.Std(),
+		resend:   cfg.MiningNotifyInterval.Std(),
+	}
+	b.works.Store(new([]*work))
+	return b
+}
+
+// add takes a job and reports whether it starts a round.
+//
+// A job with another previous block makes all earlier ones stale. Going back,
+// to a lower height or to a block that was left, is for a node that lags or
+// sees another branch: it happens only when the current block has had no job
+// for maxDelay.
+func (b *jobBook) add(j *job.StratumJob, now time.Time) (sent bool, err error) {
+	target, err := bitcoin.TargetFromBits(j.Bits)
+	if err != nil {
+		return false, err
+	}
+	if j.Proxy.Difficulty > 0 {
+		return false, errJobProxy
+	}
+	if now.Sub(j.ID.Time()).Abs() > b.maxDelay {
+		return false, errJobLate
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.find(j.ID) != nil {
+		return false, errJobKnown
+	}
+	current := b.newest()
+	tip := b.tip.Load()
+	if current == nil || current.PrevHash != j.PrevHash {
+		if current != nil {
+			back := j.Height < current.Height || slices.Contains(b.left, j.PrevHash)
+			if back && now.Sub(current.ID.Time()) <= b.maxDelay {
+				return false, errJobBehind
+			}
+			b.leave(current.PrevHash, j.PrevHash)
+		}
+		tip++
+	}
+	w := &work{
+		StratumJob: j,
+		target:     target,
+		v1:         stratum.NewNotify(j, j.Coinbase1, j.Coinbase2),
+		tip:        tip,
+	}
+	works := append(slices.Clone(*b.works.Load()), w)
+	if len(works) > maxWorks {
+		works = works[1:]
+	}
+	b.works.Store(&works)
+	b.tip.Store(tip)
+
+	if b.newest() != w || !b.urgent(w) {
+		return false, nil
+	}
+	b.start(w, now)
+	return true, nil
+}
+
+// urgent reports whether miners should have w at once: it is on a new block, it
+// has transactions and theirs has none, or another chain asks for it.
+func (b *jobBook) urgent(w *work) bool {
+	last := b.round.Load()
+	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || w.MergedMiningClean
+}
+
+func (b *jobBook) leave(old, next chainhash.Hash) {
+	b.left = slices.DeleteFunc(b.left, func(h chainhash.Hash) bool { return h == next })
+	if len(b.left) == maxLeft {
+		b.left = b.left[1:]
+	}
+	b.left = append(b.left, old)
+}
+
+func (b *jobBook) start(w *work, now time.Time) {
+	var number uint64 = 1
+	if last := b.round.Load(); last != nil {
+		number = last.number + 1
+	}
+	b.round.Store(&round{number: number, work: w, start: now})
+}
+
+// tick forgets jobs at the end of their life, but for the newest, and reports
+// whether it started a round because there was none for long.
+func (b *jobBook) tick(now time.Time) (sent bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	newest := b.newest()
+	works := *b.works.Load()
+	expired := func(w *work) bool { return w != newest && now.Sub(w.ID.Time()) > b.lifetime }
+	if slices.ContainsFunc(works, expired) {
+		works = slices.DeleteFunc(slices.Clone(works), expired)
+		b.works.Store(&works)
+	}
+	last := b.round.Load()
+	if last == nil || now.Sub(last.start) < b.resend {
+		return false
+	}
+	b.start(newest, now)
+	return true
+}
+
+// newest returns the job with the largest id among those that are not stale,
+// nil before the first.
+func (b *jobBook) newest() *work {
+	var newest *work
+	tip := b.tip.Load()
+	for _, w := range *b.works.Load() {
+		if w.tip == tip && (newest == nil || w.ID > newest.ID) {
+			newest = w
+		}
+	}
+	return newest
+}
+
+// find returns the job with this id, nil if there is none.
+func (b *jobBook) find(id job.ID) *work {
+	works := *b.works.Load()
+	for i := len(works) - 1; i >= 0; i-- {
+		if works[i].ID == id {
+			return works[i]
+		}
+	}
+	return nil
+}
+
+func (b *jobBook) stale(w *work) bool { return w.tip != b.tip.Load() }

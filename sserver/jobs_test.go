@@ -1,0 +1,144 @@
+package sserver
+
+import (
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/job"
+)
+
+func TestJobBook(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1_700_000_000, 0)
+	type step struct {
+		at       int // seconds: the time of arrival
+		made     int // seconds: the time in the id
+		id       int // low part
+		prev     byte
+		height   int32
+		full     bool // has transactions
+		merged   bool // MergedMiningClean
+		wantSent bool
+		wantErr  error
+		wantNow  int // id of the newest job afterwards
+	}
+	for _, test := range []struct {
+		name  string
+		steps []step
+	}{
+		{"heights", []step{
+			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 1, height: 10, wantNow: 2},
+			{at: 2, made: 2, id: 3, prev: 2, height: 11, wantSent: true, wantNow: 3},
+			{at: 2, made: 2, id: 3, prev: 2, height: 11, wantErr: errJobKnown, wantNow: 3},
+		}},
+		{"same height, another block, and no way back", []step{
+			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 2, height: 10, wantSent: true, wantNow: 2},
+			{at: 2, made: 2, id: 3, prev: 1, height: 10, wantErr: errJobBehind, wantNow: 2},
+			{at: 3, made: 3, id: 4, prev: 3, height: 9, wantErr: errJobBehind, wantNow: 2},
+			{at: 40, made: 40, id: 5, prev: 2, height: 10, wantNow: 5},
+			{at: 70, made: 70, id: 6, prev: 1, height: 10, wantErr: errJobBehind, wantNow: 5},
+		}},
+		{"back when nothing else comes", []step{
+			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 2, height: 10, wantSent: true, wantNow: 2},
+			{at: 62, made: 62, id: 3, prev: 1, height: 10, wantSent: true, wantNow: 3},
+			{at: 63, made: 63, id: 4, prev: 2, height: 10, wantErr: errJobBehind, wantNow: 3},
+			{at: 124, made: 124, id: 5, prev: 7, height: 1, wantSent: true, wantNow: 5},
+		}},
+		{"first transactions", []step{
+			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, wantSent: true, wantNow: 2},
+			{at: 2, made: 2, id: 3, prev: 1, height: 10, full: true, wantNow: 3},
+		}},
+		{"merged mining", []step{
+			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, merged: true, wantSent: true, wantNow: 2},
+		}},
+		{"an older job does not replace a newer one", []step{
+			{at: 1, made: 1, id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 2, made: 0, id: 2, prev: 1, height: 10, full: true, wantNow: 1},
+		}},
+		{"late and early", []step{
+			{at: 61, made: 0, id: 1, prev: 1, height: 10, wantErr: errJobLate},
+			{at: 0, made: 61, id: 2, prev: 1, height: 10, wantErr: errJobLate},
+			{at: 60, made: 0, id: 3, prev: 1, height: 10, wantSent: true, wantNow: 3},
+		}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := newJobBook(DefaultConfig())
+			for i, s := range test.steps {
+				at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+				j := &job.StratumJob{
+					ID: job.ID(at(s.made).Unix())<<32 | job.ID(s.id), PrevHash: chainhash.Hash{s.prev}, Height: s.height,
+					Bits: 0x1d00ffff, MergedMiningClean: s.merged,
+				}
+				if s.full {
+					j.MerkleBranch = []chainhash.Hash{{1}}
+				}
+				sent, err := b.add(j, at(s.at))
+				if sent != s.wantSent || !errors.Is(err, s.wantErr) {
+					t.Errorf("step %d: sent %v, error %v", i, sent, err)
+				}
+				now := 0
+				if w := b.newest(); w != nil {
+					now = int(uint32(w.ID))
+				}
+				if now != s.wantNow {
+					t.Errorf("step %d: newest job %d, want %d", i, now, s.wantNow)
+				}
+			}
+		})
+	}
+}
+
+func TestJobBookRefusesProxyJobs(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	j := &job.StratumJob{ID: job.NewIDs(1).Next(now), Bits: 0x1d00ffff, Proxy: job.Proxy{Difficulty: 1}}
+	if _, err := newJobBook(DefaultConfig()).add(j, now); !errors.Is(err, errJobProxy) {
+		t.Errorf("error %v", err)
+	}
+}
+
+func TestJobBookForgets(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	b := newJobBook(DefaultConfig())
+	ids := job.NewIDs(1)
+	add := func(prev byte) job.ID {
+		id := ids.Next(now)
+		if _, err := b.add(&job.StratumJob{ID: id, PrevHash: chainhash.Hash{prev}, Height: int32(prev), Bits: 0x1d00ffff}, now); err != nil {
+			t.Fatal(err)
+		}
+		return id
+	}
+	first := add(1)
+	now = now.Add(20 * time.Second)
+	second := add(2)
+	if b.tick(now.Add(29*time.Second)) || !b.tick(now.Add(30*time.Second)) || b.tick(now.Add(59*time.Second)) {
+		t.Error("not repeated each 30 s")
+	}
+	if !b.stale(b.find(first)) || b.stale(b.find(second)) {
+		t.Error("the first job must be stale, the second not")
+	}
+	b.tick(now.Add(281 * time.Second))
+	if b.find(first) != nil || b.find(second) == nil {
+		t.Error("the first job must be forgotten, the second not")
+	}
+	b.tick(now.Add(time.Hour))
+	if b.find(second) == nil {
+		t.Error("the newest job must be kept")
+	}
+	for range 2 * maxWorks {
+		add(2)
+	}
+	if n := len(*b.works.Load()); n != maxWorks {
+		t.Errorf("%d jobs kept", n)
+	}
+}

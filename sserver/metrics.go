@@ -1,0 +1,92 @@
+package sserver
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"btcpool/internal/share"
+)
+
+type metrics struct {
+	sessions      [phases]prometheus.Gauge
+	refused       *prometheus.CounterVec // reason
+	disconnected  *prometheus.CounterVec // reason
+	panics        prometheus.Counter
+	loginsRefused *prometheus.CounterVec // reason
+	badLines      prometheus.Counter
+	bytesIn       prometheus.Counter
+	bytesOut      prometheus.Counter
+
+	accepted      prometheus.Counter
+	rejected      [64]prometheus.Counter // by status
+	rejectsUnsaid prometheus.Counter
+	solved        prometheus.Counter
+	shareSeconds  prometheus.Histogram
+
+	jobs             *prometheus.CounterVec // result
+	broadcastSeconds prometheus.Histogram
+	jobHeight        prometheus.Gauge
+	diffChanges      prometheus.Counter
+	eventsDropped    prometheus.Counter
+}
+
+func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
+	f := promauto.With(reg)
+	counter := func(name, help string) prometheus.Counter {
+		return f.NewCounter(prometheus.CounterOpts{Name: "btcpool_sserver_" + name, Help: help})
+	}
+	counters := func(name, help, label string) *prometheus.CounterVec {
+		return f.NewCounterVec(prometheus.CounterOpts{Name: "btcpool_sserver_" + name, Help: help}, []string{label})
+	}
+	seconds := func(name, help string) prometheus.Histogram {
+		return f.NewHistogram(prometheus.HistogramOpts{
+			Name: "btcpool_sserver_" + name, Help: help,
+			Buckets: []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5},
+		})
+	}
+	m := &metrics{
+		refused:       counters("connections_refused_total", "Connections closed before they became sessions.", "reason"),
+		disconnected:  counters("disconnects_total", "Sessions that this side ended.", "reason"),
+		panics:        counter("panics_total", "Sessions that ended by a fault of the program."),
+		loginsRefused: counters("logins_refused_total", "Authorizations refused.", "reason"),
+		badLines:      counter("bad_lines_total", "Lines that were no requests."),
+		bytesIn:       counter("received_bytes_total", "Bytes from miners."),
+		bytesOut:      counter("sent_bytes_total", "Bytes to miners, those included that were still queued at the end."),
+
+		rejectsUnsaid: counter("rejects_unlogged_total", "Rejected shares kept out of the share log because the miner sends too many."),
+		solved:        counter("solved_total", "Shares that solve a block."),
+		shareSeconds:  seconds("answer_seconds", "From reading shares to answering them, durability included."),
+
+		jobs:             counters("jobs_total", "Jobs received.", "result"),
+		broadcastSeconds: seconds("broadcast_seconds", "From the start of a round to its last notification, for each part of the miners."),
+		jobHeight: f.NewGauge(prometheus.GaugeOpts{
+			Name: "btcpool_sserver_job_height",
+			Help: "Height of the latest job sent.",
+		}),
+		diffChanges:   counter("difficulty_changes_total", "Changes of a miner's difficulty."),
+		eventsDropped: counter("events_dropped_total", "Events that Kafka could not take in time."),
+	}
+	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "btcpool_sserver_job_age_seconds", Help: "Age of the latest job sent."},
+		func() float64 { return jobAge().Seconds() })
+	sessions := f.NewGaugeVec(prometheus.GaugeOpts{Name: "btcpool_sserver_sessions", Help: "Connections by state."}, []string{"state"})
+	for p := range phases {
+		m.sessions[p] = sessions.WithLabelValues(p.String())
+	}
+	shares := counters("shares_total", "Shares judged, by Stratum code; 0 is accepted.", "code")
+	m.accepted = shares.WithLabelValues("0")
+	for code := share.StatusJobNotFoundOrStale; code <= share.StatusStale; code++ {
+		m.rejected[code] = shares.WithLabelValues(strconv.Itoa(int(code)))
+	}
+	return m
+}
+
+func (m *metrics) judged(s share.Status) {
+	if s == share.StatusAccept {
+		m.accepted.Inc()
+	} else {
+		m.rejected[s].Inc()
+	}
+}

@@ -1,0 +1,490 @@
+package sserver_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/bus/embedded"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/sserver"
+)
+
+var update = flag.Bool("update", false, "rewrite golden files")
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+const patience = 20 * time.Second
+
+// testConfig is that of a pool that a test's own hashing can serve, with a
+// broker of its own.
+func testConfig(tb testing.TB) sserver.Config {
+	tb.Helper()
+	broker, err := embedded.Start(tb.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() { broker.Close() })
+	cfg := sserver.DefaultConfig()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.DataDir = tb.TempDir()
+	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
+	cfg.MinDifficulty = 1.0 / (1 << 30)
+	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Static = map[string]int32{"alice": 7}
+	cfg.Kafka.Brokers = []string{broker.Addr()}
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer client.Close()
+	topics := cfg.Kafka.Topics
+	if err := client.EnsureTopics(tb.Context(), topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents); err != nil {
+		tb.Fatal(err)
+	}
+	return cfg
+}
+
+type pool struct {
+	*sserver.Service
+	tb      testing.TB
+	metrics *prometheus.Registry
+	stop    func() // and wait
+	jobs    *job.IDs
+}
+
+func startPool(tb testing.TB, cfg sserver.Config) *pool {
+	tb.Helper()
+	p := &pool{tb: tb, metrics: prometheus.NewRegistry(), jobs: job.NewIDs(1)}
+	var err error
+	p.Service, err = sserver.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(tb)).Level(zerolog.ErrorLevel), Metrics: p.metrics})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	stopped := false
+	p.stop = func() {
+		if stopped {
+			return
+		}
+		stopped = true
+		cancel()
+		if err := <-done; err != nil {
+			tb.Errorf("Run: %v", err)
+		}
+	}
+	tb.Cleanup(p.stop)
+	return p
+}
+
+// metric returns the sum of the values of a metric, or of the sample that has
+// the label value.
+func (p *pool) metric(name, label string) float64 {
+	p.tb.Helper()
+	families, err := p.metrics.Gather()
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	var sum float64
+	for _, family := range families {
+		if family.GetName() != "btcpool_sserver_"+name {
+			continue
+		}
+		for _, m := range family.Metric {
+			if label == "" || len(m.Label) == 1 && m.Label[0].GetValue() == label {
+				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
+			}
+		}
+	}
+	return sum
+}
+
+// newJob returns a job on the block prev, with the time of its making.
+func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
+	now := time.Now()
+	return &job.StratumJob{
+		ID:           p.jobs.Next(now),
+		GBTHash:      strings.Repeat("ab", 32),
+		PrevHash:     chainhash.Hash{0: prev, 31: 1},
+		Height:       height,
+		Coinbase1:    bytes.Repeat([]byte{0x11}, 60),
+		Coinbase2:    bytes.Repeat([]byte{0x22}, 120),
+		MerkleBranch: []chainhash.Hash{{1}, {2}, {3}},
+		Version:      0x20000000,
+		Bits:         0x1d00ffff,
+		Time:         uint32(now.Unix()),
+		MinTime:      uint32(now.Unix()) - 3600,
+	}
+}
+
+// eventually waits for a condition.
+func eventually(tb testing.TB, what string, ok func() bool) {
+	tb.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			tb.Fatalf("%s: not in %s", what, patience)
+		}
+	}
+}
+
+// client is a miner. It reads texts by itself and shares no code with the pool.
+type client struct {
+	tb          testing.TB
+	conn        net.Conn
+	r           *bufio.Reader
+	nextID      int
+	extraNonce1 string
+	difficulty  float64
+	notes       []message // notifications not yet looked at
+}
+
+type message struct {
+	ID     any
+	Method string
+	Params []json.RawMessage
+	Result json.RawMessage
+	Error  []any
+}
+
+func (p *pool) dial() *client {
+	p.tb.Helper()
+	conn, err := net.Dial("tcp", p.Addr().String())
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	p.tb.Cleanup(func() { conn.Close() })
+	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+}
+
+// miner returns a client that has logged in, and its first job.
+func (p *pool) miner() (*client, work) {
+	p.tb.Helper()
+	c := p.dial()
+	c.login()
+	return c, c.work()
+}
+
+func (c *client) login() {
+	c.tb.Helper()
+	var result []json.RawMessage
+	c.mustCall(&result, "mining.subscribe", "test/1")
+	if err := json.Unmarshal(result[1], &c.extraNonce1); err != nil {
+		c.tb.Fatal(err)
+	}
+	c.mustCall(nil, "mining.authorize", "alice.rig", "x")
+}
+
+func (c *client) send(text string) {
+	c.tb.Helper()
+	if _, err := c.conn.Write([]byte(text)); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+func (c *client) readLine() (string, error) {
+	if err := c.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	return c.r.ReadString('\n')
+}
+
+func (c *client) read() message {
+	c.tb.Helper()
+	line, err := c.readLine()
+	if err != nil {
+		c.tb.Fatalf("read: %v", err)
+	}
+	var m message
+	if err := json.Unmarshal([]byte(line), &m); err != nil {
+		c.tb.Fatalf("%s: %v", line, err)
+	}
+	return m
+}
+
+func (c *client) request(method string, params ...any) (id int) {
+	c.tb.Helper()
+	if params == nil {
+		params = []any{}
+	}
+	c.nextID++
+	line, err := json.Marshal(map[string]any{"id": c.nextID, "method": method, "params": params})
+	if err != nil {
+		c.tb.Fatal(err)
+	}
+	c.send(string(line) + "\n")
+	return c.nextID
+}
+
+// call returns the answer; notifications that come before it are kept.
+func (c *client) call(method string, params ...any) message {
+	c.tb.Helper()
+	id := c.request(method, params...)
+	for {
+		m := c.read()
+		if m.Method != "" {
+			c.notes = append(c.notes, m)
+			continue
+		}
+		if m.ID != float64(id) {
+			c.tb.Fatalf("answer to %v, want %d", m.ID, id)
+		}
+		return m
+	}
+}
+
+func (c *client) mustCall(result any, method string, params ...any) {
+	c.tb.Helper()
+	m := c.call(method, params...)
+	if m.Error != nil {
+		c.tb.Fatalf("%s: %v", method, m.Error)
+	}
+	if result != nil {
+		if err := json.Unmarshal(m.Result, result); err != nil {
+			c.tb.Fatal(err)
+		}
+	}
+}
+
+// note returns the next notification.
+func (c *client) note() message {
+	c.tb.Helper()
+	if len(c.notes) > 0 {
+		m := c.notes[0]
+		c.notes = c.notes[1:]
+		return m
+	}
+	return c.read()
+}
+
+// work is a job as the miner sees it.
+type work struct {
+	id, prev, coinbase1, coinbase2 string
+	branch                         []string
+	version, bits, time            string
+	clean                          bool
+	difficulty                     float64
+}
+
+// work returns the next job.
+func (c *client) work() work {
+	c.tb.Helper()
+	for {
+		m := c.note()
+		switch m.Method {
+		case "mining.set_difficulty":
+			if err := json.Unmarshal(m.Params[0], &c.difficulty); err != nil {
+				c.tb.Fatal(err)
+			}
+		case "mining.notify":
+			if c.difficulty == 0 {
+				c.tb.Fatal("job before the first difficulty")
+			}
+			w := work{difficulty: c.difficulty}
+			for i, v := range []any{&w.id, &w.prev, &w.coinbase1, &w.coinbase2, &w.branch, &w.version, &w.bits, &w.time, &w.clean} {
+				if err := json.Unmarshal(m.Params[i], v); err != nil {
+					c.tb.Fatal(err)
+				}
+			}
+			return w
+		}
+	}
+}
+
+// find is a share of w: what mining.submit wants behind the worker's name.
+type find struct {
+	job, extraNonce2, time, nonce, bits string
+}
+
+func (f find) params() []any {
+	params := []any{"alice.rig", f.job, f.extraNonce2, f.time, f.nonce}
+	if f.bits != "" {
+		params = append(params, f.bits)
+	}
+	return params
+}
+
+func unhex(tb testing.TB, text string) []byte {
+	tb.Helper()
+	b, err := hex.DecodeString(text)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
+}
+
+func unhex32(tb testing.TB, text string) uint32 { return binary.BigEndian.Uint32(unhex(tb, text)) }
+
+// header builds the block header of a share as Stratum's documents tell a miner
+// to.
+func (c *client) header(w work, extraNonce2 uint64, version, time uint32) wire.BlockHeader {
+	coinbase := unhex(c.tb, w.coinbase1+c.extraNonce1+fmt.Sprintf("%016x", extraNonce2)+w.coinbase2)
+	root := chainhash.DoubleHashH(coinbase)
+	for _, b := range w.branch {
+		root = chainhash.DoubleHashH(append(root[:], unhex(c.tb, b)...))
+	}
+	prev := unhex(c.tb, w.prev)
+	for i := 0; i < len(prev); i += 4 {
+		prev[i], prev[i+1], prev[i+2], prev[i+3] = prev[i+3], prev[i+2], prev[i+1], prev[i]
+	}
+	h := wire.BlockHeader{Version: int32(version), MerkleRoot: root, Bits: unhex32(c.tb, w.bits)}
+	copy(h.PrevBlock[:], prev)
+	h.Timestamp = unixTime(time)
+	return h
+}
+
+func unixTime(t uint32) time.Time { return time.Unix(int64(t), 0) }
+
+// difficulty1 is the target of difficulty 1.
+var difficulty1 = new(big.Int).Lsh(big.NewInt(0xffff), 208)
+
+// mine looks for a header whose difficulty is at least low and below high.
+func (c *client) mine(w work, h wire.BlockHeader, low, high float64) (nonce uint32) {
+	c.tb.Helper()
+	for ; nonce < 1<<26; nonce++ {
+		h.Nonce = nonce
+		hash := h.BlockHash()
+		for i := range 16 {
+			hash[i], hash[31-i] = hash[31-i], hash[i]
+		}
+		d, _ := new(big.Float).Quo(new(big.Float).SetInt(difficulty1), new(big.Float).SetInt(new(big.Int).SetBytes(hash[:]))).Float64()
+		if low <= d && d < high {
+			return nonce
+		}
+	}
+	c.tb.Fatal("no share found")
+	return 0
+}
+
+// share mines a share of w.
+func (c *client) share(w work, extraNonce2 uint64) find {
+	c.tb.Helper()
+	h := c.header(w, extraNonce2, unhex32(c.tb, w.version), unhex32(c.tb, w.time))
+	nonce := c.mine(w, h, w.difficulty, 1e30)
+	return find{job: w.id, extraNonce2: fmt.Sprintf("%016x", extraNonce2), time: w.time, nonce: fmt.Sprintf("%08x", nonce)}
+}
+
+// submit returns the error code, 0 when the share was accepted.
+func (c *client) submit(f find) int {
+	c.tb.Helper()
+	m := c.call("mining.submit", f.params()...)
+	if m.Error != nil {
+		return int(m.Error[0].(float64))
+	}
+	if string(m.Result) != "true" {
+		c.tb.Fatalf("result %s", m.Result)
+	}
+	return 0
+}
+
+func (c *client) wantSubmit(f find, code int) {
+	c.tb.Helper()
+	if got := c.submit(f); got != code {
+		c.tb.Errorf("submit %+v: code %d, want %d", f, got, code)
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	t.Parallel()
+	cfg := sserver.Config{}
+	if err := service.Load("../configs/sserver.toml", &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err == nil {
+		t.Error("the file must stand on the defaults") // topics of other services are not named in it
+	}
+	cfg = sserver.DefaultConfig()
+	if err := service.Load("../configs/sserver.toml", &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	want := sserver.DefaultConfig()
+	want.Common = cfg.Common
+	want.Users.Static = cfg.Users.Static
+	if got, want := fmt.Sprintf("%+v", cfg), fmt.Sprintf("%+v", want); got != want {
+		t.Errorf("the file does not show the defaults:\n%s\n%s", got, want)
+	}
+}
+
+func TestValidateReportsAll(t *testing.T) {
+	t.Parallel()
+	cfg := sserver.DefaultConfig()
+	cfg.Listen = "3333"
+	cfg.ServerID = 0
+	cfg.DataDir = ""
+	cfg.SpoolMaxBytes = -1
+	cfg.MaxConnections = 0
+	cfg.DefaultDifficulty = 0
+	cfg.VersionMask = "1fffe00"
+	cfg.ShareInterval = 0
+	cfg.MaxJobLifetime = service.Duration(time.Second)
+	cfg.Users.Source = "api"
+	cfg.Users.ListURL = "ftp://x"
+	cfg.Kafka.Brokers = nil
+	err := cfg.Validate()
+	if err == nil {
+		t.Fatal("valid")
+	}
+	for _, key := range []string{
+		"listen", "server_id", "data_dir", "spool_max_bytes", "max_connections", "default_difficulty",
+		"version_mask", "share_interval", "max_job_lifetime", "users.list_id_api_url", "kafka.brokers",
+	} {
+		if !strings.Contains(err.Error(), key+" ") && !strings.Contains(err.Error(), key+":") {
+			t.Errorf("%s is not named in:\n%v", key, err)
+		}
+	}
+}
+
+func TestReady(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no job") {
+		t.Errorf("before a job: %v", err)
+	}
+	p.TakeJob(p.newJob(1, 100))
+	if err := p.Ready(); err != nil {
+		t.Errorf("with a job: %v", err)
+	}
+}
+
+func TestNewUndoesWhatItDid(t *testing.T) {
+	t.Parallel()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cfg := testConfig(t)
+	cfg.Listen = taken.Addr().String()
+	for range 2 { // the second finds no locks left
+		_, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
+		if err == nil || !strings.Contains(err.Error(), "in use") {
+			t.Fatalf("error %v", err)
+		}
+	}
+	if _, err := os.Stat(cfg.DataDir); err != nil {
+		t.Error(err)
+	}
+}

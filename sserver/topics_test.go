@@ -1,0 +1,176 @@
+package sserver_test
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/bus"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/sserver"
+)
+
+// readTopic returns the first n messages of a topic.
+func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values [][]byte) {
+	t.Helper()
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
+		if values = append(values, m.Value); len(values) == n {
+			cancel()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(values) != n {
+		t.Fatalf("%d messages in %s, want %d", len(values), topic, n)
+	}
+	return values
+}
+
+// All the way: a job from Kafka, and back to Kafka what miners did with it.
+func TestTopics(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.DefaultDifficulty = 1.0 / (1 << 18)
+	p := startPool(t, cfg)
+	j := p.newJob(1, 100)
+	j.Bits = 0x1f00ffff // difficulty 2^-16: a few shares are blocks
+
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	for _, value := range [][]byte{[]byte("no job"), j.AppendTo(nil), j.AppendTo(nil)} {
+		if err := client.Write(t.Context(), cfg.Kafka.Topics.Job, bus.Message{Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "ready", func() bool { return p.Ready() == nil })
+
+	c, w := p.miner()
+	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
+	plain := find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time}
+	plain.nonce = fmt.Sprintf("%08x", c.mine(w, header, w.difficulty, 4*w.difficulty))
+	block := plain
+	block.nonce = fmt.Sprintf("%08x", c.mine(w, header, 4*w.difficulty, 1e30))
+	late := plain
+	late.time = "00000000"
+	c.wantSubmit(plain, 0)
+	c.wantSubmit(block, 0)
+	c.wantSubmit(late, 31)
+	c.wantSubmit(plain, 22)
+	c.conn.Close()
+	eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	p.stop()
+
+	var shares []share.Share
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 3) {
+		var s share.Share
+		if err := s.Parse(value); err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Validate(); err != nil {
+			t.Error(err)
+		}
+		shares = append(shares, s)
+	}
+	if shares[0].ID.Epoch == 0 || time.Since(time.Unix(shares[0].Time, 0)) > time.Minute {
+		t.Errorf("share %+v", shares[0])
+	}
+	want := share.Share{
+		ID: share.ID{Server: 1, Epoch: shares[0].ID.Epoch, Seq: 1}, JobID: uint64(j.ID), UserID: 7, WorkerID: share.WorkerID("rig"),
+		Status: share.StatusAccept, IP: netip.MustParseAddr("127.0.0.1"), Difficulty: -18, Bits: j.Bits, Height: 100,
+		Nonce: unhex32(t, plain.nonce), SessionID: unhex32(t, c.extraNonce1),
+	}
+	header.Nonce = want.Nonce
+	plainHash := header.BlockHash()
+	want.BitsReached = bitcoin.BitsOfHash(&plainHash)
+	wantBlock, wantLate := want, want
+	wantBlock.ID.Seq, wantBlock.Nonce = 2, unhex32(t, block.nonce)
+	header.Nonce = wantBlock.Nonce
+	blockHash := header.BlockHash()
+	wantBlock.BitsReached = bitcoin.BitsOfHash(&blockHash)
+	wantLate.ID.Seq, wantLate.Status, wantLate.BitsReached = 3, share.StatusTimeTooOld, 0
+	if diff := cmp.Diff([]share.Share{want, wantBlock, wantLate}, shares,
+		cmpopts.IgnoreFields(share.Share{}, "Time"), cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+		t.Error(diff)
+	}
+
+	solved, err := share.ParseSolved(readTopic(t, cfg, cfg.Kafka.Topics.SolvedShare, 1)[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if chainhash.DoubleHashH(solved.Header[:]) != blockHash {
+		t.Error("the header is not that of the block")
+	}
+	coinbase := unhex(t, w.coinbase1+c.extraNonce1+block.extraNonce2+w.coinbase2)
+	if diff := cmp.Diff(share.Solved{
+		JobID: uint64(j.ID), WorkerID: want.WorkerID, UserID: 7, Height: 100, Header: solved.Header, WorkerName: "alice.rig", Coinbase: coinbase,
+	}, solved); diff != "" {
+		t.Error(diff)
+	}
+
+	for i, want := range []struct {
+		action share.Action
+		desc   string
+	}{{share.MinerConnect, "new_conn"}, {share.MinerDead, "del_conn"}} {
+		e, err := share.ParseEvent(readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 2)[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Action != want.action || e.Desc != want.desc || e.UserID != 7 || e.UserName != "alice" || e.WorkerName != "rig" ||
+			e.Agent != "test/1" || e.SessionID != shares[0].SessionID {
+			t.Errorf("event %+v", e)
+		}
+	}
+}
+
+// What was acknowledged while Kafka was away is sent by the next process.
+func TestKafkaAway(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	there := cfg.Kafka.Brokers
+	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	for i := range uint64(3) {
+		c.wantSubmit(c.share(w, i), 0)
+	}
+	p.stop()
+
+	cfg.Kafka.Brokers = there
+	p = startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	c, w = p.miner()
+	c.wantSubmit(c.share(w, 1), 0)
+	p.stop()
+	seen := make(map[share.ID]bool)
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 4) {
+		var s share.Share
+		if err := s.Parse(value); err != nil {
+			t.Fatal(err)
+		}
+		seen[s.ID] = true
+	}
+	if len(seen) != 4 {
+		t.Errorf("ids %v", seen)
+	}
+}
