@@ -1,0 +1,290 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+)
+
+// TestDemo mines blocks through every service on the embedded parts, stops, and finds everything
+// again after a restart.
+func TestDemo(t *testing.T) {
+	t.Parallel()
+	cfg := defaultConfig()
+	cfg.Data, cfg.Stratum, cfg.HTTP = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Demo, cfg.Threads = true, 1
+	cfg.chainBits = 0x1e00ffff // 2^24 hashes a block, as many as a share
+	const blocks = 3
+
+	mined := 0
+	first := start(t, cfg)
+	first.until("blocks are accepted and shares logged", func(ctx context.Context) error {
+		var answer struct {
+			Blocks []struct{ State, Finder string }
+		}
+		if err := first.get(ctx, "/api/v1/blocks", &answer); err != nil {
+			return err
+		}
+		mined = 0
+		for _, b := range answer.Blocks {
+			if b.State == "accepted" && b.Finder == demoUser {
+				mined++
+			}
+		}
+		if mined < blocks {
+			return fmt.Errorf("%d blocks", mined)
+		}
+		if n, err := loggedShares(cfg.Data); err != nil || n < blocks {
+			return fmt.Errorf("%d shares in the log, %w", n, err)
+		}
+		var pool struct {
+			WorkersOnline int `json:"workers_online"`
+		}
+		if err := first.get(ctx, "/api/v1/pool", &pool); err != nil || pool.WorkersOnline != 1 {
+			return fmt.Errorf("%d workers, %w", pool.WorkersOnline, err)
+		}
+		return nil
+	})
+	banner := first.out.String()
+	for _, want := range []string{"stratum+tcp://" + first.sserver.Addr().String(), "http://" + first.statshttpd.Addr().String()} {
+		if !strings.Contains(banner, want) {
+			t.Errorf("the banner does not name %s:\n%s", want, banner)
+		}
+	}
+	first.stop()
+	height := first.node.Height()
+	if int(height) < blocks {
+		t.Errorf("the chain has height %d", height)
+	}
+
+	cfg.Demo = false
+	second := start(t, cfg)
+	second.until("everything is there after the restart", func(ctx context.Context) error {
+		var answer struct{ Total int }
+		if err := second.get(ctx, "/api/v1/blocks", &answer); err != nil {
+			return err
+		}
+		if answer.Total != int(height) || second.node.Height() != height {
+			return fmt.Errorf("%d blocks, height %d, want %d", answer.Total, second.node.Height(), height)
+		}
+		return nil
+	})
+	second.stop()
+}
+
+// running is a pool that runs in this test.
+type running struct {
+	*pool
+	t    *testing.T
+	out  lockedBuffer
+	stop func()
+}
+
+func start(t *testing.T, cfg Config) *running {
+	t.Helper()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	r := &running{t: t}
+	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+	p, err := newPool(cfg, service.Deps{Log: log, Metrics: prometheus.NewRegistry()}, &r.out)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.pool = p
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- p.Run(ctx) }()
+	r.stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	t.Cleanup(r.stop)
+	return r
+}
+
+func (r *running) until(what string, cond func(context.Context) error) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(r.t.Context(), 2*time.Minute)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := cond(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			r.t.Fatalf("%s: not in time: %v; ready: %v", what, err, r.Ready())
+		case <-tick.C:
+		}
+	}
+}
+
+func (r *running) get(ctx context.Context, path string, answer any) error {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.statshttpd.Addr().String()+path, nil)
+	if err != nil {
+		return err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return errors.New(resp.Status)
+	}
+	return json.NewDecoder(resp.Body).Decode(answer)
+}
+
+// loggedShares counts the accepted shares of the share log.
+func loggedShares(data string) (n int, err error) {
+	dir := filepath.Join(data, "sharelog")
+	days, err := sharefile.Days(dir, "BTC")
+	if err != nil {
+		return 0, err
+	}
+	for _, day := range days {
+		r, err := sharefile.Open(sharefile.Path(dir, "BTC", day))
+		if err != nil {
+			return 0, err
+		}
+		defer r.Close()
+		for {
+			record, err := r.Next()
+			if err != nil {
+				break // the end for now
+			}
+			var s share.Share
+			if err := s.ParseBody(record); err != nil {
+				return 0, err
+			}
+			if s.Status == share.StatusAccept {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+// lockedBuffer is an io.Writer that can be read while it is written to.
+type lockedBuffer struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (b *lockedBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.Write(p)
+}
+
+func (b *lockedBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.buf.String()
+}
+
+func TestSampleConfig(t *testing.T) {
+	t.Parallel()
+	cfg := defaultConfig()
+	if err := service.Load(filepath.Join("..", "..", "configs", "btcpool.toml"), &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestMisconfigured starts nothing: each mistake is refused with what to do about it.
+func TestMisconfigured(t *testing.T) {
+	t.Parallel()
+	const node = "[node]\nrpc_url = \"http://127.0.0.1:8332\"\nrpc_user = \"u\"\nrpc_password = \"p\"\n"
+	for name, c := range map[string]struct{ file, want string }{
+		"unknown key":                 {"payout_adress = \"x\"\n", `unknown key "payout_adress"`},
+		"node without address":        {"network = \"mainnet\"\n" + node, "payout_address: name the address"},
+		"node without network":        {"payout_address = \"x\"\n" + node, "network: name the node's network"},
+		"network without node":        {"network = \"mainnet\"\n", "needs a node"},
+		"address of another network":  {"network = \"mainnet\"\npayout_address = \"" + embeddedPayout + "\"\n" + node, "payout_address"},
+		"address with a typing error": {"payout_address = \"bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4x\"\n", "payout_address"},
+		"no address to listen at":     {"stratum = \"3333\"\n", "stratum = \"3333\": must be host:port"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			file := filepath.Join(t.TempDir(), "btcpool.toml")
+			if err := os.WriteFile(file, []byte(c.file), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			var stderr bytes.Buffer
+			code := service.Main("btcpool", []string{"-config", file, "-check"}, &stderr, defaultConfig(),
+				func(Config, service.Deps) (*pool, error) { return nil, errors.New("must not be built") })
+			if code != 2 || !strings.Contains(stderr.String(), c.want) {
+				t.Errorf("code %d, want 2 and %q in:\n%s", code, c.want, &stderr)
+			}
+		})
+	}
+}
+
+// TestStages holds the order in which a pool stops.
+func TestStages(t *testing.T) {
+	t.Parallel()
+	fault := errors.New("fault")
+	for name, c := range map[string]struct {
+		err  error // of the function that fails
+		want string
+	}{
+		"stopped":  {nil, "producer consumer base"},
+		"one ends": {fault, "producer consumer base"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var mu sync.Mutex
+			var ended []string
+			until := func(name string) func(context.Context) error {
+				return func(ctx context.Context) error {
+					<-ctx.Done()
+					mu.Lock()
+					defer mu.Unlock()
+					ended = append(ended, name)
+					return nil
+				}
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			failing := func(ctx context.Context) error {
+				if c.err == nil {
+					cancel()
+					<-ctx.Done()
+				}
+				return c.err
+			}
+			type run = func(context.Context) error
+			err := runStages(ctx, []run{until("producer")}, []run{until("consumer"), failing}, []run{until("base")})
+			if !errors.Is(err, c.err) {
+				t.Errorf("error %v, want %v", err, c.err)
+			}
+			if got := strings.Join(ended, " "); got != c.want {
+				t.Errorf("ended %q, want %q", got, c.want)
+			}
+		})
+	}
+}
