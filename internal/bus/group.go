@@ -11,6 +11,11 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
+// groupWait is how long a fetch may wait for a message to come. The library
+// gives up a connection whose broker answers less than a second late if this is
+// 2 s, and a quarter of it if it is less: too soon on a busy machine.
+const groupWait = 2 * time.Second
+
 // ReadGroup calls handle for each message of topic that no member of the
 // consumer group has handled yet, and commits the message when handle returned
 // nil. A group without commits starts at the earliest message. ReadGroup
@@ -25,7 +30,7 @@ func (c *Client) ReadGroup(ctx context.Context, topic, group string, handle func
 		StartOffset:           kafka.FirstOffset,
 		MinBytes:              1,
 		MaxBytes:              fetchBytes,
-		MaxWait:               fetchWait,
+		MaxWait:               groupWait,
 		ReadBackoffMin:        10 * time.Millisecond,
 		ReadBackoffMax:        time.Second,
 		SessionTimeout:        10 * time.Second, // how long a killed member keeps its partitions

@@ -25,27 +25,34 @@ type Process struct {
 	path string
 	args []string
 	env  []string
-	log  string
+	log  string // of both outputs
+	out  string // of the standard output alone, if set
 
 	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has been reaped
-	err  error         // what Wait returned; valid once done is closed
 }
 
 // start runs a program whose output goes to <dir>/<name>.log; it is killed when the test ends, and
 // its log is shown if the test failed.
 func start(t testing.TB, dir, name, path string, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Name: name, t: t, path: path, args: args, env: env, log: filepath.Join(dir, name+".log")}
+	p := &Process{Name: name, path: path, args: args, env: env, log: filepath.Join(dir, name+".log")}
+	p.run(t)
+	return p
+}
+
+// run starts the program for the first time.
+func (p *Process) run(t testing.TB) {
+	t.Helper()
+	p.t = t
 	p.Start()
 	t.Cleanup(func() {
 		p.Kill()
 		if t.Failed() {
-			t.Logf("%s: last lines of its log\n%s", name, p.LogTail(6<<10))
+			t.Logf("%s: last lines of its log\n%s", p.Name, p.LogTail(2<<10))
 		}
 	})
-	return p
 }
 
 // Start runs the program (again).
@@ -58,6 +65,14 @@ func (p *Process) Start() {
 	defer out.Close()
 	cmd := exec.Command(p.path, p.args...)
 	cmd.Stdout, cmd.Stderr = out, out
+	if p.out != "" {
+		stdout, err := os.Create(p.out)
+		if err != nil {
+			p.t.Fatal(err)
+		}
+		defer stdout.Close()
+		cmd.Stdout = stdout
+	}
 	cmd.Env = append(os.Environ(), p.env...)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	if err := cmd.Start(); err != nil {
@@ -68,10 +83,7 @@ func (p *Process) Start() {
 	p.cmd, p.done = cmd, done
 	p.mu.Unlock()
 	go func() {
-		err := cmd.Wait()
-		p.mu.Lock()
-		p.err = err
-		p.mu.Unlock()
+		_ = cmd.Wait() // its state says more
 		close(done)
 	}()
 }
@@ -83,6 +95,20 @@ func (p *Process) Kill() {
 	p.mu.Unlock()
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
 	<-done
+}
+
+// Wait waits until the program ends by itself and returns its exit code.
+func (p *Process) Wait(limit time.Duration) int {
+	p.t.Helper()
+	p.mu.Lock()
+	cmd, done := p.cmd, p.done
+	p.mu.Unlock()
+	select {
+	case <-done:
+	case <-time.After(limit):
+		p.t.Fatalf("%s did not end within %v", p.Name, limit)
+	}
+	return cmd.ProcessState.ExitCode()
 }
 
 // Stop sends SIGTERM and returns the exit code; a program that has not ended within 30 s is killed.

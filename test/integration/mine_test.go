@@ -1,0 +1,462 @@
+//go:build integration
+
+// Package integration runs the pool as its operators do: every service a process, Apache Kafka,
+// MariaDB and btcd beside them, miners on the other side of a socket. What must hold is checked from
+// the outside: in the node's chain, the share files, the database and the HTTP API.
+package integration
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+	"btcpool/test/integration/rig"
+)
+
+// TestMine mines on btcd through every service and compares what each of them says.
+func TestMine(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	rig.StartZooKeeper(t, dir)
+	pool := rig.StartPool(t, dir, kafka, db, node)
+
+	// Every share below difficulty 1 is a block on regtest, so two miners race each other.
+	a := pool.StartMiner(t, dir, "alice", "-user", "alice.rig1", "-threads", "1", "-shares", "25")
+	b := pool.StartMiner(t, dir, "bob", "-user", "bob.rig2", "-threads", "1", "-shares", "25", "-version-mask", "00000000")
+	for _, m := range []*rig.Miner{a, b} {
+		if code := m.Wait(3 * time.Minute); code != 0 {
+			t.Fatalf("%s ended with code %d", m.Name, code)
+		}
+		r := m.Report()
+		if got := len(m.Acks()); int64(got) != r.Accepted || r.Unanswered != 0 || r.Reconnects != 0 {
+			t.Errorf("%s: %d shares in the ledger, report %+v", m.Name, got, r)
+		}
+	}
+	acks := append(a.Acks(), b.Acks()...)
+
+	var log []share.Share
+	rig.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
+		log = readLog(t, pool.Log)
+		return sameShares(acks, log)
+	})
+	checkBlocks(t, node, pool, db, log)
+	checkStatistics(t, db, log)
+	checkWorkers(t, pool, log)
+	checkPrinted(t, dir, log)
+	checkDashboard(t, pool)
+
+	for _, service := range rig.Services {
+		if code, err := pool.Service(service).Stop(); err != nil || code != 0 {
+			t.Errorf("SIGTERM: %s ended with code %d, %v", service, code, err)
+		}
+	}
+}
+
+// TestKilled kills every service in turn, in the middle of mining, and starts it again: mining goes on
+// and no acknowledged share is lost or counted twice.
+func TestKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.StartPool(t, dir, kafka, db, node)
+	miner := pool.StartMiner(t, dir, "miner", "-user", "carol.rig", "-threads", "1", "-reconnect")
+
+	chain := func(ctx context.Context) (height int64, err error) {
+		err = node.Call(ctx, "getblockcount", &height)
+		return height, err
+	}
+	for _, service := range rig.Services {
+		var before int64
+		rig.Until(t, time.Minute, "the chain grows before "+service+" is killed", func(ctx context.Context) error {
+			height, err := chain(ctx)
+			if before == 0 {
+				before = height
+			}
+			if err == nil && height < before+3 {
+				err = fmt.Errorf("height %d", height)
+			}
+			return err
+		})
+		pool.Service(service).Kill()
+		killed, err := chain(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		pool.Service(service).Start()
+		pool.WaitReady(t, service)
+		rig.Until(t, time.Minute, "mining goes on after "+service+" was killed", func(ctx context.Context) error {
+			height, err := chain(ctx)
+			if err == nil && height < killed+3 {
+				err = fmt.Errorf("height %d, %d when it was killed", height, killed)
+			}
+			return err
+		})
+	}
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	acks, report := miner.Acks(), miner.Report()
+	if int64(len(acks)) != report.Accepted {
+		t.Errorf("%d shares in the ledger, report %+v", len(acks), report)
+	}
+
+	// A share that was on disk when sserver died was accepted though its answer got lost: the log may
+	// hold it, but no more of them than were left unanswered.
+	var log []share.Share
+	rig.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
+		log = readLog(t, pool.Log)
+		extra, err := missing(acks, log)
+		if err == nil && int64(extra) > report.Unanswered {
+			err = fmt.Errorf("%d shares more than were acknowledged, %d were left unanswered", extra, report.Unanswered)
+		}
+		return err
+	})
+	checkBlocks(t, node, pool, db, log)
+	checkStatistics(t, db, log)
+	checkWorkers(t, pool, log)
+}
+
+// readLog returns every share of the log, judged or refused.
+func readLog(t *testing.T, dir string) (log []share.Share) {
+	t.Helper()
+	days, err := sharefile.Days(dir, "BTC")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, day := range days {
+		r, err := sharefile.Open(sharefile.Path(dir, "BTC", day))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer r.Close()
+		for {
+			record, err := r.Next()
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			var s share.Share
+			if err := s.ParseBody(record); err != nil {
+				t.Fatal(err)
+			}
+			log = append(log, s)
+		}
+	}
+	return log
+}
+
+// key tells shares apart on both sides of the socket.
+type key struct {
+	session, nonce, versionBits uint32
+}
+
+// missing returns how many accepted shares of the log were not acknowledged; the error tells of
+// acknowledged ones that the log does not have, or has twice.
+func missing(acks []rig.Ack, log []share.Share) (extra int, err error) {
+	logged := map[key]int{}
+	for _, s := range log {
+		if s.Status == share.StatusAccept {
+			logged[key{s.SessionID, s.Nonce, s.VersionBits}]++
+		}
+	}
+	for k, n := range logged {
+		if n > 1 {
+			return 0, fmt.Errorf("share %+v is in the log %d times", k, n)
+		}
+	}
+	total := len(logged)
+	for _, a := range acks {
+		var session uint32
+		if _, err := fmt.Sscanf(a.Session, "%08x", &session); err != nil {
+			return 0, fmt.Errorf("session %q: %w", a.Session, err)
+		}
+		k := key{session, a.Nonce, a.VersionBits}
+		if logged[k] == 0 {
+			return 0, fmt.Errorf("acknowledged share %+v is not in the log of %d", k, total)
+		}
+		delete(logged, k)
+	}
+	return len(logged), nil
+}
+
+func sameShares(acks []rig.Ack, log []share.Share) error {
+	extra, err := missing(acks, log)
+	if err == nil && extra > 0 {
+		err = fmt.Errorf("%d shares in the log were not acknowledged", extra)
+	}
+	return err
+}
+
+// checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was
+// found by the pool and recorded, and each accepted share is a block on regtest.
+func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, log []share.Share) {
+	t.Helper()
+	ctx := t.Context()
+	accepted := 0
+	for _, s := range log {
+		if s.Status == share.StatusAccept {
+			accepted++
+		}
+	}
+	type block struct {
+		Height        int32
+		Hash          string
+		State         string
+		Confirmations int64
+		RewardSat     int64
+		WorkerName    string
+	}
+	read := func(ctx context.Context) (blocks []block, err error) {
+		rows, err := db.Open(t).QueryContext(ctx, "SELECT height, hash, state, rewards, worker_full_name FROM found_blocks ORDER BY height, hash")
+		if err != nil {
+			return nil, err
+		}
+		defer rows.Close()
+		for rows.Next() {
+			var b block
+			if err := rows.Scan(&b.Height, &b.Hash, &b.State, &b.RewardSat, &b.WorkerName); err != nil {
+				return nil, err
+			}
+			blocks = append(blocks, b)
+		}
+		return blocks, rows.Err()
+	}
+	var blocks []block
+	onChain := 0
+	rig.Until(t, 30*time.Second, "found_blocks agrees with the chain", func(ctx context.Context) error {
+		var tip int32
+		if err := node.Call(ctx, "getblockcount", &tip); err != nil {
+			return err
+		}
+		chain := map[string]int32{}
+		for height := int32(1); height <= tip; height++ {
+			var hash string
+			if err := node.Call(ctx, "getblockhash", &hash, height); err != nil {
+				return err
+			}
+			chain[hash] = height
+		}
+		var err error
+		if blocks, err = read(ctx); err != nil {
+			return err
+		}
+		if len(blocks) != accepted {
+			return fmt.Errorf("%d blocks, %d accepted shares", len(blocks), accepted)
+		}
+		onChain = 0
+		for _, b := range blocks {
+			height, active := chain[b.Hash]
+			switch {
+			case active && height != b.Height:
+				return fmt.Errorf("%+v is at height %d", b, height)
+			case active && b.State != "accepted" && b.State != "confirmed":
+				return fmt.Errorf("%+v is on the chain", b)
+			case !active && b.State != "orphaned" && b.Height < tip-6:
+				return fmt.Errorf("%+v is not on the chain of height %d", b, tip)
+			case active:
+				onChain++
+			}
+		}
+		if onChain != int(tip) {
+			return fmt.Errorf("%d of the chain's %d blocks are recorded", onChain, tip)
+		}
+		return nil
+	})
+	if onChain == 0 {
+		t.Error("no block was found")
+	}
+	for _, b := range blocks {
+		if want := int64(50e8) >> (b.Height / 150); b.RewardSat != want { // regtest halves each 150 blocks; no fees
+			t.Errorf("%+v: reward %d sat, want %d", b, b.RewardSat, want)
+		}
+	}
+	var answer struct {
+		Total  int
+		Blocks []struct {
+			Hash, State, Finder string
+			Height              int32
+			RewardSat           int64 `json:"reward_sat"`
+			Time                time.Time
+		}
+	}
+	if err := pool.Get(ctx, "/api/v1/blocks?limit=5", &answer); err != nil {
+		t.Fatal(err)
+	}
+	if answer.Total != len(blocks) || len(answer.Blocks) != 5 {
+		t.Errorf("the API tells of %d blocks and shows %d, want %d and 5", answer.Total, len(answer.Blocks), len(blocks))
+	}
+	byHash := map[string]block{}
+	for _, b := range blocks {
+		byHash[b.Hash] = b
+	}
+	for _, got := range answer.Blocks {
+		want := byHash[got.Hash]
+		if got.Height != want.Height || got.State != want.State || got.RewardSat != want.RewardSat || got.Finder != want.WorkerName || got.Time.IsZero() {
+			t.Errorf("the API shows %+v, the database has %+v", got, want)
+		}
+	}
+}
+
+// checkStatistics sums the log and waits until the tables say the same.
+func checkStatistics(t *testing.T, db *rig.MariaDB, log []share.Share) {
+	t.Helper()
+	type row struct {
+		User   int32
+		Worker int64
+		Day    int
+		Accept string
+	}
+	want := map[row]bool{}
+	sums := map[row]bitcoin.Work{}
+	for _, s := range log {
+		if s.Status != share.StatusAccept {
+			continue
+		}
+		at := time.Unix(s.Time, 0).UTC()
+		day := at.Year()*10000 + int(at.Month())*100 + at.Day()
+		for _, r := range []row{{Day: day}, {User: s.UserID, Day: day}, {User: s.UserID, Worker: s.WorkerID, Day: day}} {
+			sums[r] = sums[r].Add(s.Difficulty.Hashes())
+		}
+	}
+	for r, sum := range sums {
+		r.Accept = sum.String()
+		want[r] = true
+	}
+	conn := db.Open(t)
+	rig.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
+		got := map[row]bool{}
+		for _, query := range []string{
+			"SELECT 0, 0, day, accept_hashes FROM stats_pool_day",
+			"SELECT puid, 0, day, accept_hashes FROM stats_users_day",
+			"SELECT puid, worker_id, day, accept_hashes FROM stats_workers_day",
+		} {
+			rows, err := conn.QueryContext(ctx, query)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var r row
+				if err := rows.Scan(&r.User, &r.Worker, &r.Day, &r.Accept); err != nil {
+					return err
+				}
+				if r.Accept != "0" { // of workers whose shares were all refused
+					got[r] = true
+				}
+			}
+			if err := rows.Err(); err != nil {
+				return err
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+}
+
+// checkWorkers holds the live figures of the API against the log.
+func checkWorkers(t *testing.T, pool *rig.Pool, log []share.Share) {
+	t.Helper()
+	type counted struct {
+		Shares     int64   `json:"shares"`
+		Difficulty float64 `json:"difficulty"`
+	}
+	var want counted
+	workers := map[int64]int64{}
+	for _, s := range log {
+		if s.Status == share.StatusAccept {
+			want.Shares++
+			want.Difficulty += s.Difficulty.Float()
+			workers[s.WorkerID]++
+		}
+	}
+	rig.Until(t, 15*time.Second, "the API agrees with the share log", func(ctx context.Context) error {
+		var answer struct {
+			Shares struct{ Accepted counted } `json:"shares_1h"`
+		}
+		if err := pool.Get(ctx, "/api/v1/pool", &answer); err != nil {
+			return err
+		}
+		if got := answer.Shares.Accepted; got != want {
+			return fmt.Errorf("/api/v1/pool counts %+v accepted, the log %+v", got, want)
+		}
+		var list struct {
+			Total   int
+			Workers []struct {
+				WorkerID string                     `json:"worker_id"`
+				Shares   struct{ Accepted counted } `json:"shares_1h"`
+			}
+		}
+		if err := pool.Get(ctx, "/api/v1/workers", &list); err != nil {
+			return err
+		}
+		if list.Total != len(workers) {
+			return fmt.Errorf("/api/v1/workers has %d workers, the log %d", list.Total, len(workers))
+		}
+		for _, w := range list.Workers {
+			id, _ := new(big.Int).SetString(w.WorkerID, 10)
+			if id == nil || workers[id.Int64()] != w.Shares.Accepted.Shares {
+				return fmt.Errorf("/api/v1/workers shows %+v, the log has %v", w, workers)
+			}
+		}
+		return nil
+	})
+}
+
+// checkPrinted holds what slparser prints of the days against the log.
+func checkPrinted(t *testing.T, dir string, log []share.Share) {
+	t.Helper()
+	days := map[string]int{}
+	for _, s := range log {
+		days[time.Unix(s.Time, 0).UTC().Format("20060102")]++
+	}
+	for day, want := range days {
+		out, err := exec.Command(rig.Bin(t, "slparser"), "-config", dir+"/slparser.toml", "-d", day, "-u", "0").Output()
+		if err != nil {
+			t.Fatalf("slparser -d %s -u 0: %v", day, err)
+		}
+		if got := strings.Count(string(out), "\n"); got != want {
+			t.Errorf("slparser prints %d shares of %s, the log has %d", got, day, want)
+		}
+	}
+}
+
+// checkDashboard renders the page in a browser and looks for what it must show.
+func checkDashboard(t *testing.T, pool *rig.Pool) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	page, err := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
+		"--virtual-time-budget=8000", "--dump-dom", pool.HTTP+"/").Output()
+	if err != nil {
+		t.Fatalf("chromium: %v (run test/install.sh)", err)
+	}
+	var blocks struct {
+		Blocks []struct{ Height json.Number }
+	}
+	if err := pool.Get(ctx, "/api/v1/blocks?limit=1", &blocks); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"alice", "bob", "rig1", "rig2", "accepted", blocks.Blocks[0].Height.String()} {
+		if !strings.Contains(string(page), want) {
+			t.Errorf("the dashboard does not show %q", want)
+		}
+	}
+}

@@ -1,0 +1,206 @@
+//go:build integration
+
+package rig
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+)
+
+// Services are the pool's, in the order of the data flow.
+var Services = []string{"gbtmaker", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd"}
+
+// Pool is every service as a process of its own.
+type Pool struct {
+	Stratum string // host:port
+	HTTP    string // URL of the dashboard
+	Log     string // folder of the share log
+
+	services map[string]*Process
+	admin    map[string]string
+}
+
+var build = sync.OnceValues(func() ([]byte, error) {
+	cmd := exec.Command("go", "build", "-o", filepath.Join(".cache", "bin")+string(filepath.Separator), "./cmd/...")
+	cmd.Dir = buildDir
+	return cmd.CombinedOutput()
+})
+
+// buildDir is the project's folder once Bin was called.
+var buildDir string
+
+// Bin builds the project's programs, once, and returns the path of one.
+func Bin(t testing.TB, program string) string {
+	t.Helper()
+	buildDir = Root(t)
+	if out, err := build(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, out)
+	}
+	return filepath.Join(buildDir, ".cache", "bin", program)
+}
+
+// StartPool writes a configuration for every service, starts them and waits until all are ready.
+// Difficulties start at what a CPU mines in a fraction of a second.
+func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Pool {
+	t.Helper()
+	p := &Pool{
+		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
+		Log:      filepath.Join(dir, "sharelog"),
+		services: map[string]*Process{},
+		admin:    map[string]string{},
+	}
+	network := "network = \"regtest\"\n"
+	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", k.Addr)
+	database := fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+db.DSN)
+	login := fmt.Sprintf("rpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", node.URL, node.User, node.Password)
+	for service, text := range map[string]string{
+		"gbtmaker": network + kafka + "[node]\n" + login,
+		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
+		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\n", p.Stratum, filepath.Join(dir, "sserver")) +
+			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + kafka + database,
+		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + "[[nodes]]\n" + login + kafka + database,
+		"sharelogger": fmt.Sprintf("data_dir = %q\nflush_interval = \"500ms\"\n", p.Log) + kafka,
+		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = \"127.0.0.1:%d\"\nflush_db_interval = \"1s\"\n", p.Log, freePort(t)) +
+			database,
+		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
+			kafka + database,
+	} {
+		p.admin[service] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		config := filepath.Join(dir, service+".toml")
+		write(t, config, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
+		p.services[service] = start(t, dir, service, Bin(t, service), nil, "-config", config)
+	}
+	for _, service := range Services {
+		p.WaitReady(t, service)
+	}
+	return p
+}
+
+// Service is the process of a service.
+func (p *Pool) Service(name string) *Process { return p.services[name] }
+
+// WaitReady waits until the service says that it can work.
+func (p *Pool) WaitReady(t testing.TB, service string) {
+	t.Helper()
+	Until(t, time.Minute, service+" is ready", func(ctx context.Context) error {
+		if p.services[service].Exited() {
+			t.Fatalf("%s ended by itself", service)
+		}
+		_, err := get(ctx, "http://"+p.admin[service]+"/readyz")
+		return err
+	})
+}
+
+// Get asks the HTTP API and decodes its answer.
+func (p *Pool) Get(ctx context.Context, path string, answer any) error {
+	body, err := get(ctx, p.HTTP+path)
+	if err != nil {
+		return err
+	}
+	return json.Unmarshal(body, answer)
+}
+
+// Metrics returns a service's metrics page.
+func (p *Pool) Metrics(ctx context.Context, service string) (string, error) {
+	body, err := get(ctx, "http://"+p.admin[service]+"/metrics")
+	return string(body), err
+}
+
+func get(ctx context.Context, url string) ([]byte, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 16<<20))
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", url, resp.Status, body)
+	}
+	return body, err
+}
+
+// Ack is a share that the pool acknowledged as accepted, as minersim writes it down.
+type Ack struct {
+	Session     string `json:"session"` // extranonce1
+	Extranonce2 string `json:"extranonce2"`
+	Time        uint32 `json:"ntime"`
+	Nonce       uint32 `json:"nonce"`
+	VersionBits uint32 `json:"version_bits"`
+	User        string `json:"user"`
+}
+
+// Mined is what minersim reports at its end.
+type Mined struct {
+	Submitted  int64 `json:"submitted"`
+	Accepted   int64 `json:"accepted"`
+	Rejected   int64 `json:"rejected"`
+	Unanswered int64 `json:"unanswered"`
+	Reconnects int64 `json:"reconnects"`
+}
+
+// Miner is a running minersim.
+type Miner struct {
+	*Process
+	acks string
+}
+
+// StartMiner starts minersim with the arguments given besides address, ledger and report.
+func (p *Pool) StartMiner(t testing.TB, dir, name string, args ...string) *Miner {
+	t.Helper()
+	m := &Miner{acks: filepath.Join(dir, name+".acks")}
+	args = append([]string{"-url", "stratum+tcp://" + p.Stratum, "-acks", m.acks, "-json"}, args...)
+	m.Process = &Process{
+		Name: name, path: Bin(t, "minersim"), args: args,
+		log: filepath.Join(dir, name+".log"), out: filepath.Join(dir, name+".json"),
+	}
+	m.run(t)
+	return m
+}
+
+// Report is what the miner said at its end.
+func (m *Miner) Report() (r Mined) {
+	m.t.Helper()
+	text, err := os.ReadFile(m.out)
+	if err == nil {
+		err = json.Unmarshal(text, &r)
+	}
+	if err != nil {
+		m.t.Fatalf("report of %s: %v", m.Name, err)
+	}
+	return r
+}
+
+// Acks reads the ledger so far.
+func (m *Miner) Acks() (acks []Ack) {
+	m.t.Helper()
+	text, err := os.ReadFile(m.acks)
+	if err != nil && !os.IsNotExist(err) {
+		m.t.Fatal(err)
+	}
+	for line := range bytes.Lines(text) {
+		if !bytes.HasSuffix(line, []byte("\n")) {
+			break // being written
+		}
+		var a Ack
+		if err := json.Unmarshal(line, &a); err != nil {
+			m.t.Fatalf("%s: %v", m.acks, err)
+		}
+		acks = append(acks, a)
+	}
+	return acks
+}
