@@ -220,7 +220,7 @@ func TestMisconfigured(t *testing.T) {
 	t.Parallel()
 	const node = "[node]\nrpc_url = \"http://127.0.0.1:8332\"\nrpc_user = \"u\"\nrpc_password = \"p\"\n"
 	for name, c := range map[string]struct{ file, want string }{
-		"unknown key":                 {"payout_adress = \"x\"\n", `unknown key "payout_adress"`},
+		"unknown key":                 {"payout_to = \"x\"\n", `unknown key "payout_to"`},
 		"node without address":        {"network = \"mainnet\"\n" + node, "payout_address: name the address"},
 		"node without network":        {"payout_address = \"x\"\n" + node, "network: name the node's network"},
 		"network without node":        {"network = \"mainnet\"\n", "needs a node"},

@@ -65,7 +65,7 @@ func (r *Reader) Next() ([]byte, error) {
 		r.buf = append(r.buf[:0], r.buf[r.next:]...)
 		r.next = 0
 		if err := r.fill(); err != nil {
-			if err == io.EOF && len(r.buf) > 0 {
+			if errors.Is(err, io.EOF) && len(r.buf) > 0 {
 				err = io.ErrUnexpectedEOF
 			}
 			return nil, err
@@ -174,7 +174,7 @@ func (r *Reader) inflatePiece() error {
 	switch {
 	case n > 0: // an error comes again
 		return nil
-	case err == io.EOF:
+	case errors.Is(err, io.EOF):
 		r.at = r.src.position()
 		r.src, r.passed = nil, 0
 		return nil
@@ -185,7 +185,7 @@ func (r *Reader) inflatePiece() error {
 // memberError leaves a member that cannot be read on; it will be begun again.
 func (r *Reader) memberError(err error) error {
 	r.src = nil
-	if err == io.EOF || err == io.ErrUnexpectedEOF {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 		return io.ErrUnexpectedEOF
 	}
 	return corrupt(r.file, r.at, err)

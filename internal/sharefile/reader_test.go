@@ -88,7 +88,7 @@ func TestFollow(t *testing.T) {
 					t.Fatal(err)
 				}
 				got, err := nonces(t, r)
-				if err != io.EOF && err != io.ErrUnexpectedEOF {
+				if !errors.Is(err, io.EOF) && !errors.Is(err, io.ErrUnexpectedEOF) {
 					t.Fatalf("cut at %d: %v", cut, err)
 				}
 				if pos := r.Position(); pos > int64(cut) {
@@ -96,7 +96,7 @@ func TestFollow(t *testing.T) {
 				}
 				write(t, path, file)
 				rest, err := nonces(t, r)
-				if err != io.EOF {
+				if !errors.Is(err, io.EOF) {
 					t.Fatalf("cut at %d, then whole: %v", cut, err)
 				}
 				if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5, 6}, append(got, rest...)); diff != "" {
@@ -123,7 +123,7 @@ func TestFollowReplacedEnd(t *testing.T) {
 	}
 	defer r.Close()
 	got, err := nonces(t, r)
-	if diff := cmp.Diff([]uint32{1, 2, 3, 4}, got); diff != "" || err != io.ErrUnexpectedEOF {
+	if diff := cmp.Diff([]uint32{1, 2, 3, 4}, got); diff != "" || !errors.Is(err, io.ErrUnexpectedEOF) {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)
 	}
 	write(t, path, append(file[:r.Position()], foreignMember(t, records(newShare(9, monday)))...))
