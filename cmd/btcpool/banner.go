@@ -42,7 +42,7 @@ func (p *pool) banner() string {
 	}
 	fmt.Fprintf(&b, "  Stratum    stratum+tcp://%s   any user.worker, any password\n", stratum)
 	fmt.Fprintf(&b, "  Dashboard  %s/\n", dashboard)
-	fmt.Fprintf(&b, "  Data       %s\n\n", p.cfg.Data)
+	fmt.Fprintf(&b, "  Data       %s\n\n", p.cfg.path(""))
 	next := fmt.Sprintf("go run ./cmd/minersim -url stratum+tcp://%s -user %s", stratum, demoUser)
 	if p.cfg.Demo {
 		fmt.Fprintf(&b, "  The built-in miner is at work as %s; the first block takes some seconds.\n", demoUser)

@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"net"
+	"path/filepath"
 	"runtime"
 
 	"btcpool/internal/bitcoin"
@@ -18,7 +19,7 @@ import (
 // chain instead of a node, a broker instead of Kafka, a SQLite file instead of MySQL.
 type Config struct {
 	service.Common
-	Data    string `toml:"data" env:"DATA"`       // folder of everything that is kept
+	Data    string `toml:"data" env:"DATA"`       // folder of everything that is kept, a folder a chain
 	Stratum string `toml:"stratum" env:"STRATUM"` // host:port that miners connect to; port 0: any free one
 	HTTP    string `toml:"http" env:"HTTP"`       // host:port of the dashboard and the API; port 0: any free one
 	Demo    bool   `toml:"demo" env:"DEMO"`       // mine with the CPU
@@ -116,4 +117,14 @@ func (c Config) network() string {
 		return embeddedNetwork
 	}
 	return c.Network
+}
+
+// path returns where something is kept. Chains do not mix: what was mined on the embedded one must
+// not turn up among the blocks of a real one.
+func (c Config) path(name string) string {
+	chain := c.Network
+	if c.embeddedChain() {
+		chain = "embedded"
+	}
+	return filepath.Join(c.Data, chain, name)
 }

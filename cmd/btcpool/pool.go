@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -59,9 +58,7 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 			p.close()
 		}
 	}()
-	data := func(name string) string { return filepath.Join(cfg.Data, name) }
-
-	network := cfg.network()
+	network, data := cfg.network(), cfg.path
 	if cfg.embeddedChain() {
 		if p.node, err = regnode.Open(regnode.Config{Dir: data("chain"), Bits: cfg.chainBits},
 			deps.For("chain").Log.Level(zerolog.WarnLevel)); err != nil {

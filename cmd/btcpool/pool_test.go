@@ -50,7 +50,7 @@ func TestDemo(t *testing.T) {
 		if mined < blocks {
 			return fmt.Errorf("%d blocks", mined)
 		}
-		if n, err := loggedShares(cfg.Data); err != nil || n < blocks {
+		if n, err := loggedShares(cfg.path("sharelog")); err != nil || n < blocks {
 			return fmt.Errorf("%d shares in the log, %w", n, err)
 		}
 		var pool struct {
@@ -157,8 +157,7 @@ func (r *running) get(ctx context.Context, path string, answer any) error {
 }
 
 // loggedShares counts the accepted shares of the share log.
-func loggedShares(data string) (n int, err error) {
-	dir := filepath.Join(data, "sharelog")
+func loggedShares(dir string) (n int, err error) {
 	days, err := sharefile.Days(dir, "BTC")
 	if err != nil {
 		return 0, err
