@@ -32,7 +32,8 @@ type Config struct {
 	Kafka         bus.Config     `toml:"kafka"`                               // no brokers: the embedded broker
 	Database      store.Config   `toml:"database"`                            // no dsn: a SQLite file
 
-	chainBits uint32 // of the embedded chain; 0: a block in about ten seconds of two cores
+	chainBits     uint32  // of the embedded chain; 0: a block in about ten seconds of two cores
+	cpuDifficulty float64 // of a miner's first shares on regtest
 }
 
 func defaultConfig() Config {
@@ -45,7 +46,9 @@ func defaultConfig() Config {
 		HTTP:         "127.0.0.1:8080",
 		Threads:      runtime.NumCPU(),
 		CoinbaseText: "/btcpool/",
-		Kafka:        kafka,
+
+		cpuDifficulty: 1.0 / (1 << 8), // 2^24 hashes
+		Kafka:         kafka,
 	}
 }
 

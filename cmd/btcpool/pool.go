@@ -29,6 +29,8 @@ const (
 	// worth nothing.
 	embeddedPayout = "bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4t"
 	demoUser       = "demo.cpu"
+
+	minCPUDifficulty = 1.0 / (1 << 24)
 )
 
 // pool is every service of a pool, and what they stand on where that is embedded.
@@ -61,7 +63,7 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 	network, data := cfg.network(), cfg.path
 	if cfg.embeddedChain() {
 		if p.node, err = regnode.Open(regnode.Config{Dir: data("chain"), Bits: cfg.chainBits},
-			deps.For("chain").Log.Level(zerolog.WarnLevel)); err != nil {
+			deps.For("chain").Log.Level(zerolog.ErrorLevel)); err != nil {
 			return nil, fmt.Errorf("embedded chain: %w", err)
 		}
 		cfg.Node = noderpc.Config{URL: p.node.RPCURL(), User: p.node.User(), Password: p.node.Password(), ZMQ: p.node.ZMQAddr()}
@@ -93,7 +95,7 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 	serve := sserver.DefaultConfig()
 	serve.Listen, serve.DataDir, serve.Kafka, serve.Database = cfg.Stratum, data("sserver"), cfg.Kafka, cfg.Database
 	if network == embeddedNetwork {
-		serve.DefaultDifficulty, serve.MinDifficulty = cpuDifficulty, minDifficulty
+		serve.DefaultDifficulty, serve.MinDifficulty = cfg.cpuDifficulty, minCPUDifficulty
 		serve.ShareInterval = service.Duration(2 * time.Second)
 	}
 	if p.sserver, err = sserver.New(serve, deps.For("sserver")); err != nil {
@@ -123,12 +125,6 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 	}
 	return p, nil
 }
-
-// Difficulties that a CPU can mine at.
-const (
-	cpuDifficulty = 1.0 / (1 << 8) // 2^24 hashes a share
-	minDifficulty = 1.0 / (1 << 24)
-)
 
 // Run runs everything until ctx ends.
 func (p *pool) Run(ctx context.Context) error {
