@@ -124,7 +124,7 @@ type (
 		State         string    `json:"state"`
 		Confirmations int64     `json:"confirmations"`
 		Finder        string    `json:"finder"`
-		RewardSat     int64     `json:"reward_sat"`
+		RewardSat     int64     `json:"reward"`
 		Time          time.Time `json:"time"`
 	}
 )

@@ -216,7 +216,7 @@ func TestService(t *testing.T) {
 	var blocks struct {
 		Blocks []struct {
 			Hash, Finder, State string
-			Reward              int64 `json:"reward_sat"`
+			Reward              int64 `json:"reward"`
 		}
 	}
 	if err := get(s, "/api/v1/blocks", &blocks); err != nil || len(blocks.Blocks) != 1 || blocks.Blocks[0].Reward != found.RewardSat || blocks.Blocks[0].Finder != "ann.one" {

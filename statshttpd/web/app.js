@@ -243,7 +243,7 @@ function createBlock(b) {
   copy.setAttribute("aria-label", `Copy hash of block ${b.height}`);
   return make("tr", "", make("td", "strong", integer(b.height)), make("td", "", make("span", "badge")), make("td", "quiet", time),
     make("td", "wide", finder), make("td", "widest", make("span", "pair", hash, copy)),
-    make("td", "num", `${bitcoin(b.reward_sat)} `, make("span", "quiet wider", "BTC")));
+    make("td", "num", `${bitcoin(b.reward)} `, make("span", "quiet wider", "BTC")));
 }
 
 // --- doing ---

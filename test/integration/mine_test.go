@@ -290,7 +290,7 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, 
 		Blocks []struct {
 			Hash, State, Finder string
 			Height              int32
-			RewardSat           int64 `json:"reward_sat"`
+			RewardSat           int64 `json:"reward"`
 			Time                time.Time
 		}
 	}
