@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -23,7 +24,6 @@ import (
 	"time"
 
 	_ "github.com/go-sql-driver/mysql" // the driver behind sql.Open
-	"github.com/go-zookeeper/zk"
 	"github.com/segmentio/kafka-go"
 )
 
@@ -189,21 +189,32 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 	z := &ZooKeeper{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	z.Process = start(t, dir, "zookeeper", "java", []string{"CLASSPATH=/etc/zookeeper/conf:/usr/share/java/*"},
 		"-Xmx128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
-	Until(t, 30*time.Second, "ZooKeeper answers", func(context.Context) error {
-		conn, _, err := zk.Connect([]string{z.Addr}, 2*time.Second, zk.WithLogInfo(false), zk.WithLogger(quiet{}))
+	z.WaitReady(t)
+	return z
+}
+
+// WaitReady waits until the server serves: it answers the command srvr with its state.
+func (z *ZooKeeper) WaitReady(t testing.TB) {
+	t.Helper()
+	Until(t, 30*time.Second, "ZooKeeper answers", func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", z.Addr)
 		if err != nil {
 			return err
 		}
 		defer conn.Close()
-		_, _, err = conn.Exists("/")
+		if err := conn.SetDeadline(time.Now().Add(time.Second)); err != nil {
+			return err
+		}
+		if _, err := conn.Write([]byte("srvr")); err != nil {
+			return err
+		}
+		answer, err := io.ReadAll(conn)
+		if err == nil && !bytes.Contains(answer, []byte("Mode: standalone")) {
+			err = fmt.Errorf("srvr: %s", answer)
+		}
 		return err
 	})
-	return z
 }
-
-type quiet struct{}
-
-func (quiet) Printf(string, ...any) {}
 
 // Btcd is a btcd node on a fresh regtest chain. It has no ZMQ.
 type Btcd struct {

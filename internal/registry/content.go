@@ -1,0 +1,39 @@
+package registry
+
+import (
+	"encoding/json"
+	"net"
+	"os"
+	"time"
+)
+
+// content is what btcpool writes into its nodes, for people to read: nobody
+// decides by it.
+func (s *session) content(now time.Time) []byte {
+	type host struct {
+		Hostname string `json:"hostname"`
+		IP       string `json:"ip"`
+	}
+	type data struct {
+		PID int `json:"pid"`
+	}
+	hostname, _ := os.Hostname()
+	text, _ := json.Marshal(struct {
+		UUID      string `json:"uuid"`
+		CreatedAt string `json:"created_at"`
+		Host      host   `json:"host"`
+		Data      data   `json:"data"`
+	}{s.uuid, now.UTC().Format(time.DateTime), host{hostname, s.localIP()}, data{os.Getpid()}})
+	return text
+}
+
+// localIP is the address by which we reach ZooKeeper, "" if we do not.
+func (s *session) localIP() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.raw == nil {
+		return ""
+	}
+	ip, _, _ := net.SplitHostPort(s.raw.LocalAddr().String())
+	return ip
+}

@@ -1,0 +1,177 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+const (
+	renewals     = 6 // in the length of the validity
+	leadValidity = 2 * time.Second
+	// leadQuiet must stay above leadValidity, in every version of this
+	// program that stands by for another.
+	leadQuiet = leadValidity + time.Second
+)
+
+// held is a node of ours.
+type held struct {
+	node      string
+	lead      bool // by a sequential node, which cannot be made again
+	content   []byte
+	owner     int64 // the session that made it
+	version   int32
+	confirmed time.Time // when the last write was sent that a quorum has agreed to
+}
+
+// life is how long h is ours after it was confirmed.
+func (h *held) life(s *session) time.Duration {
+	d := s.timeout() * 2 / 3
+	if h.lead {
+		d = min(d, leadValidity)
+	}
+	return d
+}
+
+// keep renews h until ctx ends or it is lost.
+func (s *session) keep(ctx context.Context, h *held, v *validity, cancel context.CancelCauseFunc) {
+	confirmed := s.metrics.confirmed.WithLabelValues(s.path)
+	confirmed.SetToCurrentTime()
+	for sleep(ctx, h.life(s)/renewals) {
+		switch err := s.renew(h); {
+		case err == nil:
+			v.extend(h.confirmed.Add(h.life(s)))
+			confirmed.SetToCurrentTime()
+		case errors.Is(err, ErrLost):
+			cancel(err)
+			return
+		case ctx.Err() == nil:
+			s.waiting(err)
+		}
+	}
+}
+
+// renew writes to the node of h, and makes it again if it is gone with its
+// session. Whose it is, ZooKeeper says: contents can be anybody's. An error
+// that is ErrLost is final.
+func (s *session) renew(h *held) error {
+	for range 3 {
+		sent := time.Now()
+		stat, err := s.conn.Set(h.node, h.content, h.version)
+		switch {
+		case err == nil && stat.EphemeralOwner == h.owner:
+			h.version, h.confirmed = stat.Version, sent
+			return nil
+		case err == nil:
+			return fmt.Errorf("%s: %w to another process", h.node, ErrLost)
+		case errors.Is(err, zk.ErrNoNode) && h.lead:
+			return fmt.Errorf("%s: %w: the node is gone", h.node, ErrLost)
+		case errors.Is(err, zk.ErrNoNode):
+			if err := s.create(h); !errors.Is(err, zk.ErrNodeExists) {
+				return err
+			}
+		case !errors.Is(err, zk.ErrBadVersion):
+			return err
+		}
+		if err := s.relearn(h); err != nil {
+			return err
+		}
+	}
+	return fmt.Errorf("%s changes all the time", h.node)
+}
+
+// relearn looks at what is in the place of h: it may be by a request of ours
+// whose answer got lost.
+func (s *session) relearn(h *held) error {
+	there, stat, err := s.conn.Exists(h.node)
+	if err != nil || !there {
+		return err
+	}
+	if stat.EphemeralOwner == s.conn.SessionID() {
+		h.owner = stat.EphemeralOwner
+	}
+	if stat.EphemeralOwner == 0 || stat.EphemeralOwner != h.owner {
+		return fmt.Errorf("%s: %w to another process", h.node, ErrLost)
+	}
+	h.version = stat.Version
+	return nil
+}
+
+// create makes the node of h; zk.ErrNodeExists if there is one.
+func (s *session) create(h *held) error {
+	flags := int32(zk.FlagEphemeral)
+	if h.lead {
+		flags |= zk.FlagSequence
+	}
+	h.content = s.content(time.Now())
+	sent := time.Now()
+	node, err := s.conn.Create(h.node, h.content, flags, zk.WorldACL(zk.PermAll))
+	if err != nil {
+		return err
+	}
+	h.node, h.owner, h.version, h.confirmed = node, s.conn.SessionID(), 0, sent
+	return nil
+}
+
+// children lists what is under the session's path, which is made if need be.
+func (s *session) children() ([]string, error) {
+	names, _, err := s.conn.Children(s.path)
+	if !errors.Is(err, zk.ErrNoNode) {
+		return names, err
+	}
+	for i := 1; i <= len(s.path); i++ {
+		if i < len(s.path) && s.path[i] != '/' {
+			continue
+		}
+		_, err := s.conn.Create(s.path[:i], nil, 0, zk.WorldACL(zk.PermAll))
+		if err != nil && !errors.Is(err, zk.ErrNodeExists) {
+			return nil, err
+		}
+	}
+	return nil, nil
+}
+
+// validity calls a function when its time is over, once.
+type validity struct {
+	mu    sync.Mutex
+	until time.Time
+	timer *time.Timer
+}
+
+// newValidity returns a validity that begins with the first call of extend.
+func newValidity(over func()) *validity {
+	v := &validity{timer: time.AfterFunc(time.Hour, over)}
+	v.timer.Stop()
+	return v
+}
+
+func (v *validity) extend(until time.Time) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if until.After(v.until) {
+		v.until = until
+		v.timer.Reset(time.Until(until))
+	}
+}
+
+func (v *validity) stop() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	v.timer.Stop()
+}
+
+// sleep returns false if ctx ended before d was over.
+func sleep(ctx context.Context, d time.Duration) bool {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-t.C:
+		return true
+	}
+}

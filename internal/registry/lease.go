@@ -1,0 +1,65 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+	"time"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// lease waits for an id; it fails only with ctx.
+func (s *session) lease(ctx context.Context) (uint8, *held, error) {
+	var unsure uint8 // the id we asked for without getting an answer
+	for {
+		id, h, err := s.tryLease(unsure)
+		if err == nil {
+			return id, h, nil
+		}
+		unsure = id
+		s.waiting(err)
+		if !sleep(ctx, retryInterval) {
+			return 0, nil, ctx.Err()
+		}
+	}
+}
+
+// tryLease takes the lowest id that is free or ours already. With an error it
+// returns the id that it may have got nevertheless, or 0.
+func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
+	names, err := s.children()
+	if err != nil {
+		return unsure, nil, err
+	}
+	taken := make(map[string]bool, len(names))
+	for _, name := range names {
+		taken[name] = true
+	}
+	for id := 1; id <= math.MaxUint8; id++ {
+		name := strconv.Itoa(id)
+		h := &held{node: s.path + "/" + name}
+		switch {
+		case uint8(id) == unsure:
+			err = s.relearn(h)
+			if err == nil {
+				h.content = s.content(time.Now())
+				err = s.renew(h)
+			}
+		case taken[name]:
+			continue
+		default:
+			err = s.create(h)
+		}
+		switch {
+		case err == nil:
+			return uint8(id), h, nil
+		case errors.Is(err, zk.ErrNodeExists), errors.Is(err, ErrLost):
+		default:
+			return uint8(id), nil, fmt.Errorf("%s: %w", h.node, err)
+		}
+	}
+	return 0, nil, errors.New("all ids of 1 to 255 are taken")
+}
