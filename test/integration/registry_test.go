@@ -221,7 +221,9 @@ func TestRegistryIDs(t *testing.T) {
 func TestRegistryZooKeeperAway(t *testing.T) {
 	t.Parallel()
 	z := rig.StartZooKeeper(t, t.TempDir())
-	r := registryAt(t, z.Addr, nil)
+	r := registryAt(t, z.Addr, func(cfg *registry.Config) {
+		cfg.SessionTimeout = service.Duration(6 * time.Second) // a starting server is silent for a while on a busy machine
+	})
 	first := lease(t, r)
 	first.wants(t, 1, 5*time.Second)
 	leads := make(chan struct{}, 8)
