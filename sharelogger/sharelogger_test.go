@@ -159,7 +159,7 @@ func (p *pool) nonces(t *testing.T) []uint32 {
 		}
 		for {
 			body, err := r.Next()
-			if err == io.EOF || err == io.ErrUnexpectedEOF {
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
 				break
 			}
 			if err != nil {

@@ -128,7 +128,7 @@ func TestFollowReplacedEnd(t *testing.T) {
 	}
 	write(t, path, append(file[:r.Position()], foreignMember(t, records(newShare(9, monday)))...))
 	got, err = nonces(t, r)
-	if diff := cmp.Diff([]uint32{9}, got); diff != "" || err != io.EOF {
+	if diff := cmp.Diff([]uint32{9}, got); diff != "" || !errors.Is(err, io.EOF) {
 		t.Fatalf("%v (-want +got):\n%s", err, diff)
 	}
 }
@@ -179,7 +179,7 @@ func FuzzReader(f *testing.F) {
 		path := filepath.Join(t.TempDir(), "file")
 		whole, wholeErr := drain(t, path, file)
 		parts, partsErr := drain(t, path, file[:cut], file)
-		if diff := cmp.Diff(whole, parts); diff != "" || (wholeErr == io.EOF) != (partsErr == io.EOF) {
+		if diff := cmp.Diff(whole, parts); diff != "" || errors.Is(wholeErr, io.EOF) != errors.Is(partsErr, io.EOF) {
 			t.Fatalf("cut at %d of %x: %v, then %v (-whole +parts):\n%s", cut, file, wholeErr, partsErr, diff)
 		}
 	})
@@ -225,7 +225,7 @@ func BenchmarkRead(b *testing.B) {
 		bytes := 0
 		for {
 			body, err := r.Next()
-			if err == io.EOF {
+			if errors.Is(err, io.EOF) {
 				break
 			}
 			if err != nil {

@@ -88,7 +88,7 @@ func readDay(t fataler, dir string, day sharefile.Day) []uint32 {
 	}
 	defer r.Close()
 	all, err := nonces(t, r)
-	if err != io.EOF {
+	if !errors.Is(err, io.EOF) {
 		t.Fatalf("%d ends with %v", day, err)
 	}
 	return all
