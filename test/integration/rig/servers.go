@@ -147,7 +147,7 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	for _, statement := range []string{
 		"CREATE DATABASE pool CHARACTER SET utf8mb4",
 		"CREATE USER pool@'127.0.0.1' IDENTIFIED BY 'secret'",
-		"GRANT ALL ON pool.* TO pool@'127.0.0.1'",
+		"GRANT ALL ON *.* TO pool@'127.0.0.1'",
 	} {
 		if _, err := db.Exec(statement); err != nil {
 			t.Fatalf("%s: %v", statement, err)
