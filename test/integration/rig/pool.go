@@ -87,6 +87,25 @@ func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Poo
 	return p
 }
 
+// StartSingle starts the whole pool as one process on a real node, everything else embedded.
+func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
+	t.Helper()
+	p := &Pool{
+		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
+		Log:      filepath.Join(dir, "data", "regtest", "sharelog"),
+		services: map[string]*Process{},
+		admin:    map[string]string{"btcpool": fmt.Sprintf("127.0.0.1:%d", freePort(t))},
+	}
+	password := filepath.Join(dir, "password")
+	write(t, password, node.Password+"\n")
+	p.services["btcpool"] = start(t, dir, "btcpool", Bin(t, "btcpool"), []string{"BTCPOOL_ADMIN=" + p.admin["btcpool"]},
+		"-network", "regtest", "-payout", PayoutAddress, "-node", node.URL, "-node-user", node.User, "-node-password-file", password,
+		"-data", filepath.Join(dir, "data"), "-stratum", p.Stratum, "-http", p.HTTP[len("http://"):])
+	p.WaitReady(t, "btcpool")
+	return p
+}
+
 // Service is the process of a service.
 func (p *Pool) Service(name string) *Process { return p.services[name] }
 
