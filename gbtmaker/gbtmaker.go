@@ -1,26 +1,28 @@
-// Package gbtmaker takes block templates from a Bitcoin node and writes them to
-// the raw template topic: at once when the node announces a block over ZeroMQ
-// or answers a long poll, and every few seconds in between.
+// Package gbtmaker takes block templates from Bitcoin nodes and writes the best
+// to the raw template topic: at once when a node announces a block over ZeroMQ,
+// answers a long poll or calls /notify, and every few seconds in between.
 //
-// A template comes from a node that is on the configured network and has
-// finished downloading, and has all that a job needs. Run several gbtmakers on
-// different nodes: the readers of the topic take the best.
+// Every node is followed all the time, so that the newest template of another
+// is at hand when one dies or lags behind; the highest wins. A template comes
+// from a node that is on the configured network and has finished downloading,
+// and has all that a job needs. What is refused is counted by reason, and the
+// last good template stays.
 package gbtmaker
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bitcoin"
-	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
@@ -30,101 +32,120 @@ import (
 const (
 	byZMQ      = "zmq"
 	byLongPoll = "longpoll"
+	byNotify   = "notify"
 	byPeriod   = "period"
 )
 
 const (
 	// staleAge is when jobs are not made of a template any more.
 	staleAge = time.Minute
-	// writeTimeout is when it is better to fetch a new template than to go on
-	// trying to write an old one.
+	// writeTimeout is when it is better to write a newer template than to go
+	// on trying to write an old one.
 	writeTimeout = 10 * time.Second
-	firstRetry   = 250 * time.Millisecond
-	// longPollSpacing, from start to start, bounds what a node costs that
-	// answers long polls at once.
-	longPollSpacing = 100 * time.Millisecond
+	writeRetry   = time.Second
+	stopGrace    = time.Second // for answers to /notify
 )
 
 // Service is a gbtmaker.
 type Service struct {
-	log      zerolog.Logger
-	metrics  *metrics
-	network  bitcoin.Network
-	node     *noderpc.Client
-	zmq      string
-	interval time.Duration
-	bus      *bus.Client
-	topic    string
+	log       zerolog.Logger
+	metrics   *metrics
+	network   bitcoin.Network
+	maxTarget bitcoin.Target // of the network's blocks
+	policy    Policy
 
-	blocks chan struct{} // the node announced a block; holds one
-	polled chan []byte   // answers to long polls
+	interval, repeat, zmqTimeout time.Duration
 
-	mu      sync.Mutex
-	newest  fetched
-	changed chan struct{} // closed and replaced with newest
-	written time.Time     // the last template
-	fault   error         // why there is no newer one
+	bus    *bus.Client
+	topic  string
+	notify net.Listener // nil = none
+	nodes  []*node
+	queue  chan struct{} // chosen is to be written; holds one
+
+	mu       sync.Mutex // guards what follows, and the state of the nodes
+	chosen   *template  // what is in the topic, or about to be
+	written  time.Time  // a template
+	busFault error      // why the topic has not the chosen one
 }
 
-// fetched is a template and its number, from 1.
-type fetched struct {
+// template is a node's template.
+type template struct {
 	*job.Template
-	n uint64
+	node     *node
+	trigger  string
+	received time.Time
+	bytes    int    // of the node's answer
+	message  []byte // for the topic
 }
 
 // New returns a gbtmaker without connecting to anything.
-func New(cfg Config, deps service.Deps) (*Service, error) {
+func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	network, err := bitcoin.NetworkByName(cfg.Network)
-	if err != nil {
+	s := &Service{
+		log:        deps.Log,
+		metrics:    newMetrics(deps.Metrics),
+		policy:     cfg.NodePolicy,
+		interval:   cfg.PollInterval.Std(),
+		repeat:     cfg.RepeatInterval.Std(),
+		zmqTimeout: cfg.ZMQTimeout.Std(),
+		topic:      cfg.Kafka.Topics.RawGBT,
+		queue:      make(chan struct{}, 1),
+		busFault:   errors.New("waiting for Kafka"),
+	}
+	if s.network, err = bitcoin.NetworkByName(cfg.Network); err != nil {
 		return nil, err
 	}
-	node, err := noderpc.New(cfg.Node)
-	if err != nil {
+	if s.maxTarget, err = bitcoin.TargetFromBits(s.network.Params.PowLimitBits); err != nil {
 		return nil, err
 	}
-	client, err := bus.New(cfg.Kafka, deps)
-	if err != nil {
+	for i, nodeCfg := range cfg.nodes() {
+		n, err := newNode(i, nodeCfg, deps.Log)
+		if err != nil {
+			return nil, err
+		}
+		s.nodes = append(s.nodes, n)
+		s.metrics.up.WithLabelValues(n.label).Set(0)
+	}
+	if cfg.NotifyListen != "" {
+		if s.notify, err = net.Listen("tcp", cfg.NotifyListen); err != nil {
+			return nil, fmt.Errorf("notify_listen: %w", err)
+		}
+	}
+	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		if s.notify != nil {
+			s.notify.Close()
+		}
 		return nil, err
 	}
-	return &Service{
-		log:      deps.Log,
-		metrics:  newMetrics(deps.Metrics),
-		network:  network,
-		node:     node,
-		zmq:      cfg.Node.ZMQ,
-		interval: cfg.PollInterval.Std(),
-		bus:      client,
-		topic:    cfg.Kafka.Topics.RawGBT,
-		blocks:   make(chan struct{}, 1),
-		polled:   make(chan []byte),
-		changed:  make(chan struct{}),
-		fault:    errors.New("waiting for Kafka"),
-	}, nil
+	return s, nil
+}
+
+// NotifyAddr returns the address of /notify, nil when there is none.
+func (s *Service) NotifyAddr() net.Addr {
+	if s.notify == nil {
+		return nil
+	}
+	return s.notify.Addr()
 }
 
 // Run makes templates until ctx ends.
 func (s *Service) Run(ctx context.Context) error {
 	defer s.bus.Close()
-	defer s.node.Close()
-	if err := s.bus.EnsureTopics(ctx, s.topic); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { s.makeTemplates(ctx); return nil })
-	g.Go(func() error { s.longPoll(ctx); return nil })
-	if s.zmq != "" {
-		g.Go(func() error {
-			return noderpc.SubscribeBlocks(ctx, s.zmq, s.log, s.announce, noderpc.OnMissed(func(n uint32) {
-				s.metrics.missed.Add(float64(n))
-			}))
-		})
+	if s.notify != nil {
+		g.Go(func() error { return service.ServeHTTP(ctx, s.notify, s.notifyHandler(), stopGrace) })
 	}
+	for _, n := range s.nodes {
+		defer n.client.Close()
+		g.Go(func() error { s.follow(ctx, n); return nil })
+		g.Go(func() error { s.longPoll(ctx, n); return nil })
+		if n.zmq != "" {
+			g.Go(func() error { return s.subscribe(ctx, n) })
+		}
+	}
+	g.Go(func() error { return s.write(ctx) })
 	return g.Wait()
 }
 
@@ -132,111 +153,98 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	switch age := time.Since(s.written); {
-	case s.written.IsZero():
-		return fmt.Errorf("no template yet: %w", s.fault)
-	case age < staleAge:
+	age := time.Since(s.written)
+	if age < staleAge {
 		return nil
-	case s.fault != nil:
-		return fmt.Errorf("no template for %s: %w", age.Round(time.Second), s.fault)
-	default:
-		return fmt.Errorf("no template for %s", age.Round(time.Second))
 	}
+	why := s.busFault
+	for _, n := range s.nodes {
+		if s.busFault == nil && n.fault != nil {
+			why = errors.Join(why, fmt.Errorf("node %s: %w", n.label, n.fault.err))
+		}
+	}
+	text := "no template yet"
+	if !s.written.IsZero() {
+		text = fmt.Sprintf("no template for %s", age.Round(time.Second))
+	}
+	if why == nil {
+		return errors.New(text)
+	}
+	return fmt.Errorf("%s: %w", text, why)
 }
 
-// announce asks for a template because the node has a new block.
-func (s *Service) announce(chainhash.Hash) {
+// notifyHandler has every node looked at for a new block, for bitcoind's
+// blocknotify. It answers at once, and calls in a row make one look.
+func (s *Service) notifyHandler() http.Handler {
+	notify := func(w http.ResponseWriter, _ *http.Request) {
+		for _, n := range s.nodes {
+			signal(n.look, byNotify)
+		}
+		w.WriteHeader(http.StatusNoContent)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /notify", notify)
+	mux.HandleFunc("POST /notify", notify)
+	return mux
+}
+
+// signal sends v if there is room: what is in the channel says enough.
+func signal[T any](c chan<- T, v T) {
 	select {
-	case s.blocks <- struct{}{}:
-	default: // one is asked for already
+	case c <- v:
+	default:
 	}
 }
 
-// makeTemplates fetches and writes templates, one at a time, until ctx ends.
-func (s *Service) makeTemplates(ctx context.Context) {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	var last *job.Template // written, and nothing has failed since
-	retry := firstRetry
-	for {
-		var response []byte
-		var trigger string
-		select {
-		case <-ctx.Done():
-			return
-		case <-s.blocks:
-			trigger = byZMQ
-		case response = <-s.polled:
-			trigger = byLongPoll
-		case <-timer.C:
-			trigger = byPeriod
-		}
-		template, err := s.makeTemplate(ctx, trigger, response, last)
-		if ctx.Err() != nil {
-			return
-		}
-		s.report(err)
+// choose gives the best template to the writer unless that one, or one that is
+// equal and not yet to be repeated, is there already. s.mu is held.
+func (s *Service) choose(now time.Time) {
+	best := s.best(now)
+	if best == nil || best == s.chosen {
+		return
+	}
+	if last := s.chosen; last != nil && sameWork(best.Template, last.Template) && best.received.Sub(last.received) < s.repeat {
+		return
+	}
+	s.chosen = best
+	signal(s.queue, struct{}{})
+}
+
+// best returns the highest template, nil when there is none that can be used.
+// s.mu is held.
+func (s *Service) best(now time.Time) *template {
+	var best *template
+	for _, n := range s.nodes {
+		t := n.latest
 		switch {
-		case err != nil:
-			last = nil // what comes next is looked at closely and goes out
-			timer.Reset(retry)
-			retry = min(2*retry, s.interval)
-		case template != nil:
-			last = template
-			timer.Reset(s.interval)
-			retry = firstRetry
+		case n.fault != nil || t == nil || now.Sub(t.received) > staleAge:
+		case s.top(n, now) > t.Height-1:
+		case best == nil || t.Height > best.Height:
+			best = t
+		case t.Height == best.Height && s.policy == PolicyEqual && s.chosen != nil && s.chosen.node == n:
+			best = t
 		}
 	}
+	return best
 }
 
-// makeTemplate writes the template in response, or one it fetches when response
-// is nil, and returns it. It returns nil for one that is like last but for its
-// time, if it came for news of the node: periodic ones always go out, as jobs
-// live on fresh templates.
-func (s *Service) makeTemplate(ctx context.Context, trigger string, response []byte, last *job.Template) (*job.Template, error) {
-	// News do not wait for a look at a node that has been fine so far.
-	if trigger == byPeriod || last == nil {
-		if err := s.checkNode(ctx); err != nil {
-			return nil, err
-		}
+// fresh returns what is in the topic while jobs are made of it, or nil. s.mu is
+// held.
+func (s *Service) fresh(now time.Time) *template {
+	if s.chosen == nil || now.Sub(s.chosen.received) > staleAge {
+		return nil
 	}
-	if response == nil {
-		start := time.Now()
-		var err error
-		if response, err = s.node.BlockTemplate(ctx, ""); err != nil {
-			return nil, s.failed("rpc", err)
-		}
-		s.metrics.rpcSeconds.Observe(time.Since(start).Seconds())
-	}
-	template, err := job.ParseTemplate(response)
-	if err != nil {
-		return nil, s.failed("template", fmt.Errorf("node at %s: %w", s.node.URL(), err))
-	}
-	s.publish(template)
-	if trigger != byPeriod && last != nil && sameWork(template, last) {
-		s.metrics.unchanged.WithLabelValues(trigger).Inc()
-		return nil, nil
-	}
+	return s.chosen
+}
 
-	now := time.Now()
-	raw := job.NewRawGBT(response, now)
-	writeCtx, cancel := context.WithTimeout(ctx, writeTimeout)
-	defer cancel()
-	if err := s.bus.Write(writeCtx, s.topic, bus.Message{Value: raw.AppendTo(nil)}); err != nil {
-		return nil, s.failed("kafka", fmt.Errorf("template not written, is Kafka running? %w", err))
+// top returns the height of the chain that miners work on, as far as n must
+// follow it: a node that was reorganised away from it is right to be lower.
+// s.mu is held.
+func (s *Service) top(n *node, now time.Time) int32 {
+	if c := s.fresh(now); c != nil && c.PrevHash != n.left {
+		return c.Height - 1
 	}
-	s.mu.Lock()
-	s.written = now
-	s.mu.Unlock()
-	s.metrics.templates.WithLabelValues(trigger).Inc()
-	s.metrics.height.Set(float64(template.Height))
-	s.metrics.transactions.Set(float64(len(template.TxIDs)))
-	s.metrics.bytes.Set(float64(len(response)))
-	s.metrics.lastTime.Set(float64(now.Unix()))
-	if last == nil || template.PrevHash != last.PrevHash {
-		s.log.Info().Int32("height", template.Height).Stringer("prev_hash", template.PrevHash).Int("transactions", len(template.TxIDs)).Str("trigger", trigger).Msg("template for a new block")
-	}
-	return template, nil
+	return 0
 }
 
 // sameWork reports whether jobs made of a and b would differ by their time only.
@@ -245,109 +253,92 @@ func sameWork(a, b *job.Template) bool {
 		a.CoinbaseValue == b.CoinbaseValue && slices.Equal(a.TxIDs, b.TxIDs)
 }
 
-// checkNode returns why no templates should be taken from the node.
-func (s *Service) checkNode(ctx context.Context) error {
-	info, err := s.node.ChainInfo(ctx)
-	if err != nil {
-		return s.failed("rpc", err)
+// write writes what is chosen, again and again while it fails, until ctx ends.
+func (s *Service) write(ctx context.Context) error {
+	if err := s.bus.EnsureTopics(ctx, s.topic); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
 	}
-	if info.Chain != s.network.Chain {
-		return s.failed("chain", fmt.Errorf("node at %s is on the chain %q, network = %q needs %q", s.node.URL(), info.Chain, s.network.Name, s.network.Chain))
+	s.reportBus(nil)
+	var last *template
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.queue:
+		}
+		s.mu.Lock()
+		t := s.chosen
+		s.mu.Unlock()
+		if t == last { // chosen while the one before was being queued
+			continue
+		}
+		err := s.writeTemplate(ctx, t)
+		if ctx.Err() != nil {
+			return nil
+		}
+		s.reportBus(err)
+		if err == nil {
+			s.wrote(t, last)
+			last = t
+			continue
+		}
+		s.metrics.failures.WithLabelValues("kafka").Inc()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(writeRetry):
+			signal(s.queue, struct{}{})
+		}
 	}
-	// A regtest node thinks so whenever its last block is old.
-	if info.InitialBlockDownload && s.network.Name != "regtest" {
-		return s.failed("chain", fmt.Errorf("node at %s is still downloading the chain", s.node.URL()))
+}
+
+func (s *Service) writeTemplate(ctx context.Context, t *template) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := s.bus.Write(ctx, s.topic, bus.Message{Value: t.message}); err != nil {
+		return fmt.Errorf("template not written, is Kafka running? %w", err)
 	}
 	return nil
 }
 
-func (s *Service) failed(reason string, err error) error {
-	s.metrics.failures.WithLabelValues(reason).Inc()
-	return err
+// wrote records that t is in the topic, after last.
+func (s *Service) wrote(t, last *template) {
+	now := time.Now()
+	s.mu.Lock()
+	s.written = now
+	s.mu.Unlock()
+	s.metrics.templates.WithLabelValues(t.trigger).Inc()
+	s.metrics.height.Set(float64(t.Height))
+	s.metrics.transactions.Set(float64(len(t.TxIDs)))
+	s.metrics.bytes.Set(float64(t.bytes))
+	s.metrics.lastTime.Set(float64(now.Unix()))
+	s.metrics.writeSeconds.Observe(now.Sub(t.received).Seconds())
+	for _, n := range s.nodes {
+		used := 0.0
+		if n == t.node {
+			used = 1
+		}
+		s.metrics.used.WithLabelValues(n.label).Set(used)
+	}
+	if last == nil || t.PrevHash != last.PrevHash {
+		s.log.Info().Int32("height", t.Height).Stringer("prev_hash", t.PrevHash).Int("transactions", len(t.TxIDs)).
+			Str("node", t.node.label).Str("trigger", t.trigger).Msg("template for a new block")
+	}
 }
 
-// report keeps the outcome for Ready and logs it when it is not that of the
-// time before.
-func (s *Service) report(err error) {
+// reportBus keeps the outcome of writing for Ready and logs its changes.
+func (s *Service) reportBus(err error) {
 	s.mu.Lock()
-	before := s.fault
-	s.fault = err
+	before := s.busFault
+	s.busFault = err
 	s.mu.Unlock()
 	switch {
 	case err == nil && before != nil:
-		s.log.Info().Msg("templates are made")
-	case err != nil && (before == nil || err.Error() != before.Error()):
-		s.log.Warn().Err(err).Msg("no template")
+		s.log.Info().Msg("Kafka is there")
+	case err != nil && before == nil:
+		s.log.Warn().Err(err).Msg("templates do not get to Kafka")
 	}
-}
-
-// publish makes template the newest one.
-func (s *Service) publish(template *job.Template) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.newest = fetched{template, s.newest.n + 1}
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
-
-// await returns the newest template when want says so of it, or ok = false when
-// ctx ends.
-func (s *Service) await(ctx context.Context, want func(fetched) bool) (_ fetched, ok bool) {
-	for {
-		s.mu.Lock()
-		newest, changed := s.newest, s.changed
-		s.mu.Unlock()
-		if newest.n > 0 && want(newest) {
-			return newest, true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return fetched{}, false
-		}
-	}
-}
-
-// longPoll waits at the node for a template better than the newest, over and
-// over until ctx ends. After a failure it waits for a template that came some
-// other way: the node works again then.
-func (s *Service) longPoll(ctx context.Context) {
-	var seen uint64
-	for {
-		base, ok := s.await(ctx, func(f fetched) bool { return f.n > seen && f.LongPollID != "" })
-		if !ok {
-			return
-		}
-		seen = base.n
-		spacing := time.After(longPollSpacing)
-		response, err := s.pollFrom(ctx, base)
-		switch {
-		case err == nil:
-			select {
-			case s.polled <- response:
-			case <-ctx.Done():
-			}
-		case ctx.Err() == nil && !errors.Is(err, context.Canceled):
-			s.log.Debug().Err(err).Msg("long poll failed")
-			_ = s.failed("rpc", err)
-		}
-		select {
-		case <-spacing:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// pollFrom does one long poll. It is given up when base turns out to be
-// outdated: a node that has not answered by then may never do.
-func (s *Service) pollFrom(ctx context.Context, base fetched) ([]byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		s.await(ctx, func(f fetched) bool { return f.PrevHash != base.PrevHash })
-		cancel()
-	}()
-	defer func() { cancel(); <-watched }()
-	return s.node.BlockTemplate(ctx, base.LongPollID)
 }

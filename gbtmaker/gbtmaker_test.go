@@ -4,14 +4,18 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
 	"net/http/httputil"
 	"net/url"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -36,7 +40,7 @@ func TestMain(m *testing.M) {
 }
 
 // background runs run until the test ends.
-func background(t *testing.T, run func(context.Context) error) {
+func background(t testing.TB, run func(context.Context) error) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
@@ -50,7 +54,7 @@ func background(t *testing.T, run func(context.Context) error) {
 }
 
 // startKafka returns the configuration of an empty broker.
-func startKafka(t *testing.T) bus.Config {
+func startKafka(t testing.TB) bus.Config {
 	t.Helper()
 	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
 	if err != nil {
@@ -68,17 +72,33 @@ func startKafka(t *testing.T) bus.Config {
 
 func startNode(t *testing.T) *regnode.Node {
 	t.Helper()
-	node, err := regnode.Open(regnode.Config{Dir: t.TempDir(), User: "user", Password: "secret", Bits: 0x207fffff}, zerolog.Nop())
+	node, _ := runNode(t, nodeConfig(t))
+	return node
+}
+
+func nodeConfig(t *testing.T) regnode.Config {
+	t.Helper()
+	return regnode.Config{Dir: t.TempDir(), User: "user", Password: "secret", Bits: 0x207fffff}
+}
+
+// runNode runs a node until stop is called or the test ends.
+func runNode(t *testing.T, cfg regnode.Config) (node *regnode.Node, stop func()) {
+	t.Helper()
+	node, err := regnode.Open(cfg, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		if err := node.Close(); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- node.Run(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := errors.Join(<-ended, node.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	background(t, node.Run)
-	return node
+	t.Cleanup(stop)
+	return node, stop
 }
 
 // pool is a gbtmaker under test and what comes out of it.
@@ -159,11 +179,31 @@ func (p pool) count(t *testing.T, name, label string) float64 {
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
 			if family.GetName() == "btcpool_gbtmaker_"+name && (len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() == label) {
-				return m.GetCounter().GetValue()
+				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
 			}
 		}
 	}
 	return 0
+}
+
+// until waits until a metric has a value.
+func (p pool) until(t *testing.T, name, label string, ok func(float64) bool) {
+	t.Helper()
+	for begin := time.Now(); !ok(p.count(t, name, label)); time.Sleep(time.Millisecond) {
+		if time.Since(begin) > 15*time.Second {
+			t.Fatalf("%s{%s} = %v; ready: %v", name, label, p.count(t, name, label), p.Ready())
+		}
+	}
+}
+
+func (p pool) untilAtLeast(t *testing.T, name, label string, least float64) {
+	t.Helper()
+	p.until(t, name, label, func(got float64) bool { return got >= least })
+}
+
+func (p pool) untilIs(t *testing.T, name, label string, want float64) {
+	t.Helper()
+	p.until(t, name, label, func(got float64) bool { return got == want })
 }
 
 // proxy stands before a node. It changes answers with edit, and while down is
@@ -227,8 +267,9 @@ func TestLongPollAlone(t *testing.T) {
 		p.nextOf(t, height)
 		t.Logf("template of height %d after %s", height, time.Since(begin))
 	}
-	if got := p.count(t, "templates_total", "period"); got != 1 {
-		t.Errorf("%v templates by period, want 1", got)
+	// A look at the tip, every two seconds, may come first.
+	if got := p.count(t, "templates_total", "longpoll"); got < 5 {
+		t.Errorf("%v templates by longpoll", got)
 	}
 	if err := p.Ready(); err != nil {
 		t.Error(err)
@@ -256,8 +297,9 @@ func TestZMQAlone(t *testing.T) {
 		p.nextOf(t, height)
 		t.Logf("template of height %d after %s", height, time.Since(begin))
 	}
-	if got := p.count(t, "templates_total", "period"); got != 1 {
-		t.Errorf("%v templates by period, want 1", got)
+	// A look at the tip, every two seconds, may come first.
+	if got := p.count(t, "templates_total", "zmq"); got < 5 {
+		t.Errorf("%v templates by zmq", got)
 	}
 	if got := p.count(t, "templates_total", "longpoll"); got != 0 {
 		t.Errorf("%v templates by long poll, want none", got)
@@ -282,12 +324,31 @@ func TestPeriod(t *testing.T) {
 	t.Parallel()
 	node := startNode(t)
 	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
-		cfg.PollInterval = service.Duration(100 * time.Millisecond)
+		cfg.RepeatInterval = service.Duration(500 * time.Millisecond)
 	})
 	for range 3 { // though nothing changes
+		begin := time.Now()
 		if got := p.next(t).Height; got != 1 {
 			t.Errorf("template of height %d, want 1", got)
 		}
+		t.Logf("again after %s", time.Since(begin))
+	}
+	mine(t, node)
+	p.nextOf(t, 2)
+}
+
+// TestEqual has a node whose templates differ by their time only.
+func TestEqual(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
+		cfg.PollInterval = service.Duration(100 * time.Millisecond)
+		cfg.RepeatInterval = service.Duration(30 * time.Second)
+	})
+	p.nextOf(t, 1)
+	p.untilAtLeast(t, "templates_unchanged_total", "period", 15) // of two times at least
+	if len(p.raw) != 0 {
+		t.Error("a template was written twice")
 	}
 	mine(t, node)
 	p.nextOf(t, 2)
@@ -302,34 +363,28 @@ func TestNodeComesBack(t *testing.T) {
 	p := start(t, proxy(t, node, &down, withoutLongPoll), func(cfg *gbtmaker.Config) {
 		cfg.PollInterval = service.Duration(100 * time.Millisecond)
 	})
-	failures := func(want float64) {
-		t.Helper()
-		for begin := time.Now(); p.count(t, "failures_total", "rpc") < want; time.Sleep(time.Millisecond) {
-			if time.Since(begin) > 10*time.Second {
-				t.Fatal("node's failures are not counted")
-			}
-		}
-	}
-	failures(3)
-	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no template yet: getblockchaininfo: the node at") {
+	p.untilAtLeast(t, "failures_total", "rpc", 3)
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no template yet: node 0: getblockchaininfo: the node at") {
 		t.Errorf("ready: %v", err)
 	}
 	down.Store(false)
 	p.nextOf(t, 1)
+	p.untilAtLeast(t, "templates_total", "period", 1)
 	if err := p.Ready(); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 	down.Store(true)
-	failures(p.count(t, "failures_total", "rpc") + 3)
+	p.untilAtLeast(t, "failures_total", "rpc", p.count(t, "failures_total", "rpc")+3)
 	down.Store(false)
 	mine(t, node)
 	p.nextOf(t, 2)
 }
 
-// fakeNode answers getblockchaininfo and getblocktemplate, long polls at once.
+// fakeNode answers getblockchaininfo, getblockheader and getblocktemplate, long
+// polls at once.
 type fakeNode struct {
-	chain, template atomic.Value // results
-	templates       atomic.Int32
+	chain, template, header atomic.Value // results
+	templates               atomic.Int32
 }
 
 func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -339,18 +394,27 @@ func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	result := f.chain.Load()
-	if request.Method == "getblocktemplate" {
+	switch request.Method {
+	case "getblocktemplate":
 		result = f.template.Load()
 		f.templates.Add(1)
+	case "getblockheader":
+		result = f.header.Load()
 	}
 	fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 }
 
-func startFake(t *testing.T, chain, template string) (*fakeNode, string) {
-	t.Helper()
+func newFake(chain, template string) *fakeNode {
 	fake := new(fakeNode)
 	fake.chain.Store(chain)
 	fake.template.Store(template)
+	fake.header.Store(`{"height":9,"confirmations":1}`)
+	return fake
+}
+
+func startFake(t *testing.T, chain, template string) (*fakeNode, string) {
+	t.Helper()
+	fake := newFake(chain, template)
 	server := httptest.NewServer(fake)
 	t.Cleanup(server.Close)
 	return fake, server.URL
@@ -367,6 +431,11 @@ func TestRefuses(t *testing.T) {
 	tests := map[string]struct{ chain, template, reason, text string }{
 		"other network": {`{"chain":"regtest","blocks":9,"headers":9}`, goodTemplate, "chain", `is on the chain "regtest", network = "mainnet" needs "main"`},
 		"downloading":   {`{"chain":"main","blocks":9,"headers":99,"initialblockdownload":true}`, goodTemplate, "chain", "still downloading"},
+		"catching up":   {`{"chain":"main","blocks":9,"headers":99}`, goodTemplate, "chain", "has 9 of 99 blocks"},
+		"unknown rule":  {syncedChain, strings.Replace(goodTemplate, `"version"`, `"rules":["!new"],"version"`, 1), "template", `"!new" must be understood`},
+		"far future":    {syncedChain, strings.Replace(goodTemplate, `"curtime":2`, `"curtime":4000000000`, 1), "time", "ahead of our clock"},
+		"easy bits":     {syncedChain, strings.Replace(goodTemplate, `1d00ffff`, `207fffff`, 1), "bits", "easier than mainnet allows"},
+		"garbage":       {syncedChain, `"garbage"`, "template", "not an object"},
 		"no bits":       {syncedChain, strings.Replace(goodTemplate, `"bits":"1d00ffff",`, ``, 1), "template", "bits"},
 		"no curtime":    {syncedChain, strings.Replace(goodTemplate, `"curtime":2,`, ``, 1), "template", "curtime"},
 		"text height":   {syncedChain, strings.Replace(goodTemplate, `"height":10`, `"height":"10"`, 1), "template", "height"},
@@ -376,11 +445,7 @@ func TestRefuses(t *testing.T) {
 			t.Parallel()
 			fake, url := startFake(t, tt.chain, tt.template)
 			p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
-			for begin := time.Now(); p.count(t, "failures_total", tt.reason) < 2; time.Sleep(time.Millisecond) {
-				if time.Since(begin) > 10*time.Second {
-					t.Fatal("not refused")
-				}
-			}
+			p.untilAtLeast(t, "failures_total", tt.reason, 2)
 			if err := p.Ready(); err == nil || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("ready: %v, want %q", err, tt.text)
 			}
@@ -402,12 +467,7 @@ func TestHastyLongPoll(t *testing.T) {
 	begin := time.Now()
 	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
 	p.nextOf(t, 10)
-	for p.count(t, "templates_unchanged_total", "longpoll") < 3 {
-		if time.Since(begin) > 10*time.Second {
-			t.Fatal("no long polls")
-		}
-		time.Sleep(time.Millisecond)
-	}
+	p.untilAtLeast(t, "templates_unchanged_total", "longpoll", 3)
 	if got, most := fake.templates.Load(), 3+time.Since(begin)/(100*time.Millisecond); int(got) > int(most) {
 		t.Errorf("%d calls in %s, want at most %d", got, time.Since(begin), most)
 	}
@@ -446,18 +506,48 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// TestConfigOneNode has the section and the variables of a single node beside
+// the list.
+func TestConfigOneNode(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "gbtmaker.toml")
+	if err := os.WriteFile(file, []byte("[node]\nrpc_url = \"http://one\"\nrpc_user = \"u\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BTCPOOL_NODE_RPC_PASSWORD", "p")
+	t.Setenv("BTCPOOL_NODES_0_RPC_URL", "http://two")
+	t.Setenv("BTCPOOL_NODES_0_RPC_COOKIE_FILE", "c")
+	cfg := gbtmaker.DefaultConfig()
+	if err := service.Load(file, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil {
+		t.Error(err)
+	}
+	if cfg.Node.URL != "http://one" || cfg.Node.Password != "p" || len(cfg.Nodes) != 1 || cfg.Nodes[0].URL != "http://two" {
+		t.Errorf("node %+v, nodes %+v", cfg.Node, cfg.Nodes)
+	}
+}
+
 func TestConfigValidate(t *testing.T) {
 	t.Parallel()
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network = "lightnet"
 	cfg.PollInterval = service.Duration(time.Minute)
+	cfg.RepeatInterval = 0
+	cfg.ZMQTimeout = -1
+	cfg.NotifyListen = "0.0.0.0:9201"
+	cfg.NodePolicy = "random"
 	cfg.Node.ZMQ = "28332"
+	cfg.Nodes = []noderpc.Config{{URL: "x"}}
 	cfg.Kafka.Brokers = nil
 	err := cfg.Validate()
-	for _, key := range []string{"network", "poll_interval", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
+	for _, key := range []string{"network", "poll_interval", "repeat_interval", "zmq_timeout", "notify_listen", "node_policy", "nodes[0].rpc_url", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%v: does not name %s", err, key)
 		}
+	}
+	if text := gbtmaker.DefaultConfig().Validate().Error(); text != "nodes: at least one [[nodes]] section is needed" {
+		t.Errorf("no node: %s", text)
 	}
 	if _, newErr := gbtmaker.New(cfg, service.Deps{}); newErr == nil || newErr.Error() != err.Error() {
 		t.Errorf("New: %v", newErr)

@@ -20,6 +20,7 @@ type Config struct {
 	Password     string           `toml:"rpc_password" env:"RPC_PASSWORD"`           //
 	PasswordFile string           `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
 	CookieFile   string           `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`     // .cookie in Bitcoin Core's data directory
+	CAFile       string           `toml:"rpc_ca_file" env:"RPC_CA_FILE"`             // PEM certificates that an https rpc_url is checked with, like btcd's rpc.cert; "" = the system's
 	ZMQ          string           `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`         // the node's zmqpubhashblock address; "" = none
 	Timeout      service.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
 }
@@ -29,8 +30,12 @@ func (c Config) Validate() error {
 	var errs []error
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	if _, err := c.endpoint(); err != nil {
+	u, err := c.endpoint()
+	switch {
+	case err != nil:
 		errs = append(errs, err)
+	case c.CAFile != "" && u.Scheme != "https":
+		fault("rpc_ca_file = %q: needs an rpc_url that starts with https://", c.CAFile)
 	}
 	switch {
 	case c.CookieFile != "" && (c.User != "" || c.Password != "" || c.PasswordFile != ""):

@@ -29,9 +29,9 @@ const (
 // ErrUnknownBlock is returned for a block that the node has never seen.
 var ErrUnknownBlock = errors.New("block is unknown to the node")
 
-// BlockTemplate returns the whole text of the answer to getblocktemplate. With
-// the longpollid of an earlier template it waits until the node has a better
-// one.
+// BlockTemplate returns the whole text of the answer to getblocktemplate, which
+// may turn out not to be valid JSON. With the longpollid of an earlier template
+// it waits until the node has a better one.
 func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, error) {
 	timeout := c.cfg.timeout()
 	if longpollID != "" {
@@ -39,18 +39,23 @@ func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, 
 	}
 	// A rule that does not apply to the network is ignored (BIP 9), and a node
 	// on signet refuses who does not know its rule (BIP 325).
-	return c.call(ctx, timeout, "getblocktemplate", struct {
+	const method = "getblocktemplate"
+	request, err := newRequest(method, struct {
 		Rules      []string `json:"rules"`
 		LongPollID string   `json:"longpollid,omitempty"`
 	}{[]string{"segwit", "signet"}, longpollID})
+	if err != nil {
+		return nil, err
+	}
+	return c.send(ctx, timeout, method, request, c.glance)
 }
 
 // Outcome is a node's judgement of a submitted block.
 type Outcome int
 
-// A block that is Accepted or Duplicate is valid, though btcd also says so of a
-// block whose parent it lacks. An Inconclusive one is stored, but the node had
-// no reason to judge it: another block of that height was first.
+// A block that is Accepted or Duplicate is on the node's chain, or was (but see
+// SubmitBlock). An Inconclusive one is stored, but the node had no reason to
+// judge it: another block of that height was first.
 const (
 	Rejected Outcome = iota
 	Inconclusive
@@ -70,8 +75,17 @@ type Verdict struct {
 
 // SubmitBlock gives a block, in hex, to the node. A block that the node cannot
 // decode is an *Error.
+//
+// btcd also accepts a block whose parent it lacks, and forgets it when the
+// parent does not come soon: only Block tells whether it is on the chain. It
+// returns ErrUnknownBlock for a block without a parent.
 func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (Verdict, error) {
-	answer, err := c.call(ctx, max(submitTimeout, c.cfg.timeout()), "submitblock", blockHex)
+	// Megabytes of hex need nothing of what json.Marshal does to a string.
+	const method = "submitblock"
+	const head, tail = `{"jsonrpc":"1.0","id":"1","method":"` + method + `","params":["`, `"]}`
+	request := make([]byte, 0, len(head)+len(blockHex)+len(tail))
+	request = append(append(append(request, head...), blockHex...), tail...)
+	answer, err := c.send(ctx, max(submitTimeout, c.cfg.timeout()), method, request, c.check)
 	if err != nil {
 		return Verdict{}, err
 	}

@@ -10,10 +10,13 @@ package noderpc
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -58,19 +61,41 @@ func New(cfg Config) (*Client, error) {
 	if err != nil {
 		return nil, err
 	}
+	transport := &http.Transport{
+		MaxIdleConnsPerHost: 8,
+		IdleConnTimeout:     20 * time.Second, // Bitcoin Core closes idle connections after 30 s (rpcservertimeout)
+		DisableCompression:  true,
+		TLSHandshakeTimeout: defaultTimeout,
+	}
+	if cfg.CAFile != "" {
+		transport.DialTLSContext = cfg.dialTLS
+	}
 	return &Client{
 		cfg: cfg,
 		url: u.String(),
 		http: &http.Client{
-			Transport: &http.Transport{
-				MaxIdleConnsPerHost: 8,
-				IdleConnTimeout:     20 * time.Second, // Bitcoin Core closes idle connections after 30 s (rpcservertimeout)
-				DisableCompression:  true,
-				TLSHandshakeTimeout: defaultTimeout,
-			},
+			Transport:     transport,
 			CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 		},
 	}, nil
+}
+
+// dialTLS connects to a node whose certificate is signed by one of CAFile. The
+// file is read for each connection: btcd writes its rpc.cert when it is started
+// for the first time, and a new one when that has run out.
+func (c Config) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
+	pem, err := os.ReadFile(c.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("rpc_ca_file: %w", err)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("rpc_ca_file = %q: holds no PEM certificate", c.CAFile)
+	}
+	ctx, cancel := context.WithTimeout(ctx, defaultTimeout)
+	defer cancel()
+	dialer := tls.Dialer{Config: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12}}
+	return dialer.DialContext(ctx, network, addr)
 }
 
 // URL returns the address of the node's RPC, for logs.
@@ -82,7 +107,11 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 // Call calls method and decodes its result into result, which may be nil. The
 // node's refusal is an *Error.
 func (c *Client) Call(ctx context.Context, method string, result any, params ...any) error {
-	answer, err := c.call(ctx, c.cfg.timeout(), method, params...)
+	request, err := newRequest(method, params...)
+	if err != nil {
+		return err
+	}
+	answer, err := c.send(ctx, c.cfg.timeout(), method, request, c.check)
 	if err != nil || result == nil {
 		return err
 	}
@@ -92,9 +121,8 @@ func (c *Client) Call(ctx context.Context, method string, result any, params ...
 	return nil
 }
 
-// call returns the whole text of the answer. It is valid JSON and has a result
-// and no error.
-func (c *Client) call(ctx context.Context, timeout time.Duration, method string, params ...any) ([]byte, error) {
+// newRequest returns the body of a call.
+func newRequest(method string, params ...any) ([]byte, error) {
 	if params == nil {
 		params = []any{}
 	}
@@ -110,7 +138,12 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method string,
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
+	return request, nil
+}
 
+// send posts a request for method and returns the whole text of the answer in
+// which check finds no fault.
+func (c *Client) send(ctx context.Context, timeout time.Duration, method string, request []byte, check func(status int, answer []byte) error) ([]byte, error) {
 	callCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
 	status, answer, err := c.exchange(callCtx, request)
@@ -124,7 +157,7 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method string,
 	case err != nil:
 		return nil, fmt.Errorf("%s: node at %s: %w", method, c.url, err)
 	}
-	if err := c.check(status, answer); err != nil {
+	if err := check(status, answer); err != nil {
 		return nil, fmt.Errorf("%s: %w", method, err)
 	}
 	return answer, nil
@@ -132,6 +165,14 @@ func (c *Client) call(ctx context.Context, timeout time.Duration, method string,
 
 // check returns the fault of an answer, if it has one.
 func (c *Client) check(status int, answer []byte) error {
+	if status == http.StatusOK && !gjson.ValidBytes(answer) { // an empty answer is not valid either
+		return c.strange(status, answer)
+	}
+	return c.glance(status, answer)
+}
+
+// glance is check for megabytes that someone else finds to be valid JSON.
+func (c *Client) glance(status int, answer []byte) error {
 	switch status {
 	case http.StatusUnauthorized:
 		keys := "rpc_user and rpc_password"
@@ -144,20 +185,34 @@ func (c *Client) check(status int, answer []byte) error {
 	case http.StatusServiceUnavailable:
 		return fmt.Errorf("the node at %s is overloaded (%s): check the node's rpcworkqueue and rpcthreads", c.url, excerpt(answer))
 	}
-	if !gjson.ValidBytes(answer) { // an empty answer is not valid either
-		return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
+	if status != http.StatusOK && !gjson.ValidBytes(answer) {
+		return c.strange(status, answer)
 	}
-	if refusal := gjson.GetBytes(answer, "error"); refusal.Exists() && refusal.Type != gjson.Null {
+	var refusal, result gjson.Result
+	gjson.ParseBytes(answer).ForEach(func(key, value gjson.Result) bool {
+		switch key.Str {
+		case "error":
+			refusal = value
+		case "result":
+			result = value
+		}
+		return true
+	})
+	if refusal.Exists() && refusal.Type != gjson.Null {
 		e := new(Error)
 		if err := json.Unmarshal([]byte(refusal.Raw), e); err != nil {
 			return fmt.Errorf("the node at %s answers with an error of unknown form: %s", c.url, excerpt([]byte(refusal.Raw)))
 		}
 		return e
 	}
-	if status != http.StatusOK || !gjson.GetBytes(answer, "result").Exists() {
-		return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
+	if status != http.StatusOK || !result.Exists() {
+		return c.strange(status, answer)
 	}
 	return nil
+}
+
+func (c *Client) strange(status int, answer []byte) error {
+	return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
 }
 
 // exchange posts request. A login that came from a file is read again when the

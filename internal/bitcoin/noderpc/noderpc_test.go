@@ -422,6 +422,8 @@ func TestConfigValidate(t *testing.T) {
 		{"everything wrong", noderpc.Config{URL: "127.0.0.1:8332", User: "a:b", ZMQ: "127.0.0.1:28332", Timeout: -1}, []string{"rpc_url", "rpc_user", "rpc_password", "zmq_hashblock", "timeout"}},
 		{"not a url", noderpc.Config{URL: "http://u:secret@node:x", CookieFile: "f"}, []string{"rpc_url: is not a URL"}},
 		{"login in the url", noderpc.Config{URL: "http://u:secret@node", CookieFile: "f"}, []string{"rpc_url", "rpc_user"}},
+		{"own authority", noderpc.Config{URL: "https://node", CookieFile: "f", CAFile: "c"}, nil},
+		{"authority without TLS", noderpc.Config{URL: "http://node", CookieFile: "f", CAFile: "c"}, []string{"rpc_ca_file"}},
 		{"other scheme", noderpc.Config{URL: "tcp://node", CookieFile: "f"}, []string{"rpc_url"}},
 		{"two logins", noderpc.Config{URL: "http://node", CookieFile: "f", User: "u"}, []string{"rpc_cookie_file"}},
 		{"two passwords", noderpc.Config{URL: "http://node", User: "u", Password: "p", PasswordFile: "f"}, []string{"rpc_password_file"}},

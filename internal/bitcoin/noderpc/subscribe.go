@@ -3,6 +3,7 @@ package noderpc
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"log"
@@ -29,6 +30,18 @@ func OnMissed(f func(n uint32)) SubscribeOption {
 	return func(s *subscription) { s.onMissed = f }
 }
 
+// OnState calls f with true when there is a subscription, and with false when it
+// is lost.
+func OnState(f func(up bool)) SubscribeOption {
+	return func(s *subscription) { s.onState = f }
+}
+
+// Silence makes a new subscription when nothing was heard for so long: of a host
+// that vanished one hears nothing for ever. 0 = never.
+func Silence(limit time.Duration) SubscribeOption {
+	return func(s *subscription) { s.silence = limit }
+}
+
 // SubscribeBlocks calls onBlock with the hash of each block that the node at
 // addr, its zmqpubhashblock, puts at the tip of its chain. It waits for the
 // node to appear, subscribes again when it went away, and returns nil when ctx
@@ -46,6 +59,7 @@ func SubscribeBlocks(ctx context.Context, addr string, log zerolog.Logger, onBlo
 		log:      log.With().Str("zmq", addr).Logger(),
 		onBlock:  onBlock,
 		onMissed: func(uint32) {},
+		onState:  func(bool) {},
 	}
 	for _, opt := range opts {
 		opt(s)
@@ -58,20 +72,36 @@ type subscription struct {
 	log      zerolog.Logger
 	onBlock  func(chainhash.Hash)
 	onMissed func(uint32)
+	onState  func(bool)
+	silence  time.Duration // 0 = unlimited
 
 	next    uint32 // sequence expected of the next message
 	started bool   // a message was seen: next is known
 }
 
+// errSilent ends a session in which nothing is heard.
+var errSilent = errors.New("nothing heard for long")
+
 // run keeps a session alive. zmq4 can reconnect by itself, but gives up for
 // ever when a greeting fails, as it does behind a proxy whose node is down.
 func (s *subscription) run(ctx context.Context) error {
-	down := false // said so already
+	up, down := false, false // said so already
 	for ctx.Err() == nil {
 		err := s.session(ctx, func() {
-			s.log.Info().Msg("subscribed to the node's blocks")
-			down = false
+			if !up {
+				s.log.Info().Msg("subscribed to the node's blocks")
+				s.onState(true)
+			}
+			up, down = true, false
 		})
+		if errors.Is(err, errSilent) && up {
+			s.log.Debug().Stringer("silence", s.silence).Msg("subscribing to the node's blocks again")
+			continue
+		}
+		if up {
+			up = false
+			s.onState(false)
+		}
 		if ctx.Err() == nil && !down {
 			down = true
 			s.log.Warn().Err(err).Msg("no subscription to the node's blocks: is the node running with zmqpubhashblock at this address?")
@@ -86,6 +116,8 @@ func (s *subscription) run(ctx context.Context) error {
 
 // session subscribes once and hands on blocks until the connection ends.
 func (s *subscription) session(ctx context.Context, subscribed func()) error {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
 	sub := zmq4.NewSub(ctx,
 		zmq4.WithDialerTimeout(greetingLimit),
 		zmq4.WithDialerMaxRetries(0),
@@ -99,11 +131,21 @@ func (s *subscription) session(ctx context.Context, subscribed func()) error {
 		return err
 	}
 	subscribed()
+	heard := func() {}
+	if s.silence > 0 {
+		limit := time.AfterFunc(s.silence, func() { cancel(errSilent) })
+		defer limit.Stop()
+		heard = func() { limit.Reset(s.silence) }
+	}
 	for first := true; ; first = false {
 		msg, err := sub.Recv()
+		if cause := context.Cause(ctx); cause != nil {
+			return cause
+		}
 		if err != nil {
 			return err
 		}
+		heard()
 		if err := s.receive(msg.Frames, first); err != nil {
 			s.log.Warn().Err(err).Msg("message ignored")
 		}

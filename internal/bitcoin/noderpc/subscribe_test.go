@@ -128,6 +128,55 @@ func TestSubscribeBlocks(t *testing.T) {
 	}
 }
 
+// TestSubscribeAgain has a node that says nothing for long, and then goes away.
+func TestSubscribeAgain(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := "tcp://" + ln.Addr().String()
+	ln.Close()
+	node := publish(t, addr)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	blocks := make(chan byte, 100)
+	states := make(chan bool, 100)
+	go func() {
+		ended <- noderpc.SubscribeBlocks(ctx, addr, zerolog.Nop(),
+			func(hash chainhash.Hash) { blocks <- hash[31] },
+			noderpc.OnState(func(up bool) { states <- up }),
+			noderpc.Silence(50*time.Millisecond))
+	}()
+	if up := <-states; !up {
+		t.Error("down before it was up")
+	}
+	for range 3 { // sessions and more
+		time.Sleep(60 * time.Millisecond)
+		for heard := false; !heard; {
+			node.block(1, 0)
+			select {
+			case <-blocks:
+				heard = true
+			case <-time.After(10 * time.Millisecond):
+			}
+		}
+	}
+	if len(states) != 0 {
+		t.Errorf("silence made the state %v", <-states)
+	}
+	if err := node.socket.Close(); err != nil {
+		t.Error(err)
+	}
+	if up := <-states; up {
+		t.Error("up twice")
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
 func TestSubscribeBlocksRefuses(t *testing.T) {
 	t.Parallel()
 	err := noderpc.SubscribeBlocks(t.Context(), "carrier://pigeon", zerolog.Nop(), func(chainhash.Hash) {})

@@ -1,0 +1,415 @@
+package gbtmaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/job"
+)
+
+const (
+	// lookInterval is how often a node is asked for its tip, and lookTimeout
+	// how long it may take to answer: a node that hangs is left after both.
+	lookInterval = 2 * time.Second
+	lookTimeout  = 3 * time.Second
+	firstRetry   = 250 * time.Millisecond
+	// lagGrace is how long a node may be behind the others: a block takes a
+	// while to reach all of them and to be checked.
+	lagGrace = 3 * time.Second
+	// maxMissing is how many blocks a node may have only the headers of. A
+	// header comes before its block.
+	maxMissing = 2
+	// longPollSpacing, from start to start, bounds what a node costs that
+	// answers long polls at once.
+	longPollSpacing = 100 * time.Millisecond
+)
+
+// Reasons for not using a node or its template, as the metrics name them.
+const (
+	reasonRPC      = "rpc"      // no answer, or not one of a node
+	reasonChain    = "chain"    // another network, or still downloading
+	reasonTemplate = "template" // something that jobs need is missing or wrong, or a rule is unknown
+	reasonBits     = "bits"     // of a difficulty that cannot be
+	reasonTime     = "time"     // too far in the future
+	reasonLag      = "lag"      // lower than the other nodes or the last template
+)
+
+// fault is why a node is not used.
+type fault struct {
+	reason string
+	err    error
+}
+
+// node is one of the nodes that templates are taken from.
+type node struct {
+	label  string // in metrics and logs: the place in the configuration, from 0
+	client *noderpc.Client
+	zmq    string // address of hashblock; "" = none
+	log    zerolog.Logger
+
+	blocks chan chainhash.Hash // the newest that it announced; holds one
+	look   chan string         // trigger: look for a new block; holds one
+	polled chan []byte         // answers to long polls
+
+	// The state is guarded by Service.mu.
+	fault   *fault         // nil: can be used
+	tip     int32          // height of its newest block
+	latest  *template      // nil until there is one
+	changed chan struct{}  // closed and replaced with latest
+	left    chainhash.Hash // block that its chain was reorganised away from
+	behind  time.Time      // since when the node is lower than the others; zero: it is not
+}
+
+func newNode(i int, cfg noderpc.Config, log zerolog.Logger) (*node, error) {
+	client, err := noderpc.New(cfg)
+	if err != nil {
+		return nil, fmt.Errorf("nodes[%d]: %w", i, err)
+	}
+	label := strconv.Itoa(i)
+	return &node{
+		label:   label,
+		client:  client,
+		zmq:     cfg.ZMQ,
+		log:     log.With().Str("node", label).Str("url", client.URL()).Logger(),
+		blocks:  make(chan chainhash.Hash, 1),
+		look:    make(chan string, 1),
+		polled:  make(chan []byte),
+		fault:   &fault{err: errors.New("not asked yet")},
+		changed: make(chan struct{}),
+	}, nil
+}
+
+// follow keeps the state of n until ctx ends.
+func (s *Service) follow(ctx context.Context, n *node) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	retry := firstRetry
+	for {
+		var t *template
+		var f *fault
+		select {
+		case <-ctx.Done():
+			return
+		case hash := <-n.blocks:
+			t, f = s.takeBlock(ctx, n, hash)
+		case response := <-n.polled:
+			t, f = s.takePolled(ctx, n, response)
+		case trigger := <-n.look:
+			t, f = s.takeLook(ctx, n, trigger)
+		case <-timer.C:
+			t, f = s.takeLook(ctx, n, byPeriod)
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		if s.settle(n, t, f, time.Now()) {
+			retry = firstRetry
+			timer.Reset(min(max(s.untilDue(n, time.Now()), minInterval), lookInterval))
+		} else {
+			timer.Reset(retry)
+			retry = min(2*retry, lookInterval)
+		}
+	}
+}
+
+// takeBlock fetches a template because n has announced a block. The news do not
+// wait for a look at a node that has been fine so far.
+func (s *Service) takeBlock(ctx context.Context, n *node, hash chainhash.Hash) (*template, *fault) {
+	fine, latest := s.stateOf(n)
+	if !fine {
+		return s.takeLook(ctx, n, byZMQ)
+	}
+	if latest.PrevHash == hash { // a long poll was faster
+		return nil, nil
+	}
+	return s.fetch(ctx, n, byZMQ)
+}
+
+// takePolled takes the answer to a long poll.
+func (s *Service) takePolled(ctx context.Context, n *node, response []byte) (*template, *fault) {
+	received := time.Now()
+	if fine, _ := s.stateOf(n); !fine {
+		if _, f := s.ask(ctx, n); f != nil {
+			return nil, f
+		}
+	}
+	return s.read(ctx, n, byLongPoll, response, received)
+}
+
+// takeLook looks at n, and fetches a template if that is due or the chain is
+// another.
+func (s *Service) takeLook(ctx context.Context, n *node, trigger string) (*template, *fault) {
+	tip, f := s.ask(ctx, n)
+	if f != nil {
+		return nil, f
+	}
+	fine, latest := s.stateOf(n)
+	if fine && latest.PrevHash.String() == tip && s.untilDue(n, time.Now()) > 0 {
+		return nil, nil
+	}
+	return s.fetch(ctx, n, trigger)
+}
+
+// stateOf reports whether n can be used, and its newest template, which then
+// exists.
+func (s *Service) stateOf(n *node) (fine bool, latest *template) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return n.fault == nil && n.latest != nil, n.latest
+}
+
+// untilDue returns how long the newest template of n serves, if nothing
+// happens.
+func (s *Service) untilDue(n *node, now time.Time) time.Duration {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.latest == nil {
+		return 0
+	}
+	due := n.latest.received.Add(s.interval)
+	if c := s.chosen; c != nil && c.node == n {
+		if repeat := c.received.Add(s.repeat); repeat.Before(due) {
+			due = repeat
+		}
+	}
+	return max(due.Sub(now), 0)
+}
+
+// ask returns the hash of n's newest block, or why no templates should be taken
+// from it.
+func (s *Service) ask(ctx context.Context, n *node) (tip string, _ *fault) {
+	start := time.Now()
+	askCtx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := n.client.ChainInfo(askCtx)
+	s.metrics.latency.WithLabelValues(n.label).Set(time.Since(start).Seconds())
+	switch {
+	case askCtx.Err() != nil && err != nil:
+		return "", &fault{reasonRPC, fmt.Errorf("getblockchaininfo: no answer from the node at %s within %s", n.client.URL(), lookTimeout)}
+	case err != nil:
+		return "", &fault{reasonRPC, err}
+	case info.Chain != s.network.Chain:
+		return "", &fault{reasonChain, fmt.Errorf("node at %s is on the chain %q, network = %q needs %q", n.client.URL(), info.Chain, s.network.Name, s.network.Chain)}
+	// A regtest node thinks so whenever its last block is old.
+	case info.InitialBlockDownload && s.network.Name != "regtest", info.Headers-info.Blocks > maxMissing:
+		return "", &fault{reasonChain, fmt.Errorf("node at %s is still downloading the chain: it has %d of %d blocks", n.client.URL(), info.Blocks, info.Headers)}
+	}
+	s.setTip(n, info.Blocks)
+	return info.BestBlockHash, nil
+}
+
+func (s *Service) setTip(n *node, height int32) {
+	s.mu.Lock()
+	n.tip = height
+	s.mu.Unlock()
+	s.metrics.nodeHeight.WithLabelValues(n.label).Set(float64(height))
+}
+
+// fetch takes a template from n.
+func (s *Service) fetch(ctx context.Context, n *node, trigger string) (*template, *fault) {
+	start := time.Now()
+	response, err := n.client.BlockTemplate(ctx, "")
+	if err != nil {
+		return nil, &fault{reasonRPC, err}
+	}
+	received := time.Now()
+	s.metrics.rpcSeconds.WithLabelValues(n.label).Observe(received.Sub(start).Seconds())
+	return s.read(ctx, n, trigger, response, received)
+}
+
+// read makes a template of a node's answer. The message and what it is judged by
+// are made at the same time: each takes milliseconds.
+func (s *Service) read(ctx context.Context, n *node, trigger string, response []byte, received time.Time) (*template, *fault) {
+	message := make(chan []byte, 1)
+	go func() { message <- job.NewRawGBT(response, received).AppendTo(nil) }()
+	parsed, err := job.ParseTemplate(response)
+	if err != nil {
+		return nil, &fault{reasonTemplate, fmt.Errorf("node at %s: %w", n.client.URL(), err)}
+	}
+	s.mu.Lock()
+	last := s.fresh(received)
+	s.mu.Unlock()
+	if f := s.refuse(parsed, last, received); f != nil {
+		f.err = fmt.Errorf("node at %s: %w", n.client.URL(), f.err)
+		return nil, f
+	}
+	if last != nil && parsed.Height < last.Height {
+		s.lookForReorganisation(ctx, n, last.PrevHash)
+	}
+	s.setTip(n, parsed.Height-1)
+	return &template{Template: parsed, node: n, trigger: trigger, received: received, bytes: len(response), message: <-message}, nil
+}
+
+// lookForReorganisation asks n, which is below the block that miners build on,
+// whether it has left that block.
+func (s *Service) lookForReorganisation(ctx context.Context, n *node, block chainhash.Hash) {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := n.client.Block(ctx, block.String())
+	if err != nil || info.Confirmations >= 0 {
+		return // it does not know the block yet, or has just got it
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n.left != block {
+		n.left = block
+		n.log.Warn().Stringer("hash", block).Msg("node's chain was reorganised to a lower height")
+	}
+}
+
+// settle records a template of n, or why there is none and the node is not to
+// be used, chooses anew, and reports whether n can be used.
+func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t != nil {
+		n.latest = t
+		close(n.changed)
+		n.changed = make(chan struct{})
+	}
+	if f == nil {
+		f = s.lag(n, now)
+	}
+	s.change(n, f)
+	s.choose(now)
+	if t != nil && t != s.chosen && s.chosen != nil && sameWork(t.Template, s.chosen.Template) {
+		s.metrics.unchanged.WithLabelValues(t.trigger).Inc()
+	}
+	return f == nil
+}
+
+// lag returns a fault when n has been lower than it should be for too long.
+// s.mu is held.
+func (s *Service) lag(n *node, now time.Time) *fault {
+	top := s.top(n, now)
+	for _, other := range s.nodes {
+		if other.fault == nil {
+			top = max(top, other.tip)
+		}
+	}
+	if n.tip >= top {
+		n.behind = time.Time{}
+		return nil
+	}
+	if n.behind.IsZero() {
+		n.behind = now
+	}
+	if now.Sub(n.behind) < lagGrace {
+		return nil
+	}
+	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d", n.client.URL(), n.tip, top)}
+}
+
+// change puts down f as the state of n and says so when it is another than
+// before. s.mu is held.
+func (s *Service) change(n *node, f *fault) {
+	before := n.fault
+	n.fault = f
+	if f == nil {
+		if before != nil {
+			n.log.Info().Int32("height", n.tip).Msg("node can be used")
+			s.metrics.up.WithLabelValues(n.label).Set(1)
+		}
+		return
+	}
+	s.metrics.failures.WithLabelValues(f.reason).Inc()
+	s.metrics.up.WithLabelValues(n.label).Set(0)
+	if before == nil || before.reason != f.reason { // the texts differ by ports and heights
+		n.log.Warn().Err(f.err).Str("reason", f.reason).Msg("node cannot be used")
+	}
+}
+
+// subscribe keeps a subscription to the blocks of n.
+func (s *Service) subscribe(ctx context.Context, n *node) error {
+	up := s.metrics.zmqUp.WithLabelValues(n.label)
+	up.Set(0)
+	return noderpc.SubscribeBlocks(ctx, n.zmq, n.log,
+		func(hash chainhash.Hash) {
+			select {
+			case <-n.blocks: // outdated
+			default:
+			}
+			signal(n.blocks, hash)
+		},
+		noderpc.Silence(s.zmqTimeout),
+		noderpc.OnMissed(func(count uint32) {
+			s.metrics.missed.WithLabelValues(n.label).Add(float64(count))
+		}),
+		noderpc.OnState(func(subscribed bool) {
+			if subscribed {
+				up.Set(1)
+				return
+			}
+			up.Set(0)
+			signal(n.look, byPeriod) // the node may be gone
+		}))
+}
+
+// await returns the newest template of n when want says so of it, or ok = false
+// when ctx ends.
+func (s *Service) await(ctx context.Context, n *node, want func(*template) bool) (_ *template, ok bool) {
+	for {
+		s.mu.Lock()
+		latest, changed := n.latest, n.changed
+		s.mu.Unlock()
+		if latest != nil && want(latest) {
+			return latest, true
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil, false
+		}
+	}
+}
+
+// longPoll waits at n for a template better than its newest, over and over until
+// ctx ends. After a failure it has the node looked at, and waits for a template
+// that came some other way: the node works again then.
+func (s *Service) longPoll(ctx context.Context, n *node) {
+	var seen *template
+	for {
+		base, ok := s.await(ctx, n, func(t *template) bool { return t != seen && t.LongPollID != "" })
+		if !ok {
+			return
+		}
+		seen = base
+		spacing := time.After(longPollSpacing)
+		response, err := s.pollFrom(ctx, n, base)
+		switch {
+		case err == nil:
+			select {
+			case n.polled <- response:
+			case <-ctx.Done():
+			}
+		case ctx.Err() == nil && !errors.Is(err, context.Canceled):
+			n.log.Debug().Err(err).Msg("long poll failed")
+			signal(n.look, byPeriod)
+		}
+		select {
+		case <-spacing:
+		case <-ctx.Done():
+		}
+	}
+}
+
+// pollFrom does one long poll. It is given up when base turns out to be
+// outdated: a node that has not answered by then may never do.
+func (s *Service) pollFrom(ctx context.Context, n *node, base *template) ([]byte, error) {
+	ctx, cancel := context.WithCancel(ctx)
+	watched := make(chan struct{})
+	go func() {
+		defer close(watched)
+		s.await(ctx, n, func(t *template) bool { return t.PrevHash != base.PrevHash })
+		cancel()
+	}()
+	defer func() { cancel(); <-watched }()
+	return n.client.BlockTemplate(ctx, base.LongPollID)
+}

@@ -1,0 +1,298 @@
+package gbtmaker_test
+
+import (
+	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"btcpool/gbtmaker"
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/bitcoin/regnode"
+	"btcpool/internal/service"
+)
+
+func login(url string) noderpc.Config {
+	return noderpc.Config{URL: url, User: "user", Password: "secret"}
+}
+
+// nodes puts all nodes but the first, which start has put in, into a Config.
+func nodes(others ...*regnode.Node) func(*gbtmaker.Config) {
+	return func(cfg *gbtmaker.Config) {
+		for _, n := range others {
+			other := login(n.RPCURL())
+			other.ZMQ = n.ZMQAddr()
+			cfg.Nodes = append(cfg.Nodes, other)
+		}
+	}
+}
+
+// relay gives node to the blocks that it lacks of node from.
+func relay(t *testing.T, from, to *regnode.Node) {
+	t.Helper()
+	client := func(n *regnode.Node) *noderpc.Client {
+		c, err := noderpc.New(login(n.RPCURL()))
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		return c
+	}
+	source, sink := client(from), client(to)
+	for height := to.Height() + 1; height <= from.Height(); height++ {
+		var hash, block string
+		if err := source.Call(t.Context(), "getblockhash", &hash, height); err != nil {
+			t.Fatal(err)
+		}
+		if err := source.Call(t.Context(), "getblock", &block, hash, 0); err != nil {
+			t.Fatal(err)
+		}
+		if v, err := sink.SubmitBlock(t.Context(), block); err != nil || v.Outcome != noderpc.Accepted {
+			t.Fatal(v, err)
+		}
+	}
+}
+
+// TestKilledNode has the preferred of two nodes go away and come back.
+func TestKilledNode(t *testing.T) {
+	t.Parallel()
+	cfg := nodeConfig(t)
+	first, kill := runNode(t, cfg)
+	second := startNode(t)
+	cfg.RPCAddr, cfg.ZMQAddr = strings.TrimPrefix(first.RPCURL(), "http://"), strings.TrimPrefix(first.ZMQAddr(), "tcp://")
+	p := start(t, first.RPCURL(), nodes(second))
+	p.untilIs(t, "node_up", "0", 1)
+	p.untilIs(t, "node_up", "1", 1)
+	mine(t, first)
+	relay(t, first, second)
+	p.nextOf(t, 2)
+	p.untilIs(t, "node_used", "0", 1)
+
+	begin := time.Now()
+	kill()
+	p.untilIs(t, "node_up", "0", 0)
+	t.Logf("left after %s", time.Since(begin))
+	mine(t, second)
+	p.nextOf(t, 3)
+	p.untilIs(t, "node_used", "1", 1)
+
+	first, _ = runNode(t, cfg)
+	begin = time.Now()
+	relay(t, second, first)
+	p.untilIs(t, "node_up", "0", 1)
+	t.Logf("taken back after %s", time.Since(begin))
+	mine(t, first)
+	p.nextOf(t, 4)
+	p.untilIs(t, "node_used", "0", 1)
+}
+
+// TestLaggingNode has the preferred node miss a block for a while.
+func TestLaggingNode(t *testing.T) {
+	t.Parallel()
+	first, second := startNode(t), startNode(t)
+	p := start(t, first.RPCURL(), nodes(second))
+	p.untilIs(t, "node_up", "0", 1)
+	p.untilIs(t, "node_up", "1", 1)
+	mine(t, second)
+	p.nextOf(t, 2)
+	p.untilIs(t, "node_used", "1", 1)
+	begin := time.Now()
+	p.untilIs(t, "node_up", "0", 0)
+	t.Logf("left after %s", time.Since(begin))
+	if got := p.count(t, "failures_total", "lag"); got == 0 {
+		t.Error("lag is not counted")
+	}
+	begin = time.Now()
+	relay(t, second, first)
+	p.untilIs(t, "node_up", "0", 1)
+	t.Logf("taken back after %s", time.Since(begin))
+	mine(t, first)
+	p.nextOf(t, 3)
+	p.untilIs(t, "node_used", "0", 1)
+	p.untilIs(t, "node_height_blocks", "0", 2)
+}
+
+// TestBadNodes has a node beside one that is of no use.
+func TestBadNodes(t *testing.T) {
+	t.Parallel()
+	for name, tt := range map[string]struct {
+		handler http.HandlerFunc
+		reason  string
+	}{
+		"hangs": {func(_ http.ResponseWriter, r *http.Request) {
+			_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the caller left
+			<-r.Context().Done()
+		}, "rpc"},
+		"garbage":       {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, "<html>") }, "rpc"},
+		"other network": {func(w http.ResponseWriter, _ *http.Request) { fmt.Fprintf(w, `{"result":%s}`, syncedChain) }, "chain"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			bad := httptest.NewServer(tt.handler)
+			t.Cleanup(bad.Close)
+			good := startNode(t)
+			p := start(t, bad.URL, nodes(good))
+			p.nextOf(t, 1)
+			p.untilAtLeast(t, "failures_total", tt.reason, 1)
+			mine(t, good)
+			p.nextOf(t, 2)
+			if p.count(t, "node_up", "0") != 0 || p.count(t, "node_up", "1") != 1 {
+				t.Error("the bad node is up, or the good one is not")
+			}
+			if err := p.Ready(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// TestSlowNode has a node that takes its time and is the only one.
+func TestSlowNode(t *testing.T) {
+	t.Parallel()
+	fake := newFake(syncedChain, goodTemplate)
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		time.Sleep(300 * time.Millisecond)
+		fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p := start(t, server.URL, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 10)
+	if got := p.count(t, "node_latency_seconds", "0"); got < 0.3 {
+		t.Errorf("latency %v s", got)
+	}
+}
+
+// The block that a fake node's templates of a height build on, and the node's
+// chain then.
+func templateOf(height int, fork string, value int) string {
+	return fmt.Sprintf(`{"version":536870912,"previousblockhash":"%s","transactions":[],"coinbasevalue":%d,"mintime":1,"curtime":2,"bits":"1d00ffff","height":%d}`,
+		blockOf(height-1, fork), value, height)
+}
+
+func blockOf(height int, fork string) string { return fmt.Sprintf("%s%062d", fork, height) }
+
+func (f *fakeNode) setHeight(height int, fork string, value int) {
+	f.template.Store(templateOf(height+1, fork, value))
+	f.chain.Store(fmt.Sprintf(`{"chain":"main","blocks":%d,"headers":%[1]d,"bestblockhash":%q}`, height, blockOf(height, fork)))
+}
+
+// TestLowerHeight has a node fall back without, and then with a reorganisation
+// away from the block that miners work on.
+func TestLowerHeight(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, "", "")
+	fake.setHeight(20, "aa", 1)
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 21)
+	fake.setHeight(19, "aa", 1)
+	p.untilAtLeast(t, "failures_total", "lag", 1)
+	if len(p.raw) != 0 {
+		t.Error("a lower template was written")
+	}
+	fake.header.Store(`{"height":20,"confirmations":-1}`)
+	fake.setHeight(19, "bb", 1)
+	p.nextOf(t, 20)
+	p.untilIs(t, "node_up", "0", 1)
+	if got := p.count(t, "failures_total", "time"); got != 0 {
+		t.Errorf("%v failures by time", got)
+	}
+}
+
+// TestWrongBits has a node change the difficulty where it does not change.
+func TestWrongBits(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, "", "")
+	fake.setHeight(2013, "aa", 1)
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 2014)
+	fake.setHeight(2014, "aa", 1)
+	fake.template.Store(strings.Replace(templateOf(2015, "aa", 1), "1d00ffff", "1c00ffff", 1))
+	p.untilAtLeast(t, "failures_total", "bits", 1)
+	if len(p.raw) != 0 {
+		t.Error("template with wrong bits was written")
+	}
+	fake.setHeight(2015, "aa", 1) // the first block of the next period
+	fake.template.Store(strings.Replace(templateOf(2016, "aa", 1), "1d00ffff", "1c00ffff", 1))
+	p.nextOf(t, 2016)
+}
+
+// TestPolicy has the first of two nodes fall behind and catch up.
+func TestPolicy(t *testing.T) {
+	t.Parallel()
+	for policy, want := range map[gbtmaker.Policy]string{gbtmaker.PolicyOrder: "0", gbtmaker.PolicyEqual: "1"} {
+		t.Run(string(policy), func(t *testing.T) {
+			t.Parallel()
+			first, firstURL := startFake(t, "", "")
+			second, secondURL := startFake(t, "", "")
+			first.setHeight(20, "aa", 1)
+			second.setHeight(20, "aa", 2)
+			p := start(t, firstURL, func(cfg *gbtmaker.Config) {
+				cfg.Network, cfg.NodePolicy = "mainnet", policy
+				cfg.PollInterval = service.Duration(100 * time.Millisecond)
+				cfg.RepeatInterval = service.Duration(100 * time.Millisecond)
+				cfg.Nodes = []noderpc.Config{login(secondURL)}
+			})
+			p.nextOf(t, 21)
+			second.setHeight(21, "aa", 2)
+			p.nextOf(t, 22)
+			p.untilIs(t, "node_used", "1", 1)
+			first.setHeight(21, "aa", 1)
+			p.untilIs(t, "node_height_blocks", "0", 21)
+			for range 5 {
+				p.nextOf(t, 22)
+			}
+			if got := p.count(t, "node_used", want); got != 1 {
+				t.Errorf("node %s is not used", want)
+			}
+		})
+	}
+}
+
+// TestNotify has a node of which only notify tells soon.
+func TestNotify(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
+		cfg.NotifyListen = "127.0.0.1:0"
+		cfg.Nodes = []noderpc.Config{login("http://127.0.0.1:1")} // does not hinder
+	})
+	p.nextOf(t, 1)
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	call := func(method, path string) int {
+		t.Helper()
+		request, err := http.NewRequestWithContext(t.Context(), method, "http://"+p.NotifyAddr().String()+path, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response, err := client.Do(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		response.Body.Close()
+		return response.StatusCode
+	}
+	height := int32(1)
+	for _, method := range []string{http.MethodGet, http.MethodPost} {
+		// The look at the tip, every two seconds, may come first.
+		for was := p.count(t, "templates_total", "notify"); p.count(t, "templates_total", "notify") == was; {
+			mine(t, node)
+			height++
+			if got := call(method, "/notify?block=00ab"); got != http.StatusNoContent {
+				t.Fatalf("%s: HTTP %d", method, got)
+			}
+			begin := time.Now()
+			p.nextOf(t, height)
+			t.Logf("template of height %d after %s", height, time.Since(begin))
+			p.untilIs(t, "template_height_blocks", "", float64(height))
+		}
+	}
+	if got := call(http.MethodPut, "/notify"); got != http.StatusMethodNotAllowed {
+		t.Errorf("PUT: HTTP %d", got)
+	}
+	if got := call(http.MethodGet, "/"); got != http.StatusNotFound {
+		t.Errorf("other path: HTTP %d", got)
+	}
+}

@@ -1,0 +1,45 @@
+package gbtmaker
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
+)
+
+// maxFuture is how far ahead of the time a block may be: nodes refuse it
+// otherwise (MAX_FUTURE_BLOCK_TIME in Bitcoin Core's src/chain.h).
+const maxFuture = 2 * time.Hour
+
+// refuse returns why no block can come of t, or nil. Last is what miners work
+// on, nil when there is nothing.
+func (s *Service) refuse(t *job.Template, last *template, now time.Time) *fault {
+	if ahead := time.Unix(int64(max(t.CurTime, t.MinTime)), 0).Sub(now); ahead > maxFuture {
+		return &fault{reasonTime, fmt.Errorf("template is %s ahead of our clock: is a clock wrong?", ahead.Round(time.Second))}
+	}
+	target, err := bitcoin.TargetFromBits(t.Bits)
+	if err != nil {
+		return &fault{reasonBits, err}
+	}
+	if hash := chainhash.Hash(target); !s.maxTarget.Met(&hash) {
+		return &fault{reasonBits, fmt.Errorf("template has bits %08x, easier than %s allows", t.Bits, s.network.Name)}
+	}
+	if last != nil && t.Bits != last.Bits && s.samePeriod(t.Height, last.Height) {
+		return &fault{reasonBits, fmt.Errorf("template of height %d has bits %08x, that of height %d had %08x, and difficulty does not change between them", t.Height, t.Bits, last.Height, last.Bits)}
+	}
+	return nil
+}
+
+// samePeriod reports whether blocks of heights a and b have the same difficulty
+// by consensus.
+func (s *Service) samePeriod(a, b int32) bool {
+	p := s.network.Params
+	if p.ReduceMinDifficulty { // a late block of a test network may be easy
+		return false
+	}
+	blocks := int32(p.TargetTimespan / p.TargetTimePerBlock)
+	return a/blocks == b/blocks
+}
