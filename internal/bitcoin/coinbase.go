@@ -1,6 +1,7 @@
 package bitcoin
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -17,14 +18,20 @@ const (
 )
 
 // Coinbase describes the first transaction of a block. Its input script holds,
-// in this order: the height (BIP 34), the time, Aux, Text, the extranonce.
+// in this order: the height (BIP 34), the time, Aux, Text, MergedMining, the
+// extranonce.
 type Coinbase struct {
 	Height         int32
 	Time           int64  // unix seconds; makes two jobs on the same transactions differ
 	Aux            []byte // the values of a template's coinbaseaux (BIP 22)
 	Text           string
+	MergedMining   []byte // what AuxPoWCommitment returned, or none
 	Outputs        []wire.TxOut
 	ExtranonceSize int // bytes left for miners
+
+	// LockToHeight sets nLockTime to Height-1 and nSequence so that it counts,
+	// as BIP 54 asks of future blocks. Blocks of today may have it.
+	LockToHeight bool
 }
 
 // Build returns the transaction without witness, cut at the extranonce: what
@@ -40,15 +47,22 @@ func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	}
 	script, err := txscript.NewScriptBuilder().
 		AddInt64(int64(c.Height)).AddInt64(c.Time).
-		AddOps(c.Aux).AddOps([]byte(c.Text)).Script()
+		AddOps(c.Aux).AddOps([]byte(c.Text)).AddOps(c.MergedMining).Script()
 	if err != nil {
 		return nil, nil, fmt.Errorf("coinbase: %w", err)
 	}
 	size := len(script) + c.ExtranonceSize
 	if size < minCoinbaseScript || size > maxCoinbaseScript {
 		return nil, nil, fmt.Errorf("coinbase: input script of %d bytes, allowed are %d to %d; "+
-			"text has %d, coinbaseaux %d, extranonce %d", size, minCoinbaseScript, maxCoinbaseScript,
-			len(c.Text), len(c.Aux), c.ExtranonceSize)
+			"text has %d, coinbaseaux %d, merged mining %d, extranonce %d", size, minCoinbaseScript, maxCoinbaseScript,
+			len(c.Text), len(c.Aux), len(c.MergedMining), c.ExtranonceSize)
+	}
+	if len(c.MergedMining) > 0 && bytes.Index(script, []byte(auxPoWMagic)) != len(script)-len(c.MergedMining) {
+		return nil, nil, errors.New("coinbase: text or coinbaseaux holds the mark of merged mining, which may be there only once")
+	}
+	sequence, lockTime := wire.MaxTxInSequenceNum, uint32(0)
+	if c.LockToHeight && c.Height > 0 {
+		sequence, lockTime = wire.MaxTxInSequenceNum-1, uint32(c.Height)-1
 	}
 
 	const version = 2
@@ -59,14 +73,14 @@ func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	coinbase1 = append(coinbase1, byte(size))
 	coinbase1 = append(coinbase1, script...)
 
-	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, wire.MaxTxInSequenceNum)
+	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, sequence)
 	coinbase2 = appendVarInt(coinbase2, len(c.Outputs))
 	for _, out := range c.Outputs {
 		coinbase2 = binary.LittleEndian.AppendUint64(coinbase2, uint64(out.Value))
 		coinbase2 = appendVarInt(coinbase2, len(out.PkScript))
 		coinbase2 = append(coinbase2, out.PkScript...)
 	}
-	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, 0) // lock time
+	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, lockTime)
 	return coinbase1, coinbase2, nil
 }
 

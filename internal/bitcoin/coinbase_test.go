@@ -10,6 +10,7 @@ import (
 
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -109,6 +110,7 @@ func TestCoinbaseAgainstBtcd(t *testing.T) {
 			Text:           rapid.StringN(0, 40, 80).Draw(t, "text"),
 			Outputs:        outputs,
 			ExtranonceSize: rapid.IntRange(0, 16).Draw(t, "extranonce"),
+			LockToHeight:   rapid.Bool().Draw(t, "lock"),
 		}
 		coinbase1, coinbase2, err := c.Build()
 		if err != nil {
@@ -128,6 +130,9 @@ func TestCoinbaseAgainstBtcd(t *testing.T) {
 		}
 		if height, err := blockchain.ExtractCoinbaseHeight(btcutil.NewTx(&tx)); err != nil || height != c.Height {
 			t.Fatalf("height %d, want %d, error %v", height, c.Height, err)
+		}
+		if tx.LockTime < 500_000_000 && !blockchain.IsFinalizedTransaction(btcutil.NewTx(&tx), c.Height, time.Unix(0, 0)) {
+			t.Fatalf("not final at height %d", c.Height)
 		}
 		tail := slices.Concat(c.Aux, []byte(c.Text), extranonce)
 		if !bytes.HasSuffix(tx.TxIn[0].SignatureScript, tail) {
@@ -155,6 +160,18 @@ func TestCoinbaseRefuses(t *testing.T) {
 		{"longest script", func(c *bitcoin.Coinbase) { c.Text = strings.Repeat("x", 100-4-5-12) }, ""},
 		{"script too long", func(c *bitcoin.Coinbase) { c.Text = strings.Repeat("x", 100-4-5-12+1) }, "101 bytes, allowed are 2 to 100"},
 		{"coinbaseaux too long", func(c *bitcoin.Coinbase) { c.Aux = make([]byte, 20_000) }, "coinbase: "},
+		{"merged mining in all the room", func(c *bitcoin.Coinbase) {
+			c.Text = strings.Repeat("x", 100-4-5-44-12)
+			c.MergedMining = bitcoin.AuxPoWCommitment(chainhash.Hash{}, 1, 0)
+		}, ""},
+		{"merged mining in more than the room", func(c *bitcoin.Coinbase) {
+			c.Text = strings.Repeat("x", 100-4-5-44-12+1)
+			c.MergedMining = bitcoin.AuxPoWCommitment(chainhash.Hash{}, 1, 0)
+		}, "merged mining 44"},
+		{"merged mining marked twice", func(c *bitcoin.Coinbase) {
+			c.Text = "a\xfa\xbemmb"
+			c.MergedMining = bitcoin.AuxPoWCommitment(chainhash.Hash{}, 1, 0)
+		}, "only once"},
 		{"negative height", func(c *bitcoin.Coinbase) { c.Height = -1 }, "height -1"},
 		{"negative time", func(c *bitcoin.Coinbase) { c.Time = -1 }, "time -1"},
 		{"negative extranonce", func(c *bitcoin.Coinbase) { c.ExtranonceSize = -1 }, "extranonce size -1"},

@@ -30,13 +30,18 @@ type Config struct {
 	Topics      Topics   `toml:"topics"`
 }
 
-// Topics names every topic once.
+// Topics names every topic once. Those of merged mining may be empty: there is
+// none then.
 type Topics struct {
 	RawGBT       string `toml:"raw_gbt"`
 	Job          string `toml:"job"`
 	Share        string `toml:"share"`
 	SolvedShare  string `toml:"solved_share"`
 	CommonEvents string `toml:"common_events"`
+	AuxWork      string `toml:"aux_work"`
+	AuxSolved    string `toml:"aux_solved"`
+	RSKWork      string `toml:"rsk_work"`
+	RSKSolved    string `toml:"rsk_solved"`
 }
 
 // DefaultConfig returns btcpool's topic names on a broker on this host.
@@ -51,6 +56,10 @@ func DefaultConfig() Config {
 			Share:        "BtcShare",
 			SolvedShare:  "BtcSolvedShare",
 			CommonEvents: "BtcCommonEvents",
+			AuxWork:      "AuxPowBlock",
+			AuxSolved:    "AuxSolvedShare",
+			RSKWork:      "RskRawGw",
+			RSKSolved:    "RskSolvedShare",
 		},
 	}
 }
@@ -74,13 +83,23 @@ func (c Config) Validate() error {
 		errs = append(errs, fmt.Errorf("kafka.share_partitions = %d: must be 1 to 1000", c.Partitions))
 	}
 	keyOf := make(map[string]string)
-	for _, t := range []struct{ key, name string }{
-		{"raw_gbt", c.Topics.RawGBT},
-		{"job", c.Topics.Job},
-		{"share", c.Topics.Share},
-		{"solved_share", c.Topics.SolvedShare},
-		{"common_events", c.Topics.CommonEvents},
+	for _, t := range []struct {
+		key, name string
+		optional  bool
+	}{
+		{"raw_gbt", c.Topics.RawGBT, false},
+		{"job", c.Topics.Job, false},
+		{"share", c.Topics.Share, false},
+		{"solved_share", c.Topics.SolvedShare, false},
+		{"common_events", c.Topics.CommonEvents, false},
+		{"aux_work", c.Topics.AuxWork, true},
+		{"aux_solved", c.Topics.AuxSolved, true},
+		{"rsk_work", c.Topics.RSKWork, true},
+		{"rsk_solved", c.Topics.RSKSolved, true},
 	} {
+		if t.optional && t.name == "" {
+			continue
+		}
 		if !validTopic(t.name) {
 			errs = append(errs, fmt.Errorf("kafka.topics.%s = %q: must be 1 to 249 of letters, digits, '.', '_' and '-'", t.key, t.name))
 		} else if first, taken := keyOf[t.name]; taken {

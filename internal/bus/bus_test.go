@@ -21,17 +21,23 @@ func TestConfigValidate(t *testing.T) {
 	t.Parallel()
 	must(t, bus.DefaultConfig().Validate())
 
+	parentOnly := bus.DefaultConfig()
+	parentOnly.Topics.AuxWork, parentOnly.Topics.AuxSolved, parentOnly.Topics.RSKWork, parentOnly.Topics.RSKSolved = "", "", "", ""
+	must(t, parentOnly.Validate())
+
 	bad := bus.DefaultConfig()
 	bad.Brokers = []string{"kafka1:9092", "kafka2"}
 	bad.Replication = 0
 	bad.Partitions = 0
 	bad.Topics.Job = "no/slash"
 	bad.Topics.SolvedShare = bad.Topics.Share
+	bad.Topics.RSKWork = bad.Topics.AuxWork
 	want := `kafka.brokers has "kafka2": must be host:port
 kafka.replication = 0: must be 1 to 32767
 kafka.share_partitions = 0: must be 1 to 1000
 kafka.topics.job = "no/slash": must be 1 to 249 of letters, digits, '.', '_' and '-'
-kafka.topics.solved_share = "BtcShare": is share already`
+kafka.topics.solved_share = "BtcShare": is share already
+kafka.topics.rsk_work = "AuxPowBlock": is aux_work already`
 	if diff := cmp.Diff(want, fmt.Sprint(bad.Validate())); diff != "" {
 		t.Error(diff)
 	}

@@ -30,7 +30,9 @@ func (c *Client) spec(topic string) topicSpec {
 		return topicSpec{partitions: 1, retention: day}
 	case c.cfg.Topics.Share:
 		return topicSpec{partitions: c.cfg.Partitions, retention: 7 * day}
-	case c.cfg.Topics.SolvedShare:
+	case c.cfg.Topics.AuxWork, c.cfg.Topics.RSKWork:
+		return topicSpec{partitions: 1, retention: day}
+	case c.cfg.Topics.SolvedShare, c.cfg.Topics.AuxSolved, c.cfg.Topics.RSKSolved:
 		return topicSpec{partitions: 1, retention: 30 * day}
 	default:
 		return topicSpec{partitions: 1, retention: 7 * day}
