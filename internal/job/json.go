@@ -23,6 +23,7 @@ const (
 )
 
 var (
+	errNotJSON   = errors.New("not valid JSON")
 	errNotObject = errors.New("not an object")
 	errNotArray  = errors.New("not an array")
 	errNotString = errors.New("not a string")
@@ -40,35 +41,14 @@ func parseObject(b []byte) (value, error) {
 	if len(b) > maxJSONSize {
 		return nil, fmt.Errorf("%d bytes of JSON exceed the limit of %d", len(b), maxJSONSize)
 	}
-	if err := checkDepth(b); err != nil { // gjson recurses
+	if err := checkJSON(b); err != nil {
 		return nil, err
-	}
-	if !gjson.ValidBytes(b) {
-		return nil, errors.New("not valid JSON")
 	}
 	object := value(b[skipSeparators(b, 0):])
 	if !object.isObject() {
 		return nil, errNotObject
 	}
 	return object, nil
-}
-
-// checkDepth bounds the nesting of arrays and objects.
-func checkDepth(text []byte) error {
-	depth := 0
-	for i := 0; i < len(text); i++ {
-		switch text[i] {
-		case '[', '{':
-			if depth++; depth > maxJSONDepth {
-				return fmt.Errorf("JSON nested deeper than %d", maxJSONDepth)
-			}
-		case ']', '}':
-			depth--
-		case '"':
-			i = stringEnd(text, i)
-		}
-	}
-	return nil
 }
 
 // stringEnd returns the position of the quote that ends the string which begins

@@ -15,6 +15,8 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/tidwall/gjson"
 
+	"btcpool/internal/auxpow"
+	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 )
 
@@ -55,12 +57,14 @@ type Proxy struct {
 	Difficulty      uint64 // replaces the network's
 }
 
-// AuxWork is the block of an AuxPoW chain that the coinbase commits to.
+// AuxWork is the block of an AuxPoW chain, or the tree of the blocks of several,
+// that the coinbase commits to: auxwork.Aux without its time.
 type AuxWork struct {
 	BlockHash            string // display order
 	Bits                 uint32
 	Height               int32
 	RPCAddr, RPCUserPass string
+	Chains               []auxpow.Chain // none in btcpool's jobs
 }
 
 // RSKWork is the RSK block that the coinbase commits to.
@@ -127,6 +131,10 @@ func (j *StratumJob) AppendTo(dst []byte) []byte {
 	w.integer("nmcHeight", int64(j.Aux.Height))
 	w.text("nmcRpcAddr", j.Aux.RPCAddr)
 	w.text("nmcRpcUserpass", j.Aux.RPCUserPass)
+	if len(j.Aux.Chains) > 0 {
+		w.key("auxChains")
+		w.dst = auxwork.AppendChains(w.dst, j.Aux.Chains)
+	}
 	w.text("rskBlockHashForMergedMining", j.RSK.BlockHash)
 	w.text("rskNetworkTarget", orNoTarget(j.RSK.NetworkTarget))
 	w.text("rskFeesForMiner", j.RSK.FeesForMiner)
@@ -206,6 +214,11 @@ func parseStratumJob(object value) (*StratumJob, error) {
 			Height:      int32(f.integer("nmcHeight", math.MinInt32, math.MaxInt32)),
 			RPCAddr:     f.text("nmcRpcAddr"),
 			RPCUserPass: f.text("nmcRpcUserpass"),
+		}
+		if f.has("auxChains") {
+			var err error
+			j.Aux.Chains, err = auxwork.ParseChains(f.values["auxChains"])
+			f.fail("auxChains", err)
 		}
 	}
 	if f.hasAll("rskBlockHashForMergedMining", "rskNetworkTarget", "rskFeesForMiner", "rskdRpcAddress", "rskdRpcUserPwd") {

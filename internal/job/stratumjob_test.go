@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/auxpow"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 )
@@ -67,10 +68,23 @@ func fullJob() *job.StratumJob {
 	return j
 }
 
+// chainsJob commits to two AuxPoW chains at once.
+func chainsJob() *job.StratumJob {
+	j := plainJob()
+	j.Aux = job.AuxWork{
+		BlockHash: strings.Repeat("ab", 32), Bits: 0x1b00ffff, Height: 12,
+		Chains: []auxpow.Chain{
+			{Name: "namecoin", ID: 1, Hash: chainhash.Hash{1}, Height: 7, Bits: 0x1b00ffff, Branch: []chainhash.Hash{{2}}},
+			{Name: "other", ID: 2, Hash: chainhash.Hash{2}, Height: 5, Bits: 0x1b00fffe, Index: 1, Branch: []chainhash.Hash{{1}}},
+		},
+	}
+	return j
+}
+
 func TestStratumJob(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]*job.StratumJob{
-		"plain.stratumjob": plainJob(), "empty.stratumjob": emptyJob(), "full.stratumjob": fullJob(),
+		"plain.stratumjob": plainJob(), "empty.stratumjob": emptyJob(), "full.stratumjob": fullJob(), "chains.stratumjob": chainsJob(),
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -170,6 +184,8 @@ func TestParseStratumJobRefuses(t *testing.T) {
 		{"proxyJobDifficulty", nil, "proxyJobDifficulty: missing"},
 		{"nmcBits", nil, "nmcBits: missing"},
 		{"nmcHeight", 1 << 31, "nmcHeight"},
+		{"auxChains", []any{}, ""},
+		{"auxChains", []any{map[string]any{"name": "x"}}, "auxChains"},
 		{"rskNetworkTarget", nil, "rskNetworkTarget: missing"},
 		{"rskdRpcAddress", 1, "rskdRpcAddress"},
 		{"vcashHeight", nil, "vcashHeight: missing"},

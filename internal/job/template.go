@@ -43,6 +43,29 @@ type Template struct {
 // Empty reports whether the template has no transactions.
 func (t *Template) Empty() bool { return len(t.TxIDs) == 0 }
 
+// CheckNetwork returns an error for a template that no node with the chain of n
+// makes. One of another network that could be of n as well gets through.
+func (t *Template) CheckNetwork(n bitcoin.Network) error {
+	easiest, err := bitcoin.TargetFromBits(n.Params.PowLimitBits)
+	if err != nil {
+		return err
+	}
+	target, err := bitcoin.TargetFromBits(t.Bits)
+	if err != nil {
+		return err
+	}
+	if !easiest.Met((*chainhash.Hash)(&target)) {
+		return fmt.Errorf("not of %s: bits %08x are easier than %08x", n.Name, t.Bits, n.Params.PowLimitBits)
+	}
+	if points := n.Params.Checkpoints; len(points) > 0 && t.Height <= points[len(points)-1].Height {
+		return fmt.Errorf("not of %s: height %d is in its past", n.Name, t.Height)
+	}
+	if n.Name != "signet" && slices.Contains(t.Rules, "!signet") {
+		return fmt.Errorf("not of %s but of a signet", n.Name)
+	}
+	return nil
+}
+
 // ParseTemplate reads the RPC response to getblocktemplate, of Bitcoin Core or
 // btcd. A response with an RPC error, and a template with a rule that must be
 // understood (BIP 9) and is not, are errors.

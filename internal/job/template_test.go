@@ -1,6 +1,7 @@
 package job_test
 
 import (
+	"bytes"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -190,6 +191,39 @@ func TestParseTemplateResponse(t *testing.T) {
 	}
 }
 
+func TestCheckNetwork(t *testing.T) {
+	t.Parallel()
+	for _, tt := range []struct {
+		network string
+		change  func(*job.Template)
+		want    string // a part of the error, "" for none
+	}{
+		{"mainnet", func(*job.Template) {}, ""},
+		{"regtest", func(*job.Template) {}, ""},
+		{"signet", func(*job.Template) {}, ""},
+		{"mainnet", func(t *job.Template) { t.Bits = 0x1d00ffff }, ""},
+		{"mainnet", func(t *job.Template) { t.Bits = 0x1d010000 }, "not of mainnet: bits 1d010000 are easier than 1d00ffff"},
+		{"mainnet", func(t *job.Template) { t.Bits = 0x207fffff }, "not of mainnet"},
+		{"regtest", func(t *job.Template) { t.Bits = 0x207fffff }, ""},
+		{"mainnet", func(t *job.Template) { t.Height = 810_000 }, "not of mainnet: height 810000 is in its past"},
+		{"mainnet", func(t *job.Template) { t.Height = 810_001 }, ""},
+		{"regtest", func(t *job.Template) { t.Height = 1 }, ""},
+		{"mainnet", func(t *job.Template) { t.Rules = []string{"csv", "!signet"} }, "of a signet"},
+		{"signet", func(t *job.Template) { t.Rules = []string{"csv", "!signet"} }, ""},
+	} {
+		network, err := bitcoin.NetworkByName(tt.network)
+		if err != nil {
+			t.Fatal(err)
+		}
+		template := &job.Template{Height: 900_000, Bits: 0x17034219, Rules: []string{"csv", "!segwit"}}
+		tt.change(template)
+		err = template.CheckNetwork(network)
+		if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+			t.Errorf("%s: height %d, bits %08x, rules %s: %v, want %q", tt.network, template.Height, template.Bits, template.Rules, err, tt.want)
+		}
+	}
+}
+
 func TestTemplateTransactionsRefuses(t *testing.T) {
 	t.Parallel()
 	core := testdata(t, "core.gbt")
@@ -274,12 +308,16 @@ func BenchmarkTemplateTransactions(b *testing.B) {
 	}
 }
 
-// The limit of the two above: checking that the text is JSON.
+// The limit of the two above: finding the ends of all strings once. They do so
+// five times: to check the text, and at each level of it to step over the rest.
 func BenchmarkTemplateLimit(b *testing.B) {
 	response := largeTemplate()
 	b.SetBytes(int64(len(response)))
 	b.ReportAllocs()
 	for b.Loop() {
-		gjson.ValidBytes(response)
+		rest := response
+		for i := 0; i >= 0; rest = rest[i+1:] {
+			i = bytes.IndexByte(rest, '"')
+		}
 	}
 }

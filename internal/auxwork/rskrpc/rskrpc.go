@@ -1,0 +1,201 @@
+// Package rskrpc talks to the node of RSK about merged mining: JSON-RPC 2.0 over
+// HTTP, mostly without a login. Every call has a deadline and a bound on the
+// size of its answer.
+package rskrpc
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/auxpow"
+	"btcpool/internal/auxwork"
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/service"
+)
+
+const (
+	defaultTimeout = 10 * time.Second
+	maxAnswer      = 1 << 20 // bytes
+)
+
+// Config names a node.
+type Config struct {
+	URL          string           `toml:"rpc_url" env:"RPC_URL"` // http://host:port or https://host:port
+	User         string           `toml:"rpc_user" env:"RPC_USER"`
+	Password     string           `toml:"rpc_password" env:"RPC_PASSWORD"`
+	PasswordFile string           `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
+	Timeout      service.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+}
+
+// Validate reports every fault of c at once.
+func (c Config) Validate() error {
+	var errs []error
+	switch u, err := url.Parse(c.URL); {
+	case err != nil: // url.Parse repeats what it was given, and that may hold a password
+		errs = append(errs, errors.New("rpc_url: is not a URL; it must be like http://127.0.0.1:4444"))
+	case u.User != nil:
+		errs = append(errs, fmt.Errorf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted()))
+	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
+		errs = append(errs, fmt.Errorf("rpc_url = %q: must be like http://127.0.0.1:4444", c.URL))
+	}
+	if c.Password != "" && c.PasswordFile != "" {
+		errs = append(errs, fmt.Errorf("rpc_password_file = %q: cannot be combined with rpc_password", c.PasswordFile))
+	}
+	if c.User == "" && (c.Password != "" || c.PasswordFile != "") {
+		errs = append(errs, errors.New("rpc_user: is empty beside a password"))
+	}
+	if c.Timeout < 0 {
+		errs = append(errs, fmt.Errorf("timeout = %q: must not be negative", c.Timeout))
+	}
+	return errors.Join(errs...)
+}
+
+// Client calls one node. It is safe for concurrent use.
+type Client struct {
+	cfg  Config
+	http *http.Client
+}
+
+// New returns a client of the node that cfg names. It does not call the node.
+func New(cfg Config) (*Client, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, err
+	}
+	if cfg.PasswordFile != "" {
+		text, err := os.ReadFile(cfg.PasswordFile)
+		if err != nil {
+			return nil, fmt.Errorf("rpc_password_file: %w", err)
+		}
+		line, _, _ := strings.Cut(string(text), "\n")
+		cfg.Password = strings.TrimSuffix(line, "\r")
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = service.Duration(defaultTimeout)
+	}
+	return &Client{cfg, &http.Client{
+		Transport:     &http.Transport{IdleConnTimeout: 20 * time.Second, DisableCompression: true},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}}, nil
+}
+
+// Close ends the idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// Work is what mnr_getWork answers.
+type Work struct {
+	Target          auxwork.RSKHash
+	ParentBlockHash auxwork.RSKHash
+	BlockHash       auxwork.RSKHash // for merged mining
+	FeesForMiner    string
+	Notify          bool // the miners should be told; the node says so once
+}
+
+// Work returns the block to mine.
+func (c *Client) Work(ctx context.Context) (Work, error) {
+	var result struct {
+		Target          *auxwork.RSKHash `json:"target"`
+		ParentBlockHash *auxwork.RSKHash `json:"parentBlockHash"`
+		BlockHash       *auxwork.RSKHash `json:"blockHashForMergedMining"`
+		FeesForMiner    *string          `json:"feesPaidToMiner"`
+		Notify          *bool            `json:"notify"`
+	}
+	const method = "mnr_getWork"
+	answer, err := c.call(ctx, method)
+	if err == nil {
+		err = json.Unmarshal(answer, &result)
+	}
+	if err != nil {
+		return Work{}, fmt.Errorf("%s: %w", method, err)
+	}
+	if result.Target == nil || result.ParentBlockHash == nil || result.BlockHash == nil || result.FeesForMiner == nil || result.Notify == nil {
+		return Work{}, fmt.Errorf("%s: target, parentBlockHash, blockHashForMergedMining, feesPaidToMiner or notify is missing", method)
+	}
+	return Work{*result.Target, *result.ParentBlockHash, *result.BlockHash, *result.FeesForMiner, *result.Notify}, nil
+}
+
+// Submit gives a parent block of so many transactions to the node, which looks
+// in its coinbase for the block that it solves. It returns the node's words.
+func (c *Client) Submit(ctx context.Context, parent *auxpow.Parent, transactions int) (string, error) {
+	const method = "mnr_submitBitcoinBlockPartialMerkle"
+	id := chainhash.Hash(bitcoin.DoubleSHA256(parent.Coinbase))
+	hashes := []string{hex.EncodeToString(id[:])}
+	for _, hash := range parent.Branch {
+		hashes = append(hashes, hex.EncodeToString(hash[:]))
+	}
+	answer, err := c.call(ctx, method,
+		parent.Hash().String(),
+		hex.EncodeToString(parent.Header[:]),
+		hex.EncodeToString(parent.Coinbase),
+		strings.Join(hashes, " "),
+		strconv.FormatInt(int64(transactions), 16))
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", method, err)
+	}
+	return string(answer), nil
+}
+
+// call returns the result of method.
+func (c *Client) call(ctx context.Context, method string, params ...string) (json.RawMessage, error) {
+	if params == nil {
+		params = []string{}
+	}
+	request, err := json.Marshal(struct {
+		JSONRPC string   `json:"jsonrpc"`
+		ID      int      `json:"id"`
+		Method  string   `json:"method"`
+		Params  []string `json:"params"`
+	}{"2.0", 1, method, params})
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout.Std())
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.cfg.URL, bytes.NewReader(request))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	if c.cfg.User != "" {
+		req.SetBasicAuth(c.cfg.User, c.cfg.Password)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, err // names the method and the URL
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxAnswer+1))
+	if err != nil {
+		return nil, err
+	}
+	var answer struct {
+		Result json.RawMessage `json:"result"`
+		Error  *struct {
+			Code    int    `json:"code"`
+			Message string `json:"message"`
+		} `json:"error"`
+	}
+	switch err := json.Unmarshal(text, &answer); {
+	case len(text) > maxAnswer:
+		return nil, fmt.Errorf("answer of the node at %s is larger than %d bytes", c.cfg.URL, maxAnswer)
+	case err != nil:
+		return nil, fmt.Errorf("%s does not answer like a node (HTTP %d, %.120q): check rpc_url", c.cfg.URL, resp.StatusCode, text)
+	case answer.Error != nil:
+		return nil, fmt.Errorf("node error %d: %s", answer.Error.Code, answer.Error.Message)
+	case answer.Result == nil || string(answer.Result) == "null":
+		return nil, fmt.Errorf("the node at %s answers without result (HTTP %d)", c.cfg.URL, resp.StatusCode)
+	}
+	return answer.Result, nil
+}
