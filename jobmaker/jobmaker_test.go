@@ -1,20 +1,25 @@
 package jobmaker_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
@@ -55,8 +60,13 @@ func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { p.bus.Close() })
-	if err := p.bus.EnsureTopics(t.Context(), cfg.Kafka.Topics.RawGBT, cfg.Kafka.Topics.Job); err != nil {
-		t.Fatal(err)
+	for _, topic := range []string{cfg.Kafka.Topics.RawGBT, cfg.Kafka.Topics.Job, cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork} {
+		if topic == "" {
+			continue
+		}
+		if err := p.bus.EnsureTopics(t.Context(), topic); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if before != nil {
 		before(p)
@@ -94,20 +104,30 @@ func (p *pool) background(f func(context.Context) error) {
 
 func (p *pool) send(message []byte) {
 	p.t.Helper()
-	if err := p.bus.Write(p.t.Context(), p.cfg.Kafka.Topics.RawGBT, bus.Message{Value: message}); err != nil {
+	p.sendTo(p.cfg.Kafka.Topics.RawGBT, message)
+}
+
+func (p *pool) sendTo(topic string, message []byte) {
+	p.t.Helper()
+	if err := p.bus.Write(p.t.Context(), topic, bus.Message{Value: message}); err != nil {
 		p.t.Fatal(err)
 	}
 }
 
-// sendTemplate sends a template made at created and returns its hash.
-func (p *pool) sendTemplate(file string, height int, created time.Time) string {
+// sendTemplate sends a template made at created, with some values changed, and
+// returns its hash.
+func (p *pool) sendTemplate(file string, height int, created time.Time, changes ...func(map[string]any)) string {
 	p.t.Helper()
 	response := testdata(p.t, file)
 	var answer map[string]any
 	if err := json.Unmarshal(response, &answer); err != nil {
 		p.t.Fatal(err)
 	}
-	answer["result"].(map[string]any)["height"] = height
+	result := answer["result"].(map[string]any)
+	result["height"] = height
+	for _, change := range changes {
+		change(result)
+	}
 	response, err := json.Marshal(answer)
 	if err != nil {
 		p.t.Fatal(err)
@@ -137,8 +157,8 @@ func (p *pool) nextJob() *job.StratumJob {
 	}
 }
 
-// templates returns how many templates had a result.
-func (p *pool) templates(result string) float64 {
+// count returns a counter by the values of its labels.
+func (p *pool) count(name string, labels ...string) float64 {
 	p.t.Helper()
 	families, err := p.metrics.Gather()
 	if err != nil {
@@ -146,12 +166,16 @@ func (p *pool) templates(result string) float64 {
 	}
 	for _, family := range families {
 		for _, m := range family.GetMetric() {
-			if family.GetName() == "btcpool_jobmaker_templates_total" && m.GetLabel()[0].GetValue() == result {
+			var values []string
+			for _, pair := range m.GetLabel() {
+				values = append(values, pair.GetValue())
+			}
+			if family.GetName() == name && slices.Equal(values, labels) {
 				return m.GetCounter().GetValue()
 			}
 		}
 	}
-	p.t.Fatalf("templates are not counted as %s", result)
+	p.t.Fatalf("no %s for %s", name, labels)
 	return 0
 }
 
@@ -192,6 +216,9 @@ func TestJobs(t *testing.T) {
 	p.send(job.NewRawGBT([]byte(`{"result":null,"error":{"code":-10},"id":1}`), time.Now()).AppendTo(nil))
 	p.sendTemplate("core.gbt", 501, time.Now().Add(-2*time.Minute))
 	p.sendTemplate("core.gbt", 499, time.Now())
+	p.sendTemplate("core.gbt", 502, time.Now(), func(result map[string]any) { result["rules"] = []string{"!signet"} })
+	p.sendTemplate("core.gbt", 502, time.Now(), func(result map[string]any) { result["rules"] = []string{"!unheard-of"} })
+	p.sendTemplate("core.gbt", 502, time.Now(), func(result map[string]any) { result["curtime"] = time.Now().Unix() + 2*3600 + 60 })
 	p.sendTemplate("empty.gbt", 501, time.Now())
 	if j = p.nextJob(); j.Height != 501 || len(j.MerkleBranch) != 0 {
 		t.Errorf("job of height %d with %d hashes, want an empty one of 501", j.Height, len(j.MerkleBranch))
@@ -201,13 +228,89 @@ func TestJobs(t *testing.T) {
 		t.Errorf("job of height %d with %d hashes, want a full one of 501", next.Height, len(next.MerkleBranch))
 	}
 
-	for result, want := range map[string]float64{"accepted": 3, "invalid": 2, "skewed": 1, "low_height": 1, "duplicate": 0} {
-		if got := p.templates(result); got != want {
+	for result, want := range map[string]float64{
+		"accepted": 3, "invalid": 3, "skewed": 1, "wrong_network": 1, "far_future": 1, "low_height": 1, "other_branch": 0, "duplicate": 0,
+	} {
+		if got := p.count("btcpool_jobmaker_templates_total", result); got != want {
 			t.Errorf("%v templates are %s, want %v", got, result, want)
 		}
 	}
 	if problems, err := testutil.GatherAndLint(p.metrics); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v, %v", problems, err)
+	}
+}
+
+// A reorganisation that keeps the height reaches the miners at once, and does
+// so once: the node that stays behind is not followed.
+func TestReorganisation(t *testing.T) {
+	t.Parallel()
+	p := start(t, regtestConfig(), nil)
+	on := func(block byte) func(map[string]any) {
+		return func(result map[string]any) {
+			result["previousblockhash"] = strings.Repeat(fmt.Sprintf("%02x", block), 32)
+		}
+	}
+	for _, block := range []byte{1, 2} {
+		p.sendTemplate("core.gbt", 500, time.Now(), on(block))
+		if j := p.nextJob(); j.PrevHash[0] != block {
+			t.Fatalf("job on %s, want one on block %d", j.PrevHash, block)
+		}
+	}
+	p.sendTemplate("core.gbt", 500, time.Now().Add(time.Second), on(1), func(result map[string]any) { result["coinbasevalue"] = 1 })
+	p.sendTemplate("core.gbt", 501, time.Now(), on(3))
+	if j := p.nextJob(); j.PrevHash[0] != 3 {
+		t.Fatalf("job on %s, want one on block 3", j.PrevHash)
+	}
+	if got := p.count("btcpool_jobmaker_templates_total", "other_branch"); got != 1 {
+		t.Errorf("%v templates are of another branch, want 1", got)
+	}
+	if got := p.count("btcpool_jobmaker_jobs_total", "branch"); got != 1 {
+		t.Errorf("%v jobs for another branch, want 1", got)
+	}
+}
+
+// Jobs commit to the work of other chains; news of it make a job at once.
+func TestMergedMining(t *testing.T) {
+	t.Parallel()
+	cfg := regtestConfig()
+	cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork = "AuxPowBlock", "RskRawGw"
+	cfg.JobInterval = service.Duration(time.Hour)
+	p := start(t, cfg, nil)
+	p.sendTemplate("core.gbt", 500, time.Now())
+	if j := p.nextJob(); j.Aux.BlockHash != "" || j.RSK.BlockHash != "" || j.MergedMiningClean {
+		t.Fatalf("job with merged mining that nobody asked for: %+v", j)
+	}
+
+	now := uint32(time.Now().Unix())
+	aux := auxwork.Aux{CreatedAt: now, Hash: chainhash.Hash{1}, Height: 7, MerkleSize: 1, Bits: 0x1d00ffff}
+	p.sendTo(cfg.Kafka.Topics.AuxWork, []byte("garbage"))
+	p.sendTo(cfg.Kafka.Topics.AuxWork, aux.AppendTo(nil))
+	j := p.nextJob()
+	if j.Aux.BlockHash != aux.Hash.String() || j.RSK.BlockHash != "" || !j.MergedMiningClean {
+		t.Fatalf("job after aux work: %+v", j)
+	}
+	if !bytes.HasSuffix(j.Coinbase1, bitcoin.AuxPoWCommitment(aux.Hash, 1, 0)) {
+		t.Errorf("coinbase1 %x", j.Coinbase1)
+	}
+
+	rsk := auxwork.RSK{CreatedAt: now, BlockHash: auxwork.RSKHash{2}, Target: auxwork.RSKHash{3}, FeesForMiner: "1", Notify: true}
+	p.sendTo(cfg.Kafka.Topics.RSKWork, []byte("garbage"))
+	p.sendTo(cfg.Kafka.Topics.RSKWork, rsk.AppendTo(nil))
+	j = p.nextJob()
+	if j.Aux.BlockHash != aux.Hash.String() || j.RSK.BlockHash != rsk.BlockHash.String() || !j.MergedMiningClean {
+		t.Fatalf("job after RSK work: %+v", j)
+	}
+
+	p.sendTemplate("core.gbt", 501, time.Now())
+	if j = p.nextJob(); j.Aux.BlockHash == "" || j.RSK.BlockHash == "" || j.MergedMiningClean {
+		t.Fatalf("job on a new block: %+v", j)
+	}
+	for _, kind := range []string{"aux", "rsk"} {
+		for _, result := range []string{"accepted", "invalid"} {
+			if got := p.count("btcpool_jobmaker_merged_mining_works_total", kind, result); got != 1 {
+				t.Errorf("%v %s works are %s, want 1", got, kind, result)
+			}
+		}
 	}
 }
 
@@ -238,6 +341,29 @@ func TestRoutineJobs(t *testing.T) {
 		t.Errorf("job %x with coinbase %x after %x with %x", second.ID, second.Coinbase1, first.ID, first.Coinbase1)
 	}
 	if err := p.service.Ready(); err != nil {
+		t.Error(err)
+	}
+}
+
+// A jobmaker that does not lead reads along: it is ready to begin, and silent.
+func TestStandingBy(t *testing.T) {
+	t.Parallel()
+	cfg := regtestConfig()
+	cfg.ZooKeeper.Servers = []string{"127.0.0.1:1"}
+	cfg.LeaderLockPath = "/locks/jobmaker_lead"
+	p := start(t, cfg, nil)
+	p.sendTemplate("core.gbt", 500, time.Now())
+	for deadline := time.Now().Add(20 * time.Second); p.service.Ready() != nil; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal(p.service.Ready())
+		}
+	}
+	if n := len(p.jobs); n != 0 {
+		t.Errorf("%d jobs", n)
+	}
+	want := "# HELP btcpool_jobmaker_since_last_job_seconds Time since the last job was sent, or since the start before the first; " +
+		"0 while another jobmaker leads.\n# TYPE btcpool_jobmaker_since_last_job_seconds gauge\nbtcpool_jobmaker_since_last_job_seconds 0\n"
+	if err := testutil.GatherAndCompare(p.metrics, strings.NewReader(want), "btcpool_jobmaker_since_last_job_seconds"); err != nil {
 		t.Error(err)
 	}
 }

@@ -4,6 +4,7 @@ import "github.com/prometheus/client_golang/prometheus"
 
 type metrics struct {
 	templates   *prometheus.CounterVec // by result
+	works       *prometheus.CounterVec // by kind of chain and result
 	jobs        *prometheus.CounterVec // by reason
 	failed      prometheus.Counter
 	height      prometheus.Gauge
@@ -17,6 +18,10 @@ func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics
 			Name: "btcpool_jobmaker_templates_total",
 			Help: "Raw templates received, by what became of them.",
 		}, []string{"result"}),
+		works: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "btcpool_jobmaker_merged_mining_works_total",
+			Help: "Works of chains that are mined along, by kind of chain and what became of them.",
+		}, []string{"kind", "result"}),
 		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "btcpool_jobmaker_jobs_total",
 			Help: "Jobs sent, by reason.",
@@ -35,15 +40,20 @@ func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics
 			Buckets: []float64{.1, .25, .5, 1, 2, 5, 10, 20, 60, 120},
 		}),
 	}
-	reg.MustRegister(m.templates, m.jobs, m.failed, m.height, m.templateAge,
+	reg.MustRegister(m.templates, m.works, m.jobs, m.failed, m.height, m.templateAge,
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "btcpool_jobmaker_since_last_job_seconds",
-			Help: "Time since the last job was sent, or since the start before the first.",
+			Help: "Time since the last job was sent, or since the start before the first; 0 while another jobmaker leads.",
 		}, sinceLastJob))
-	for _, r := range []result{accepted, invalid, duplicate, skewed, lowHeight} {
+	for _, r := range []result{accepted, invalid, duplicate, skewed, wrongNetwork, farFuture, lowHeight, otherBranch} {
 		m.templates.WithLabelValues(string(r))
 	}
-	for _, r := range []reason{newHeight, nowFull, routine} {
+	for _, kind := range []string{"aux", "rsk"} {
+		for _, r := range []result{accepted, invalid, duplicate, skewed} {
+			m.works.WithLabelValues(kind, string(r))
+		}
+	}
+	for _, r := range []reason{newHeight, newBranch, nowFull, otherChains, routine} {
 		m.jobs.WithLabelValues(string(r))
 	}
 	return m

@@ -5,32 +5,40 @@ import (
 	"slices"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"btcpool/internal/job"
 )
 
 const (
 	recentHashes  = 20  // templates that are known again
 	maxCandidates = 100 // more than live templates from any sane set of nodes
+	maxLeft       = 16  // more than rival blocks of any height
 )
 
-// result says what became of a template; it is a metric label.
+// result says what became of a message; it is a metric label.
 type result string
 
 const (
-	accepted  result = "accepted"
-	invalid   result = "invalid"    // not a template
-	duplicate result = "duplicate"  // seen, or no better than one seen
-	skewed    result = "skewed"     // made too long ago, or too far in the future
-	lowHeight result = "low_height" // of a node that lags behind another
+	accepted     result = "accepted"
+	invalid      result = "invalid"       // not what its topic is for
+	duplicate    result = "duplicate"     // seen, or no better than one seen
+	skewed       result = "skewed"        // made too long ago, or too far in the future
+	wrongNetwork result = "wrong_network" // a template of another network
+	farFuture    result = "far_future"    // a template whose blocks nodes would refuse for their time
+	lowHeight    result = "low_height"    // a template of a node that lags behind another
+	otherBranch  result = "other_branch"  // a template on a block that was left for its rival
 )
 
 // reason says why a job is made; it is a metric label.
 type reason string
 
 const (
-	newHeight reason = "height"
-	nowFull   reason = "full" // the last job was empty
-	routine   reason = "interval"
+	newHeight   reason = "height"
+	newBranch   reason = "branch"       // another block of the same height to build on
+	nowFull     reason = "full"         // the last job was empty
+	otherChains reason = "other_chains" // news of chains mined along
+	routine     reason = "interval"
 )
 
 // candidate is a template that may become a job.
@@ -57,18 +65,38 @@ func (c candidate) compare(d candidate) int {
 
 // schedule decides which template becomes a job, and when, by btcpool's rules.
 // It knows no clock.
+//
+// Templates come from nodes that may see different chains, and miners must not
+// be thrown back and forth between them:
+//
+//   - A lower height than that of the best template is refused until templates
+//     are twice the job interval newer than the best one. An empty best
+//     template grants no such protection.
+//   - Of rival blocks at the same height the one built on last wins at once,
+//     for that is what a reorganisation looks like: the first template on
+//     another block that is not older than the best one displaces all on the
+//     block before. The block that was left is not gone back to while there
+//     are templates on its rival: only when they are twice the job interval
+//     old, or at another height. So nodes that stay on rival blocks cost one
+//     change a rival, not one a template.
 type schedule struct {
 	interval        time.Duration // between routine jobs
 	life, emptyLife time.Duration // of candidates
 	maxSkew         time.Duration
 
-	recent     []string    // hashes of the last accepted templates, oldest first
-	candidates []candidate // from worst to best; not empty once a template was accepted
-	last       struct {
-		height int32
-		empty  bool
-		sent   time.Time
-	}
+	recent     []string         // hashes of the last accepted templates, oldest first
+	candidates []candidate      // from worst to best, one block a height to build on; not empty once a template was accepted
+	left       []chainhash.Hash // blocks below the best template that were left for a rival
+	urgent     bool             // chains mined along want a job
+	last       lastJob
+}
+
+// lastJob is what is remembered of the last job; its zero value: there was none.
+type lastJob struct {
+	height   int32
+	prevHash chainhash.Hash
+	empty    bool
+	sent     time.Time
 }
 
 // admit judges a template by its envelope, before it is parsed.
@@ -82,18 +110,29 @@ func (s *schedule) admit(hash string, created, now time.Time) result {
 	return accepted
 }
 
-// add takes in a template that was admitted. A lower height than that of the
-// best template is refused for twice the job interval, so that two nodes of
-// different heights do not throw miners back and forth; an empty best template
-// grants no such protection.
+// add takes in a template that was admitted.
 func (s *schedule) add(c candidate, now time.Time) result {
 	s.expire(now)
 	if n := len(s.candidates); n > 0 {
 		best := s.candidates[n-1]
-		if c.Height < best.Height && !best.Empty() && c.created.Sub(best.created) < 2*s.interval {
-			return lowHeight
+		early := c.created.Sub(best.created) < 2*s.interval
+		switch {
+		case c.Height > best.Height:
+			s.left = nil
+		case c.Height < best.Height:
+			if early && !best.Empty() {
+				return lowHeight
+			}
+		case c.PrevHash != best.PrevHash:
+			if early && slices.Contains(s.left, c.PrevHash) || c.created.Before(best.created) {
+				return otherBranch
+			}
+			s.leave(best.PrevHash)
 		}
 	}
+	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool {
+		return d.Height == c.Height && d.PrevHash != c.PrevHash
+	})
 	i, found := slices.BinarySearchFunc(s.candidates, c, candidate.compare)
 	if found {
 		return duplicate
@@ -103,6 +142,12 @@ func (s *schedule) add(c candidate, now time.Time) result {
 	s.recent = append(s.recent, c.hash)
 	s.recent = s.recent[max(0, len(s.recent)-recentHashes):]
 	return accepted
+}
+
+func (s *schedule) leave(block chainhash.Hash) {
+	s.left = slices.DeleteFunc(s.left, func(h chainhash.Hash) bool { return h == block })
+	s.left = append(s.left, block)
+	s.left = s.left[max(0, len(s.left)-maxLeft):]
 }
 
 // expire drops candidates whose life is over, but never the last one.
@@ -133,8 +178,12 @@ func (s *schedule) next(now time.Time) (candidate, reason) {
 	switch {
 	case best.Height > s.last.height:
 		return best, newHeight
+	case best.Height == s.last.height && best.PrevHash != s.last.prevHash:
+		return best, newBranch
 	case best.Height == s.last.height && s.last.empty && !best.Empty():
 		return best, nowFull
+	case s.urgent:
+		return best, otherChains
 	case s.untilRoutine(now) <= 0:
 		return best, routine
 	}
@@ -148,5 +197,5 @@ func (s *schedule) untilRoutine(now time.Time) time.Duration {
 
 // sent notes that a job was made of c.
 func (s *schedule) sent(c candidate, now time.Time) {
-	s.last.height, s.last.empty, s.last.sent = c.Height, c.Empty(), now
+	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, empty: c.Empty(), sent: now}
 }

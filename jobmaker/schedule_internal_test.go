@@ -47,6 +47,7 @@ func TestSchedule(t *testing.T) {
 		want         result
 		job          reason // "": none
 		jobHeight    int32
+		on           byte // the block that the template, or the job, builds on
 	}
 	for _, tt := range []struct {
 		name  string
@@ -56,71 +57,102 @@ func TestSchedule(t *testing.T) {
 			{now: 0}, {now: 100},
 		}},
 		{"first job at once, then by interval, without new templates too", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
 			{now: 19.9},
 			{now: 20, job: routine, jobHeight: 100},
 			{now: 39},
 			{now: 40, job: routine, jobHeight: 100},
 		}},
 		{"a new template of the same height waits for the interval", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{5, 5, 100, full, accepted, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{5, 5, 100, full, accepted, "", 0, 0},
 			{now: 20, job: routine, jobHeight: 100},
 		}},
 		{"a new height leaves at once", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{1, 1, 101, full, accepted, newHeight, 101},
-			{2, 2, 103, full, accepted, newHeight, 103},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{1, 1, 101, full, accepted, newHeight, 101, 0},
+			{2, 2, 103, full, accepted, newHeight, 103, 0},
 		}},
 		{"empty, then full", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{1, 1, 101, empty, accepted, newHeight, 101},
-			{2, 2, 101, empty, accepted, "", 0},
-			{3, 3, 101, full, accepted, nowFull, 101},
-			{4, 4, 101, empty, accepted, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{1, 1, 101, empty, accepted, newHeight, 101, 0},
+			{2, 2, 101, empty, accepted, "", 0, 0},
+			{3, 3, 101, full, accepted, nowFull, 101, 0},
+			{4, 4, 101, empty, accepted, "", 0, 0},
 			{now: 23, job: routine, jobHeight: 101},
 		}},
 		{"the same template again", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{1, 0, 100, full, duplicate, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{1, 0, 100, full, duplicate, "", 0, 0},
 		}},
 		{"no better than another of the same second", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{0, 0, 100, full + 1, duplicate, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{0, 0, 100, full + 1, duplicate, "", 0, 0},
 		}},
 		{"too old and too new", []step{
-			{60, 0, 100, full, skewed, "", 0},
-			{0, 60, 100, full, skewed, "", 0},
-			{59.9, 0, 100, full, accepted, newHeight, 100},
-			{0, 59.9, 101, full, accepted, newHeight, 101},
+			{60, 0, 100, full, skewed, "", 0, 0},
+			{0, 60, 100, full, skewed, "", 0, 0},
+			{59.9, 0, 100, full, accepted, newHeight, 100, 0},
+			{0, 59.9, 101, full, accepted, newHeight, 101, 0},
 		}},
 		{"a lower height waits for twice the interval", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{1, 1, 99, full, lowHeight, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{1, 1, 99, full, lowHeight, "", 0, 0},
 			{now: 20, job: routine, jobHeight: 100},
-			{39, 39, 99, full, lowHeight, "", 0},
-			{40, 40, 99, full, accepted, routine, 100},
+			{39, 39, 99, full, lowHeight, "", 0, 0},
+			{40, 40, 99, full, accepted, routine, 100, 0},
 			{now: 89, job: routine, jobHeight: 100},
-			{90, 90, 99, full, accepted, "", 0},
+			{90, 90, 99, full, accepted, "", 0, 0},
 			{now: 109, job: routine, jobHeight: 99},
 		}},
 		{"a lower height is taken while the best is empty", []step{
-			{0, 0, 100, empty, accepted, newHeight, 100},
-			{1, 1, 99, full, accepted, "", 0},
+			{0, 0, 100, empty, accepted, newHeight, 100, 0},
+			{1, 1, 99, full, accepted, "", 0, 0},
 			{now: 14, job: ""},
 			{now: 15, job: ""},
 			{now: 20, job: routine, jobHeight: 99},
-			{21, 21, 100, full, accepted, newHeight, 100},
+			{21, 21, 100, full, accepted, newHeight, 100, 0},
 		}},
 		{"the last template is kept", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
 			{now: 1000, job: routine, jobHeight: 100},
-			{1001, 1001, 99, full, accepted, "", 0},
+			{1001, 1001, 99, full, accepted, "", 0, 0},
 			{now: 1020, job: routine, jobHeight: 99},
 		}},
+		{"a rival of the same height wins at once, full or empty", []step{
+			{0, 0, 100, full, accepted, newHeight, 100, 'a'},
+			{1, 1, 100, empty, accepted, newBranch, 100, 'b'},
+			{2, 2, 100, full, accepted, nowFull, 100, 'b'},
+			{now: 22, job: routine, jobHeight: 100, on: 'b'},
+		}},
+		{"an older rival does not", []step{
+			{1, 1, 100, full, accepted, newHeight, 100, 'a'},
+			{2, 0, 100, full, otherBranch, "", 0, 'b'},
+		}},
+		{"nodes that stay on rivals cost one change each", []step{
+			{0, 0, 100, full, accepted, newHeight, 100, 'a'},
+			{1, 1, 100, full, accepted, newBranch, 100, 'b'},
+			{5, 5, 100, full, otherBranch, "", 0, 'a'},
+			{6, 6, 100, full, accepted, "", 0, 'b'},
+			{7, 7, 100, full, accepted, newBranch, 100, 'c'},
+			{10, 10, 100, full, otherBranch, "", 0, 'a'},
+			{11, 11, 100, full, otherBranch, "", 0, 'b'},
+			{12, 12, 101, full, accepted, newHeight, 101, 'd'},
+			{13, 13, 101, full, accepted, newBranch, 101, 'e'},
+			{14, 14, 101, full, otherBranch, "", 0, 'd'},
+			{now: 33, job: routine, jobHeight: 101, on: 'e'},
+		}},
+		{"a block that was left is gone back to when its rival is silent", []step{
+			{0, 0, 100, empty, accepted, newHeight, 100, 'a'},
+			{1, 1, 100, empty, accepted, newBranch, 100, 'b'},
+			{20, 20, 100, empty, otherBranch, "", 0, 'a'},
+			{now: 21, job: routine, jobHeight: 100, on: 'b'},
+			{41, 41, 100, empty, accepted, newBranch, 100, 'a'},
+			{42, 42, 100, empty, otherBranch, "", 0, 'b'},
+		}},
 		{"full beats a younger empty one", []step{
-			{0, 0, 100, full, accepted, newHeight, 100},
-			{5, 5, 100, empty, accepted, "", 0},
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{5, 5, 100, empty, accepted, "", 0, 0},
 			{now: 20, job: routine, jobHeight: 100},
 		}},
 	} {
@@ -131,6 +163,7 @@ func TestSchedule(t *testing.T) {
 				now := at(step.now)
 				if step.height != 0 {
 					c := newCandidate(step.height, step.transactions, at(step.created))
+					c.PrevHash[0] = step.on
 					if got := s.offer(c, now); got != step.want {
 						t.Fatalf("step %d: template is %s, want %s", i, got, step.want)
 					}
@@ -142,8 +175,8 @@ func TestSchedule(t *testing.T) {
 				if why == "" {
 					continue
 				}
-				if c.Height != step.jobHeight {
-					t.Fatalf("step %d: job of height %d, want %d", i, c.Height, step.jobHeight)
+				if c.Height != step.jobHeight || c.PrevHash[0] != step.on {
+					t.Fatalf("step %d: job of height %d on %d, want %d on %d", i, c.Height, c.PrevHash[0], step.jobHeight, step.on)
 				}
 				s.sent(c, now)
 			}
@@ -179,10 +212,11 @@ func TestScheduleLaws(t *testing.T) {
 			if rapid.Bool().Draw(t, "template") {
 				created := now.Add(time.Duration(rapid.IntRange(-70, 70).Draw(t, "skew")) * time.Second)
 				c := newCandidate(rapid.Int32Range(1, 5).Draw(t, "height"), rapid.IntRange(0, 1).Draw(t, "transactions"), created)
+				c.PrevHash[0] = rapid.Byte().Draw(t, "on")
 				s.offer(c, now)
 			}
 			c, why := s.next(now)
-			if len(s.candidates) > maxCandidates || len(s.recent) > recentHashes {
+			if len(s.candidates) > maxCandidates || len(s.recent) > recentHashes || len(s.left) > maxLeft {
 				t.Fatalf("step %d: %d candidates, %d hashes", i, len(s.candidates), len(s.recent))
 			}
 			if why == "" {
@@ -195,8 +229,34 @@ func TestScheduleLaws(t *testing.T) {
 				if other.compare(c) > 0 {
 					t.Fatalf("step %d: job of height %d, while there is %d", i, c.Height, other.Height)
 				}
+				if other.Height == c.Height && other.PrevHash != c.PrevHash {
+					t.Fatalf("step %d: rivals of height %d", i, c.Height)
+				}
 			}
 			s.sent(c, now)
 		}
 	})
+}
+
+// News of other chains make a job, but not instead of a better reason.
+func TestScheduleUrgent(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	s.urgent = true
+	if _, why := s.next(at(0)); why != "" {
+		t.Fatalf("job for reason %q without a template", why)
+	}
+	s.offer(newCandidate(100, 1, at(0)), at(0))
+	c, why := s.next(at(0))
+	if why != newHeight {
+		t.Fatalf("job for reason %q", why)
+	}
+	s.sent(c, at(0))
+	if _, why := s.next(at(1)); why != otherChains {
+		t.Fatalf("job for reason %q", why)
+	}
+	s.urgent = false
+	if _, why := s.next(at(1)); why != "" {
+		t.Fatalf("job for reason %q", why)
+	}
 }
