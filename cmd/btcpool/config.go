@@ -39,6 +39,8 @@ type Config struct {
 func defaultConfig() Config {
 	kafka := bus.DefaultConfig()
 	kafka.Brokers = nil
+	kafka.Topics.AuxWork, kafka.Topics.RSKWork = "", "" // nobody in here makes merged-mining work
+	kafka.Topics.AuxSolved, kafka.Topics.RSKSolved = "", ""
 	return Config{
 		Common:       service.Common{Log: service.Log{Level: "info", Format: "console"}},
 		Data:         "btcpool-data",
