@@ -19,16 +19,15 @@ const archiveFor = 7 * 24 * time.Hour
 // should everything else have been in vain.
 type archive string
 
-func openArchive(dataDir string) (archive, error) {
-	dir := filepath.Join(dataDir, "blocks")
+func openArchive(dir string) (archive, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
-		return "", fmt.Errorf("data_dir: %w", err)
+		return "", err
 	}
 	return archive(dir), nil
 }
 
 // write keeps a block; the file appears whole or not at all. It is not synced:
-// what a power failure takes from it, Kafka still has.
+// the journal and the cache are.
 func (a archive) write(b *block, blockHex string) error {
 	path := filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", b.height, b.hash))
 	if err := os.WriteFile(path+".tmp", []byte(blockHex), 0o644); err != nil {

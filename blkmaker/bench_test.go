@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -21,13 +22,15 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 )
 
 // BenchmarkSolvedShareToNode measures from the writing of a solved share to its
-// topic until a node has the whole submitblock request, for a block of 3,000
-// transactions and 1.5 MB. Beside it: the bare request, without a pool.
+// topic, or from its being handed over, until a node has the whole submitblock
+// request, for a block of 3,000 transactions and 1.5 MB. Beside it: the bare
+// request, without a pool, and the write to disk that comes before it.
 func BenchmarkSolvedShareToNode(b *testing.B) {
 	check := func(err error) {
 		if err != nil {
@@ -41,7 +44,7 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 		if strings.Contains(string(body[:100]), "submitblock") {
 			arrived <- time.Now()
 		} else {
-			result = `{"chain":"regtest","blocks":1,"bestblockhash":"00"}`
+			result = `{"chain":"regtest","blocks":1,"bestblockhash":"00","confirmations":1}`
 		}
 		fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 	}))
@@ -54,6 +57,7 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 	cfg.Kafka.Brokers = []string{broker.Addr()}
 	cfg.Database.DSN = "sqlite:" + filepath.Join(b.TempDir(), "pool.db")
 	cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
+	cfg.Handover = handover.ServerConfig{Listen: "127.0.0.1:0", Secret: handover.Secret{Token: testToken}}
 
 	var txs []*wire.MsgTx
 	for i := range 3000 {
@@ -93,13 +97,26 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 		var took []time.Duration
 		for b.Loop() {
 			took = append(took, run())
+			for len(s.room) > 0 { // a block comes alone
+				time.Sleep(time.Millisecond)
+			}
 		}
 		slices.Sort(took)
 		b.ReportMetric(float64(took[len(took)/2].Microseconds())/1000, "ms/p50")
 		b.ReportMetric(float64(took[len(took)*99/100].Microseconds())/1000, "ms/p99")
 		b.ReportMetric(0, "ns/op")
 	}
-	b.Run("pool", func(b *testing.B) {
+	direct := sender(b, s.Addr().String())
+	b.Run("direct", func(b *testing.B) {
+		report(b, func() time.Duration {
+			j.Time++ // another header
+			solved := mine(b, j).AppendTo(nil)
+			start := time.Now()
+			direct.Send(solved)
+			return (<-arrived).Sub(start)
+		})
+	})
+	b.Run("kafka", func(b *testing.B) {
 		report(b, func() time.Duration {
 			j.Time++ // another header
 			solved := bus.Message{Value: mine(b, j).AppendTo(nil)}
@@ -121,17 +138,30 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 			return (<-arrived).Sub(start)
 		})
 	})
+	b.Run("bare write", func(b *testing.B) {
+		file, err := os.Create(filepath.Join(b.TempDir(), "file"))
+		check(err)
+		defer file.Close()
+		line := make([]byte, 700)
+		report(b, func() time.Duration {
+			start := time.Now()
+			_, err := file.Write(line)
+			check(err)
+			check(file.Sync())
+			return time.Since(start)
+		})
+	})
 }
 
 // templateResponse is what a node would answer to getblocktemplate, as far as
 // blkmaker looks into it.
-func templateResponse(b *testing.B, txs []*transaction) []byte {
+func templateResponse(b *testing.B, txs []string) []byte {
 	type entry struct {
 		Data string `json:"data"`
 	}
 	var entries []entry
 	for _, tx := range txs {
-		entries = append(entries, entry{hex.EncodeToString([]byte(tx.data))})
+		entries = append(entries, entry{hex.EncodeToString([]byte(tx))})
 	}
 	text, err := json.Marshal(map[string]any{"result": map[string]any{"transactions": entries}, "error": nil, "id": "1"})
 	if err != nil {

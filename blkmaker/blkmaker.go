@@ -1,42 +1,53 @@
 // Package blkmaker turns solved shares into blocks and gets them onto the
-// chain: it keeps the jobs and templates of the last minutes, assembles the
+// chain: it keeps the jobs and templates of the last heights, assembles the
 // block, submits it to every node at once and follows what becomes of it in
 // found_blocks.
 //
-// A solved share's offset is committed only when the nodes have decided and
-// the row is written, and all of that may be repeated, so a blkmaker that is
-// killed at any point loses nothing. The database takes no part in the
-// submission: it may be away.
+// A solved share comes through Kafka and directly from sserver; the first to
+// arrive wins. It is in the journal, on disk, before anything else happens to
+// it, and is worked on again after every start until a node has the block on
+// its chain, every node has refused it, or it is buried, and until the row is
+// written. All of that may be repeated, so a blkmaker that is killed at any
+// point loses nothing. Database and Kafka take no part in the submission: they
+// may be away.
 package blkmaker
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
+	"os"
+	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/tidwall/gjson"
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/dirlock"
+	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
 
 const (
-	group = "blkmaker"
-	// recent is how old a solved share may be at the start to be taken up at
-	// once: the group, which takes up all of them, has to wait for up to 10 s
-	// until a killed member is missed.
-	recent = time.Minute
+	// readBack is how far back jobs and templates are read at the start: a job
+	// can be solved for 5 minutes, and may be made of a template that is some
+	// minutes old. Those of the time before are in data_dir.
+	readBack = 15 * time.Minute
+	// firstReadBack is how far back solved shares are read by a blkmaker whose
+	// data_dir is new. By then others have built on the parents of the rest.
+	firstReadBack = time.Hour
 	// drainFor is how long submissions under way go on when we are to stop.
 	drainFor = 5 * time.Second
 	// maxSolving is how many solved shares are worked on at a time; the rest
-	// wait for their turn in the group.
+	// wait where they are.
 	maxSolving = 1000
 )
 
@@ -48,8 +59,12 @@ type Service struct {
 	network bitcoin.Network
 	bus     *bus.Client
 	nodes   []*node
+	merged  mergedNodes
+	lock    *os.File // of data_dir
+	journal *journal
 	cache   *cache
 	archive archive
+	direct  *handover.Server // nil: none
 
 	behind   atomic.Int32  // topics whose past is still being read into the cache
 	caughtUp chan struct{} // closed when behind is 0
@@ -58,49 +73,99 @@ type Service struct {
 	connected chan struct{} // closed when store is there
 	follow    chan struct{} // wakes the follower: a block was written down
 
-	solving solving
-	work    sync.WaitGroup // all of solving's goroutines
+	room  chan struct{}  // holds one for each solved share that is being worked on
+	tasks sync.WaitGroup // all that works on them
 }
 
-// New opens the archive and makes clients of broker and nodes, without calling
-// them.
-func New(cfg Config, deps service.Deps) (*Service, error) {
+// New opens data_dir and the address for solved shares, and makes clients of
+// broker and nodes, without calling them.
+func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	network, err := bitcoin.NetworkByName(cfg.Network)
-	if err != nil {
-		return nil, err
-	}
-	archive, err := openArchive(cfg.DataDir)
-	if err != nil {
-		return nil, err
-	}
-	nodes, err := newNodes(cfg.Nodes)
-	if err != nil {
-		return nil, err
-	}
-	client, err := bus.New(cfg.Kafka, deps)
-	if err != nil {
-		return nil, err
-	}
-	m := newMetrics(deps.Metrics, len(nodes))
 	s := &Service{
 		cfg:       cfg,
 		log:       deps.Log,
-		metrics:   m,
-		network:   network,
-		bus:       client,
-		nodes:     nodes,
-		cache:     newCache(m),
-		archive:   archive,
+		metrics:   newMetrics(deps.Metrics, len(cfg.Nodes)),
 		caughtUp:  make(chan struct{}),
 		connected: make(chan struct{}),
 		follow:    make(chan struct{}, 1),
-		solving:   newSolving(),
+		room:      make(chan struct{}, maxSolving),
 	}
 	s.behind.Store(2)
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.network, err = bitcoin.NetworkByName(cfg.Network); err != nil {
+		return nil, err
+	}
+	if err := s.openDataDir(); err != nil {
+		return nil, fmt.Errorf("data_dir: %w", err)
+	}
+	if s.nodes, err = newNodes(cfg.Nodes); err != nil {
+		return nil, err
+	}
+	if s.merged, err = newMergedNodes(cfg); err != nil {
+		return nil, err
+	}
+	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		return nil, err
+	}
+	if cfg.Handover.Listen != "" {
+		if s.direct, err = handover.Listen(cfg.Handover); err != nil {
+			return nil, err
+		}
+	}
 	return s, nil
+}
+
+func (s *Service) openDataDir() (err error) {
+	if s.lock, err = dirlock.Lock(s.cfg.DataDir); err != nil {
+		return err
+	}
+	if s.journal, err = openJournal(s.cfg.DataDir, s.log, s.metrics); err != nil {
+		return err
+	}
+	if s.cache, err = openCache(filepath.Join(s.cfg.DataDir, "cache"), s.log, s.metrics); err != nil {
+		return err
+	}
+	s.archive, err = openArchive(filepath.Join(s.cfg.DataDir, "blocks"))
+	return err
+}
+
+// close undoes what New and Run did, as far as they came.
+func (s *Service) close() error {
+	var errs []error
+	for _, n := range s.nodes {
+		n.client.Close()
+	}
+	s.merged.close()
+	if s.store != nil {
+		errs = append(errs, s.store.Close())
+	}
+	if s.bus != nil {
+		errs = append(errs, s.bus.Close())
+	}
+	if s.cache != nil {
+		s.cache.close()
+	}
+	if s.journal != nil {
+		errs = append(errs, s.journal.close())
+	}
+	if s.lock != nil {
+		errs = append(errs, s.lock.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Addr returns where solved shares are handed over, nil when that is off.
+func (s *Service) Addr() net.Addr {
+	if s.direct == nil {
+		return nil
+	}
+	return s.direct.Addr()
 }
 
 // Ready reports whether blocks can be made and submitted.
@@ -120,76 +185,64 @@ func (s *Service) Ready() error {
 }
 
 // Run makes blocks until ctx ends.
-func (s *Service) Run(ctx context.Context) (err error) {
-	// Submissions outlive the readers by drainFor.
-	work, stopWork := context.WithCancel(context.WithoutCancel(ctx))
+func (s *Service) Run(ctx context.Context) error {
+	work, stopWork := context.WithCancel(context.WithoutCancel(ctx)) // submissions outlive the readers by drainFor
 	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.read(inner, work) })
+	w := worker{s, inner, work}
+	g.Go(func() error { return s.readTemplates(inner) })
+	topics := s.cfg.Kafka.Topics
+	for kind, topic := range map[kind]string{kindBlock: topics.SolvedShare, kindAux: topics.AuxSolved, kindRSK: topics.RSKSolved} {
+		g.Go(func() error { return w.readSolved(kind, topic) })
+	}
+	g.Go(func() error { w.resume(); return nil })
+	if s.direct != nil {
+		g.Go(func() error { return s.direct.Run(inner, w.takeDirect) })
+	}
 	g.Go(func() error { return s.connect(inner) })
 	g.Go(func() error { return s.followBlocks(inner) })
 	g.Go(func() error { return s.pruneArchive(inner) })
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.watch(inner, n) })
 	}
-	err = g.Wait()
+	err := g.Wait()
 
 	timer := time.AfterFunc(drainFor, stopWork)
-	s.work.Wait()
+	s.tasks.Wait()
 	timer.Stop()
 	stopWork()
-	for _, n := range s.nodes {
-		n.client.Close()
-	}
 	if ctx.Err() != nil {
 		err = nil
 	}
-	if s.store != nil {
-		err = errors.Join(err, s.store.Close())
-	}
-	return errors.Join(err, s.bus.Close())
+	return errors.Join(err, s.close())
 }
 
-// read reads all topics.
-func (s *Service) read(ctx, work context.Context) error {
+// readTemplates reads templates and jobs.
+func (s *Service) readTemplates(ctx context.Context) error {
 	topics := s.cfg.Kafka.Topics
-	if err := s.bus.EnsureTopics(ctx, topics.RawGBT, topics.Job, topics.SolvedShare); err != nil {
+	if err := s.bus.EnsureTopics(ctx, topics.RawGBT, topics.Job); err != nil {
 		return err
 	}
-	now := time.Now()
+	from := bus.Since(time.Now().Add(-readBack))
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return s.bus.Read(ctx, topics.RawGBT, bus.Since(now.Add(-keepFor)), s.keepTemplate, bus.CaughtUp(s.topicRead))
-	})
-	g.Go(func() error {
-		return s.bus.Read(ctx, topics.Job, bus.Since(now.Add(-keepFor)), s.keepJob, bus.CaughtUp(s.topicRead))
-	})
-	// Solved shares are read twice. The first reader is prompt: nothing that
-	// happens to one block holds up the next. The second one commits a solved
-	// share when it is done with.
-	g.Go(func() error {
-		return s.bus.Read(ctx, topics.SolvedShare, bus.Since(now.Add(-recent)), func(m bus.Message) error {
-			if s.solving.open() < maxSolving {
-				_, _ = s.solve(ctx, work, m) // the other reader tells of what cannot be read
-			}
-			return nil
-		})
-	})
-	g.Go(func() error {
-		return s.bus.ReadGroup(ctx, topics.SolvedShare, group, func(ctx context.Context, m bus.Message) error {
-			concluded, err := s.solve(ctx, work, m)
-			if err != nil {
-				s.invalidMessage(topics.SolvedShare, m, err)
-				return nil
-			}
-			select {
-			case <-ctx.Done():
-				return ctx.Err()
-			case <-concluded:
-				return nil
-			}
-		})
-	})
+	g.Go(func() error { return s.bus.Read(ctx, topics.RawGBT, from, s.keepTemplate, bus.CaughtUp(s.topicRead)) })
+	g.Go(func() error { return s.bus.Read(ctx, topics.Job, from, s.keepJob, bus.CaughtUp(s.topicRead)) })
 	return g.Wait()
+}
+
+// readSolved reads the topic of a kind of solved shares from where an earlier
+// run has come to.
+func (w worker) readSolved(kind kind, topic string) error {
+	if topic == "" {
+		return nil
+	}
+	if err := w.bus.EnsureTopics(w.ctx, topic); err != nil {
+		return err
+	}
+	from := bus.Since(time.Now().Add(-firstReadBack))
+	if next := w.journal.positions(topic); next != nil {
+		from = bus.At(next)
+	}
+	return w.bus.Read(w.ctx, topic, from, func(m bus.Message) error { return w.takeMessage(kind, topic, m) })
 }
 
 // topicRead is called when a topic's past is in the cache.
@@ -211,7 +264,7 @@ func (s *Service) keepTemplate(m bus.Message) error {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil
 	}
-	s.cache.addTemplate(raw.Hash, txs, m.Time, time.Now())
+	s.cache.addTemplate(int32(gjson.GetBytes(raw.Response, "result.height").Int()), raw.Hash, txs, sentAt(m))
 	return nil
 }
 
@@ -221,8 +274,17 @@ func (s *Service) keepJob(m bus.Message) error {
 		s.invalidMessage(s.cfg.Kafka.Topics.Job, m, err)
 		return nil
 	}
-	s.cache.addJob(j, m.Time, time.Now())
+	s.cache.addJob(j, sentAt(m))
 	return nil
+}
+
+// sentAt is when a message was sent, not later than now whatever the sender's
+// clock says.
+func sentAt(m bus.Message) time.Time {
+	if now := time.Now(); m.Time.After(now) {
+		return now
+	}
+	return m.Time
 }
 
 func (s *Service) invalidMessage(topic string, m bus.Message, err error) {

@@ -26,7 +26,7 @@ type block struct {
 // assemble makes a block of what a miner found, the job it worked on and the
 // other transactions of the job's template. What could not be a block on any
 // chain is an error.
-func assemble(solved *share.Solved, j *job.StratumJob, txs []*transaction) (*block, error) {
+func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, error) {
 	b := &block{height: j.Height}
 	if err := b.header.Deserialize(bytes.NewReader(solved.Header[:])); err != nil {
 		return nil, fmt.Errorf("header: %w", err)
@@ -67,7 +67,7 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []*transaction) (*blo
 	count := uint64(1 + len(txs))
 	size := wire.MaxBlockHeaderPayload + wire.VarIntSerializeSize(count) + coinbase.SerializeSize()
 	for _, tx := range txs {
-		size += len(tx.data)
+		size += len(tx)
 	}
 	raw := bytes.NewBuffer(make([]byte, 0, size))
 	raw.Write(solved.Header[:])
@@ -75,7 +75,7 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []*transaction) (*blo
 		return nil, err
 	}
 	for _, tx := range txs {
-		raw.WriteString(tx.data)
+		raw.WriteString(tx)
 	}
 	b.raw = raw.Bytes()
 	return b, nil

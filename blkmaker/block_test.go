@@ -22,17 +22,17 @@ import (
 const easyBits = 0x207fffff
 
 // solve mines a block on the transactions as a miner of the pool would.
-func solve(t interface{ Fatal(...any) }, txs []*wire.MsgTx, commit bool) (*share.Solved, *job.StratumJob, []*transaction) {
+func solve(t interface{ Fatal(...any) }, txs []*wire.MsgTx, commit bool) (*share.Solved, *job.StratumJob, []string) {
 	txids := make([]chainhash.Hash, len(txs))
 	wtxids := make([]chainhash.Hash, len(txs))
-	raw := make([]*transaction, len(txs))
+	raw := make([]string, len(txs))
 	for i, tx := range txs {
 		txids[i], wtxids[i] = tx.TxHash(), tx.WitnessHash()
 		var data strings.Builder
 		if err := tx.Serialize(&data); err != nil {
 			t.Fatal(err)
 		}
-		raw[i] = &transaction{data: data.String()}
+		raw[i] = data.String()
 	}
 	outputs := []wire.TxOut{{Value: 50e8, PkScript: []byte{0x51}}}
 	if commit {

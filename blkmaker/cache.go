@@ -2,162 +2,206 @@ package blkmaker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"slices"
 	"sync"
 	"time"
+
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/job"
 )
 
 const (
-	// keepFor is how long jobs, and templates since a job last named them, are
-	// kept: a job can be solved for 5 minutes, and may be made of a template
-	// that is some minutes old.
-	keepFor = 15 * time.Minute
-	// Beyond these the oldest go early. A day's worth of different transactions
-	// fits several times.
-	maxJobs             = 10_000
-	maxTemplates        = 10_000
-	maxTransactionBytes = 2 << 30
+	// keepHeights is how many heights are kept: a block is of use until
+	// buriedBy others are above it.
+	keepHeights = 2 * buriedBy
+	// maxHeightBytes bounds what is kept of one height; one that gets more, as
+	// no real one does, takes the place of two.
+	maxHeightBytes = 128 << 20
 )
 
 // errUnknown says that a job or its template is not in the cache.
 var errUnknown = errors.New("unknown")
 
-// cache holds jobs and the transactions of templates. Templates that follow
-// each other are nearly equal, so each transaction is held once.
+// cache holds the jobs and the transactions of templates of the last heights,
+// in memory for speed and in files for the time after a restart.
+//
+// "Last" is meant by the time at which messages were sent, and not by number: a
+// message with an absurd height costs one place, a chain that starts anew finds
+// its own, and what is read again at the start displaces nothing younger.
 type cache struct {
+	dir     string
+	log     zerolog.Logger
 	metrics *metrics
 
-	mu           sync.Mutex
-	jobs         map[job.ID]*cachedJob
-	templates    map[string]*template // by RawGBT.Hash
-	transactions map[string]*transaction
-	bytes        int           // of transactions
-	changed      chan struct{} // closed and replaced when something came
+	mu      sync.Mutex
+	heights []*height
+	next    uint64        // number of the next file
+	changed chan struct{} // closed and replaced when something came
 }
 
-type cachedJob struct {
-	*job.StratumJob
-	seen time.Time
+// height is what came for one height. Templates that follow each other are
+// nearly equal, so each transaction is held once.
+type height struct {
+	number       int32
+	file         *os.File // nil after it could not be written
+	path         string
+	used         time.Time // when the youngest message was sent
+	bytes        int
+	jobs         map[job.ID]*job.StratumJob
+	templates    map[string][]uint32 // transactions by RawGBT.Hash
+	transactions []string            // raw
+	index        map[string]uint32   // of transactions
 }
 
-type template struct {
-	transactions []*transaction
-	seen         time.Time // or named by a job
-}
-
-// transaction is one in raw form. Its data never change.
-type transaction struct {
-	data string
-	refs int // templates that have it
-}
-
-func newCache(m *metrics) *cache {
-	return &cache{
-		metrics:      m,
-		jobs:         make(map[job.ID]*cachedJob),
-		templates:    make(map[string]*template),
-		transactions: make(map[string]*transaction),
-		changed:      make(chan struct{}),
+// openCache reads what an earlier run left in dir.
+func openCache(dir string, log zerolog.Logger, m *metrics) (*cache, error) {
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		return nil, err
 	}
+	c := &cache{dir: dir, log: log, metrics: m, changed: make(chan struct{})}
+	if err := c.load(); err != nil {
+		c.close()
+		return nil, err
+	}
+	c.update()
+	return c, nil
 }
 
-// addJob keeps a job that was sent at the time sent.
-func (c *cache) addJob(j *job.StratumJob, sent, now time.Time) {
+// addJob keeps a job that was sent at the time sent, on disk when addJob returns.
+func (c *cache) addJob(j *job.StratumJob, sent time.Time) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	seen := earlier(sent, now)
-	c.jobs[j.ID] = &cachedJob{j, seen}
-	if t := c.templates[j.GBTHash]; t != nil && t.seen.Before(seen) {
-		t.seen = seen
+	h := c.height(j.Height, sent)
+	if h == nil || h.jobs[j.ID] != nil {
+		c.mu.Unlock()
+		return
 	}
-	c.tidy(now)
+	text := j.AppendTo(nil)
+	h.addJob(j, len(text))
+	c.write(h, appendRecord(nil, recordJob, text))
+	file := h.file
+	c.update()
+	c.mu.Unlock()
+	if file == nil {
+		return
+	}
+	// With the job, all that came before it. What a power failure takes
+	// nevertheless, Kafka still has.
+	if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
+		c.log.Error().Err(err).Str("file", file.Name()).Msg("job not on disk")
+	}
 }
 
 // addTemplate keeps the raw transactions of the template with that hash.
-func (c *cache) addTemplate(hash string, raw [][]byte, sent, now time.Time) {
+func (c *cache) addTemplate(number int32, hash string, raw [][]byte, sent time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	seen := earlier(sent, now)
-	if t := c.templates[hash]; t != nil {
-		if t.seen.Before(seen) {
-			t.seen = seen
-		}
+	h := c.height(number, sent)
+	if h == nil {
 		return
 	}
-	t := &template{transactions: make([]*transaction, len(raw)), seen: seen}
-	for i, data := range raw {
-		tx := c.transactions[string(data)]
-		if tx == nil {
-			tx = &transaction{data: string(data)}
-			c.transactions[tx.data] = tx
-			c.bytes += len(tx.data)
-		}
-		tx.refs++
-		t.transactions[i] = tx
+	if _, ok := h.templates[hash]; ok {
+		return
 	}
-	c.templates[hash] = t
-	c.tidy(now)
+	var records []byte
+	payload := make([]byte, 0, len(hash)+4*len(raw))
+	payload = append(payload, hash...)
+	for _, data := range raw {
+		i, ok := h.index[string(data)]
+		if !ok {
+			i = h.addTransaction(string(data))
+			records = appendRecord(records, recordTransaction, data)
+		}
+		payload = binary.LittleEndian.AppendUint32(payload, i)
+	}
+	h.addTemplate(payload)
+	c.write(h, appendRecord(records, recordTemplate, payload))
+	c.update()
 }
 
-// tidy drops what is too old or too much, and wakes those who wait.
-func (c *cache) tidy(now time.Time) {
-	oldest := now.Add(-keepFor)
-	for id, j := range c.jobs {
-		if j.seen.Before(oldest) {
-			delete(c.jobs, id)
+// height returns the place for a message that was sent at the time sent, nil
+// when all places are taken by younger ones.
+func (c *cache) height(number int32, sent time.Time) *height {
+	for _, h := range c.heights {
+		if h.number == number && h.bytes < maxHeightBytes {
+			if h.used.Before(sent) {
+				h.used = sent
+			}
+			return h
 		}
 	}
-	for hash, t := range c.templates {
-		if t.seen.Before(oldest) {
-			c.drop(hash)
+	if len(c.heights) >= keepHeights {
+		oldest := slices.MinFunc(c.heights, func(a, b *height) int { return a.used.Compare(b.used) })
+		if sent.Before(oldest.used) {
+			return nil
 		}
+		c.drop(oldest)
+		c.heights = slices.DeleteFunc(c.heights, func(h *height) bool { return h == oldest })
 	}
-	for len(c.jobs) > maxJobs {
-		delete(c.jobs, oldestOf(c.jobs, func(j *cachedJob) time.Time { return j.seen }))
+	h := newHeight(number)
+	h.used = sent
+	h.path = c.path(c.next, number)
+	c.next++
+	var err error
+	if h.file, err = os.OpenFile(h.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640); err != nil {
+		c.failed(h, err)
 	}
-	for len(c.templates) > maxTemplates || c.bytes > maxTransactionBytes && len(c.templates) > 1 {
-		c.drop(oldestOf(c.templates, func(t *template) time.Time { return t.seen }))
+	c.heights = append(c.heights, h)
+	return h
+}
+
+// update shows the new sizes and wakes those who wait.
+func (c *cache) update() {
+	jobs, templates, size := 0, 0, 0
+	for _, h := range c.heights {
+		jobs += len(h.jobs)
+		templates += len(h.templates)
+		size += h.bytes
 	}
-	c.metrics.jobs.Set(float64(len(c.jobs)))
-	c.metrics.templates.Set(float64(len(c.templates)))
-	c.metrics.templateBytes.Set(float64(c.bytes))
+	c.metrics.jobs.Set(float64(jobs))
+	c.metrics.templates.Set(float64(templates))
+	c.metrics.templateBytes.Set(float64(size))
 	close(c.changed)
 	c.changed = make(chan struct{})
 }
 
-func (c *cache) drop(hash string) {
-	for _, tx := range c.templates[hash].transactions {
-		if tx.refs--; tx.refs == 0 {
-			delete(c.transactions, tx.data)
-			c.bytes -= len(tx.data)
-		}
-	}
-	delete(c.templates, hash)
-}
-
-// find returns a job and the transactions of its template. The error wraps
+// find returns a job and the raw transactions of its template. The error wraps
 // errUnknown and says what is missing; changed is closed when there is a
 // reason to look again.
-func (c *cache) find(id job.ID) (j *job.StratumJob, txs []*transaction, changed <-chan struct{}, err error) {
+func (c *cache) find(id job.ID) (j *job.StratumJob, txs []string, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	cached := c.jobs[id]
-	if cached == nil {
+	if j = c.job(id); j == nil {
 		return nil, nil, c.changed, fmt.Errorf("job %d: %w", id, errUnknown)
 	}
-	t := c.templates[cached.GBTHash]
-	if t == nil {
-		return nil, nil, c.changed, fmt.Errorf("template %s of job %d: %w", cached.GBTHash, id, errUnknown)
+	for _, h := range c.heights {
+		if places, ok := h.templates[j.GBTHash]; ok {
+			txs = make([]string, len(places))
+			for i, place := range places {
+				txs[i] = h.transactions[place]
+			}
+			return j, txs, nil, nil
+		}
 	}
-	return cached.StratumJob, t.transactions, nil, nil
+	return nil, nil, c.changed, fmt.Errorf("template %s of job %d: %w", j.GBTHash, id, errUnknown)
+}
+
+func (c *cache) job(id job.ID) *job.StratumJob {
+	for _, h := range c.heights {
+		if j := h.jobs[id]; j != nil {
+			return j
+		}
+	}
+	return nil
 }
 
 // await is find for what may still come: it looks until stop is closed, and
 // then once more.
-func (c *cache) await(ctx context.Context, id job.ID, stop <-chan struct{}) (*job.StratumJob, []*transaction, error) {
+func (c *cache) await(ctx context.Context, id job.ID, stop <-chan struct{}) (*job.StratumJob, []string, error) {
 	for last := false; ; {
 		j, txs, changed, err := c.find(id)
 		if err == nil || last {
@@ -173,21 +217,46 @@ func (c *cache) await(ctx context.Context, id job.ID, stop <-chan struct{}) (*jo
 	}
 }
 
-func earlier(a, b time.Time) time.Time {
-	if a.Before(b) {
-		return a
+func newHeight(number int32) *height {
+	return &height{
+		number:    number,
+		jobs:      make(map[job.ID]*job.StratumJob),
+		templates: make(map[string][]uint32),
+		index:     make(map[string]uint32),
 	}
-	return b
 }
 
-// oldestOf returns the key of the value that was seen first.
-func oldestOf[K comparable, V any](m map[K]V, seen func(V) time.Time) K {
-	var oldest K
-	var at time.Time
-	for k, v := range m {
-		if t := seen(v); at.IsZero() || t.Before(at) {
-			oldest, at = k, t
-		}
+func (h *height) addJob(j *job.StratumJob, size int) {
+	h.jobs[j.ID] = j
+	h.bytes += size
+}
+
+func (h *height) addTransaction(data string) (place uint32) {
+	place = uint32(len(h.transactions))
+	h.transactions = append(h.transactions, data)
+	h.index[data] = place
+	h.bytes += len(data)
+	return place
+}
+
+// hashSize is the length of RawGBT.Hash.
+const hashSize = 64
+
+// addTemplate takes the payload of a template's record: its hash and, 4 bytes
+// each, little-endian, the places of its transactions.
+func (h *height) addTemplate(payload []byte) bool {
+	if len(payload) < hashSize || (len(payload)-hashSize)%4 != 0 {
+		return false
 	}
-	return oldest
+	places := make([]uint32, 0, (len(payload)-hashSize)/4)
+	for at := range slices.Chunk(payload[hashSize:], 4) {
+		place := binary.LittleEndian.Uint32(at)
+		if place >= uint32(len(h.transactions)) {
+			return false
+		}
+		places = append(places, place)
+	}
+	h.templates[string(payload[:hashSize])] = places
+	h.bytes += len(payload)
+	return true
 }

@@ -1,103 +1,188 @@
 package blkmaker
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"strconv"
+	"os"
+	"path/filepath"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/job"
 )
 
-func testCache() *cache { return newCache(newMetrics(nil, 0)) }
-
-func txData(txs []*transaction) []string {
-	var data []string
-	for _, tx := range txs {
-		data = append(data, tx.data)
-	}
-	return data
-}
-
-func TestCacheSharesTransactions(t *testing.T) {
-	t.Parallel()
-	now := time.Now()
-	c := testCache()
-	c.addTemplate("one", [][]byte{[]byte("aaa"), []byte("bb")}, now.Add(-time.Minute), now)
-	c.addTemplate("two", [][]byte{[]byte("aaa"), []byte("c"), []byte("bb")}, now, now)
-	c.addTemplate("two", [][]byte{[]byte("other")}, now, now) // is there already
-	if c.bytes != 6 || len(c.transactions) != 3 {
-		t.Errorf("%d bytes in %d transactions, want 6 in 3", c.bytes, len(c.transactions))
-	}
-	c.addJob(&job.StratumJob{ID: 1, GBTHash: "two"}, now, now)
-	_, txs, _, err := c.find(1)
+func testCache(t testing.TB, dir string) *cache {
+	t.Helper()
+	c, err := openCache(dir, zerolog.Nop(), newMetrics(nil, 0))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff([]string{"aaa", "c", "bb"}, txData(txs)); diff != "" {
-		t.Error(diff)
-	}
+	t.Cleanup(c.close)
+	return c
+}
 
-	now = now.Add(keepFor - time.Second) // one expires, two does not
-	c.addTemplate("three", [][]byte{[]byte("bb")}, now, now)
-	if c.templates["one"] != nil || c.templates["two"] == nil || c.bytes != 6 {
-		t.Errorf("%d templates with %d bytes left", len(c.templates), c.bytes)
+// name makes a template's hash of a letter.
+func name(letter string) string { return strings.Repeat(letter, hashSize) }
+
+// jobOn returns a job that can be written to disk.
+func jobOn(t *testing.T, id job.ID, height int32, template string) *job.StratumJob {
+	t.Helper()
+	_, j, _ := solve(t, nil, false)
+	j.ID, j.Height, j.GBTHash = id, height, template
+	return j
+}
+
+func wantFound(t *testing.T, c *cache, id job.ID, want ...string) {
+	t.Helper()
+	j, txs, _, err := c.find(id)
+	if err != nil || j.ID != id {
+		t.Errorf("job %d: %v", id, err)
 	}
-	now = now.Add(2 * time.Second)
-	c.addJob(&job.StratumJob{ID: 2, GBTHash: "three"}, now, now)
-	if c.templates["two"] != nil || c.bytes != 2 || len(c.transactions) != 1 || len(c.jobs) != 1 {
-		t.Errorf("%d templates with %d bytes and %d jobs left", len(c.templates), c.bytes, len(c.jobs))
+	if diff := cmp.Diff(want, txs, cmpopts.EquateEmpty()); diff != "" {
+		t.Errorf("job %d: %s", id, diff)
 	}
 }
 
-// A template lives on while jobs are made of it.
-func TestCacheKeepsTemplatesOfJobs(t *testing.T) {
+// What was there before a restart is there after it.
+func TestCacheSurvives(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
-	c := testCache()
-	c.addTemplate("old", [][]byte{[]byte("a")}, now, now)
-	for range 5 {
-		now = now.Add(keepFor - time.Minute)
-		c.addJob(&job.StratumJob{ID: job.ID(now.Unix()), GBTHash: "old"}, now, now)
-	}
-	if _, _, _, err := c.find(job.ID(now.Unix())); err != nil {
-		t.Error(err)
-	}
-	if len(c.jobs) != 2 {
-		t.Errorf("%d jobs kept, want 2", len(c.jobs))
+	dir := t.TempDir()
+	for run := range 3 {
+		c := testCache(t, dir)
+		if run > 0 {
+			wantFound(t, c, 1, "aaa", "c", "bb")
+			wantFound(t, c, 2)
+			wantFound(t, c, 3, "aaa")
+		}
+		c.addTemplate(7, name("1"), [][]byte{[]byte("aaa"), []byte("bb")}, time.Now())
+		c.addTemplate(7, name("2"), [][]byte{[]byte("aaa"), []byte("c"), []byte("bb")}, time.Now())
+		c.addTemplate(7, name("2"), [][]byte{[]byte("other")}, time.Now()) // is there already
+		c.addJob(jobOn(t, 1, 7, name("2")), time.Now())
+		c.addTemplate(8, name("3"), nil, time.Now())
+		c.addTemplate(8, name("4"), [][]byte{[]byte("aaa")}, time.Now())
+		c.addJob(jobOn(t, 2, 8, name("3")), time.Now())
+		c.addJob(jobOn(t, 3, 8, name("4")), time.Now())
+		if n := len(c.heights[0].transactions); n != 3 {
+			t.Errorf("%d transactions at height 7, want 3", n)
+		}
+		if n := testutil.ToFloat64(c.metrics.jobs); n != 3 {
+			t.Errorf("%v jobs, want 3", n)
+		}
+		c.close()
 	}
 }
 
+// However a file ends, what is before that is there, and what comes then too.
+func TestCacheCorruptTail(t *testing.T) {
+	t.Parallel()
+	origin := t.TempDir()
+	c := testCache(t, origin)
+	c.addTemplate(7, name("1"), [][]byte{[]byte("aaa")}, time.Now())
+	c.addJob(jobOn(t, 1, 7, name("1")), time.Now())
+	good, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.addTemplate(7, name("2"), [][]byte{[]byte("bb")}, time.Now())
+	whole, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for cut := len(good); cut < len(whole); cut++ {
+		for _, content := range [][]byte{whole[:cut], append(bytes.Clone(whole[:cut]), make([]byte, len(whole)-cut)...)} {
+			dir := t.TempDir()
+			if err := os.WriteFile(filepath.Join(dir, "0-7.cache"), content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				c := testCache(t, dir)
+				wantFound(t, c, 1, "aaa")
+				c.addTemplate(7, name("3"), [][]byte{[]byte("aaa"), []byte("new")}, time.Now())
+				c.addJob(jobOn(t, 2, 7, name("3")), time.Now())
+				wantFound(t, c, 2, "aaa", "new")
+				c.close()
+			}
+		}
+	}
+}
+
+// The heights of the youngest messages are kept, in memory and on disk, whatever
+// their numbers, and over a restart.
 func TestCacheBounds(t *testing.T) {
 	t.Parallel()
-	now := time.Now()
-	c := testCache()
-	for n := range maxJobs + 10 {
-		// Clocks that are ahead do not keep anything longer.
-		c.addJob(&job.StratumJob{ID: job.ID(n)}, now.Add(time.Hour), now.Add(time.Duration(n)))
+	dir := t.TempDir()
+	c := testCache(t, dir)
+	start := time.Now().Add(-time.Hour)
+	at := func(n int) time.Time { return start.Add(time.Duration(n) * time.Second) }
+	c.addJob(jobOn(t, 1000, 1<<30, name("1")), at(0))
+	for n := range keepHeights {
+		c.addJob(jobOn(t, job.ID(n), int32(n), name("1")), at(1+n))
 	}
-	if c.jobs[9] != nil || c.jobs[10] == nil || len(c.jobs) != maxJobs {
-		t.Errorf("%d jobs kept", len(c.jobs))
+	c.addTemplate(0, name("2"), nil, at(100)) // height 0 is young again
+	c.addTemplate(2000, name("3"), nil, at(101))
+	c.addJob(jobOn(t, 1001, 3000, name("1")), at(2)) // too old
+	for id, want := range map[job.ID]bool{1000: false, 0: true, 1: false, 2: true, 1001: false} {
+		if got := c.job(id) != nil; got != want {
+			t.Errorf("job %d kept: %t", id, got)
+		}
 	}
-	for n := range 5 {
-		c.addTemplate(strconv.Itoa(n), [][]byte{make([]byte, n+1)}, now.Add(time.Duration(n)), now)
+	files, err := os.ReadDir(dir)
+	if err != nil || len(files) != keepHeights || len(c.heights) != keepHeights {
+		t.Errorf("%d files of %d heights: %v", len(files), len(c.heights), err)
 	}
-	c.bytes += maxTransactionBytes
-	c.addTemplate("new", nil, now.Add(time.Second), now)
-	if len(c.templates) != 1 {
-		t.Errorf("%d templates kept, want the last one", len(c.templates))
+	full := c.heights[0]
+	full.bytes = maxHeightBytes
+	c.addTemplate(full.number, name("4"), nil, at(200))
+	if len(c.heights) != keepHeights || len(full.templates) != 0 && full.templates[name("4")] != nil {
+		t.Error("a full height still grows")
+	}
+	c.close()
+
+	// Kafka's past, read again, displaces nothing of what was there.
+	c = testCache(t, dir)
+	for n := range 2 * keepHeights {
+		c.addJob(jobOn(t, job.ID(2000+n), int32(5000+n), name("1")), at(n-100))
+	}
+	if c.job(0) == nil || c.job(2000) != nil {
+		t.Error("old messages displaced younger ones")
+	}
+}
+
+// A disk that fails costs the restart only.
+func TestCacheDiskFails(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	c := testCache(t, dir)
+	c.addTemplate(7, name("1"), nil, time.Now())
+	c.heights[0].file.Close()
+	c.addTemplate(7, name("2"), [][]byte{[]byte("a")}, time.Now())
+	c.addJob(jobOn(t, 1, 7, name("2")), time.Now())
+	wantFound(t, c, 1, "a")
+	if err := os.RemoveAll(dir); err != nil {
+		t.Fatal(err)
+	}
+	c.addTemplate(8, name("3"), nil, time.Now())
+	c.addJob(jobOn(t, 2, 8, name("3")), time.Now())
+	wantFound(t, c, 2)
+	if n := testutil.ToFloat64(c.metrics.diskErrors); n != 2 {
+		t.Errorf("%v failures counted, want 2", n)
 	}
 }
 
 func TestCacheAwait(t *testing.T) {
 	t.Parallel()
+	dir := t.TempDir()
 	synctest.Test(t, func(t *testing.T) {
 		now := time.Now()
-		c := testCache()
+		c := testCache(t, dir)
 		if _, _, _, err := c.find(1); !errors.Is(err, errUnknown) {
 			t.Errorf("find: %v, want errUnknown", err)
 		}
@@ -112,9 +197,9 @@ func TestCacheAwait(t *testing.T) {
 			found <- err
 		}()
 		synctest.Wait()
-		c.addJob(&job.StratumJob{ID: 1, GBTHash: "late"}, now, now)
+		c.addJob(&job.StratumJob{ID: 1, GBTHash: name("l")}, time.Now())
 		synctest.Wait()
-		c.addTemplate("late", [][]byte{{1}}, now, now)
+		c.addTemplate(0, name("l"), [][]byte{{1}}, time.Now())
 		if err := <-found; err != nil {
 			t.Error(err)
 		}
@@ -126,6 +211,32 @@ func TestCacheAwait(t *testing.T) {
 		end()
 		if _, _, err := c.await(ended, 2, nil); !errors.Is(err, context.Canceled) {
 			t.Errorf("await: %v, want the context's error", err)
+		}
+	})
+}
+
+// What is taken up of any file, is taken up again of that part of it alone.
+func FuzzHeightRead(f *testing.F) {
+	_, j, _ := solve(f, nil, false)
+	records := appendRecord(nil, recordTransaction, []byte("a"))
+	records = appendRecord(records, recordTemplate, append([]byte(name("1")), 0, 0, 0, 0))
+	records = appendRecord(records, recordJob, j.AppendTo(nil))
+	f.Add(records)
+	f.Add(records[:len(records)-1])
+	f.Add(appendRecord(records, recordTemplate, append([]byte(name("2")), 1, 0, 0, 0)))
+	f.Fuzz(func(t *testing.T, content []byte) {
+		one, two := newHeight(7), newHeight(7)
+		n := one.read(content)
+		if again := two.read(content[:n]); again != n {
+			t.Fatalf("%d of %d bytes the second time", again, n)
+		}
+		if diff := cmp.Diff(one.templates, two.templates); diff != "" || one.bytes != two.bytes || len(one.jobs) != len(two.jobs) {
+			t.Fatalf("%d and %d bytes, %s", one.bytes, two.bytes, diff)
+		}
+		for _, places := range one.templates {
+			for _, place := range places {
+				_ = one.transactions[place]
+			}
 		}
 	})
 }

@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"strings"
 
+	"btcpool/internal/auxwork/rskrpc"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/handover"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -15,12 +17,27 @@ import (
 // Config is the configuration of a blkmaker.
 type Config struct {
 	service.Common
-	Network       string           `toml:"network" env:"NETWORK"`             // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
-	DataDir       string           `toml:"data_dir" env:"DATA_DIR"`           // blocks are kept in its folder blocks for a week
-	Confirmations int              `toml:"confirmations" env:"CONFIRMATIONS"` // blocks from a found one to the tip, both counted, that make it confirmed
-	Nodes         []noderpc.Config `toml:"nodes" envPrefix:"NODES_"`          // every block goes to all of them
-	Kafka         bus.Config       `toml:"kafka"`
-	Database      store.Config     `toml:"database"`
+	Network       string                `toml:"network" env:"NETWORK"`             // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
+	DataDir       string                `toml:"data_dir" env:"DATA_DIR"`           // of this blkmaker alone: journal, recent jobs and templates, and for a week blocks
+	Confirmations int                   `toml:"confirmations" env:"CONFIRMATIONS"` // blocks from a found one to the tip, both counted, that make it confirmed
+	Handover      handover.ServerConfig `toml:"handover"`                          // where sserver hands solved shares over directly
+	Nodes         []noderpc.Config      `toml:"nodes" envPrefix:"NODES_"`          // every block goes to all of them
+	AuxNodes      []AuxNode             `toml:"aux_nodes" envPrefix:"AUX_NODES_"`  // of AuxPoW chains; a block goes to all of its chain
+	RSKNodes      []RSKNode             `toml:"rsk_nodes" envPrefix:"RSK_NODES_"`
+	Kafka         bus.Config            `toml:"kafka"`
+	Database      store.Config          `toml:"database"`
+}
+
+// AuxNode is a node of an AuxPoW chain.
+type AuxNode struct {
+	Name string `toml:"name" env:"NAME"` // of the chain in auxmaker's configuration, too
+	noderpc.Config
+}
+
+// RSKNode is a node of RSK.
+type RSKNode struct {
+	Name string `toml:"name" env:"NAME"` // of the chain in auxmaker's configuration, too
+	rskrpc.Config
 }
 
 // DefaultConfig returns the configuration to which a file needs to add nodes
@@ -49,12 +66,28 @@ func (c Config) Validate() error {
 	if len(c.Nodes) == 0 {
 		errs = append(errs, errors.New("nodes: at least one [[nodes]] section is needed"))
 	}
-	for i, n := range c.Nodes {
-		if err := n.Validate(); err != nil {
+	within := func(section string, i int, err error) {
+		if err != nil {
 			for fault := range strings.Lines(err.Error()) {
-				errs = append(errs, fmt.Errorf("nodes[%d].%s", i, strings.TrimSpace(fault)))
+				errs = append(errs, fmt.Errorf("%s[%d].%s", section, i, strings.TrimSpace(fault)))
 			}
 		}
 	}
-	return errors.Join(append(errs, c.Kafka.Validate(), c.Database.Validate())...)
+	for i, n := range c.Nodes {
+		within("nodes", i, n.Validate())
+	}
+	for i, n := range c.AuxNodes {
+		within("aux_nodes", i, errors.Join(checkName(n.Name), n.Validate()))
+	}
+	for i, n := range c.RSKNodes {
+		within("rsk_nodes", i, errors.Join(checkName(n.Name), n.Validate()))
+	}
+	return errors.Join(append(errs, c.Handover.Validate(), c.Kafka.Validate(), c.Database.Validate())...)
+}
+
+func checkName(name string) error {
+	if name == "" {
+		return errors.New("name: is empty: give the name that the chain has in auxmaker's configuration")
+	}
+	return nil
 }

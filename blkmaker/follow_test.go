@@ -64,9 +64,9 @@ func TestJudge(t *testing.T) {
 		want   string
 		final  bool
 	}{
-		{"accepted", noderpc.Verdict{Outcome: noderpc.Accepted}, nil, verdictAccepted, true},
-		{"duplicate", noderpc.Verdict{Outcome: noderpc.Duplicate, Reason: "duplicate"}, nil, verdictDuplicate, true},
-		{"inconclusive", noderpc.Verdict{Outcome: noderpc.Inconclusive, Reason: "inconclusive"}, nil, verdictInconclusive, true},
+		{"accepted", noderpc.Verdict{Outcome: noderpc.Accepted}, nil, verdictAccepted, false},
+		{"duplicate", noderpc.Verdict{Outcome: noderpc.Duplicate, Reason: "duplicate"}, nil, verdictDuplicate, false},
+		{"inconclusive", noderpc.Verdict{Outcome: noderpc.Inconclusive, Reason: "inconclusive"}, nil, verdictInconclusive, false},
 		{"rejected", noderpc.Verdict{Reason: "bad-txnmrklroot"}, nil, verdictRejected, true},
 		{"parent missing", noderpc.Verdict{Reason: "prev-blk-not-found"}, nil, verdictRejected, false},
 		{"clock behind", noderpc.Verdict{Reason: "time-too-new"}, nil, verdictRejected, false},

@@ -13,7 +13,7 @@ import (
 const (
 	resultAccepted  = "accepted"  // a node has the block
 	resultRejected  = "rejected"  // every node refused it
-	resultUndecided = "undecided" // no node has said that it is on its chain; it is followed up
+	resultUndecided = "undecided" // buried before any node had it on its chain
 	resultInvalid   = "invalid"   // no block can be made of it
 	resultUnknown   = "unknown"   // its job or template never came
 )
@@ -25,6 +25,9 @@ type metrics struct {
 	submit      *prometheus.HistogramVec
 	blocks      *prometheus.GaugeVec
 	invalid     *prometheus.CounterVec
+	arrivals    *prometheus.CounterVec
+	merged      *prometheus.CounterVec
+	diskErrors  prometheus.Counter
 
 	templates, jobs, templateBytes prometheus.Gauge
 }
@@ -53,6 +56,11 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 		blocks: factory.NewGaugeVec(prometheus.GaugeOpts{
 			Name: "btcpool_blkmaker_blocks", Help: "Blocks in the database by state.",
 		}, []string{"state"}),
+		arrivals: counter("arrivals_total", "Solved shares by what they solve and the way on which they came first.", "kind", "way"),
+		merged:   counter("merged_blocks_total", "Blocks of other chains by what their nodes said.", "kind", "result"),
+		diskErrors: factory.NewCounter(prometheus.CounterOpts{
+			Name: "btcpool_blkmaker_disk_errors_total", Help: "Failures to write what a restart would need to data_dir.",
+		}),
 		invalid:       counter("invalid_messages_total", "Messages that could not be read, by topic.", "topic"),
 		templates:     gauge("cached_templates", "Templates kept."),
 		jobs:          gauge("cached_jobs", "Jobs kept."),
@@ -61,6 +69,15 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
 		m.solved.WithLabelValues(result)
 	}
+	m.arrivals.WithLabelValues(string(kindBlock), wayDirect)
+	for _, kind := range []kind{kindBlock, kindAux, kindRSK} {
+		m.arrivals.WithLabelValues(string(kind), wayKafka)
+	}
+	for _, kind := range []kind{kindAux, kindRSK} {
+		for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultUnknown, resultInvalid} {
+			m.merged.WithLabelValues(string(kind), result)
+		}
+	}
 	for node := range nodes {
 		for _, verdict := range []string{verdictAccepted, verdictDuplicate, verdictInconclusive, verdictRejected, verdictError} {
 			m.submissions.WithLabelValues(strconv.Itoa(node), verdict)
@@ -68,6 +85,12 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 	}
 	return m
 }
+
+// The ways of a solved share, as the label way.
+const (
+	wayDirect = "direct"
+	wayKafka  = "kafka"
+)
 
 // setBlocks shows the database's counts.
 func (m *metrics) setBlocks(counts map[store.BlockState]int64) {

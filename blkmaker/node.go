@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -18,9 +19,9 @@ const (
 	// watchEvery is how often a node is asked for its tip; it keeps the
 	// connection open that a block will take.
 	watchEvery = 5 * time.Second
-	// submitFor is how long a node that is away is waited for. By then others
-	// have built on the parent of the block.
-	submitFor = time.Hour
+	// A node that does not have the block on its chain is asked again after
+	// firstRetry, and then ever more slowly.
+	firstRetry, lastRetry = 100 * time.Millisecond, 10 * time.Second
 )
 
 // node is one of the nodes that get every block.
@@ -99,80 +100,115 @@ const (
 	verdictError        = "error" // no answer, or one about the node and not about the block
 )
 
-// submit gives a block to all nodes and returns Accepted when the first of them
-// has it, Rejected when all have refused it, and Submitted when the nodes leave
-// it open, or ctx ended.
-func (s *Service) submit(ctx context.Context, b *block, blockHex string) store.BlockState {
+// submission is a block on its way to all nodes.
+type submission struct {
+	*block
+	key      solvedKey
+	hex      string // of raw
+	log      zerolog.Logger
+	answered func()        // to be called when a node has answered
+	enough   chan struct{} // closed when one node is enough
+}
+
+// submit gives a block to all nodes, until one has it on its chain, all have
+// refused it, or it is buried under others. It returns what the database is to
+// be told and what became of the solved share; that is nothing when ctx ended.
+// It calls answered once, when the first node has answered.
+func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex string, answered func()) (state store.BlockState, result string) {
 	log := s.log.With().Stringer("hash", b.hash).Int32("height", b.height).Logger()
-	verdicts := make(chan string, len(s.nodes))
-	enough := make(chan struct{})
-	defer close(enough)
+	sub := &submission{b, key, blockHex, log, sync.OnceFunc(answered), make(chan struct{})}
+	defer close(sub.enough)
+	states := make(chan store.BlockState, len(s.nodes))
 	for _, n := range s.nodes {
-		s.work.Go(func() { verdicts <- s.submitTo(ctx, n, blockHex, enough, log) })
+		s.tasks.Go(func() { states <- s.submitTo(ctx, n, sub) })
 	}
-	rejected, inconclusive := 0, 0
+	rejected := 0
 	for range s.nodes {
-		switch <-verdicts {
-		case verdictAccepted, verdictDuplicate:
+		switch <-states {
+		case store.Accepted:
 			s.metrics.solved.WithLabelValues(resultAccepted).Inc()
 			log.Info().Int64("reward_sat", b.rewardSat).Int("bytes", len(b.raw)).Msg("block accepted")
-			return store.Accepted
-		case verdictRejected:
+			return store.Accepted, resultAccepted
+		case store.Rejected:
 			rejected++
-		case verdictInconclusive:
-			inconclusive++
 		}
 	}
 	switch {
 	case ctx.Err() != nil:
-		return store.Submitted
+		return "", ""
 	case rejected == len(s.nodes):
 		s.metrics.solved.WithLabelValues(resultRejected).Inc()
 		log.Error().Msg("block rejected by every node")
-		return store.Rejected
+		return store.Rejected, resultRejected
 	}
 	s.metrics.solved.WithLabelValues(resultUndecided).Inc()
-	if inconclusive > 0 {
-		log.Warn().Msg("block is stored by a node but not on its chain: another one of that height was first")
-	} else {
-		log.Error().Str("dir", string(s.archive)).Msg("no node has taken the block: check the nodes; the block is kept in dir, to be submitted by hand")
-	}
-	return store.Submitted
+	log.Warn().Str("dir", string(s.archive)).Msg("block is buried beside the chain; it is kept in dir for a week")
+	return store.Submitted, resultUndecided
 }
 
-// submitTo gives a block to one node, again and again until it decides, or
-// enough is closed: another node has the block and passes it on.
-func (s *Service) submitTo(ctx context.Context, n *node, blockHex string, enough <-chan struct{}, log zerolog.Logger) string {
-	ctx, cancel := context.WithTimeout(ctx, submitFor)
-	defer cancel()
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		start := time.Now()
-		answer, err := n.client.SubmitBlock(ctx, blockHex)
-		took := time.Since(start)
-		verdict, final := judge(answer, err)
-		s.metrics.submissions.WithLabelValues(n.label, verdict).Inc()
-		s.metrics.submit.WithLabelValues(n.label).Observe(took.Seconds())
-		level := zerolog.InfoLevel
-		if verdict == verdictRejected || verdict == verdictError {
-			level = zerolog.WarnLevel
+// submitTo gives a block to one node. It returns Accepted when the node has the
+// block on its chain, Rejected when the node does not want it, and Submitted
+// when neither is so until the block is buried, ctx ends, or another node has
+// it and passes it on.
+func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.BlockState {
+	last := ""      // verdict
+	stored := false // the node has the block, beside its chain
+	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+		if !stored {
+			verdict, final := s.offer(ctx, n, b, last)
+			if final {
+				return store.Rejected
+			}
+			last = verdict
 		}
-		log.WithLevel(level).Str("node", n.label).Str("verdict", verdict).Str("reason", answer.Reason).AnErr("error", err).
-			Dur("latency_ms", took).Bool("final", final).Msg("block submitted")
-		if final {
-			return verdict
+		where, err := n.locate(ctx, b.hash.String())
+		switch {
+		case err != nil: // asked again
+		case where == nil: // refused for now; or btcd, which says nothing of it, lacks the parent
+			stored = false
+		case where.Confirmations > 0:
+			return store.Accepted
+		default:
+			stored = true
+		}
+		if best, tip := s.best(); best != nil && tip >= b.height+buriedBy {
+			return store.Submitted
 		}
 		select {
 		case <-ctx.Done():
-			return verdict
-		case <-enough:
-			return verdict
+			return store.Submitted
+		case <-b.enough:
+			return store.Submitted
 		case <-time.After(wait):
 		}
 	}
 }
 
-// judge puts a node's answer into one word; one that is not final may change
-// when the block is submitted again.
+// offer submits a block to a node and keeps what the node says, unless it said
+// the same the last time.
+func (s *Service) offer(ctx context.Context, n *node, b *submission, last string) (verdict string, final bool) {
+	start := time.Now()
+	answer, err := n.client.SubmitBlock(ctx, b.hex)
+	took := time.Since(start)
+	b.answered()
+	verdict, final = judge(answer, err)
+	s.metrics.submissions.WithLabelValues(n.label, verdict).Inc()
+	s.metrics.submit.WithLabelValues(n.label).Observe(took.Seconds())
+	if verdict == last {
+		return verdict, final
+	}
+	level := zerolog.InfoLevel
+	if verdict == verdictRejected || verdict == verdictError {
+		level = zerolog.WarnLevel
+	}
+	b.log.WithLevel(level).Str("node", n.label).Str("verdict", verdict).Str("reason", answer.Reason).AnErr("error", err).
+		Dur("latency_ms", took).Bool("final", final).Msg("block submitted")
+	s.journal.answer(b.key, n.label, verdict, answer.Reason)
+	return verdict, final
+}
+
+// judge puts a node's answer into one word. Only a rejection can be final: an
+// acceptance has to be confirmed.
 func judge(answer noderpc.Verdict, err error) (verdict string, final bool) {
 	const cannotDecode = -22 // Bitcoin Core's and btcd's RPC_DESERIALIZATION_ERROR
 	if refusal := (*noderpc.Error)(nil); errors.As(err, &refusal) && refusal.Code == cannotDecode {
@@ -183,11 +219,11 @@ func judge(answer noderpc.Verdict, err error) (verdict string, final bool) {
 	}
 	switch answer.Outcome {
 	case noderpc.Accepted:
-		return verdictAccepted, true
+		return verdictAccepted, false
 	case noderpc.Duplicate:
-		return verdictDuplicate, true
+		return verdictDuplicate, false
 	case noderpc.Inconclusive:
-		return verdictInconclusive, true
+		return verdictInconclusive, false
 	}
 	// A node that lags behind gets the parent later, and clocks go on.
 	passing := answer.Reason == "prev-blk-not-found" || answer.Reason == "time-too-new"

@@ -4,11 +4,13 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"sync"
+	"fmt"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/rs/zerolog"
 
+	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
@@ -16,134 +18,210 @@ import (
 	"btcpool/internal/store"
 )
 
-const (
-	// templateWait is how long after a solved share its job and template are
-	// waited for: topics are independent of each other.
-	templateWait = 10 * time.Minute
-	// keepSolved is how many concluded solved shares are remembered, so that
-	// the second reader does not begin again with what the first has done.
-	keepSolved = 1000
-)
+// templateWait is how long after a solved share its job and template are waited
+// for: topics are independent of each other.
+const templateWait = 10 * time.Minute
 
-// solving knows the solved shares that are being worked on, and the last ones
-// that were, by block hash.
-type solving struct {
-	mu        sync.Mutex
-	concluded map[chainhash.Hash]chan struct{} // closed when there is no more to do
-	order     []chainhash.Hash                 // of those whose channel is closed
+// errBusy says that too many solved shares are being worked on.
+var errBusy = errors.New("too many solved shares are being worked on: check nodes and database")
+
+// worker is what works on solved shares: ctx ends waiting for what is not here
+// yet, work ends submission and writing down. What is not done then is done
+// after the next start.
+type worker struct {
+	*Service
+	ctx, work context.Context
 }
 
-func newSolving() solving {
-	return solving{concluded: make(map[chainhash.Hash]chan struct{})}
-}
-
-// begin returns the channel of a block; first says that the caller has to do
-// the work.
-func (s *solving) begin(hash chainhash.Hash) (concluded chan struct{}, first bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if c, ok := s.concluded[hash]; ok {
-		return c, false
+// takeDirect is for what sserver hands over: a nil error means that the solved
+// share is on disk, and being worked on.
+func (w worker) takeDirect(_ context.Context, message []byte) error {
+	select {
+	case w.room <- struct{}{}:
+	default:
+		return errBusy
 	}
-	c := make(chan struct{})
-	s.concluded[hash] = c
-	return c, true
+	return w.take(kindBlock, message, time.Now(), position{})
 }
 
-// open returns how many blocks are being worked on.
-func (s *solving) open() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return len(s.concluded) - len(s.order)
-}
-
-func (s *solving) conclude(hash chainhash.Hash) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	close(s.concluded[hash])
-	if s.order = append(s.order, hash); len(s.order) > keepSolved {
-		delete(s.concluded, s.order[0])
-		s.order = s.order[1:]
+// takeMessage is for what comes through Kafka.
+func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
+	select {
+	case w.room <- struct{}{}:
+	case <-w.ctx.Done():
+		return w.ctx.Err()
 	}
+	from := position{topic, m.Partition, m.Offset}
+	err := w.take(kind, m.Value, sentAt(m), from)
+	if errors.Is(err, share.ErrSolved) || errors.Is(err, auxwork.ErrMessage) {
+		w.invalidMessage(topic, m, err)
+		w.journal.read(from)
+	}
+	return nil // the journal has told what failed; the share comes again after a restart
 }
 
-// solve begins with a solved share, unless it has begun already, and returns
-// what is closed when all is done for it. That never happens when one of the
-// contexts ends first: ctx ends waiting for what is not here yet, work ends
-// submission and writing down.
-func (s *Service) solve(ctx, work context.Context, m bus.Message) (<-chan struct{}, error) {
+// take makes a solved share ours and begins to work on it, unless that was done
+// before. The caller has made room.
+func (w worker) take(kind kind, message []byte, sent time.Time, from position) error {
 	arrived := time.Now()
-	solved, err := share.ParseSolved(m.Value)
+	hash, solve, err := w.parse(kind, message)
 	if err != nil {
-		return nil, err
+		<-w.room
+		return err
 	}
-	hash := chainhash.Hash(bitcoin.DoubleSHA256(solved.Header[:]))
-	concluded, first := s.solving.begin(hash)
+	key := solvedKey{kind, hash}
+	first, err := w.journal.take(key, message, sent, from)
 	if !first {
-		return concluded, nil
+		<-w.room
+		return err
 	}
-	s.work.Go(func() {
-		b := s.makeBlock(ctx, &solved, hash, m.Time)
-		if b == nil {
-			if ctx.Err() == nil {
-				s.solving.conclude(hash)
-			}
+	way := wayDirect
+	if from.Topic != "" {
+		way = wayKafka
+	}
+	w.metrics.arrivals.WithLabelValues(string(kind), way).Inc()
+	w.begin(key, solve, sent, arrived)
+	return err
+}
+
+// resume works on what an earlier run has left.
+func (w worker) resume() {
+	for _, t := range w.journal.pending() {
+		_, solve, err := w.parse(t.Kind, t.message)
+		if err != nil {
+			w.log.Error().Err(err).Stringer("hash", t.Hash).Msg("solved share of the journal cannot be read")
+			w.journal.finish(t.solvedKey, resultInvalid)
+			continue
+		}
+		w.log.Info().Stringer("hash", t.Hash).Msg("going on with a solved share of the journal")
+		select {
+		case w.room <- struct{}{}:
+			w.begin(t.solvedKey, solve, t.sent, time.Now())
+		case <-w.ctx.Done():
 			return
 		}
-		blockHex := hex.EncodeToString(b.raw)
-		if err := s.archive.write(b, blockHex); err != nil {
-			s.log.Error().Err(err).Stringer("hash", b.hash).Msg("block not kept in data_dir; submitting it all the same")
+	}
+}
+
+// solveFunc does all there is to do for a solved share that was sent at the
+// time sent and is here since arrived. It returns what became of it, or nothing
+// when a context ended before that was known.
+type solveFunc func(key solvedKey, sent, arrived time.Time) (result string)
+
+// parse reads a solved share and returns the hash of its header and what is to
+// be done.
+func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve solveFunc, err error) {
+	var header [80]byte
+	switch kind {
+	case kindBlock:
+		solved, err := share.ParseSolved(message)
+		if err != nil {
+			return hash, nil, err
 		}
-		s.metrics.prepare.Observe(time.Since(arrived).Seconds())
-		state := make(chan store.BlockState, 1)
-		s.work.Go(func() {
-			if err := s.record(work, row(&solved, b, arrived), state); err == nil {
-				s.solving.conclude(hash)
+		header = solved.Header
+		solve = func(key solvedKey, sent, arrived time.Time) string { return w.solve(key, &solved, sent, arrived) }
+	case kindAux:
+		solved, err := auxwork.ParseAuxSolved(message)
+		if err != nil {
+			return hash, nil, err
+		}
+		header = solved.Header
+		solve = func(key solvedKey, sent, _ time.Time) string { return w.solveAux(key, &solved, sent) }
+	case kindRSK:
+		solved, err := auxwork.ParseRSKSolved(message)
+		if err != nil {
+			return hash, nil, err
+		}
+		header = solved.Header
+		solve = func(key solvedKey, sent, _ time.Time) string { return w.solveRSK(key, &solved, sent) }
+	default:
+		return hash, nil, fmt.Errorf("solved share of unknown kind %q", kind)
+	}
+	return bitcoin.DoubleSHA256(header[:]), solve, nil
+}
+
+// begin works on a solved share until it is done or a context ends.
+func (w worker) begin(key solvedKey, solve solveFunc, sent, arrived time.Time) {
+	w.tasks.Go(func() {
+		defer func() { <-w.room }()
+		if result := solve(key, sent, arrived); result != "" {
+			w.journal.finish(key, result)
+		}
+	})
+}
+
+// solve makes a block of a solved share, submits it and writes it down. It
+// returns what became of it, or nothing when a context ended before that was
+// known.
+func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Time) (result string) {
+	b, result := w.makeBlock(key.Hash, solved, sent)
+	if b == nil {
+		return result
+	}
+	blockHex := hex.EncodeToString(b.raw)
+	w.metrics.prepare.Observe(time.Since(arrived).Seconds())
+	settled := make(chan store.BlockState, 1)
+	recorded := make(chan error, 1)
+	go func() { recorded <- w.record(w.work, row(solved, b, sent), settled) }()
+	state, result := w.submit(w.work, key, b, blockHex, func() {
+		// Not before: 3 MB to the disk would hold up the 3 MB to the nodes.
+		w.tasks.Go(func() {
+			if err := w.archive.write(b, blockHex); err != nil {
+				w.log.Error().Err(err).Stringer("hash", b.hash).Msg("block not kept in data_dir")
 			}
 		})
-		state <- s.submit(work, b, blockHex)
 	})
-	return concluded, nil
+	if result != "" {
+		settled <- state
+	}
+	close(settled)
+	if err := <-recorded; err != nil {
+		return ""
+	}
+	return result
 }
 
 // makeBlock returns the block of a solved share that was sent at the time
-// sent, or nil after having said why there is none. It waits for job and
-// template.
-func (s *Service) makeBlock(ctx context.Context, solved *share.Solved, hash chainhash.Hash, sent time.Time) *block {
-	log := s.log.With().Stringer("hash", hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
+// sent, or what became of it instead; that is nothing when ctx ended. It waits
+// for job and template.
+func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.Time) (b *block, result string) {
+	log := w.log.With().Stringer("hash", hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
 		Str("worker", solved.WorkerName).Logger()
 	log.Info().Msg("solved share")
-
-	id := job.ID(solved.JobID)
-	j, txs, err := s.cache.await(ctx, id, s.caughtUp)
-	if errors.Is(err, errUnknown) {
-		deadline, cancel := context.WithDeadline(ctx, sent.Add(templateWait))
-		defer cancel()
-		if deadline.Err() == nil {
-			log.Warn().Err(err).Msg("solved share waits for its job and template")
-		}
-		j, txs, err = s.cache.await(ctx, id, deadline.Done())
+	j, txs, err := w.await(solved.JobID, sent, log)
+	if err != nil && w.ctx.Err() != nil {
+		return nil, ""
 	}
-	if ctx.Err() != nil {
-		return nil // it comes again
-	}
-	result := resultUnknown
-	var b *block
+	result = resultUnknown
 	if err == nil {
 		result = resultInvalid
 		b, err = assemble(solved, j, txs)
 	}
 	if err != nil {
-		s.metrics.solved.WithLabelValues(result).Inc()
+		w.metrics.solved.WithLabelValues(result).Inc()
 		log.Error().Err(err).Hex("header", solved.Header[:]).Hex("coinbase", solved.Coinbase).Time("sent", sent).
 			Msg("no block can be made of a solved share")
-		return nil
 	}
-	return b
+	return b, result
+}
+
+// await returns job and transactions of a share that was sent at the time sent,
+// when they are here; the error wraps errUnknown when they do not come.
+func (w worker) await(id uint64, sent time.Time, log zerolog.Logger) (*job.StratumJob, []string, error) {
+	j, txs, err := w.cache.await(w.ctx, job.ID(id), w.caughtUp)
+	if !errors.Is(err, errUnknown) {
+		return j, txs, err
+	}
+	deadline, cancel := context.WithDeadline(w.ctx, sent.Add(templateWait))
+	defer cancel()
+	if deadline.Err() == nil {
+		log.Warn().Err(err).Msg("solved share waits for its job and template")
+	}
+	return w.cache.await(w.ctx, job.ID(id), deadline.Done())
 }
 
 // row is what the database is told of a block.
-func row(solved *share.Solved, b *block, now time.Time) store.Block {
+func row(solved *share.Solved, b *block, found time.Time) store.Block {
 	return store.Block{
 		UserID:     solved.UserID,
 		WorkerID:   solved.WorkerID,
@@ -156,23 +234,23 @@ func row(solved *share.Solved, b *block, now time.Time) store.Block {
 		PrevHash:   b.header.PrevBlock.String(),
 		Bits:       b.header.Bits,
 		Version:    b.header.Version,
-		CreatedAt:  now,
+		CreatedAt:  found,
 		State:      store.Submitted,
 	}
 }
 
 // record writes a block down, and what the nodes said as soon as they did. It
 // fails only when ctx ends.
-func (s *Service) record(ctx context.Context, row store.Block, state <-chan store.BlockState) error {
+func (s *Service) record(ctx context.Context, row store.Block, settled <-chan store.BlockState) error {
 	if err := s.withStore(ctx, "write found block", func(db *store.Store) error { return db.AddBlock(ctx, row) }); err != nil {
 		return err
 	}
-	settled := <-state
-	if ctx.Err() != nil {
+	state, ok := <-settled
+	if !ok {
 		return ctx.Err() // the nodes were not heard out
 	}
 	if err := s.withStore(ctx, "write state of found block", func(db *store.Store) error {
-		return db.SettleBlock(ctx, row.Hash, settled)
+		return db.SettleBlock(ctx, row.Hash, state)
 	}); err != nil {
 		return err
 	}

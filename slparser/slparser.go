@@ -139,7 +139,8 @@ func (s *Service) print(ctx context.Context) error {
 	return printShares(ctx, os.Stdout, r, *s.cfg.User, s.metrics)
 }
 
-// computeDay writes all statistics of a finished day.
+// computeDay writes the statistics of a finished day over all that is there for
+// it.
 func (s *Service) computeDay(ctx context.Context) error {
 	r, err := sharefile.Open(s.path(s.cfg.Day))
 	if err != nil {
@@ -150,7 +151,7 @@ func (s *Service) computeDay(ctx context.Context) error {
 	for {
 		_, err := readShares(r, batchSize, s.metrics, stats.add)
 		if atEnd(err) {
-			if err != io.EOF {
+			if !errors.Is(err, io.EOF) {
 				s.log.Warn().Int64("offset", r.Position()).Msg("the file ends in the middle of a flush")
 			}
 			break
@@ -166,9 +167,10 @@ func (s *Service) computeDay(ctx context.Context) error {
 		return err
 	}
 	c := stats.takeChanges()
-	if err := errors.Join(s.write(ctx, db, c), db.Close()); err != nil {
+	if err := errors.Join(db.ReplaceDay(ctx, int(s.cfg.Day), c.days, c.hours), db.Close()); err != nil {
 		return err
 	}
+	s.metrics.rows.Add(float64(len(c.days) + len(c.hours)))
 	s.log.Info().Int("day", int(s.cfg.Day)).Int("keys", len(c.days)).Msg("statistics computed anew")
 	return nil
 }

@@ -315,6 +315,26 @@ func TestComputeDay(t *testing.T) {
 			t.Errorf("the pool has %s hashes, want %s", got, shares(50))
 		}
 	}
+
+	// What is not in the file goes.
+	db := openStore(t, cfg)
+	hour := store.Stats{StatsKey: store.StatsKey{UserID: 1, WorkerID: 99, Period: int(cfg.Day)*100 + 23}, Accept: shares(1)}
+	day := hour
+	day.Period = int(cfg.Day)
+	if err := db.WriteStats(t.Context(), []store.Stats{day}, []store.Stats{hour}); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := accepted(t, db, cfg.Day, 1, 99); !got.IsZero() {
+		t.Errorf("a worker who did nothing has %s hashes", got)
+	}
+	hours, err := db.ReadStats(t.Context(), store.Hour, 1, 99, hour.Period, hour.Period)
+	if err != nil || len(hours) != 0 {
+		t.Errorf("%d hours of a worker who did nothing: %v", len(hours), err)
+	}
+
 	path := sharefile.Path(cfg.DataDir, "BTC", cfg.Day)
 	file, err := os.ReadFile(path)
 	if err != nil {

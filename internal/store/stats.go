@@ -30,6 +30,9 @@ type StatsKey struct {
 	Period   int // UTC, YYYYMMDD of a day, YYYYMMDDHH of an hour
 }
 
+// scopes are whose work the tables hold.
+var scopes = []string{"pool", "users", "workers"}
+
 // scope returns which pair of tables k belongs to, and their key columns.
 func (k StatsKey) scope() (scope string, columns []string) {
 	switch {
@@ -97,13 +100,36 @@ func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
 	})
 }
 
+// ReplaceDay writes the statistics of a day (YYYYMMDD) and its hours in place of
+// all that is there for that day, all or nothing. A key may come once only.
+func (s *Store) ReplaceDay(ctx context.Context, day int, days, hours []Stats) error {
+	now := timestamp(time.Now())
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		for _, scope := range scopes {
+			for _, old := range []struct {
+				kind     StatsKind
+				from, to int
+			}{{Day, day, day}, {Hour, day * 100, day*100 + 23}} {
+				table := statsTable(scope, old.kind)
+				if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+string(old.kind)+" BETWEEN ? AND ?", old.from, old.to); err != nil {
+					return fmt.Errorf("clear %d from %s: %w", day, table, err)
+				}
+			}
+		}
+		if err := s.writeStats(ctx, tx, Day, days, now); err != nil {
+			return err
+		}
+		return s.writeStats(ctx, tx, Hour, hours, now)
+	})
+}
+
 func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, now string) error {
 	tables := make(map[string][]Stats)
 	for _, st := range all {
 		scope, _ := st.scope()
 		tables[scope] = append(tables[scope], st)
 	}
-	for _, scope := range []string{"pool", "users", "workers"} {
+	for _, scope := range scopes {
 		rows := tables[scope]
 		if len(rows) == 0 {
 			continue

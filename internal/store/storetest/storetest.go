@@ -29,11 +29,13 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 	}{
 		{"blocks", testBlocks},
 		{"block count", testBlockCount},
+		{"merged blocks", testMergedBlocks},
 		{"users", testUsers},
 		{"users at once", testUsersAtOnce},
 		{"stats", testStats},
 		{"stats limits", testStatsLimits},
 		{"stats in bulk", testStatsBulk},
+		{"stats of a day replaced", testReplaceDay},
 		{"stats purged", testPurgeStats},
 		{"workers", testWorkers},
 		{"worker names", testWorkerNames},
@@ -109,6 +111,28 @@ func testBlocks(t *testing.T, s *store.Store) {
 	check(t, err)
 	long.WorkerName = strings.Repeat("é", 50)
 	equal(t, got, []store.Block{long})
+}
+
+func testMergedBlocks(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	one := store.MergedBlock{
+		ParentHash: block(1).Hash, Hash: fmt.Sprintf("%064x", 100), Chain: "namecoin", Proof: "00ff", Response: "rejected",
+		CreatedAt: time.Date(2026, 3, 1, 23, 59, 59, 0, time.UTC),
+	}
+	two := one
+	two.Hash, two.Chain, two.Proof, two.Response = fmt.Sprintf("%064x", 200), strings.Repeat("é", 21), "", strings.Repeat("x", 300)
+	check(t, s.AddMergedBlock(ctx, one))
+	check(t, s.AddMergedBlock(ctx, two))
+	one.ParentHash, one.Proof, one.Response = block(2).Hash, "0102", "true" // another share solved it better
+	check(t, s.AddMergedBlock(ctx, one))
+
+	got, err := s.MergedBlocks(ctx, 10)
+	check(t, err)
+	two.Chain, two.Response = strings.Repeat("é", 20), strings.Repeat("x", 255)
+	equal(t, got, []store.MergedBlock{two, one})
+	got, err = s.MergedBlocks(ctx, 1)
+	check(t, err)
+	equal(t, got, []store.MergedBlock{two})
 }
 
 func testBlockCount(t *testing.T, s *store.Store) {
@@ -278,6 +302,55 @@ func testStatsBulk(t *testing.T, s *store.Store) {
 			t.Errorf("worker %d: %+v", w, got)
 		}
 	}
+}
+
+func testReplaceDay(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(user int32, worker int64, period int, d uint64) store.Stats {
+		return store.Stats{
+			StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: period}, Accept: work(d, 0), Score: new(big.Int), EarnSat: new(big.Int),
+		}
+	}
+	keys := []store.StatsKey{{}, {UserID: 1}, {UserID: 1, WorkerID: 5}, {UserID: 2}, {UserID: 2, WorkerID: 6}}
+	var days, hours []store.Stats
+	for _, k := range keys {
+		days = append(days, of(k.UserID, k.WorkerID, 20260228, 1), of(k.UserID, k.WorkerID, 20260301, 1), of(k.UserID, k.WorkerID, 20260302, 1))
+		hours = append(hours, of(k.UserID, k.WorkerID, 2026022823, 1), of(k.UserID, k.WorkerID, 2026030100, 1),
+			of(k.UserID, k.WorkerID, 2026030123, 1), of(k.UserID, k.WorkerID, 2026030200, 1))
+	}
+	check(t, s.WriteStats(ctx, days, hours))
+
+	// User 2 never worked that day, and everybody's first hour was empty.
+	days, hours = nil, nil
+	for _, k := range keys[:3] {
+		days = append(days, of(k.UserID, k.WorkerID, 20260301, 7))
+		hours = append(hours, of(k.UserID, k.WorkerID, 2026030123, 7))
+	}
+	check(t, s.ReplaceDay(ctx, 20260301, days, hours))
+	for i, k := range keys {
+		wantDays := []store.Stats{of(k.UserID, k.WorkerID, 20260228, 1), of(k.UserID, k.WorkerID, 20260302, 1)}
+		wantHours := []store.Stats{of(k.UserID, k.WorkerID, 2026022823, 1), of(k.UserID, k.WorkerID, 2026030200, 1)}
+		if i < 3 {
+			wantDays = []store.Stats{wantDays[0], days[i], wantDays[1]}
+			wantHours = []store.Stats{wantHours[0], hours[i], wantHours[1]}
+		}
+		got, err := s.ReadStats(ctx, store.Day, k.UserID, k.WorkerID, 0, 99999999)
+		check(t, err)
+		equal(t, got, wantDays)
+		got, err = s.ReadStats(ctx, store.Hour, k.UserID, k.WorkerID, 0, 1<<31-1)
+		check(t, err)
+		equal(t, got, wantHours)
+	}
+
+	// What cannot be written leaves all as it was.
+	ended, cancel := context.WithCancel(ctx)
+	cancel()
+	if err := s.ReplaceDay(ended, 20260301, nil, nil); err == nil {
+		t.Error("no error")
+	}
+	got, err := s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301)
+	check(t, err)
+	equal(t, got, days[:1])
 }
 
 func testPurgeStats(t *testing.T, s *store.Store) {

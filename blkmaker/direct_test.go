@@ -1,0 +1,262 @@
+package blkmaker
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"os/exec"
+	"os/signal"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/bus"
+	"btcpool/internal/handover"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+const testToken = "0123456789abcdef"
+
+// sender hands shares over as sserver does.
+func sender(t testing.TB, addr string) *handover.Client {
+	t.Helper()
+	c, err := handover.New(handover.Config{URLs: []string{"http://" + addr}, Secret: handover.Secret{Token: testToken}}, service.Deps{Log: zerolog.Nop()})
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- c.Run(ctx) }()
+	t.Cleanup(func() {
+		cancel()
+		must(t, <-ended)
+	})
+	return c
+}
+
+// listen turns the direct way on.
+func (p *pool) listen(t *testing.T) {
+	p.cfg.Handover = handover.ServerConfig{Listen: freeAddr(t), Secret: handover.Secret{Token: testToken}}
+}
+
+// publish sends job and template of a block, and returns its solved share.
+func (p *pool) publish(t *testing.T) (solved bus.Message, hash string) {
+	t.Helper()
+	template, stratumJob, solved, hash := p.messages(t)
+	p.write(t, p.cfg.Kafka.Topics.RawGBT, template)
+	p.write(t, p.cfg.Kafka.Topics.Job, stratumJob)
+	return solved, hash
+}
+
+// A share that comes both ways is worked on once.
+func TestBothWays(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	s, stop := p.start(t)
+	direct := sender(t, s.Addr().String())
+	solved, hash := p.publish(t)
+	direct.Send(solved.Value)
+	p.eventuallyState(t, hash, store.Accepted)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
+	eventually(t, "Kafka's copy read", func() bool { return s.journal.positions(p.cfg.Kafka.Topics.SolvedShare) != nil })
+	eventually(t, "share done", func() bool { return len(s.room) == 0 })
+
+	solved, hash = p.publish(t)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
+	p.eventuallyState(t, hash, store.Accepted)
+	direct.Send(solved.Value)
+	stop() // ends the requests under way
+	for way, want := range map[string]float64{wayDirect: 1, wayKafka: 1} {
+		if got := testutil.ToFloat64(s.metrics.arrivals.WithLabelValues(string(kindBlock), way)); got != want {
+			t.Errorf("%v shares came by %s first, want %v", got, way, want)
+		}
+	}
+	if counts, err := p.store.BlockCount(t.Context()); err != nil || counts[store.Accepted] != 2 {
+		t.Errorf("%v, %v", counts, err)
+	}
+}
+
+// With Kafka away, and a restart since the job came, a share that is handed
+// over directly still becomes a block.
+func TestKafkaAway(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	s, stop := p.start(t)
+	solved, hash := p.publish(t)
+	solvedLater, later := p.publish(t)
+	for _, m := range []bus.Message{solved, solvedLater} {
+		parsed, err := share.ParseSolved(m.Value)
+		must(t, err)
+		eventually(t, "job and template read", func() bool {
+			_, _, _, err := s.cache.find(job.ID(parsed.JobID))
+			return err == nil
+		})
+	}
+	must(t, p.stopBroker())
+	sender(t, s.Addr().String()).Send(solved.Value)
+	p.eventuallyState(t, hash, store.Accepted)
+	stop()
+
+	s, _ = p.start(t)
+	sender(t, s.Addr().String()).Send(solvedLater.Value)
+	eventually(t, "second block at the node", func() bool {
+		where, err := p.rpc.Block(t.Context(), later)
+		return err == nil && where.Confirmations == -1 // the first block was first
+	})
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "still being read") {
+		t.Errorf("ready: %v", err)
+	}
+}
+
+// While too much is under way a share is not taken, and comes again.
+func TestBusy(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	s, _ := p.start(t)
+	for range maxSolving {
+		s.room <- struct{}{}
+	}
+	solved, hash := p.publish(t)
+	sender(t, s.Addr().String()).Send(solved.Value)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
+	if err := (worker{Service: s}).takeDirect(t.Context(), solved.Value); !errors.Is(err, errBusy) {
+		t.Errorf("%v, want errBusy", err)
+	}
+	for range maxSolving {
+		<-s.room
+	}
+	p.eventuallyState(t, hash, store.Accepted)
+}
+
+// childConfig names the variable that makes this test's binary a blkmaker.
+const childConfig = "BLKMAKER_TEST_CONFIG"
+
+// TestChild is no test: it is the process that the tests below kill.
+func TestChild(t *testing.T) {
+	text := os.Getenv(childConfig)
+	if text == "" {
+		return
+	}
+	var cfg Config
+	must(t, json.Unmarshal([]byte(text), &cfg))
+	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
+	must(t, err)
+	fmt.Println("started")
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
+	defer stop()
+	must(t, s.Run(ctx))
+}
+
+// child starts a blkmaker as a process of its own; kill is SIGKILL.
+func (p *pool) child(t *testing.T) (kill func()) {
+	t.Helper()
+	text, err := json.Marshal(p.cfg)
+	must(t, err)
+	cmd := exec.Command(os.Args[0], "-test.run=^TestChild$")
+	cmd.Env = append(os.Environ(), childConfig+"="+string(text))
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
+	must(t, err)
+	must(t, cmd.Start())
+	killed := false
+	kill = func() {
+		if !killed {
+			killed = true
+			_ = cmd.Process.Kill()
+			_ = cmd.Wait()
+		}
+	}
+	t.Cleanup(kill)
+	for lines := bufio.NewScanner(out); lines.Scan(); {
+		if lines.Text() == "started" {
+			return kill
+		}
+	}
+	t.Fatal("child did not start")
+	return nil
+}
+
+// testKilledAfterTaking has a blkmaker killed right after it has a solved share, while its
+// node is away, and wants the block to be there after the restart.
+func testKilledAfterTaking(t *testing.T, p *pool, send func(solved bus.Message)) {
+	addr, dir := freeAddr(t), t.TempDir()
+	stopNode := p.startNode(t, dir, addr)
+	kill := p.child(t)
+	solved, hash := p.publish(t)
+	stopNode()
+	send(solved)
+	eventually(t, "share in the journal", func() bool {
+		text, err := os.ReadFile(p.cfg.DataDir + "/journal")
+		return err == nil && strings.Contains(string(text), hash)
+	})
+	kill()
+
+	p.startNode(t, dir, addr)
+	p.child(t)
+	p.eventuallyState(t, hash, store.Accepted)
+}
+
+func TestKilledAfterHandover(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	testKilledAfterTaking(t, p, func(solved bus.Message) { sender(t, p.cfg.Handover.Listen).Send(solved.Value) })
+}
+
+func TestKilledAfterReading(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	testKilledAfterTaking(t, p, func(solved bus.Message) { p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved) })
+}
+
+// Killed at any moment, a blkmaker loses no block.
+func TestKilledAnytime(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	for round := range 8 {
+		kill := p.child(t)
+		solved, hash := p.publish(t)
+		if round%2 == 0 {
+			p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
+		} else {
+			sender(t, p.cfg.Handover.Listen).Send(solved.Value)
+		}
+		time.Sleep(rand.N(100 * time.Millisecond)) // the moment is what this is about
+		kill()
+		kill = p.child(t)
+		p.eventuallyState(t, hash, store.Accepted)
+		kill()
+	}
+}
+
+// Btcd takes a block whose parent it lacks without a word. It is not accepted
+// until the node knows it.
+func TestNodeWithoutParent(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	node := newFakeNode(t)
+	p.cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
+	s, _ := p.start(t)
+	hash := p.find(t)
+	eventually(t, "submitted again", func() bool { return node.submitted.Load() >= 2 })
+	if state := p.block(t, hash).State; state != store.Submitted {
+		t.Errorf("block is %s, want submitted", state)
+	}
+	node.knows.Store(&hash)
+	p.eventuallyState(t, hash, store.Accepted)
+	eventually(t, "share done", func() bool { return len(s.room) == 0 })
+}

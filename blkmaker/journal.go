@@ -1,0 +1,327 @@
+package blkmaker
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/rs/zerolog"
+)
+
+const (
+	// maxJournal is the size in bytes from which on the journal is written
+	// anew, with what still matters. Should that be half of it or more, the
+	// next time is at double the size.
+	maxJournal = 16 << 20
+	// keepDone is how many solved shares that are done with are remembered:
+	// they may come a second time, by the other way.
+	keepDone = 10_000
+)
+
+// kind is what a solved share solves.
+type kind string
+
+const (
+	kindBlock kind = "block"
+	kindAux   kind = "aux" // blocks of AuxPoW chains
+	kindRSK   kind = "rsk"
+)
+
+// solvedKey names a solved share: a header may solve several chains.
+type solvedKey struct {
+	Kind kind           `json:"kind,omitempty"`
+	Hash chainhash.Hash `json:"hash,omitzero"` // of the header; its text is in display order
+}
+
+// position is where in Kafka a message stands.
+type position struct {
+	Topic     string `json:"topic,omitempty"`
+	Partition int    `json:"partition,omitempty"`
+	Offset    int64  `json:"offset,omitempty"`
+}
+
+// The events of a solved share.
+const (
+	eventTaken  = "taken"  // it is here, by whichever way, and will be worked on until it is done
+	eventAnswer = "answer" // what a node said
+	eventDone   = "done"   // there is no more to do
+	eventRead   = "read"   // Kafka's topic has been read up to here; taken may say so too
+)
+
+// event is a line of the journal, in JSON.
+type event struct {
+	Time  time.Time `json:"time"`
+	Event string    `json:"event"`
+	solvedKey
+	position
+	Message []byte    `json:"message,omitempty"` // taken: as in its topic
+	Sent    time.Time `json:"sent,omitzero"`     // taken: when, by Kafka's clock or ours
+	Node    string    `json:"node,omitempty"`    // answer
+	Verdict string    `json:"verdict,omitempty"` // answer
+	Reason  string    `json:"reason,omitempty"`  // answer: the node's words
+	Result  string    `json:"result,omitempty"`  // done
+}
+
+// taken is a solved share that is not done yet.
+type taken struct {
+	solvedKey
+	message []byte
+	sent    time.Time
+	durable bool // on disk
+}
+
+// journal makes a solved share ours: from the moment take returns, a process
+// that is killed works on it again when it is back. It also knows how far the
+// topics of solved shares have been read: the line that says so is the one that
+// has the share, so neither can be there without the other.
+type journal struct {
+	path    string
+	log     zerolog.Logger
+	metrics *metrics
+
+	mu     sync.Mutex
+	file   *os.File
+	size   int64
+	limit  int64 // size from which on to compact
+	torn   bool  // the last line may not be whole
+	frozen bool  // a share that came through Kafka is not on disk: it has to be read again
+	open   map[solvedKey]*taken
+	done   map[solvedKey]bool
+	order  []solvedKey              // of done
+	next   map[string]map[int]int64 // offsets by topic and partition
+}
+
+// openJournal reads the journal in dir or begins one.
+func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
+	j := &journal{
+		path:    filepath.Join(dir, "journal"),
+		log:     log,
+		metrics: m,
+		limit:   maxJournal,
+		open:    make(map[solvedKey]*taken),
+		done:    make(map[solvedKey]bool),
+		next:    make(map[string]map[int]int64),
+	}
+	content, err := os.ReadFile(j.path)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	for line := range bytes.Lines(content) {
+		var e event
+		if len(line) == 1 {
+			continue
+		}
+		if err := json.Unmarshal(line, &e); err != nil {
+			// Unless it is the last one, the disk was full or is damaged.
+			log.Warn().Err(err).Bytes("line", line[:min(len(line), 200)]).Msg("a line of the journal cannot be read")
+			continue
+		}
+		j.apply(&e, true)
+	}
+	j.torn = len(content) > 0 && content[len(content)-1] != '\n'
+	j.size = int64(len(content))
+	if j.file, err = os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err == nil {
+		err = syncDir(dir)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return j, nil
+}
+
+// apply changes the state as a line says.
+func (j *journal) apply(e *event, durable bool) {
+	switch e.Event {
+	case eventTaken:
+		if !j.done[e.solvedKey] {
+			j.open[e.solvedKey] = &taken{e.solvedKey, e.Message, e.Sent, durable}
+		}
+	case eventDone:
+		delete(j.open, e.solvedKey)
+		if !j.done[e.solvedKey] {
+			j.done[e.solvedKey] = true
+			j.order = append(j.order, e.solvedKey)
+		}
+		if len(j.order) > keepDone {
+			delete(j.done, j.order[0])
+			j.order = j.order[1:]
+		}
+	}
+	if e.Topic != "" && durable {
+		if j.next[e.Topic] == nil {
+			j.next[e.Topic] = make(map[int]int64)
+		}
+		j.next[e.Topic][e.Partition] = e.Offset + 1
+	}
+}
+
+// take makes a solved share ours; from is where it came from in Kafka, if it
+// did. First says that nobody works on it yet: the caller has to, even when err
+// says that it is not on disk.
+func (j *journal) take(key solvedKey, message []byte, sent time.Time, from position) (first bool, err error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	t := j.open[key]
+	if j.done[key] || t != nil && t.durable {
+		if from.Topic != "" {
+			j.note(event{Event: eventRead, position: from})
+		}
+		return false, nil
+	}
+	e := event{Event: eventTaken, solvedKey: key, Message: message, Sent: sent, position: from}
+	if err = j.append(&e); err == nil {
+		err = j.file.Sync()
+	}
+	j.frozen = j.frozen || err != nil && from.Topic != ""
+	j.apply(&e, err == nil)
+	return t == nil, err
+}
+
+// read says that a message of a topic needs nothing to be done.
+func (j *journal) read(from position) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.note(event{Event: eventRead, position: from})
+}
+
+// answer keeps what a node said.
+func (j *journal) answer(key solvedKey, node, verdict, reason string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.note(event{Event: eventAnswer, solvedKey: key, Node: node, Verdict: verdict, Reason: reason})
+}
+
+// finish says that there is no more to do for a solved share.
+func (j *journal) finish(key solvedKey, result string) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.note(event{Event: eventDone, solvedKey: key, Result: result})
+}
+
+// pending returns what is to be worked on, the oldest first.
+func (j *journal) pending() []*taken {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	all := make([]*taken, 0, len(j.open))
+	for _, t := range j.open {
+		all = append(all, t)
+	}
+	slices.SortFunc(all, func(a, b *taken) int { return a.sent.Compare(b.sent) })
+	return all
+}
+
+// positions returns the offsets at which to go on in a topic; none when it was
+// never read.
+func (j *journal) positions(topic string) map[int]int64 {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return maps.Clone(j.next[topic])
+}
+
+// note is append for what is not needed after a power failure, nor after a
+// failure to write it: work is done twice then, and that changes nothing.
+func (j *journal) note(e event) {
+	if j.frozen {
+		e.position = position{}
+	}
+	j.apply(&e, true)
+	_ = j.append(&e) // it has told
+}
+
+// append writes a line.
+func (j *journal) append(e *event) (err error) {
+	defer func() {
+		if err != nil {
+			j.metrics.diskErrors.Inc()
+			j.log.Error().Err(err).Str("event", e.Event).Msg("journal not written: check data_dir")
+		}
+	}()
+	if j.frozen {
+		e.position = position{}
+	}
+	if j.size > j.limit {
+		if err := j.compact(); err != nil {
+			j.log.Error().Err(err).Msg("journal not made smaller: check data_dir")
+		}
+	}
+	e.Time = time.Now()
+	line, err := e.line()
+	if err != nil {
+		return err
+	}
+	if j.torn {
+		line = append([]byte{'\n'}, line...)
+	}
+	n, err := j.file.Write(line)
+	j.size += int64(n)
+	j.torn = err != nil
+	return err
+}
+
+func (e *event) line() ([]byte, error) {
+	line, err := json.Marshal(e)
+	return append(line, '\n'), err
+}
+
+// compact replaces the file by what still matters.
+func (j *journal) compact() error {
+	var content []byte
+	now := time.Now()
+	add := func(e event) error {
+		e.Time = now
+		line, err := e.line()
+		content = append(content, line...)
+		return err
+	}
+	for topic, partitions := range j.next {
+		for partition, next := range partitions {
+			if err := add(event{Event: eventRead, position: position{topic, partition, next - 1}}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, key := range j.order {
+		if err := add(event{Event: eventDone, solvedKey: key}); err != nil {
+			return err
+		}
+	}
+	for _, t := range j.open {
+		if err := add(event{Event: eventTaken, solvedKey: t.solvedKey, Message: t.message, Sent: t.sent}); err != nil {
+			return err
+		}
+	}
+	file, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o640)
+	if err != nil {
+		return err
+	}
+	_, err = file.Write(content)
+	if err = errors.Join(err, file.Sync()); err == nil {
+		err = os.Rename(file.Name(), j.path)
+	}
+	if err != nil {
+		return errors.Join(err, file.Close())
+	}
+	j.file.Close()
+	j.file, j.size, j.torn = file, int64(len(content)), false
+	j.limit = max(maxJournal, 2*j.size)
+	return syncDir(filepath.Dir(j.path))
+}
+
+func (j *journal) close() error { return j.file.Close() }
+
+// syncDir makes the names in a folder durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
