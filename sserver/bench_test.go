@@ -55,7 +55,7 @@ func benchJob(prev byte) *job.StratumJob {
 
 // benchSession is authorized and has a job.
 func benchSession(b *testing.B, s *Service) *v1 {
-	if _, err := s.jobs.add(benchJob(1), time.Now()); err != nil {
+	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	near, far := net.Pipe()
@@ -63,13 +63,15 @@ func benchSession(b *testing.B, s *Service) *v1 {
 		near.Close()
 		far.Close()
 	})
+	p := s.ports[0]
 	c := &v1{session: &session{
 		srv:      s,
+		port:     p,
 		announce: announceV1,
 		out:      newOutbound(near, time.Second, s.sessions.Go, func() {}),
 		state: state{
-			Phase: authorized, ID: 0x01000001, UserID: 7, UserName: "alice", WorkerName: "rig", WorkerID: 1,
-			VersionMask: s.versionMask, Ready: true, Difficulty: s.vardiff.Start(s.difficulty, s.vardiff.Min, time.Now()),
+			Phase: authorized, ID: 0x01000001, Workers: []worker{{"alice", 7, "rig", 1}},
+			VersionMask: s.versionMask, Ready: true, Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, time.Now())},
 		},
 	}}
 	c.update(nil)
@@ -82,13 +84,13 @@ func BenchmarkValidation(b *testing.B) {
 	c := benchSession(b, s)
 	w := s.jobs.newest()
 	var sc scratch
-	sent, _ := c.sentJob(0)
-	sub := submission{time: w.Time, versionBits: 0x2000, rolled: true}
+	_, difficulty, _ := c.sentJob(0, &c.Miner)
+	sub := &submission{miner: &c.Miner, worker: &c.Workers[0], time: w.Time, versionBits: 0x2000, rolled: true}
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
 		sub.nonce++
-		if status, _ := c.check(b.Context(), w, sent, sub, now, &sc); status != share.StatusLowDifficulty {
+		if status, _ := c.check(b.Context(), w, difficulty, sub, now, &sc); status != share.StatusLowDifficulty {
 			b.Fatal(status)
 		}
 	}
@@ -109,7 +111,8 @@ func Benchmark45Compressions(b *testing.B) {
 // but not yet waited for.
 func BenchmarkSubmitLine(b *testing.B) {
 	s := benchService(b)
-	s.difficulty, s.vardiff.Min, s.vardiff.Max = -32, -32, -32
+	p := s.ports[0]
+	p.difficulty, p.vardiff.Min, p.vardiff.Max = -32, -32, -32
 	ctx, cancel := context.WithCancel(b.Context())
 	done := make(chan error)
 	go func() { done <- s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil }) }()
@@ -133,7 +136,7 @@ func BenchmarkSubmitLine(b *testing.B) {
 			nonce[i] = digits[n>>(28-4*i)&15]
 		}
 		sc.out = sc.out[:0]
-		if err := c.handle(ctx, line, now, &sc); err != nil {
+		if err := c.handleLine(ctx, line, now, &sc); err != nil {
 			b.Fatal(err)
 		}
 		if bytes.Contains(sc.out, []byte("true")) {
@@ -149,7 +152,7 @@ const benchSockets = 1000
 
 // benchMiners connects miners that read everything.
 func benchMiners(b *testing.B, s *Service) {
-	if _, err := s.jobs.add(benchJob(1), time.Now()); err != nil {
+	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	var readers sync.WaitGroup
@@ -162,11 +165,11 @@ func benchMiners(b *testing.B, s *Service) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		conn, err := s.listener.Accept()
+		conn, err := s.ports[0].Accept()
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.connect(b.Context(), conn)
+		s.welcome(b.Context(), s.ports[0], conn)
 		if _, err := io.WriteString(miner, `{"id":1,"method":"mining.subscribe"}`+"\n"+`{"id":1,"method":"mining.authorize","params":["alice.x"]}`+"\n"); err != nil {
 			b.Fatal(err)
 		}
@@ -195,7 +198,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		prev++
-		if sent, err := s.jobs.add(benchJob(prev), time.Now()); err != nil || !sent {
+		if sent, err := s.jobs.add(benchJob(prev), merged{}, time.Now()); err != nil || !sent {
 			b.Fatal(sent, err)
 		}
 		var wg sync.WaitGroup

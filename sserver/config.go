@@ -3,15 +3,16 @@ package sserver
 import (
 	"errors"
 	"fmt"
-	"net"
+	"net/netip"
+	"regexp"
 	"strconv"
 	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/handover"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
-	"btcpool/internal/vardiff"
 )
 
 // Config is the file of sserver. Difficulties are decimal numbers, rounded up
@@ -19,11 +20,12 @@ import (
 type Config struct {
 	service.Common
 
-	Listen         string `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one
+	Listen         string `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
 	ServerID       uint8  `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1
 	DataDir        string `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
 	SpoolMaxBytes  int64  `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
 	MaxConnections int    `toml:"max_connections"`                 // further ones are closed at once
+	MaxAgentMiners int    `toml:"max_agent_miners"`                // behind all agents; further ones are not served
 
 	DefaultDifficulty float64          `toml:"default_difficulty"`
 	MinDifficulty     float64          `toml:"min_difficulty"`
@@ -36,13 +38,26 @@ type Config struct {
 	MaxJobLifetime       service.Duration `toml:"max_job_lifetime"`       // shares of older jobs are refused
 	MiningNotifyInterval service.Duration `toml:"mining_notify_interval"` // a job is sent again when none was for so long
 
-	LoginTimeout   service.Duration `toml:"login_timeout"`     // from connecting to being authorized
-	TCPReadTimeout service.Duration `toml:"tcp_read_timeout"`  // without a request, once authorized
-	WriteTimeout   service.Duration `toml:"tcp_write_timeout"` // until a miner that stopped reading is disconnected
+	LoginTimeout   service.Duration `toml:"login_timeout"`      // from connecting to being authorized
+	TCPReadTimeout service.Duration `toml:"tcp_read_timeout"`   // without a request, once authorized
+	WriteTimeout   service.Duration `toml:"tcp_write_timeout"`  // until a miner that stopped reading is disconnected
+	LongTimeout    service.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
+	LongAgents     string           `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
 
-	Users    Users        `toml:"users"`
-	Kafka    bus.Config   `toml:"kafka"`
-	Database store.Config `toml:"database"`
+	NiceHash  NiceHash        `toml:"nicehash"`
+	Drain     Drain           `toml:"drain"`
+	Limits    Limits          `toml:"limits"`
+	Handover  handover.Config `toml:"handover"`
+	Listeners []Listener      `toml:"listeners"` // more of them
+	Users     Users           `toml:"users"`
+	Kafka     bus.Config      `toml:"kafka"`
+	Database  store.Config    `toml:"database"`
+}
+
+// NiceHash says what difficulty its buyers' miners do not fall below.
+type NiceHash struct {
+	MinDifficulty float64 `toml:"min_difficulty"` // 0: as all others'
+	Forced        bool    `toml:"forced"`         // for all miners
 }
 
 // Users says who may mine.
@@ -69,6 +84,7 @@ func DefaultConfig() Config {
 		ServerID:             1,
 		DataDir:              "data/sserver",
 		MaxConnections:       100_000,
+		MaxAgentMiners:       1_000_000,
 		DefaultDifficulty:    16384,
 		MinDifficulty:        0.00001,
 		MaxDifficulty:        bitcoin.MaxDifficulty.Float(),
@@ -81,6 +97,19 @@ func DefaultConfig() Config {
 		LoginTimeout:         service.Duration(15 * time.Second),
 		TCPReadTimeout:       service.Duration(10 * time.Minute),
 		WriteTimeout:         service.Duration(20 * time.Second),
+		LongTimeout:          service.Duration(7 * 24 * time.Hour),
+		LongAgents:           "^nicehash/|^__PoolWatcher__$",
+		NiceHash:             NiceHash{MinDifficulty: 65536},
+		Limits: Limits{
+			PerAddress:    10_000,
+			PerNetwork:    20_000,
+			LinesPerSec:   100,
+			RefusedLogins: 100,
+			InvalidShares: 0.5,
+			InvalidAmong:  500,
+			BanTime:       service.Duration(10 * time.Minute),
+			Exempt:        []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		},
 		Users: Users{
 			Source:          OpenUsers,
 			ListInterval:    service.Duration(10 * time.Second),
@@ -97,10 +126,26 @@ func (c Config) Validate() error {
 	errs := []error{c.Kafka.Validate()}
 	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		fault("listen = %q: must be host:port", c.Listen)
-	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		fault("listen = %q: port must be 0 to 65535", c.Listen)
+	places := c.places()
+	if len(places) == 0 {
+		fault(`listen = "": must be host:port, as there are no listeners`)
+	}
+	for i, l := range places {
+		prefix := ""
+		if own := i - (len(places) - len(c.Listeners)); own >= 0 {
+			prefix = fmt.Sprintf("listeners[%d].", own)
+		}
+		errs = append(errs, l.validate(prefix))
+	}
+	errs = append(errs, c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), c.Limits.validate())
+	if _, err := c.longAgents(); err != nil {
+		fault("long_timeout_agent = %q: %v", c.LongAgents, err)
+	}
+	if d := c.NiceHash.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
+		fault("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
+	}
+	if c.MaxAgentMiners < 0 {
+		fault("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
 	}
 	if c.ServerID == 0 {
 		fault("server_id = 0: must be 1 to 255")
@@ -113,23 +158,6 @@ func (c Config) Validate() error {
 	}
 	if c.MaxConnections < 1 || c.MaxConnections > sessionIDs {
 		fault("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
-	}
-	highest := bitcoin.MaxDifficulty.Float()
-	for _, d := range []struct {
-		key   string
-		value float64
-	}{
-		{"default_difficulty", c.DefaultDifficulty},
-		{"min_difficulty", c.MinDifficulty},
-		{"max_difficulty", c.MaxDifficulty},
-	} {
-		if !(d.value > 0 && d.value <= highest) {
-			fault("%s = %v: must be above 0 and at most 2^%d", d.key, d.value, bitcoin.MaxDifficulty)
-		}
-	}
-	if c.MinDifficulty > c.DefaultDifficulty || c.DefaultDifficulty > c.MaxDifficulty {
-		fault("default_difficulty = %v: must be from min_difficulty = %v to max_difficulty = %v",
-			c.DefaultDifficulty, c.MinDifficulty, c.MaxDifficulty)
 	}
 	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
 		fault("version_mask = %q: must be 8 hex digits", c.VersionMask)
@@ -145,6 +173,7 @@ func (c Config) Validate() error {
 		{"login_timeout", c.LoginTimeout},
 		{"tcp_read_timeout", c.TCPReadTimeout},
 		{"tcp_write_timeout", c.WriteTimeout},
+		{"long_timeout", c.LongTimeout},
 		{"users.list_interval", c.Users.ListInterval},
 		{"users.login_deadline", c.Users.LoginDeadline},
 	} {
@@ -178,13 +207,45 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) vardiff() vardiff.Policy {
-	return vardiff.Policy{
-		Interval: c.ShareInterval.Std(),
-		Window:   c.DiffAdjustPeriod.Std(),
-		Min:      bitcoin.DifficultyAtLeast(c.MinDifficulty),
-		Max:      bitcoin.DifficultyAtLeast(c.MaxDifficulty),
+// stopTimeout is how long the frame of services lets stopping take.
+func (c Config) stopTimeout() time.Duration {
+	if c.StopTimeout == 0 {
+		return 30 * time.Second
 	}
+	return c.StopTimeout.Std()
+}
+
+func (l Limits) validate() error {
+	var errs []error
+	for _, n := range []struct {
+		key   string
+		value int
+	}{
+		{"connections_per_address", l.PerAddress},
+		{"connections_per_network", l.PerNetwork},
+		{"lines_per_second", l.LinesPerSec},
+		{"refused_logins", l.RefusedLogins},
+		{"invalid_shares_among", l.InvalidAmong},
+	} {
+		if n.value < 0 {
+			errs = append(errs, fmt.Errorf("limits.%s = %d: must not be negative", n.key, n.value))
+		}
+	}
+	if !(l.InvalidShares >= 0 && l.InvalidShares <= 1) {
+		errs = append(errs, fmt.Errorf("limits.invalid_shares = %v: must be 0 to 1", l.InvalidShares))
+	}
+	if l.BanTime < 0 {
+		errs = append(errs, fmt.Errorf("limits.ban_time = %q: must not be negative", l.BanTime))
+	}
+	return errors.Join(errs...)
+}
+
+// longAgents returns nil when there is no expression.
+func (c Config) longAgents() (*regexp.Regexp, error) {
+	if c.LongAgents == "" {
+		return nil, nil
+	}
+	return regexp.Compile("(?i)" + c.LongAgents)
 }
 
 // versionMask is that of a valid Config.

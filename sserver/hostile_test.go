@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"btcpool/internal/agentwire"
 	"btcpool/internal/stratum"
 )
 
@@ -178,8 +179,11 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// Arbitrary bytes, in two pieces, before and after the login: the connection
-// may end, the pool may not.
+// endOfFrame completes any frame and any line.
+var endOfFrame = strings.Repeat("\n", 1024)
+
+// Arbitrary bytes, in two pieces, before and after an agent's login: the
+// connection may end, the pool may not.
 func FuzzSession(f *testing.F) {
 	for _, seed := range []string{
 		"{}\n", "\x7f\x01\x05\x00", "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n",
@@ -189,6 +193,11 @@ func FuzzSession(f *testing.F) {
 		f.Add([]byte(seed), 3, true)
 		f.Add([]byte(seed), 0, false)
 	}
+	frames := agentwire.Register{Session: 1, Agent: "a", Worker: "w"}.AppendTo(nil)
+	frames = agentwire.Submit{Session: 1, Nonce: 1, Time: 1, Rolled: true}.AppendTo(frames)
+	frames = agentwire.Submit{Session: 2}.AppendTo(append(frames, pingLine+"\n"...))
+	frames = agentwire.Unregister{Session: 1}.AppendTo(frames)
+	f.Add(frames, 9, true)
 	cfg := testConfig(f)
 	p := startPool(f, cfg)
 	p.TakeJob(p.newJob(1, 100))
@@ -200,16 +209,18 @@ func FuzzSession(f *testing.F) {
 		own.tb = t
 		c := own.dial()
 		if login {
-			c.login()
+			c.mustCall(nil, "agent.get_capabilities", []string{"subres"})
+			c.mustCall(nil, "mining.subscribe", "btccom-agent/fuzz")
+			c.mustCall(nil, "mining.authorize", "alice.rig", "x")
 		}
 		_, _ = c.conn.Write(in[:cut])
-		_, _ = c.conn.Write(append(in[cut:], "\n"+pingLine+"\n"...))
+		_, _ = c.conn.Write(append(in[cut:], endOfFrame+pingLine+"\n"...))
 		for {
 			line, err := c.readLine()
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				t.Fatal("no answer")
 			}
-			if err != nil || strings.TrimSpace(line) == pongLine {
+			if err != nil || strings.HasSuffix(strings.TrimSpace(line), pongLine) { // frames have no line end
 				break
 			}
 		}

@@ -3,24 +3,33 @@ package sserver
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"net/netip"
 	"sync"
 	"time"
 )
 
-// sessionIDs is the number of sessions a server can have at a time.
-const sessionIDs = 1 << 24
+const (
+	// sessionIDs is the number of sessions a server can have at a time.
+	sessionIDs = 1 << 24
+	// maxPasts bounds how many sessions that ended can be resumed; a few hundred
+	// bytes each.
+	maxPasts = 1 << 16
+)
 
 // idPool allocates session ids: the server's id in the high 8 bits, an index
 // in the others. It starts anywhere, so that a restarted server does not repeat
-// what it just gave, and gives an id again only when it has rested.
+// what it just gave, and gives an id again only when it has rested; before, only
+// to whom had it last.
 type idPool struct {
 	server uint8
 	rest   time.Duration
 
-	mu    sync.Mutex
-	first uint32    // index where this process began
-	given uint32    // indexes that have been given at least once
-	freed []freedID // oldest first
+	mu      sync.Mutex
+	first   uint32         // index where this process began
+	given   uint32         // indexes that have been given at least once
+	freed   []freedID      // oldest first, those included that were claimed since
+	claimed map[uint32]int // how many entries of freed are void
+	pasts   map[uint32]heldPast
 }
 
 type freedID struct {
@@ -28,19 +37,42 @@ type freedID struct {
 	at time.Time
 }
 
+type heldPast struct {
+	past
+	ip netip.Addr
+	at time.Time
+}
+
 func newIDPool(server uint8, rest time.Duration) *idPool {
 	var start [4]byte
 	_, _ = rand.Read(start[:]) // never fails
-	return &idPool{server: server, rest: rest, first: binary.LittleEndian.Uint32(start[:]) % sessionIDs}
+	return &idPool{
+		server:  server,
+		rest:    rest,
+		first:   binary.LittleEndian.Uint32(start[:]) % sessionIDs,
+		claimed: make(map[uint32]int),
+		pasts:   make(map[uint32]heldPast),
+	}
 }
 
 // get returns an id that nobody has; false when there is none.
 func (p *idPool) get(now time.Time) (uint32, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if len(p.freed) > 0 && now.Sub(p.freed[0].at) >= p.rest {
+	for len(p.freed) > 0 {
 		id := p.freed[0].id
+		if n := p.claimed[id]; n > 0 {
+			if p.claimed[id] = n - 1; n == 1 {
+				delete(p.claimed, id)
+			}
+			p.freed = p.freed[1:]
+			continue
+		}
+		if now.Sub(p.freed[0].at) < p.rest {
+			break
+		}
 		p.freed = p.freed[1:]
+		delete(p.pasts, id)
 		return id, true
 	}
 	if p.given == sessionIDs {
@@ -56,4 +88,27 @@ func (p *idPool) put(id uint32, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.freed = append(p.freed, freedID{id, now})
+}
+
+// putPast gives an id back that may be claimed from ip while it rests.
+func (p *idPool) putPast(id uint32, before past, ip netip.Addr, now time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.freed = append(p.freed, freedID{id, now})
+	if len(p.pasts) < maxPasts {
+		p.pasts[id] = heldPast{before, ip, now}
+	}
+}
+
+// claim returns an id to whom had it last, which is told by ip.
+func (p *idPool) claim(id uint32, ip netip.Addr, now time.Time) (past, bool) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	held, ok := p.pasts[id]
+	if !ok || held.ip != ip || !ip.IsValid() || now.Sub(held.at) >= p.rest {
+		return past{}, false
+	}
+	delete(p.pasts, id)
+	p.claimed[id]++
+	return held.past, true
 }

@@ -20,6 +20,7 @@ import (
 type work struct {
 	*job.StratumJob
 	target bitcoin.Target // the network's
+	merged merged         // blocks of other chains
 	v1     stratum.Notify // the job in Stratum V1
 	tip    uint64         // number of its previous block, in the order in which they became current
 	seen   shareSet
@@ -29,7 +30,7 @@ func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
 
 // hash builds the coinbase and the header of a share and returns the header's
 // hash. Both stay in sc.
-func (w *work) hash(sc *scratch, extraNonce1 uint32, sub submission, version uint32) chainhash.Hash {
+func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version uint32) chainhash.Hash {
 	sc.coinbase = append(sc.coinbase[:0], w.Coinbase1...)
 	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
 	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.extraNonce2)
@@ -95,7 +96,7 @@ func newJobBook(cfg Config) *jobBook {
 // to a lower height or to a block that was left, is for a node that lags or
 // sees another branch: it happens only when the current block has had no job
 // for maxDelay.
-func (b *jobBook) add(j *job.StratumJob, now time.Time) (sent bool, err error) {
+func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
 	if err != nil {
 		return false, err
@@ -126,6 +127,7 @@ func (b *jobBook) add(j *job.StratumJob, now time.Time) (sent bool, err error) {
 	w := &work{
 		StratumJob: j,
 		target:     target,
+		merged:     m,
 		v1:         stratum.NewNotify(j, j.Coinbase1, j.Coinbase2),
 		tip:        tip,
 	}

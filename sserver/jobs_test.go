@@ -81,7 +81,7 @@ func TestJobBook(t *testing.T) {
 				if s.full {
 					j.MerkleBranch = []chainhash.Hash{{1}}
 				}
-				sent, err := b.add(j, at(s.at))
+				sent, err := b.add(j, merged{}, at(s.at))
 				if sent != s.wantSent || !errors.Is(err, s.wantErr) {
 					t.Errorf("step %d: sent %v, error %v", i, sent, err)
 				}
@@ -101,7 +101,7 @@ func TestJobBookRefusesProxyJobs(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	j := &job.StratumJob{ID: job.NewIDs(1).Next(now), Bits: 0x1d00ffff, Proxy: job.Proxy{Difficulty: 1}}
-	if _, err := newJobBook(DefaultConfig()).add(j, now); !errors.Is(err, errJobProxy) {
+	if _, err := newJobBook(DefaultConfig()).add(j, merged{}, now); !errors.Is(err, errJobProxy) {
 		t.Errorf("error %v", err)
 	}
 }
@@ -113,7 +113,7 @@ func TestJobBookForgets(t *testing.T) {
 	ids := job.NewIDs(1)
 	add := func(prev byte) job.ID {
 		id := ids.Next(now)
-		if _, err := b.add(&job.StratumJob{ID: id, PrevHash: chainhash.Hash{prev}, Height: int32(prev), Bits: 0x1d00ffff}, now); err != nil {
+		if _, err := b.add(&job.StratumJob{ID: id, PrevHash: chainhash.Hash{prev}, Height: int32(prev), Bits: 0x1d00ffff}, merged{}, now); err != nil {
 			t.Fatal(err)
 		}
 		return id

@@ -16,7 +16,11 @@ type metrics struct {
 	disconnected  *prometheus.CounterVec // reason
 	panics        prometheus.Counter
 	loginsRefused *prometheus.CounterVec // reason
+	resumed       prometheus.Counter
+	bans          *prometheus.CounterVec // reason
 	badLines      prometheus.Counter
+	framesIgnored *prometheus.CounterVec // reason
+	pauses        prometheus.Counter
 	bytesIn       prometheus.Counter
 	bytesOut      prometheus.Counter
 
@@ -24,6 +28,7 @@ type metrics struct {
 	rejected      [64]prometheus.Counter // by status
 	rejectsUnsaid prometheus.Counter
 	solved        prometheus.Counter
+	solvedMerged  *prometheus.CounterVec // chain
 	shareSeconds  prometheus.Histogram
 
 	jobs             *prometheus.CounterVec // result
@@ -52,12 +57,17 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		disconnected:  counters("disconnects_total", "Sessions that this side ended.", "reason"),
 		panics:        counter("panics_total", "Sessions that ended by a fault of the program."),
 		loginsRefused: counters("logins_refused_total", "Authorizations refused.", "reason"),
-		badLines:      counter("bad_lines_total", "Lines that were no requests."),
+		resumed:       counter("sessions_resumed_total", "Sessions that took up where one left that had ended."),
+		bans:          counters("bans_total", "Addresses banned.", "reason"),
+		badLines:      counter("bad_lines_total", "Lines that were no requests, and malformed frames."),
+		framesIgnored: counters("frames_ignored_total", "Frames of agents that had no effect.", "reason"),
+		pauses:        counter("pauses_total", "Times that a connection was made to wait because it sends too many lines."),
 		bytesIn:       counter("received_bytes_total", "Bytes from miners."),
 		bytesOut:      counter("sent_bytes_total", "Bytes to miners, those included that were still queued at the end."),
 
 		rejectsUnsaid: counter("rejects_unlogged_total", "Rejected shares kept out of the share log because the miner sends too many."),
 		solved:        counter("solved_total", "Shares that solve a block."),
+		solvedMerged:  counters("solved_merged_total", "Shares that solve a block of another chain.", "chain"),
 		shareSeconds:  seconds("answer_seconds", "From reading shares to answering them, durability included."),
 
 		jobs:             counters("jobs_total", "Jobs received.", "result"),

@@ -32,6 +32,11 @@ func splitName(name string, caseInsensitive bool) (user, worker string) {
 	return user, worker
 }
 
+// isNiceHash recognizes the miners of its buyers.
+func isNiceHash(userAgent string) bool {
+	return strings.HasPrefix(strings.ToLower(userAgent), "nicehash/")
+}
+
 // clean keeps only the characters that names may have.
 func clean(name string) string {
 	return strings.Map(func(r rune) rune {

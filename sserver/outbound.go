@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// maxUnsent bounds what waits for one miner, in bytes: dozens of jobs.
-const maxUnsent = 64 << 10
+// What may wait for one connection, in bytes: dozens of jobs, and for an agent
+// new difficulties of all its miners besides.
+const (
+	maxUnsent      = 64 << 10
+	maxUnsentAgent = 512 << 10
+)
 
 var errSlow = errors.New("does not read")
 
@@ -25,6 +29,7 @@ type outbound struct {
 	slow    func()          // called once when the miner is cut off
 
 	mu       sync.Mutex
+	limit    int // bytes in queue
 	queue    []byte
 	flushing bool
 	err      error // no more is sent
@@ -37,7 +42,7 @@ type outbound struct {
 }
 
 func newOutbound(conn net.Conn, timeout time.Duration, run func(func()), slow func()) *outbound {
-	o := &outbound{conn: conn, timeout: timeout, run: run, slow: slow}
+	o := &outbound{conn: conn, timeout: timeout, run: run, slow: slow, limit: maxUnsent}
 	if socket, ok := conn.(syscall.Conn); ok {
 		o.raw, _ = socket.SyscallConn()
 	}
@@ -68,7 +73,7 @@ func (o *outbound) send(b []byte) error {
 	if len(b) == 0 {
 		return nil
 	}
-	if len(o.queue)+len(b) > maxUnsent {
+	if len(o.queue)+len(b) > o.limit {
 		o.fail(errSlow)
 		o.slow()
 		return errSlow
@@ -79,6 +84,13 @@ func (o *outbound) send(b []byte) error {
 		o.run(o.flush)
 	}
 	return nil
+}
+
+// allow sets how many bytes may wait.
+func (o *outbound) allow(limit int) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.limit = limit
 }
 
 // fail ends the connection, which its reader notices.

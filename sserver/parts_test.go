@@ -3,6 +3,7 @@ package sserver
 import (
 	"bytes"
 	"encoding/binary"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/agentwire"
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 )
 
@@ -94,6 +97,93 @@ func TestIDPool(t *testing.T) {
 	}
 }
 
+func TestIDPoolClaim(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	ip, other := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2")
+	p := newIDPool(7, time.Minute)
+	id, _ := p.get(now)
+	claim := func(ip netip.Addr, want bool) {
+		t.Helper()
+		got, ok := p.claim(id, ip, now)
+		if ok != want || ok && got.Next != 9 {
+			t.Errorf("claimed %v, %+v", ok, got)
+		}
+	}
+	claim(ip, false) // in use
+	p.putPast(id, past{Next: 9}, ip, now)
+	claim(other, false)
+	claim(netip.Addr{}, false)
+	claim(ip, true)
+	claim(ip, false) // in use again
+	now = now.Add(2 * time.Minute)
+	if fresh, _ := p.get(now); fresh == id {
+		t.Error("an id in use was given")
+	}
+	p.putPast(id, past{Next: 9}, ip, now)
+	claim(ip, true)
+	p.putPast(id, past{Next: 9}, ip, now)
+	now = now.Add(time.Minute)
+	claim(ip, false) // too late
+	if again, _ := p.get(now); again != id {
+		t.Errorf("id %08x, want %08x", again, id)
+	}
+	claim(ip, false) // another's now
+	if len(p.claimed)+len(p.pasts)+len(p.freed) > 0 {
+		t.Errorf("left over: %v, %v, %v", p.claimed, p.pasts, p.freed)
+	}
+}
+
+func TestDifficultyOfJobs(t *testing.T) {
+	t.Parallel()
+	var m miner
+	m.tell(10, 3, 3)
+	m.tell(12, 5, 3)
+	m.tell(8, 9, 3)
+	for job, want := range map[uint32]bitcoin.Difficulty{3: 10, 4: 10, 5: 12, 8: 12, 9: 8, 300: 8} {
+		if got := m.difficultyOf(job); got != want {
+			t.Errorf("job %d: %d, want %d", job, got, want)
+		}
+	}
+	m.tell(9, 20, 6) // jobs before 6 are forgotten
+	if diff := cmp.Diff([]told{{5, 12}, {9, 8}, {20, 9}}, m.Told); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Frames say no difficulty below 1, and only what is new.
+func TestFarmDifficulties(t *testing.T) {
+	t.Parallel()
+	f := farm{Miners: make(map[agentwire.Session]*farmMiner)}
+	const agents = -20 // its own: what miners begin with
+	for id := range agentwire.Session(4) {
+		m := new(farmMiner)
+		m.Difficulty.Difficulty = agents
+		m.tell(agents, 0, 0)
+		f.Miners[id] = m
+	}
+	set := func(difficulties ...bitcoin.Difficulty) {
+		for id, d := range difficulties {
+			f.Miners[agentwire.Session(id)].Difficulty.Difficulty = d
+		}
+	}
+	for i, step := range []struct {
+		have []bitcoin.Difficulty
+		want map[agentwire.Session]bitcoin.Difficulty
+	}{
+		{[]bitcoin.Difficulty{-20, -20, -20, -20}, nil},
+		{[]bitcoin.Difficulty{-5, 0, 3, 14}, map[agentwire.Session]bitcoin.Difficulty{1: 0, 2: 3, 3: 14}},
+		{[]bitcoin.Difficulty{-1, -3, -3, 14}, map[agentwire.Session]bitcoin.Difficulty{2: 0}},
+		{[]bitcoin.Difficulty{-1, -20, -20, -20}, map[agentwire.Session]bitcoin.Difficulty{3: 0}},
+		{[]bitcoin.Difficulty{1, -20, -20, 1}, map[agentwire.Session]bitcoin.Difficulty{0: 1, 3: 1}},
+	} {
+		set(step.have...)
+		if diff := cmp.Diff(step.want, f.tell(uint32(i+1), 0)); diff != "" {
+			t.Errorf("step %d: %s", i, diff)
+		}
+	}
+}
+
 func TestRejectRate(t *testing.T) {
 	t.Parallel()
 	var r rejectRate
@@ -125,7 +215,7 @@ func TestHashOfTheFirstBlock(t *testing.T) {
 		Coinbase1: text[:at], Coinbase2: text[at+job.ExtranonceSize:], Bits: genesis.Header.Bits,
 	}}
 	var sc scratch
-	got := w.hash(&sc, binary.BigEndian.Uint32(text[at:]), submission{
+	got := w.hash(&sc, binary.BigEndian.Uint32(text[at:]), &submission{
 		extraNonce2: binary.BigEndian.Uint64(text[at+job.Extranonce1Size:]),
 		time:        uint32(genesis.Header.Timestamp.Unix()),
 		nonce:       genesis.Header.Nonce,

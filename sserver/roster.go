@@ -26,19 +26,16 @@ func newRoster(parts int) *roster {
 	return r
 }
 
-// part returns the part that a session belongs to.
-func (r *roster) part(s *session) *rosterPart { return r.parts[int(s.ID)%len(r.parts)] }
-
 func (r *roster) add(s *session) {
-	p := r.part(s)
+	p := r.parts[int(s.ID)%len(r.parts)]
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s.pos = len(p.sessions)
+	s.part, s.pos = p, len(p.sessions)
 	p.sessions = append(p.sessions, s)
 }
 
 func (r *roster) remove(s *session) {
-	p := r.part(s)
+	p := s.part
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	last := p.sessions[len(p.sessions)-1]
@@ -67,7 +64,7 @@ func (r *roster) wakeAll() {
 // run refreshes the part's sessions at each round, and once in an interval for
 // the sake of their difficulty, until ctx ends.
 func (p *rosterPart) run(ctx context.Context, srv *Service) {
-	ticker := time.NewTicker(srv.vardiff.Interval)
+	ticker := time.NewTicker(srv.cfg.ShareInterval.Std())
 	defer ticker.Stop()
 	var (
 		sessions []*session

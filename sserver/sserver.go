@@ -12,14 +12,17 @@ package sserver
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"regexp"
 	"runtime"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -27,20 +30,23 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/bitcoin"
+	"btcpool/internal/agentwire"
 	"btcpool/internal/bus"
+	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
-	"btcpool/internal/share"
 	"btcpool/internal/spool"
 	"btcpool/internal/stratum"
-	"btcpool/internal/vardiff"
 )
 
 const (
 	extraNonce2Size = job.Extranonce2Size
 	// closeGrace is what sessions get to answer what they have read.
 	closeGrace = 5 * time.Second
+	// proxyGrace is what a proxy gets to say for whom it connects.
+	proxyGrace = 5 * time.Second
+	// sweepInterval is how often guests that have gone are forgotten.
+	sweepInterval = time.Minute
 )
 
 // Service is a Stratum server. It listens when it is made and serves when it
@@ -51,23 +57,28 @@ type Service struct {
 	loginLog    zerolog.Logger // of failures that may come by the thousand
 	metrics     *metrics
 	serverID    uint8
-	vardiff     vardiff.Policy
-	difficulty  bitcoin.Difficulty // of miners that wish for none
 	versionMask uint32
+	longAgents  *regexp.Regexp // nil: none
 
-	listener net.Listener
-	bus      *bus.Client
-	shares   *spool.Spool
-	blocks   *spool.Spool
-	events   *eventQueue
-	users    *userList
-	jobs     *jobBook
-	ids      *idPool
-	roster   *roster
-	scratch  sync.Pool
+	ports     []*port
+	bus       *bus.Client
+	shares    *spool.Spool
+	blocks    *spool.Spool
+	auxBlocks *spool.Spool // nil: there is no such topic
+	rskBlocks *spool.Spool // likewise
+	handover  *handover.Client
+	events    *eventQueue
+	users     *userList
+	jobs      *jobBook
+	ids       *idPool
+	guard     *guard
+	roster    *roster
+	scratch   sync.Pool
 
-	open     atomic.Int64   // connections
-	sessions sync.WaitGroup // goroutines that serve them
+	open        atomic.Int64   // connections
+	agentMiners atomic.Int64   // behind agents
+	leaving     atomic.Bool    // sessions are ended
+	sessions    sync.WaitGroup // goroutines that serve them
 }
 
 // New returns a server that listens already. It uses no network besides.
@@ -82,11 +93,10 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		cfg:         cfg,
 		log:         deps.Log.With().Str("component", "sserver").Logger(),
 		serverID:    cfg.ServerID,
-		vardiff:     cfg.vardiff(),
-		difficulty:  bitcoin.DifficultyAtLeast(cfg.DefaultDifficulty),
 		versionMask: cfg.versionMask(),
 		jobs:        newJobBook(cfg),
 		ids:         newIDPool(cfg.ServerID, cfg.MaxJobLifetime.Std()),
+		guard:       newGuard(cfg.Limits),
 		roster:      newRoster(min(max(runtime.GOMAXPROCS(0), 2), 8)),
 		scratch:     sync.Pool{New: func() any { return new(scratch) }},
 	}
@@ -98,37 +108,51 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if s.longAgents, err = cfg.longAgents(); err != nil {
+		return nil, err
+	}
 	if s.users, err = newUserList(cfg, s.log); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
 		return nil, err
 	}
+	if s.handover, err = handover.New(cfg.Handover, service.Deps{Log: s.log, Metrics: deps.Metrics}); err != nil {
+		return nil, err
+	}
+	topics := cfg.Kafka.Topics
 	for _, part := range []struct {
-		spool **spool.Spool
-		name  string
-	}{{&s.shares, "shares"}, {&s.blocks, "blocks"}} {
+		spool       **spool.Spool
+		name, topic string
+	}{
+		{&s.shares, "shares", topics.Share},
+		{&s.blocks, "blocks", topics.SolvedShare},
+		{&s.auxBlocks, "aux_blocks", topics.AuxSolved},
+		{&s.rskBlocks, "rsk_blocks", topics.RSKSolved},
+	} {
+		if part.topic == "" {
+			continue
+		}
 		spoolCfg := spool.Config{Dir: filepath.Join(cfg.DataDir, part.name), MaxBytes: cfg.SpoolMaxBytes}
 		if *part.spool, err = spool.Open(spoolCfg, deps, part.name); err != nil {
 			return nil, err
 		}
 	}
-	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, err
+	for _, place := range cfg.places() {
+		p, err := listen(place, cfg, s.log)
+		if err != nil {
+			return nil, err
+		}
+		s.ports = append(s.ports, p)
+		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
 	}
-	s.log.Info().Stringer("addr", s.listener.Addr()).Msg("listening for miners")
 	return s, nil
 }
 
 // close releases what New opened.
 func (s *Service) close() error {
-	var errs []error
-	if s.listener != nil {
-		if err := s.listener.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
-	}
-	for _, sp := range []*spool.Spool{s.shares, s.blocks} {
+	errs := []error{s.stopListening()}
+	for _, sp := range []*spool.Spool{s.shares, s.blocks, s.auxBlocks, s.rskBlocks} {
 		if sp != nil {
 			errs = append(errs, sp.Close())
 		}
@@ -139,8 +163,28 @@ func (s *Service) close() error {
 	return errors.Join(errs...)
 }
 
-// Addr returns where miners connect.
-func (s *Service) Addr() net.Addr { return s.listener.Addr() }
+func (s *Service) stopListening() error {
+	var errs []error
+	for _, p := range s.ports {
+		if err := p.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Addr returns where miners connect, the first such place.
+func (s *Service) Addr() net.Addr { return s.ports[0].Addr() }
+
+// Addrs returns all places where miners connect, in the order of the
+// configuration.
+func (s *Service) Addrs() []net.Addr {
+	var addrs []net.Addr
+	for _, p := range s.ports {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
 
 // Ready returns nil when miners can connect and have something to do.
 func (s *Service) Ready() error {
@@ -162,8 +206,8 @@ func (s *Service) jobAge() time.Duration {
 	return time.Since(r.work.ID.Time())
 }
 
-// Run serves miners until ctx ends. Then it answers what was read, closes all
-// sessions, sends what Kafka takes and returns nil.
+// Run serves miners until ctx ends. Then it sends them away, answers what was
+// read, closes all sessions, sends what Kafka takes and returns nil.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 
@@ -171,9 +215,17 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	beyond, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g, beyond := errgroup.WithContext(beyond)
-	g.Go(func() error { return s.shares.Run(beyond, s.sender(s.cfg.Kafka.Topics.Share)) })
-	g.Go(func() error { return s.blocks.Run(beyond, s.sender(s.cfg.Kafka.Topics.SolvedShare)) })
-	g.Go(func() error { return s.events.run(beyond, s.sender(s.cfg.Kafka.Topics.CommonEvents)) })
+	topics := s.cfg.Kafka.Topics
+	for _, part := range []struct {
+		spool *spool.Spool
+		topic string
+	}{{s.shares, topics.Share}, {s.blocks, topics.SolvedShare}, {s.auxBlocks, topics.AuxSolved}, {s.rskBlocks, topics.RSKSolved}} {
+		if part.spool != nil {
+			g.Go(func() error { return part.spool.Run(beyond, s.sender(part.topic)) })
+		}
+	}
+	g.Go(func() error { return s.handover.Run(beyond) })
+	g.Go(func() error { return s.events.run(beyond, s.sender(topics.CommonEvents)) })
 	g.Go(func() error {
 		defer release()
 		ctx, cancel := context.WithCancel(ctx)
@@ -188,23 +240,33 @@ func (s *Service) sender(topic string) func(context.Context, []bus.Message) erro
 	return func(ctx context.Context, msgs []bus.Message) error { return s.bus.Write(ctx, topic, msgs...) }
 }
 
-// serve has miners served until ctx ends; their last requests may take until
-// beyond ends.
+// serve has miners served until ctx ends, and sends them away then; their last
+// requests may take until beyond ends.
 func (s *Service) serve(ctx, beyond context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.users.run(ctx) })
-	g.Go(func() error { return s.readJobs(ctx) })
-	g.Go(func() error { return s.keepJobs(ctx) })
+	work, done := context.WithCancel(beyond)
+	defer done()
+	g, work := errgroup.WithContext(work)
+	g.Go(func() error { return s.users.run(work) })
+	g.Go(func() error { return s.readJobs(work) })
+	g.Go(func() error { return s.keepJobs(work) })
 	for _, part := range s.roster.parts {
 		g.Go(func() error {
-			part.run(ctx, s)
+			part.run(work, s)
 			return nil
 		})
 	}
-	g.Go(func() error { return s.accept(ctx, beyond) })
+	for _, p := range s.ports {
+		g.Go(func() error { return s.accept(ctx, beyond, p) })
+	}
 	g.Go(func() error {
-		<-ctx.Done()
-		return s.listener.Close()
+		defer done()
+		select {
+		case <-ctx.Done():
+		case <-work.Done():
+		}
+		err := s.stopListening()
+		s.drain(work)
+		return err
 	})
 	err := g.Wait()
 	s.hangUp()
@@ -213,6 +275,7 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 
 // hangUp ends all sessions. Nothing is accepted any more.
 func (s *Service) hangUp() {
+	s.leaving.Store(true)
 	for _, part := range s.roster.parts {
 		for _, session := range part.all(nil) {
 			session.hangUp()
@@ -232,7 +295,9 @@ func (s *Service) hangUp() {
 // readJobs takes jobs from Kafka until ctx ends.
 func (s *Service) readJobs(ctx context.Context) error {
 	topics := s.cfg.Kafka.Topics
-	if err := s.bus.EnsureTopics(ctx, topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents); err != nil {
+	names := []string{topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents, topics.AuxSolved, topics.RSKSolved}
+	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
+	if err := s.bus.EnsureTopics(ctx, names...); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
@@ -253,7 +318,7 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		s.log.Error().Err(err).Msg("job is not usable")
 		return
 	}
-	sent, err := s.jobs.add(j, now)
+	sent, err := s.jobs.add(j, s.mergedMining(j), now)
 	result := "stored"
 	switch {
 	case errors.Is(err, errJobKnown):
@@ -278,15 +343,36 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 	}
 }
 
+// mergedMining returns the blocks of other chains that shares of j may solve
+// and that somebody waits for.
+func (s *Service) mergedMining(j *job.StratumJob) merged {
+	m, err := mergedMining(j)
+	if err != nil {
+		s.metrics.jobs.WithLabelValues("bad merged").Inc()
+		s.log.Error().Err(err).Uint64("job", uint64(j.ID)).Msg("merged mining of a job is not usable")
+	}
+	if s.auxBlocks == nil {
+		m.aux = nil
+	}
+	if s.rskBlocks == nil {
+		m.rsk = nil
+	}
+	return m
+}
+
 // keepJobs lets jobs grow old, and repeats the latest when there is none for
 // long, until ctx ends.
 func (s *Service) keepJobs(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
+	sweep := time.NewTicker(sweepInterval)
+	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-sweep.C:
+			s.guard.sweep(now)
 		case now := <-ticker.C:
 			if s.jobs.tick(now) {
 				s.roster.wakeAll()
@@ -295,12 +381,12 @@ func (s *Service) keepJobs(ctx context.Context) error {
 	}
 }
 
-// accept starts a session for each connection until the listener is closed.
-func (s *Service) accept(ctx, beyond context.Context) error {
+// accept starts a session for each connection until the port is closed.
+func (s *Service) accept(ctx, beyond context.Context, p *port) error {
 	for {
-		conn, err := s.listener.Accept()
+		conn, err := p.Accept()
 		if err != nil {
-			if ctx.Err() != nil {
+			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 				return nil
 			}
 			// Out of descriptors, most likely: that passes.
@@ -313,39 +399,77 @@ func (s *Service) accept(ctx, beyond context.Context) error {
 			}
 			continue
 		}
-		s.connect(beyond, conn)
+		s.welcome(beyond, p, conn)
 	}
 }
 
-// connect makes a session of conn, if there is room, and serves it.
-func (s *Service) connect(ctx context.Context, conn net.Conn) {
+// welcome finds out who connects: one whom a proxy speaks for may have to be
+// waited for.
+func (s *Service) welcome(ctx context.Context, p *port, conn net.Conn) {
+	if s.open.Add(1) > int64(s.cfg.MaxConnections) {
+		s.refuse(conn, "limit")
+		return
+	}
+	ip := remoteIP(conn)
+	if !contains(p.proxies, ip) {
+		s.connect(ctx, p, conn, ip)
+		return
+	}
+	s.sessions.Go(func() {
+		_ = conn.SetReadDeadline(time.Now().Add(proxyGrace)) // fails only with the read
+		from, err := readProxyHeader(conn)
+		switch {
+		case err != nil:
+			s.refuse(conn, "proxy header")
+		case from.IsValid():
+			s.connect(ctx, p, conn, from)
+		default:
+			s.connect(ctx, p, conn, ip)
+		}
+	})
+}
+
+// refuse closes a connection that does not become a session.
+func (s *Service) refuse(conn net.Conn, reason string) {
+	s.metrics.refused.WithLabelValues(reason).Inc()
+	s.open.Add(-1)
+	conn.Close()
+}
+
+// connect makes a session of conn, if ip is welcome, and serves it.
+func (s *Service) connect(ctx context.Context, p *port, conn net.Conn, ip netip.Addr) {
 	now := time.Now()
-	if s.open.Load() >= int64(s.cfg.MaxConnections) {
-		s.metrics.refused.WithLabelValues("limit").Inc()
-		conn.Close()
+	if reason := s.guard.admit(ip, now); reason != "" {
+		s.refuse(conn, reason)
 		return
 	}
 	id, ok := s.ids.get(now)
 	if !ok {
-		s.metrics.refused.WithLabelValues("session ids").Inc()
-		conn.Close()
+		s.guard.leave(ip, now)
+		s.refuse(conn, "session ids")
 		return
+	}
+	if p.tls != nil {
+		conn = tls.Server(conn, p.tls) // shakes hands with the first read
 	}
 	session := &session{
 		srv:      s,
+		port:     p,
 		announce: announceV1,
 		out: newOutbound(conn, s.cfg.WriteTimeout.Std(), s.sessions.Go, func() {
 			s.metrics.disconnected.WithLabelValues("slow").Inc()
 		}),
 		state: state{
-			ID:         id,
-			IP:         remoteIP(conn),
-			Difficulty: s.vardiff.Start(s.difficulty, s.vardiff.Min, now),
+			ID:    id,
+			IP:    ip,
+			Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, now)},
 		},
 	}
-	s.open.Add(1)
 	s.metrics.sessions[connected].Inc()
 	s.roster.add(session)
+	if s.leaving.Load() { // too late to be in hangUp's list
+		session.hangUp()
+	}
 	s.sessions.Go(func() {
 		defer s.disconnect(session)
 		s.converse(ctx, session, conn)
@@ -378,6 +502,10 @@ func disconnectReason(err error) string {
 		return "line too long"
 	case errors.Is(err, errBadLines):
 		return "bad lines"
+	case errors.Is(err, agentwire.ErrStream):
+		return "bad frame"
+	case errors.Is(err, errBanned):
+		return "banned"
 	case errors.Is(err, errSpool):
 		return "spool"
 	}
@@ -389,10 +517,17 @@ func (s *Service) disconnect(session *session) {
 	session.out.close()
 	s.roster.remove(session)
 	s.metrics.sessions[session.Phase].Dec()
-	if session.Phase == authorized {
-		session.event(share.MinerDead, "del_conn", now)
+	before := session.end(now)
+	switch {
+	case session.Farm != nil:
+		s.agentMiners.Add(-int64(len(session.Farm.Miners)))
+		s.ids.put(session.ID, now)
+	case session.Phase != authorized:
+		s.ids.put(session.ID, now)
+	default:
+		s.ids.putPast(session.ID, before, session.IP, now)
 	}
-	s.ids.put(session.ID, now)
+	s.guard.leave(session.IP, now)
 	s.open.Add(-1)
 }
 

@@ -443,6 +443,13 @@ func TestValidateReportsAll(t *testing.T) {
 	cfg.Users.Source = "api"
 	cfg.Users.ListURL = "ftp://x"
 	cfg.Kafka.Brokers = nil
+	cfg.LongAgents = "("
+	cfg.NiceHash.MinDifficulty = -1
+	cfg.MaxAgentMiners = -1
+	cfg.Drain.Grace = service.Duration(time.Hour)
+	cfg.Limits.PerAddress, cfg.Limits.InvalidShares, cfg.Limits.BanTime = -1, 1.5, -1
+	cfg.Handover.URLs = []string{"blkmaker"}
+	cfg.Listeners = []sserver.Listener{{Listen: "x", TLSCertFile: "cert", DefaultDifficulty: 1, MinDifficulty: 2}}
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("valid")
@@ -450,6 +457,9 @@ func TestValidateReportsAll(t *testing.T) {
 	for _, key := range []string{
 		"listen", "server_id", "data_dir", "spool_max_bytes", "max_connections", "default_difficulty",
 		"version_mask", "share_interval", "max_job_lifetime", "users.list_id_api_url", "kafka.brokers",
+		"long_timeout_agent", "nicehash.min_difficulty", "max_agent_miners", "drain.grace", "limits.connections_per_address",
+		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "listeners[0].tls_key_file",
+		"listeners[0].default_difficulty",
 	} {
 		if !strings.Contains(err.Error(), key+" ") && !strings.Contains(err.Error(), key+":") {
 			t.Errorf("%s is not named in:\n%v", key, err)

@@ -8,6 +8,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/spool"
 )
 
 // The latest time a header may have.
@@ -18,9 +19,12 @@ const (
 
 // submission is what a miner found, as every protocol says it.
 type submission struct {
-	job         uint8 // sentJob.Number
+	miner       *miner
+	worker      *worker // who is credited
+	job         uint8   // low bits of sentJob.Number
 	extraNonce2 uint64
 	time        uint32
+	jobTime     bool // time was not given: it is the job's
 	nonce       uint32
 	versionBits uint32
 	rolled      bool // versionBits were given
@@ -32,24 +36,33 @@ type scratch struct {
 	coinbase []byte
 	header   [80]byte
 	seq      uint64 // of the last share to be durable before the answers leave
+	merged   bool   // the last share solved another chain's block
+	banned   bool   // the session is to end
 }
 
 // judge decides on a submission. A share that the statistics need is in the
 // spool afterwards, and sc.seq is its number: the answer must wait for it.
-func (s *session) judge(ctx context.Context, sub submission, now time.Time, sc *scratch) share.Status {
+func (s *session) judge(ctx context.Context, sub *submission, now time.Time, sc *scratch) share.Status {
 	status := s.verdict(ctx, sub, now, sc)
 	s.srv.metrics.judged(status)
+	if s.Conduct.judged(status, s.srv.cfg.Limits) && s.srv.guard.ban(s.IP, now) {
+		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
+		sc.banned = true
+	}
 	return status
 }
 
-func (s *session) verdict(ctx context.Context, sub submission, now time.Time, sc *scratch) share.Status {
-	sent, ok := s.sentJob(sub.job)
+func (s *session) verdict(ctx context.Context, sub *submission, now time.Time, sc *scratch) share.Status {
+	id, difficulty, ok := s.sentJob(sub.job, sub.miner)
 	if !ok {
 		return share.StatusJobNotFound
 	}
-	w := s.srv.jobs.find(sent.ID)
+	w := s.srv.jobs.find(id)
 	if w == nil {
 		return share.StatusJobNotFound
+	}
+	if sub.jobTime {
+		sub.time, sub.jobTime = w.Time, false
 	}
 	key := shareKey{
 		extraNonce2: sub.extraNonce2,
@@ -59,15 +72,18 @@ func (s *session) verdict(ctx context.Context, sub submission, now time.Time, sc
 		versionBits: sub.versionBits,
 	}
 	if w.seen.has(key) {
-		s.Rejects.add(now) // never logged, but counted with those that are
+		sub.miner.Rejects.add(now) // never logged, but counted with those that are
 		return share.StatusDuplicate
 	}
-	status, bitsReached := s.check(ctx, w, sent, sub, now, sc)
-	if status != share.StatusAccept && s.Rejects.add(now) {
+	status, bitsReached := s.check(ctx, w, difficulty, sub, now, sc)
+	if sc.merged && status != share.StatusAccept {
+		w.seen.add(key)
+	}
+	if status != share.StatusAccept && sub.miner.Rejects.add(now) {
 		s.srv.metrics.rejectsUnsaid.Inc()
 		return status
 	}
-	seq, err := s.log(w, sent, sub, status, bitsReached, now)
+	seq, err := s.log(w, difficulty, sub, status, bitsReached, now)
 	switch {
 	case err != nil && status == share.StatusAccept:
 		return share.StatusInternalError // not credited, and not seen either
@@ -77,70 +93,80 @@ func (s *session) verdict(ctx context.Context, sub submission, now time.Time, sc
 	if status == share.StatusAccept {
 		sc.seq = seq
 		w.seen.add(key)
-		s.count(sent.Difficulty, now)
+		s.count(sub.miner, difficulty, now)
 	}
 	return status
 }
 
-// count lets the miner's difficulty follow an accepted share of difficulty d.
-func (s *session) count(d bitcoin.Difficulty, now time.Time) {
+// count lets the difficulty of m follow an accepted share of difficulty d.
+func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.srv.vardiff.Share(&s.Difficulty, d, now) {
+	if !m.Fixed && s.port.vardiff.Share(&m.Difficulty, d, now) {
 		s.srv.metrics.diffChanges.Inc()
 	}
 }
 
-// check applies the rules that need no memory. bitsReached is 0 when a rule was
-// broken before the hash was needed.
-func (s *session) check(ctx context.Context, w *work, sent sentJob, sub submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
-	latest := min(int64(w.Time)+maxTimeAhead, now.Unix()+maxClockAhead)
+// check applies the rules that need no memory, to a share that must meet
+// difficulty. bitsReached is 0 when a rule was broken before the hash was
+// needed. A stale share may still solve another chain's block, one that breaks
+// a rule may not.
+func (s *session) check(ctx context.Context, w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
+	sc.merged = false
+	status = s.legal(w, sub, now)
+	stale := s.srv.jobs.stale(w)
 	switch {
-	case s.srv.jobs.stale(w):
+	case stale && (status != share.StatusAccept || !w.merged.any()):
 		return share.StatusStale, 0
-	case sub.time < w.MinTime:
-		return share.StatusTimeTooOld, 0
-	case int64(sub.time) > latest:
-		return share.StatusTimeTooNew, 0
-	case sub.versionBits&^s.VersionMask != 0:
-		return share.StatusIllegalVersionMask, 0
+	case status != share.StatusAccept:
+		return status, 0
 	}
 	version := uint32(w.Version)
 	if sub.rolled { // BIP 310
 		version = version&^s.VersionMask | sub.versionBits&s.VersionMask
 	}
 	hash := w.hash(sc, s.ID, sub, version)
-	if w.target.Met(&hash) {
-		s.solved(ctx, w, hash, sc)
+	if w.merged.solvedBy(&hash) {
+		sc.merged = true
+		s.solvedMerged(ctx, w, hash, sub.worker, sc)
 	}
-	if !sent.Difficulty.Target().Met(&hash) {
+	if stale {
+		return share.StatusStale, 0
+	}
+	if w.target.Met(&hash) {
+		s.solved(ctx, w, hash, sub.worker, sc)
+	}
+	if !difficulty.Target().Met(&hash) {
 		return share.StatusLowDifficulty, bitcoin.BitsOfHash(&hash)
 	}
 	return share.StatusAccept, bitcoin.BitsOfHash(&hash)
 }
 
-func (s *session) sentJob(number uint8) (sentJob, bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for i := len(s.Jobs) - 1; i >= 0; i-- {
-		if s.Jobs[i].Number == number {
-			return s.Jobs[i], true
-		}
+// legal applies the rules on what a miner may change in a header.
+func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
+	latest := min(int64(w.Time)+maxTimeAhead, now.Unix()+maxClockAhead)
+	switch {
+	case sub.time < w.MinTime:
+		return share.StatusTimeTooOld
+	case int64(sub.time) > latest:
+		return share.StatusTimeTooNew
+	case sub.versionBits&^s.VersionMask != 0:
+		return share.StatusIllegalVersionMask
 	}
-	return sentJob{}, false
+	return share.StatusAccept
 }
 
 // log puts the share into the spool.
-func (s *session) log(w *work, sent sentJob, sub submission, status share.Status, bitsReached uint32, now time.Time) (seq uint64, err error) {
+func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, status share.Status, bitsReached uint32, now time.Time) (seq uint64, err error) {
 	entry := share.Share{
 		ID:          share.ID{Server: s.srv.serverID, Epoch: s.srv.shares.Epoch()},
 		JobID:       uint64(w.ID),
-		WorkerID:    s.WorkerID,
-		UserID:      s.UserID,
+		WorkerID:    sub.worker.ID,
+		UserID:      sub.worker.UserID,
 		Status:      status,
 		Time:        now.Unix(),
 		IP:          s.IP,
-		Difficulty:  sent.Difficulty,
+		Difficulty:  difficulty,
 		Bits:        w.Bits,
 		Height:      uint32(w.Height),
 		Nonce:       sub.nonce,
@@ -148,7 +174,7 @@ func (s *session) log(w *work, sent sentJob, sub submission, status share.Status
 		VersionBits: sub.versionBits,
 		BitsReached: bitsReached,
 	}
-	return s.srv.shares.Append(uint64(s.WorkerID), func(dst []byte, seq uint64) []byte {
+	return s.srv.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {
 		entry.ID.Seq = seq
 		return entry.AppendTo(dst)
 	})
@@ -156,26 +182,36 @@ func (s *session) log(w *work, sent sentJob, sub submission, status share.Status
 
 // solved hands a block over before anything else happens to its share. The
 // block is in sc.
-func (s *session) solved(ctx context.Context, w *work, hash chainhash.Hash, sc *scratch) {
-	block := share.Solved{
-		JobID:      uint64(w.ID),
-		WorkerID:   s.WorkerID,
-		UserID:     s.UserID,
-		Height:     w.Height,
-		Header:     sc.header,
-		WorkerName: s.fullName(),
-		Coinbase:   sc.coinbase,
-	}
+func (s *session) solved(ctx context.Context, w *work, hash chainhash.Hash, by *worker, sc *scratch) {
+	block := solvedBy(w, by, sc)
+	value := block.AppendTo(nil)
 	s.srv.metrics.solved.Inc()
-	seq, err := s.srv.blocks.Append(uint64(s.WorkerID), func(dst []byte, _ uint64) []byte {
-		return block.AppendTo(dst)
-	})
-	if err == nil {
-		err = s.srv.blocks.Wait(ctx, seq)
-	}
+	err := keep(ctx, s.srv.blocks, by.ID, value)
+	s.srv.handover.Send(value) // also if this disk has failed
 	event := s.srv.log.Info()
 	if err != nil {
 		event = s.srv.log.Error().Err(err).Hex("header", sc.header[:]).Hex("coinbase", sc.coinbase)
 	}
 	event.Stringer("hash", hash).Int32("height", w.Height).Str("worker", block.WorkerName).Msg("block solved")
+}
+
+func solvedBy(w *work, by *worker, sc *scratch) share.Solved {
+	return share.Solved{
+		JobID:      uint64(w.ID),
+		WorkerID:   by.ID,
+		UserID:     by.UserID,
+		Height:     w.Height,
+		Header:     sc.header,
+		WorkerName: by.fullName(),
+		Coinbase:   sc.coinbase,
+	}
+}
+
+// keep returns when value is on this machine's disk, on its way to Kafka.
+func keep(ctx context.Context, in *spool.Spool, workerID int64, value []byte) error {
+	seq, err := in.Append(uint64(workerID), func(dst []byte, _ uint64) []byte { return append(dst, value...) })
+	if err != nil {
+		return err
+	}
+	return in.Wait(ctx, seq)
 }

@@ -5,29 +5,41 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"btcpool/internal/agentwire"
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
 )
 
-// maxBadLines is how many lines that are no JSON a miner may send.
-const maxBadLines = 5
+const (
+	// maxBadLines is how many lines that are no JSON, or frames that are none, a
+	// miner may send.
+	maxBadLines = 5
+	// maxWorkers is how many may be authorized on one connection.
+	maxWorkers = 100
+)
 
 var (
 	errBadLines = errors.New("sends no JSON")
 	errSpool    = errors.New("shares cannot be kept")
+	errBanned   = errors.New("banned")
 )
 
-// v1 is a session that speaks Stratum V1: lines in, answers out.
+// v1 is a session that speaks Stratum V1: lines in, answers out. Agents have
+// frames between the lines, see agent.go.
 type v1 struct {
 	*session
 	lines    *stratum.LineReader
+	idle     time.Duration // how long the miner may be silent once it is authorized
 	badLines int
 }
 
@@ -36,13 +48,14 @@ func announceV1(dst []byte, a announcement) []byte {
 	if a.newDifficulty {
 		dst = stratum.AppendSetDifficulty(dst, a.difficulty)
 	}
-	return a.work.v1.AppendTo(dst, a.number, a.clean)
+	return a.work.v1.AppendTo(dst, a.id, a.clean)
 }
 
 // serve answers requests until the connection ends. It returns why this side
 // ended it, or nil. Shares that were read before ctx ends are still answered.
 func (c *v1) serve(ctx context.Context, conn net.Conn) error {
 	c.lines = stratum.NewLineReader(meter{conn, c.srv.metrics.bytesIn})
+	c.idle = c.srv.cfg.TCPReadTimeout.Std()
 	c.readUntil(time.Now().Add(c.srv.cfg.LoginTimeout.Std()))
 	for {
 		switch err := c.lines.Fill(); {
@@ -57,31 +70,40 @@ func (c *v1) serve(ctx context.Context, conn net.Conn) error {
 			return nil // the miner has gone
 		}
 		now := time.Now()
-		switch heard, err := c.answer(ctx, now); {
-		case err != nil:
+		n, err := c.answer(ctx, now)
+		if err != nil {
 			return err
-		case heard && c.Phase == authorized:
-			c.readUntil(now.Add(c.srv.cfg.TCPReadTimeout.Std()))
 		}
+		if n > 0 && c.Phase == authorized {
+			c.readUntil(now.Add(c.idle))
+		}
+		c.pace(ctx, n, now)
 	}
 }
 
-// answer handles the lines that have arrived and answers them all at once,
-// when the shares among them are durable. It reports whether there was any.
-func (c *v1) answer(ctx context.Context, now time.Time) (heard bool, err error) {
-	line := c.lines.Next()
-	if line == nil {
-		return false, nil
+// answer handles the lines and frames that have arrived and answers them all at
+// once, when the shares among them are durable. It returns their number.
+func (c *v1) answer(ctx context.Context, now time.Time) (n int, err error) {
+	m, more, err := c.next()
+	if !more {
+		return 0, err
 	}
 	sc := c.srv.scratch.Get().(*scratch)
 	defer c.srv.scratch.Put(sc)
-	sc.out, sc.seq = sc.out[:0], 0
-	for ; line != nil && err == nil; line = c.lines.Next() {
-		err = c.handle(ctx, line, now, sc)
+	sc.out, sc.seq, sc.banned = sc.out[:0], 0, false
+	for more && err == nil {
+		n++
+		switch err = c.handle(ctx, m, now, sc); {
+		case err != nil:
+		case sc.banned:
+			err = errBanned
+		default:
+			m, more, err = c.next()
+		}
 	}
 	if sc.seq > 0 {
 		if err := c.srv.shares.Wait(ctx, sc.seq); err != nil {
-			return true, fmt.Errorf("%w: %w", errSpool, err) // no answer is better than a false one
+			return n, fmt.Errorf("%w: %w", errSpool, err) // no answer is better than a false one
 		}
 		c.srv.metrics.shareSeconds.Observe(time.Since(now).Seconds())
 	}
@@ -92,24 +114,75 @@ func (c *v1) answer(ctx context.Context, now time.Time) (heard bool, err error) 
 	if sendErr := c.send(sc.out); err == nil && sendErr != nil {
 		err = sendErr
 	}
-	return true, err
+	return n, err
 }
 
-// handle appends the answer to one line. An error ends the session.
-func (c *v1) handle(ctx context.Context, line []byte, now time.Time, sc *scratch) error {
+// pace makes a session wait that sends more than its share: it is not read from
+// meanwhile.
+func (c *v1) pace(ctx context.Context, messages int, now time.Time) {
+	rate := c.srv.cfg.Limits.LinesPerSec
+	if messages == 0 || rate == 0 || !c.srv.guard.watches(c.IP) {
+		return
+	}
+	if c.Farm != nil {
+		rate += len(c.Farm.Miners)
+	}
+	pause := c.Conduct.spent(messages, rate, now)
+	if pause == 0 {
+		return
+	}
+	c.srv.metrics.pauses.Inc()
+	select {
+	case <-ctx.Done():
+	case <-time.After(pause):
+	}
+}
+
+// message is what a miner sends: a line, or an agent's frame.
+type message struct {
+	line  []byte // nil: the frame counts
+	frame agentwire.Frame
+}
+
+// next returns the message that has arrived next, if it has completely.
+func (c *v1) next() (m message, ok bool, err error) {
+	if pending := c.lines.Pending(); len(pending) > 0 && pending[0] == agentwire.Magic {
+		f, n, err := agentwire.ParseFrame(pending, maxAgentFrame)
+		c.lines.Skip(n)
+		return message{frame: f}, n > 0 && err == nil, err
+	}
+	line := c.lines.Next()
+	return message{line: line}, line != nil, nil
+}
+
+// handle appends the answer to one message. An error ends the session.
+func (c *v1) handle(ctx context.Context, m message, now time.Time, sc *scratch) error {
+	if m.line == nil {
+		return c.handleFrame(ctx, m.frame, now, sc)
+	}
+	return c.handleLine(ctx, m.line, now, sc)
+}
+
+// bad counts what is no request. Too much of it ends the session.
+func (c *v1) bad() error {
+	c.srv.metrics.badLines.Inc()
+	if c.badLines++; c.badLines == maxBadLines {
+		return errBadLines
+	}
+	return nil
+}
+
+func (c *v1) handleLine(ctx context.Context, line []byte, now time.Time, sc *scratch) error {
 	if len(line) == 0 {
 		return nil
 	}
 	req, err := stratum.ParseRequest(line)
 	if err != nil {
-		c.srv.metrics.badLines.Inc()
 		sc.out = stratum.AppendError(sc.out, req.ID, share.StatusIllegalParams)
 		if errors.Is(err, stratum.ErrSyntax) {
-			c.badLines++
+			return c.bad()
 		}
-		if c.badLines == maxBadLines {
-			return errBadLines
-		}
+		c.srv.metrics.badLines.Inc()
 		return nil
 	}
 	var status share.Status
@@ -117,9 +190,9 @@ func (c *v1) handle(ctx context.Context, line []byte, now time.Time, sc *scratch
 	case "mining.submit":
 		status = c.submit(ctx, req, now, sc)
 	case "mining.subscribe":
-		status = c.subscribe(req, sc)
+		status = c.subscribe(req, now, sc)
 	case "mining.authorize":
-		status = c.authorize(ctx, req)
+		status = c.authorize(ctx, req, sc)
 	case "mining.configure":
 		status = c.configure(req, now, sc)
 	case "mining.suggest_difficulty":
@@ -128,6 +201,8 @@ func (c *v1) handle(ctx context.Context, line []byte, now time.Time, sc *scratch
 		status = c.suggestTarget(req, now)
 	case "mining.multi_version":
 		status = c.multiVersion(req)
+	case "agent.get_capabilities":
+		status = c.capabilities(req, sc)
 	case "mining.extranonce.subscribe": // the extranonce never changes
 		status = share.StatusAccept
 	case "mining.get_transactions":
@@ -161,12 +236,14 @@ func (c *v1) submit(ctx context.Context, req stratum.Request, now time.Time, sc 
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	number, err := strconv.ParseUint(string(sub.JobID), 10, 8)
-	if err != nil {
+	number, err := strconv.ParseUint(string(sub.JobID), 10, 64)
+	if err != nil || number > math.MaxUint8 && !c.LongIDs {
 		c.srv.metrics.judged(share.StatusJobNotFound)
 		return share.StatusJobNotFound
 	}
-	return c.judge(ctx, submission{
+	return c.judge(ctx, &submission{
+		miner:       &c.Miner,
+		worker:      c.credited(sub.Worker),
 		job:         uint8(number),
 		extraNonce2: sub.ExtraNonce2,
 		time:        sub.Time,
@@ -176,63 +253,96 @@ func (c *v1) submit(ctx context.Context, req stratum.Request, now time.Time, sc 
 	}, now, sc)
 }
 
-func (c *v1) subscribe(req stratum.Request, sc *scratch) share.Status {
+func (c *v1) subscribe(req stratum.Request, now time.Time, sc *scratch) share.Status {
 	if c.Phase != connected {
 		return share.StatusUnknown
 	}
-	agent, err := stratum.ParseSubscribe(req.Params)
+	agent, id, resume, err := stratum.ParseSubscribe(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
 	c.Agent = clean(agent[:min(len(agent), maxAgent)])
+	switch {
+	case isAgent(c.Agent):
+		c.Farm = &farm{Miners: make(map[agentwire.Session]*farmMiner)}
+		c.announce = announceAgent
+		c.out.allow(maxUnsentAgent)
+	case resume:
+		c.resume(id, now)
+	}
+	if long := c.srv.longAgents; c.Farm != nil || long != nil && long.MatchString(c.Agent) {
+		c.idle = c.srv.cfg.LongTimeout.Std()
+	}
+	c.LongIDs = isNiceHash(c.Agent)
+	if nice := c.srv.cfg.NiceHash; !c.OwnFloor && (nice.Forced || c.LongIDs) {
+		c.limit(bitcoin.DifficultyAtLeast(nice.MinDifficulty), now)
+	}
 	c.setPhase(subscribed)
 	sc.out = stratum.AppendSubscribed(sc.out, req.ID, c.ID, extraNonce2Size)
 	return answered
 }
 
-func (c *v1) authorize(ctx context.Context, req stratum.Request) share.Status {
+func (c *v1) authorize(ctx context.Context, req stratum.Request, sc *scratch) share.Status {
 	name, password, err := stratum.ParseAuthorize(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	user, worker := splitName(name, c.srv.cfg.Users.CaseInsensitive)
+	user, own := splitName(name, c.srv.cfg.Users.CaseInsensitive)
+	known := func(w worker) bool { return w.UserName == user && w.Name == own }
 	switch {
-	case c.Phase == authorized && user == c.UserName && worker == c.WorkerName:
+	case slices.ContainsFunc(c.Workers, known):
 		return share.StatusAccept
-	case c.Phase != subscribed:
+	case c.Phase == connected:
 		return share.StatusNotSubscribed
 	case user == "":
-		return c.refuse("name", share.StatusInvalidUsername)
+		return c.refuse("name", share.StatusInvalidUsername, sc)
+	case len(c.Workers) == maxWorkers:
+		return c.refuse("limit", share.StatusUnauthorized, sc)
 	}
+	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
 	switch id, err := c.srv.users.id(ctx, user); {
 	case errors.Is(err, errUnknownUser):
-		return c.refuse("unknown", share.StatusInvalidUsername)
+		return c.refuse("unknown", share.StatusInvalidUsername, sc)
 	case err != nil:
 		c.srv.loginLog.Warn().Err(err).Str("user", user).Msg("login not possible")
-		return c.refuse("unavailable", share.StatusInternalError)
+		return c.refuse("unavailable", share.StatusInternalError, sc)
 	default:
-		c.UserName, c.UserID = user, id
-		c.WorkerName, c.WorkerID = worker, share.WorkerID(worker)
+		w.UserID = id
 	}
 	now := time.Now()
-	options := parsePassword(password)
-	if options.hasFloor {
-		c.limit(options.floor, now)
+	if c.Phase != authorized { // the difficulty is the connection's
+		c.begin(parsePassword(password), now)
+		c.setPhase(authorized)
 	}
-	start := c.Difficulty.Difficulty
-	if options.hasStart {
-		start = options.start
-	}
-	c.suggest(start, now) // the time before the login does not count
-	c.setPhase(authorized)
-	c.event(share.MinerConnect, "new_conn", now)
-	c.srv.log.Debug().Str("session", c.sessionID()).Str("worker", c.fullName()).Str("agent", c.Agent).
+	c.Workers = append(c.Workers, w)
+	c.event(share.MinerConnect, w, c.Agent, "new_conn", now)
+	c.srv.log.Debug().Str("session", c.sessionID()).Str("worker", w.fullName()).Str("agent", c.Agent).
 		Stringer("ip", c.IP).Msg("miner authorized")
 	return share.StatusAccept
 }
 
-func (c *v1) refuse(reason string, status share.Status) share.Status {
+// begin sets the difficulty that a miner begins with.
+func (c *v1) begin(wishes passwordOptions, now time.Time) {
+	if wishes.hasFloor {
+		c.limit(wishes.floor, now)
+	}
+	start := c.Miner.Difficulty.Difficulty
+	if wishes.hasStart {
+		start = wishes.start
+	}
+	c.suggest(start, now) // the time before the login does not count
+	c.Miner.Fixed = c.Farm != nil
+}
+
+// refuse counts a login that is not granted, those against its address that are
+// not our fault.
+func (c *v1) refuse(reason string, status share.Status, sc *scratch) share.Status {
 	c.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
+	if status != share.StatusInternalError && c.srv.guard.loginRefused(c.IP, time.Now()) {
+		c.srv.metrics.bans.WithLabelValues("logins").Inc()
+		sc.banned = true
+		return share.StatusIPBanned
+	}
 	return status
 }
 
@@ -245,6 +355,7 @@ func (c *v1) configure(req stratum.Request, now time.Time, sc *scratch) share.St
 		c.VersionMask = wishes.Mask(c.srv.versionMask)
 	}
 	if wishes.Asks(stratum.MinimumDifficulty) && wishes.MinimumDifficulty != nil {
+		c.OwnFloor = true
 		c.limit(*wishes.MinimumDifficulty, now)
 	}
 	sc.out = stratum.AppendConfigured(sc.out, req.ID, wishes, c.VersionMask)

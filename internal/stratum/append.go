@@ -97,6 +97,30 @@ func AppendConfigured(dst, id []byte, c Configure, mask uint32) []byte {
 	return append(dst, "},\"error\":null}\n"...)
 }
 
+// AppendCapabilities appends the answer to agent.get_capabilities, which has no
+// member for an error.
+func AppendCapabilities(dst, id []byte) []byte {
+	dst = append(dst, `{"id":`...)
+	dst = appendID(dst, id)
+	return append(dst, `,"result":{"capabilities":["`+VersionRollingFrames+`","`+SubmitResponses+"\"]}}\n"...)
+}
+
+// AppendReconnect appends the notification that asks a miner to connect to
+// another place, host:port, or, if that is empty, to the same again. It should
+// wait some seconds before it does.
+func AppendReconnect(dst []byte, host string, port uint16, wait int) []byte {
+	dst = append(dst, `{"id":null,"method":"client.reconnect","params":[`...)
+	if host != "" {
+		name, _ := json.Marshal(host) // a string always encodes
+		dst = append(dst, name...)
+		dst = append(dst, ',')
+		dst = strconv.AppendUint(dst, uint64(port), 10)
+		dst = append(dst, ',')
+		dst = strconv.AppendInt(dst, int64(wait), 10)
+	}
+	return append(dst, "]}\n"...)
+}
+
 // AppendSetDifficulty appends the notification of the difficulty of the jobs
 // to come.
 func AppendSetDifficulty(dst []byte, d bitcoin.Difficulty) []byte {
@@ -155,9 +179,9 @@ func NewNotify(j *job.StratumJob, coinbase1, coinbase2 []byte) Notify {
 
 // AppendTo appends the notification that gives the job to one miner, who knows
 // it as jobID. A clean job makes the ones before worthless.
-func (n Notify) AppendTo(dst []byte, jobID uint8, clean bool) []byte {
+func (n Notify) AppendTo(dst []byte, jobID uint64, clean bool) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.notify","params":["`...)
-	dst = strconv.AppendUint(dst, uint64(jobID), 10)
+	dst = strconv.AppendUint(dst, jobID, 10)
 	dst = append(dst, n.rest...)
 	dst = strconv.AppendBool(dst, clean)
 	return append(dst, "]}\n"...)

@@ -64,7 +64,8 @@ func FuzzParams(f *testing.F) {
 				t.Fatalf("answer %q", answer)
 			}
 		}
-		_, _ = stratum.ParseSubscribe(req.Params)
+		_, _, _, _ = stratum.ParseSubscribe(req.Params)
+		_, _ = stratum.ParseCapabilities(req.Params)
 		_, _, _ = stratum.ParseAuthorize(req.Params)
 		_, _ = stratum.ParseSuggestDifficulty(req.Params)
 		_, _ = stratum.ParseSuggestTarget(req.Params)

@@ -48,8 +48,18 @@ func (l *LineReader) Next() []byte {
 	return line
 }
 
+// Pending returns what has arrived behind the last line, for what is no line. It
+// is valid until Fill.
+func (l *LineReader) Pending() []byte { return l.buf[l.start:l.end] }
+
+// Skip drops the first n bytes of Pending.
+func (l *LineReader) Skip(n int) {
+	l.start += n
+	l.searched = max(l.searched, l.start)
+}
+
 // Fill reads once. It returns the reader's error, or ErrLineTooLong instead of
-// reading more of a line than MaxLine. Next must have returned nil.
+// reading more of a line than MaxLine. What is pending must be no whole line.
 func (l *LineReader) Fill() error {
 	pending := l.buf[l.start:l.end]
 	switch {

@@ -83,3 +83,34 @@ func FuzzLineReader(f *testing.F) {
 		}
 	})
 }
+
+// What is no line stands between lines.
+func TestSkip(t *testing.T) {
+	t.Parallel()
+	const in = "a\n\x01xy\nz\x01b\n"
+	for _, r := range []io.Reader{strings.NewReader(in), iotest.OneByteReader(strings.NewReader(in))} {
+		l := stratum.NewLineReader(r)
+		var got []string
+		for l.Fill() == nil {
+			for {
+				if p := l.Pending(); len(p) > 0 && p[0] == 1 {
+					end := bytes.IndexByte(p[1:], 1)
+					if end < 0 {
+						break
+					}
+					got = append(got, string(p[1:1+end]))
+					l.Skip(end + 2)
+					continue
+				}
+				line := l.Next()
+				if line == nil {
+					break
+				}
+				got = append(got, string(line))
+			}
+		}
+		if diff := cmp.Diff([]string{"a", "xy\nz", "b"}, got); diff != "" {
+			t.Error(diff)
+		}
+	}
+}

@@ -35,13 +35,26 @@ func decode[T any](text json.RawMessage) (T, error) {
 	return *v, nil
 }
 
-// ParseSubscribe returns the miner's software, "" when it does not say.
-func ParseSubscribe(params []byte) (agent string, err error) {
+// ParseSubscribe returns the miner's software, "" when it does not say, and the
+// extranonce1 of the session that it would like to resume, which is the id of
+// its subscriptions.
+func ParseSubscribe(params []byte) (agent string, session uint32, resume bool, err error) {
 	list, err := elements(params, 0)
-	if err != nil || len(list) == 0 || string(list[0]) == "null" {
-		return "", err
+	if err != nil {
+		return "", 0, false, err
 	}
-	return decode[string](list[0])
+	if len(list) > 0 && string(list[0]) != "null" {
+		if agent, err = decode[string](list[0]); err != nil {
+			return "", 0, false, err
+		}
+	}
+	if len(list) > 1 {
+		if id, err := decode[string](list[1]); err == nil { // anything else is no id of ours
+			n, ok := parseHex([]byte(id), 8)
+			session, resume = uint32(n), ok
+		}
+	}
+	return agent, session, resume, nil
 }
 
 // ParseAuthorize returns the worker's full name and the password, "" when there
@@ -122,6 +135,22 @@ func ParseMultiVersion(params []byte) (mask uint32, err error) {
 		return 0, err
 	}
 	return decode[uint32](list[0])
+}
+
+// The capabilities that agents know.
+const (
+	VersionRollingFrames = "verrol" // shares with version bits
+	SubmitResponses      = "subres" // verdicts on shares
+)
+
+// ParseCapabilities returns what an agent asks for in agent.get_capabilities.
+// One that lists nothing only wants to see what there is.
+func ParseCapabilities(params []byte) ([]string, error) {
+	list, err := elements(params, 0)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return decode[[]string](list[0])
 }
 
 // Configure is what a miner asks for in mining.configure (BIP 310).

@@ -116,6 +116,9 @@ func TestMessagesGolden(t *testing.T) {
 	got = notify.AppendTo(got, 0, true)
 	got = notify.AppendTo(got, 255, false)
 	got = empty.AppendTo(got, 1, false)
+	got = stratum.AppendCapabilities(got, text)
+	got = stratum.AppendReconnect(got, "", 0, 0)
+	got = stratum.AppendReconnect(got, "pool.example", 3333, 5)
 	golden(t, "messages.golden", got)
 }
 
@@ -186,15 +189,15 @@ func TestParseSubmit(t *testing.T) {
 	}{
 		{
 			name: "without version bits", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8,
-			want: stratum.Submit{JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d},
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d},
 		},
 		{
 			name: "with version bits, upper case, spaces", params: `[ "w" , "a\"b", "FF00000000000000" ,"655F0A1C","1A2B3C4D","1fffe000" ]`, size: 8,
-			want: stratum.Submit{JobID: []byte(`a\"b`), ExtraNonce2: 0xff << 56, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d, VersionBits: 0x1fffe000, Rolled: true},
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte(`a\"b`), ExtraNonce2: 0xff << 56, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d, VersionBits: 0x1fffe000, Rolled: true},
 		},
 		{
 			name: "more than six", params: `["w","3","0000000f","655f0a1c","1a2b3c4d","00000000",7,{}]`, size: 4,
-			want: stratum.Submit{JobID: []byte("3"), ExtraNonce2: 15, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d, Rolled: true},
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte("3"), ExtraNonce2: 15, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d, Rolled: true},
 		},
 		{name: "too few", params: `["w","3","00000000000000ff","655f0a1c"]`, size: 8, err: stratum.ErrParams},
 		{name: "none", params: ``, size: 8, err: stratum.ErrParams},
@@ -221,9 +224,19 @@ func TestParseSubmit(t *testing.T) {
 
 func TestParseOtherParams(t *testing.T) {
 	t.Parallel()
-	type two struct{ a, b any }
+	type (
+		two   struct{ a, b any }
+		three struct{ a, b, c any }
+	)
 	parse := map[string]func([]byte) (any, error){
-		"subscribe": func(p []byte) (any, error) { return stratum.ParseSubscribe(p) },
+		"subscribe": func(p []byte) (any, error) {
+			agent, session, resume, err := stratum.ParseSubscribe(p)
+			return three{agent, session, resume}, err
+		},
+		"get_capabilities": func(p []byte) (any, error) {
+			list, err := stratum.ParseCapabilities(p)
+			return strings.Join(list, " "), err
+		},
 		"authorize": func(p []byte) (any, error) {
 			name, password, err := stratum.ParseAuthorize(p)
 			return two{name, password}, err
@@ -240,10 +253,19 @@ func TestParseOtherParams(t *testing.T) {
 		method, params string
 		want           any // nil: an error
 	}{
-		{"subscribe", ``, ""},
-		{"subscribe", `[]`, ""},
-		{"subscribe", `[null]`, ""},
-		{"subscribe", `["a\u002fb","id"]`, "a/b"},
+		{"subscribe", ``, three{"", uint32(0), false}},
+		{"subscribe", `[]`, three{"", uint32(0), false}},
+		{"subscribe", `[null]`, three{"", uint32(0), false}},
+		{"subscribe", `["a\u002fb","id"]`, three{"a/b", uint32(0), false}},
+		{"subscribe", `["a",null,"x"]`, three{"a", uint32(0), false}},
+		{"subscribe", `["a","0100002A"]`, three{"a", uint32(0x0100002a), true}},
+		{"subscribe", `[null,"0100002a"]`, three{"", uint32(0x0100002a), true}},
+		{"subscribe", `["a","100002a"]`, three{"a", uint32(0), false}},
+		{"get_capabilities", ``, ""},
+		{"get_capabilities", `[["verrol","subres"]]`, "verrol subres"},
+		{"get_capabilities", `[[]]`, ""},
+		{"get_capabilities", `["subres"]`, nil},
+		{"get_capabilities", `[[7]]`, nil},
 		{"subscribe", `[7]`, nil},
 		{"authorize", `["a.b","x"]`, two{"a.b", "x"}},
 		{"authorize", `["a.b"]`, two{"a.b", ""}},

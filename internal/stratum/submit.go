@@ -1,9 +1,9 @@
 package stratum
 
-// Submit is what mining.submit carries besides the worker's name: the one who
-// is credited is the one who was authorized.
+// Submit is what mining.submit carries.
 type Submit struct {
-	JobID       []byte // as written; part of the line
+	Worker      []byte // as written, which one that was authorized; part of the line
+	JobID       []byte // likewise
 	ExtraNonce2 uint64 // its bytes as a big-endian number
 	Time        uint32
 	Nonce       uint32
@@ -21,7 +21,7 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 	if !ok || n < 5 {
 		return Submit{}, ErrParams
 	}
-	s := Submit{JobID: texts[1], Rolled: n == 6}
+	s := Submit{Worker: texts[0], JobID: texts[1], Rolled: n == 6}
 	extraNonce2, ok2 := parseHex(texts[2], 2*size)
 	time, ok3 := parseHex(texts[3], 8)
 	nonce, ok4 := parseHex(texts[4], 8)

@@ -1,0 +1,296 @@
+package sserver_test
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/agentwire"
+	"btcpool/internal/share"
+)
+
+// agent is a client that speaks for miners.
+type agent struct{ *client }
+
+// agent returns one that has logged in as BTCAgent does, and its first job.
+func (p *pool) agent(password string, capabilities ...string) (agent, work) {
+	p.tb.Helper()
+	a := agent{p.dial()}
+	a.mustCall(nil, "mining.configure", []string{"version-rolling"}, map[string]any{"version-rolling.mask": "ffffffff", "version-rolling.min-bit-count": 0})
+	var result []any
+	a.mustCall(&result, "mining.subscribe", "btccom-agent/2.0.0-mu")
+	a.extraNonce1 = result[1].(string)
+	a.mustCall(nil, "mining.authorize", "alice", password)
+	if len(capabilities) > 0 {
+		a.mustCall(nil, "agent.get_capabilities", capabilities)
+	}
+	return a, a.work()
+}
+
+type frameText interface{ AppendTo(dst []byte) []byte }
+
+func (a agent) frame(frames ...frameText) {
+	a.tb.Helper()
+	var text []byte
+	for _, f := range frames {
+		text = f.AppendTo(text)
+	}
+	a.send(string(text))
+}
+
+// readFrame returns the frame that must come next.
+func (a agent) readFrame() agentwire.Frame {
+	a.tb.Helper()
+	if err := a.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		a.tb.Fatal(err)
+	}
+	head := make([]byte, 4)
+	if _, err := io.ReadFull(a.r, head); err != nil {
+		a.tb.Fatal(err)
+	}
+	if head[0] != agentwire.Magic {
+		line, _ := a.r.ReadString('\n')
+		a.tb.Fatalf("%q is no frame", string(head)+line)
+	}
+	body := make([]byte, binary.LittleEndian.Uint16(head[2:])-4)
+	if _, err := io.ReadFull(a.r, body); err != nil {
+		a.tb.Fatal(err)
+	}
+	return agentwire.Frame{Command: agentwire.Command(head[1]), Body: body}
+}
+
+// framed is a share of w by a miner.
+func (a agent) framed(w work, miner agentwire.Session, extraNonce2 uint32) agentwire.Submit {
+	a.tb.Helper()
+	f := a.share(w, miner.ExtraNonce2(extraNonce2))
+	var number uint8
+	if _, err := fmt.Sscan(w.id, &number); err != nil {
+		a.tb.Fatal(err)
+	}
+	return agentwire.Submit{JobID: number, Session: miner, ExtraNonce2: extraNonce2, Nonce: unhex32(a.tb, f.nonce), Time: unhex32(a.tb, w.time)}
+}
+
+func (a agent) wantVerdicts(first uint16, want ...share.Status) {
+	a.tb.Helper()
+	var wanted, got []agentwire.SubmitResponse
+	for i, status := range want {
+		wanted = append(wanted, agentwire.SubmitResponse{Index: first + uint16(i), Status: status})
+		r, err := agentwire.ParseSubmitResponse(a.readFrame())
+		if err != nil {
+			a.tb.Fatal(err)
+		}
+		got = append(got, r)
+	}
+	if diff := cmp.Diff(wanted, got); diff != "" {
+		a.tb.Error(diff)
+	}
+}
+
+func TestAgentCapabilities(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	c := p.dial()
+	c.send(`{"id":"conn_test","method":"agent.get_capabilities","params":[["verrol"]]}` + "\n")
+	line, err := c.readLine()
+	if want := `{"id":"conn_test","result":{"capabilities":["verrol","subres"]}}` + "\n"; err != nil || line != want {
+		t.Errorf("answer %q, %v", line, err)
+	}
+}
+
+// The four submit commands, their verdicts, and who is credited.
+func TestAgentShares(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("", "verrol", "subres")
+	a.frame(agentwire.Register{Session: 3, Agent: "cgminer/4", Worker: "s3"}, agentwire.Register{Session: 0xFFFE, Worker: "rig-with-a-name-that-is-too-long"})
+
+	timed := a.framed(w, 3, 1)
+	untimed := a.framed(w, agentwire.MaxSession, 1)
+	untimed.Time = 0
+	const mask, bits = 0x1fffe000, 0x00c0a000
+	rolled := agentwire.Submit{JobID: timed.JobID, Session: 3, ExtraNonce2: 7, VersionBits: bits, Rolled: true, Time: timed.Time}
+	rolled.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(7), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	rolledUntimed := rolled
+	rolledUntimed.Time, rolledUntimed.ExtraNonce2 = 0, 8
+	rolledUntimed.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(8), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	stranger, unknown, illegal := timed, timed, rolled
+	stranger.Session = 4
+	unknown.JobID += 9
+	illegal.VersionBits = 1
+	a.frame(timed, untimed, rolled, rolledUntimed, stranger, timed, unknown, illegal)
+	a.wantVerdicts(0, share.StatusAccept, share.StatusAccept, share.StatusAccept, share.StatusAccept,
+		share.StatusDuplicate, share.StatusJobNotFoundOrStale, share.StatusIllegalVersionMask)
+
+	p.TakeJob(p.newJob(2, 101))
+	a.work()
+	a.frame(a.framed(w, 3, 5))
+	a.wantVerdicts(7, share.StatusJobNotFoundOrStale)
+
+	a.frame(agentwire.Unregister{Session: 3}, agentwire.Unregister{Session: 9}, timed)
+	a.mustCall(nil, "mining.ping")
+	if got := p.metric("frames_ignored_total", "unregistered"); got != 3 {
+		t.Errorf("%v frames ignored", got)
+	}
+	a.conn.Close()
+	eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	p.stop()
+
+	var shares []string
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 6) {
+		var s share.Share
+		if err := s.Parse(value); err != nil {
+			t.Fatal(err)
+		}
+		shares = append(shares, fmt.Sprint(s.UserID, " ", s.WorkerID, " ", int32(s.Status)))
+	}
+	s3, long := share.WorkerID("s3"), share.WorkerID("rig-with-a-name-that")
+	line := func(worker int64, status share.Status) string { return fmt.Sprint(7, " ", worker, " ", int32(status)) }
+	if diff := cmp.Diff([]string{
+		line(s3, share.StatusAccept), line(long, share.StatusAccept), line(s3, share.StatusAccept), line(s3, share.StatusAccept),
+		line(s3, share.StatusIllegalVersionMask), line(s3, share.StatusStale),
+	}, shares); diff != "" {
+		t.Error(diff)
+	}
+
+	var events []string
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 6) {
+		e, err := share.ParseEvent(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		events = append(events, strings.Join([]string{string(e.Action), e.UserName, e.WorkerName, e.Agent, e.Desc}, " "))
+	}
+	if diff := cmp.Diff([]string{
+		"miner_connect alice __default__ btccom-agent/2.0.0-mu new_conn",
+		"miner_connect alice s3 cgminer/4 from_btcagent",
+		"miner_connect alice rig-with-a-name-that  from_btcagent",
+		"miner_dead alice s3 cgminer/4 from_btcagent",
+		"miner_dead alice rig-with-a-name-that  from_btcagent",
+		"miner_dead alice __default__ btccom-agent/2.0.0-mu del_conn",
+	}, events); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Without the capability there are no frames for verdicts; with it, asked for
+// before the login, there are. Lines and frames may be mixed.
+func TestAgentResponses(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	quiet, w := p.agent("")
+	quiet.frame(agentwire.Register{Session: 1, Worker: "w"}, quiet.framed(w, 1, 1))
+	quiet.wantSubmit(quiet.share(w, 1<<40), 0) // by itself
+	if got := p.metric("shares_total", "0"); got != 2 {
+		t.Errorf("%v shares accepted", got)
+	}
+
+	early := agent{p.dial()}
+	early.mustCall(nil, "agent.get_capabilities", []string{"verrol", "subres"})
+	var result []any
+	early.mustCall(&result, "mining.subscribe", "btccom-agent/1.0.0-su")
+	early.extraNonce1 = result[1].(string)
+	early.mustCall(nil, "mining.authorize", "alice", "")
+	early.mustCall(nil, "agent.get_capabilities", []string{"verrol"})
+	w = early.work()
+	text := agentwire.Register{Session: 1, Worker: "w"}.AppendTo(nil)
+	text = append(text, pingLine+"\n"...)
+	text = early.framed(w, 1, 1).AppendTo(text)
+	for i := range text { // in pieces
+		early.send(string(text[i : i+1]))
+	}
+	if line, err := early.readLine(); err != nil || strings.TrimSpace(line) != pongLine {
+		t.Errorf("%q, %v", line, err)
+	}
+	early.wantVerdicts(0, share.StatusAccept)
+}
+
+// A second registration takes the place of the first.
+func TestAgentRegistersAgain(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MaxAgentMiners = 1
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("", "subres")
+	a.frame(agentwire.Register{Session: 1, Worker: "old"}, agentwire.Register{Session: 1, Worker: "new"}, agentwire.Register{Session: 2, Worker: "one too many"})
+	a.frame(a.framed(w, 2, 1), a.framed(w, 1, 1))
+	a.wantVerdicts(0, share.StatusAccept)
+	if got := p.metric("frames_ignored_total", "limit"); got != 1 {
+		t.Errorf("%v registrations ignored", got)
+	}
+	p.stop()
+	var s share.Share
+	if err := s.Parse(readTopic(t, cfg, cfg.Kafka.Topics.Share, 1)[0]); err != nil || s.WorkerID != share.WorkerID("new") {
+		t.Errorf("share %+v, %v", s, err)
+	}
+}
+
+// Silent miners behind an agent are lowered, in one frame a difficulty, right
+// before the next job, and not below 1. The agent's own difficulty stays.
+func TestAgentDifficulties(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.ShareInterval, cfg.MiningNotifyInterval = 1e9, 1e9
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("d=64")
+	if w.difficulty != 64 {
+		t.Fatalf("difficulty %v", w.difficulty)
+	}
+	a.frame(agentwire.Register{Session: 5, Worker: "a"}, agentwire.Register{Session: 2, Worker: "b"})
+	for { // jobs until something changes
+		if head, err := a.r.Peek(1); err != nil || head[0] == agentwire.Magic {
+			break
+		}
+		if m := a.note(); m.Method != "mining.notify" {
+			t.Fatalf("note %+v", m)
+		}
+	}
+	got, err := agentwire.ParseSetDifficulty(a.readFrame())
+	if diff := cmp.Diff(agentwire.SetDifficulty{Difficulty: 0, Sessions: []agentwire.Session{2, 5}}, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	if m := a.note(); m.Method != "mining.notify" {
+		t.Errorf("note %+v behind the difficulty", m)
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+
+	// Nobody can say where the next frame begins.
+	a, _ := p.agent("")
+	a.send("\x7f\x01\x03\x00")
+	a.wantEnd()
+	a, _ = p.agent("")
+	a.send("\x7f\x01\x00\x80")
+	a.wantEnd()
+	eventually(t, "count", func() bool { return p.metric("disconnects_total", "bad frame") == 2 })
+
+	// Malformed, or of a miner that is no agent: a few.
+	a, _ = p.agent("")
+	a.send("\x7f\x44\x04\x00") // unknown: nothing wrong with it
+	for range 5 {
+		a.send("\x7f\x01\x06\x00\xff\xff")
+	}
+	a.wantEnd()
+	c, _ := p.miner()
+	for i := range 5 {
+		c.mustCall(nil, "mining.ping")
+		c.send(string(agentwire.Register{Session: agentwire.Session(i), Worker: "w"}.AppendTo(nil)))
+	}
+	c.wantEnd()
+	if got := p.metric("bad_lines_total", ""); got != 10 {
+		t.Errorf("%v bad lines", got)
+	}
+}

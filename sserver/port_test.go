@@ -1,0 +1,261 @@
+package sserver_test
+
+import (
+	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"btcpool/internal/share"
+	"btcpool/sserver"
+)
+
+// dialTo connects to another place of the pool than the first.
+func (p *pool) dialTo(place int) *client {
+	p.tb.Helper()
+	conn, err := net.Dial("tcp", p.Addrs()[place].String())
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	p.tb.Cleanup(func() { conn.Close() })
+	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+}
+
+func TestListeners(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Listeners = []sserver.Listener{
+		{Listen: "127.0.0.1:0", DefaultDifficulty: 8, MinDifficulty: 4},
+		{Listen: "[::1]:0"},
+	}
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	for place, want := range []float64{1.0 / (1 << 20), 8, 1.0 / (1 << 20)} {
+		c := p.dialTo(place)
+		c.login()
+		if w := c.work(); w.difficulty != want {
+			t.Errorf("place %d: difficulty %v, want %v", place, w.difficulty, want)
+		}
+		c.mustCall(nil, "mining.suggest_difficulty", 1)
+		if w := c.work(); w.difficulty != max(1, want/2) {
+			t.Errorf("place %d: difficulty %v after a wish for 1", place, w.difficulty)
+		}
+	}
+}
+
+func TestOnlyListeners(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Listen = ""
+	cfg.Listeners = []sserver.Listener{{Listen: "127.0.0.1:0"}}
+	p := startPool(t, cfg)
+	p.dial().mustCall(nil, "mining.ping")
+}
+
+// writeCertificate writes a certificate for 127.0.0.1 and returns its
+// authority.
+func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x509.CertPool {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial),
+		Subject:      pkix.Name{CommonName: "pool"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(time.Hour),
+		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
+	for file, text := range map[string][]byte{
+		certFile: certPEM,
+		keyFile:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	} {
+		if err := os.WriteFile(file, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	authorities := x509.NewCertPool()
+	authorities.AppendCertsFromPEM(certPEM)
+	return authorities
+}
+
+func TestTLS(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	dir := t.TempDir()
+	place := sserver.Listener{Listen: "127.0.0.1:0", TLSCertFile: filepath.Join(dir, "cert"), TLSKeyFile: filepath.Join(dir, "key")}
+	authorities := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile, 1)
+	cfg.Listeners = []sserver.Listener{place}
+	cfg.LoginTimeout = 1e9
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+
+	conn, err := tls.Dial("tcp", p.Addrs()[1].String(), &tls.Config{RootCAs: authorities})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	c := &client{tb: t, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+	c.login()
+	w := c.work()
+	for i := range uint64(3) {
+		c.wantSubmit(c.share(w, i), 0)
+	}
+	p.TakeJob(p.newJob(2, 101))
+	c.work()
+
+	// A new certificate is taken, and kept when its file is damaged.
+	renewed := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile, 2)
+	for range 2 {
+		p.DoubtCertificates()
+		again, err := tls.Dial("tcp", p.Addrs()[1].String(), &tls.Config{RootCAs: renewed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		again.Close()
+		if err := os.WriteFile(place.TLSCertFile, []byte("nothing"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+
+	plain := p.dialTo(1)
+	plain.send(`{"id":1,"method":"mining.subscribe","params":[]}` + "\n")
+	plain.wantEnd()
+	silent := p.dialTo(1) // does not shake hands
+	silent.wantEnd()
+	p.stop()
+	c.wantEnd()
+}
+
+func TestProxyProtocol(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Listeners = []sserver.Listener{{Listen: "127.0.0.1:0", ProxyNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+	cfg.Limits.PerAddress = 1
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+
+	c := p.dialTo(1)
+	c.send("PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n")
+	c.login()
+	c.wantSubmit(c.share(c.work(), 1), 0)
+	second := p.dialTo(1) // limits are for those behind the proxy
+	second.send("PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n")
+	second.wantEnd()
+	other := p.dialTo(1)
+	other.send("PROXY UNKNOWN\r\n")
+	other.mustCall(nil, "mining.ping")
+	none := p.dialTo(1)
+	none.send(pingLine + "\n")
+	none.wantEnd()
+	if got := p.metric("connections_refused_total", "proxy header"); got != 1 {
+		t.Errorf("%v refused", got)
+	}
+	// Where no proxy is expected, its header is a line like others.
+	liar := p.dial()
+	liar.send("PROXY TCP4 192.0.2.7 198.51.100.1 56324 443\r\n")
+	if m := liar.read(); m.Error == nil || m.Error[0] != 27.0 {
+		t.Errorf("got %+v", m)
+	}
+	p.stop()
+	var s share.Share
+	if err := s.Parse(readTopic(t, cfg, cfg.Kafka.Topics.Share, 1)[0]); err != nil || s.IP != netip.MustParseAddr("192.0.2.7") {
+		t.Errorf("share %+v, %v", s, err)
+	}
+}
+
+func TestBans(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Limits.Exempt = nil
+	cfg.Limits.RefusedLogins = 2
+	cfg.Limits.BanTime = 2e9
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	stranger := p.dial()
+	stranger.mustCall(nil, "mining.subscribe")
+	for i, want := range []float64{29, 29, 28} {
+		if m := stranger.call("mining.authorize", "nobody.x"); m.Error == nil || m.Error[0] != want {
+			t.Errorf("login %d: %+v", i, m)
+		}
+	}
+	stranger.wantEnd()
+	p.dial().wantEnd()
+	c.wantSubmit(c.share(w, 1), 0) // who is here may stay
+	eventually(t, "end of the ban", func() bool {
+		conn := p.dial()
+		conn.send(pingLine + "\n")
+		line, err := conn.readLine()
+		conn.conn.Close()
+		return err == nil && strings.TrimSpace(line) == pongLine
+	})
+	if got := p.metric("bans_total", "logins"); got != 1 {
+		t.Errorf("%v bans", got)
+	}
+}
+
+func TestInvalidShares(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Limits.Exempt = nil
+	cfg.Limits.InvalidAmong = 10
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	for i := range uint64(4) {
+		c.wantSubmit(c.share(w, i), 0)
+	}
+	bad := find{job: w.id, time: "00000000", nonce: "00000000"}
+	for i := range 6 {
+		bad.extraNonce2 = fmt.Sprintf("%016x", i)
+		c.wantSubmit(bad, 31)
+	}
+	c.wantEnd()
+	p.dial().wantEnd()
+	if got := p.metric("bans_total", "invalid shares"); got != 1 {
+		t.Errorf("%v bans", got)
+	}
+}
+
+func TestLinesPerSecond(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Limits.Exempt = nil
+	cfg.Limits.LinesPerSec = 10
+	p := startPool(t, cfg)
+	c := p.dial()
+	start := time.Now()
+	for range 110 {
+		c.mustCall(nil, "mining.ping")
+	}
+	if waited := time.Since(start); waited < 700*time.Millisecond {
+		t.Errorf("110 lines in %s", waited)
+	}
+	if p.metric("pauses_total", "") == 0 {
+		t.Error("no pause counted")
+	}
+}

@@ -1,0 +1,172 @@
+package sserver_test
+
+import (
+	"context"
+	"fmt"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/auxwork"
+	"btcpool/internal/bus"
+	"btcpool/internal/handover"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/sserver"
+)
+
+// blkmaker receives solved shares directly.
+func blkmaker(t *testing.T, cfg *sserver.Config) <-chan share.Solved {
+	t.Helper()
+	solved := make(chan share.Solved, 10)
+	cfg.Handover.Token = "a-secret-of-the-tests"
+	server := httptest.NewServer(handover.Handler(cfg.Handover.Token, func(_ context.Context, text []byte) error {
+		s, err := share.ParseSolved(text)
+		solved <- s
+		return err
+	}))
+	t.Cleanup(server.Close)
+	cfg.Handover.URLs = append(cfg.Handover.URLs, server.URL)
+	return solved
+}
+
+// A block reaches every blkmaker while Kafka is away, and Kafka later.
+func TestHandover(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	brokers := cfg.Kafka.Brokers
+	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+	one, two := blkmaker(t, &cfg), blkmaker(t, &cfg)
+	cfg.Handover.URLs = append(cfg.Handover.URLs, "http://127.0.0.1:1")
+	p := startPool(t, cfg)
+	j := p.newJob(1, 100)
+	j.Bits = 0x1f00ffff
+	p.TakeJob(j)
+	c, w := p.miner()
+	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
+	header.Nonce = c.mine(w, header, 1.0/(1<<16), 1e30)
+	start := time.Now()
+	c.wantSubmit(find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", header.Nonce)}, 0)
+	if waited := time.Since(start); waited > 5*time.Second {
+		t.Errorf("the answer took %s", waited)
+	}
+	for _, solved := range []<-chan share.Solved{one, two} {
+		select {
+		case s := <-solved:
+			if s.JobID != uint64(j.ID) || s.WorkerName != "alice.rig" || chainhash.DoubleHashH(s.Header[:]) != header.BlockHash() {
+				t.Errorf("solved %+v", s)
+			}
+		case <-time.After(patience):
+			t.Fatal("not handed over")
+		}
+	}
+	p.stop()
+
+	cfg.Kafka.Brokers, cfg.Handover.URLs = brokers, nil
+	startPool(t, cfg)
+	if s, err := share.ParseSolved(readTopic(t, cfg, cfg.Kafka.Topics.SolvedShare, 1)[0]); err != nil || s.JobID != uint64(j.ID) {
+		t.Errorf("through Kafka: %+v, %v", s, err)
+	}
+}
+
+// mergedJob is a job whose shares may solve blocks of other chains, of
+// difficulty 2^-16 each.
+func (p *pool) mergedJob(prev byte, height int32) *job.StratumJob {
+	j := p.newJob(prev, height)
+	j.Aux = job.AuxWork{BlockHash: strings.Repeat("0a", 32), Bits: 0x1f00ffff, Height: 5, RPCAddr: "namecoin", RPCUserPass: "u:p"}
+	j.RSK = job.RSKWork{
+		BlockHash: "0x" + strings.Repeat("0b", 32), NetworkTarget: "0x0000ffff" + strings.Repeat("0", 56),
+		FeesForMiner: "21000", RPCAddr: "rsk", RPCUserPass: "x:y",
+	}
+	return j
+}
+
+func ensureTopics(t *testing.T, cfg sserver.Config, topics ...string) {
+	t.Helper()
+	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	if err := client.EnsureTopics(t.Context(), topics...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestMergedMining(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	ensureTopics(t, cfg, cfg.Kafka.Topics.AuxSolved, cfg.Kafka.Topics.RSKSolved)
+	p := startPool(t, cfg)
+	j := p.mergedJob(1, 100)
+	p.TakeJob(j)
+	c, w := p.miner()
+	version, now := unhex32(t, w.version), unhex32(t, w.time)
+	const aux = 1.0 / (1 << 16)
+	mined := func(extraNonce2 uint64, time uint32, low, high float64) find {
+		nonce := c.mine(w, c.header(w, extraNonce2, version, time), low, high)
+		return find{job: w.id, extraNonce2: fmt.Sprintf("%016x", extraNonce2), time: fmt.Sprintf("%08x", time), nonce: fmt.Sprintf("%08x", nonce)}
+	}
+	c.wantSubmit(mined(1, now, w.difficulty, aux), 0) // solves nothing
+	c.wantSubmit(mined(2, now, 2*aux, 1e30), 0)       // solves both
+	c.wantSubmit(mined(3, now-3601, 2*aux, 1e30), 31) // illegal, whatever it solves
+	c.wantSubmit(mined(4, now+601, 2*aux, 1e30), 32)  // likewise
+	late := mined(5, now, 2*aux, 1e30)
+	next := p.mergedJob(2, 101)
+	next.RSK.NetworkTarget = "0x00" // not usable: the rest is
+	p.TakeJob(next)
+	c.work()
+	c.wantSubmit(late, 21) // stale here, but not there
+	c.wantSubmit(late, 22) // and not twice
+	if got := p.metric("jobs_total", "bad merged"); got != 1 {
+		t.Errorf("%v jobs with bad merged mining", got)
+	}
+	if got := p.metric("solved_total", ""); got != 0 {
+		t.Errorf("%v blocks solved", got)
+	}
+	c.conn.Close()
+	p.stop()
+
+	var got []string
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.AuxSolved, 2) {
+		s, err := auxwork.ParseAuxSolved(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint("aux ", s.JobID, " ", s.Hash, " ", s.RPCAddr, " ", s.RPCUserPass, " ", len(s.Coinbase)))
+	}
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.RSKSolved, 2) {
+		s, err := auxwork.ParseRSKSolved(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got = append(got, fmt.Sprint("rsk ", s.JobID, " ", s.Height, " ", s.WorkerName, " ", s.FeesForMiner, " ", s.RPCAddr, " ", s.RPCUserPass, " ", len(s.Coinbase)))
+	}
+	auxLine := fmt.Sprint("aux ", uint64(j.ID), " ", strings.Repeat("0a", 32), " namecoin u:p 192")
+	rskLine := fmt.Sprint("rsk ", uint64(j.ID), " 100 alice.rig 21000 rsk x:y 192")
+	if diff := cmp.Diff([]string{auxLine, auxLine, rskLine, rskLine}, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// Without topics for them nobody looks for other chains' blocks.
+func TestNoMergedMining(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Kafka.Topics.AuxSolved, cfg.Kafka.Topics.RSKSolved = "", ""
+	p := startPool(t, cfg)
+	p.TakeJob(p.mergedJob(1, 100))
+	c, w := p.miner()
+	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
+	f := find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", c.mine(w, header, 1.0/(1<<16), 1e30))}
+	c.wantSubmit(f, 0)
+	if got := p.metric("solved_merged_total", ""); got != 0 {
+		t.Errorf("%v solved", got)
+	}
+}
