@@ -187,7 +187,7 @@ func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Ti
 func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.Time) (b *block, result string) {
 	log := w.log.With().Stringer("hash", hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
 		Str("worker", solved.WorkerName).Logger()
-	log.Info().Msg("solved share")
+	log.Debug().Msg("solved share")
 	j, txs, err := w.await(solved.JobID, sent, log)
 	if err != nil && w.ctx.Err() != nil {
 		return nil, ""

@@ -91,7 +91,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	}
 	s := &Service{
 		cfg:         cfg,
-		log:         deps.Log.With().Str("component", "sserver").Logger(),
+		log:         deps.Log,
 		serverID:    cfg.ServerID,
 		versionMask: cfg.versionMask(),
 		jobs:        newJobBook(cfg),
@@ -339,7 +339,7 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 	if sent {
 		s.roster.wakeAll()
 		s.metrics.jobHeight.Set(float64(j.Height))
-		s.log.Info().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
+		s.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
 	}
 }
 
