@@ -33,5 +33,5 @@ func readShares(r *sharefile.Reader, limit int, m *metrics, use func(*share.Shar
 
 // atEnd tells whether an error only says that there is no more at present.
 func atEnd(err error) bool {
-	return err == io.EOF || errors.Is(err, io.ErrUnexpectedEOF)
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
 }
