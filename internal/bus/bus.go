@@ -149,6 +149,7 @@ func New(cfg Config, deps service.Deps) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	quickenSnappy()
 	// The transport is our own because the library's shared one has goroutines
 	// that outlive every client.
 	transport := &kafka.Transport{
