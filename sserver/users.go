@@ -43,6 +43,7 @@ type userList struct {
 	snapshot string         // file
 	lookups  chan struct{}  // places of those that ask the database
 	looking  sync.WaitGroup // their goroutines
+	opened   chan struct{}  // closed when the database is there for the first time
 
 	mu    sync.RWMutex
 	ids   map[string]int32
@@ -56,6 +57,7 @@ func newUserList(cfg Config, log zerolog.Logger) (*userList, error) {
 		log:      log.With().Str("component", "users").Logger(),
 		snapshot: filepath.Join(cfg.DataDir, "users.json"),
 		lookups:  make(chan struct{}, maxLookups),
+		opened:   make(chan struct{}),
 		ids:      make(map[string]int32),
 	}
 	if cfg.Users.Source == StaticUsers {
@@ -102,6 +104,11 @@ func (u *userList) id(ctx context.Context, name string) (int32, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, u.cfg.Users.LoginDeadline.Std())
 	defer cancel()
+	select {
+	case <-u.opened:
+	case <-ctx.Done():
+		return 0, errNoUserDatabase
+	}
 	select {
 	case u.lookups <- struct{}{}:
 	case <-ctx.Done():
@@ -190,6 +197,7 @@ func (u *userList) run(ctx context.Context) error {
 		u.learn(ids)
 	}
 	u.setDatabase(db)
+	close(u.opened)
 	<-ctx.Done()
 	u.setDatabase(nil)
 	u.looking.Wait()

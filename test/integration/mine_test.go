@@ -10,7 +10,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"os/exec"
 	"strings"
@@ -21,7 +20,6 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
-	"btcpool/internal/sharefile"
 	"btcpool/test/integration/rig"
 )
 
@@ -47,11 +45,7 @@ func TestMine(t *testing.T) {
 	}
 	acks := append(a.Acks(), b.Acks()...)
 
-	var log []share.Share
-	rig.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
-		log = readLog(t, pool.Log)
-		return sameShares(acks, log)
-	})
+	log := pool.WaitLogged(t, acks, 0)
 	checkBlocks(t, node, pool, db, log)
 	checkStatistics(t, db, log)
 	checkWorkers(t, pool, log)
@@ -113,93 +107,10 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d shares in the ledger, report %+v", len(acks), report)
 	}
 
-	// A share that was on disk when sserver died was accepted though its answer got lost: the log may
-	// hold it, but no more of them than were left unanswered.
-	var log []share.Share
-	rig.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
-		log = readLog(t, pool.Log)
-		extra, err := missing(acks, log)
-		if err == nil && int64(extra) > report.Unanswered {
-			err = fmt.Errorf("%d shares more than were acknowledged, %d were left unanswered", extra, report.Unanswered)
-		}
-		return err
-	})
+	log := pool.WaitLogged(t, acks, report.Unanswered)
 	checkBlocks(t, node, pool, db, log)
 	checkStatistics(t, db, log)
 	checkWorkers(t, pool, log)
-}
-
-// readLog returns every share of the log, judged or refused.
-func readLog(t *testing.T, dir string) (log []share.Share) {
-	t.Helper()
-	days, err := sharefile.Days(dir, "BTC")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, day := range days {
-		r, err := sharefile.Open(sharefile.Path(dir, "BTC", day))
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer r.Close()
-		for {
-			record, err := r.Next()
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				break
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			var s share.Share
-			if err := s.ParseBody(record); err != nil {
-				t.Fatal(err)
-			}
-			log = append(log, s)
-		}
-	}
-	return log
-}
-
-// key tells shares apart on both sides of the socket.
-type key struct {
-	session, nonce, versionBits uint32
-}
-
-// missing returns how many accepted shares of the log were not acknowledged; the error tells of
-// acknowledged ones that the log does not have, or has twice.
-func missing(acks []rig.Ack, log []share.Share) (extra int, err error) {
-	logged := map[key]int{}
-	for _, s := range log {
-		if s.Status == share.StatusAccept {
-			logged[key{s.SessionID, s.Nonce, s.VersionBits}]++
-		}
-	}
-	for k, n := range logged {
-		if n > 1 {
-			return 0, fmt.Errorf("share %+v is in the log %d times", k, n)
-		}
-	}
-	total := len(logged)
-	for _, a := range acks {
-		var session uint32
-		if _, err := fmt.Sscanf(a.Session, "%08x", &session); err != nil {
-			return 0, fmt.Errorf("session %q: %w", a.Session, err)
-		}
-		k := key{session, a.Nonce, a.VersionBits}
-		if logged[k] == 0 {
-			return 0, fmt.Errorf("acknowledged share %+v is not in the log of %d", k, total)
-		}
-		delete(logged, k)
-	}
-	return len(logged), nil
-}
-
-func sameShares(acks []rig.Ack, log []share.Share) error {
-	extra, err := missing(acks, log)
-	if err == nil && extra > 0 {
-		err = fmt.Errorf("%d shares in the log were not acknowledged", extra)
-	}
-	return err
 }
 
 // checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was

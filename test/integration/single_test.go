@@ -8,7 +8,6 @@ import (
 	"testing"
 	"time"
 
-	"btcpool/internal/share"
 	"btcpool/test/integration/rig"
 )
 
@@ -37,16 +36,7 @@ func TestSingle(t *testing.T) {
 	if code := miner.Wait(3 * time.Minute); code != 0 {
 		t.Errorf("minersim ended with code %d", code)
 	}
-	acks, report := miner.Acks(), miner.Report()
-	var log []share.Share
-	rig.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
-		log = readLog(t, pool.Log)
-		extra, err := missing(acks, log)
-		if err == nil && int64(extra) > report.Unanswered {
-			err = fmt.Errorf("%d shares more than were acknowledged, %d were left unanswered", extra, report.Unanswered)
-		}
-		return err
-	})
+	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
 	rig.Until(t, 30*time.Second, "the API shows the chain's blocks", func(ctx context.Context) error {
 		want, err := height(ctx)
 		if err != nil {

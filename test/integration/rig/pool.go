@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 )
@@ -31,6 +33,15 @@ type Pool struct {
 }
 
 var build = sync.OnceValues(func() ([]byte, error) {
+	// Tests of other packages, in processes of their own, run what is built.
+	lock, err := os.OpenFile(filepath.Join(buildDir, ".cache", "build.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, err
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		return nil, err
+	}
 	cmd := exec.Command("go", "build", "-o", filepath.Join(".cache", "bin")+string(filepath.Separator), "./cmd/...")
 	cmd.Dir = buildDir
 	return cmd.CombinedOutput()
@@ -49,9 +60,24 @@ func Bin(t testing.TB, program string) string {
 	return filepath.Join(buildDir, ".cache", "bin", program)
 }
 
-// StartPool writes a configuration for every service, starts them and waits until all are ready.
-// Difficulties start at what a CPU mines in a fraction of a second.
+// Setup is what a pool works with.
+type Setup struct {
+	Kafka *Kafka
+	DB    *MariaDB
+	Nodes []*Btcd
+	// Direct makes sserver hand solved shares to blkmaker, beside Kafka.
+	Direct bool
+}
+
+// StartPool starts a pool on one node, with Kafka as the only way of solved shares.
 func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Pool {
+	t.Helper()
+	return Setup{Kafka: k, DB: db, Nodes: []*Btcd{node}}.Start(t, dir)
+}
+
+// Start writes a configuration for every service, starts them and waits until all are ready.
+// Difficulties start at what a CPU mines in a fraction of a second.
+func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{
 		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
@@ -61,15 +87,25 @@ func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Poo
 		admin:    map[string]string{},
 	}
 	network := "network = \"regtest\"\n"
-	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", k.Addr)
-	database := fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+db.DSN)
-	login := fmt.Sprintf("rpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", node.URL, node.User, node.Password)
+	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", s.Kafka.Addr)
+	database := fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+s.DB.DSN)
+	var nodes strings.Builder
+	for _, n := range s.Nodes {
+		fmt.Fprintf(&nodes, "[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
+	}
+	var give, take string // the two ends of the direct way
+	if s.Direct {
+		addr, token := fmt.Sprintf("127.0.0.1:%d", freePort(t)), filepath.Join(dir, "handover.token")
+		write(t, token, "known-to-sserver-and-blkmaker\n")
+		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+addr, token)
+		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
+	}
 	for service, text := range map[string]string{
-		"gbtmaker": network + kafka + "[node]\n" + login,
+		"gbtmaker": network + kafka + nodes.String(),
 		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
 		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\n", p.Stratum, filepath.Join(dir, "sserver")) +
-			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + kafka + database,
-		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + "[[nodes]]\n" + login + kafka + database,
+			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database,
+		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes.String() + kafka + database,
 		"sharelogger": fmt.Sprintf("data_dir = %q\nflush_interval = \"500ms\"\n", p.Log) + kafka,
 		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = \"127.0.0.1:%d\"\nflush_db_interval = \"1s\"\n", p.Log, freePort(t)) +
 			database,

@@ -220,18 +220,24 @@ func (z *ZooKeeper) WaitReady(t testing.TB) {
 type Btcd struct {
 	*Process
 	URL, User, Password string
+	peer                string // host:port for other nodes
 }
 
-// StartBtcd starts the node and waits until it hands out templates.
-func StartBtcd(t testing.TB, dir, miningAddress string) *Btcd {
+// StartBtcd starts the node, connects it to its peers and waits until it hands out templates.
+func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 	t.Helper()
 	port := freePort(t)
-	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret"}
+	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret", peer: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
 	data := filepath.Join(dir, "btcd")
-	b.Process = start(t, dir, "btcd", filepath.Join(Root(t), ".cache", "bin", "btcd"), nil,
-		"--configfile=/dev/null", "--regtest", "--datadir="+filepath.Join(data, "data"), "--logdir="+filepath.Join(data, "logs"),
-		"--rpcuser="+b.User, "--rpcpass="+b.Password, fmt.Sprintf("--rpclisten=127.0.0.1:%d", port),
-		"--notls", "--nolisten", "--nodnsseed", "--nocfilters", "--miningaddr="+miningAddress)
+	args := []string{
+		"--configfile=/dev/null", "--regtest", "--datadir=" + filepath.Join(data, "data"), "--logdir=" + filepath.Join(data, "logs"),
+		"--rpcuser=" + b.User, "--rpcpass=" + b.Password, fmt.Sprintf("--rpclisten=127.0.0.1:%d", port),
+		"--notls", "--listen=" + b.peer, "--nodnsseed", "--nocfilters", "--miningaddr=" + miningAddress,
+	}
+	for _, p := range peers {
+		args = append(args, "--connect="+p.peer)
+	}
+	b.Process = start(t, dir, "btcd", filepath.Join(Root(t), ".cache", "bin", "btcd"), nil, args...)
 	b.WaitReady(t)
 	return b
 }

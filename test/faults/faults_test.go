@@ -1,0 +1,165 @@
+//go:build integration
+
+// Package faults takes away, in turn, what the pool works with while a block is found. Every service
+// is a process, Apache Kafka, MariaDB and btcd are real; what must hold is read from the nodes' chains.
+package faults
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"btcpool/test/integration/rig"
+)
+
+// TestKafkaAway finds a block while the only broker is dead: it reaches the node by the direct way, and
+// the shares of that time reach the log when the broker is back.
+func TestKafkaAway(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	jobEverywhere(t, pool)
+
+	kafka.Kill()
+	killed := time.Now()
+	miner := pool.StartMiner(t, dir, "miner", "-user", "erin.rig", "-threads", "1", "-reconnect")
+	reaches(t, node, 1)
+	t.Logf("block on the chain %v after Kafka was killed", time.Since(killed).Round(time.Millisecond))
+	has(t, pool, "blkmaker", `btcpool_blkmaker_arrivals_total{kind="block",service="blkmaker",way="direct"}`, 1)
+
+	kafka.Start()
+	kafka.WaitReady(t)
+	back := time.Now()
+	reaches(t, node, 4) // jobs on the new block come through Kafka
+	t.Logf("3 more blocks %v after Kafka was back", time.Since(back).Round(time.Millisecond))
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
+}
+
+// TestNodeKilled kills the node that the templates come from: mining goes on with the other, which takes
+// the blocks, and the first catches up when it is back.
+func TestNodeKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir)
+	first := rig.StartBtcd(t, t.TempDir(), rig.PayoutAddress)
+	second := rig.StartBtcd(t, t.TempDir(), rig.PayoutAddress, first)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{first, second}}.Start(t, dir)
+	miner := pool.StartMiner(t, dir, "miner", "-user", "frank.rig", "-threads", "1", "-reconnect")
+	reaches(t, first, 3)
+
+	first.Kill()
+	before := height(t, second)
+	killed := time.Now()
+	reaches(t, second, before+3)
+	t.Logf("3 blocks on the second node %v after the first was killed", time.Since(killed).Round(time.Millisecond))
+
+	first.Start()
+	first.WaitReady(t)
+	reaches(t, first, height(t, second)) // it has what it missed from its peer
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
+}
+
+// TestBlkmakerKilled kills blkmaker when it has a solved share that it cannot submit, because the node is
+// away: started again, it submits the block to the node that is back.
+func TestBlkmakerKilled(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}}.Start(t, dir)
+	jobEverywhere(t, pool)
+
+	// Not SIGSTOP: the block would wait in the node's socket and need no blkmaker.
+	if code, err := node.Stop(); err != nil || code != 0 {
+		t.Fatalf("btcd ended with code %d, %v", code, err)
+	}
+	miner := pool.StartMiner(t, dir, "miner", "-user", "grace.rig", "-threads", "1", "-reconnect", "-shares", "1")
+	if code := miner.Wait(time.Minute); code != 0 {
+		t.Fatalf("minersim ended with code %d", code)
+	}
+	has(t, pool, "blkmaker", `btcpool_blkmaker_arrivals_total{kind="block",service="blkmaker",way="kafka"}`, 1)
+	blkmaker := pool.Service("blkmaker")
+	blkmaker.Kill()
+
+	node.Start()
+	node.WaitReady(t)
+	if h := height(t, node); h != 0 {
+		t.Fatalf("height %d before blkmaker is back", h)
+	}
+	blkmaker.Start()
+	reaches(t, node, 1)
+	pool.WaitReady(t, "blkmaker")
+	conn := db.Open(t)
+	rig.Until(t, 30*time.Second, "the block is recorded as accepted", func(ctx context.Context) error {
+		var tip, state string
+		if err := node.Call(ctx, "getbestblockhash", &tip); err != nil {
+			return err
+		}
+		err := conn.QueryRowContext(ctx, "SELECT state FROM found_blocks WHERE hash = ?", tip).Scan(&state)
+		if err == nil && state != "accepted" {
+			err = fmt.Errorf("block %s is %s", tip, state)
+		}
+		return err
+	})
+	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
+}
+
+// jobEverywhere waits until miners would get a job on the fresh chain of which blkmaker can make a block.
+func jobEverywhere(t *testing.T, pool *rig.Pool) {
+	t.Helper()
+	has(t, pool, "sserver", `btcpool_sserver_job_height{service="sserver"}`, 1)
+	has(t, pool, "blkmaker", `btcpool_blkmaker_cached_jobs{service="blkmaker"}`, 1)
+	has(t, pool, "blkmaker", `btcpool_blkmaker_cached_templates{service="blkmaker"}`, 1)
+}
+
+// has waits until a metric of a service is at least so much.
+func has(t *testing.T, pool *rig.Pool, service, metric string, want float64) {
+	t.Helper()
+	rig.Until(t, 30*time.Second, metric, func(ctx context.Context) error {
+		page, err := pool.Metrics(ctx, service)
+		if err != nil {
+			return err
+		}
+		for line := range strings.Lines(page) {
+			if text, ok := strings.CutPrefix(line, metric+" "); ok {
+				got, err := strconv.ParseFloat(strings.TrimSpace(text), 64)
+				if err == nil && got < want {
+					err = fmt.Errorf("is %v, want %v", got, want)
+				}
+				return err
+			}
+		}
+		return fmt.Errorf("not among the metrics of %s", service)
+	})
+}
+
+// height returns how many blocks are on the node's chain.
+func height(t *testing.T, node *rig.Btcd) (height int64) {
+	t.Helper()
+	if err := node.Call(t.Context(), "getblockcount", &height); err != nil {
+		t.Fatal(err)
+	}
+	return height
+}
+
+// reaches waits until so many blocks are on the node's chain.
+func reaches(t *testing.T, node *rig.Btcd, want int64) {
+	t.Helper()
+	rig.Until(t, time.Minute, fmt.Sprintf("block %d is on the chain", want), func(ctx context.Context) error {
+		var got int64
+		err := node.Call(ctx, "getblockcount", &got)
+		if err == nil && got < want {
+			err = fmt.Errorf("height %d", got)
+		}
+		return err
+	})
+}
