@@ -21,7 +21,28 @@ type Policy struct {
 	Interval time.Duration      // wanted between the shares of a miner
 	Window   time.Duration      // how far back shares count; many Intervals
 	Min, Max bitcoin.Difficulty // of any miner
+	Levels   []Level            // of fast miners, slowest first; may be none
 }
+
+// Level has miners of a hashrate send shares more often, so that what they earn
+// depends less on luck.
+type Level struct {
+	From  float64 // hashes per second, more than those of the level before
+	Speed float64 // shares for one at Interval, from 1
+}
+
+// UsualLevels are those of btcpool.
+func UsualLevels() []Level {
+	const tera = 1e12
+	return []Level{{16 * tera, 1.2}, {32 * tera, 1.5}, {64 * tera, 2}, {128 * tera, 3}, {256 * tera, 4}, {512 * tera, 6}}
+}
+
+// A miner moves up and down between levels when it is that far beyond the
+// border between them.
+const (
+	levelUp   = 1.5
+	levelDown = 0.75
+)
 
 // State is what is known of one miner: a plain value, made by Policy.Start.
 // Difficulty is for reading; the rest is the policy's.
@@ -29,6 +50,7 @@ type State struct {
 	Difficulty bitcoin.Difficulty
 	Floor      bitcoin.Difficulty // the miner's own minimum
 
+	Level    int8 // how many of Policy.Levels the miner has climbed
 	Known    bool // the miner has sent a share at some time
 	Silenced bool // the last change was for silence
 
@@ -84,7 +106,7 @@ func (p Policy) Share(s *State, d bitcoin.Difficulty, now time.Time) bool {
 	s.Weight += weight
 	s.BlockWeight += weight
 	if s.Shares%raiseShares == 0 {
-		if p.intervals(s.Block, now) < burst*s.BlockWeight {
+		if p.expected(s, s.Block, now) < burst*s.BlockWeight {
 			s.Since, s.Shares, s.Weight = s.Block, raiseShares, s.BlockWeight
 		}
 		s.Block, s.BlockWeight = now, 0
@@ -116,12 +138,15 @@ func (p Policy) Check(s *State, now time.Time) bool {
 // steps returns by how much the difficulty should change.
 func (p Policy) steps(s *State, now time.Time) int {
 	if s.Shares > 0 {
-		rate := min(s.Weight/p.intervals(s.Since, s.Last), 1)
-		if p.intervals(s.Last, now)*rate > silence {
+		rate := min(s.Weight/p.expected(s, s.Since, s.Last), 1)
+		if p.expected(s, s.Last, now)*rate > silence {
 			s.Since, s.Shares, s.Weight = s.Last, 0, 0
 		}
 	}
-	expected := p.intervals(s.Since, now) // shares at the target rate
+	if s.Shares >= raiseShares {
+		s.Level = p.level(s, now)
+	}
+	expected := p.expected(s, s.Since, now)
 	switch {
 	case s.Shares == 0 && s.Known && expected > silence:
 		return -silenceSteps
@@ -138,7 +163,25 @@ func (p Policy) steps(s *State, now time.Time) int {
 	return 0
 }
 
-// intervals returns the time from one to the other in p.Interval, never zero.
-func (p Policy) intervals(from, to time.Time) float64 {
-	return float64(max(to.Sub(from), time.Nanosecond)) / float64(p.Interval)
+// level returns the level of a miner that has sent shares enough to know its
+// hashrate.
+func (p Policy) level(s *State, now time.Time) int8 {
+	hashrate := math.Ldexp(s.Weight, int(s.Difficulty)+32) / max(now.Sub(s.Since).Seconds(), 1e-9)
+	level := int(s.Level)
+	for level < len(p.Levels) && hashrate >= levelUp*p.Levels[level].From {
+		level++
+	}
+	for level > 0 && hashrate <= levelDown*p.Levels[level-1].From {
+		level--
+	}
+	return int8(level)
+}
+
+// expected returns how many shares are wanted of s in a time, never zero.
+func (p Policy) expected(s *State, from, to time.Time) float64 {
+	speed := 1.0
+	if s.Level > 0 {
+		speed = p.Levels[s.Level-1].Speed
+	}
+	return speed * float64(max(to.Sub(from), time.Nanosecond)) / float64(p.Interval)
 }

@@ -1,20 +1,26 @@
 package vardiff_test
 
 import (
+	"bytes"
+	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"os"
 	"testing"
 	"time"
+
+	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/vardiff"
 )
 
-// asics is a pool's usual policy; small is for miners on processors and
-// microcontrollers.
+// asics is a pool's usual policy, with levels or without; small is for miners on
+// processors and microcontrollers.
 var (
 	asics = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: 0, Max: bitcoin.MaxDifficulty}
+	fleet = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: 0, Max: bitcoin.MaxDifficulty, Levels: vardiff.UsualLevels()}
 	small = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: -16, Max: bitcoin.MaxDifficulty}
 )
 
@@ -31,10 +37,9 @@ type miner struct {
 	changes  []time.Time
 }
 
-func newMiner(hashrate float64, start bitcoin.Difficulty, seed uint64) *miner {
-	policy := asics
+func newMiner(policy vardiff.Policy, hashrate float64, start bitcoin.Difficulty, seed uint64) *miner {
 	if hashrate < 1e9 {
-		policy = small
+		policy.Min = small.Min
 	}
 	return &miner{
 		policy:   policy,
@@ -69,9 +74,19 @@ func (m *miner) run(d time.Duration) {
 	}
 }
 
+// interval returns how often the miner should find a share, as far as its level
+// says.
+func (m *miner) interval() time.Duration {
+	speed := 1.0
+	if m.state.Level > 0 {
+		speed = m.policy.Levels[m.state.Level-1].Speed
+	}
+	return time.Duration(float64(m.policy.Interval) / speed)
+}
+
 // off returns how far the difficulty is from the ideal, in steps.
 func (m *miner) off() float64 {
-	ideal := math.Log2(m.hashrate*m.policy.Interval.Seconds()) - 32
+	ideal := math.Log2(m.hashrate*m.interval().Seconds()) - 32
 	return float64(m.state.Difficulty) - ideal
 }
 
@@ -79,68 +94,83 @@ func (m *miner) off() float64 {
 // put the ideal difficulty everywhere between two powers of two.
 func hashrates() []float64 {
 	all := []float64{1e9, 500e12}
-	for h := 100e3; h < 500e12; h *= 2.3 {
+	for h := 100e3; h < 2000e12; h *= 2.3 {
 		all = append(all, h)
 	}
 	return all
 }
 
+func forPolicies(t *testing.T, test func(*testing.T, vardiff.Policy)) {
+	for name, policy := range map[string]vardiff.Policy{"one interval": asics, "levels": fleet} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			test(t, policy)
+		})
+	}
+}
+
 func TestConvergesFromAnyStart(t *testing.T) {
 	t.Parallel()
-	runs, unlucky := 0, 0
-	for _, hashrate := range hashrates() {
-		for start := small.Min; start <= bitcoin.MaxDifficulty; start += 4 {
-			for seed := range uint64(3) {
-				m := newMiner(hashrate, start, seed)
-				m.run(30 * time.Minute)
-				runs++
-				if len(m.changes) > 3 {
-					unlucky++
-				}
-				if len(m.changes) > 4 || math.Abs(m.off()) > 1.5 {
-					t.Errorf("%.3g H/s from 2^%d, seed %d: %.2f steps off after %d changes", hashrate, start, seed, m.off(), len(m.changes))
+	forPolicies(t, func(t *testing.T, policy vardiff.Policy) {
+		runs, unlucky := 0, 0
+		for _, hashrate := range hashrates() {
+			for start := small.Min; start <= bitcoin.MaxDifficulty; start += 4 {
+				for seed := range uint64(3) {
+					m := newMiner(policy, hashrate, start, seed)
+					m.run(30 * time.Minute)
+					runs++
+					if len(m.changes) > 3 {
+						unlucky++
+					}
+					if len(m.changes) > 4 || math.Abs(m.off()) > 1.5 {
+						t.Errorf("%.3g H/s from 2^%d, seed %d: %.2f steps off after %d changes", hashrate, start, seed, m.off(), len(m.changes))
+					}
 				}
 			}
 		}
-	}
-	if unlucky > runs/500 { // luck may take a change back
-		t.Errorf("%d of %d miners needed more than 3 changes", unlucky, runs)
-	}
+		if unlucky > runs/500 { // luck may take a change back
+			t.Errorf("%d of %d miners needed more than 3 changes", unlucky, runs)
+		}
+	})
 }
 
 func TestSteadyMinerIsLeftAlone(t *testing.T) {
 	t.Parallel()
-	const weeks = 2
-	total := 0
-	for _, hashrate := range hashrates() {
-		for seed := range uint64(weeks) {
-			m := newMiner(hashrate, 14, seed)
-			m.run(time.Hour)
-			m.changes = nil
-			m.run(7 * 24 * time.Hour)
-			total += len(m.changes)
-			if len(m.changes) > 6 { // three strokes of luck, each taken back
-				t.Errorf("%.3g H/s, seed %d: %d changes in a week", hashrate, seed, len(m.changes))
+	forPolicies(t, func(t *testing.T, policy vardiff.Policy) {
+		const weeks = 2
+		total := 0
+		for _, hashrate := range hashrates() {
+			for seed := range uint64(weeks) {
+				m := newMiner(policy, hashrate, 14, seed)
+				m.run(time.Hour)
+				m.changes = nil
+				m.run(7 * 24 * time.Hour)
+				total += len(m.changes)
+				if len(m.changes) > 6 { // three strokes of luck, each taken back
+					t.Errorf("%.3g H/s, seed %d: %d changes in a week", hashrate, seed, len(m.changes))
+				}
 			}
 		}
-	}
-	if miners := len(hashrates()); 3*total > weeks*miners {
-		t.Errorf("%d miners changed %d times in %d weeks", miners, total, weeks)
-	}
+		if miners := len(hashrates()); 3*total > weeks*miners {
+			t.Errorf("%d miners changed %d times in %d weeks", miners, total, weeks)
+		}
+	})
 }
 
 func TestSettlesNearTheInterval(t *testing.T) {
 	t.Parallel()
-	for _, hashrate := range hashrates() {
-		m := newMiner(hashrate, 14, 1)
-		m.run(time.Hour)
-		m.shares = 0
-		m.run(24 * time.Hour)
-		interval := 24 * time.Hour / time.Duration(max(m.shares, 1))
-		if interval < asics.Interval/3 || interval > asics.Interval*3 {
-			t.Errorf("%.3g H/s: a share each %v", hashrate, interval)
+	forPolicies(t, func(t *testing.T, policy vardiff.Policy) {
+		for _, hashrate := range hashrates() {
+			m := newMiner(policy, hashrate, 14, 1)
+			m.run(time.Hour)
+			m.shares = 0
+			m.run(24 * time.Hour)
+			interval := 24 * time.Hour / time.Duration(max(m.shares, 1))
+			if interval < m.interval()/3 || interval > m.interval()*3 {
+				t.Errorf("%.3g H/s: a share each %v", hashrate, interval)
+			}
 		}
-	}
+	})
 }
 
 func TestReactions(t *testing.T) {
@@ -161,7 +191,7 @@ func TestReactions(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			for seed := range uint64(20) {
-				m := newMiner(test.before, 14, seed)
+				m := newMiner(asics, test.before, 14, seed)
 				m.run(6 * time.Hour)
 				m.changes = nil
 				m.hashrate = test.after
@@ -176,7 +206,7 @@ func TestReactions(t *testing.T) {
 
 func TestSilenceLowersStepByStep(t *testing.T) {
 	t.Parallel()
-	m := newMiner(100e12, 14, 1)
+	m := newMiner(asics, 100e12, 14, 1)
 	m.run(time.Hour)
 	before := m.state.Difficulty
 	m.hashrate = 1e-300
@@ -223,5 +253,72 @@ func TestBounds(t *testing.T) {
 				t.Errorf("after an hour of silence: difficulty %d", s.Difficulty)
 			}
 		})
+	}
+}
+
+func TestLevels(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct {
+		hashrate float64
+		lowest   int8
+		highest  int8
+	}{
+		{1e12, 0, 0},
+		{20e12, 0, 1}, // near a border either is right
+		{100e12, 2, 3},
+		{360e12, 4, 5},
+		{1000e12, 6, 6},
+	} {
+		m := newMiner(fleet, test.hashrate, 14, 1)
+		m.run(6 * time.Hour)
+		if l := m.state.Level; l < test.lowest || l > test.highest {
+			t.Errorf("%.3g H/s: level %d", test.hashrate, l)
+		}
+		m.hashrate = 1e12
+		m.run(2 * time.Hour)
+		if m.state.Level != 0 {
+			t.Errorf("%.3g H/s, slowed down: level %d", test.hashrate, m.state.Level)
+		}
+	}
+}
+
+var update = flag.Bool("update", false, "write golden files")
+
+// The curve shows how the difficulty of miners follows their hashrate from the
+// usual start, in minutes: testdata/curve.txt.
+func TestCurve(t *testing.T) {
+	t.Parallel()
+	var out bytes.Buffer
+	minutes := []int{0, 1, 2, 3, 4, 5, 7, 10, 15, 30, 60, 120, 240}
+	fmt.Fprintf(&out, "difficulty 2^n after minutes\n%10s", "hashes/s")
+	for _, minute := range minutes {
+		fmt.Fprintf(&out, "%5d", minute)
+	}
+	fmt.Fprintf(&out, "%7s%10s%16s\n", "ideal", "changes", "shares/min last")
+	for h := 1e9; h <= 500e12; h *= 4 {
+		m := newMiner(fleet, h, 14, 1)
+		fmt.Fprintf(&out, "%10.3g", h)
+		last := 0
+		for i, minute := range minutes {
+			if i > 0 {
+				m.shares, last = 0, minute-minutes[i-1]
+				m.run(time.Duration(last) * time.Minute)
+			}
+			fmt.Fprintf(&out, "%5d", m.state.Difficulty)
+		}
+		fmt.Fprintf(&out, "%7.1f%10d%16.1f\n", float64(m.state.Difficulty)-m.off(), len(m.changes), float64(m.shares)/float64(last))
+	}
+	const golden = "testdata/curve.txt"
+	if *update {
+		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), out.String()); diff != "" {
+		t.Error(diff)
 	}
 }
