@@ -76,9 +76,12 @@ const (
 	burst = 1.0 / 8
 	// A miner is lowered by silenceSteps after silence intervals without a
 	// share. One that never sent any is sooner, by more, and the next time to
-	// its minimum: there it will tell.
+	// difficulty 1: there every machine made for mining tells, and below some
+	// cannot work. It falls to its minimum after unheard intervals more, which a
+	// machine that takes minutes to start does not need.
 	silence, silenceSteps   = 20.0, 4
 	newcomer, newcomerSteps = 6.0, 8
+	unheard                 = 30.0
 	// heaviest bounds what a share of an earlier, higher difficulty counts.
 	heaviest = 4.0
 )
@@ -150,11 +153,13 @@ func (p Policy) steps(s *State, now time.Time) int {
 	switch {
 	case s.Shares == 0 && s.Known && expected > silence:
 		return -silenceSteps
-	case s.Shares == 0 && !s.Known && expected > newcomer:
+	case s.Shares == 0 && !s.Known && s.Difficulty <= 0 && expected > unheard:
+		return int(p.Min) - int(p.Max)
+	case s.Shares == 0 && !s.Known && s.Difficulty > 0 && expected > newcomer:
 		if s.Silenced {
-			return int(p.Min) - int(p.Max)
+			return -int(s.Difficulty)
 		}
-		return -newcomerSteps
+		return -min(newcomerSteps, int(s.Difficulty))
 	case s.Shares >= raiseShares && s.Weight > high*expected+confidence*math.Sqrt(high*expected):
 		return int(math.Round(math.Log2(s.Weight / expected)))
 	case s.Shares > 0 && s.Weight < low*expected-confidence*math.Sqrt(low*expected):
