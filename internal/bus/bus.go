@@ -38,9 +38,9 @@ type Topics struct {
 	Share        string `toml:"share"`
 	SolvedShare  string `toml:"solved_share"`
 	CommonEvents string `toml:"common_events"`
-	AuxWork      string `toml:"aux_work"`
+	AuxWork      string `toml:"aux_work" env:"KAFKA_AUX_WORK"`
 	AuxSolved    string `toml:"aux_solved"`
-	RSKWork      string `toml:"rsk_work"`
+	RSKWork      string `toml:"rsk_work" env:"KAFKA_RSK_WORK"`
 	RSKSolved    string `toml:"rsk_solved"`
 }
 
@@ -129,7 +129,7 @@ type Message struct {
 	Offset    int64
 	Time      time.Time
 	Key       []byte
-	Value     []byte // read: the receiver's to keep
+	Value     []byte // read: the receiver's to keep, with the memory of what was fetched along with it
 }
 
 // Client reads and writes topics. Its methods may be called from any goroutine.
@@ -144,16 +144,17 @@ type Client struct {
 	topics map[string]*topicWriter
 }
 
+const clientID = "btcpool"
+
 // New returns a client without connecting to a broker.
 func New(cfg Config, deps service.Deps) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	quickenSnappy()
 	// The transport is our own because the library's shared one has goroutines
 	// that outlive every client.
 	transport := &kafka.Transport{
-		ClientID:    "btcpool",
+		ClientID:    clientID,
 		Dial:        (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
 		DialTimeout: 5 * time.Second,
 		IdleTimeout: time.Minute,

@@ -4,12 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
-	"github.com/segmentio/kafka-go/protocol"
+	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 	"golang.org/x/sync/errgroup"
 )
 
@@ -315,65 +314,35 @@ func (r *reader) skipTo(ctx context.Context, partition int, next int64) (int64, 
 func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, next int64, wait time.Duration) (msgs []Message, after, highWatermark int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	res, err := c.kafka.Fetch(ctx, &kafka.FetchRequest{
-		Topic:     topic,
-		Partition: partition,
-		Offset:    next,
-		MinBytes:  1,
-		MaxBytes:  fetchBytes,
-		MaxWait:   wait,
-	})
+	res, err := c.transport.RoundTrip(ctx, c.kafka.Addr, &fetchExchange{Request: &fetchapi.Request{
+		ReplicaID:    -1,
+		MaxWaitTime:  int32(wait.Milliseconds()),
+		MinBytes:     1,
+		MaxBytes:     fetchBytes,
+		SessionID:    -1,
+		SessionEpoch: -1,
+		Topics: []fetchapi.RequestTopic{{Topic: topic, Partitions: []fetchapi.RequestPartition{{
+			Partition:          int32(partition),
+			CurrentLeaderEpoch: -1,
+			FetchOffset:        next,
+			LogStartOffset:     -1,
+			PartitionMaxBytes:  fetchBytes,
+		}}}},
+	}})
 	if err != nil {
 		return nil, next, 0, err
 	}
-	if res.Error != nil {
-		return nil, next, 0, res.Error
+	answer, ok := res.(*fetchAnswer)
+	if !ok {
+		return nil, next, 0, errFetch
 	}
-	batches := []protocol.RecordReader{res.Records}
-	if stream, ok := res.Records.(*protocol.RecordStream); ok {
-		batches = stream.Records
-	}
-	for _, b := range batches {
-		_, control := b.(*protocol.ControlBatch) // a transaction's end: it has an offset but is no message
-		for {
-			record, err := b.ReadRecord()
-			if errors.Is(err, io.EOF) {
-				break
-			}
-			if err != nil {
-				return nil, next, 0, err
-			}
-			m, err := message(record)
-			if err != nil {
-				return nil, next, 0, err
-			}
-			if m.Offset < next { // a batch comes whole, also if only its end was asked for
-				continue
-			}
-			next = m.Offset + 1
-			if !control {
-				m.Partition = partition
-				msgs = append(msgs, m)
-			}
-		}
-	}
-	return msgs, next, res.HighWatermark, nil
-}
-
-// message copies a record out of the library's buffers.
-func message(record *kafka.Record) (Message, error) {
-	key, err := readAll(record.Key)
+	set, highWatermark, err := answer.parse()
 	if err != nil {
-		return Message{}, err
+		return nil, next, 0, err
 	}
-	value, err := readAll(record.Value)
-	return Message{Offset: record.Offset, Time: record.Time, Key: key, Value: value}, err
-}
-
-func readAll(b kafka.Bytes) ([]byte, error) {
-	if b == nil {
-		return nil, nil
+	msgs, after, err = records(set, next)
+	for i := range msgs {
+		msgs[i].Partition = partition
 	}
-	defer b.Close()
-	return kafka.ReadAll(b)
+	return msgs, after, highWatermark, err
 }

@@ -13,6 +13,10 @@ import (
 const (
 	// batchRecords bounds what is handed to send at once, as does readBytes.
 	batchRecords = 10_000
+	// sendGap is the least time between the starts of two sends, unless so
+	// much waits that one cannot take it all: what a send costs is hardly the
+	// records.
+	sendGap = 20 * time.Millisecond
 	// drainGrace is how long Run goes on after its context has ended.
 	drainGrace = 5 * time.Second
 )
@@ -20,7 +24,9 @@ const (
 // Run hands what is on disk to send, in order and at least once, beginning with
 // what earlier openings left. It reads records back from the segments, which
 // are in the kernel's page cache unless the topic is far behind. When send
-// fails the same messages are sent again after a pause. send may keep msgs.
+// fails the same messages are sent again after a pause. send must not keep
+// msgs, nor what they point to. A record on its own is sent at once; those that
+// follow it closely go together some milliseconds later.
 //
 // When ctx ends Run goes on until all is sent, but no longer than 5 s, and
 // returns nil; what is left then is sent after the next opening. Records may be
@@ -35,6 +41,11 @@ func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []b
 	for sending.Err() == nil {
 		switch seg, end, final := s.oldest(); {
 		case seg != nil && seg.sent < end:
+			if wait := time.Until(d.next); wait > 0 && end-seg.sent < readBytes && !final && ctx.Err() == nil {
+				pause(ctx, wait)
+				continue
+			}
+			d.next = time.Now().Add(sendGap)
 			d.sendSome(sending, seg, end)
 		case final:
 			d.finished(seg)
@@ -66,6 +77,10 @@ type drainer struct {
 	send func(ctx context.Context, msgs []bus.Message) error
 	from *segment // that file belongs to
 	file *os.File
+
+	next time.Time     // when the next send may start
+	buf  []byte        // what was read last
+	msgs []bus.Message // in buf
 }
 
 // idle waits for more records on disk; once ctx has ended, for sending.
@@ -83,7 +98,7 @@ func (d *drainer) idle(ctx, sending context.Context) {
 
 // sendSome sends one batch and writes down that it did.
 func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
-	buf, err := d.read(seg, end)
+	err := d.read(seg, end)
 	if errors.Is(err, os.ErrNotExist) { // somebody deleted it
 		d.skipRest(seg, err)
 		return
@@ -93,17 +108,7 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
 		pause(ctx, retryInterval)
 		return
 	}
-	var msgs []bus.Message
-	size := 0
-	for len(msgs) < batchRecords {
-		var r record
-		var n int
-		if r, n, err = parseRecord(buf[size:]); err != nil {
-			break
-		}
-		msgs = append(msgs, bus.Message{Key: r.key, Value: r.value})
-		size += n
-	}
+	msgs, size, err := d.parse()
 	if len(msgs) == 0 {
 		d.skipRest(seg, err)
 		return
@@ -124,16 +129,35 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
 	d.done(seg, seg.sent+int64(size), int64(len(msgs)))
 }
 
-func (d *drainer) read(seg *segment, end int64) ([]byte, error) {
+// read reads what comes next in seg, before end.
+func (d *drainer) read(seg *segment, end int64) (err error) {
 	if d.from != seg {
 		d.closeFile()
 		f, err := os.Open(seg.path)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		d.from, d.file = seg, f
 	}
-	return readSegment(d.file, seg.sent, end)
+	d.buf, err = readSegment(d.buf, d.file, seg.sent, end)
+	return err
+}
+
+// parse returns the records at the start of what was read, their size there and
+// why they end.
+func (d *drainer) parse() (msgs []bus.Message, size int, err error) {
+	msgs = d.msgs[:0]
+	for len(msgs) < batchRecords {
+		var r record
+		var n int
+		if r, n, err = parseRecord(d.buf[size:]); err != nil {
+			break
+		}
+		msgs = append(msgs, bus.Message{Key: r.key, Value: r.value})
+		size += n
+	}
+	d.msgs = msgs
+	return msgs, size, err
 }
 
 func (d *drainer) closeFile() {

@@ -23,16 +23,24 @@ type segment struct {
 }
 
 // flushLoop writes what was appended, group after group, until the spool is
-// closed. While one group is written the next gathers.
+// closed. While one group is written, and until SyncGap after that began, the
+// next gathers.
 func (s *Spool) flushLoop() {
 	defer close(s.flushed)
 	var spare []byte
+	gap := time.After(0)
 	for open := true; open; {
 		select {
 		case <-s.pending:
 		case <-s.closing:
 			open = false
 		}
+		select {
+		case <-gap:
+		case <-s.closing:
+			open = false
+		}
+		gap = time.After(s.cfg.SyncGap.Std())
 		var ok bool
 		if spare, ok = s.flushGroup(spare); !ok {
 			return
@@ -77,6 +85,11 @@ func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 
 // written tells everybody that the group is on disk.
 func (s *Spool) written(size, count int64) {
+	tell, durable := s.onDisk(size, count)
+	tell(durable, nil)
+}
+
+func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken != nil {
@@ -93,11 +106,17 @@ func (s *Spool) written(size, count int64) {
 	s.diskSeq = s.flushSeq
 	s.flush.end(nil)
 	wake(s.durable)
+	return s.tell, s.diskSeq
 }
 
 // fail tells everybody who waits, and from now on everybody who comes.
 func (s *Spool) fail(err error) {
 	s.metrics.writeErrors.Inc()
+	tell, durable, err := s.notOnDisk(err)
+	tell(durable, err)
+}
+
+func (s *Spool) notOnDisk(err error) (tell func(uint64, error), durable uint64, broken error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.broken == nil {
@@ -107,6 +126,7 @@ func (s *Spool) fail(err error) {
 	s.flush.end(s.broken)
 	s.gather.end(s.broken)
 	s.flush, s.gather = newGroup(), newGroup()
+	return s.tell, s.diskSeq, s.broken
 }
 
 // write puts buf behind the active segment's last record, or into a new

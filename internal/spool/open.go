@@ -35,6 +35,9 @@ func Open(cfg Config, deps service.Deps, name string) (*Spool, error) {
 	if cfg.MaxBytes == 0 {
 		cfg.MaxBytes = defaultMaxBytes
 	}
+	if cfg.SyncGap == 0 {
+		cfg.SyncGap = service.Duration(defaultSyncGap)
+	}
 	lock, err := dirlock.Lock(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -50,6 +53,7 @@ func Open(cfg Config, deps service.Deps, name string) (*Spool, error) {
 		flushed: make(chan struct{}),
 		gather:  newGroup(),
 		flush:   newGroup(),
+		tell:    func(uint64, error) {},
 	}
 	if cfg.NoSync {
 		s.sync = func(*os.File) error { return nil }
@@ -123,9 +127,9 @@ func (s *Spool) recoverSegment(seg *segment, last bool) (epoch uint32, err error
 	seg.sent = min(seg.sent, info.Size())
 	s.ages.appended(position{seg.number, seg.sent}, info.ModTime())
 	seg.size = seg.sent
+	var buf []byte
 	for seg.size < info.Size() {
-		buf, err := readSegment(f, seg.size, info.Size())
-		if err != nil {
+		if buf, err = readSegment(buf, f, seg.size, info.Size()); err != nil {
 			return 0, err
 		}
 		n, err := eachRecord(buf, func(r record) {
@@ -158,10 +162,10 @@ func (s *Spool) corrupted(seg *segment, offset, rest int64, err error) {
 // readBytes is how much of a segment is read at a time; a record fits in.
 const readBytes = 1 << 20
 
-// readSegment returns what the file holds from offset on, up to end or
-// readBytes.
-func readSegment(f io.ReaderAt, offset, end int64) ([]byte, error) {
-	buf := make([]byte, min(end-offset, readBytes))
+// readSegment reads what the file holds from offset on, up to end or readBytes,
+// into buf if that is large enough.
+func readSegment(buf []byte, f io.ReaderAt, offset, end int64) ([]byte, error) {
+	buf = slices.Grow(buf[:0], int(min(end-offset, readBytes)))[:min(end-offset, readBytes)]
 	n, err := f.ReadAt(buf, offset)
 	if errors.Is(err, io.EOF) {
 		err = nil

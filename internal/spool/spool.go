@@ -33,6 +33,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/service"
 )
 
 var (
@@ -56,6 +58,7 @@ const (
 	keepBytes = 1 << 20
 
 	defaultMaxBytes = 4 << 30
+	defaultSyncGap  = 4 * time.Millisecond
 )
 
 // Config says where and how much.
@@ -63,6 +66,11 @@ type Config struct {
 	Dir      string `toml:"dir"`       // of this spool alone; made if need be
 	MaxBytes int64  `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
 	NoSync   bool   `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
+
+	// SyncGap is the least time between the starts of two writes to disk, so
+	// that many records share one: a record on its own does not wait for it.
+	// 0: 4 ms; negative: none.
+	SyncGap service.Duration `toml:"sync_gap"`
 }
 
 // Validate reports all faults.
@@ -94,6 +102,7 @@ type Spool struct {
 	flushed chan struct{} // closed when the flusher has ended
 
 	mu       sync.Mutex
+	tell     func(durable uint64, err error) // see OnDurable
 	closed   bool
 	broken   error  // why the disk does not take writes
 	lastSeq  uint64 // appended
@@ -165,6 +174,20 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 		wake(s.pending)
 	}
 	return seq, nil
+}
+
+// OnDurable lets f be called after each group that reached the disk, with the
+// highest sequence there and nil, and after each write that the disk refused,
+// with that sequence and an error that wraps ErrBroken: what was appended
+// behind it is not on disk, as Wait would say. It is for those who cannot
+// afford a goroutine that waits. OnDurable is called once, before the first
+// Append; f is called by one goroutine, which nothing is written by meanwhile,
+// so that f must not block. It may call the spool's methods except Wait and
+// Close.
+func (s *Spool) OnDurable(f func(durable uint64, err error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.tell = f
 }
 
 // Wait returns nil once the record is on disk. All who wait at a time share

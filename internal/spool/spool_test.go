@@ -279,6 +279,33 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
+// TestSyncGap lets records come one after the other for a while, of which many
+// must share a sync, while one on its own waits for nothing.
+func TestSyncGap(t *testing.T) {
+	t.Parallel()
+	const gap = 20 * time.Millisecond
+	s := open(t, spool.Config{Dir: t.TempDir(), SyncGap: service.Duration(gap)})
+	var syncs atomic.Int64
+	s.SetSync(func(f *os.File) error { syncs.Add(1); return spool.Fdatasync(f) })
+	begin := time.Now()
+	for time.Since(begin) < 5*gap {
+		add(t, s, 1)
+	}
+	if n, most := syncs.Load(), int64(time.Since(begin)/gap)+1; n < 2 || n > most {
+		t.Errorf("%d syncs in %v", n, time.Since(begin))
+	}
+	begin = time.Now()
+	s = open(t, spool.Config{Dir: t.TempDir(), SyncGap: service.Duration(time.Hour)})
+	add(t, s, 1)
+	if _, err := s.Append(7, text(s.Epoch())); err != nil {
+		t.Fatal(err)
+	}
+	closeSpool(t, s) // does not wait either
+	if took := time.Since(begin); took > time.Minute {
+		t.Errorf("waited %v for nobody", took)
+	}
+}
+
 func TestDiskRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -317,6 +344,64 @@ func TestDiskRefuses(t *testing.T) {
 	closeSpool(t, s)
 	if got := drain(t, open(t, spool.Config{Dir: dir})); got != nil {
 		t.Errorf("sent again: %v", got)
+	}
+}
+
+// TestOnDurable holds what the callback tells against what was appended when.
+func TestOnDurable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, spool.Config{Dir: dir})
+	type told struct {
+		durable uint64
+		err     error
+	}
+	calls := make(chan told, 100)
+	s.OnDurable(func(durable uint64, err error) {
+		calls <- told{durable, err}
+	})
+	var full atomic.Bool
+	s.SetSync(func(f *os.File) error {
+		if full.Load() {
+			return syscall.ENOSPC
+		}
+		return spool.Fdatasync(f)
+	})
+	last := uint64(0)
+	for appended := uint64(1); appended <= 100; appended++ {
+		if _, err := s.Append(7, text(s.Epoch())); err != nil {
+			t.Fatal(err)
+		}
+		for appended%10 == 0 && last < appended {
+			call := <-calls
+			if call.err != nil || call.durable <= last || call.durable > appended {
+				t.Fatalf("%d on disk (%v) after %d, while %d were appended", call.durable, call.err, last, appended)
+			}
+			last = call.durable
+		}
+	}
+	full.Store(true)
+	if _, err := s.Append(7, text(s.Epoch())); err != nil {
+		t.Fatal(err)
+	}
+	if call := <-calls; call.durable != 100 || !errors.Is(call.err, spool.ErrBroken) || !errors.Is(call.err, syscall.ENOSPC) {
+		t.Errorf("%d on disk: %v; want 100 and ErrBroken for ENOSPC", call.durable, call.err)
+	}
+	full.Store(false)
+	for call := range calls {
+		if call.err == nil {
+			if call.durable != 101 {
+				t.Errorf("%d on disk, want 101", call.durable)
+			}
+			break
+		}
+	}
+	if _, err := s.Append(7, text(s.Epoch())); err != nil {
+		t.Fatal(err)
+	}
+	closeSpool(t, s)
+	if call := <-calls; call.durable != 102 || call.err != nil {
+		t.Errorf("closing: %d on disk, %v; want 102", call.durable, call.err)
 	}
 }
 

@@ -1,0 +1,120 @@
+//go:build integration
+
+package bus_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"slices"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/test/integration/rig"
+	"btcpool/test/latency/busynode"
+)
+
+// newKafkaBus returns a client on Apache Kafka.
+func newKafkaBus(tb testing.TB) (*bus.Client, bus.Config) {
+	tb.Helper()
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{rig.StartKafka(tb, tb.TempDir()).Addr}
+	c := newClient(tb, cfg)
+	must(tb, c.EnsureTopics(tb.Context(), cfg.Topics.Share, cfg.Topics.RawGBT))
+	return c, cfg
+}
+
+func cpuTime() time.Duration {
+	var use syscall.Rusage
+	_ = syscall.Getrusage(syscall.RUSAGE_SELF, &use)
+	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
+}
+
+// TestKafkaReadsBatches lets the broker check and the client read back what
+// each kind of batch is.
+func TestKafkaReadsBatches(t *testing.T) {
+	t.Parallel()
+	c, cfg := newKafkaBus(t)
+	at := time.UnixMilli(time.Now().UnixMilli())
+	var want []bus.Message
+	for _, msgs := range [][]bus.Message{
+		shares(1, at),
+		shares(3, at),      // plain
+		shares(20_000, at), // compressed, in several batches
+		{{Time: at, Value: make([]byte, 5<<20)}},
+	} {
+		must(t, c.Write(t.Context(), cfg.Topics.RawGBT, msgs...))
+		for _, m := range msgs {
+			m.Offset = int64(len(want))
+			want = append(want, m)
+		}
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	n := 0
+	must(t, c.Read(ctx, cfg.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
+		if w := want[n]; m.Offset != w.Offset || !m.Time.Equal(w.Time) || !bytes.Equal(m.Key, w.Key) || !bytes.Equal(m.Value, w.Value) {
+			t.Errorf("message %d came as %d at %v with %d bytes", n, m.Offset, m.Time, len(m.Value))
+		}
+		n++
+		return nil
+	}, bus.CaughtUp(cancel)))
+	if n != len(want) {
+		t.Errorf("%d of %d messages came", n, len(want))
+	}
+}
+
+// BenchmarkWriteShares measures this process's part of bringing shares to
+// Apache Kafka.
+func BenchmarkWriteShares(b *testing.B) {
+	c, cfg := newKafkaBus(b)
+	for _, n := range []int{100, 1000, 10_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			msgs := shares(n, time.Now())
+			b.ReportAllocs()
+			begin := cpuTime()
+			for b.Loop() {
+				must(b, c.Write(b.Context(), cfg.Topics.Share, msgs...))
+			}
+			b.ReportMetric(float64((cpuTime()-begin).Nanoseconds())/float64(b.N*n), "cpu-ns/share")
+		})
+	}
+}
+
+// BenchmarkTemplate measures the way of full templates through Apache Kafka: to
+// the acknowledgement, to a reader's handler, and what writer and reader compute.
+func BenchmarkTemplate(b *testing.B) {
+	c, cfg := newKafkaBus(b)
+	template := job.NewRawGBT(busynode.Template(1), time.Now()).AppendTo(nil)
+	b.Logf("a template has %d bytes", len(template))
+	arrived := make(chan time.Time, 100)
+	ctx, cancel := context.WithCancel(b.Context())
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		must(b, c.Read(ctx, cfg.Topics.RawGBT, bus.Latest(), func(bus.Message) error {
+			arrived <- time.Now()
+			return nil
+		}, bus.CaughtUp(func() { arrived <- time.Now() })))
+	})
+	<-arrived
+	var acked, handled []time.Duration
+	begin := cpuTime()
+	for b.Loop() {
+		time.Sleep(200 * time.Millisecond) // templates do not come in a row
+		start := time.Now()
+		must(b, c.Write(b.Context(), cfg.Topics.RawGBT, bus.Message{Value: template}))
+		acked = append(acked, time.Since(start))
+		handled = append(handled, (<-arrived).Sub(start))
+	}
+	b.ReportMetric(float64((cpuTime()-begin).Microseconds())/1000/float64(b.N), "cpu-ms/op")
+	cancel()
+	wg.Wait()
+	slices.Sort(acked)
+	slices.Sort(handled)
+	b.ReportMetric(float64(acked[len(acked)/2].Microseconds())/1000, "acked-p50-ms")
+	b.ReportMetric(float64(handled[len(handled)/2].Microseconds())/1000, "handled-p50-ms")
+}
