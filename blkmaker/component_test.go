@@ -174,7 +174,7 @@ func (p *pool) job(t *testing.T, aux []byte, rsk ...wire.TxOut) (job.RawGBT, *jo
 	must(t, err)
 	return raw, &job.StratumJob{
 		ID: p.jobs.Next(now), GBTHash: raw.Hash, PrevHash: tmpl.PrevHash, Height: tmpl.Height,
-		Coinbase1: coinbase1, Coinbase2: coinbase2, MerkleBranch: bitcoin.MerkleBranch(tmpl.TxIDs), Version: tmpl.Version,
+		Coinbase1: coinbase1, Coinbase2: coinbase2, MerkleBranch: tmpl.MerkleBranch, Version: tmpl.Version,
 		Bits: tmpl.Bits, Time: tmpl.CurTime, MinTime: tmpl.MinTime, CoinbaseValue: tmpl.CoinbaseValue, WitnessCommitment: tmpl.WitnessCommitment,
 	}
 }

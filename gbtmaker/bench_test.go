@@ -30,6 +30,7 @@ func BenchmarkBlockToTopic(b *testing.B) {
 	b.Run("gbtmaker", func(b *testing.B) {
 		cfg := gbtmaker.DefaultConfig()
 		cfg.Network = "regtest"
+		cfg.DataDir = b.TempDir()
 		cfg.PollInterval = service.Duration(30 * time.Second)
 		cfg.RepeatInterval = service.Duration(30 * time.Second)
 		cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "user", Password: "secret", ZMQ: node.ZMQ}}

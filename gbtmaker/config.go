@@ -18,8 +18,10 @@ import (
 type Config struct {
 	service.Common
 	Network        string           `toml:"network" env:"NETWORK"`                 // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
+	DataDir        string           `toml:"data_dir" env:"GBTMAKER_DATA_DIR"`      // keeps a template while it is being sent
 	PollInterval   service.Duration `toml:"poll_interval" env:"POLL_INTERVAL"`     // from one template of a node to the next when nothing happens
 	RepeatInterval service.Duration `toml:"repeat_interval" env:"REPEAT_INTERVAL"` // from one template in the topic to the next when they differ by their time only
+	EmptyAfter     service.Duration `toml:"empty_after" env:"EMPTY_AFTER"`         // how long a node may take for the template of a block it announced over ZeroMQ until there is an empty one; 0 = there is none
 	ZMQTimeout     service.Duration `toml:"zmq_timeout" env:"ZMQ_TIMEOUT"`         // of silence, after which a node's blocks are subscribed to again; 0 = never
 	NotifyListen   string           `toml:"notify_listen" env:"NOTIFY_LISTEN"`     // loopback host:port of /notify; "" = none; port 0 allowed
 	NodePolicy     Policy           `toml:"node_policy" env:"NODE_POLICY"`
@@ -41,8 +43,10 @@ const (
 func DefaultConfig() Config {
 	return Config{
 		Network:        "mainnet",
+		DataDir:        "data/gbtmaker",
 		PollInterval:   service.Duration(5 * time.Second),
 		RepeatInterval: service.Duration(10 * time.Second),
+		EmptyAfter:     service.Duration(20 * time.Millisecond),
 		ZMQTimeout:     service.Duration(20 * time.Minute),
 		NodePolicy:     PolicyOrder,
 		Kafka:          bus.DefaultConfig(),
@@ -59,6 +63,9 @@ func (c Config) Validate() error {
 	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
 		errs = append(errs, fmt.Errorf("network = %q: %w", c.Network, err))
 	}
+	if c.DataDir == "" {
+		errs = append(errs, errors.New(`data_dir = "": must name a directory`))
+	}
 	interval := func(key string, d service.Duration) {
 		if d.Std() < minInterval || d.Std() > maxInterval {
 			errs = append(errs, fmt.Errorf("%s = %q: must be %s to %s", key, d, minInterval, maxInterval))
@@ -66,6 +73,9 @@ func (c Config) Validate() error {
 	}
 	interval("poll_interval", c.PollInterval)
 	interval("repeat_interval", c.RepeatInterval)
+	if c.EmptyAfter < 0 {
+		errs = append(errs, fmt.Errorf("empty_after = %q: must not be negative", c.EmptyAfter))
+	}
 	if c.ZMQTimeout < 0 {
 		errs = append(errs, fmt.Errorf("zmq_timeout = %q: must not be negative", c.ZMQTimeout))
 	}

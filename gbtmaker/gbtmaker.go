@@ -1,6 +1,8 @@
 // Package gbtmaker takes block templates from Bitcoin nodes and writes the best
 // to the raw template topic: at once when a node announces a block over ZeroMQ,
-// answers a long poll or calls /notify, and every few seconds in between.
+// answers a long poll or calls /notify, and every few seconds in between. What
+// jobs need of it goes ahead in a small message on a topic of its own, and on a
+// block whose template takes long an empty one.
 //
 // Every node is followed all the time, so that the newest template of another
 // is at hand when one dies or lags behind; the highest wins. A template comes
@@ -38,10 +40,8 @@ const (
 
 const (
 	// staleAge is when jobs are not made of a template any more.
-	staleAge = time.Minute
-	// writeTimeout is when it is better to write a newer template than to go
-	// on trying to write an old one.
-	writeTimeout = 10 * time.Second
+	staleAge     = time.Minute
+	writeTimeout = 10 * time.Second // until it is said that Kafka is away
 	writeRetry   = time.Second
 	stopGrace    = time.Second // for answers to /notify
 )
@@ -54,10 +54,12 @@ type Service struct {
 	maxTarget bitcoin.Target // of the network's blocks
 	policy    Policy
 
-	interval, repeat, zmqTimeout time.Duration
+	interval, repeat, emptyAfter, zmqTimeout time.Duration
 
 	bus    *bus.Client
-	topic  string
+	topic  string // of raw templates
+	light  string // of light ones
+	outbox *outbox
 	notify net.Listener // nil = none
 	nodes  []*node
 	queue  chan struct{} // chosen is to be written; holds one
@@ -74,8 +76,7 @@ type template struct {
 	node     *node
 	trigger  string
 	received time.Time
-	bytes    int    // of the node's answer
-	message  []byte // for the topic
+	raw      job.RawGBT
 }
 
 // New returns a gbtmaker without connecting to anything.
@@ -89,8 +90,10 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		policy:     cfg.NodePolicy,
 		interval:   cfg.PollInterval.Std(),
 		repeat:     cfg.RepeatInterval.Std(),
+		emptyAfter: cfg.EmptyAfter.Std(),
 		zmqTimeout: cfg.ZMQTimeout.Std(),
 		topic:      cfg.Kafka.Topics.RawGBT,
+		light:      job.LightTopic(cfg.Kafka.Topics.RawGBT),
 		queue:      make(chan struct{}, 1),
 		busFault:   errors.New("waiting for Kafka"),
 	}
@@ -108,18 +111,43 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.nodes = append(s.nodes, n)
 		s.metrics.up.WithLabelValues(n.label).Set(0)
 	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.close())
+		}
+	}()
+	if s.outbox, err = openOutbox(cfg.DataDir); err != nil {
+		return nil, err
+	}
 	if cfg.NotifyListen != "" {
 		if s.notify, err = net.Listen("tcp", cfg.NotifyListen); err != nil {
 			return nil, fmt.Errorf("notify_listen: %w", err)
 		}
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
-		if s.notify != nil {
-			s.notify.Close()
-		}
 		return nil, err
 	}
 	return s, nil
+}
+
+// close releases what New opened.
+func (s *Service) close() error {
+	var errs []error
+	for _, n := range s.nodes {
+		n.client.Close()
+	}
+	if s.outbox != nil {
+		errs = append(errs, s.outbox.close())
+	}
+	if s.notify != nil {
+		if err := s.notify.Close(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
+	}
+	if s.bus != nil {
+		errs = append(errs, s.bus.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // NotifyAddr returns the address of /notify, nil when there is none.
@@ -131,14 +159,13 @@ func (s *Service) NotifyAddr() net.Addr {
 }
 
 // Run makes templates until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	defer s.bus.Close()
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	if s.notify != nil {
 		g.Go(func() error { return service.ServeHTTP(ctx, s.notify, s.notifyHandler(), stopGrace) })
 	}
 	for _, n := range s.nodes {
-		defer n.client.Close()
 		g.Go(func() error { s.follow(ctx, n); return nil })
 		g.Go(func() error { s.longPoll(ctx, n); return nil })
 		if n.zmq != "" {
@@ -210,8 +237,8 @@ func (s *Service) choose(now time.Time) {
 	signal(s.queue, struct{}{})
 }
 
-// best returns the highest template, nil when there is none that can be used.
-// s.mu is held.
+// best returns the highest template, of equals one with transactions, nil when
+// there is none that can be used. s.mu is held.
 func (s *Service) best(now time.Time) *template {
 	var best *template
 	for _, n := range s.nodes {
@@ -221,7 +248,10 @@ func (s *Service) best(now time.Time) *template {
 		case s.top(n, now) > t.Height-1:
 		case best == nil || t.Height > best.Height:
 			best = t
-		case t.Height == best.Height && s.policy == PolicyEqual && s.chosen != nil && s.chosen.node == n:
+		case t.Height < best.Height || t.Empty() && !best.Empty():
+		case best.Empty() && !t.Empty():
+			best = t
+		case s.policy == PolicyEqual && s.chosen != nil && s.chosen.node == n:
 			best = t
 		}
 	}
@@ -250,18 +280,21 @@ func (s *Service) top(n *node, now time.Time) int32 {
 // sameWork reports whether jobs made of a and b would differ by their time only.
 func sameWork(a, b *job.Template) bool {
 	return a.PrevHash == b.PrevHash && a.Height == b.Height && a.Bits == b.Bits && a.Version == b.Version &&
-		a.CoinbaseValue == b.CoinbaseValue && slices.Equal(a.TxIDs, b.TxIDs)
+		a.CoinbaseValue == b.CoinbaseValue && slices.Equal(a.MerkleBranch, b.MerkleBranch)
 }
 
 // write writes what is chosen, again and again while it fails, until ctx ends.
 func (s *Service) write(ctx context.Context) error {
-	if err := s.bus.EnsureTopics(ctx, s.topic); err != nil {
+	if err := s.bus.EnsureTopics(ctx, s.topic, s.light); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
 	s.reportBus(nil)
+	if err := s.sendKept(ctx); err != nil {
+		return err
+	}
 	var last *template
 	for {
 		select {
@@ -275,11 +308,10 @@ func (s *Service) write(ctx context.Context) error {
 		if t == last { // chosen while the one before was being queued
 			continue
 		}
-		err := s.writeTemplate(ctx, t)
+		err := s.deliver(ctx, t)
 		if ctx.Err() != nil {
 			return nil
 		}
-		s.reportBus(err)
 		if err == nil {
 			s.wrote(t, last)
 			last = t
@@ -295,11 +327,60 @@ func (s *Service) write(ctx context.Context) error {
 	}
 }
 
+// sendKept writes the template that a process that was killed had not written.
+func (s *Service) sendKept(ctx context.Context) error {
+	raw, ok, err := s.outbox.kept()
+	if err != nil {
+		s.log.Error().Err(err).Msg("a template may be lost that a process before had not sent")
+		return nil
+	}
+	if !ok {
+		return nil
+	}
+	if err := s.bus.Write(ctx, s.topic, bus.Message{Value: raw.AppendTo(nil)}); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.log.Info().Str("gbthash", raw.Hash).Msg("template sent that a process before had not")
+	return s.outbox.clear()
+}
+
+// deliver writes t until it is written, however long Kafka is away and whatever
+// is chosen meanwhile: there may be jobs of its light form, and a block found on
+// one needs the rest. An error is ctx's, or one that no repetition mends.
+func (s *Service) deliver(ctx context.Context, t *template) error {
+	for {
+		err := s.writeTemplate(ctx, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.reportBus(err)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		s.metrics.failures.WithLabelValues("kafka").Inc()
+	}
+}
+
+// writeTemplate writes what jobs need of t, and then all of it.
 func (s *Service) writeTemplate(ctx context.Context, t *template) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := s.bus.Write(ctx, s.topic, bus.Message{Value: t.message}); err != nil {
+	if err := s.outbox.put(t.raw); err != nil {
+		s.log.Error().Err(err).Msg("template not kept while it is sent")
+	}
+	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Template: t.Template}
+	err := s.bus.Write(ctx, s.light, bus.Message{Value: light.AppendTo(nil)})
+	if err == nil {
+		err = s.bus.Write(ctx, s.topic, bus.Message{Value: t.raw.AppendTo(nil)})
+	}
+	if err != nil {
 		return fmt.Errorf("template not written, is Kafka running? %w", err)
+	}
+	if err := s.outbox.clear(); err != nil { // it is sent once more then
+		s.log.Error().Err(err).Msg("template not forgotten")
 	}
 	return nil
 }
@@ -312,8 +393,8 @@ func (s *Service) wrote(t, last *template) {
 	s.mu.Unlock()
 	s.metrics.templates.WithLabelValues(t.trigger).Inc()
 	s.metrics.height.Set(float64(t.Height))
-	s.metrics.transactions.Set(float64(len(t.TxIDs)))
-	s.metrics.bytes.Set(float64(t.bytes))
+	s.metrics.transactions.Set(float64(t.Transactions))
+	s.metrics.bytes.Set(float64(len(t.raw.Response)))
 	s.metrics.lastTime.Set(float64(now.Unix()))
 	s.metrics.writeSeconds.Observe(now.Sub(t.received).Seconds())
 	for _, n := range s.nodes {
@@ -324,7 +405,7 @@ func (s *Service) wrote(t, last *template) {
 		s.metrics.used.WithLabelValues(n.label).Set(used)
 	}
 	if last == nil || t.PrevHash != last.PrevHash {
-		s.log.Info().Int32("height", t.Height).Stringer("prev_hash", t.PrevHash).Int("transactions", len(t.TxIDs)).
+		s.log.Info().Int32("height", t.Height).Stringer("prev_hash", t.PrevHash).Int("transactions", t.Transactions).
 			Str("node", t.node.label).Str("trigger", t.trigger).Msg("template for a new block")
 	}
 }

@@ -20,9 +20,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
@@ -106,6 +108,7 @@ type pool struct {
 	*gbtmaker.Service
 	metrics *prometheus.Registry
 	raw     chan job.RawGBT
+	light   chan job.LightGBT
 }
 
 // start runs a gbtmaker that polls so rarely that only news make templates,
@@ -114,13 +117,14 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	t.Helper()
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network = "regtest"
+	cfg.DataDir = t.TempDir()
 	cfg.PollInterval = service.Duration(30 * time.Second)
 	cfg.Node = noderpc.Config{URL: nodeURL, User: "user", Password: "secret"}
 	cfg.Kafka = startKafka(t)
 	if change != nil {
 		change(&cfg)
 	}
-	p := pool{metrics: prometheus.NewRegistry(), raw: make(chan job.RawGBT, 1000)}
+	p := pool{metrics: prometheus.NewRegistry(), raw: make(chan job.RawGBT, 1000), light: make(chan job.LightGBT, 1000)}
 	var err error
 	p.Service, err = gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: p.metrics})
 	if err != nil {
@@ -132,13 +136,26 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	}
 	background(t, func(ctx context.Context) error {
 		defer reader.Close()
-		return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
-			raw, err := job.ParseRawGBT(m.Value)
-			if err == nil {
-				p.raw <- raw
-			}
-			return err
+		g, ctx := errgroup.WithContext(ctx)
+		g.Go(func() error {
+			return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
+				raw, err := job.ParseRawGBT(m.Value)
+				if err == nil {
+					p.raw <- raw
+				}
+				return err
+			})
 		})
+		g.Go(func() error {
+			return reader.Read(ctx, job.LightTopic(cfg.Kafka.Topics.RawGBT), bus.Earliest(), func(m bus.Message) error {
+				light, err := job.ParseLightGBT(m.Value)
+				if err == nil {
+					p.light <- light
+				}
+				return err
+			})
+		})
+		return g.Wait()
 	})
 	background(t, p.Run)
 	return p
@@ -320,6 +337,86 @@ func TestBoth(t *testing.T) {
 	}
 }
 
+// TestLightTemplates has one for each template, with all that jobs need.
+func TestLightTemplates(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	p := start(t, node.RPCURL(), nil)
+	for height := int32(1); height < 4; height++ {
+		raw := <-p.raw
+		want, err := job.ParseTemplate(raw.Response)
+		if err != nil || want.Height != height {
+			t.Fatalf("template of height %d, %v", want.Height, err)
+		}
+		want.LongPollID = ""
+		if diff := cmp.Diff(job.LightGBT{CreatedAt: raw.CreatedAt, Hash: raw.Hash, Template: want}, <-p.light); diff != "" {
+			t.Error(diff)
+		}
+		mine(t, node)
+	}
+}
+
+// TestKilledBetween has a template whose light form went out when gbtmaker was
+// killed.
+func TestKilledBetween(t *testing.T) {
+	t.Parallel()
+	half := job.NewRawGBT([]byte("the node's answer"), time.Unix(1_700_000_000, 0))
+	p := start(t, startNode(t).RPCURL(), func(cfg *gbtmaker.Config) {
+		if err := gbtmaker.Keep(cfg.DataDir, half); err != nil {
+			t.Fatal(err)
+		}
+	})
+	if diff := cmp.Diff(half, <-p.raw); diff != "" {
+		t.Error(diff)
+	}
+	if raw := <-p.raw; raw.Hash == half.Hash {
+		t.Error("sent twice")
+	}
+}
+
+// TestEmptyTemplate has a node that takes its time for the template of a block.
+func TestEmptyTemplate(t *testing.T) {
+	t.Parallel()
+	node := startNode(t)
+	var slow atomic.Bool
+	release := make(chan struct{})
+	edit := func(body []byte) []byte {
+		if slow.Load() && bytes.Contains(body, []byte(`"transactions"`)) {
+			<-release
+		}
+		// The median time of a chain this young is not far from the first block's.
+		return bytes.Replace(withoutLongPoll(body), []byte(`"confirmations":1,`), []byte(`"confirmations":1,"mediantime":1700000000,`), 1)
+	}
+	p := start(t, proxy(t, node, nil, edit), func(cfg *gbtmaker.Config) {
+		cfg.Node.ZMQ = node.ZMQAddr()
+		cfg.RepeatInterval = service.Duration(100 * time.Millisecond) // the full template is no better, as there are no transactions
+	})
+	p.nextOf(t, 1)
+	for heard := false; !heard; { // the subscription takes a moment to arrive
+		mine(t, node)
+		p.nextOf(t, node.Height()+1)
+		heard = p.count(t, "templates_total", "zmq") > 0
+	}
+	slow.Store(true)
+	mine(t, node)
+	empty := p.next(t)
+	for empty.Height <= node.Height() { // the last one again
+		empty = p.next(t)
+	}
+	if empty.MinTime != 1700000001 {
+		t.Errorf("earliest time %d", empty.MinTime)
+	}
+	slow.Store(false)
+	close(release)
+	full := p.next(t)
+	want := *full
+	want.CurTime, want.MinTime = empty.CurTime, empty.MinTime
+	want.WitnessCommitment, want.LongPollID, want.CoinbaseAux = nil, "", nil
+	if diff := cmp.Diff(&want, empty); diff != "" || full.MinTime == empty.MinTime {
+		t.Errorf("the full template is another than the empty one:\n%s", diff)
+	}
+}
+
 func TestPeriod(t *testing.T) {
 	t.Parallel()
 	node := startNode(t)
@@ -479,6 +576,7 @@ func TestHastyLongPoll(t *testing.T) {
 func TestWithoutKafka(t *testing.T) {
 	t.Parallel()
 	cfg := gbtmaker.DefaultConfig()
+	cfg.DataDir = t.TempDir()
 	cfg.Node = noderpc.Config{URL: "http://127.0.0.1:1", User: "user", Password: "secret"}
 	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
 	s, err := gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop()})
@@ -532,8 +630,10 @@ func TestConfigValidate(t *testing.T) {
 	t.Parallel()
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network = "lightnet"
+	cfg.DataDir = ""
 	cfg.PollInterval = service.Duration(time.Minute)
 	cfg.RepeatInterval = 0
+	cfg.EmptyAfter = -1
 	cfg.ZMQTimeout = -1
 	cfg.NotifyListen = "0.0.0.0:9201"
 	cfg.NodePolicy = "random"
@@ -541,7 +641,7 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Nodes = []noderpc.Config{{URL: "x"}}
 	cfg.Kafka.Brokers = nil
 	err := cfg.Validate()
-	for _, key := range []string{"network", "poll_interval", "repeat_interval", "zmq_timeout", "notify_listen", "node_policy", "nodes[0].rpc_url", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
+	for _, key := range []string{"network", "data_dir", "poll_interval", "repeat_interval", "empty_after", "zmq_timeout", "notify_listen", "node_policy", "nodes[0].rpc_url", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%v: does not name %s", err, key)
 		}

@@ -129,6 +129,7 @@ func (s *Service) takeBlock(ctx context.Context, n *node, hash chainhash.Hash) (
 	if latest.PrevHash == hash { // a long poll was faster
 		return nil, nil
 	}
+	defer s.bridge(ctx, n, latest, hash)()
 	return s.fetch(ctx, n, byZMQ)
 }
 
@@ -224,11 +225,11 @@ func (s *Service) fetch(ctx context.Context, n *node, trigger string) (*template
 	return s.read(ctx, n, trigger, response, received)
 }
 
-// read makes a template of a node's answer. The message and what it is judged by
-// are made at the same time: each takes milliseconds.
+// read makes a template of a node's answer. It is named and judged at the same
+// time: each takes milliseconds.
 func (s *Service) read(ctx context.Context, n *node, trigger string, response []byte, received time.Time) (*template, *fault) {
-	message := make(chan []byte, 1)
-	go func() { message <- job.NewRawGBT(response, received).AppendTo(nil) }()
+	raw := make(chan job.RawGBT, 1)
+	go func() { raw <- job.NewRawGBT(response, received) }()
 	parsed, err := job.ParseTemplate(response)
 	if err != nil {
 		return nil, &fault{reasonTemplate, fmt.Errorf("node at %s: %w", n.client.URL(), err)}
@@ -244,7 +245,7 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 		s.lookForReorganisation(ctx, n, last.PrevHash)
 	}
 	s.setTip(n, parsed.Height-1)
-	return &template{Template: parsed, node: n, trigger: trigger, received: received, bytes: len(response), message: <-message}, nil
+	return &template{Template: parsed, node: n, trigger: trigger, received: received, raw: <-raw}, nil
 }
 
 // lookForReorganisation asks n, which is below the block that miners build on,

@@ -55,7 +55,7 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 		GBTHash:           w.hash,
 		PrevHash:          w.PrevHash,
 		Height:            w.Height,
-		MerkleBranch:      bitcoin.MerkleBranch(w.TxIDs),
+		MerkleBranch:      w.MerkleBranch,
 		Version:           b.blockVersion,
 		Bits:              w.Bits,
 		Time:              w.CurTime,

@@ -28,6 +28,7 @@ type Config struct {
 	Outputs       []Output  `toml:"outputs"`                             // share the reward, in place of PayoutAddress
 	CoinbaseText  string    `toml:"coinbase_text" env:"COINBASE_TEXT"`   // visible in every block found
 	SubPools      []SubPool `toml:"sub_pools"`                           // other coinbases in the same jobs
+	MaxUpdateText int       `toml:"sub_pool_max_update_text"`            // bytes to which a text that comes through ZooKeeper is cut
 	BlockVersion  int32     `toml:"block_version"`                       // 0: the template's
 
 	CoinbaseLockToHeight bool `toml:"coinbase_lock_to_height"` // nLockTime and nSequence of the coinbase as BIP 54 asks
@@ -56,6 +57,7 @@ type SubPool struct {
 	PayoutAddress string   `toml:"payout_address"` // as in Config
 	Outputs       []Output `toml:"outputs"`        // as in Config
 	CoinbaseText  string   `toml:"coinbase_text"`  // as in Config
+	UpdatePath    string   `toml:"update_path"`    // in ZooKeeper, where address and text may be changed while we run; "": they may not
 }
 
 // DefaultConfig returns a Config that lacks the payout address only.
@@ -69,6 +71,7 @@ func DefaultConfig() Config {
 		IDLeasePath:          "/locks/jobmaker_btc",
 		Network:              "mainnet",
 		CoinbaseText:         "/btcpool/",
+		MaxUpdateText:        30,
 		CoinbaseLockToHeight: true,
 		MaxCoinbaseSize:      500,
 		JobInterval:          service.Duration(20 * time.Second),
@@ -107,8 +110,30 @@ func (c Config) Validate() error {
 			errs = append(errs, fmt.Errorf("%s = %d: must be 0, 1 or 2", n.key, n.value))
 		}
 	}
+	if c.MaxUpdateText < 0 {
+		errs = append(errs, fmt.Errorf("sub_pool_max_update_text = %d: must not be negative", c.MaxUpdateText))
+	}
 	_, err := c.builder()
-	return errors.Join(append(errs, err)...)
+	return errors.Join(append(errs, err, c.validateUpdatePaths())...)
+}
+
+func (c Config) validateUpdatePaths() error {
+	var errs []error
+	taken := map[string]bool{c.IDLeasePath: true, c.LeaderLockPath: true}
+	for i, sub := range c.SubPools {
+		path := sub.UpdatePath
+		switch err := registry.ValidatePath(path); {
+		case path == "":
+		case err != nil:
+			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: %w", i, path, err))
+		case len(c.ZooKeeper.Servers) == 0:
+			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: needs zookeeper.servers", i, path))
+		case taken[path]:
+			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: is used for something else already", i, path))
+		}
+		taken[path] = true
+	}
+	return errors.Join(errs...)
 }
 
 // validateIdentity is about who this jobmaker is among others.

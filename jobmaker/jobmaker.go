@@ -1,7 +1,7 @@
 // Package jobmaker is the service that turns raw block templates into Stratum
-// jobs: it reads the raw template topic, decides by height, contents and age
-// which template is best and when miners need a new job, and writes the job
-// topic. The work of chains that are mined along comes from topics of its own.
+// jobs: it reads the raw template topic and the light one ahead of it, decides by
+// height, contents and age which template is best and when miners need a new job,
+// and writes the job topic. The work of chains that are mined along comes from topics of its own.
 //
 // Of the jobmakers that share a lock in ZooKeeper one makes jobs; the others
 // read along and begin within 5 s of its death.
@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -45,7 +46,7 @@ type Service struct {
 	bus      *bus.Client
 	registry *registry.Registry
 	network  bitcoin.Network
-	builder  builder
+	builder  atomic.Pointer[builder] // another one after each update of a sub-pool
 	started  time.Time
 
 	dropLog, skewLog rate.Sometimes
@@ -88,7 +89,6 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		bus:      client,
 		registry: reg,
 		network:  network,
-		builder:  builder,
 		started:  time.Now(),
 		dropLog:  rate.Sometimes{Interval: logInterval},
 		skewLog:  rate.Sometimes{Interval: logInterval},
@@ -102,6 +102,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		},
 		merged: mergedMining{auxNotify: cfg.AuxNotify, rskNotify: cfg.RSKNotify},
 	}
+	s.builder.Store(&builder)
 	s.metrics = newMetrics(deps.Metrics, s.sinceLastJob)
 	return s, nil
 }
@@ -110,7 +111,8 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 func (s *Service) Run(ctx context.Context) error {
 	defer s.bus.Close()
 	topics := s.cfg.Kafka.Topics
-	all := []string{topics.RawGBT, topics.Job, topics.AuxWork, topics.RSKWork}
+	light := job.LightTopic(topics.RawGBT)
+	all := []string{topics.RawGBT, light, topics.Job, topics.AuxWork, topics.RSKWork}
 	all = slices.DeleteFunc(all, func(topic string) bool { return topic == "" })
 	if err := s.bus.EnsureTopics(ctx, all...); err != nil {
 		if ctx.Err() != nil {
@@ -122,12 +124,14 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		return s.read(ctx, topics.RawGBT, firstTemplates, s.takeTemplate, bus.CaughtUp(func() { close(s.caughtUp) }))
 	})
+	g.Go(func() error { return s.read(ctx, light, firstTemplates, s.takeLight) })
 	if topics.AuxWork != "" {
 		g.Go(func() error { return s.read(ctx, topics.AuxWork, firstWorks, s.takeAux) })
 	}
 	if topics.RSKWork != "" {
 		g.Go(func() error { return s.read(ctx, topics.RSKWork, firstWorks, s.takeRSK) })
 	}
+	g.Go(func() error { return s.watchSubPools(ctx) })
 	g.Go(func() error { return s.lead(ctx) })
 	return g.Wait()
 }
@@ -181,18 +185,35 @@ func (s *Service) read(ctx context.Context, topic string, last int, take func(me
 	}, opts...)
 }
 
-// takeTemplate takes in a message of the raw template topic.
+// takeTemplate takes in a message of the raw template topic. It is a duplicate
+// when the light one has come before it.
 func (s *Service) takeTemplate(message []byte, now time.Time) {
-	r, err := s.judge(message, now)
-	s.metrics.templates.WithLabelValues(string(r)).Inc()
-	s.drop(s.cfg.Kafka.Topics.RawGBT, r, err)
+	raw, err := job.ParseRawGBT(message)
+	r := invalid
+	if err == nil {
+		r, err = s.judge(raw, nil, now)
+	}
+	s.judged(s.cfg.Kafka.Topics.RawGBT, r, err)
 }
 
-func (s *Service) judge(message []byte, now time.Time) (result, error) {
-	raw, err := job.ParseRawGBT(message)
-	if err != nil {
-		return invalid, err
+// takeLight takes in a message of the light template topic.
+func (s *Service) takeLight(message []byte, now time.Time) {
+	light, err := job.ParseLightGBT(message)
+	r := invalid
+	if err == nil {
+		r, err = s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash}, light.Template, now)
 	}
+	s.judged(job.LightTopic(s.cfg.Kafka.Topics.RawGBT), r, err)
+}
+
+func (s *Service) judged(topic string, r result, err error) {
+	s.metrics.templates.WithLabelValues(string(r)).Inc()
+	s.drop(topic, r, err)
+}
+
+// judge takes in a template unless something is wrong with it. When it is nil it
+// is read from raw's response, once the rest of raw says that it can be of use.
+func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (result, error) {
 	created := time.Unix(int64(raw.CreatedAt), 0)
 	age := now.Sub(created)
 	s.mu.Lock()
@@ -204,9 +225,11 @@ func (s *Service) judge(message []byte, now time.Time) (result, error) {
 	if age.Abs() >= warnSkew && s.isCaughtUp() {
 		s.skewLog.Do(func() { s.log.Warn().Dur("age_ms", age).Msg("template is late, or clocks differ") })
 	}
-	template, err := job.ParseTemplate(raw.Response)
-	if err != nil {
-		return invalid, err
+	if template == nil {
+		var err error
+		if template, err = job.ParseTemplate(raw.Response); err != nil {
+			return invalid, err
+		}
 	}
 	if err := template.CheckNetwork(s.network); err != nil {
 		return wrongNetwork, err
@@ -216,7 +239,7 @@ func (s *Service) judge(message []byte, now time.Time) (result, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created}, now)
+	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != ""}, now)
 	if r != accepted {
 		return r, fmt.Errorf("height %d on %s", template.Height, template.PrevHash)
 	}
@@ -344,7 +367,7 @@ func (s *Service) due(now time.Time) (work, reason) {
 
 // send gives up after the job interval: by then there is a better job to send.
 func (s *Service) send(ctx context.Context, w work, id job.ID, now time.Time) error {
-	j, err := s.builder.build(w, id, now)
+	j, err := s.builder.Load().build(w, id, now)
 	if err != nil {
 		return err
 	}
@@ -367,7 +390,7 @@ func (s *Service) sent(w work, why reason, now time.Time) {
 		level = zerolog.DebugLevel
 	}
 	s.log.WithLevel(level).Int32("height", w.Height).Stringer("prev_hash", w.PrevHash).Str("reason", string(why)).
-		Int("transactions", len(w.TxIDs)).Msg("job sent")
+		Int("transactions", w.Transactions).Msg("job sent")
 }
 
 func (s *Service) failed(w work, err error) {

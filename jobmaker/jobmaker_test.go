@@ -196,7 +196,7 @@ func TestJobs(t *testing.T) {
 	}
 	want := &job.StratumJob{
 		ID: j.ID, GBTHash: hash, PrevHash: template.PrevHash, Height: 500, Coinbase1: j.Coinbase1, Coinbase2: j.Coinbase2,
-		MerkleBranch: bitcoin.MerkleBranch(template.TxIDs), Version: template.Version, Bits: template.Bits,
+		MerkleBranch: template.MerkleBranch, Version: template.Version, Bits: template.Bits,
 		Time: template.CurTime, MinTime: template.MinTime, CoinbaseValue: template.CoinbaseValue,
 		WitnessCommitment: template.WitnessCommitment,
 	}
@@ -237,6 +237,39 @@ func TestJobs(t *testing.T) {
 	}
 	if problems, err := testutil.GatherAndLint(p.metrics); err != nil || len(problems) > 0 {
 		t.Errorf("metrics: %v, %v", problems, err)
+	}
+}
+
+// A job leaves as soon as what it needs is here, and the whole template behind
+// it makes no second one.
+func TestLightTemplate(t *testing.T) {
+	t.Parallel()
+	p := start(t, regtestConfig(), nil)
+	p.sendTemplate("core.gbt", 500, time.Now())
+	if j := p.nextJob(); j.Height != 500 {
+		t.Fatalf("job of height %d, want 500", j.Height)
+	}
+	raw := job.NewRawGBT(testdata(t, "core.gbt"), time.Now())
+	template, err := job.ParseTemplate(raw.Response)
+	if err != nil {
+		t.Fatal(err)
+	}
+	topic := job.LightTopic(p.cfg.Kafka.Topics.RawGBT)
+	p.sendTo(topic, []byte("garbage"))
+	p.sendTo(topic, job.LightGBT{CreatedAt: raw.CreatedAt, Hash: raw.Hash, Template: template}.AppendTo(nil))
+	j := p.nextJob()
+	if j.GBTHash != raw.Hash || !slices.Equal(j.MerkleBranch, template.MerkleBranch) || j.Height != template.Height {
+		t.Errorf("job %+v of template %+v", j, template)
+	}
+	p.send(raw.AppendTo(nil))
+	p.sendTemplate("core.gbt", int(template.Height)+1, time.Now())
+	if next := p.nextJob(); next.Height != template.Height+1 {
+		t.Errorf("job of height %d, want %d", next.Height, template.Height+1)
+	}
+	for result, want := range map[string]float64{"accepted": 3, "invalid": 1, "duplicate": 1} {
+		if got := p.count("btcpool_jobmaker_templates_total", result); got != want {
+			t.Errorf("%v templates are %s, want %v", got, result, want)
+		}
 	}
 }
 

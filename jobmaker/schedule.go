@@ -28,6 +28,7 @@ const (
 	farFuture    result = "far_future"    // a template whose blocks nodes would refuse for their time
 	lowHeight    result = "low_height"    // a template of a node that lags behind another
 	otherBranch  result = "other_branch"  // a template on a block that was left for its rival
+	otherPool    result = "other_pool"    // a template of poolwatcher that is not to be followed
 )
 
 // reason says why a job is made; it is a metric label.
@@ -37,6 +38,7 @@ const (
 	newHeight   reason = "height"
 	newBranch   reason = "branch"       // another block of the same height to build on
 	nowFull     reason = "full"         // the last job was empty
+	refuted     reason = "refuted"      // our nodes have not got the block that another pool named
 	otherChains reason = "other_chains" // news of chains mined along
 	routine     reason = "interval"
 )
@@ -44,8 +46,9 @@ const (
 // candidate is a template that may become a job.
 type candidate struct {
 	*job.Template
-	hash    string
-	created time.Time
+	hash     string
+	created  time.Time
+	fromPool bool // made by poolwatcher of another pool's word: no node of ours has seen its block
 }
 
 // compare orders candidates from worse to better: height, then transactions,
@@ -79,6 +82,10 @@ func (c candidate) compare(d candidate) int {
 //     are templates on its rival: only when they are twice the job interval
 //     old, or at another height. So nodes that stay on rival blocks cost one
 //     change a rival, not one a template.
+//   - A template that poolwatcher made of another pool's word is followed only
+//     from a template of our own nodes to the next height, once a height, and
+//     any template of theirs for that height displaces it. If none comes while
+//     it lives, miners are sent back.
 type schedule struct {
 	interval        time.Duration // between routine jobs
 	life, emptyLife time.Duration // of candidates
@@ -87,6 +94,7 @@ type schedule struct {
 	recent     []string         // hashes of the last accepted templates, oldest first
 	candidates []candidate      // from worst to best, one block a height to build on; not empty once a template was accepted
 	left       []chainhash.Hash // blocks below the best template that were left for a rival
+	believed   int32            // height of the last template that was taken from poolwatcher
 	urgent     bool             // chains mined along want a job
 	last       lastJob
 }
@@ -96,6 +104,7 @@ type lastJob struct {
 	height   int32
 	prevHash chainhash.Hash
 	empty    bool
+	fromPool bool
 	sent     time.Time
 }
 
@@ -113,10 +122,18 @@ func (s *schedule) admit(hash string, created, now time.Time) result {
 // add takes in a template that was admitted.
 func (s *schedule) add(c candidate, now time.Time) result {
 	s.expire(now)
+	if c.fromPool {
+		if !s.believable(c) {
+			return otherPool
+		}
+		s.believed = c.Height
+	}
 	if n := len(s.candidates); n > 0 {
 		best := s.candidates[n-1]
 		early := c.created.Sub(best.created) < 2*s.interval
 		switch {
+		case c.fromPool:
+		case best.fromPool && c.Height == best.Height: // our own nodes know
 		case c.Height > best.Height:
 			s.left = nil
 		case c.Height < best.Height:
@@ -131,7 +148,7 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		}
 	}
 	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool {
-		return d.Height == c.Height && d.PrevHash != c.PrevHash
+		return d.Height == c.Height && (d.PrevHash != c.PrevHash || d.fromPool)
 	})
 	i, found := slices.BinarySearchFunc(s.candidates, c, candidate.compare)
 	if found {
@@ -142,6 +159,15 @@ func (s *schedule) add(c candidate, now time.Time) result {
 	s.recent = append(s.recent, c.hash)
 	s.recent = s.recent[max(0, len(s.recent)-recentHashes):]
 	return accepted
+}
+
+// believable reports whether another pool's word may be followed.
+func (s *schedule) believable(c candidate) bool {
+	if len(s.candidates) == 0 {
+		return false
+	}
+	best := s.candidates[len(s.candidates)-1]
+	return !best.fromPool && c.Empty() && c.Height == best.Height+1 && c.Bits == best.Bits && c.Height > s.believed
 }
 
 func (s *schedule) leave(block chainhash.Hash) {
@@ -182,6 +208,8 @@ func (s *schedule) next(now time.Time) (candidate, reason) {
 		return best, newBranch
 	case best.Height == s.last.height && s.last.empty && !best.Empty():
 		return best, nowFull
+	case best.Height < s.last.height && s.last.fromPool:
+		return best, refuted
 	case s.urgent:
 		return best, otherChains
 	case s.untilRoutine(now) <= 0:
@@ -197,5 +225,5 @@ func (s *schedule) untilRoutine(now time.Time) time.Duration {
 
 // sent notes that a job was made of c.
 func (s *schedule) sent(c candidate, now time.Time) {
-	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, empty: c.Empty(), sent: now}
+	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, empty: c.Empty(), fromPool: c.fromPool, sent: now}
 }

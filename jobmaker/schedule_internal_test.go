@@ -5,7 +5,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"pgregory.net/rapid"
 
 	"btcpool/internal/job"
@@ -21,7 +20,7 @@ func newSchedule() *schedule {
 
 func newCandidate(height int32, transactions int, created time.Time) candidate {
 	return candidate{
-		Template: &job.Template{Height: height, TxIDs: make([]chainhash.Hash, transactions)},
+		Template: &job.Template{Height: height, Transactions: transactions},
 		hash:     fmt.Sprint(height, transactions, created.Unix()),
 		created:  created,
 	}

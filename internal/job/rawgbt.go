@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -34,6 +35,7 @@ func gbtHash(response []byte) string {
 
 // AppendTo appends the message of the raw template topic.
 func (r RawGBT) AppendTo(dst []byte) []byte {
+	dst = slices.Grow(dst, base64.StdEncoding.EncodedLen(len(r.Response))+len(r.FromPool)+256) // megabytes are not to be moved
 	dst = append(dst, `{"created_at_ts":`...)
 	dst = strconv.AppendUint(dst, uint64(r.CreatedAt), 10)
 	dst = append(dst, `,"block_template_base64":"`...)

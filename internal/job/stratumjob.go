@@ -326,6 +326,18 @@ func (w *objectWriter) text(key, value string) {
 	w.dst = gjson.AppendJSONString(w.dst, value)
 }
 
+func (w *objectWriter) texts(key string, values []string) {
+	w.key(key)
+	w.dst = append(w.dst, '[')
+	for i, value := range values {
+		if i > 0 {
+			w.dst = append(w.dst, ',')
+		}
+		w.dst = gjson.AppendJSONString(w.dst, value)
+	}
+	w.dst = append(w.dst, ']')
+}
+
 func (w *objectWriter) hex(key string, value []byte) {
 	w.key(key)
 	w.dst = append(hex.AppendEncode(append(w.dst, '"'), value), '"')

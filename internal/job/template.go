@@ -33,7 +33,8 @@ type Template struct {
 	CurTime, MinTime  uint32 // unix seconds; MinTime is CurTime when the node gives none
 	Version           int32
 	CoinbaseValue     int64            // satoshi
-	TxIDs             []chainhash.Hash // of all transactions but the coinbase, as the node says
+	Transactions      int              // without the coinbase
+	MerkleBranch      []chainhash.Hash // from the coinbase to the root, of the ids that the node says
 	WitnessCommitment []byte           // output script, nil when no transaction has a witness
 	CoinbaseAux       []byte           // the values of coinbaseaux
 	LongPollID        string           // "" when the node has no long poll
@@ -41,7 +42,7 @@ type Template struct {
 }
 
 // Empty reports whether the template has no transactions.
-func (t *Template) Empty() bool { return len(t.TxIDs) == 0 }
+func (t *Template) Empty() bool { return t.Transactions == 0 }
 
 // CheckNetwork returns an error for a template that no node with the chain of n
 // makes. One of another network that could be of n as well gets through.
@@ -74,7 +75,7 @@ func ParseTemplate(response []byte) (*Template, error) {
 	if err != nil {
 		return nil, fmt.Errorf("template: %w", err)
 	}
-	t, err := parseTemplate(result)
+	t, err := parseTemplate(fieldsOf(result))
 	if err != nil {
 		return nil, fmt.Errorf("template: %w", err)
 	}
@@ -123,8 +124,24 @@ func parseResult(response []byte) (value, error) {
 	return result, nil
 }
 
-func parseTemplate(result value) (*Template, error) {
-	f := fieldsOf(result)
+func parseTemplate(f *fields) (*Template, error) {
+	t := parseTerms(f)
+	if f.err != nil {
+		return nil, f.err
+	}
+	ids, err := parseTransactionIDs(f.values["transactions"])
+	if err != nil {
+		return nil, err
+	}
+	t.Transactions, t.MerkleBranch = len(ids.txids), bitcoin.MerkleBranch(ids.txids)
+	if t.WitnessCommitment == nil && ids.haveWitness {
+		t.WitnessCommitment = bitcoin.WitnessCommitment(ids.wtxids)
+	}
+	return t, nil
+}
+
+// parseTerms reads all of a template but its transactions.
+func parseTerms(f *fields) *Template {
 	t := &Template{
 		Height:        int32(f.integer("height", 1, math.MaxInt32)),
 		PrevHash:      f.hash("previousblockhash"),
@@ -146,22 +163,10 @@ func parseTemplate(result value) (*Template, error) {
 	if f.has("rules") {
 		t.Rules = f.rules("rules")
 	}
-	if f.err != nil {
-		return nil, f.err
-	}
-
-	ids, err := parseTransactionIDs(f.values["transactions"])
-	if err != nil {
-		return nil, err
-	}
-	t.TxIDs = ids.txids
-	switch {
-	case f.has("default_witness_commitment"):
+	if f.has("default_witness_commitment") {
 		t.WitnessCommitment = f.witnessCommitment("default_witness_commitment")
-	case ids.haveWitness:
-		t.WitnessCommitment = bitcoin.WitnessCommitment(ids.wtxids)
 	}
-	return t, f.err
+	return t
 }
 
 // bits reads a compact target in hex.

@@ -257,8 +257,8 @@ func FuzzParseTemplate(f *testing.F) {
 		if n := len(template.WitnessCommitment); n != 0 && n < 38 {
 			t.Fatalf("accepted a commitment of %d bytes", n)
 		}
-		if txsErr == nil && len(txs) != len(template.TxIDs) {
-			t.Fatalf("%d ids but %d transactions", len(template.TxIDs), len(txs))
+		if txsErr == nil && len(txs) != template.Transactions {
+			t.Fatalf("%d ids but %d transactions", template.Transactions, len(txs))
 		}
 	})
 }

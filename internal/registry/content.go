@@ -10,20 +10,15 @@ import (
 // content is what btcpool writes into its nodes, for people to read: nobody
 // decides by it.
 func (s *session) content(now time.Time) []byte {
-	type host struct {
-		Hostname string `json:"hostname"`
-		IP       string `json:"ip"`
-	}
 	type data struct {
 		PID int `json:"pid"`
 	}
-	hostname, _ := os.Hostname()
 	text, _ := json.Marshal(struct {
 		UUID      string `json:"uuid"`
 		CreatedAt string `json:"created_at"`
-		Host      host   `json:"host"`
+		Host      Host   `json:"host"`
 		Data      data   `json:"data"`
-	}{s.uuid, now.UTC().Format(time.DateTime), host{hostname, s.localIP()}, data{os.Getpid()}})
+	}{s.uuid, now.UTC().Format(time.DateTime), s.host(), data{os.Getpid()}})
 	return text
 }
 

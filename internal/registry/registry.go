@@ -1,7 +1,8 @@
 // Package registry hands out what only one process may have at a time: an id
 // of 1 to 255 for as long as a process runs, and the lead among processes that
 // stand by for each other. ZooKeeper decides; without it ids are fixed and
-// everybody leads, through the same calls.
+// everybody leads, through the same calls. It also tells of what operators
+// write into nodes that are watched.
 //
 // An id is an ephemeral node <path>/<id>, the lowest that was free, as btcpool
 // has it, so that both may share a path. The lead belongs to the lowest of the

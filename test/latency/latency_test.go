@@ -16,13 +16,21 @@ import (
 	"io"
 	"math/bits"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"strings"
 	"testing"
 	"time"
 
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
 	"btcpool/test/integration/rig"
 	"btcpool/test/latency/busynode"
 )
@@ -44,12 +52,14 @@ func TestLatency(t *testing.T) {
 	}
 	dir := t.TempDir()
 	node := busynode.Start(t)
-	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", rig.StartKafka(t, dir).Addr)
-	stratum := freeAddr(t)
+	broker := rig.StartKafka(t, dir).Addr
+	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", broker)
+	stratum, admin := freeAddr(t), freeAddr(t)
 	// The node's other triggers rest, so that each template is a block's.
 	start(t, dir, "gbtmaker", "network = \"regtest\"\npoll_interval = \"30s\"\nrepeat_interval = \"30s\"\n"+
+		fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker"))+
 		fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = \"node\"\nrpc_password = \"secret\"\nzmq_hashblock = %q\n", node.URL, node.ZMQ)+kafka)
-	start(t, dir, "jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %q\n", rig.PayoutAddress)+kafka)
+	start(t, dir, "jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %q\nadmin = %q\n", rig.PayoutAddress, admin)+kafka)
 	start(t, dir, "sserver", fmt.Sprintf("listen = %q\ndata_dir = %q\n", stratum, filepath.Join(dir, "sserver"))+
 		"[users]\nsource = \"static\"\n[users.static]\nminer = 1\n"+kafka)
 
@@ -59,28 +69,133 @@ func TestLatency(t *testing.T) {
 		_, err := jobs.await(node.Block(t), 500*time.Millisecond)
 		return err
 	})
-	var path, bare []time.Duration
+	var paths []path
 	for round := range warmUp + *rounds {
-		begin := time.Now()
-		arrived, err := jobs.await(node.Block(t), roundLimit)
-		if err != nil {
+		read := templatesRead(t, admin)
+		p := path{begin: time.Now()}
+		p.height = node.Block(t)
+		var err error
+		if p.arrived, err = jobs.await(p.height, roundLimit); err != nil {
 			t.Fatalf("block %d of %d: %v", round+1, warmUp+*rounds, err)
 		}
-		path = append(path, arrived.Sub(begin))
+		p.call = node.FirstCall(p.height)
+		// Between blocks there is time for what comes behind the job.
+		rig.Until(t, roundLimit, "jobmaker reads the whole template", func(context.Context) error {
+			if templatesRead(t, admin) == read {
+				return errors.New("not yet")
+			}
+			return nil
+		})
 
-		begin = time.Now()
+		begin := time.Now()
 		node.BareTemplate(t)
-		bare = append(bare, time.Since(begin))
+		p.bare = time.Since(begin)
+		paths = append(paths, p)
 	}
-	report(t, "hashblock to notify", path[warmUp:])
-	report(t, "bare getblocktemplate", bare[warmUp:])
+	report(t, paths[warmUp:], writeTimes(t, broker))
 }
 
-func report(t *testing.T, what string, took []time.Duration) {
+// templatesRead returns how many whole templates jobmaker has read whose jobs it
+// had made before.
+func templatesRead(t *testing.T, admin string) int {
 	t.Helper()
-	slices.Sort(took)
-	at := func(percent int) time.Duration { return took[len(took)*percent/100].Round(10 * time.Microsecond) }
-	t.Logf("%-22s p50 %v, p99 %v, of %d", what, at(50), at(99), len(took))
+	resp, err := http.Get("http://" + admin + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
+		if count, ok := strings.CutPrefix(lines.Text(), `btcpool_jobmaker_templates_total{result="duplicate",service="jobmaker"} `); ok {
+			n, err := strconv.Atoi(count)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return n
+		}
+	}
+	t.Fatal("jobmaker does not count templates")
+	return 0
+}
+
+// path is the way of one block to the miner.
+type path struct {
+	height         int64
+	begin, arrived time.Time // of hashblock, of the notify
+	call           busynode.Call
+	bare           time.Duration // what a bare getblocktemplate took a moment later
+}
+
+// report prints what the paths took, as a whole and by stages.
+func report(t *testing.T, paths []path, written writes) {
+	t.Helper()
+	for _, stage := range []struct {
+		what string
+		took func(p path) time.Duration
+	}{
+		{"hashblock to notify", func(p path) time.Duration { return p.arrived.Sub(p.begin) }},
+		{"bare getblocktemplate", func(p path) time.Duration { return p.bare }},
+		{"the rest", func(p path) time.Duration { return p.arrived.Sub(p.begin) - p.bare }},
+		{"  hashblock to call", func(p path) time.Duration { return p.call.Begin.Sub(p.begin) }},
+		{"  call to answer", func(p path) time.Duration { return p.call.End.Sub(p.call.Begin) }},
+		{"  answer to template", func(p path) time.Duration { return written.template[p.height].Sub(p.call.End) }},
+		{"  template to job", func(p path) time.Duration { return written.job[p.height].Sub(written.template[p.height]) }},
+		{"  job to notify", func(p path) time.Duration { return p.arrived.Sub(written.job[p.height]) }},
+	} {
+		var took []time.Duration
+		for _, p := range paths {
+			took = append(took, stage.took(p))
+		}
+		slices.Sort(took)
+		at := func(percent int) float64 { return took[len(took)*percent/100].Seconds() * 1000 }
+		t.Logf("%-22s p50 %6.2f ms, p99 %6.2f ms, of %d", stage.what, at(50), at(99), len(took))
+	}
+}
+
+// writes is when the first template and the first job on each block were given
+// to Kafka, to the millisecond: the times of the records.
+type writes struct{ template, job map[int64]time.Time }
+
+func writeTimes(t *testing.T, broker string) writes {
+	t.Helper()
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{broker}
+	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	read := func(topic string, height func(message []byte) (int32, error)) map[int64]time.Time {
+		times := make(map[int64]time.Time)
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		err := client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
+			h, err := height(m.Value)
+			if block := int64(h) - 1; times[block].IsZero() {
+				times[block] = m.Time
+			}
+			return err
+		}, bus.CaughtUp(cancel))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return times
+	}
+	return writes{
+		template: read(job.LightTopic(cfg.Topics.RawGBT), func(message []byte) (int32, error) {
+			light, err := job.ParseLightGBT(message)
+			if err != nil {
+				return 0, err
+			}
+			return light.Template.Height, nil
+		}),
+		job: read(cfg.Topics.Job, func(message []byte) (int32, error) {
+			j, err := job.ParseStratumJob(message)
+			if err != nil {
+				return 0, err
+			}
+			return j.Height, nil
+		}),
+	}
 }
 
 // notify is a clean job that a miner was given.

@@ -30,7 +30,7 @@ const (
 var ErrUnknownBlock = errors.New("block is unknown to the node")
 
 // BlockTemplate returns the whole text of the answer to getblocktemplate, which
-// may turn out not to be valid JSON. With the longpollid of an earlier template
+// may turn out not to be valid JSON and, if it is long, to hold no template. With the longpollid of an earlier template
 // it waits until the node has a better one.
 func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, error) {
 	timeout := c.cfg.timeout()
@@ -143,6 +143,10 @@ func (c *Client) ChainInfo(ctx context.Context) (ChainInfo, error) {
 type BlockInfo struct {
 	Height        int32 `json:"height"`        // 0 when btcd has it outside the active chain
 	Confirmations int64 `json:"confirmations"` // 1 = newest block; -1 = not on the active chain
+
+	// btcd gives these two for blocks of the active chain only, or not at all.
+	PrevHash   string `json:"previousblockhash"` // display order
+	MedianTime int64  `json:"mediantime"`        // of the block and the ten before it, unix seconds
 }
 
 // Block returns where the node has the block with this hash, in display order,

@@ -168,11 +168,23 @@ func (c *Client) check(status int, answer []byte) error {
 	if status == http.StatusOK && !gjson.ValidBytes(answer) { // an empty answer is not valid either
 		return c.strange(status, answer)
 	}
-	return c.glance(status, answer)
+	return c.inspect(status, answer)
 }
 
-// glance is check for megabytes that someone else finds to be valid JSON.
+// maxRefusal is more than a refusal is long, in bytes: it has no result.
+const maxRefusal = 64 << 10
+
+// glance is check for megabytes that someone else finds to be valid JSON, and to
+// be a result.
 func (c *Client) glance(status int, answer []byte) error {
+	if status == http.StatusOK && len(answer) > maxRefusal {
+		return nil
+	}
+	return c.inspect(status, answer)
+}
+
+// inspect is check for what is valid JSON.
+func (c *Client) inspect(status int, answer []byte) error {
 	switch status {
 	case http.StatusUnauthorized:
 		keys := "rpc_user and rpc_password"

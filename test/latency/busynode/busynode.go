@@ -17,6 +17,7 @@ import (
 	"net/http/httptest"
 	"strconv"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -37,13 +38,21 @@ type Node struct {
 	height atomic.Int64
 	middle string // of a template, between what depends on the height
 	socket zmq4.Socket
+
+	mu    sync.Mutex
+	calls map[int64]Call // the first at each height
 }
+
+// Call is a call of getblocktemplate: when the node got it, and when it had
+// handed the whole answer to the kernel.
+type Call struct{ Begin, End time.Time }
 
 // Start runs a node until the test ends.
 func Start(tb testing.TB) *Node {
 	tb.Helper()
 	n := &Node{
 		middle: middle(),
+		calls:  make(map[int64]Call),
 		socket: zmq4.NewPub(context.Background(), zmq4.WithLogger(log.New(io.Discard, "", 0))),
 	}
 	n.height.Store(10)
@@ -77,9 +86,16 @@ func (n *Node) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	case "getblockchaininfo":
 		fmt.Fprintf(w, `{"result":{"chain":"regtest","blocks":%d,"headers":%[1]d,"bestblockhash":%q},"error":null}`, height, Hash(height))
 	case "getblocktemplate":
+		call := Call{Begin: time.Now()}
 		text := template(n.middle, height)
 		w.Header().Set("Content-Length", strconv.Itoa(len(text)))
 		_, _ = w.Write(text)
+		call.End = time.Now()
+		n.mu.Lock()
+		if n.calls[height].End.IsZero() {
+			n.calls[height] = call
+		}
+		n.mu.Unlock()
 	default:
 		fmt.Fprint(w, `{"result":null,"error":{"code":-32601,"message":"Method not found"}}`)
 	}
@@ -106,6 +122,13 @@ func middle() string {
 	}
 	return `"transactions":[` + strings.Join(txs, ",") + `],"version":536870912,"rules":["csv","!segwit"],"coinbasevalue":312500000,` +
 		`"mintime":1,"bits":"207fffff","default_witness_commitment":"6a24aa21a9ed` + strings.Repeat("00", 32) + `"`
+}
+
+// FirstCall returns the first call of getblocktemplate after the block at height.
+func (n *Node) FirstCall(height int64) Call {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.calls[height]
 }
 
 // Hash names the block at a height, as RPC does.

@@ -1,0 +1,75 @@
+package gbtmaker
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/btcsuite/btcd/btcutil/v2"
+	"github.com/btcsuite/btcd/chainhash/v2"
+)
+
+// bridge gives miners an empty template on a block that n has announced when n
+// takes longer than emptyAfter to make a full one: no work on the block before
+// is of use. Last is the newest template of n. Nothing more comes of it once
+// stop was called.
+func (s *Service) bridge(ctx context.Context, n *node, last *template, block chainhash.Hash) (stop func()) {
+	if s.emptyAfter == 0 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		late := time.NewTimer(s.emptyAfter)
+		defer late.Stop()
+		t, err := s.emptyTemplate(ctx, n, last, block)
+		select {
+		case <-ctx.Done():
+			return
+		case <-late.C:
+		}
+		if err != nil {
+			n.log.Debug().Err(err).Msg("no empty template")
+			return
+		}
+		s.settle(n, t, nil, time.Now())
+	}()
+	return func() { cancel(); <-done }
+}
+
+// emptyTemplate returns a template without transactions on a block, which must
+// follow the one that last is on. It asks n for the block's header only.
+func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, block chainhash.Hash) (*template, error) {
+	header, err := n.client.Block(ctx, block.String())
+	if err != nil {
+		return nil, err
+	}
+	height := last.Height + 1
+	p := s.network.Params
+	switch {
+	case header.PrevHash != last.PrevHash.String() || header.Height != last.Height || header.Confirmations < 1:
+		return nil, fmt.Errorf("block %s does not follow the last template", block)
+	case header.MedianTime == 0: // btcd does not tell
+		return nil, errors.New("earliest time is unknown")
+	case !p.PoWNoRetargeting && (p.ReduceMinDifficulty || !s.samePeriod(height, last.Height)):
+		return nil, errors.New("difficulty is unknown")
+	}
+	rules, err := json.Marshal(append([]string{}, last.Rules...))
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	earliest := header.MedianTime + 1
+	subsidy := int64(50*btcutil.SatoshiPerBitcoin) >> (height / p.SubsidyReductionInterval)
+	response := fmt.Appendf(nil, `{"result":{"version":%d,"rules":%s,"previousblockhash":"%s","transactions":[],"coinbasevalue":%d,`+
+		`"mintime":%d,"curtime":%d,"bits":"%08x","height":%d},"error":null,"id":"1"}`+"\n",
+		last.Version, rules, block, subsidy, earliest, max(now.Unix(), earliest), last.Bits, height)
+	t, f := s.read(ctx, n, byZMQ, response, now)
+	if f != nil {
+		return nil, f.err
+	}
+	return t, nil
+}

@@ -1,0 +1,17 @@
+package gbtmaker
+
+import (
+	"errors"
+
+	"btcpool/internal/job"
+)
+
+// Keep leaves r in dir as a gbtmaker does that is killed before r is in its
+// topic.
+func Keep(dir string, r job.RawGBT) error {
+	o, err := openOutbox(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(o.put(r), o.close())
+}

@@ -1,0 +1,92 @@
+package gbtmaker
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	"btcpool/internal/dirlock"
+	"btcpool/internal/job"
+)
+
+// outbox keeps a template while its light form may be out and the whole of it
+// may not: jobs are made of it then, and a block found on one needs it. What is
+// in it when the process is killed is sent by the next one. It is not synced: a
+// power cut at that moment costs the blocks of one template.
+//
+// The file is overwritten in place, which is cheap for megabytes: u32 time and
+// u64 length, little-endian, the hash in hex as in RawGBT, the node's answer. It is empty when the length is 0, and worthless when the hash is not
+// the answer's: its writer was killed before any of it was out.
+type outbox struct {
+	lock, file *os.File
+}
+
+const outboxHeader = 4 + 8 + 64
+
+// maxOutbox is more than any node's answer, in bytes.
+const maxOutbox = 64 << 20
+
+func openOutbox(dir string) (*outbox, error) {
+	lock, err := dirlock.Lock(dir)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(filepath.Join(dir, "template"), os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	return &outbox{lock: lock, file: file}, nil
+}
+
+func (o *outbox) close() error { return errors.Join(o.file.Close(), o.lock.Close()) }
+
+// put keeps r in place of what was kept.
+func (o *outbox) put(r job.RawGBT) error {
+	if err := o.clear(); err != nil {
+		return err
+	}
+	if _, err := o.file.WriteAt(r.Response, outboxHeader); err != nil {
+		return err
+	}
+	header := binary.LittleEndian.AppendUint32(make([]byte, 0, outboxHeader), r.CreatedAt)
+	header = binary.LittleEndian.AppendUint64(header, uint64(len(r.Response)))
+	_, err := o.file.WriteAt(append(header, r.Hash...), 0)
+	return err
+}
+
+func (o *outbox) clear() error {
+	_, err := o.file.WriteAt(make([]byte, outboxHeader), 0)
+	return err
+}
+
+// kept returns what is kept, if that is a whole template.
+func (o *outbox) kept() (r job.RawGBT, ok bool, err error) {
+	b, err := io.ReadAll(io.NewSectionReader(o.file, 0, outboxHeader+maxOutbox))
+	if err != nil {
+		return job.RawGBT{}, false, err
+	}
+	if r, ok, err = parseOutbox(b); err != nil {
+		return job.RawGBT{}, false, fmt.Errorf("%s: %w", o.file.Name(), err)
+	}
+	return r, ok, nil
+}
+
+func parseOutbox(b []byte) (r job.RawGBT, ok bool, err error) {
+	if len(b) < outboxHeader {
+		return job.RawGBT{}, false, nil
+	}
+	header, response := b[:outboxHeader], b[outboxHeader:]
+	size := binary.LittleEndian.Uint64(header[4:])
+	switch {
+	case size == 0:
+		return job.RawGBT{}, false, nil
+	case size > uint64(len(response)):
+		return job.RawGBT{}, false, fmt.Errorf("%d bytes of template are %d", size, len(response))
+	}
+	r = job.NewRawGBT(response[:size], time.Unix(int64(binary.LittleEndian.Uint32(header)), 0))
+	return r, string(header[12:]) == r.Hash, nil
+}

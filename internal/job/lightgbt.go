@@ -1,0 +1,80 @@
+package job
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"math/bits"
+	"strconv"
+)
+
+// LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
+// leave while the megabytes that blocks are made of are still on their way.
+type LightGBT struct {
+	CreatedAt uint32 // unix seconds
+	Hash      string // of the RawGBT
+	Template  *Template
+}
+
+// LightTopic returns the topic of the light templates that go with those of
+// topic raw. btcpool does not know it.
+func LightTopic(raw string) string { return raw + "Light" }
+
+// AppendTo appends the message of the light template topic: a template with its
+// merkle branch in place of its transactions, and no longpollid.
+func (l LightGBT) AppendTo(dst []byte) []byte {
+	t := l.Template
+	w := objectWriter{append(dst, '{')}
+	w.unsigned("created_at_ts", uint64(l.CreatedAt))
+	w.text("gbthash", l.Hash)
+	w.integer("height", int64(t.Height))
+	w.text("previousblockhash", t.PrevHash.String())
+	w.text("bits", strconv.FormatUint(uint64(t.Bits), 16))
+	w.unsigned("curtime", uint64(t.CurTime))
+	w.unsigned("mintime", uint64(t.MinTime))
+	w.integer("version", int64(t.Version))
+	w.integer("coinbasevalue", t.CoinbaseValue)
+	w.object("coinbaseaux")
+	w.hex("flags", t.CoinbaseAux)
+	w.end()
+	w.texts("rules", t.Rules)
+	if t.WitnessCommitment != nil {
+		w.hex("default_witness_commitment", t.WitnessCommitment)
+	}
+	w.integer("transactions", int64(t.Transactions))
+	w.hashes("merkle_branch", t.MerkleBranch)
+	w.end()
+	return w.dst
+}
+
+// ParseLightGBT reads a message of the light template topic. What makes
+// ParseTemplate refuse a template makes it refuse a light one.
+func ParseLightGBT(b []byte) (LightGBT, error) {
+	l, err := parseLightGBT(b)
+	if err != nil {
+		return LightGBT{}, fmt.Errorf("light template: %w", err)
+	}
+	return l, nil
+}
+
+func parseLightGBT(b []byte) (LightGBT, error) {
+	object, err := parseObject(b)
+	if err != nil {
+		return LightGBT{}, err
+	}
+	f := fieldsOf(object)
+	l := LightGBT{
+		CreatedAt: uint32(f.unsigned("created_at_ts", math.MaxUint32)),
+		Hash:      f.hash("gbthash").String(),
+		Template:  parseTerms(f),
+	}
+	l.Template.Transactions = int(f.unsigned("transactions", maxTransactions))
+	l.Template.MerkleBranch = f.hashes("merkle_branch", maxBranch)
+	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
+		f.fail("merkle_branch", errors.New("not of that many transactions"))
+	}
+	if f.err != nil {
+		return LightGBT{}, f.err
+	}
+	return l, nil
+}
