@@ -5,6 +5,8 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
+	"io"
+	"log"
 	"net/http"
 	"slices"
 	"strings"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/btcsuite/btcd/wire/v2"
+	"github.com/go-zeromq/zmq4"
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
@@ -30,7 +33,11 @@ import (
 	"btcpool/internal/service"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	goleak.VerifyTestMain(m,
+		goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run"), // a PUB socket's, even when closed
+	)
+}
 
 const (
 	easyBits = 0x207fffff // every second hash meets it
@@ -329,6 +336,57 @@ func TestNotify(t *testing.T) {
 		}
 	}
 	http.DefaultTransport.(*http.Transport).CloseIdleConnections()
+}
+
+// TestZMQ learns of new blocks by the node's ZeroMQ alone, and of those that it missed.
+func TestZMQ(t *testing.T) {
+	t.Parallel()
+	socket := zmq4.NewPub(context.Background(), zmq4.WithLogger(log.New(io.Discard, "", 0)))
+	if err := socket.Listen("tcp://127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { socket.Close() })
+	sequence := uint32(0)
+	announce := func() {
+		t.Helper()
+		message := zmq4.NewMsgFrom([]byte("hashblock"), make([]byte, 32), binary.LittleEndian.AppendUint32(nil, sequence))
+		if err := socket.Send(message); err != nil {
+			t.Fatal(err)
+		}
+		sequence++
+	}
+	node := startNode(t, 1, easyBits, false)
+	cfg := config(node)
+	cfg.Chains[0].ZMQ = "tcp://" + socket.Addr().String()
+	m := start(t, cfg)
+	await(t, m.aux, "work", func(auxwork.Aux) bool { return true })
+
+	node.Advance()
+	ofNode := of(map[string]*auxpowtest.Node{"chain0": node})
+	for begin := time.Now(); ; { // a subscription takes a moment to arrive
+		announce()
+		select {
+		case work := <-m.aux:
+			if !ofNode(work) {
+				t.Fatalf("work %+v", work)
+			}
+		case <-time.After(20 * time.Millisecond):
+			if time.Since(begin) > wait {
+				t.Fatal("the announcement is not heard")
+			}
+			continue
+		}
+		break
+	}
+	node.Advance()
+	sequence += 3
+	begin := time.Now()
+	announce()
+	await(t, m.aux, "the next block", ofNode)
+	t.Logf("new block %s after the announcement", time.Since(begin))
+	if got := m.count(t, "zmq_missed_total", "chain0"); got != 3 {
+		t.Errorf("%v announcements missed, want 3", got)
+	}
 }
 
 // TestNodeAway has one of two nodes away at first, and then the other.

@@ -54,7 +54,8 @@ func DefaultConfig() Config {
 // for a failed call.
 const minPollInterval, maxPollInterval = 100 * time.Millisecond, 30 * time.Second
 
-var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,31}$`)
+// Names fit into the column chain_name of found_nmc_blocks.
+var validName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,19}$`)
 
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
@@ -87,7 +88,7 @@ func (c Config) Validate() error {
 	names := make(map[string]bool)
 	name := func(section, name string) {
 		if !validName.MatchString(name) {
-			fault("%s.name = %q: must be 1 to 32 of a-z, 0-9, '_' and '-'", section, name)
+			fault("%s.name = %q: must be 1 to 20 of a-z, 0-9, '_' and '-'", section, name)
 		} else if names[name] {
 			fault("%s.name = %q: is taken already", section, name)
 		}

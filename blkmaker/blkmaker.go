@@ -200,6 +200,7 @@ func (s *Service) Run(ctx context.Context) error {
 	}
 	g.Go(func() error { return s.connect(inner) })
 	g.Go(func() error { return s.followBlocks(inner) })
+	g.Go(func() error { return s.followMerged(inner, mergedEvery) })
 	g.Go(func() error { return s.pruneArchive(inner) })
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.watch(inner, n) })

@@ -86,8 +86,9 @@ func (c Config) Validate() error {
 }
 
 func checkName(name string) error {
-	if name == "" {
-		return errors.New("name: is empty: give the name that the chain has in auxmaker's configuration")
+	const column = 20 // chain_name of found_nmc_blocks
+	if name == "" || len(name) > column {
+		return fmt.Errorf("name = %q: must be the name of 1 to %d bytes that the chain has in auxmaker's configuration", name, column)
 	}
 	return nil
 }

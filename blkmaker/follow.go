@@ -74,7 +74,7 @@ func (s *Service) followOnce(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		state, confirmations := follow(b, where, tip, int64(s.cfg.Confirmations))
+		state, confirmations := follow(b.State, b.Confirmations, where, tip < b.Height+buriedBy, int64(s.cfg.Confirmations))
 		if state == b.State && confirmations == b.Confirmations {
 			continue
 		}
@@ -94,24 +94,24 @@ func (s *Service) followOnce(ctx context.Context) error {
 	return nil
 }
 
-// follow returns the state and confirmations of a block that the node with the
-// chain up to tip has there, or, where is nil, does not know. need is how many
-// confirmations make a block confirmed.
-func follow(b store.Block, where *noderpc.BlockInfo, tip int32, need int64) (store.BlockState, int64) {
+// follow returns the next state and confirmations of a block with these that
+// a node has there or, where is nil, does not know. open says that it may still
+// get onto the chain; need is how many confirmations make a block confirmed.
+func follow(state store.BlockState, confirmations int64, where *noderpc.BlockInfo, open bool, need int64) (store.BlockState, int64) {
 	switch {
 	case where != nil && where.Confirmations >= need:
-		if b.State == store.Confirmed {
-			return b.State, b.Confirmations // counting ends here
+		if state == store.Confirmed {
+			return state, confirmations // counting ends here
 		}
 		return store.Confirmed, where.Confirmations
 	case where != nil && where.Confirmations > 0:
 		return store.Accepted, where.Confirmations
-	case tip < b.Height+buriedBy:
-		if b.State == store.Confirmed {
+	case open:
+		if state == store.Confirmed {
 			return store.Accepted, 0
 		}
-		return b.State, 0 // the race is open
-	case where == nil && (b.State == store.Submitted || b.State == store.Rejected):
+		return state, 0 // the race is open
+	case where == nil && (state == store.Submitted || state == store.Rejected):
 		return store.Rejected, 0
 	}
 	return store.Orphaned, 0

@@ -44,11 +44,11 @@ func TestFollow(t *testing.T) {
 		{"rejected and buried", store.Rejected, nil, late, store.Rejected, 0},
 		{"taken after all", store.Rejected, on(1), height, store.Accepted, 1},
 	} {
-		b := store.Block{Height: height, State: test.state}
+		before := int64(0)
 		if test.state == store.Confirmed {
-			b.Confirmations = need
+			before = need
 		}
-		state, confirmations := follow(b, test.where, test.tip, need)
+		state, confirmations := follow(test.state, before, test.where, test.tip < height+buriedBy, need)
 		if state != test.want || confirmations != test.confirmed {
 			t.Errorf("%s: %s with %d, want %s with %d", test.name, state, confirmations, test.want, test.confirmed)
 		}

@@ -6,11 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/tidwall/gjson"
 	"golang.org/x/time/rate"
 
 	"btcpool/internal/auxpow"
@@ -30,10 +32,14 @@ const (
 	rskPerSecond = 2
 )
 
-// mergedNode submits blocks of other chains. Its answer is in words; final says
-// that the same call again would not change it.
+// mergedNode is a node of another chain.
 type mergedNode interface {
+	// submit gives a block to the node. Its answer is in words; final says that
+	// the same call again would not change it.
 	submit(ctx context.Context, b *mergedBlock) (response, result string, final bool)
+	// locate returns where the node has a block that was submitted, nil when it
+	// does not know it.
+	locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error)
 	close()
 }
 
@@ -105,6 +111,19 @@ func (n *auxNode) submit(ctx context.Context, b *mergedBlock) (response, result 
 	return string(answer), resultRejected, true
 }
 
+func (n *auxNode) locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error) {
+	const methodNotFound, blockNotFound = -32601, -5
+	info, err := n.client.Block(ctx, b.Hash)
+	refusal := (*noderpc.Error)(nil)
+	if errors.As(err, &refusal) && refusal.Code == methodNotFound { // an old node
+		err = n.client.Call(ctx, "getblock", &info, b.Hash)
+	}
+	if errors.Is(err, noderpc.ErrUnknownBlock) || errors.As(err, &refusal) && refusal.Code == blockNotFound {
+		return nil, nil
+	}
+	return &info, err
+}
+
 // rskNode is a node of RSK.
 type rskNode struct {
 	client *rskrpc.Client
@@ -126,10 +145,35 @@ func (n *rskNode) submit(ctx context.Context, b *mergedBlock) (response, result 
 	if err == nil {
 		response, err = n.client.Submit(ctx, b.parent, b.transactions)
 	}
+	if refusal := (*rskrpc.Error)(nil); errors.As(err, &refusal) {
+		// The module mnr may be enabled yet.
+		const methodNotFound = -32601
+		return err.Error(), resultRejected, refusal.Code != methodNotFound
+	}
 	if err != nil {
 		return err.Error(), resultUndecided, false
 	}
+	switch gjson.Get(response, "blockResult").Str { // ImportResult of RSKj
+	case "INVALID_BLOCK":
+		return response, resultRejected, true
+	case "NO_PARENT":
+		return response, resultUndecided, false
+	}
 	return response, resultAccepted, true
+}
+
+// locate asks for the block by RSK's own hash, which the node named when it took
+// the block.
+func (n *rskNode) locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error) {
+	own := gjson.Get(b.Response, "blockHash").Str
+	if own == "" {
+		return nil, nil
+	}
+	place, err := n.client.Block(ctx, own)
+	if errors.Is(err, rskrpc.ErrUnknownBlock) {
+		return nil, nil
+	}
+	return &noderpc.BlockInfo{Height: int32(min(place.Height, math.MaxInt32)), Confirmations: place.Confirmations}, err
 }
 
 // solveAux submits the blocks of all AuxPoW chains that a share solves.
@@ -256,7 +300,7 @@ func (w worker) submitMerged(key solvedKey, blocks []*mergedBlock, nodes mergedN
 			}
 			row := store.MergedBlock{
 				ParentHash: key.Hash.String(), Hash: b.chain.Hash.String(), Chain: b.chain.Name,
-				Proof: b.proof, Response: response, CreatedAt: sent,
+				Proof: b.proof, Response: response, CreatedAt: sent, State: stateOf(result),
 			}
 			err := w.withStore(w.work, "write merged block", func(db *store.Store) error { return db.AddMergedBlock(w.work, row) })
 			if err == nil {
@@ -275,6 +319,17 @@ func (w worker) submitMerged(key solvedKey, blocks []*mergedBlock, nodes mergedN
 		}
 	}
 	return result
+}
+
+// stateOf returns the state of a block with which a submission ended so.
+func stateOf(result string) store.BlockState {
+	switch result {
+	case resultAccepted:
+		return store.Accepted
+	case resultRejected:
+		return store.Rejected
+	}
+	return store.Submitted
 }
 
 // offerMerged gives a block to the nodes of its chain, one after the other and

@@ -129,7 +129,7 @@ func TestMergedMining(t *testing.T) {
 	if !slices.Equal(o.rsk.Accepted(), want[3:]) {
 		t.Errorf("RSK accepted %v", o.rsk.Accepted())
 	}
-	if b := byChain["b"]; b.Response != "true" || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > time.Minute {
+	if b := byChain["b"]; b.Response != "true" || b.State != store.Accepted || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > time.Minute {
 		t.Errorf("%+v", b)
 	}
 	eventually(t, "all done", func() bool { return len(s.room) == 0 })
@@ -181,6 +181,25 @@ func TestMergedMiningRefused(t *testing.T) {
 	for kind, result := range map[kind]string{kindAux: resultRejected, kindRSK: resultInvalid} {
 		eventually(t, string(kind)+" counted", func() bool { return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kind), result)) > 0 })
 	}
+}
+
+// A block that RSK's node refuses is recorded at once, as refused.
+func TestMergedMiningRefusedByRSK(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	o := startOthers(t, 1)
+	o.configure(&p.cfg)
+	s, _ := p.start(t)
+	_, rsk := o.publish(t, p, func(*job.StratumJob) {})
+	o.rsk.Advance() // another block than ours
+	p.write(t, p.cfg.Kafka.Topics.RSKSolved, rsk)
+	b := p.merged(t, 1)["rsk"]
+	if b.State != store.Rejected || !strings.Contains(b.Response, "node error -33000") {
+		t.Errorf("%+v", b)
+	}
+	eventually(t, "counted", func() bool {
+		return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kindRSK), resultRejected)) == 1
+	})
 }
 
 // A proof is made of what is in the header only.

@@ -63,11 +63,15 @@ const updateBlockState = `UPDATE found_blocks SET state = ?, confirmations = ?, 
 // SetBlockState moves a block on; is_orphaned, which old readers know, goes
 // with it. It returns ErrNotFound for a hash that was never added.
 func (s *Store) SetBlockState(ctx context.Context, hash string, state BlockState, confirmations int64) error {
+	return s.setState(ctx, updateBlockState, hash, state, confirmations)
+}
+
+func (s *Store) setState(ctx context.Context, update, hash string, state BlockState, confirmations int64) error {
 	orphaned := 0
 	if state == Orphaned {
 		orphaned = 1
 	}
-	res, err := s.db.ExecContext(ctx, updateBlockState, string(state), confirmations, orphaned, hash)
+	res, err := s.db.ExecContext(ctx, update, string(state), confirmations, orphaned, hash)
 	if err != nil {
 		return fmt.Errorf("set state of block %s: %w", hash, err)
 	}

@@ -10,43 +10,76 @@ import (
 // MergedBlock is a row of found_nmc_blocks: a block of another chain that was
 // mined with ours.
 type MergedBlock struct {
-	ParentHash string // of the Bitcoin header that proves it, in display order
-	Hash       string // 64 hex digits, in display order; unique
-	Chain      string // kept to 20 characters
-	Proof      string // AuxPoW in hex; empty for RSK, whose node does not take one. Longer than the column holds, it is left out
-	Response   string // what the chain's node answered; kept to 255 characters
-	CreatedAt  time.Time
+	ParentHash    string // of the Bitcoin header that proves it, in display order
+	Hash          string // 64 hex digits, in display order; unique. RSK's is the one for merged mining
+	Chain         string // kept to 20 characters
+	Proof         string // AuxPoW in hex; empty for RSK, whose node does not take one. Longer than the column holds, it is left out
+	Response      string // what the chain's node answered; kept to 255 characters
+	CreatedAt     time.Time
+	State         BlockState // on its own chain
+	Confirmations int64      // as of a Block
 }
 
 // maxProof is what MySQL's text holds.
 const maxProof = 1<<16 - 1
 
-const insertMergedBlock = `INSERT INTO found_nmc_blocks (bitcoin_block_hash, aux_block_hash, aux_pow, is_orphaned, chain_name, submit_response, created_at) ` +
-	`VALUES (?, ?, ?, 0, ?, ?, ?)`
+const (
+	insertMergedBlock = `INSERT INTO found_nmc_blocks (bitcoin_block_hash, aux_block_hash, aux_pow, is_orphaned, chain_name, submit_response, created_at, state) ` +
+		`VALUES (?, ?, ?, 0, ?, ?, ?, ?)`
+	updateMergedBlock = `UPDATE found_nmc_blocks SET bitcoin_block_hash = ?, aux_pow = ?, submit_response = ?, state = ? ` +
+		`WHERE aux_block_hash = ? AND state IN ('submitted', 'rejected')`
+)
 
-// AddMergedBlock keeps a block of another chain. One that is there already gets
-// the new proof and answer.
+// AddMergedBlock keeps a block of another chain; an empty State means Submitted.
+// One that is there already gets the new proof, answer and state, unless a node
+// had it.
 func (s *Store) AddMergedBlock(ctx context.Context, b MergedBlock) error {
 	if len(b.Proof) > maxProof {
 		b.Proof = ""
 	}
-	tail := s.onConflict([]string{"aux_block_hash"}, s.replace("bitcoin_block_hash", "aux_pow", "submit_response")...)
-	_, err := s.db.ExecContext(ctx, insertMergedBlock+tail,
-		b.ParentHash, b.Hash, b.Proof, truncate(b.Chain, 20), truncate(b.Response, 255), timestamp(b.CreatedAt))
+	if b.State == "" {
+		b.State = Submitted
+	}
+	response := truncate(b.Response, 255)
+	_, err := s.db.ExecContext(ctx, insertMergedBlock+s.onConflict([]string{"aux_block_hash"}),
+		b.ParentHash, b.Hash, b.Proof, truncate(b.Chain, 20), response, timestamp(b.CreatedAt), string(b.State))
+	if err == nil {
+		_, err = s.db.ExecContext(ctx, updateMergedBlock, b.ParentHash, b.Proof, response, string(b.State), b.Hash)
+	}
 	if err != nil {
 		return fmt.Errorf("add block %s of %s: %w", b.Hash, b.Chain, err)
 	}
 	return nil
 }
 
-const selectMergedBlocks = `SELECT bitcoin_block_hash, aux_block_hash, chain_name, aux_pow, submit_response, created_at ` +
-	`FROM found_nmc_blocks ORDER BY id DESC LIMIT ?`
+const updateMergedState = `UPDATE found_nmc_blocks SET state = ?, confirmations = ?, is_orphaned = ? WHERE aux_block_hash = ?`
+
+// SetMergedBlockState is SetBlockState for a block of another chain.
+func (s *Store) SetMergedBlockState(ctx context.Context, hash string, state BlockState, confirmations int64) error {
+	return s.setState(ctx, updateMergedState, hash, state, confirmations)
+}
+
+const (
+	selectMergedBlock  = `SELECT bitcoin_block_hash, aux_block_hash, chain_name, aux_pow, submit_response, created_at, state, confirmations FROM found_nmc_blocks `
+	selectMergedBlocks = selectMergedBlock + `ORDER BY id DESC LIMIT ?`
+	selectOpenMerged   = selectMergedBlock + `WHERE state IN ('submitted', 'accepted') ORDER BY id LIMIT ?`
+)
 
 // MergedBlocks returns up to limit blocks of other chains, the newest first.
 func (s *Store) MergedBlocks(ctx context.Context, limit int) ([]MergedBlock, error) {
-	return query(ctx, s, "merged blocks", selectMergedBlocks, []any{limit}, func(rows *sql.Rows) (b MergedBlock, err error) {
+	return s.mergedBlocks(ctx, selectMergedBlocks, limit)
+}
+
+// OpenMergedBlocks returns up to limit blocks of other chains that are submitted
+// or accepted, the oldest first.
+func (s *Store) OpenMergedBlocks(ctx context.Context, limit int) ([]MergedBlock, error) {
+	return s.mergedBlocks(ctx, selectOpenMerged, limit)
+}
+
+func (s *Store) mergedBlocks(ctx context.Context, text string, limit int) ([]MergedBlock, error) {
+	return query(ctx, s, "merged blocks", text, []any{limit}, func(rows *sql.Rows) (b MergedBlock, err error) {
 		var created sql.NullTime
-		err = rows.Scan(&b.ParentHash, &b.Hash, &b.Chain, &b.Proof, &b.Response, &created)
+		err = rows.Scan(&b.ParentHash, &b.Hash, &b.Chain, &b.Proof, &b.Response, &created, &b.State, &b.Confirmations)
 		b.CreatedAt = created.Time.UTC()
 		return b, err
 	})

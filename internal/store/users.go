@@ -11,9 +11,10 @@ import (
 )
 
 const (
-	selectUser  = `SELECT puid FROM users WHERE name = ?`
-	selectUsers = `SELECT name, puid FROM users`
-	insertUser  = `INSERT INTO users (name, created_at) VALUES (?, ?)`
+	selectUser       = `SELECT puid FROM users WHERE name = ?`
+	selectUsers      = `SELECT name, puid FROM users`
+	selectUsersAfter = `SELECT name, puid FROM users WHERE puid > ? ORDER BY puid LIMIT ?`
+	insertUser       = `INSERT INTO users (name, created_at) VALUES (?, ?)`
 )
 
 // UserID returns the id, above 0, of the user called name; upper and lower
@@ -50,8 +51,18 @@ func (s *Store) userID(ctx context.Context, name string) (int32, error) {
 
 // Users returns the ids of all users by name.
 func (s *Store) Users(ctx context.Context) (map[string]int32, error) {
+	return s.users(ctx, selectUsers)
+}
+
+// UsersAfter returns the ids by name of the users above id, at most n of them:
+// those with the lowest ids.
+func (s *Store) UsersAfter(ctx context.Context, id int32, n int) (map[string]int32, error) {
+	return s.users(ctx, selectUsersAfter, id, n)
+}
+
+func (s *Store) users(ctx context.Context, text string, args ...any) (map[string]int32, error) {
 	users := make(map[string]int32)
-	_, err := query(ctx, s, "users", selectUsers, nil, func(rows *sql.Rows) (id int32, err error) {
+	_, err := query(ctx, s, "users", text, args, func(rows *sql.Rows) (id int32, err error) {
 		var name string
 		err = rows.Scan(&name, &id)
 		users[name] = id

@@ -8,6 +8,8 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -25,14 +27,15 @@ type Node struct {
 	height   int32
 	payout   string
 	down     bool
-	accepted []string // hashes in display order
+	accepted []string         // hashes in display order
+	heights  map[string]int32 // of accepted; below 0: not on the chain any more
 	calls    map[string]int
 }
 
 // StartNode starts the node of the chain with this id at height 1, whose blocks
 // want the target of bits. An old one knows getauxblock only. Close ends it.
 func StartNode(id int32, bits uint32, old bool) *Node {
-	n := &Node{id: id, bits: bits, old: old, height: 1, calls: make(map[string]int)}
+	n := &Node{id: id, bits: bits, old: old, height: 1, heights: make(map[string]int32), calls: make(map[string]int)}
 	n.http = httptest.NewServer(serve(n.call, func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -59,6 +62,15 @@ func (n *Node) Advance() {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.height++
+}
+
+// Orphan takes the blocks that the node has taken from its chain.
+func (n *Node) Orphan() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	for hash, height := range n.heights {
+		n.heights[hash] = -max(height, -height)
+	}
 }
 
 // Hash returns the block that the node wants proved, in display order.
@@ -110,6 +122,15 @@ func (n *Node) call(method string, params []string) (any, error) {
 		return n.block(), nil
 	case (method == "submitauxblock" && !n.old || method == "getauxblock") && len(params) == 2:
 		return n.submit(params[0], params[1])
+	case (method == "getblockheader" && !n.old || method == "getblock") && len(params) == 1:
+		height, known := n.heights[params[0]]
+		switch {
+		case !known:
+			return nil, &rpcError{-5, "Block not found"}
+		case height < 0:
+			return map[string]any{"height": -height, "confirmations": -1}, nil
+		}
+		return map[string]any{"height": height, "confirmations": n.height - height}, nil
 	}
 	return nil, &rpcError{-32601, "Method not found"}
 }
@@ -139,6 +160,7 @@ func (n *Node) submit(hash, auxpow string) (any, error) {
 		return false, nil //nolint:nilerr // how a node refuses a proof
 	}
 	n.accepted = append(n.accepted, hash)
+	n.heights[hash] = n.height
 	n.height++
 	return true, nil
 }
@@ -150,7 +172,7 @@ type rpcError struct {
 
 func (e *rpcError) Error() string { return e.Message }
 
-// serve answers JSON-RPC whose parameters are strings.
+// serve answers JSON-RPC, with the parameters as text.
 func serve(call func(method string, params []string) (any, error), down func() bool) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if down() {
@@ -163,15 +185,19 @@ func serve(call func(method string, params []string) (any, error), down func() b
 		}
 		var request struct {
 			Method string
-			Params []string
+			Params []any
 			ID     any
 		}
 		if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 			http.Error(w, err.Error(), http.StatusBadRequest)
 			return
 		}
+		params := make([]string, len(request.Params))
+		for i, p := range request.Params {
+			params[i] = fmt.Sprint(p)
+		}
 		answer := map[string]any{"id": request.ID}
-		if result, err := call(request.Method, request.Params); err != nil {
+		if result, err := call(request.Method, params); err != nil {
 			answer["error"] = err
 		} else {
 			answer["result"] = result
@@ -190,13 +216,15 @@ type RSKNode struct {
 	height   int
 	notify   bool
 	down     bool
+	orphaned bool // what was accepted
 	accepted []string
+	heights  map[string]int // by RSK's own hash
 }
 
 // StartRSK starts RSK's node at height 1, whose blocks want the target of bits.
 // Close ends it.
 func StartRSK(bits uint32) *RSKNode {
-	n := &RSKNode{target: blockchain.CompactToBig(bits), height: 1, notify: true}
+	n := &RSKNode{target: blockchain.CompactToBig(bits), height: 1, notify: true, heights: make(map[string]int)}
 	n.http = httptest.NewServer(serve(n.call, func() bool {
 		n.mu.Lock()
 		defer n.mu.Unlock()
@@ -227,6 +255,13 @@ func (n *RSKNode) Advance() {
 	n.notify = true
 }
 
+// Orphan takes the blocks that the node has taken from its chain.
+func (n *RSKNode) Orphan() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.orphaned = true
+}
+
 // Hash returns the block to mine, as the node writes it.
 func (n *RSKNode) Hash() string {
 	n.mu.Lock()
@@ -246,6 +281,16 @@ func (n *RSKNode) hash(height int) string {
 	return "0x" + hex.EncodeToString(hash[:])
 }
 
+// ownHash is that of a block once it is proved.
+func ownHash(height int) string {
+	hash := sha256d(fmt.Appendf(nil, "proved block %d of RSK", height))
+	return "0x" + hex.EncodeToString(hash[:])
+}
+
+func (n *RSKNode) header(hash string, height int) any {
+	return map[string]any{"hash": hash, "number": fmt.Sprintf("0x%x", height)}
+}
+
 func (n *RSKNode) call(method string, params []string) (any, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -259,12 +304,31 @@ func (n *RSKNode) call(method string, params []string) (any, error) {
 		}, nil
 	case method == "mnr_submitBitcoinBlockPartialMerkle" && len(params) == 5:
 		if err := ValidateRSK(params, n.hash(n.height), n.target); err != nil {
-			return nil, &rpcError{-32000, err.Error()}
+			return nil, &rpcError{-33000, err.Error()}
 		}
 		n.accepted = append(n.accepted, n.hash(n.height))
+		own := ownHash(n.height)
+		n.heights[own] = n.height
 		n.height++
 		n.notify = true
-		return map[string]any{"blockResult": "IMPORTED_BEST", "blockHash": n.hash(n.height), "blockIncludedHeight": fmt.Sprintf("0x%x", n.height)}, nil
+		return map[string]any{"blockResult": "IMPORTED_BEST", "blockHash": own, "blockIncludedHeight": fmt.Sprintf("0x%x", n.height-1)}, nil
+	case method == "eth_getBlockByHash" && len(params) == 2:
+		height, known := n.heights[params[0]]
+		if !known {
+			return nil, nil
+		}
+		return n.header(params[0], height), nil
+	case method == "eth_getBlockByNumber" && params[0] == "latest":
+		return n.header(ownHash(n.height-1), n.height-1), nil
+	case method == "eth_getBlockByNumber":
+		height, err := strconv.ParseInt(params[0], 0, 32)
+		if err != nil || int(height) >= n.height {
+			return nil, nil //nolint:nilerr // how the node says that there is none
+		}
+		if n.orphaned {
+			return n.header("0x"+strings.Repeat("0", 64), int(height)), nil
+		}
+		return n.header(ownHash(int(height)), int(height)), nil
 	}
 	return nil, &rpcError{-32601, "Method not found"}
 }

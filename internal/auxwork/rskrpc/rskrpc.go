@@ -127,7 +127,8 @@ func (c *Client) Work(ctx context.Context) (Work, error) {
 }
 
 // Submit gives a parent block of so many transactions to the node, which looks
-// in its coinbase for the block that it solves. It returns the node's words.
+// in its coinbase for the block that it solves. It returns the node's words; an
+// *Error is a refusal.
 func (c *Client) Submit(ctx context.Context, parent *auxpow.Parent, transactions int) (string, error) {
 	const method = "mnr_submitBitcoinBlockPartialMerkle"
 	id := chainhash.Hash(bitcoin.DoubleSHA256(parent.Coinbase))
@@ -147,16 +148,93 @@ func (c *Client) Submit(ctx context.Context, parent *auxpow.Parent, transactions
 	return string(answer), nil
 }
 
-// call returns the result of method.
-func (c *Client) call(ctx context.Context, method string, params ...string) (json.RawMessage, error) {
+// Place says where the node has a block.
+type Place struct {
+	Height        int64
+	Confirmations int64 // 1 = newest block; 0 = not on the best chain
+}
+
+// ErrUnknownBlock is returned for a block that the node has never seen.
+var ErrUnknownBlock = errors.New("block is unknown to the node")
+
+// Block returns where the node has the block with this hash of RSK's own, as
+// the answer to Submit names it.
+func (c *Client) Block(ctx context.Context, hash string) (Place, error) {
+	own, err := c.header(ctx, "eth_getBlockByHash", hash)
+	if err != nil {
+		return Place{}, err
+	}
+	height, err := parseQuantity(own.Number)
+	if err != nil {
+		return Place{}, fmt.Errorf("eth_getBlockByHash: %w", err)
+	}
+	best, err := c.header(ctx, "eth_getBlockByNumber", own.Number)
+	if err != nil && !errors.Is(err, ErrUnknownBlock) { // the chain may be shorter now
+		return Place{}, err
+	}
+	if err != nil || !strings.EqualFold(best.Hash, own.Hash) {
+		return Place{Height: height}, nil
+	}
+	tip, err := c.header(ctx, "eth_getBlockByNumber", "latest")
+	if err != nil {
+		return Place{}, err
+	}
+	top, err := parseQuantity(tip.Number)
+	if err != nil {
+		return Place{}, fmt.Errorf("eth_getBlockByNumber: %w", err)
+	}
+	return Place{height, max(1, top-height+1)}, nil
+}
+
+// header is what is needed of a block.
+type header struct {
+	Hash   string `json:"hash"`
+	Number string `json:"number"` // "0x" and hex
+}
+
+func (c *Client) header(ctx context.Context, method, block string) (h header, err error) {
+	answer, err := c.call(ctx, method, block, false)
+	if errors.Is(err, errNoResult) {
+		err = ErrUnknownBlock
+	}
+	if err == nil {
+		err = json.Unmarshal(answer, &h)
+	}
+	if err != nil {
+		return header{}, fmt.Errorf("%s: %w", method, err)
+	}
+	return h, nil
+}
+
+func parseQuantity(text string) (int64, error) {
+	digits, ok := strings.CutPrefix(text, "0x")
+	n, err := strconv.ParseInt(digits, 16, 63)
+	if !ok || err != nil || n < 0 {
+		return 0, fmt.Errorf("number %.80q is not 0x and hex digits", text)
+	}
+	return n, nil
+}
+
+// Error is the node's refusal of a call, unlike an answer that never came.
+type Error struct {
+	Code    int    `json:"code"`
+	Message string `json:"message"`
+}
+
+func (e *Error) Error() string { return fmt.Sprintf("node error %d: %s", e.Code, e.Message) }
+
+var errNoResult = errors.New("the node answers without result")
+
+// call returns the result of method, an *Error if the node refuses.
+func (c *Client) call(ctx context.Context, method string, params ...any) (json.RawMessage, error) {
 	if params == nil {
-		params = []string{}
+		params = []any{}
 	}
 	request, err := json.Marshal(struct {
-		JSONRPC string   `json:"jsonrpc"`
-		ID      int      `json:"id"`
-		Method  string   `json:"method"`
-		Params  []string `json:"params"`
+		JSONRPC string `json:"jsonrpc"`
+		ID      int    `json:"id"`
+		Method  string `json:"method"`
+		Params  []any  `json:"params"`
 	}{"2.0", 1, method, params})
 	if err != nil {
 		return nil, err
@@ -182,10 +260,7 @@ func (c *Client) call(ctx context.Context, method string, params ...string) (jso
 	}
 	var answer struct {
 		Result json.RawMessage `json:"result"`
-		Error  *struct {
-			Code    int    `json:"code"`
-			Message string `json:"message"`
-		} `json:"error"`
+		Error  *Error          `json:"error"`
 	}
 	switch err := json.Unmarshal(text, &answer); {
 	case len(text) > maxAnswer:
@@ -193,9 +268,9 @@ func (c *Client) call(ctx context.Context, method string, params ...string) (jso
 	case err != nil:
 		return nil, fmt.Errorf("%s does not answer like a node (HTTP %d, %.120q): check rpc_url", c.cfg.URL, resp.StatusCode, text)
 	case answer.Error != nil:
-		return nil, fmt.Errorf("node error %d: %s", answer.Error.Code, answer.Error.Message)
+		return nil, answer.Error
 	case answer.Result == nil || string(answer.Result) == "null":
-		return nil, fmt.Errorf("the node at %s answers without result (HTTP %d)", c.cfg.URL, resp.StatusCode)
+		return nil, fmt.Errorf("%w (%s, HTTP %d)", errNoResult, c.cfg.URL, resp.StatusCode)
 	}
 	return answer.Result, nil
 }

@@ -123,16 +123,35 @@ func testMergedBlocks(t *testing.T, s *store.Store) {
 	two.Hash, two.Chain, two.Proof, two.Response = fmt.Sprintf("%064x", 200), strings.Repeat("é", 21), "", strings.Repeat("x", 300)
 	check(t, s.AddMergedBlock(ctx, one))
 	check(t, s.AddMergedBlock(ctx, two))
-	one.ParentHash, one.Proof, one.Response = block(2).Hash, "0102", "true" // another share solved it better
+	one.ParentHash, one.Proof, one.Response, one.State = block(2).Hash, "0102", "true", store.Accepted // another share solved it better
 	check(t, s.AddMergedBlock(ctx, one))
+	late := one // once a node has it, a refusal of the same changes nothing
+	late.ParentHash, late.Response, late.State = block(3).Hash, "duplicate", store.Rejected
+	check(t, s.AddMergedBlock(ctx, late))
 
 	got, err := s.MergedBlocks(ctx, 10)
 	check(t, err)
-	two.Chain, two.Response = strings.Repeat("é", 20), strings.Repeat("x", 255)
+	two.Chain, two.Response, two.State = strings.Repeat("é", 20), strings.Repeat("x", 255), store.Submitted
 	equal(t, got, []store.MergedBlock{two, one})
 	got, err = s.MergedBlocks(ctx, 1)
 	check(t, err)
 	equal(t, got, []store.MergedBlock{two})
+
+	got, err = s.OpenMergedBlocks(ctx, 10)
+	check(t, err)
+	equal(t, got, []store.MergedBlock{one, two})
+	check(t, s.SetMergedBlockState(ctx, two.Hash, store.Orphaned, 0))
+	check(t, s.SetMergedBlockState(ctx, one.Hash, store.Accepted, 5))
+	one.Confirmations, two.State = 5, store.Orphaned
+	got, err = s.OpenMergedBlocks(ctx, 10)
+	check(t, err)
+	equal(t, got, []store.MergedBlock{one})
+	got, err = s.MergedBlocks(ctx, 10)
+	check(t, err)
+	equal(t, got, []store.MergedBlock{two, one})
+	if err := s.SetMergedBlockState(ctx, block(4).Hash, store.Accepted, 1); !errors.Is(err, store.ErrNotFound) {
+		t.Errorf("state of an unknown block: %v, want ErrNotFound", err)
+	}
 }
 
 func testBlockCount(t *testing.T, s *store.Store) {
@@ -174,6 +193,23 @@ func testUsers(t *testing.T, s *store.Store) {
 	got, err := s.Users(ctx)
 	check(t, err)
 	equal(t, got, want)
+
+	paged := make(map[string]int32)
+	for last := int32(0); ; {
+		page, err := s.UsersAfter(ctx, last, 4)
+		check(t, err)
+		if len(page) == 0 {
+			break
+		}
+		before := last
+		for name, id := range page {
+			if id <= before {
+				t.Errorf("user %s: id %d after %d", name, id, before)
+			}
+			paged[name], last = id, max(last, id)
+		}
+	}
+	equal(t, paged, want)
 
 	for _, name := range []string{"", " alice", "alice ", strings.Repeat("x", 256), "\xff"} {
 		if id, err := s.UserID(ctx, name, true); err == nil || errors.Is(err, store.ErrNotFound) {
