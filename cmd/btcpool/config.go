@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"runtime"
 
+	"btcpool/auxmaker"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
@@ -32,6 +33,9 @@ type Config struct {
 	Kafka         bus.Config     `toml:"kafka"`                               // no brokers: the embedded broker
 	Database      store.Config   `toml:"database"`                            // no dsn: a SQLite file
 
+	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"` // AuxPoW chains that are mined along
+	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`       // rpc_url "": not mined along
+
 	chainBits     uint32  // of the embedded chain; 0: a block in about ten seconds of two cores
 	cpuDifficulty float64 // of a miner's first shares on regtest
 }
@@ -39,8 +43,6 @@ type Config struct {
 func defaultConfig() Config {
 	kafka := bus.DefaultConfig()
 	kafka.Brokers = nil
-	kafka.Topics.AuxWork, kafka.Topics.RSKWork = "", "" // nobody in here makes merged-mining work
-	kafka.Topics.AuxSolved, kafka.Topics.RSKSolved = "", ""
 	return Config{
 		Common:       service.Common{Log: service.Log{Level: "info", Format: "console"}},
 		Data:         "btcpool-data",
@@ -49,8 +51,10 @@ func defaultConfig() Config {
 		Threads:      runtime.NumCPU(),
 		CoinbaseText: "/btcpool/",
 
+		Kafka: kafka,
+		RSK:   auxmaker.DefaultConfig().RSK,
+
 		cpuDifficulty: 1.0 / (1 << 8), // 2^24 hashes
-		Kafka:         kafka,
 	}
 }
 
@@ -109,7 +113,21 @@ func (c Config) Validate() error {
 	if !c.embeddedDatabase() {
 		errs = append(errs, c.Database.Validate())
 	}
+	if c.minesAlong() {
+		along := c.along()
+		along.Kafka = bus.DefaultConfig() // judged above
+		errs = append(errs, along.Validate())
+	}
 	return errors.Join(errs...)
+}
+
+func (c Config) minesAlong() bool { return len(c.Chains) > 0 || c.RSK.URL != "" }
+
+// along is the configuration of auxmaker.
+func (c Config) along() auxmaker.Config {
+	along := auxmaker.DefaultConfig()
+	along.Chains, along.RSK, along.Kafka = c.Chains, c.RSK, c.Kafka
+	return along
 }
 
 func (c Config) embeddedChain() bool    { return c.Node.URL == "" }

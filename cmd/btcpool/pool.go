@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -9,11 +10,13 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"btcpool/auxmaker"
 	"btcpool/blkmaker"
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/handover"
 	"btcpool/internal/miner"
 	"btcpool/internal/service"
 	"btcpool/jobmaker"
@@ -42,6 +45,7 @@ type pool struct {
 	node   *regnode.Node // nil: a real one
 	broker *embedded.Broker
 
+	auxmaker    *auxmaker.Service // nil: nothing is mined along
 	gbtmaker    *gbtmaker.Service
 	jobmaker    *jobmaker.Service
 	sserver     *sserver.Service
@@ -81,8 +85,20 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 		cfg.Database.DSN = "sqlite:" + data("pool.db")
 	}
 
+	if len(cfg.Chains) == 0 {
+		cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.AuxSolved = "", ""
+	}
+	if cfg.RSK.URL == "" {
+		cfg.Kafka.Topics.RSKWork, cfg.Kafka.Topics.RSKSolved = "", ""
+	}
+	if cfg.minesAlong() {
+		if p.auxmaker, err = auxmaker.New(cfg.along(), deps.For("auxmaker")); err != nil {
+			return nil, err
+		}
+	}
 	makeTemplates := gbtmaker.DefaultConfig()
 	makeTemplates.Network, makeTemplates.Node, makeTemplates.Kafka = network, cfg.Node, cfg.Kafka
+	makeTemplates.DataDir = data("gbtmaker")
 	if p.gbtmaker, err = gbtmaker.New(makeTemplates, deps.For("gbtmaker")); err != nil {
 		return nil, err
 	}
@@ -92,19 +108,29 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 	if p.jobmaker, err = jobmaker.New(makeJobs, deps.For("jobmaker")); err != nil {
 		return nil, err
 	}
+	makeBlocks := blkmaker.DefaultConfig()
+	makeBlocks.Network, makeBlocks.Nodes, makeBlocks.DataDir = network, []noderpc.Config{cfg.Node}, data("blkmaker")
+	makeBlocks.Kafka, makeBlocks.Database = cfg.Kafka, cfg.Database
+	for _, c := range cfg.Chains {
+		makeBlocks.AuxNodes = append(makeBlocks.AuxNodes, blkmaker.AuxNode{Name: c.Name, Config: c.Config})
+	}
+	if cfg.RSK.URL != "" {
+		makeBlocks.RSKNodes = []blkmaker.RSKNode{{Name: cfg.RSK.Name, Config: cfg.RSK.Config}}
+	}
+	// The direct way of solved shares: nobody outside knows its secret.
+	secret := handover.Secret{Token: rand.Text()}
+	makeBlocks.Handover = handover.ServerConfig{Listen: "127.0.0.1:0", Secret: secret}
+	if p.blkmaker, err = blkmaker.New(makeBlocks, deps.For("blkmaker")); err != nil {
+		return nil, err
+	}
 	serve := sserver.DefaultConfig()
 	serve.Listen, serve.DataDir, serve.Kafka, serve.Database = cfg.Stratum, data("sserver"), cfg.Kafka, cfg.Database
+	serve.Handover = handover.Config{URLs: []string{"http://" + p.blkmaker.Addr().String()}, Secret: secret}
 	if network == embeddedNetwork {
 		serve.DefaultDifficulty, serve.MinDifficulty = cfg.cpuDifficulty, minCPUDifficulty
 		serve.ShareInterval = service.Duration(2 * time.Second)
 	}
 	if p.sserver, err = sserver.New(serve, deps.For("sserver")); err != nil {
-		return nil, err
-	}
-	makeBlocks := blkmaker.DefaultConfig()
-	makeBlocks.Network, makeBlocks.Nodes, makeBlocks.DataDir = network, []noderpc.Config{cfg.Node}, data("blkmaker")
-	makeBlocks.Kafka, makeBlocks.Database = cfg.Kafka, cfg.Database
-	if p.blkmaker, err = blkmaker.New(makeBlocks, deps.For("blkmaker")); err != nil {
 		return nil, err
 	}
 	logShares := sharelogger.DefaultConfig()
@@ -134,6 +160,9 @@ func (p *pool) Run(ctx context.Context) error {
 	if p.cfg.Demo {
 		producers = append(producers, p.mine)
 	}
+	if p.auxmaker != nil {
+		producers = append(producers, p.auxmaker.Run)
+	}
 	base := []run{}
 	if p.node != nil {
 		base = append(base, p.node.Run)
@@ -147,7 +176,8 @@ func (p *pool) Run(ctx context.Context) error {
 	)
 }
 
-// Ready says which services are not ready yet, and why.
+// Ready says which services are not ready yet, and why. What is mined along may
+// be away.
 func (p *pool) Ready() error {
 	var errs []error
 	for _, s := range []struct {

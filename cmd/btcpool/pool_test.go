@@ -17,6 +17,9 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"btcpool/auxmaker"
+	"btcpool/internal/auxpow/auxpowtest"
+	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -72,6 +75,9 @@ func TestDemo(t *testing.T) {
 	if int(height) < blocks {
 		t.Errorf("the chain has height %d", height)
 	}
+	if first.count("btcpool_blkmaker_arrivals_total", "kind=block,service=blkmaker,way=direct") == 0 {
+		t.Error("no block came by the direct way")
+	}
 
 	cfg.Demo = false
 	second := start(t, cfg)
@@ -100,12 +106,55 @@ func TestDemo(t *testing.T) {
 	second.stop()
 }
 
+// TestMinesAlong mines two other chains with the embedded one.
+func TestMinesAlong(t *testing.T) {
+	t.Parallel()
+	const easyBits = 0x207fffff
+	aux, rsk := auxpowtest.StartNode(1, easyBits, false), auxpowtest.StartRSK(easyBits)
+	t.Cleanup(aux.Close)
+	t.Cleanup(rsk.Close)
+	cfg := defaultConfig()
+	cfg.Data, cfg.Stratum, cfg.HTTP = t.TempDir(), "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Demo, cfg.Threads = true, 1
+	cfg.chainBits, cfg.cpuDifficulty = 0x1f00ffff, 1.0/(1<<16)
+	cfg.Chains = []auxmaker.Chain{{Name: "other", PayoutAddress: "us", Config: noderpc.Config{URL: aux.URL(), User: "user", Password: "secret"}}}
+	cfg.RSK.URL = rsk.URL()
+	start(t, cfg).until("blocks of the other chains are accepted", func(context.Context) error {
+		if a, r := len(aux.Accepted()), len(rsk.Accepted()); a < 2 || r < 2 {
+			return fmt.Errorf("%d and %d", a, r)
+		}
+		return nil
+	})
+}
+
 // running is a pool that runs in this test.
 type running struct {
 	*pool
-	t    *testing.T
-	out  lockedBuffer
-	stop func()
+	t       *testing.T
+	metrics *prometheus.Registry
+	out     lockedBuffer
+	stop    func()
+}
+
+// count returns a counter by its name and its labels.
+func (r *running) count(name, labels string) float64 {
+	r.t.Helper()
+	families, err := r.metrics.Gather()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			var have []string
+			for _, label := range metric.GetLabel() {
+				have = append(have, label.GetName()+"="+label.GetValue())
+			}
+			if family.GetName() == name && strings.Join(have, ",") == labels {
+				return metric.GetCounter().GetValue()
+			}
+		}
+	}
+	return 0
 }
 
 func start(t *testing.T, cfg Config) *running {
@@ -113,9 +162,9 @@ func start(t *testing.T, cfg Config) *running {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	r := &running{t: t}
+	r := &running{t: t, metrics: prometheus.NewRegistry()}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
-	p, err := newPool(cfg, service.Deps{Log: log, Metrics: prometheus.NewRegistry()}, &r.out)
+	p, err := newPool(cfg, service.Deps{Log: log, Metrics: r.metrics}, &r.out)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -241,6 +290,7 @@ func TestMisconfigured(t *testing.T) {
 		"network without node":        {"network = \"mainnet\"\n", "needs a node"},
 		"address of another network":  {"network = \"mainnet\"\npayout_address = \"" + embeddedPayout + "\"\n" + node, "payout_address"},
 		"address with a typing error": {"payout_address = \"bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4x\"\n", "payout_address"},
+		"chain without node":          {"[[chains]]\nname = \"other\"\n", "chains[0].rpc_url"},
 		"no address to listen at":     {"stratum = \"3333\"\n", "stratum = \"3333\": must be host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {

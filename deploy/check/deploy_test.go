@@ -4,6 +4,7 @@ package check
 
 import (
 	"context"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -37,10 +38,11 @@ func programs(t *testing.T) []string {
 // environment that the file gives it.
 func TestCompose(t *testing.T) {
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")},
-		cli.WithName("btcpool"), cli.WithEnv([]string{
+		cli.WithName("btcpool"), cli.WithProfiles([]string{"*"}), cli.WithEnv([]string{
 			"NETWORK=regtest", "PAYOUT_ADDRESS=bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4t", "DB_PASSWORD=secret",
 			"NODE_RPC_URL=http://bitcoind:18443", "NODE_RPC_USER=user", "NODE_RPC_PASSWORD=secret",
-			"NODE_ZMQ_HASHBLOCK=tcp://bitcoind:28332",
+			"NODE_ZMQ_HASHBLOCK=tcp://bitcoind:28332", "HANDOVER_TOKEN=known-to-both-ends", "WATCHED_POOL_ADDR=pool:3333",
+			"WATCHED_POOL_USER=us", "MERGED_MINING_ENV=deploy/merged-mining.env.example",
 		}))
 	if err != nil {
 		t.Fatal(err)
@@ -72,8 +74,13 @@ func TestCompose(t *testing.T) {
 			t.Errorf("%s would not start: %v\n%s", name, err, out)
 		}
 	}
-	if ours != 7 {
-		t.Errorf("the file runs %d of the pool's 7 services", ours)
+	if ours != 9 {
+		t.Errorf("the file runs %d of the pool's 9 services", ours)
+	}
+	give, take := project.Services["sserver"].Environment, project.Services["blkmaker"].Environment
+	_, port, err := net.SplitHostPort(*take["BTCPOOL_HANDOVER_LISTEN"])
+	if err != nil || *give["BTCPOOL_HANDOVER_URLS"] != "http://blkmaker:"+port || *give["BTCPOOL_HANDOVER_TOKEN"] != *take["BTCPOOL_HANDOVER_TOKEN"] {
+		t.Errorf("sserver does not hand found blocks to blkmaker: %v", err)
 	}
 }
 

@@ -15,9 +15,10 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestKafkaAway finds a block while the only broker is dead: it reaches the node by the direct way, and
-// the shares of that time reach the log when the broker is back.
+// TestKafkaAway stops the only broker for a minute while a block is found: it reaches the node meanwhile,
+// by the direct way, and the shares of that minute reach the log when the broker is back.
 func TestKafkaAway(t *testing.T) {
+	const outage = time.Minute
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
@@ -30,6 +31,13 @@ func TestKafkaAway(t *testing.T) {
 	reaches(t, node, 1)
 	t.Logf("block on the chain %v after Kafka was killed", time.Since(killed).Round(time.Millisecond))
 	has(t, pool, "blkmaker", `btcpool_blkmaker_arrivals_total{kind="block",service="blkmaker",way="direct"}`, 1)
+	if n := len(miner.Acks()); n == 0 {
+		t.Error("no share was acknowledged")
+	}
+	time.Sleep(outage - time.Since(killed)) // the length of the outage is what is tested
+	if h := height(t, node); h != 1 {
+		t.Errorf("height %d without jobs on the new block", h)
+	}
 
 	kafka.Start()
 	kafka.WaitReady(t)

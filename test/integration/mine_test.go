@@ -12,12 +12,14 @@ import (
 	"fmt"
 	"math/big"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/test/integration/rig"
@@ -60,19 +62,22 @@ func TestMine(t *testing.T) {
 }
 
 // TestKilled kills every service in turn, in the middle of mining, and starts it again: mining goes on
-// and no acknowledged share is lost or counted twice.
+// on the chain that is mined along, too, and no acknowledged share is lost or counted twice.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.StartPool(t, dir, kafka, db, node)
+	const easyBits = 0x207fffff // every second hash meets it
+	aux := auxpowtest.StartNode(1, easyBits, false)
+	t.Cleanup(aux.Close)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Aux: aux}.Start(t, dir)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "carol.rig", "-threads", "1", "-reconnect")
 
 	chain := func(ctx context.Context) (height int64, err error) {
 		err = node.Call(ctx, "getblockcount", &height)
 		return height, err
 	}
-	for _, service := range rig.Services {
+	for _, service := range pool.Names {
 		var before int64
 		rig.Until(t, time.Minute, "the chain grows before "+service+" is killed", func(ctx context.Context) error {
 			height, err := chain(ctx)
@@ -89,12 +94,16 @@ func TestKilled(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		auxKilled := len(aux.Accepted())
 		pool.Service(service).Start()
 		pool.WaitReady(t, service)
 		rig.Until(t, time.Minute, "mining goes on after "+service+" was killed", func(ctx context.Context) error {
 			height, err := chain(ctx)
 			if err == nil && height < killed+3 {
 				err = fmt.Errorf("height %d, %d when it was killed", height, killed)
+			}
+			if n := len(aux.Accepted()); err == nil && n < auxKilled+2 {
+				err = fmt.Errorf("%d blocks of the other chain, %d when it was killed", n, auxKilled)
 			}
 			return err
 		})
@@ -111,6 +120,35 @@ func TestKilled(t *testing.T) {
 	checkBlocks(t, node, pool, db, log)
 	checkStatistics(t, db, log)
 	checkWorkers(t, pool, log)
+	checkMerged(t, db, aux)
+}
+
+// checkMerged holds found_nmc_blocks against what the node of the other chain has taken.
+func checkMerged(t *testing.T, db *rig.MariaDB, aux *auxpowtest.Node) {
+	t.Helper()
+	conn := db.Open(t)
+	rig.Until(t, 30*time.Second, "found_nmc_blocks agrees with the other chain", func(ctx context.Context) error {
+		rows, err := conn.QueryContext(ctx, "SELECT aux_block_hash FROM found_nmc_blocks WHERE state = 'accepted' AND chain_name = 'aux' ORDER BY id")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		var got []string
+		for rows.Next() {
+			var hash string
+			if err := rows.Scan(&hash); err != nil {
+				return err
+			}
+			got = append(got, hash)
+		}
+		want := aux.Accepted()
+		slices.Sort(got)
+		slices.Sort(want)
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New(diff)
+		}
+		return rows.Err()
+	})
 }
 
 // checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was

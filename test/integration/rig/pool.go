@@ -12,11 +12,14 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	"btcpool/internal/auxpow/auxpowtest"
 )
 
 // Services are the pool's, in the order of the data flow.
@@ -24,9 +27,10 @@ var Services = []string{"gbtmaker", "jobmaker", "sserver", "blkmaker", "sharelog
 
 // Pool is every service as a process of its own.
 type Pool struct {
-	Stratum string // host:port
-	HTTP    string // URL of the dashboard
-	Log     string // folder of the share log
+	Stratum string   // host:port
+	HTTP    string   // URL of the dashboard
+	Log     string   // folder of the share log
+	Names   []string // of its services, in the order of the data flow
 
 	services map[string]*Process
 	admin    map[string]string
@@ -67,6 +71,10 @@ type Setup struct {
 	Nodes []*Btcd
 	// Direct makes sserver hand solved shares to blkmaker, beside Kafka.
 	Direct bool
+	// Aux is a chain that is mined along, of the name "aux"; nil: none.
+	Aux *auxpowtest.Node
+	// Watched is the host:port of another pool that poolwatcher watches; "": none.
+	Watched string
 }
 
 // StartPool starts a pool on one node, with Kafka as the only way of solved shares.
@@ -83,6 +91,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
 		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
 		Log:      filepath.Join(dir, "sharelog"),
+		Names:    slices.Clone(Services),
 		services: map[string]*Process{},
 		admin:    map[string]string{},
 	}
@@ -100,8 +109,8 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+addr, token)
 		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
 	}
-	for service, text := range map[string]string{
-		"gbtmaker": network + kafka + nodes.String(),
+	configs := map[string]string{
+		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka + nodes.String(),
 		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
 		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\n", p.Stratum, filepath.Join(dir, "sserver")) +
 			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database,
@@ -111,13 +120,27 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 			database,
 		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
 			kafka + database,
-	} {
+	}
+	if s.Aux != nil {
+		login := fmt.Sprintf("name = \"aux\"\nrpc_url = %q\nrpc_user = \"user\"\nrpc_password = \"secret\"\n", s.Aux.URL())
+		configs["auxmaker"] = "poll_interval = \"250ms\"\n" + kafka + "[[chains]]\npayout_address = \"anybody\"\n" + login
+		configs["jobmaker"] += "[kafka.topics]\naux_work = \"AuxPowBlock\"\n"
+		configs["blkmaker"] += "[[aux_nodes]]\n" + login
+		p.Names = append(p.Names, "auxmaker")
+	}
+	if s.Watched != "" {
+		n := s.Nodes[0]
+		configs["poolwatcher"] = network + kafka + fmt.Sprintf("[[pools]]\nname = \"other\"\naddr = %q\nuser = \"us.watcher\"\n", s.Watched) +
+			fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
+		p.Names = append(p.Names, "poolwatcher")
+	}
+	for service, text := range configs {
 		p.admin[service] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
 		config := filepath.Join(dir, service+".toml")
 		write(t, config, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
 		p.services[service] = start(t, dir, service, Bin(t, service), nil, "-config", config)
 	}
-	for _, service := range Services {
+	for _, service := range p.Names {
 		p.WaitReady(t, service)
 	}
 	return p

@@ -106,7 +106,7 @@ func (k *Kafka) WaitReady(t testing.TB) {
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(k.Addr), Timeout: 2 * time.Second, Transport: transport}
-	Until(t, time.Minute, "Kafka answers", func(ctx context.Context) error {
+	Until(t, 3*time.Minute, "Kafka answers", func(ctx context.Context) error {
 		if k.Exited() {
 			t.Fatalf("Kafka ended: %s", k.LogTail(4<<10))
 		}
