@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 )
 
@@ -190,14 +189,6 @@ func (s *Spool) newSegment() (*segment, error) {
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%08d%s", number, segmentSuffix))
-}
-
-func fdatasync(f *os.File) error {
-	for {
-		if err := syscall.Fdatasync(int(f.Fd())); err != syscall.EINTR {
-			return os.NewSyscallError("fdatasync", err)
-		}
-	}
 }
 
 func syncDir(dir string) error {

@@ -946,7 +946,7 @@ func BenchmarkBareSync(b *testing.B) {
 		if _, err := f.Write(record); err != nil {
 			b.Fatal(err)
 		}
-		if err := syscall.Fdatasync(int(f.Fd())); err != nil {
+		if err := spool.Fdatasync(f); err != nil {
 			b.Fatal(err)
 		}
 	}
