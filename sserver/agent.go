@@ -1,7 +1,6 @@
 package sserver
 
 import (
-	"context"
 	"slices"
 	"strings"
 	"time"
@@ -31,6 +30,7 @@ type farm struct {
 type farmMiner struct {
 	miner
 	worker worker
+	Tally  tally
 	Agent  string // its software, as it says
 }
 
@@ -56,16 +56,9 @@ func (f *farm) tell(number, oldest uint32) (news map[agentwire.Session]bitcoin.D
 	return news
 }
 
-// announceAgent is session.announce of an agent. Difficulties come before the
-// job they are for. Of its own an agent takes only the first, as that of miners
-// to come.
-func announceAgent(dst []byte, a announcement) []byte {
-	return announceV1(agentwire.AppendSetDifficulties(dst, a.farm), a)
-}
-
 // handleFrame appends the answer to one frame of an agent, if it has any. An
 // error ends the session.
-func (c *v1) handleFrame(ctx context.Context, f agentwire.Frame, now time.Time, sc *scratch) error {
+func (c v1) handleFrame(f agentwire.Frame, now time.Time, sc *scratch) error {
 	if c.Farm == nil || c.Phase != authorized {
 		return c.bad()
 	}
@@ -75,7 +68,7 @@ func (c *v1) handleFrame(ctx context.Context, f agentwire.Frame, now time.Time, 
 		if err != nil {
 			return c.bad()
 		}
-		c.submitFrame(ctx, sub, now, sc)
+		c.submitFrame(sub, now, sc)
 	case agentwire.CmdRegister:
 		reg, err := agentwire.ParseRegister(f)
 		if err != nil {
@@ -96,13 +89,13 @@ func (c *v1) handleFrame(ctx context.Context, f agentwire.Frame, now time.Time, 
 
 // submitFrame judges a share. One of a miner that nobody registered gets no
 // answer: agents do not count it.
-func (c *v1) submitFrame(ctx context.Context, sub agentwire.Submit, now time.Time, sc *scratch) {
-	m := c.Farm.Miners[sub.Session] // changed by this goroutine only
+func (c v1) submitFrame(sub agentwire.Submit, now time.Time, sc *scratch) {
+	m := c.Farm.Miners[sub.Session]
 	if m == nil {
 		c.srv.metrics.framesIgnored.WithLabelValues("unregistered").Inc()
 		return
 	}
-	status := c.judge(ctx, &submission{
+	status := c.judge(&submission{
 		miner:       &m.miner,
 		worker:      &m.worker,
 		job:         sub.JobID,
@@ -113,6 +106,7 @@ func (c *v1) submitFrame(ctx context.Context, sub agentwire.Submit, now time.Tim
 		versionBits: sub.VersionBits,
 		rolled:      sub.Rolled,
 	}, now, sc)
+	m.Tally.add(status, now)
 	if c.Responses {
 		if status == share.StatusJobNotFound || status == share.StatusStale {
 			status = share.StatusJobNotFoundOrStale
@@ -124,7 +118,7 @@ func (c *v1) submitFrame(ctx context.Context, sub agentwire.Submit, now time.Tim
 
 // register takes a miner in. It begins with the agent's own difficulty, which
 // the agent has told it. One that has its session already is gone.
-func (c *v1) register(r agentwire.Register, now time.Time) {
+func (c v1) register(r agentwire.Register, now time.Time) {
 	if c.Farm.Miners[r.Session] != nil {
 		c.unregister(r.Session, now)
 	}
@@ -137,8 +131,6 @@ func (c *v1) register(r agentwire.Register, now time.Time) {
 	own.Name, own.ID = r.Worker, share.WorkerID(r.Worker)
 	m := &farmMiner{worker: own, Agent: r.Agent}
 
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	start := c.Miner.Difficulty
 	m.Difficulty = c.port.vardiff.Start(start.Difficulty, max(start.Floor, min(start.Difficulty, 0)), now)
 	m.tell(start.Difficulty, 0, 0)
@@ -146,21 +138,19 @@ func (c *v1) register(r agentwire.Register, now time.Time) {
 	c.event(share.MinerConnect, m.worker, m.Agent, fromAgent, now)
 }
 
-func (c *v1) unregister(id agentwire.Session, now time.Time) {
+func (c v1) unregister(id agentwire.Session, now time.Time) {
 	m := c.Farm.Miners[id]
 	if m == nil {
 		c.srv.metrics.framesIgnored.WithLabelValues("unregistered").Inc()
 		return
 	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
 	delete(c.Farm.Miners, id)
 	c.srv.agentMiners.Add(-1)
 	c.event(share.MinerDead, m.worker, m.Agent, fromAgent, now)
 }
 
 // capabilities answers agent.get_capabilities, which comes at any time.
-func (c *v1) capabilities(req stratum.Request, sc *scratch) share.Status {
+func (c v1) capabilities(req stratum.Request, sc *scratch) share.Status {
 	wishes, err := stratum.ParseCapabilities(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams

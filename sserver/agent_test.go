@@ -24,7 +24,7 @@ func (p *pool) agent(password string, capabilities ...string) (agent, work) {
 	a.mustCall(nil, "mining.configure", []string{"version-rolling"}, map[string]any{"version-rolling.mask": "ffffffff", "version-rolling.min-bit-count": 0})
 	var result []any
 	a.mustCall(&result, "mining.subscribe", "btccom-agent/2.0.0-mu")
-	a.extraNonce1 = result[1].(string)
+	a.extraNonce1, a.nonceBytes = result[1].(string), int(result[2].(float64))
 	a.mustCall(nil, "mining.authorize", "alice", password)
 	if len(capabilities) > 0 {
 		a.mustCall(nil, "agent.get_capabilities", capabilities)

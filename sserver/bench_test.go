@@ -8,12 +8,12 @@ import (
 	"io"
 	"net"
 	"sync"
-	"syscall"
 	"testing"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
@@ -26,6 +26,7 @@ func benchService(b *testing.B) *Service {
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = b.TempDir()
+	cfg.LoginTimeout = service.Duration(time.Hour) // not what is measured
 	cfg.Users.Source = StaticUsers
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
@@ -54,28 +55,20 @@ func benchJob(prev byte) *job.StratumJob {
 }
 
 // benchSession is authorized and has a job.
-func benchSession(b *testing.B, s *Service) *v1 {
+func benchSession(b *testing.B, s *Service) v1 {
 	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
-	near, far := net.Pipe()
-	b.Cleanup(func() {
-		near.Close()
-		far.Close()
-	})
-	p := s.ports[0]
-	c := &v1{session: &session{
-		srv:      s,
-		port:     p,
-		announce: announceV1,
-		out:      newOutbound(near, time.Second, s.sessions.Go, func() {}),
-		state: state{
-			Phase: authorized, ID: 0x01000001, Workers: []worker{{"alice", 7, "rig", 1}},
-			VersionMask: s.versionMask, Ready: true, Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, time.Now())},
-		},
+	p, l := s.ports[0], s.loops[0]
+	l.now = time.Now()
+	session := &session{srv: s, port: p, loop: l, state: state{
+		Phase: authorized, ID: 0x01000001, Workers: []worker{{"alice", 7, "rig", 1}},
+		VersionMask: s.versionMask, NonceBytes: job.Extranonce2Size, Ready: true,
+		Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, l.now)},
 	}}
-	c.update(nil)
-	return c
+	session.protocol = v1{session}
+	session.update(nil)
+	return v1{session}
 }
 
 // A share's hash and everything that is checked of it.
@@ -90,7 +83,7 @@ func BenchmarkValidation(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		sub.nonce++
-		if status, _ := c.check(b.Context(), w, difficulty, sub, now, &sc); status != share.StatusLowDifficulty {
+		if status, _ := c.check(w, difficulty, sub, now, &sc); status != share.StatusLowDifficulty {
 			b.Fatal(status)
 		}
 	}
@@ -136,7 +129,7 @@ func BenchmarkSubmitLine(b *testing.B) {
 			nonce[i] = digits[n>>(28-4*i)&15]
 		}
 		sc.out = sc.out[:0]
-		if err := c.handleLine(ctx, line, now, &sc); err != nil {
+		if err := c.handleLine(line, now, &sc); err != nil {
 			b.Fatal(err)
 		}
 		if bytes.Contains(sc.out, []byte("true")) {
@@ -155,21 +148,27 @@ func benchMiners(b *testing.B, s *Service) {
 	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
+	var loops errgroup.Group
+	for _, l := range s.loops {
+		loops.Go(l.run)
+	}
 	var readers sync.WaitGroup
 	b.Cleanup(func() {
-		s.hangUp()
+		if err := s.hangUp(&loops); err != nil {
+			b.Error(err)
+		}
 		readers.Wait()
 	})
-	for range benchSockets {
+	for i := range benchSockets {
 		miner, err := net.Dial("tcp", s.Addr().String())
 		if err != nil {
 			b.Fatal(err)
 		}
-		conn, err := s.ports[0].Accept()
+		conn, ip, err := s.ports[0].accept(s)
 		if err != nil {
 			b.Fatal(err)
 		}
-		s.welcome(b.Context(), s.ports[0], conn)
+		s.welcome(s.ports[0], conn, ip, s.loops[i%len(s.loops)])
 		if _, err := io.WriteString(miner, `{"id":1,"method":"mining.subscribe"}`+"\n"+`{"id":1,"method":"mining.authorize","params":["alice.x"]}`+"\n"); err != nil {
 			b.Fatal(err)
 		}
@@ -192,8 +191,6 @@ func benchMiners(b *testing.B, s *Service) {
 func BenchmarkBroadcast(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	lists := make([][]*session, len(s.roster.parts))
-	scratches := make([]scratch, len(s.roster.parts))
 	prev := byte(1)
 	b.ReportAllocs()
 	for b.Loop() {
@@ -201,39 +198,25 @@ func BenchmarkBroadcast(b *testing.B) {
 		if sent, err := s.jobs.add(benchJob(prev), merged{}, time.Now()); err != nil || !sent {
 			b.Fatal(sent, err)
 		}
-		var wg sync.WaitGroup
-		for i, part := range s.roster.parts {
-			wg.Go(func() { lists[i] = part.refresh(lists[i], &scratches[i]) })
-		}
-		wg.Wait()
+		tellAll(s)
 	}
 }
 
-// The limit of BenchmarkBroadcast: bare write(2) of as much to the same sockets,
-// from as many goroutines.
-func BenchmarkBareWrites(b *testing.B) {
-	s := benchService(b)
-	benchMiners(b, s)
-	text := s.jobs.newest().v1.AppendTo(nil, 200, true)
-	fds := make([][]int, len(s.roster.parts))
-	for i, part := range s.roster.parts {
-		for _, session := range part.sessions {
-			if err := session.out.raw.Control(func(fd uintptr) { fds[i] = append(fds[i], int(fd)) }); err != nil {
-				b.Fatal(err)
+// tellAll has all miners hear of the latest round.
+func tellAll(s *Service) {
+	var told sync.WaitGroup
+	s.onLoops((*loop).newRound)
+	for _, l := range s.loops {
+		told.Add(1)
+		var look func()
+		look = func() {
+			if l.toTell == 0 {
+				told.Done()
+			} else {
+				l.post(look)
 			}
 		}
+		l.post(look)
 	}
-	for b.Loop() {
-		var wg sync.WaitGroup
-		for _, part := range fds {
-			wg.Go(func() {
-				for _, fd := range part {
-					if n, err := syscall.Write(fd, text); n != len(text) {
-						b.Error(n, err)
-					}
-				}
-			})
-		}
-		wg.Wait()
-	}
+	told.Wait()
 }

@@ -11,6 +11,8 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/handover"
+	"btcpool/internal/job"
+	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -21,7 +23,7 @@ type Config struct {
 	service.Common
 
 	Listen         string `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
-	ServerID       uint8  `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1
+	ServerID       uint8  `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
 	DataDir        string `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
 	SpoolMaxBytes  int64  `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
 	MaxConnections int    `toml:"max_connections"`                 // further ones are closed at once
@@ -32,11 +34,16 @@ type Config struct {
 	MaxDifficulty     float64          `toml:"max_difficulty"`
 	ShareInterval     service.Duration `toml:"share_interval"`     // wanted between the shares of a miner
 	DiffAdjustPeriod  service.Duration `toml:"diff_adjust_period"` // how far back shares count for the difficulty
+	HashrateLevels    bool             `toml:"hashrate_levels"`    // from 16 TH/s on miners send shares more often, up to 6 times as often from 512 TH/s on
 	VersionMask       string           `toml:"version_mask"`       // version bits that miners may roll, 8 hex digits
+
+	NonceBytes int `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
 
 	MaxJobDelay          service.Duration `toml:"max_job_delay"`          // jobs that arrive later are dropped
 	MaxJobLifetime       service.Duration `toml:"max_job_lifetime"`       // shares of older jobs are refused
 	MiningNotifyInterval service.Duration `toml:"mining_notify_interval"` // a job is sent again when none was for so long
+
+	StaleGrace service.Duration `toml:"stale_grace"` // shares of the block before are credited so long after a new one; 0: not at all
 
 	LoginTimeout   service.Duration `toml:"login_timeout"`      // from connecting to being authorized
 	TCPReadTimeout service.Duration `toml:"tcp_read_timeout"`   // without a request, once authorized
@@ -44,14 +51,25 @@ type Config struct {
 	LongTimeout    service.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
 	LongAgents     string           `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
 
-	NiceHash  NiceHash        `toml:"nicehash"`
-	Drain     Drain           `toml:"drain"`
-	Limits    Limits          `toml:"limits"`
-	Handover  handover.Config `toml:"handover"`
-	Listeners []Listener      `toml:"listeners"` // more of them
-	Users     Users           `toml:"users"`
-	Kafka     bus.Config      `toml:"kafka"`
-	Database  store.Config    `toml:"database"`
+	NiceHash    NiceHash        `toml:"nicehash"`
+	Drain       Drain           `toml:"drain"`
+	Development Development     `toml:"development"`
+	Limits      Limits          `toml:"limits"`
+	Handover    handover.Config `toml:"handover"`
+	Listeners   []Listener      `toml:"listeners"` // more of them
+	Users       Users           `toml:"users"`
+	Kafka       bus.Config      `toml:"kafka"`
+	Database    store.Config    `toml:"database"`
+	AdminAPI    AdminAPI        `toml:"admin_api"`
+	Management  Management      `toml:"management"`
+	ZooKeeper   registry.Config `toml:"zookeeper"`
+	LockPath    string          `toml:"zookeeper_lock_path"` // where ServerID is leased
+}
+
+// Development is for trying a pool out. Neither belongs where people mine.
+type Development struct {
+	Simulator           bool `toml:"simulator"`             // shares need no difficulty
+	SubmitInvalidBlocks bool `toml:"submit_invalid_blocks"` // each share is handed over as a block of every chain
 }
 
 // NiceHash says what difficulty its buyers' miners do not fall below.
@@ -59,23 +77,6 @@ type NiceHash struct {
 	MinDifficulty float64 `toml:"min_difficulty"` // 0: as all others'
 	Forced        bool    `toml:"forced"`         // for all miners
 }
-
-// Users says who may mine.
-type Users struct {
-	Source          string           `toml:"source"`          // one of the sources below
-	ListURL         string           `toml:"list_id_api_url"` // of source api: asked for what is new with ?last_id=
-	ListInterval    service.Duration `toml:"list_interval"`   // between such questions
-	CaseInsensitive bool             `toml:"case_insensitive"`
-	Static          map[string]int32 `toml:"static"`         // of source static: ids by name
-	LoginDeadline   service.Duration `toml:"login_deadline"` // for the database to know a name
-}
-
-// The sources of users.
-const (
-	OpenUsers   = "open"   // anyone; created in the database on the first login
-	APIUsers    = "api"    // those that an HTTP API lists
-	StaticUsers = "static" // those in the configuration
-)
 
 // DefaultConfig returns btcpool's customary values.
 func DefaultConfig() Config {
@@ -90,7 +91,9 @@ func DefaultConfig() Config {
 		MaxDifficulty:        bitcoin.MaxDifficulty.Float(),
 		ShareInterval:        service.Duration(10 * time.Second),
 		DiffAdjustPeriod:     service.Duration(15 * time.Minute),
+		HashrateLevels:       true,
 		VersionMask:          "1fffe000",
+		NonceBytes:           job.Extranonce2Size,
 		MaxJobDelay:          service.Duration(time.Minute),
 		MaxJobLifetime:       service.Duration(5 * time.Minute),
 		MiningNotifyInterval: service.Duration(30 * time.Second),
@@ -99,7 +102,7 @@ func DefaultConfig() Config {
 		WriteTimeout:         service.Duration(20 * time.Second),
 		LongTimeout:          service.Duration(7 * 24 * time.Hour),
 		LongAgents:           "^nicehash/|^__PoolWatcher__$",
-		NiceHash:             NiceHash{MinDifficulty: 65536},
+		NiceHash:             NiceHash{MinDifficulty: 524288},
 		Limits: Limits{
 			PerAddress:    10_000,
 			PerNetwork:    20_000,
@@ -110,14 +113,15 @@ func DefaultConfig() Config {
 			BanTime:       service.Duration(10 * time.Minute),
 			Exempt:        []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
-		Users: Users{
-			Source:          OpenUsers,
-			ListInterval:    service.Duration(10 * time.Second),
-			CaseInsensitive: true,
-			LoginDeadline:   service.Duration(5 * time.Second),
-		},
+		Users:    defaultUsers(),
 		Kafka:    bus.DefaultConfig(),
 		Database: store.Config{DSN: "sqlite:data/btcpool.db"},
+		Management: Management{
+			ControllerTopic: "BtcManController",
+			ProcessorTopic:  "BtcManProcessor",
+		},
+		ZooKeeper: registry.DefaultConfig(),
+		LockPath:  "/locks/sserver_btc", // as btcpool has it: both may share ids
 	}
 }
 
@@ -137,7 +141,8 @@ func (c Config) Validate() error {
 		}
 		errs = append(errs, l.validate(prefix))
 	}
-	errs = append(errs, c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), c.Limits.validate())
+	errs = append(errs, c.validateUsers(), c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), c.Limits.validate(),
+		c.validateID(), c.AdminAPI.validate(), c.validateManagement())
 	if _, err := c.longAgents(); err != nil {
 		fault("long_timeout_agent = %q: %v", c.LongAgents, err)
 	}
@@ -146,9 +151,6 @@ func (c Config) Validate() error {
 	}
 	if c.MaxAgentMiners < 0 {
 		fault("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
-	}
-	if c.ServerID == 0 {
-		fault("server_id = 0: must be 1 to 255")
 	}
 	if c.DataDir == "" {
 		fault(`data_dir = "": must name a directory`)
@@ -174,35 +176,19 @@ func (c Config) Validate() error {
 		{"tcp_read_timeout", c.TCPReadTimeout},
 		{"tcp_write_timeout", c.WriteTimeout},
 		{"long_timeout", c.LongTimeout},
-		{"users.list_interval", c.Users.ListInterval},
-		{"users.login_deadline", c.Users.LoginDeadline},
 	} {
 		if d.value.Std() < time.Second {
 			fault("%s = %q: must be at least 1s", d.key, d.value)
 		}
+	}
+	if c.StaleGrace < 0 || c.StaleGrace > c.MaxJobDelay {
+		fault("stale_grace = %q: must be 0s to max_job_delay = %q", c.StaleGrace, c.MaxJobDelay)
 	}
 	if c.DiffAdjustPeriod < 10*c.ShareInterval {
 		fault("diff_adjust_period = %q: must be at least 10 times share_interval = %q", c.DiffAdjustPeriod, c.ShareInterval)
 	}
 	if c.MaxJobLifetime < c.MaxJobDelay {
 		fault("max_job_lifetime = %q: must be at least max_job_delay = %q", c.MaxJobLifetime, c.MaxJobDelay)
-	}
-	switch c.Users.Source {
-	case OpenUsers:
-		errs = append(errs, c.Database.Validate())
-	case APIUsers:
-		errs = append(errs, validateListURL(c.Users.ListURL))
-	case StaticUsers:
-		for name, id := range c.Users.Static {
-			if name == "" || id <= 0 {
-				fault("users.static has %q = %d: must be a name and an id above 0", name, id)
-			}
-		}
-		if len(c.Users.Static) == 0 {
-			fault("users.static: must name at least one user")
-		}
-	default:
-		fault("users.source = %q: must be %s, %s or %s", c.Users.Source, OpenUsers, APIUsers, StaticUsers)
 	}
 	return errors.Join(errs...)
 }

@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net"
 	"strconv"
@@ -30,53 +31,58 @@ func (d Drain) validate(stop time.Duration) error {
 	if limit := stop - drainLinger - closeGrace - eventGrace; d.Grace > 0 && d.Grace.Std() > limit {
 		return fmt.Errorf("drain.grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
 	}
-	if d.ReconnectTo == "" {
-		return nil
-	}
-	host, port, err := net.SplitHostPort(d.ReconnectTo)
-	if n, portErr := strconv.ParseUint(port, 10, 16); err != nil || portErr != nil || host == "" || n == 0 {
-		return fmt.Errorf("drain.reconnect_to = %q: must be host:port", d.ReconnectTo)
+	if _, err := reconnect(d.ReconnectTo); err != nil {
+		return fmt.Errorf("drain.reconnect_to = %q: %w", d.ReconnectTo, err)
 	}
 	return nil
 }
 
-// message returns what miners are sent away with.
-func (d Drain) message() []byte {
-	host, text, _ := net.SplitHostPort(d.ReconnectTo) // valid or empty
-	port, _ := strconv.ParseUint(text, 10, 16)
-	return stratum.AppendReconnect(nil, host, uint16(port), 0)
+// reconnect returns what miners are sent to another place with, host:port; ""
+// is where they came from.
+func reconnect(to string) ([]byte, error) {
+	if to == "" {
+		return stratum.AppendReconnect(nil, "", 0, 0), nil
+	}
+	host, port, err := net.SplitHostPort(to)
+	n, portErr := strconv.ParseUint(port, 10, 16)
+	if err != nil || portErr != nil || host == "" || n == 0 {
+		return nil, errors.New("must be host:port")
+	}
+	return stratum.AppendReconnect(nil, host, uint16(n), 0), nil
 }
 
-// drain sends all miners away within the grace period. Nothing is accepted any
-// more.
+// drain sends all miners away within the grace period of the configuration.
+// Nothing is accepted any more.
 func (s *Service) drain(ctx context.Context) {
-	if s.cfg.Drain.Grace == 0 {
-		return
+	if s.cfg.Drain.Grace > 0 {
+		message, _ := reconnect(s.cfg.Drain.ReconnectTo) // valid
+		s.sendAway(ctx, s.cfg.Drain.Grace.Std(), message)
 	}
-	var waiting []*session
-	for _, part := range s.roster.parts {
-		waiting = append(waiting, part.all(nil)...)
-	}
-	s.log.Info().Int("sessions", len(waiting)).Stringer("grace", s.cfg.Drain.Grace).Msg("sending miners away")
+}
+
+// sendAway sends all sessions there are away with a message, evenly over a time,
+// and ends each a moment later, until ctx ends.
+func (s *Service) sendAway(ctx context.Context, grace time.Duration, message []byte) {
+	waiting := s.allSessions(ctx)
+	s.log.Info().Int("sessions", len(waiting)).Stringer("grace", grace).Msg("sending miners away")
 	var (
-		message = s.cfg.Drain.message()
-		steps   = max(int(s.cfg.Drain.Grace.Std()/drainStep), 1)
-		total   = len(waiting)
-		groups  [][]*session // sent away, one group a step
-		ticker  = time.NewTicker(drainStep)
+		steps  = max(int(grace/drainStep), 1)
+		total  = len(waiting)
+		groups [][]*session // sent away, one group a step, that have not been ended
+		ticker = time.NewTicker(drainStep)
 	)
 	defer ticker.Stop()
 	for step := 1; s.open.Load() > 0 && step <= steps+int(drainLinger/drainStep); step++ {
 		group := waiting[:len(waiting)-max(total-total*step/steps, 0)]
 		waiting = waiting[len(group):]
 		for _, session := range group {
-			_ = session.send(message) // fails only if it has ended
+			session.post(func() { session.send(message) })
 		}
-		groups = append(groups, group)
-		if past := len(groups) - int(drainLinger/drainStep); past > 0 {
-			for _, session := range groups[past-1] {
-				session.hangUp()
+		if groups = append(groups, group); len(groups) > int(drainLinger/drainStep) {
+			for _, session := range groups[0] {
+				session.post(func() { session.finish(nil) })
 			}
+			groups = groups[1:]
 		}
 		select {
 		case <-ctx.Done():

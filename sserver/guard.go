@@ -3,6 +3,7 @@ package sserver
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"btcpool/internal/service"
@@ -27,6 +28,8 @@ const refusedWindow = time.Minute
 // guard counts who is here and knows who is banned.
 type guard struct {
 	limits Limits
+	bans   *banList
+	closed atomic.Bool // nobody may come
 
 	mu       sync.Mutex
 	hosts    map[netip.Prefix]*host
@@ -37,11 +40,10 @@ type host struct {
 	connections int
 	refused     int // logins since the time
 	since       time.Time
-	banned      time.Time // until
 }
 
-func newGuard(limits Limits) *guard {
-	return &guard{limits: limits, hosts: make(map[netip.Prefix]*host), networks: make(map[netip.Prefix]int)}
+func newGuard(limits Limits, bans *banList) *guard {
+	return &guard{limits: limits, bans: bans, hosts: make(map[netip.Prefix]*host), networks: make(map[netip.Prefix]int)}
 }
 
 // watches reports whether limits are for ip. An unknown address is not one.
@@ -60,16 +62,20 @@ func prefixes(ip netip.Addr) (host, network netip.Prefix) {
 
 // admit counts a connection, or says why there must be none.
 func (g *guard) admit(ip netip.Addr, now time.Time) (refusal string) {
+	if g.closed.Load() {
+		return "draining"
+	}
 	if !g.watches(ip) {
 		return ""
+	}
+	if g.bans.banned(ip, now) {
+		return "banned"
 	}
 	address, network := prefixes(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := g.host(address)
 	switch {
-	case now.Before(h.banned):
-		return "banned"
 	case g.limits.PerAddress > 0 && h.connections >= g.limits.PerAddress:
 		return "address"
 	case g.limits.PerNetwork > 0 && g.networks[network] >= g.limits.PerNetwork:
@@ -107,13 +113,14 @@ func (g *guard) leave(ip netip.Addr, now time.Time) {
 
 // forget drops what is known of an address if that is nothing.
 func (g *guard) forget(address netip.Prefix, h *host, now time.Time) {
-	if h.connections == 0 && now.Sub(h.since) >= refusedWindow && !now.Before(h.banned) {
+	if h.connections == 0 && now.Sub(h.since) >= refusedWindow {
 		delete(g.hosts, address)
 	}
 }
 
-// sweep forgets addresses that have gone.
+// sweep forgets addresses that have gone and bans that have ended.
 func (g *guard) sweep(now time.Time) {
+	g.bans.sweep(now)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	for address, h := range g.hosts {
@@ -126,6 +133,11 @@ func (g *guard) loginRefused(ip netip.Addr, now time.Time) (banned bool) {
 	if g.limits.RefusedLogins == 0 || !g.watches(ip) {
 		return false
 	}
+	return g.countRefused(ip, now) > g.limits.RefusedLogins && g.ban(ip, "refused logins", now)
+}
+
+// countRefused returns how many logins were refused to an address of late.
+func (g *guard) countRefused(ip netip.Addr, now time.Time) int {
 	address, _ := prefixes(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -133,23 +145,17 @@ func (g *guard) loginRefused(ip netip.Addr, now time.Time) (banned bool) {
 	if now.Sub(h.since) >= refusedWindow {
 		h.since, h.refused = now, 0
 	}
-	if h.refused++; h.refused <= g.limits.RefusedLogins {
-		return false
-	}
-	h.banned = now.Add(g.limits.BanTime.Std())
-	return true
+	h.refused++
+	return h.refused
 }
 
-// ban keeps an address out for a while and reports whether it may.
-func (g *guard) ban(ip netip.Addr, now time.Time) bool {
+// ban keeps an address out for a while and reports whether it may and can.
+func (g *guard) ban(ip netip.Addr, reason string, now time.Time) bool {
 	if !g.watches(ip) {
 		return false
 	}
 	address, _ := prefixes(ip)
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.host(address).banned = now.Add(g.limits.BanTime.Std())
-	return true
+	return g.bans.add(Ban{Prefix: address, Until: now.Add(g.limits.BanTime.Std()), Reason: reason}) == nil
 }
 
 // conduct is how a session behaves: what its limits count.
@@ -167,7 +173,7 @@ func (c *conduct) judged(status share.Status, l Limits) (bad bool) {
 	}
 	c.Shares++
 	switch status {
-	case share.StatusAccept, share.StatusStale, share.StatusJobNotFound, share.StatusInternalError:
+	case share.StatusAccept, share.StatusAcceptStale, share.StatusStale, share.StatusJobNotFound, share.StatusInternalError:
 	default:
 		c.Invalid++
 	}

@@ -85,6 +85,22 @@ func TestPipelinedRequests(t *testing.T) {
 	}
 }
 
+// A miner that will say nothing more still hears of the shares it has sent.
+func TestHalfClosed(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	f := c.share(w, 1)
+	c.request("mining.submit", f.params()...)
+	if err := c.conn.(*net.TCPConn).CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	if got := c.wantEnd(); !strings.Contains(got, `"result":true`) {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

@@ -19,10 +19,10 @@ import (
 // that were seen.
 type work struct {
 	*job.StratumJob
-	target bitcoin.Target // the network's
-	merged merged         // blocks of other chains
-	v1     stratum.Notify // the job in Stratum V1
-	tip    uint64         // number of its previous block, in the order in which they became current
+	target bitcoin.Target                          // the network's
+	merged merged                                  // blocks of other chains
+	v1     [job.Extranonce2Size + 1]stratum.Notify // the job in Stratum V1, by the size of the extranonce2
+	tip    uint64                                  // number of its previous block, in the order in which they became current
 	seen   shareSet
 }
 
@@ -57,13 +57,16 @@ type round struct {
 // jobBook keeps the jobs that miners may work on and decides which they are
 // sent. One goroutine calls add and tick; everything else is safe from any.
 type jobBook struct {
-	lifetime, maxDelay, resend time.Duration
+	lifetime, maxDelay, resend, grace time.Duration
+
+	nonceBytes []int // sizes of extranonce2 in use
 
 	mu   sync.Mutex       // guards the writers' side
 	left []chainhash.Hash // previous blocks that were current before, oldest first
 
 	works atomic.Pointer[[]*work] // in the order of arrival; replaced, never changed
 	tip   atomic.Uint64           // of the jobs that are not stale
+	since atomic.Int64            // when it became that, Unix nanoseconds
 	round atomic.Pointer[round]   // nil before the first job
 }
 
@@ -85,6 +88,15 @@ func newJobBook(cfg Config) *jobBook {
 		lifetime: cfg.MaxJobLifetime.Std(),
 		maxDelay: cfg.MaxJobDelay.Std(),
 		resend:   cfg.MiningNotifyInterval.Std(),
+		grace:    cfg.StaleGrace.Std(),
+	}
+	for _, l := range cfg.places() {
+		if !slices.Contains(b.nonceBytes, l.NonceBytes) {
+			b.nonceBytes = append(b.nonceBytes, l.NonceBytes)
+		}
+	}
+	if !slices.Contains(b.nonceBytes, job.Extranonce2Size) { // agents'
+		b.nonceBytes = append(b.nonceBytes, job.Extranonce2Size)
 	}
 	b.works.Store(new([]*work))
 	return b
@@ -95,7 +107,7 @@ func newJobBook(cfg Config) *jobBook {
 // A job with another previous block makes all earlier ones stale. Going back,
 // to a lower height or to a block that was left, is for a node that lags or
 // sees another branch: it happens only when the current block has had no job
-// for maxDelay.
+// for maxDelay, or when jobmaker takes back the empty job of another pool's word.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
 	if err != nil {
@@ -117,7 +129,8 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if current == nil || current.PrevHash != j.PrevHash {
 		if current != nil {
 			back := j.Height < current.Height || slices.Contains(b.left, j.PrevHash)
-			if back && now.Sub(current.ID.Time()) <= b.maxDelay {
+			takenBack := j.Height == current.Height-1 && current.empty() && j.ID > current.ID
+			if back && !takenBack && now.Sub(current.ID.Time()) <= b.maxDelay {
 				return false, errJobBehind
 			}
 			b.leave(current.PrevHash, j.PrevHash)
@@ -128,14 +141,19 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 		StratumJob: j,
 		target:     target,
 		merged:     m,
-		v1:         stratum.NewNotify(j, j.Coinbase1, j.Coinbase2),
 		tip:        tip,
+	}
+	for _, n := range b.nonceBytes {
+		w.v1[n] = stratum.NewNotify(j, j.Coinbase1, append(make([]byte, job.Extranonce2Size-n), j.Coinbase2...))
 	}
 	works := append(slices.Clone(*b.works.Load()), w)
 	if len(works) > maxWorks {
 		works = works[1:]
 	}
 	b.works.Store(&works)
+	if tip != b.tip.Load() {
+		b.since.Store(now.UnixNano())
+	}
 	b.tip.Store(tip)
 
 	if b.newest() != w || !b.urgent(w) {
@@ -213,3 +231,9 @@ func (b *jobBook) find(id job.ID) *work {
 }
 
 func (b *jobBook) stale(w *work) bool { return w.tip != b.tip.Load() }
+
+// late reports whether shares of w, which is stale, are credited all the same:
+// its miners may not have heard of the current block.
+func (b *jobBook) late(w *work, now time.Time) bool {
+	return b.grace > 0 && w.tip+1 == b.tip.Load() && now.UnixNano()-b.since.Load() <= int64(b.grace)
+}

@@ -37,7 +37,7 @@ func TestJobBook(t *testing.T) {
 		}},
 		{"same height, another block, and no way back", []step{
 			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
-			{at: 1, made: 1, id: 2, prev: 2, height: 10, wantSent: true, wantNow: 2},
+			{at: 1, made: 1, id: 2, prev: 2, height: 10, full: true, wantSent: true, wantNow: 2},
 			{at: 2, made: 2, id: 3, prev: 1, height: 10, wantErr: errJobBehind, wantNow: 2},
 			{at: 3, made: 3, id: 4, prev: 3, height: 9, wantErr: errJobBehind, wantNow: 2},
 			{at: 40, made: 40, id: 5, prev: 2, height: 10, wantNow: 5},
@@ -49,6 +49,12 @@ func TestJobBook(t *testing.T) {
 			{at: 62, made: 62, id: 3, prev: 1, height: 10, wantSent: true, wantNow: 3},
 			{at: 63, made: 63, id: 4, prev: 2, height: 10, wantErr: errJobBehind, wantNow: 3},
 			{at: 124, made: 124, id: 5, prev: 7, height: 1, wantSent: true, wantNow: 5},
+		}},
+		{"another pool's word is taken back", []step{
+			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 2, height: 11, wantSent: true, wantNow: 2},
+			{at: 2, made: 0, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
+			{at: 16, made: 16, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4},
 		}},
 		{"first transactions", []step{
 			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},

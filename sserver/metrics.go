@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 )
 
@@ -21,10 +22,12 @@ type metrics struct {
 	badLines      prometheus.Counter
 	framesIgnored *prometheus.CounterVec // reason
 	pauses        prometheus.Counter
-	bytesIn       prometheus.Counter
-	bytesOut      prometheus.Counter
+	bytesIn       *prometheus.CounterVec // listener
+	bytesOut      *prometheus.CounterVec // listener
 
 	accepted      prometheus.Counter
+	acceptedLate  prometheus.Counter
+	miners        *prometheus.GaugeVec
 	rejected      [64]prometheus.Counter // by status
 	rejectsUnsaid prometheus.Counter
 	solved        prometheus.Counter
@@ -36,6 +39,10 @@ type metrics struct {
 	jobHeight        prometheus.Gauge
 	diffChanges      prometheus.Counter
 	eventsDropped    prometheus.Counter
+
+	adminRequests *prometheus.CounterVec // code
+	commands      *prometheus.CounterVec // result
+	notices       *prometheus.CounterVec // result
 }
 
 func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
@@ -62,8 +69,8 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		badLines:      counter("bad_lines_total", "Lines that were no requests, and malformed frames."),
 		framesIgnored: counters("frames_ignored_total", "Frames of agents that had no effect.", "reason"),
 		pauses:        counter("pauses_total", "Times that a connection was made to wait because it sends too many lines."),
-		bytesIn:       counter("received_bytes_total", "Bytes from miners."),
-		bytesOut:      counter("sent_bytes_total", "Bytes to miners, those included that were still queued at the end."),
+		bytesIn:       counters("received_bytes_total", "Bytes from miners.", "listener"),
+		bytesOut:      counters("sent_bytes_total", "Bytes to miners, those included that were still queued at the end.", "listener"),
 
 		rejectsUnsaid: counter("rejects_unlogged_total", "Rejected shares kept out of the share log because the miner sends too many."),
 		solved:        counter("solved_total", "Shares that solve a block."),
@@ -71,32 +78,58 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		shareSeconds:  seconds("answer_seconds", "From reading shares to answering them, durability included."),
 
 		jobs:             counters("jobs_total", "Jobs received.", "result"),
-		broadcastSeconds: seconds("broadcast_seconds", "From the start of a round to its last notification, for each part of the miners."),
+		broadcastSeconds: seconds("broadcast_seconds", "From the start of a round to its last notification, for each loop's part of the miners."),
 		jobHeight: f.NewGauge(prometheus.GaugeOpts{
 			Name: "btcpool_sserver_job_height",
 			Help: "Height of the latest job sent.",
 		}),
 		diffChanges:   counter("difficulty_changes_total", "Changes of a miner's difficulty."),
 		eventsDropped: counter("events_dropped_total", "Events that Kafka could not take in time."),
+
+		adminRequests: counters("admin_requests_total", "Requests of the admin API, by HTTP status.", "code"),
+		commands:      counters("management_commands_total", "Messages of the management topic.", "result"),
+		notices:       counters("management_replies_total", "Replies to management commands, and notifications.", "result"),
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "btcpool_sserver_job_age_seconds", Help: "Age of the latest job sent."},
 		func() float64 { return jobAge().Seconds() })
+	m.miners = f.NewGaugeVec(prometheus.GaugeOpts{Name: "btcpool_sserver_miners", Help: "Miners with a job, those of agents included, by difficulty."}, []string{"difficulty"})
 	sessions := f.NewGaugeVec(prometheus.GaugeOpts{Name: "btcpool_sserver_sessions", Help: "Connections by state."}, []string{"state"})
 	for p := range phases {
 		m.sessions[p] = sessions.WithLabelValues(p.String())
 	}
-	shares := counters("shares_total", "Shares judged, by Stratum code; 0 is accepted.", "code")
+	shares := counters("shares_total", "Shares judged, by Stratum code; 0 is accepted, stale is accepted though late.", "code")
 	m.accepted = shares.WithLabelValues("0")
+	m.acceptedLate = shares.WithLabelValues("stale")
 	for code := share.StatusJobNotFoundOrStale; code <= share.StatusStale; code++ {
 		m.rejected[code] = shares.WithLabelValues(strconv.Itoa(int(code)))
 	}
 	return m
 }
 
+// spread is how many miners have which difficulty, from bitcoin.MinDifficulty on.
+type spread [bitcoin.MaxDifficulty - bitcoin.MinDifficulty + 1]int32
+
+func (s *spread) add(m *miner) { s[m.announced()-bitcoin.MinDifficulty]++ }
+
+// spread shows now in place of before, which becomes now.
+func (m *metrics) spread(before, now *spread) {
+	for i, n := range now {
+		if n == before[i] {
+			continue
+		}
+		d := bitcoin.MinDifficulty + bitcoin.Difficulty(i)
+		m.miners.WithLabelValues(string(d.AppendTo(nil))).Add(float64(n - before[i]))
+	}
+	*before = *now
+}
+
 func (m *metrics) judged(s share.Status) {
-	if s == share.StatusAccept {
+	switch s {
+	case share.StatusAccept:
 		m.accepted.Inc()
-	} else {
+	case share.StatusAcceptStale:
+		m.acceptedLate.Inc()
+	default:
 		m.rejected[s].Inc()
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
 	"btcpool/internal/vardiff"
 )
 
@@ -19,12 +20,12 @@ type worker struct {
 func (w worker) fullName() string { return w.UserName + "." + w.Name }
 
 // is reports whether a login with name makes this worker.
-func (w worker) is(name []byte, caseInsensitive bool) bool {
+func (w worker) is(name []byte, canonical func(string) string) bool {
 	n := len(w.UserName)
 	if len(name) == n+1+len(w.Name) && string(name[:n]) == w.UserName && name[n] == '.' && string(name[n+1:]) == w.Name {
 		return true
 	}
-	user, own := splitName(string(name), caseInsensitive)
+	user, own := splitName(string(name), canonical)
 	return user == w.UserName && own == w.Name
 }
 
@@ -35,6 +36,21 @@ type miner struct {
 	Told       []told // oldest first; never empty once it has a job
 
 	Rejects rejectRate
+}
+
+// tally is what became of shares.
+type tally struct {
+	Accepted, Rejected uint32
+	Last               int64 // when one was accepted, unix seconds; 0: never
+}
+
+func (t *tally) add(status share.Status, now time.Time) {
+	if !status.IsAccepted() {
+		t.Rejected++
+		return
+	}
+	t.Accepted++
+	t.Last = now.Unix()
 }
 
 // told is a difficulty that a miner was told of.

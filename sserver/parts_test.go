@@ -33,13 +33,13 @@ func TestSplitName(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			user, worker := splitName(test.name, true)
+			user, worker := splitName(test.name, strings.ToLower)
 			if user != test.user || worker != test.worker {
 				t.Errorf("got %q and %q", user, worker)
 			}
 		})
 	}
-	if user, _ := splitName("Alice.x", false); user != "Alice" {
+	if user, _ := splitName("Alice.x", strings.Clone); user != "Alice" {
 		t.Errorf("got %q", user)
 	}
 }

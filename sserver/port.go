@@ -12,9 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
 	"btcpool/internal/vardiff"
 )
 
@@ -28,6 +30,8 @@ type Listener struct {
 	DefaultDifficulty float64        `toml:"default_difficulty"`
 	MinDifficulty     float64        `toml:"min_difficulty"`
 	MaxDifficulty     float64        `toml:"max_difficulty"`
+	NonceBytes        int            `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
+	Users             *UserSource    `toml:"users"`            // nil: as at the top of the file
 }
 
 // places returns all listeners, without zeros for what the top of the file says.
@@ -38,6 +42,12 @@ func (c Config) places() []Listener {
 	}
 	list = append(list, c.Listeners...)
 	for i := range list {
+		if list[i].NonceBytes == 0 {
+			list[i].NonceBytes = c.NonceBytes
+		}
+		if list[i].Users == nil {
+			list[i].Users = &c.Users.UserSource
+		}
 		for _, d := range []struct {
 			own     *float64
 			general float64
@@ -71,6 +81,9 @@ func (l Listener) validate(prefix string) error {
 	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
 		errs = append(errs, fmt.Errorf("%stls_cert_file, %stls_key_file: both or none must be set", prefix, prefix))
 	}
+	if l.NonceBytes < 4 || l.NonceBytes > job.Extranonce2Size {
+		errs = append(errs, fmt.Errorf("%sextranonce2_size = %d: must be 4 to %d", prefix, l.NonceBytes, job.Extranonce2Size))
+	}
 	highest := bitcoin.MaxDifficulty.Float()
 	for _, d := range []struct {
 		key   string
@@ -94,14 +107,25 @@ func (l Listener) validate(prefix string) error {
 // port is a Listener that listens.
 type port struct {
 	net.Listener
+	addr       net.Addr       // of the first Listener, and those after it
 	tls        *tls.Config    // nil: none
 	cert       *certificate   // of tls
 	proxies    []netip.Prefix // who is to send a PROXY header
+	users      *userList
 	vardiff    vardiff.Policy
 	difficulty bitcoin.Difficulty // of miners that wish for none
+	nonceBytes uint8
+
+	sockets           *socketListener // nil: all links are streams
+	closed            bool
+	bytesIn, bytesOut prometheus.Counter
 }
 
-func listen(l Listener, cfg Config, log zerolog.Logger) (*port, error) {
+func listen(l Listener, cfg Config, log zerolog.Logger, m *metrics) (*port, error) {
+	var levels []vardiff.Level
+	if cfg.HashrateLevels {
+		levels = vardiff.UsualLevels()
+	}
 	p := &port{
 		proxies: l.ProxyNetworks,
 		vardiff: vardiff.Policy{
@@ -109,8 +133,12 @@ func listen(l Listener, cfg Config, log zerolog.Logger) (*port, error) {
 			Window:   cfg.DiffAdjustPeriod.Std(),
 			Min:      bitcoin.DifficultyAtLeast(l.MinDifficulty),
 			Max:      bitcoin.DifficultyAtLeast(l.MaxDifficulty),
+			Levels:   levels,
 		},
 		difficulty: bitcoin.DifficultyAtLeast(l.DefaultDifficulty),
+		nonceBytes: uint8(l.NonceBytes),
+		bytesIn:    m.bytesIn.WithLabelValues(l.Listen),
+		bytesOut:   m.bytesOut.WithLabelValues(l.Listen),
 	}
 	if l.TLSCertFile != "" {
 		p.cert = &certificate{certFile: l.TLSCertFile, keyFile: l.TLSKeyFile, log: log}
@@ -119,9 +147,64 @@ func listen(l Listener, cfg Config, log zerolog.Logger) (*port, error) {
 		}
 		p.tls = &tls.Config{GetCertificate: p.cert.get, MinVersion: tls.VersionTLS12}
 	}
-	var err error
-	p.Listener, err = net.Listen("tcp", l.Listen)
-	return p, err
+	if err := p.open(l.Listen); err != nil {
+		return nil, err
+	}
+	p.addr = p.Listener.Addr()
+	return p, nil
+}
+
+func (p *port) open(addr string) (err error) {
+	if p.Listener, err = net.Listen("tcp", addr); err != nil {
+		return err
+	}
+	if p.tls == nil {
+		if p.sockets, err = newSocketListener(p.Listener); err != nil {
+			p.Listener.Close()
+			return err
+		}
+	}
+	p.closed = false
+	return nil
+}
+
+// reopen has a port that was closed listen again.
+func (p *port) reopen() error {
+	if !p.closed {
+		return nil
+	}
+	return p.open(p.addr.String())
+}
+
+// Addr stays the same when the port is opened again.
+func (p *port) Addr() net.Addr { return p.addr }
+
+// Close ends accept, with net.ErrClosed.
+func (p *port) Close() error {
+	p.closed = true
+	if p.sockets != nil {
+		p.sockets.close()
+	}
+	return p.Listener.Close()
+}
+
+// accept returns the next connection and who made it.
+func (p *port) accept(srv *Service) (link, netip.Addr, error) {
+	if p.sockets != nil {
+		return p.sockets.accept()
+	}
+	conn, err := p.Accept()
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	var ip netip.Addr
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		ip = tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
+	if p.tls != nil {
+		conn = tls.Server(conn, p.tls) // shakes hands with the first read
+	}
+	return newStream(conn, srv), ip, nil
 }
 
 func contains(list []netip.Prefix, ip netip.Addr) bool {

@@ -31,7 +31,7 @@ func (p *pool) dialTo(place int) *client {
 		p.tb.Fatal(err)
 	}
 	p.tb.Cleanup(func() { conn.Close() })
-	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20), nonceBytes: 8}
 }
 
 func TestListeners(t *testing.T) {
@@ -118,7 +118,7 @@ func TestTLS(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer conn.Close()
-	c := &client{tb: t, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+	c := &client{tb: t, conn: conn, r: bufio.NewReaderSize(conn, 1<<20), nonceBytes: 8}
 	c.login()
 	w := c.work()
 	for i := range uint64(3) {

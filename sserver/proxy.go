@@ -5,14 +5,37 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // errProxyHeader means that a connection of a proxy does not begin as it
 // should.
 var errProxyHeader = errors.New("no PROXY header")
+
+// errNotAdmitted means that who connects through a proxy is not welcome.
+var errNotAdmitted = errors.New("not admitted")
+
+// proxied is what a session speaks until the proxy has said whom it is for.
+type proxied struct{ *session }
+
+func (c proxied) handle(in []byte, now time.Time, _ *scratch) (n int, err error) {
+	from, n, err := parseProxyHeader(in)
+	if n == 0 || err != nil {
+		return 0, err
+	}
+	if from.IsValid() {
+		c.IP = from
+	}
+	if refusal := c.srv.admit(c.session, now); refusal != "" {
+		c.srv.metrics.refused.WithLabelValues(refusal).Inc()
+		return 0, errNotAdmitted
+	}
+	return n, nil
+}
+
+func (c proxied) announce(dst []byte, _ announcement) []byte { return dst }
 
 const (
 	// The shortest headers have as many bytes or more.
@@ -23,65 +46,63 @@ const (
 
 var proxySignature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 
-// readProxyHeader reads the header of version 1 or 2 of the PROXY protocol that
-// r begins with, and not a byte more. It returns the address of the one who
-// connected, which is not valid when the proxy speaks for itself.
-func readProxyHeader(r io.Reader) (netip.Addr, error) {
-	head := make([]byte, proxyPeek, maxProxyLine)
-	if _, err := io.ReadFull(r, head); err != nil {
-		return netip.Addr{}, err
+// parseProxyHeader returns the length of the header of version 1 or 2 of the
+// PROXY protocol that b begins with, 0 when more of it must come, and the
+// address of the one who connected, which is not valid when the proxy speaks for
+// itself.
+func parseProxyHeader(b []byte) (from netip.Addr, n int, err error) {
+	switch {
+	case len(b) < proxyPeek:
+		return netip.Addr{}, 0, nil
+	case bytes.HasPrefix(b, proxySignature):
+		return parseProxyBinary(b)
+	case !bytes.HasPrefix(b, []byte("PROXY ")):
+		return netip.Addr{}, 0, errProxyHeader
 	}
-	if bytes.HasPrefix(head, proxySignature) {
-		return readProxyBinary(r, head)
-	}
-	if !bytes.HasPrefix(head, []byte("PROXY ")) {
-		return netip.Addr{}, errProxyHeader
-	}
-	for !bytes.HasSuffix(head, []byte("\r\n")) {
-		if len(head) == maxProxyLine {
-			return netip.Addr{}, errProxyHeader
+	line, _, ended := bytes.Cut(b[:min(len(b), maxProxyLine)], []byte("\r\n"))
+	if !ended {
+		if len(b) >= maxProxyLine {
+			err = errProxyHeader
 		}
-		head = head[:len(head)+1]
-		if _, err := io.ReadFull(r, head[len(head)-1:]); err != nil {
-			return netip.Addr{}, err
-		}
+		return netip.Addr{}, 0, err
 	}
-	fields := strings.Split(strings.TrimSuffix(string(head), "\r\n"), " ")
+	n = len(line) + len("\r\n")
+	fields := strings.Split(string(line), " ")
 	if fields[1] == "UNKNOWN" {
-		return netip.Addr{}, nil
+		return netip.Addr{}, n, nil
 	}
 	if len(fields) != 6 || fields[1] != "TCP4" && fields[1] != "TCP6" {
-		return netip.Addr{}, errProxyHeader
+		return netip.Addr{}, 0, errProxyHeader
 	}
 	ip, err := netip.ParseAddr(fields[2])
 	if err != nil || ip.Zone() != "" || ip.Is4() != (fields[1] == "TCP4") {
-		return netip.Addr{}, fmt.Errorf("%w: address %.50q", errProxyHeader, fields[2])
+		return netip.Addr{}, 0, fmt.Errorf("%w: address %.50q", errProxyHeader, fields[2])
 	}
-	return ip.Unmap(), nil
+	return ip.Unmap(), n, nil
 }
 
-func readProxyBinary(r io.Reader, head []byte) (netip.Addr, error) {
-	head = head[:16]
-	if _, err := io.ReadFull(r, head[proxyPeek:]); err != nil {
-		return netip.Addr{}, err
+func parseProxyBinary(b []byte) (from netip.Addr, n int, err error) {
+	const head = 16
+	if len(b) < head {
+		return netip.Addr{}, 0, nil
 	}
-	command, family, size := head[12], head[13], int(binary.BigEndian.Uint16(head[14:]))
+	command, family, size := b[12], b[13], int(binary.BigEndian.Uint16(b[14:]))
 	if command>>4 != 2 || command&15 > 1 || size > maxProxyBytes {
-		return netip.Addr{}, errProxyHeader
+		return netip.Addr{}, 0, errProxyHeader
 	}
-	body := make([]byte, size)
-	if _, err := io.ReadFull(r, body); err != nil {
-		return netip.Addr{}, err
+	if n = head + size; len(b) < n {
+		return netip.Addr{}, 0, nil
 	}
+	body := b[head:n]
 	switch {
 	case command&15 == 0: // LOCAL
-		return netip.Addr{}, nil
+		return netip.Addr{}, n, nil
 	case family == 0x11 && size >= 12: // TCP over IPv4
-		return netip.AddrFrom4([4]byte(body)), nil
+		return netip.AddrFrom4([4]byte(body)), n, nil
 	case family == 0x21 && size >= 36: // TCP over IPv6
-		return netip.AddrFrom16([16]byte(body)).Unmap(), nil
+		return netip.AddrFrom16([16]byte(body)).Unmap(), n, nil
 	case family == 0: // not told
-		return netip.Addr{}, nil
+		return netip.Addr{}, n, nil
 	}
-	return netip.Addr{}, errProxyHeader
+	return netip.Addr{}, 0, errProxyHeader
 }

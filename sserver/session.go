@@ -1,10 +1,10 @@
 package sserver
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"btcpool/internal/agentwire"
@@ -37,14 +37,18 @@ type state struct {
 	VersionMask uint32   // version bits agreed upon
 	OwnFloor    bool     // the miner has said what its difficulty must not fall below
 	LongIDs     bool     // of jobs
-	Responses   bool     // an agent wants to know what became of its shares
-	Submits     uint16   // of an agent's miners, modulo 2^16
+	NonceBytes  uint8    // size of the extranonce2
+	Wished      bool     // Wish is the difficulty that the miner suggested last
+	Wish        bitcoin.Difficulty
+	Patient     bool   // its software may be silent for long
+	Responses   bool   // an agent wants to know what became of its shares
+	Submits     uint16 // of an agent's miners, modulo 2^16
+	BadLines    uint8  // that were no requests
+	Since       time.Time
+	Tally       tally
 	Conduct     conduct
 
-	// The session's mutex guards what follows: the session's own goroutine and
-	// the one that tells all miners of a new job both change it.
-
-	Miner miner  // the one that is connected, Rejects not guarded
+	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
 	Ready bool   // the answer to the login is out, jobs may follow
 	Round uint64 // number of the latest round the miner was told of
@@ -54,10 +58,14 @@ type state struct {
 }
 
 // sentJob is a job as the miner knows it. The miner sees the low 8 bits of its
-// number.
+// number. A job that is sent again, for a new difficulty or to a miner that
+// resumes, has a later time: miners that begin with the same extranonce2 for each
+// job would find the same shares, and some take a job with the same header for
+// the one they have.
 type sentJob struct {
 	ID     job.ID
 	Number uint32
+	Later  uint32 // seconds, than the job's time
 }
 
 const (
@@ -71,27 +79,63 @@ const (
 type announcement struct {
 	work          *work
 	id            uint64 // by which the miner knows it
-	clean         bool   // the jobs before are worthless
+	later         uint32 // seconds to add to its time
+	nonceBytes    uint8
+	clean         bool // the jobs before are worthless
 	difficulty    bitcoin.Difficulty
 	newDifficulty bool
 	farm          map[agentwire.Session]bitcoin.Difficulty // new ones of an agent's miners
 }
 
-// session is one connection, whatever protocol it speaks.
+// protocol is what a session speaks.
+type protocol interface {
+	// handle handles the first message of in and appends the answer to sc.out.
+	// n is the message's length, 0 when it has not arrived completely. An error
+	// ends the session.
+	handle(in []byte, now time.Time, sc *scratch) (n int, err error)
+	// announce appends a.
+	announce(dst []byte, a announcement) []byte
+}
+
+// session is one connection. All of it belongs to its loop.
 type session struct {
 	state
 
 	srv      *Service
 	port     *port // where it connected
-	out      *outbound
-	announce func(dst []byte, a announcement) []byte // appends a as the session's protocol says it
-	part     *rosterPart                             // where the roster has it
-	pos      int                                     // and at which place; the part's mutex guards it
+	loop     *loop
+	link     link
+	protocol protocol
+	pos      int    // in loop.sessions; negative when it has gone
+	users    uint64 // version of the port's users that has all workers
 
-	mu       sync.Mutex // before outbound.mu
-	deadline time.Time  // for reading, as it was set last
-	hungUp   bool       // there is nothing more to read
+	pending     []byte    // has arrived, but not all of the message
+	backlog     *backlog  // nil: the link has taken all
+	readBy      time.Time // a message must have come; when it is over, its link must be closed
+	pausedUntil time.Time // zero: it is not
+	asking      bool      // what is pending has to wait for an answer from elsewhere
+
+	held      int    // answers in loop.held
+	heldBytes int    // of them
+	heldSeq   uint64 // what the last of them waits for
+
+	admitted  bool  // it counts
+	closing   bool  // nothing more is read; it is over when what was read is answered
+	cut       bool  // nothing more is sent either
+	over      bool  // it does not count any more; its link may still have something to send
+	lingering bool  // what is read is dropped
+	discard   int   // so many bytes at most
+	why       error // closing was set, nil when the miner ends it
 }
+
+const (
+	// maxHeld is how many bytes of answers may wait for the disk before the
+	// session is not read from any more.
+	maxHeld = 16 << 10
+	// Of what is left to read when the last answer must not be lost.
+	maxDiscard  = 1 << 20
+	lingerGrace = time.Second
+)
 
 // setPhase moves the session on.
 func (s *session) setPhase(p phase) {
@@ -100,29 +144,189 @@ func (s *session) setPhase(p phase) {
 	s.srv.metrics.sessions[p].Inc()
 }
 
-// readUntil sets the deadline for reading. Small changes are not worth a call.
-func (s *session) readUntil(deadline time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if !s.hungUp && deadline.Sub(s.deadline).Abs() > time.Second {
-		s.deadline = deadline
-		_ = s.out.conn.SetReadDeadline(deadline) // fails only with the next read
+// reads reports whether the session takes more input.
+func (s *session) reads() bool {
+	if s.over {
+		return s.lingering
+	}
+	return !s.closing && !s.asking && s.pausedUntil.IsZero() && s.heldBytes <= maxHeld
+}
+
+// read handles what the link has.
+func (s *session) read() {
+	if !s.reads() {
+		return
+	}
+	in := s.loop.in[:]
+	n, err := s.link.read(in)
+	s.port.bytesIn.Add(float64(n))
+	switch {
+	case s.over:
+		if s.discard -= n; err != nil {
+			s.discard = 0
+		}
+	case errors.Is(err, errSlow):
+		s.fail(err)
+	case err != nil:
+		s.finish(nil)
+	case n > 0:
+		s.receive(in[:n])
 	}
 }
 
-// hangUp ends the session after the requests that were read already.
-func (s *session) hangUp() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.hungUp = true
-	_ = s.out.conn.SetReadDeadline(time.Unix(1, 0)) // fails only if it has ended
+// receive handles what has arrived.
+func (s *session) receive(in []byte) {
+	if s.outdated() {
+		s.finish(errUserGone)
+		return
+	}
+	s.loop.sc.reset()
+	if len(s.pending) > 0 {
+		s.pending = append(s.pending, in...)
+		in = s.pending
+	}
+	s.proceed(in, 0)
+}
+
+// outdated reports whether a worker's user is not what it was at the login.
+func (s *session) outdated() bool {
+	now := s.port.users.version.Load()
+	if now == s.users {
+		return false
+	}
+	s.users = now
+	return slices.ContainsFunc(s.Workers, func(w worker) bool {
+		id, ok := s.port.users.cached(w.UserName)
+		return !ok || id != w.UserID
+	})
+}
+
+// proceed handles the messages that in holds, behind some that were handled
+// already, and answers them all at once, when the shares among them are durable.
+func (s *session) proceed(in []byte, messages int) {
+	l := s.loop
+	var err error
+	for err == nil && !s.asking {
+		if l.sc.banned {
+			err = errBanned
+			break
+		}
+		var n int
+		if n, err = s.protocol.handle(in, l.now, &l.sc); n == 0 {
+			break
+		}
+		in = in[n:]
+		messages++
+	}
+	s.keep(in)
+	if messages > 0 || len(l.sc.out) > 0 {
+		if l.sc.seq > 0 || s.held > 0 {
+			l.hold(s)
+		} else {
+			s.answer()
+		}
+	}
+	if err != nil {
+		s.finish(err)
+		return
+	}
+	if messages > 0 && s.Phase == authorized {
+		s.readBy = l.now.Add(s.srv.idleTimeout(s.Patient))
+	}
+	s.pace(messages)
+}
+
+// keep holds on to what is left of the input, in as little memory as that takes.
+func (s *session) keep(rest []byte) {
+	switch {
+	case len(rest) == 0:
+		s.pending = nil
+	case cap(s.pending) > 4*len(rest):
+		s.pending = append([]byte(nil), rest...)
+	default:
+		s.pending = append(s.pending[:0], rest...)
+	}
+}
+
+// answer sends the answers that are in the loop's scratch, and what else the
+// session has to hear.
+func (s *session) answer() {
+	sc := &s.loop.sc
+	s.Ready = s.Phase == authorized
+	sc.out = s.update(sc.out)
+	s.send(sc.out)
+}
+
+// ask has a question answered that takes time. Nothing is handled until then:
+// answer, which is called by the loop, goes on.
+func (s *session) ask(question func() (answer func(sc *scratch))) {
+	s.asking = true
+	s.srv.goroutines.Go(func() {
+		answer := question()
+		s.loop.post(func() { s.goOn(answer) })
+	})
+}
+
+func (s *session) goOn(answer func(sc *scratch)) {
+	if s.over {
+		return
+	}
+	defer s.loop.settle(s)
+	s.asking = false
+	s.loop.sc.reset()
+	answer(&s.loop.sc)
+	s.proceed(s.pending, 1)
+}
+
+// pace makes a session wait that sends more than its share: it is not read from
+// meanwhile.
+func (s *session) pace(messages int) {
+	rate := s.srv.cfg.Limits.LinesPerSec
+	if messages == 0 || rate == 0 || !s.srv.guard.watches(s.IP) {
+		return
+	}
+	if s.Farm != nil {
+		rate += len(s.Farm.Miners)
+	}
+	if pause := s.Conduct.spent(messages, rate, s.loop.now); pause > 0 {
+		s.srv.metrics.pauses.Inc()
+		if s.pausedUntil.IsZero() {
+			s.loop.paused = append(s.loop.paused, s)
+		}
+		s.pausedUntil = s.loop.now.Add(pause)
+	}
+}
+
+// finish ends the session after the requests that were read already.
+func (s *session) finish(why error) {
+	if !s.closing {
+		s.closing, s.why = true, why
+	}
+}
+
+// fail ends the session now. Nothing more is sent.
+func (s *session) fail(why error) {
+	s.finish(why)
+	s.cut = true
+}
+
+// linger reports whether the link of a session that is over is to stay open for
+// a moment: closing it with unread input would reset the connection and could
+// take the last answer with it.
+func (s *session) linger() bool {
+	if s.cut || s.discard <= 0 {
+		return false
+	}
+	if !s.lingering {
+		s.lingering = s.link.closeWrite()
+		s.readBy = s.loop.now.Add(lingerGrace)
+	}
+	return s.lingering
 }
 
 // suggest starts the search for the miner's difficulty anew at d. The miner
 // learns it with the next update.
 func (s *session) suggest(d bitcoin.Difficulty, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if m := &s.Miner; !m.Fixed {
 		m.Difficulty = s.port.vardiff.Start(d, m.Difficulty.Floor, now)
 	}
@@ -130,8 +334,6 @@ func (s *session) suggest(d bitcoin.Difficulty, now time.Time) {
 
 // limit keeps the miner's difficulty from falling below floor.
 func (s *session) limit(floor bitcoin.Difficulty, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if m := &s.Miner; !m.Fixed {
 		m.Difficulty = s.port.vardiff.Start(m.Difficulty.Difficulty, floor, now)
 	}
@@ -139,8 +341,8 @@ func (s *session) limit(floor bitcoin.Difficulty, now time.Time) {
 
 // update appends what the miner has to be told: the current round's job when it
 // does not have it yet or when its difficulty has changed. Jobs sent before
-// keep their difficulty. The caller holds s.mu and sends the result before it
-// lets go, so that jobs arrive in the order of their numbers.
+// keep their difficulty. The caller sends the result at once, so that jobs
+// arrive in the order of their numbers.
 func (s *session) update(dst []byte) []byte {
 	r := s.srv.jobs.round.Load()
 	if r == nil || !s.Ready {
@@ -155,12 +357,14 @@ func (s *session) update(dst []byte) []byte {
 	a := announcement{
 		work:          r.work,
 		id:            s.jobID(r.work),
+		later:         s.later(r.work),
+		nonceBytes:    s.NonceBytes,
 		clean:         s.Tip != r.work.tip,
 		difficulty:    d,
 		newDifficulty: newDifficulty,
 	}
 	s.forgetJobs(a.clean)
-	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next})
+	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later})
 	if newDifficulty {
 		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
 	}
@@ -169,7 +373,7 @@ func (s *session) update(dst []byte) []byte {
 	}
 	s.Next++
 	s.Round, s.Tip = r.number, r.work.tip
-	return s.announce(dst, a)
+	return s.protocol.announce(dst, a)
 }
 
 // jobID returns what the next job, which is w, is to the miner: the low bits of
@@ -180,6 +384,17 @@ func (s *session) jobID(w *work) uint64 {
 		id |= uint64(w.Time) << 8
 	}
 	return id
+}
+
+// later returns by how much the time of the next job, which is w, differs from
+// that of w.
+func (s *session) later(w *work) uint32 {
+	for i := len(s.Jobs) - 1; i >= 0; i-- {
+		if j := s.Jobs[i]; j.ID == w.ID {
+			return j.Later + 1
+		}
+	}
+	return 0
 }
 
 func (s *session) forgetJobs(clean bool) {
@@ -193,48 +408,38 @@ func (s *session) forgetJobs(clean bool) {
 	s.Jobs = slices.Delete(s.Jobs, 0, drop)
 }
 
-// sentJob returns the id of a job that the miner knows by the low bits of its
-// number, and what a share of m for it must meet.
-func (s *session) sentJob(number uint8, m *miner) (id job.ID, d bitcoin.Difficulty, ok bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+// sentJob returns the job that the miner knows by the low bits of its number, and
+// what a share of m for it must meet.
+func (s *session) sentJob(number uint8, m *miner) (j sentJob, d bitcoin.Difficulty, ok bool) {
 	for i := len(s.Jobs) - 1; i >= 0; i-- {
 		if j := s.Jobs[i]; uint8(j.Number) == number {
-			return j.ID, m.difficultyOf(j.Number), true
+			return j, m.difficultyOf(j.Number), true
 		}
 	}
-	return 0, 0, false
+	return sentJob{}, 0, false
 }
 
 // refresh lets difficulties follow the silence of miners and tells what is new.
-// It is called from outside of the session's goroutine.
-func (s *session) refresh(sc *scratch, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+func (s *session) refresh() {
 	if !s.Ready {
 		return
 	}
-	s.follow(&s.Miner, now)
+	s.follow(&s.Miner)
 	if s.Farm != nil {
 		for _, m := range s.Farm.Miners {
-			s.follow(&m.miner, now)
+			s.follow(&m.miner)
 		}
 	}
-	if sc.out = s.update(sc.out[:0]); len(sc.out) > 0 {
-		_ = s.send(sc.out) // the session's goroutine sees the connection end
-	}
+	sc := &s.loop.sc
+	sc.out = s.update(sc.out[:0])
+	s.send(sc.out)
 }
 
 // follow lets the difficulty of m follow the time that has passed.
-func (s *session) follow(m *miner, now time.Time) {
-	if !m.Fixed && s.port.vardiff.Check(&m.Difficulty, now) {
+func (s *session) follow(m *miner) {
+	if !m.Fixed && s.port.vardiff.Check(&m.Difficulty, s.loop.now) {
 		s.srv.metrics.diffChanges.Inc()
 	}
-}
-
-func (s *session) send(b []byte) error {
-	s.srv.metrics.bytesOut.Add(float64(len(b)))
-	return s.out.send(b)
 }
 
 // event tells that a worker came or went, whose software is agent.
@@ -257,7 +462,7 @@ func (s *session) event(action share.Action, w worker, agent, desc string, now t
 func (s *session) credited(name []byte) *worker {
 	if len(s.Workers) > 1 {
 		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.srv.cfg.Users.CaseInsensitive) {
+			if w := &s.Workers[i]; w.is(name, s.port.users.canonical) {
 				return w
 			}
 		}
@@ -283,8 +488,6 @@ func (s *session) resume(id uint32, now time.Time) {
 	}
 	s.srv.ids.put(s.ID, now) // nobody has seen it
 	s.ID = id
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	floor := s.Miner.Difficulty.Floor
 	if !s.OwnFloor {
 		floor = before.Miner.Difficulty.Floor
@@ -297,8 +500,6 @@ func (s *session) resume(id uint32, now time.Time) {
 // end tells that all workers of the session are gone. Nothing changes it any
 // more; it returns what another session may take on.
 func (s *session) end(now time.Time) past {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.Ready = false
 	if s.Farm != nil {
 		for _, m := range s.Farm.Miners {

@@ -5,23 +5,21 @@
 // survives crashes and an absent Kafka. A block goes to a spool of its own
 // before anything else happens to its share.
 //
-// One goroutine per connection reads and judges. Nothing ever waits for a miner
-// that does not read: it is disconnected. Jobs, sessions, difficulties and
-// verdicts know nothing of Stratum V1, which is one codec.
+// A few loops share the connections: each reads, judges and writes for its own,
+// and waits for none of them. A miner that does not read is disconnected. Jobs,
+// sessions, difficulties and verdicts know nothing of Stratum V1, which is one
+// codec.
 package sserver
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -30,17 +28,16 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/agentwire"
 	"btcpool/internal/bus"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
+	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
-	"btcpool/internal/stratum"
 )
 
 const (
-	extraNonce2Size = job.Extranonce2Size
+	maxLoops = 8
 	// closeGrace is what sessions get to answer what they have read.
 	closeGrace = 5 * time.Second
 	// proxyGrace is what a proxy gets to say for whom it connects.
@@ -56,10 +53,11 @@ type Service struct {
 	log         zerolog.Logger
 	loginLog    zerolog.Logger // of failures that may come by the thousand
 	metrics     *metrics
-	serverID    uint8
+	serverID    atomic.Uint32 // 0: none yet
 	versionMask uint32
 	longAgents  *regexp.Regexp // nil: none
 
+	registry  *registry.Registry
 	ports     []*port
 	bus       *bus.Client
 	shares    *spool.Spool
@@ -68,20 +66,22 @@ type Service struct {
 	rskBlocks *spool.Spool // likewise
 	handover  *handover.Client
 	events    *eventQueue
-	users     *userList
+	users     *userLists
 	jobs      *jobBook
 	ids       *idPool
 	guard     *guard
-	roster    *roster
-	scratch   sync.Pool
+	loops     []*loop
+	admin     *adminAPI   // nil: none
+	manager   *management // nil: none
+	started   time.Time
 
 	open        atomic.Int64   // connections
 	agentMiners atomic.Int64   // behind agents
-	leaving     atomic.Bool    // sessions are ended
-	sessions    sync.WaitGroup // goroutines that serve them
+	goroutines  sync.WaitGroup // that work for sessions
 }
 
-// New returns a server that listens already. It uses no network besides.
+// New returns a server that listens already, unless it has to get its id first.
+// It uses no network besides.
 func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -92,14 +92,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	s := &Service{
 		cfg:         cfg,
 		log:         deps.Log,
-		serverID:    cfg.ServerID,
 		versionMask: cfg.versionMask(),
+		started:     time.Now(),
 		jobs:        newJobBook(cfg),
-		ids:         newIDPool(cfg.ServerID, cfg.MaxJobLifetime.Std()),
-		guard:       newGuard(cfg.Limits),
-		roster:      newRoster(min(max(runtime.GOMAXPROCS(0), 2), 8)),
-		scratch:     sync.Pool{New: func() any { return new(scratch) }},
+		guard:       newGuard(cfg.Limits, newBanList(cfg.DataDir, deps.Log, time.Now())),
 	}
+	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
 	s.metrics = newMetrics(deps.Metrics, s.jobAge)
 	s.events = newEventQueue(s.metrics.eventsDropped)
@@ -108,10 +106,16 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			err = errors.Join(err, s.close())
 		}
 	}()
+	if cfg.Development != (Development{}) {
+		s.log.Warn().Interface("development", cfg.Development).Msg("shares and blocks are not what they seem")
+	}
 	if s.longAgents, err = cfg.longAgents(); err != nil {
 		return nil, err
 	}
-	if s.users, err = newUserList(cfg, s.log); err != nil {
+	if s.registry, err = registry.New(cfg.ZooKeeper, deps); err != nil {
+		return nil, err
+	}
+	if s.users, err = newUserLists(cfg, deps); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
@@ -138,20 +142,51 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			return nil, err
 		}
 	}
-	for _, place := range cfg.places() {
-		p, err := listen(place, cfg, s.log)
+	for range min(max(runtime.GOMAXPROCS(0), 2), maxLoops) {
+		l, err := newLoop(s)
 		if err != nil {
 			return nil, err
 		}
+		s.loops = append(s.loops, l)
+	}
+	s.shares.OnDurable(s.release)
+	for _, place := range cfg.places() {
+		p, err := listen(place, cfg, s.log, s.metrics)
+		if err != nil {
+			return nil, err
+		}
+		p.users = s.users.of(place)
 		s.ports = append(s.ports, p)
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
 	}
+	if cfg.AdminAPI.Listen != "" {
+		if s.admin, err = listenAdmin(cfg.AdminAPI, s); err != nil {
+			return nil, err
+		}
+	}
+	if cfg.Management.Enabled {
+		s.manager = newManagement(s)
+	}
+	if cfg.ServerID == 0 { // miners are better off elsewhere until there is one
+		s.closeLoops()
+		return s, s.stopListening()
+	}
 	return s, nil
+}
+
+func (s *Service) closeLoops() {
+	for _, l := range s.loops {
+		l.close()
+	}
 }
 
 // close releases what New opened.
 func (s *Service) close() error {
 	errs := []error{s.stopListening()}
+	s.closeLoops()
+	if s.admin != nil {
+		errs = append(errs, s.admin.close())
+	}
 	for _, sp := range []*spool.Spool{s.shares, s.blocks, s.auxBlocks, s.rskBlocks} {
 		if sp != nil {
 			errs = append(errs, sp.Close())
@@ -189,7 +224,12 @@ func (s *Service) Addrs() []net.Addr {
 // Ready returns nil when miners can connect and have something to do.
 func (s *Service) Ready() error {
 	r := s.jobs.round.Load()
-	if r == nil {
+	switch {
+	case s.serverID.Load() == 0:
+		return errNoServerID
+	case s.guard.closed.Load():
+		return errDraining
+	case r == nil:
 		return errors.New("no job yet")
 	}
 	if age := time.Since(r.work.ID.Time()); age > s.cfg.MaxJobLifetime.Std() {
@@ -225,6 +265,18 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
+	if s.admin != nil {
+		g.Go(func() error {
+			s.admin.run(beyond)
+			return nil
+		})
+	}
+	if s.manager != nil {
+		g.Go(func() error {
+			s.manager.run(beyond)
+			return nil
+		})
+	}
 	g.Go(func() error { return s.events.run(beyond, s.sender(topics.CommonEvents)) })
 	g.Go(func() error {
 		defer release()
@@ -247,49 +299,17 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	defer done()
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return s.users.run(work) })
+	g.Go(func() error {
+		s.guard.bans.run(work)
+		return nil
+	})
 	g.Go(func() error { return s.readJobs(work) })
 	g.Go(func() error { return s.keepJobs(work) })
-	for _, part := range s.roster.parts {
-		g.Go(func() error {
-			part.run(work, s)
-			return nil
-		})
-	}
-	for _, p := range s.ports {
-		g.Go(func() error { return s.accept(ctx, beyond, p) })
-	}
 	g.Go(func() error {
 		defer done()
-		select {
-		case <-ctx.Done():
-		case <-work.Done():
-		}
-		err := s.stopListening()
-		s.drain(work)
-		return err
+		return s.serveTerms(ctx, work, beyond, done)
 	})
-	err := g.Wait()
-	s.hangUp()
-	return err
-}
-
-// hangUp ends all sessions. Nothing is accepted any more.
-func (s *Service) hangUp() {
-	s.leaving.Store(true)
-	for _, part := range s.roster.parts {
-		for _, session := range part.all(nil) {
-			session.hangUp()
-		}
-	}
-	force := time.AfterFunc(closeGrace, func() {
-		for _, part := range s.roster.parts {
-			for _, session := range part.all(nil) {
-				session.out.conn.Close()
-			}
-		}
-	})
-	defer force.Stop()
-	s.sessions.Wait()
+	return g.Wait()
 }
 
 // readJobs takes jobs from Kafka until ctx ends.
@@ -318,6 +338,9 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		s.log.Error().Err(err).Msg("job is not usable")
 		return
 	}
+	// Miners differ in what they do with a bit of the version that they may roll:
+	// set it, or turn it over. So it is clear (BIP 320 leaves these bits to them).
+	j.Version &^= int32(s.versionMask)
 	sent, err := s.jobs.add(j, s.mergedMining(j), now)
 	result := "stored"
 	switch {
@@ -337,7 +360,7 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		s.log.Warn().Err(err).Uint64("job", uint64(j.ID)).Int32("height", j.Height).Msg("job dropped")
 	}
 	if sent {
-		s.roster.wakeAll()
+		s.onLoops((*loop).newRound)
 		s.metrics.jobHeight.Set(float64(j.Height))
 		s.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
 	}
@@ -375,165 +398,8 @@ func (s *Service) keepJobs(ctx context.Context) error {
 			s.guard.sweep(now)
 		case now := <-ticker.C:
 			if s.jobs.tick(now) {
-				s.roster.wakeAll()
+				s.onLoops((*loop).newRound)
 			}
 		}
 	}
-}
-
-// accept starts a session for each connection until the port is closed.
-func (s *Service) accept(ctx, beyond context.Context, p *port) error {
-	for {
-		conn, err := p.Accept()
-		if err != nil {
-			if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
-				return nil
-			}
-			// Out of descriptors, most likely: that passes.
-			s.metrics.refused.WithLabelValues("accept").Inc()
-			s.log.Error().Err(err).Msg("connection not accepted")
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-time.After(100 * time.Millisecond):
-			}
-			continue
-		}
-		s.welcome(beyond, p, conn)
-	}
-}
-
-// welcome finds out who connects: one whom a proxy speaks for may have to be
-// waited for.
-func (s *Service) welcome(ctx context.Context, p *port, conn net.Conn) {
-	if s.open.Add(1) > int64(s.cfg.MaxConnections) {
-		s.refuse(conn, "limit")
-		return
-	}
-	ip := remoteIP(conn)
-	if !contains(p.proxies, ip) {
-		s.connect(ctx, p, conn, ip)
-		return
-	}
-	s.sessions.Go(func() {
-		_ = conn.SetReadDeadline(time.Now().Add(proxyGrace)) // fails only with the read
-		from, err := readProxyHeader(conn)
-		switch {
-		case err != nil:
-			s.refuse(conn, "proxy header")
-		case from.IsValid():
-			s.connect(ctx, p, conn, from)
-		default:
-			s.connect(ctx, p, conn, ip)
-		}
-	})
-}
-
-// refuse closes a connection that does not become a session.
-func (s *Service) refuse(conn net.Conn, reason string) {
-	s.metrics.refused.WithLabelValues(reason).Inc()
-	s.open.Add(-1)
-	conn.Close()
-}
-
-// connect makes a session of conn, if ip is welcome, and serves it.
-func (s *Service) connect(ctx context.Context, p *port, conn net.Conn, ip netip.Addr) {
-	now := time.Now()
-	if reason := s.guard.admit(ip, now); reason != "" {
-		s.refuse(conn, reason)
-		return
-	}
-	id, ok := s.ids.get(now)
-	if !ok {
-		s.guard.leave(ip, now)
-		s.refuse(conn, "session ids")
-		return
-	}
-	if p.tls != nil {
-		conn = tls.Server(conn, p.tls) // shakes hands with the first read
-	}
-	session := &session{
-		srv:      s,
-		port:     p,
-		announce: announceV1,
-		out: newOutbound(conn, s.cfg.WriteTimeout.Std(), s.sessions.Go, func() {
-			s.metrics.disconnected.WithLabelValues("slow").Inc()
-		}),
-		state: state{
-			ID:    id,
-			IP:    ip,
-			Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, now)},
-		},
-	}
-	s.metrics.sessions[connected].Inc()
-	s.roster.add(session)
-	if s.leaving.Load() { // too late to be in hangUp's list
-		session.hangUp()
-	}
-	s.sessions.Go(func() {
-		defer s.disconnect(session)
-		s.converse(ctx, session, conn)
-	})
-}
-
-// converse runs the session's protocol. A fault of the program costs this
-// session only.
-func (s *Service) converse(ctx context.Context, session *session, conn net.Conn) {
-	defer func() {
-		if fault := recover(); fault != nil {
-			s.metrics.panics.Inc()
-			s.log.Error().Str("session", session.sessionID()).Interface("fault", fault).Bytes("stack", debug.Stack()).Msg("session failed")
-		}
-	}()
-	err := (&v1{session: session}).serve(ctx, conn)
-	if reason := disconnectReason(err); reason != "" {
-		s.metrics.disconnected.WithLabelValues(reason).Inc()
-		s.log.Debug().Err(err).Str("session", session.sessionID()).Stringer("ip", session.IP).Msg("disconnected")
-	}
-}
-
-// disconnectReason returns why this side ended a session, "" if it did not or
-// has counted it already.
-func disconnectReason(err error) string {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, stratum.ErrLineTooLong):
-		return "line too long"
-	case errors.Is(err, errBadLines):
-		return "bad lines"
-	case errors.Is(err, agentwire.ErrStream):
-		return "bad frame"
-	case errors.Is(err, errBanned):
-		return "banned"
-	case errors.Is(err, errSpool):
-		return "spool"
-	}
-	return ""
-}
-
-func (s *Service) disconnect(session *session) {
-	now := time.Now()
-	session.out.close()
-	s.roster.remove(session)
-	s.metrics.sessions[session.Phase].Dec()
-	before := session.end(now)
-	switch {
-	case session.Farm != nil:
-		s.agentMiners.Add(-int64(len(session.Farm.Miners)))
-		s.ids.put(session.ID, now)
-	case session.Phase != authorized:
-		s.ids.put(session.ID, now)
-	default:
-		s.ids.putPast(session.ID, before, session.IP, now)
-	}
-	s.guard.leave(session.IP, now)
-	s.open.Add(-1)
-}
-
-func remoteIP(conn net.Conn) netip.Addr {
-	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
-		return tcp.AddrPort().Addr().Unmap().WithZone("")
-	}
-	return netip.Addr{}
 }

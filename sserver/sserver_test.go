@@ -155,6 +155,7 @@ type client struct {
 	r           *bufio.Reader
 	nextID      int
 	extraNonce1 string
+	nonceBytes  int // size of the extranonce2
 	difficulty  float64
 	notes       []message // notifications not yet looked at
 }
@@ -174,7 +175,7 @@ func (p *pool) dial() *client {
 		p.tb.Fatal(err)
 	}
 	p.tb.Cleanup(func() { conn.Close() })
-	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20)}
+	return &client{tb: p.tb, conn: conn, r: bufio.NewReaderSize(conn, 1<<20), nonceBytes: 8}
 }
 
 // miner returns a client that has logged in, and its first job.
@@ -190,6 +191,9 @@ func (c *client) login() {
 	var result []json.RawMessage
 	c.mustCall(&result, "mining.subscribe", "test/1")
 	if err := json.Unmarshal(result[1], &c.extraNonce1); err != nil {
+		c.tb.Fatal(err)
+	}
+	if err := json.Unmarshal(result[2], &c.nonceBytes); err != nil {
 		c.tb.Fatal(err)
 	}
 	c.mustCall(nil, "mining.authorize", "alice.rig", "x")
@@ -338,7 +342,7 @@ func unhex32(tb testing.TB, text string) uint32 { return binary.BigEndian.Uint32
 // header builds the block header of a share as Stratum's documents tell a miner
 // to.
 func (c *client) header(w work, extraNonce2 uint64, version, time uint32) wire.BlockHeader {
-	coinbase := unhex(c.tb, w.coinbase1+c.extraNonce1+fmt.Sprintf("%016x", extraNonce2)+w.coinbase2)
+	coinbase := unhex(c.tb, w.coinbase1+c.extraNonce1+c.nonceText(extraNonce2)+w.coinbase2)
 	root := chainhash.DoubleHashH(coinbase)
 	for _, b := range w.branch {
 		root = chainhash.DoubleHashH(append(root[:], unhex(c.tb, b)...))
@@ -376,12 +380,16 @@ func (c *client) mine(w work, h wire.BlockHeader, low, high float64) (nonce uint
 	return 0
 }
 
+func (c *client) nonceText(extraNonce2 uint64) string {
+	return fmt.Sprintf("%0*x", 2*c.nonceBytes, extraNonce2)
+}
+
 // share mines a share of w.
 func (c *client) share(w work, extraNonce2 uint64) find {
 	c.tb.Helper()
 	h := c.header(w, extraNonce2, unhex32(c.tb, w.version), unhex32(c.tb, w.time))
 	nonce := c.mine(w, h, w.difficulty, 1e30)
-	return find{job: w.id, extraNonce2: fmt.Sprintf("%016x", extraNonce2), time: w.time, nonce: fmt.Sprintf("%08x", nonce)}
+	return find{job: w.id, extraNonce2: c.nonceText(extraNonce2), time: w.time, nonce: fmt.Sprintf("%08x", nonce)}
 }
 
 // submit returns the error code, 0 when the share was accepted.
@@ -449,6 +457,8 @@ func TestValidateReportsAll(t *testing.T) {
 	cfg.Drain.Grace = service.Duration(time.Hour)
 	cfg.Limits.PerAddress, cfg.Limits.InvalidShares, cfg.Limits.BanTime = -1, 1.5, -1
 	cfg.Handover.URLs = []string{"blkmaker"}
+	cfg.NonceBytes = 3
+	cfg.StaleGrace = service.Duration(time.Hour)
 	cfg.Listeners = []sserver.Listener{{Listen: "x", TLSCertFile: "cert", DefaultDifficulty: 1, MinDifficulty: 2}}
 	err := cfg.Validate()
 	if err == nil {
@@ -459,7 +469,7 @@ func TestValidateReportsAll(t *testing.T) {
 		"version_mask", "share_interval", "max_job_lifetime", "users.list_id_api_url", "kafka.brokers",
 		"long_timeout_agent", "nicehash.min_difficulty", "max_agent_miners", "drain.grace", "limits.connections_per_address",
 		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "listeners[0].tls_key_file",
-		"listeners[0].default_difficulty",
+		"listeners[0].default_difficulty", "extranonce2_size", "stale_grace",
 	} {
 		if !strings.Contains(err.Error(), key+" ") && !strings.Contains(err.Error(), key+":") {
 			t.Errorf("%s is not named in:\n%v", key, err)

@@ -40,29 +40,33 @@ type scratch struct {
 	banned   bool   // the session is to end
 }
 
+// reset readies sc for the next batch.
+func (sc *scratch) reset() { sc.out, sc.seq, sc.banned = sc.out[:0], 0, false }
+
 // judge decides on a submission. A share that the statistics need is in the
 // spool afterwards, and sc.seq is its number: the answer must wait for it.
-func (s *session) judge(ctx context.Context, sub *submission, now time.Time, sc *scratch) share.Status {
-	status := s.verdict(ctx, sub, now, sc)
+func (s *session) judge(sub *submission, now time.Time, sc *scratch) share.Status {
+	status := s.verdict(sub, now, sc)
 	s.srv.metrics.judged(status)
-	if s.Conduct.judged(status, s.srv.cfg.Limits) && s.srv.guard.ban(s.IP, now) {
+	s.Tally.add(status, now)
+	if s.Conduct.judged(status, s.srv.cfg.Limits) && s.srv.guard.ban(s.IP, "invalid shares", now) {
 		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
 		sc.banned = true
 	}
 	return status
 }
 
-func (s *session) verdict(ctx context.Context, sub *submission, now time.Time, sc *scratch) share.Status {
-	id, difficulty, ok := s.sentJob(sub.job, sub.miner)
+func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Status {
+	sent, difficulty, ok := s.sentJob(sub.job, sub.miner)
 	if !ok {
 		return share.StatusJobNotFound
 	}
-	w := s.srv.jobs.find(id)
+	w := s.srv.jobs.find(sent.ID)
 	if w == nil {
 		return share.StatusJobNotFound
 	}
 	if sub.jobTime {
-		sub.time, sub.jobTime = w.Time, false
+		sub.time, sub.jobTime = w.Time+sent.Later, false
 	}
 	key := shareKey{
 		extraNonce2: sub.extraNonce2,
@@ -75,22 +79,23 @@ func (s *session) verdict(ctx context.Context, sub *submission, now time.Time, s
 		sub.miner.Rejects.add(now) // never logged, but counted with those that are
 		return share.StatusDuplicate
 	}
-	status, bitsReached := s.check(ctx, w, difficulty, sub, now, sc)
-	if sc.merged && status != share.StatusAccept {
+	status, bitsReached := s.check(w, difficulty, sub, now, sc)
+	accepted := status.IsAccepted()
+	if sc.merged && !accepted {
 		w.seen.add(key)
 	}
-	if status != share.StatusAccept && sub.miner.Rejects.add(now) {
+	if !accepted && sub.miner.Rejects.add(now) {
 		s.srv.metrics.rejectsUnsaid.Inc()
 		return status
 	}
 	seq, err := s.log(w, difficulty, sub, status, bitsReached, now)
 	switch {
-	case err != nil && status == share.StatusAccept:
+	case err != nil && accepted:
 		return share.StatusInternalError // not credited, and not seen either
 	case err != nil:
 		return status
 	}
-	if status == share.StatusAccept {
+	if accepted {
 		sc.seq = seq
 		w.seen.add(key)
 		s.count(sub.miner, difficulty, now)
@@ -100,8 +105,6 @@ func (s *session) verdict(ctx context.Context, sub *submission, now time.Time, s
 
 // count lets the difficulty of m follow an accepted share of difficulty d.
 func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if !m.Fixed && s.port.vardiff.Share(&m.Difficulty, d, now) {
 		s.srv.metrics.diffChanges.Inc()
 	}
@@ -111,12 +114,13 @@ func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
 // difficulty. bitsReached is 0 when a rule was broken before the hash was
 // needed. A stale share may still solve another chain's block, one that breaks
 // a rule may not.
-func (s *session) check(ctx context.Context, w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
+func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
 	sc.merged = false
 	status = s.legal(w, sub, now)
 	stale := s.srv.jobs.stale(w)
+	late := stale && s.srv.jobs.late(w, now)
 	switch {
-	case stale && (status != share.StatusAccept || !w.merged.any()):
+	case stale && (status != share.StatusAccept || !late && !w.merged.any()):
 		return share.StatusStale, 0
 	case status != share.StatusAccept:
 		return status, 0
@@ -126,20 +130,25 @@ func (s *session) check(ctx context.Context, w *work, difficulty bitcoin.Difficu
 		version = version&^s.VersionMask | sub.versionBits&s.VersionMask
 	}
 	hash := w.hash(sc, s.ID, sub, version)
-	if w.merged.solvedBy(&hash) {
+	dev := s.srv.cfg.Development
+	if w.merged.solvedBy(&hash, dev.SubmitInvalidBlocks) {
 		sc.merged = true
-		s.solvedMerged(ctx, w, hash, sub.worker, sc)
+		s.solvedMerged(w, hash, sub.worker, sc)
 	}
-	if stale {
+	if stale && !late {
 		return share.StatusStale, 0
 	}
-	if w.target.Met(&hash) {
-		s.solved(ctx, w, hash, sub.worker, sc)
+	if !stale && (w.target.Met(&hash) || dev.SubmitInvalidBlocks) {
+		s.solved(w, hash, sub.worker, sc)
 	}
-	if !difficulty.Target().Met(&hash) {
-		return share.StatusLowDifficulty, bitcoin.BitsOfHash(&hash)
+	reached := bitcoin.BitsOfHash(&hash)
+	switch {
+	case !difficulty.Target().Met(&hash) && !dev.Simulator:
+		return share.StatusLowDifficulty, reached
+	case stale:
+		return share.StatusAcceptStale, reached
 	}
-	return share.StatusAccept, bitcoin.BitsOfHash(&hash)
+	return share.StatusAccept, reached
 }
 
 // legal applies the rules on what a miner may change in a header.
@@ -159,7 +168,7 @@ func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 // log puts the share into the spool.
 func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, status share.Status, bitsReached uint32, now time.Time) (seq uint64, err error) {
 	entry := share.Share{
-		ID:          share.ID{Server: s.srv.serverID, Epoch: s.srv.shares.Epoch()},
+		ID:          share.ID{Server: uint8(s.srv.serverID.Load()), Epoch: s.srv.shares.Epoch()},
 		JobID:       uint64(w.ID),
 		WorkerID:    sub.worker.ID,
 		UserID:      sub.worker.UserID,
@@ -182,11 +191,11 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 
 // solved hands a block over before anything else happens to its share. The
 // block is in sc.
-func (s *session) solved(ctx context.Context, w *work, hash chainhash.Hash, by *worker, sc *scratch) {
+func (s *session) solved(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
 	block := solvedBy(w, by, sc)
 	value := block.AppendTo(nil)
 	s.srv.metrics.solved.Inc()
-	err := keep(ctx, s.srv.blocks, by.ID, value)
+	err := keep(s.srv.blocks, by.ID, value)
 	s.srv.handover.Send(value) // also if this disk has failed
 	event := s.srv.log.Info()
 	if err != nil {
@@ -207,8 +216,15 @@ func solvedBy(w *work, by *worker, sc *scratch) share.Solved {
 	}
 }
 
-// keep returns when value is on this machine's disk, on its way to Kafka.
-func keep(ctx context.Context, in *spool.Spool, workerID int64, value []byte) error {
+// keepGrace is how long the loop of who solved a block waits for the disk.
+const keepGrace = time.Second
+
+// keep returns when value is on this machine's disk, on its way to Kafka. It is
+// the one thing that loops wait for: blocks are rare, and nothing else must
+// happen before.
+func keep(in *spool.Spool, workerID int64, value []byte) error {
+	ctx, cancel := context.WithTimeout(context.Background(), keepGrace)
+	defer cancel()
 	seq, err := in.Append(uint64(workerID), func(dst []byte, _ uint64) []byte { return append(dst, value...) })
 	if err != nil {
 		return err

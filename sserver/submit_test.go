@@ -61,7 +61,7 @@ func TestShareVerdicts(t *testing.T) {
 		{good.job, good.extraNonce2 + "00", good.time, good.nonce, ""},
 		{good.job, good.extraNonce2, "x" + good.time[1:], good.nonce, ""},
 		{good.job, good.extraNonce2, good.time, "", ""},
-		{good.job, good.extraNonce2, good.time, good.nonce, "2000"},
+		{good.job, good.extraNonce2, good.time, good.nonce, "000002000"},
 	} {
 		c.wantSubmit(bad, 27)
 	}
@@ -150,7 +150,7 @@ func TestVersionRolling(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
 	j := p.newJob(1, 100)
-	j.Version = 0x20004000 // has a bit of the mask
+	j.Version = 0x20004001 // has a bit of the server's mask, which miners are not told
 	p.TakeJob(j)
 
 	c := p.dial()
@@ -167,7 +167,9 @@ func TestVersionRolling(t *testing.T) {
 	c.login()
 	w := c.work()
 
-	const mask = 0x00ffe000
+	if w.version != "20000001" {
+		t.Errorf("version %s", w.version)
+	}
 	submit := func(extraNonce2 uint64, bits string, version uint32) int {
 		header := c.header(w, extraNonce2, version, unhex32(t, w.time))
 		return c.submit(find{
@@ -180,11 +182,12 @@ func TestVersionRolling(t *testing.T) {
 		version    uint32
 		want       int
 	}{
-		{name: "bits replace those of the job", bits: "00806000", version: 0x20004000&^mask | 0x00806000, want: 0},
-		{name: "bits of zero clear those of the job", bits: "00000000", version: 0x20000000, want: 0},
-		{name: "no bits leave the job's", bits: "", version: 0x20004000, want: 0},
-		{name: "not the exclusive or", bits: "00004000", version: 0x20000000, want: 23},
-		{name: "outside of what was agreed upon", bits: "01002000", version: 0x21002000, want: 33},
+		{name: "bits", bits: "00806000", version: 0x20806001, want: 0},
+		{name: "bits without leading zeros", bits: "806000", version: 0x20806001, want: 0},
+		{name: "bits of zero", bits: "00000000", version: 0x20000001, want: 0},
+		{name: "no bits", bits: "", version: 0x20000001, want: 0},
+		{name: "bits that the header has not", bits: "00004000", version: 0x20000001, want: 23},
+		{name: "outside of what was agreed upon", bits: "01002000", version: 0x21002001, want: 33},
 	} {
 		if got := submit(uint64(i), test.bits, test.version); got != test.want {
 			t.Errorf("%s: code %d, want %d", test.name, got, test.want)
@@ -273,6 +276,7 @@ func TestIdleMinerIsLowered(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.ShareInterval = 1e9
+	cfg.DefaultDifficulty = 1024 // below 1 there is more patience
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	c, w := p.miner()

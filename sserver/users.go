@@ -2,328 +2,293 @@ package sserver
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
-	"fmt"
-	"io"
-	"io/fs"
 	"maps"
-	"net/http"
-	"net/url"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"golang.org/x/time/rate"
 
-	"btcpool/internal/store"
-)
-
-var (
-	errUnknownUser    = errors.New("unknown user")
-	errNoUserDatabase = errors.New("user database is away")
+	"btcpool/internal/bitcoin"
 )
 
 const (
-	// maxLookups bounds how many logins ask the database at a time.
-	maxLookups = 8
-	// snapshotInterval is how often a changed list of users is written.
-	snapshotInterval = 5 * time.Second
-	maxUserList      = 64 << 20 // bytes of a snapshot or an API's answer
+	// maxListed bounds an API's list; what is in the database is our own.
+	maxListed = 4 << 20
+	// pageTimeout bounds the reading of a page of users.
+	pageTimeout = 10 * time.Second
 )
+
+// userDirectory is where the users of a list are kept.
+type userDirectory interface {
+	// list returns users whose ids are above after: all of them or the lowest,
+	// none only when there are no more.
+	list(ctx context.Context, after int32) (map[string]int32, error)
+	// find returns the id of a user that list has not shown; it is new now, if
+	// need be. The error wraps errUnknownUser when there must be no such user.
+	find(ctx context.Context, name string) (int32, error)
+}
 
 // userList knows the ids of users by name. What it learned survives in a
 // snapshot, so that known users log in while their source is away.
 type userList struct {
-	cfg      Config
+	cfg      Users // with the list's own source
+	network  bitcoin.Network
 	log      zerolog.Logger
-	snapshot string         // file
-	lookups  chan struct{}  // places of those that ask the database
-	looking  sync.WaitGroup // their goroutines
-	opened   chan struct{}  // closed when the database is there for the first time
+	snapshot string // file
+	known    prometheus.Gauge
+	read     func(result string) prometheus.Counter
 
-	mu    sync.RWMutex
-	ids   map[string]int32
-	dirty bool         // ids differ from the snapshot
-	db    *store.Store // nil while it is away; u.looking grows only while it is not
+	ready chan struct{} // closed when the whole list has been read
+	ended chan struct{} // closed when it is not kept any more
+	asked chan *finding
+	pace  *rate.Limiter // of the asked
+
+	// version grows when users were removed or got other ids: who holds an id
+	// should look again.
+	version atomic.Uint64
+
+	mu      sync.RWMutex
+	ids     map[string]int32
+	dirty   bool                 // ids differ from the snapshot
+	found   map[string]int32     // since the reading of the whole list began; nil: there is none
+	finding map[string]*finding  // by name
+	refused map[string]time.Time // when
 }
 
-func newUserList(cfg Config, log zerolog.Logger) (*userList, error) {
+func openUserList(cfg Users, dir string, log zerolog.Logger, m *userMetrics) (*userList, error) {
+	name := cfg.name()
 	u := &userList{
 		cfg:      cfg,
-		log:      log.With().Str("component", "users").Logger(),
-		snapshot: filepath.Join(cfg.DataDir, "users.json"),
-		lookups:  make(chan struct{}, maxLookups),
-		opened:   make(chan struct{}),
+		log:      log.With().Str("list", name).Logger(),
+		snapshot: filepath.Join(dir, "users-"+name+".json"),
+		known:    m.known.WithLabelValues(name),
+		read:     func(result string) prometheus.Counter { return m.readings.WithLabelValues(name, result) },
+		ready:    make(chan struct{}),
+		ended:    make(chan struct{}),
+		asked:    make(chan *finding, maxWaiting),
+		pace:     rate.NewLimiter(findRate, findBurst),
 		ids:      make(map[string]int32),
+		finding:  make(map[string]*finding),
+		refused:  make(map[string]time.Time),
 	}
-	if cfg.Users.Source == StaticUsers {
-		for name, id := range cfg.Users.Static {
-			u.ids[u.fold(name)] = id
+	if cfg.Source == AddressUsers {
+		var err error
+		if u.network, err = bitcoin.NetworkByName(cfg.Network); err != nil {
+			return nil, err
 		}
+	}
+	if cfg.Source == StaticUsers {
+		u.learn(u.fold(cfg.Static))
+		close(u.ready)
 		return u, nil
 	}
-	text, err := os.ReadFile(u.snapshot)
-	if errors.Is(err, fs.ErrNotExist) {
-		return u, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	ids := make(map[string]int32)
-	if err := json.Unmarshal(text, &ids); err != nil {
-		u.log.Warn().Err(err).Str("file", u.snapshot).Msg("snapshot of users is damaged, starting without it")
-		return u, nil
-	}
-	u.learn(ids)
-	u.dirty = false
-	return u, nil
+	return u, u.readSnapshot()
 }
 
-func (u *userList) fold(name string) string {
-	if u.cfg.Users.CaseInsensitive {
-		return strings.ToLower(name)
+// canonical returns what the user of that name is called here. The other
+// methods want names in this form.
+func (u *userList) canonical(name string) string {
+	if u.cfg.Source != AddressUsers {
+		if u.cfg.CaseInsensitive {
+			return strings.ToLower(name)
+		}
+		return name
+	}
+	// BIP 173: all capitals are the same address; base58 is case sensitive.
+	if lower := strings.ToLower(name); strings.ToUpper(name) == name && strings.HasPrefix(lower, u.network.Params.Bech32HRPSegwit+"1") {
+		return lower
 	}
 	return name
 }
 
-// id returns the id of the user called name, errUnknownUser, or another error
-// when that cannot be said in time.
-func (u *userList) id(ctx context.Context, name string) (int32, error) {
-	u.mu.RLock()
-	id, known := u.ids[name]
-	u.mu.RUnlock()
-	if known {
-		return id, nil
-	}
-	if u.cfg.Users.Source != OpenUsers {
-		return 0, errUnknownUser
-	}
-	ctx, cancel := context.WithTimeout(ctx, u.cfg.Users.LoginDeadline.Std())
-	defer cancel()
-	select {
-	case <-u.opened:
-	case <-ctx.Done():
-		return 0, errNoUserDatabase
-	}
-	select {
-	case u.lookups <- struct{}{}:
-	case <-ctx.Done():
-		return 0, ctx.Err()
-	}
-	found := make(chan lookup, 1)
-	if !u.look(ctx, name, found) {
-		<-u.lookups
-		return 0, errNoUserDatabase
-	}
-	select {
-	case l := <-found:
-		return l.id, l.err
-	case <-ctx.Done(): // which a database driver may not notice
-		return 0, ctx.Err()
-	}
-}
-
-// lookup is the database's answer.
-type lookup struct {
-	id  int32
-	err error
-}
-
-// look asks the database in a goroutine that gives back its place in u.lookups.
-// It is false when there is no database.
-func (u *userList) look(ctx context.Context, name string, found chan<- lookup) bool {
-	u.mu.RLock()
-	defer u.mu.RUnlock()
-	db := u.db
-	if db == nil {
+// admits reports whether a user may have that name.
+func (u *userList) admits(name string) bool {
+	if name == "" || len(name) > maxUserName {
 		return false
 	}
-	u.looking.Go(func() {
-		defer func() { <-u.lookups }()
-		id, err := db.UserID(ctx, name, true)
-		if err == nil {
-			u.learn(map[string]int32{name: id})
-		}
-		found <- lookup{id, err}
-	})
-	return true
+	if u.cfg.Source != AddressUsers {
+		return true
+	}
+	_, err := u.network.PayoutScript(name)
+	return err == nil
 }
 
-// learn takes the entries of ids that can be true and returns the largest id.
-func (u *userList) learn(ids map[string]int32) (largest int32) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	for name, id := range ids {
-		name = u.fold(name)
-		if name == "" || len(name) > maxUserName || id <= 0 {
-			continue
-		}
-		largest = max(largest, id)
-		if u.ids[name] != id {
-			u.ids[name] = id
-			u.dirty = true
-		}
-	}
-	return largest
+// cached returns the id of a user, if it is known without asking.
+func (u *userList) cached(name string) (id int32, ok bool) {
+	u.mu.RLock()
+	defer u.mu.RUnlock()
+	id, ok = u.ids[name]
+	return id, ok
 }
 
-// run keeps the list up to date until ctx ends.
-func (u *userList) run(ctx context.Context) error {
-	if u.cfg.Users.Source == StaticUsers {
-		return nil
-	}
+// follow keeps the list as its directory has it until ctx ends.
+func (u *userList) follow(ctx context.Context, dir userDirectory) {
 	var wg sync.WaitGroup
 	wg.Go(func() { u.keepSnapshot(ctx) })
-	defer wg.Wait()
-	if u.cfg.Users.Source == APIUsers {
-		u.poll(ctx)
-		return nil
+	for range maxFinding {
+		wg.Go(func() { u.findAsked(ctx, dir) })
 	}
-	db, err := store.Connect(ctx, u.cfg.Database, u.log)
-	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	defer db.Close()
-	if ids, err := db.Users(ctx); err != nil {
-		u.log.Warn().Err(err).Msg("users not read, asking for each")
-	} else {
-		u.learn(ids)
-	}
-	u.setDatabase(db)
-	close(u.opened)
-	<-ctx.Done()
-	u.setDatabase(nil)
-	u.looking.Wait()
-	return nil
+	u.keep(ctx, dir)
+	wg.Wait()
+	u.writeSnapshot()
 }
 
-func (u *userList) setDatabase(db *store.Store) {
+// keep reads the whole list again and again, and between that what is new, until
+// ctx ends.
+func (u *userList) keep(ctx context.Context, dir userDirectory) {
+	ticker := time.NewTicker(u.cfg.ListInterval.Std())
+	defer ticker.Stop()
+	var last int32         // id
+	var complete time.Time // when the whole list was read
+	for {
+		var err error
+		if now := time.Now(); now.Sub(complete) < u.cfg.ReloadInterval.Std() {
+			last, err = u.pages(ctx, dir, last, u.learn)
+		} else if last, err = u.readAll(ctx, dir); err == nil {
+			if complete.IsZero() {
+				close(u.ready)
+			}
+			complete = now
+		}
+		switch {
+		case err == nil:
+			u.read("ok").Inc()
+		case ctx.Err() == nil:
+			u.read("failed").Inc()
+			u.log.Warn().Err(err).Msg("users not read, going on with those known")
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// readAll makes the list what its directory has now, and returns the highest id.
+// New users are known before the last has been read.
+func (u *userList) readAll(ctx context.Context, dir userDirectory) (last int32, err error) {
+	u.mu.Lock()
+	u.found = make(map[string]int32)
+	u.mu.Unlock()
+	all := make(map[string]int32)
+	last, err = u.pages(ctx, dir, 0, func(page map[string]int32) {
+		u.learn(page)
+		for name, id := range page {
+			if other, ok := all[name]; !ok || id < other {
+				all[name] = id
+			}
+		}
+	})
+	if err == nil {
+		err = u.replace(all)
+	}
+	return last, err
+}
+
+// replace forgets all users but those in all and those found meanwhile.
+func (u *userList) replace(all map[string]int32) error {
+	removed, changed := 0, 0
+	u.mu.RLock()
+	for name, id := range u.ids {
+		now, ok := all[name]
+		_, found := u.found[name]
+		switch {
+		case !ok && !found:
+			removed++
+		case ok && now != id:
+			changed++
+		}
+	}
+	known := len(u.ids)
+	u.mu.RUnlock()
+	if u.cfg.Source == APIUsers && len(all) == 0 && known > 0 {
+		return errors.New("the list is empty, which is not believed")
+	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.db = db
-}
-
-func (u *userList) keepSnapshot(ctx context.Context) {
-	ticker := time.NewTicker(snapshotInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			u.writeSnapshot()
-			return
-		case <-ticker.C:
-			u.writeSnapshot()
+	for name, id := range u.found {
+		if _, ok := all[name]; !ok {
+			all[name] = id
 		}
 	}
-}
-
-func (u *userList) writeSnapshot() {
-	u.mu.Lock()
-	if !u.dirty {
-		u.mu.Unlock()
-		return
-	}
-	u.dirty = false
-	ids := maps.Clone(u.ids)
-	u.mu.Unlock()
-
-	text, err := json.Marshal(ids)
-	if err == nil {
-		err = replaceFile(u.snapshot, text)
-	}
-	if err != nil {
-		u.log.Warn().Err(err).Msg("users not written")
-		u.mu.Lock()
+	u.ids, u.found = all, nil
+	u.known.Set(float64(len(all)))
+	if removed+changed > 0 {
 		u.dirty = true
-		u.mu.Unlock()
-	}
-}
-
-// replaceFile leaves either the old contents or the new.
-func replaceFile(path string, text []byte) error {
-	tmp := path + ".new"
-	if err := os.WriteFile(tmp, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(tmp, path)
-}
-
-// poll asks the API for users that are new, as btcpool does: those above the
-// largest id seen.
-func (u *userList) poll(ctx context.Context) {
-	client := &http.Client{Timeout: 10 * time.Second}
-	defer client.CloseIdleConnections()
-	ticker := time.NewTicker(u.cfg.Users.ListInterval.Std())
-	defer ticker.Stop()
-	var last int32
-	for {
-		ids, err := u.fetch(ctx, client, last)
-		if err == nil {
-			largest := u.learn(ids)
-			if largest > last {
-				last = largest
-				continue // there may be another page
-			}
-		} else if ctx.Err() == nil {
-			u.log.Warn().Err(err).Msg("users not fetched")
-		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-	}
-}
-
-func (u *userList) fetch(ctx context.Context, client *http.Client, last int32) (map[string]int32, error) {
-	list, err := url.Parse(u.cfg.Users.ListURL)
-	if err != nil {
-		return nil, err
-	}
-	query := list.Query()
-	query.Set("last_id", strconv.Itoa(int(last)))
-	list.RawQuery = query.Encode()
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, list.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-	res, err := client.Do(req)
-	if err != nil {
-		return nil, err
-	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s answered %s", list.Redacted(), res.Status)
-	}
-	var answer struct {
-		ErrNo  int              `json:"err_no"`
-		ErrMsg *string          `json:"err_msg"`
-		Data   map[string]int32 `json:"data"`
-	}
-	if err := json.NewDecoder(io.LimitReader(res.Body, maxUserList)).Decode(&answer); err != nil {
-		return nil, fmt.Errorf("answer of %s: %w", list.Redacted(), err)
-	}
-	if answer.ErrNo != 0 || answer.Data == nil {
-		message := "no data"
-		if answer.ErrMsg != nil {
-			message = *answer.ErrMsg
-		}
-		return nil, fmt.Errorf("%s answered error %d: %.200s", list.Redacted(), answer.ErrNo, message)
-	}
-	return answer.Data, nil
-}
-
-func validateListURL(text string) error {
-	u, err := url.Parse(text)
-	if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
-		return fmt.Errorf("users.list_id_api_url = %q: must be an http or https URL", text)
+		u.version.Add(1)
+		u.log.Info().Int("removed", removed).Int("changed", changed).Int("users", len(all)).Msg("users have changed")
 	}
 	return nil
+}
+
+// pages hands the users above last to take, page by page, and returns the
+// highest id.
+func (u *userList) pages(ctx context.Context, dir userDirectory, last int32, take func(map[string]int32)) (int32, error) {
+	for listed := 0; ; {
+		page, err := u.page(ctx, dir, last)
+		if err != nil {
+			return last, err
+		}
+		if listed += len(page); listed > maxListed && u.cfg.Source == APIUsers {
+			return last, errors.New("too many users")
+		}
+		before := last
+		for _, id := range page {
+			last = max(last, id)
+		}
+		take(u.fold(page))
+		if last == before {
+			return last, nil
+		}
+	}
+}
+
+func (u *userList) page(ctx context.Context, dir userDirectory, last int32) (map[string]int32, error) {
+	ctx, cancel := context.WithTimeout(ctx, pageTimeout)
+	defer cancel()
+	return dir.list(ctx, last)
+}
+
+// fold returns the users of a page by canonical names. Of several with the same
+// the oldest, which is the one with the lowest id, has it.
+func (u *userList) fold(page map[string]int32) map[string]int32 {
+	folded := make(map[string]int32, len(page))
+	for name, id := range page {
+		name = u.canonical(name)
+		if _, known := u.cached(name); id <= 0 || !known && !u.admits(name) {
+			continue
+		}
+		if other, ok := folded[name]; !ok || id < other {
+			folded[name] = id
+		}
+	}
+	return folded
+}
+
+// learn adds those of folded that are not known. What is known stays as it is
+// until the whole list is read.
+func (u *userList) learn(folded map[string]int32) {
+	fresh := make(map[string]int32)
+	u.mu.RLock()
+	for name, id := range folded {
+		if _, known := u.ids[name]; !known {
+			fresh[name] = id
+		}
+	}
+	u.mu.RUnlock()
+	if len(fresh) == 0 {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	maps.Copy(u.ids, fresh)
+	u.dirty = true
+	u.known.Set(float64(len(u.ids)))
 }

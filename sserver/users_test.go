@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/service"
@@ -163,7 +164,7 @@ func TestAPIUsers(t *testing.T) {
 func TestDamagedSnapshot(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
-	if err := os.WriteFile(filepath.Join(cfg.DataDir, "users.json"), []byte("{\"a\":"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(cfg.DataDir, "users-open.json"), []byte("{\"a\":"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
@@ -173,4 +174,144 @@ func TestDamagedSnapshot(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
+}
+
+func TestUsersValidate(t *testing.T) {
+	t.Parallel()
+	own := func(s sserver.UserSource) func(*sserver.Config) {
+		return func(c *sserver.Config) {
+			c.Listeners = []sserver.Listener{{Listen: "127.0.0.1:0"}, {Listen: "127.0.0.1:0", Users: &s}}
+		}
+	}
+	for _, tt := range []struct {
+		name   string
+		change func(*sserver.Config)
+		want   string // part of the error; "": valid
+	}{
+		{"defaults", func(*sserver.Config) {}, ""},
+		{"source", func(c *sserver.Config) { c.Users.Source = "friends" }, `users.source = "friends": must be`},
+		{"network", func(c *sserver.Config) { c.Users.Source, c.Users.Network = "address", "moon" }, `users.network = "moon"`},
+		{"network of no interest", func(c *sserver.Config) { c.Users.Network = "moon" }, ""},
+		{"register", func(c *sserver.Config) { c.Users.RegisterURL = "http://a/" }, "users.register_url"},
+		{"interval", func(c *sserver.Config) { c.Users.ReloadInterval = 1 }, "users.reload_interval"},
+		{"nobody", func(c *sserver.Config) { c.Users.Source = "static" }, "users.static"},
+		{"own source", own(sserver.UserSource{Source: "api", ListURL: "http://a/"}), ""},
+		{"own URL", own(sserver.UserSource{Source: "api", ListURL: "a"}), "listeners[1].users.list_id_api_url"},
+		{"none of its own", own(sserver.UserSource{ListURL: "http://a/"}), "listeners[1].users.source"},
+		{"own addresses", func(c *sserver.Config) {
+			own(sserver.UserSource{Source: "address"})(c)
+			c.Users.Network = "moon"
+		}, "users.network"},
+		{"database for a listener", func(c *sserver.Config) {
+			own(sserver.UserSource{Source: "database"})(c)
+			c.Users.Source, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
+		}, "database.dsn"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			cfg := sserver.DefaultConfig()
+			tt.change(&cfg)
+			err := cfg.Validate()
+			if (err == nil) != (tt.want == "") || err != nil && !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want %q", err, tt.want)
+			}
+		})
+	}
+}
+
+func TestUsersOfListeners(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "sserver.toml")
+	text := `
+[[listeners]]
+listen = "127.0.0.1:1"
+[listeners.users]
+source = "static"
+static = { bob = 2 }
+
+[[listeners]]
+listen = "127.0.0.1:2"
+
+[users]
+source = "address"
+network = "signet"
+`
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg := sserver.DefaultConfig()
+	if err := service.Load(file, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	want := []sserver.Listener{
+		{Listen: "127.0.0.1:1", Users: &sserver.UserSource{Source: "static", Static: map[string]int32{"bob": 2}}},
+		{Listen: "127.0.0.1:2"},
+	}
+	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if cfg.Users.Source != "address" || cfg.Users.Network != "signet" || cfg.Users.ListInterval == 0 {
+		t.Errorf("users %+v", cfg.Users)
+	}
+}
+
+// Each listener has its own users; an address is one as it is written.
+func TestListenersWithUsers(t *testing.T) {
+	t.Parallel()
+	const address = "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"
+	cfg := openConfig(t)
+	cfg.Users.Source = sserver.AddressUsers
+	cfg.Listeners = []sserver.Listener{{
+		Listen: "127.0.0.1:0",
+		Users:  &sserver.UserSource{Source: sserver.StaticUsers, Static: map[string]int32{"Alice": 7}},
+	}}
+	p := startPool(t, cfg)
+	eventually(t, "login", func() bool { return loginCode(p, address+".rig") == 0 })
+	for name, want := range map[string]int{strings.ToLower(address) + ".rig": 29, "alice": 29} {
+		if code := loginCode(p, name); code != want {
+			t.Errorf("%s: code %d, want %d", name, code, want)
+		}
+	}
+	c := p.dialTo(1)
+	c.mustCall(nil, "mining.subscribe")
+	if m := c.call("mining.authorize", address, "x"); m.Error == nil {
+		t.Error("an address is welcome where it is not a user")
+	}
+	c.mustCall(nil, "mining.authorize", "ALICE.rig", "x")
+}
+
+// A user who is removed is sent away with the next request.
+func TestRemovedUser(t *testing.T) {
+	t.Parallel()
+	cfg := openConfig(t)
+	cfg.Users.Source = sserver.DatabaseUsers
+	cfg.Users.ReloadInterval, cfg.Users.ListInterval = 1e9, 1e9
+	db, err := store.Open(t.Context(), cfg.Database.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	for _, name := range []string{"bob", "carol"} {
+		if _, err := db.UserID(t.Context(), name, true); err != nil {
+			t.Fatal(err)
+		}
+	}
+	p := startPool(t, cfg)
+	bob, carol := p.dial(), p.dial()
+	for c, name := range map[*client]string{bob: "bob.rig", carol: "carol.rig"} {
+		c.mustCall(nil, "mining.subscribe")
+		c.mustCall(nil, "mining.authorize", name, "x")
+	}
+	rows, err := sql.Open("sqlite", strings.TrimPrefix(cfg.Database.DSN, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	if _, err := rows.ExecContext(t.Context(), "PRAGMA busy_timeout=10000; DELETE FROM users WHERE name = 'bob'"); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "bob is gone", func() bool { return loginCode(p, "bob.rig") == 29 })
+	bob.request("mining.ping")
+	carol.mustCall(nil, "mining.ping")
+	eventually(t, "bob is disconnected", func() bool { return p.metric("disconnects_total", "user") == 1 })
 }

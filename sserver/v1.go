@@ -1,21 +1,17 @@
 package sserver
 
 import (
+	"bytes"
 	"context"
 	"errors"
-	"fmt"
-	"io"
 	"math"
-	"net"
-	"os"
 	"slices"
 	"strconv"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-
 	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
 )
@@ -32,151 +28,64 @@ var (
 	errBadLines = errors.New("sends no JSON")
 	errSpool    = errors.New("shares cannot be kept")
 	errBanned   = errors.New("banned")
+	errUserGone = errors.New("user was removed or has another id")
 )
 
-// v1 is a session that speaks Stratum V1: lines in, answers out. Agents have
+// v1 is Stratum V1 as a session speaks it: lines in, answers out. Agents have
 // frames between the lines, see agent.go.
-type v1 struct {
-	*session
-	lines    *stratum.LineReader
-	idle     time.Duration // how long the miner may be silent once it is authorized
-	badLines int
-}
+type v1 struct{ *session }
 
-// announceV1 is session.announce.
-func announceV1(dst []byte, a announcement) []byte {
+// announce is protocol.announce. To an agent, difficulties come before the job
+// they are for. Of its own it takes only the first, as that of miners to come.
+func (c v1) announce(dst []byte, a announcement) []byte {
+	if c.Farm != nil {
+		dst = agentwire.AppendSetDifficulties(dst, a.farm)
+	}
 	if a.newDifficulty {
 		dst = stratum.AppendSetDifficulty(dst, a.difficulty)
 	}
-	return a.work.v1.AppendTo(dst, a.id, a.clean)
+	return a.work.v1[a.nonceBytes].AppendTo(dst, a.id, a.later, a.clean)
 }
 
-// serve answers requests until the connection ends. It returns why this side
-// ended it, or nil. Shares that were read before ctx ends are still answered.
-func (c *v1) serve(ctx context.Context, conn net.Conn) error {
-	c.lines = stratum.NewLineReader(meter{conn, c.srv.metrics.bytesIn})
-	c.idle = c.srv.cfg.TCPReadTimeout.Std()
-	c.readUntil(time.Now().Add(c.srv.cfg.LoginTimeout.Std()))
-	for {
-		switch err := c.lines.Fill(); {
-		case errors.Is(err, stratum.ErrLineTooLong):
-			c.srv.metrics.badLines.Inc()
-			_ = c.send(stratum.AppendError(nil, nil, share.StatusIllegalParams))
-			linger(conn)
-			return err
-		case errors.Is(err, os.ErrDeadlineExceeded):
-			return err
-		case err != nil:
-			return nil // the miner has gone
+// handle is protocol.handle. A message is a line, or an agent's frame.
+func (c v1) handle(in []byte, now time.Time, sc *scratch) (n int, err error) {
+	if len(in) > 0 && in[0] == agentwire.Magic {
+		f, n, err := agentwire.ParseFrame(in, maxAgentFrame)
+		if n == 0 || err != nil {
+			return 0, err
 		}
-		now := time.Now()
-		n, err := c.answer(ctx, now)
-		if err != nil {
-			return err
-		}
-		if n > 0 && c.Phase == authorized {
-			c.readUntil(now.Add(c.idle))
-		}
-		c.pace(ctx, n, now)
+		return n, c.handleFrame(f, now, sc)
 	}
-}
-
-// answer handles the lines and frames that have arrived and answers them all at
-// once, when the shares among them are durable. It returns their number.
-func (c *v1) answer(ctx context.Context, now time.Time) (n int, err error) {
-	m, more, err := c.next()
-	if !more {
+	line, n, err := stratum.CutLine(in)
+	if err != nil {
+		c.srv.metrics.badLines.Inc()
+		sc.out = stratum.AppendError(sc.out, nil, share.StatusIllegalParams)
+		c.discard = maxDiscard
 		return 0, err
 	}
-	sc := c.srv.scratch.Get().(*scratch)
-	defer c.srv.scratch.Put(sc)
-	sc.out, sc.seq, sc.banned = sc.out[:0], 0, false
-	for more && err == nil {
-		n++
-		switch err = c.handle(ctx, m, now, sc); {
-		case err != nil:
-		case sc.banned:
-			err = errBanned
-		default:
-			m, more, err = c.next()
-		}
+	if n == 0 {
+		return 0, nil
 	}
-	if sc.seq > 0 {
-		if err := c.srv.shares.Wait(ctx, sc.seq); err != nil {
-			return n, fmt.Errorf("%w: %w", errSpool, err) // no answer is better than a false one
-		}
-		c.srv.metrics.shareSeconds.Observe(time.Since(now).Seconds())
-	}
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.Ready = c.Phase == authorized
-	sc.out = c.update(sc.out)
-	if sendErr := c.send(sc.out); err == nil && sendErr != nil {
-		err = sendErr
-	}
-	return n, err
-}
-
-// pace makes a session wait that sends more than its share: it is not read from
-// meanwhile.
-func (c *v1) pace(ctx context.Context, messages int, now time.Time) {
-	rate := c.srv.cfg.Limits.LinesPerSec
-	if messages == 0 || rate == 0 || !c.srv.guard.watches(c.IP) {
-		return
-	}
-	if c.Farm != nil {
-		rate += len(c.Farm.Miners)
-	}
-	pause := c.Conduct.spent(messages, rate, now)
-	if pause == 0 {
-		return
-	}
-	c.srv.metrics.pauses.Inc()
-	select {
-	case <-ctx.Done():
-	case <-time.After(pause):
-	}
-}
-
-// message is what a miner sends: a line, or an agent's frame.
-type message struct {
-	line  []byte // nil: the frame counts
-	frame agentwire.Frame
-}
-
-// next returns the message that has arrived next, if it has completely.
-func (c *v1) next() (m message, ok bool, err error) {
-	if pending := c.lines.Pending(); len(pending) > 0 && pending[0] == agentwire.Magic {
-		f, n, err := agentwire.ParseFrame(pending, maxAgentFrame)
-		c.lines.Skip(n)
-		return message{frame: f}, n > 0 && err == nil, err
-	}
-	line := c.lines.Next()
-	return message{line: line}, line != nil, nil
-}
-
-// handle appends the answer to one message. An error ends the session.
-func (c *v1) handle(ctx context.Context, m message, now time.Time, sc *scratch) error {
-	if m.line == nil {
-		return c.handleFrame(ctx, m.frame, now, sc)
-	}
-	return c.handleLine(ctx, m.line, now, sc)
+	return n, c.handleLine(line, now, sc)
 }
 
 // bad counts what is no request. Too much of it ends the session.
-func (c *v1) bad() error {
+func (c v1) bad() error {
 	c.srv.metrics.badLines.Inc()
-	if c.badLines++; c.badLines == maxBadLines {
+	if c.BadLines++; c.BadLines == maxBadLines {
 		return errBadLines
 	}
 	return nil
 }
 
-func (c *v1) handleLine(ctx context.Context, line []byte, now time.Time, sc *scratch) error {
+func (c v1) handleLine(line []byte, now time.Time, sc *scratch) error {
 	if len(line) == 0 {
 		return nil
 	}
 	req, err := stratum.ParseRequest(line)
+	if errors.Is(err, stratum.ErrAnswer) { // to what it was told: nothing depends on it
+		return nil
+	}
 	if err != nil {
 		sc.out = stratum.AppendError(sc.out, req.ID, share.StatusIllegalParams)
 		if errors.Is(err, stratum.ErrSyntax) {
@@ -188,11 +97,11 @@ func (c *v1) handleLine(ctx context.Context, line []byte, now time.Time, sc *scr
 	var status share.Status
 	switch string(req.Method) {
 	case "mining.submit":
-		status = c.submit(ctx, req, now, sc)
+		status = c.submit(req, now, sc)
 	case "mining.subscribe":
 		status = c.subscribe(req, now, sc)
 	case "mining.authorize":
-		status = c.authorize(ctx, req, sc)
+		status = c.authorize(req, now, sc)
 	case "mining.configure":
 		status = c.configure(req, now, sc)
 	case "mining.suggest_difficulty":
@@ -214,25 +123,30 @@ func (c *v1) handleLine(ctx context.Context, line []byte, now time.Time, sc *scr
 	default:
 		status = share.StatusIllegalMethod
 	}
+	c.respond(req.ID, status, sc)
+	return nil
+}
+
+// respond appends the answer to a request of which there is nothing else to say.
+func (c v1) respond(id []byte, status share.Status, sc *scratch) {
 	switch status {
 	case answered:
-	case share.StatusAccept:
-		sc.out = stratum.AppendTrue(sc.out, req.ID)
+	case share.StatusAccept, share.StatusAcceptStale:
+		sc.out = stratum.AppendTrue(sc.out, id)
 	default:
-		sc.out = stratum.AppendError(sc.out, req.ID, status)
+		sc.out = stratum.AppendError(sc.out, id, status)
 	}
-	return nil
 }
 
 // answered is what the methods below return instead of a verdict when they
 // have appended an answer of their own.
 const answered share.Status = -1
 
-func (c *v1) submit(ctx context.Context, req stratum.Request, now time.Time, sc *scratch) share.Status {
+func (c v1) submit(req stratum.Request, now time.Time, sc *scratch) share.Status {
 	if c.Phase != authorized {
 		return share.StatusUnauthorized
 	}
-	sub, err := stratum.ParseSubmit(req.Params, extraNonce2Size)
+	sub, err := stratum.ParseSubmit(req.Params, int(c.NonceBytes))
 	if err != nil {
 		return share.StatusIllegalParams
 	}
@@ -241,11 +155,11 @@ func (c *v1) submit(ctx context.Context, req stratum.Request, now time.Time, sc 
 		c.srv.metrics.judged(share.StatusJobNotFound)
 		return share.StatusJobNotFound
 	}
-	return c.judge(ctx, &submission{
+	return c.judge(&submission{
 		miner:       &c.Miner,
 		worker:      c.credited(sub.Worker),
 		job:         uint8(number),
-		extraNonce2: sub.ExtraNonce2,
+		extraNonce2: sub.ExtraNonce2 << (8 * (job.Extranonce2Size - c.NonceBytes)),
 		time:        sub.Time,
 		nonce:       sub.Nonce,
 		versionBits: sub.VersionBits,
@@ -253,7 +167,7 @@ func (c *v1) submit(ctx context.Context, req stratum.Request, now time.Time, sc 
 	}, now, sc)
 }
 
-func (c *v1) subscribe(req stratum.Request, now time.Time, sc *scratch) share.Status {
+func (c v1) subscribe(req stratum.Request, now time.Time, sc *scratch) share.Status {
 	if c.Phase != connected {
 		return share.StatusUnknown
 	}
@@ -261,33 +175,31 @@ func (c *v1) subscribe(req stratum.Request, now time.Time, sc *scratch) share.St
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	c.Agent = clean(agent[:min(len(agent), maxAgent)])
+	c.Agent = share.AgentName(agent)
 	switch {
 	case isAgent(c.Agent):
 		c.Farm = &farm{Miners: make(map[agentwire.Session]*farmMiner)}
-		c.announce = announceAgent
-		c.out.allow(maxUnsentAgent)
+		c.NonceBytes = job.Extranonce2Size
 	case resume:
 		c.resume(id, now)
 	}
-	if long := c.srv.longAgents; c.Farm != nil || long != nil && long.MatchString(c.Agent) {
-		c.idle = c.srv.cfg.LongTimeout.Std()
-	}
+	long := c.srv.longAgents
+	c.Patient = c.Farm != nil || long != nil && long.MatchString(c.Agent)
 	c.LongIDs = isNiceHash(c.Agent)
 	if nice := c.srv.cfg.NiceHash; !c.OwnFloor && (nice.Forced || c.LongIDs) {
 		c.limit(bitcoin.DifficultyAtLeast(nice.MinDifficulty), now)
 	}
 	c.setPhase(subscribed)
-	sc.out = stratum.AppendSubscribed(sc.out, req.ID, c.ID, extraNonce2Size)
+	sc.out = stratum.AppendSubscribed(sc.out, req.ID, c.ID, int(c.NonceBytes))
 	return answered
 }
 
-func (c *v1) authorize(ctx context.Context, req stratum.Request, sc *scratch) share.Status {
+func (c v1) authorize(req stratum.Request, now time.Time, sc *scratch) share.Status {
 	name, password, err := stratum.ParseAuthorize(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	user, own := splitName(name, c.srv.cfg.Users.CaseInsensitive)
+	user, own := splitName(name, c.port.users.canonical)
 	known := func(w worker) bool { return w.UserName == user && w.Name == own }
 	switch {
 	case slices.ContainsFunc(c.Workers, known):
@@ -295,21 +207,41 @@ func (c *v1) authorize(ctx context.Context, req stratum.Request, sc *scratch) sh
 	case c.Phase == connected:
 		return share.StatusNotSubscribed
 	case user == "":
-		return c.refuse("name", share.StatusInvalidUsername, sc)
+		return c.refuse("name", share.StatusInvalidUsername, now, sc)
 	case len(c.Workers) == maxWorkers:
-		return c.refuse("limit", share.StatusUnauthorized, sc)
+		return c.refuse("limit", share.StatusUnauthorized, now, sc)
 	}
 	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
-	switch id, err := c.srv.users.id(ctx, user); {
-	case errors.Is(err, errUnknownUser):
-		return c.refuse("unknown", share.StatusInvalidUsername, sc)
-	case err != nil:
-		c.srv.loginLog.Warn().Err(err).Str("user", user).Msg("login not possible")
-		return c.refuse("unavailable", share.StatusInternalError, sc)
-	default:
+	if id, ok := c.port.users.cached(user); ok {
 		w.UserID = id
+		return c.admit(w, password, now)
 	}
-	now := time.Now()
+	requestID := bytes.Clone(req.ID)
+	c.ask(func() func(*scratch) {
+		id, err := c.port.users.id(context.Background(), user) // has a deadline of its own
+		return func(sc *scratch) {
+			w.UserID = id
+			c.respond(requestID, c.login(w, password, err, sc), sc)
+		}
+	})
+	return answered
+}
+
+// login is authorize once the user's id is known, or the reason why it is not.
+func (c v1) login(w worker, password string, err error, sc *scratch) share.Status {
+	now := c.loop.now
+	switch {
+	case errors.Is(err, errUnknownUser):
+		return c.refuse("unknown", share.StatusInvalidUsername, now, sc)
+	case err != nil:
+		c.srv.loginLog.Warn().Err(err).Str("user", w.UserName).Msg("login not possible")
+		return c.refuse("unavailable", share.StatusInternalError, now, sc)
+	}
+	return c.admit(w, password, now)
+}
+
+// admit lets shares be credited to w.
+func (c v1) admit(w worker, password string, now time.Time) share.Status {
 	if c.Phase != authorized { // the difficulty is the connection's
 		c.begin(parsePassword(password), now)
 		c.setPhase(authorized)
@@ -322,7 +254,7 @@ func (c *v1) authorize(ctx context.Context, req stratum.Request, sc *scratch) sh
 }
 
 // begin sets the difficulty that a miner begins with.
-func (c *v1) begin(wishes passwordOptions, now time.Time) {
+func (c v1) begin(wishes passwordOptions, now time.Time) {
 	if wishes.hasFloor {
 		c.limit(wishes.floor, now)
 	}
@@ -336,9 +268,9 @@ func (c *v1) begin(wishes passwordOptions, now time.Time) {
 
 // refuse counts a login that is not granted, those against its address that are
 // not our fault.
-func (c *v1) refuse(reason string, status share.Status, sc *scratch) share.Status {
+func (c v1) refuse(reason string, status share.Status, now time.Time, sc *scratch) share.Status {
 	c.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
-	if status != share.StatusInternalError && c.srv.guard.loginRefused(c.IP, time.Now()) {
+	if status != share.StatusInternalError && c.srv.guard.loginRefused(c.IP, now) {
 		c.srv.metrics.bans.WithLabelValues("logins").Inc()
 		sc.banned = true
 		return share.StatusIPBanned
@@ -346,7 +278,7 @@ func (c *v1) refuse(reason string, status share.Status, sc *scratch) share.Statu
 	return status
 }
 
-func (c *v1) configure(req stratum.Request, now time.Time, sc *scratch) share.Status {
+func (c v1) configure(req stratum.Request, now time.Time, sc *scratch) share.Status {
 	wishes, err := stratum.ParseConfigure(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
@@ -365,50 +297,39 @@ func (c *v1) configure(req stratum.Request, now time.Time, sc *scratch) share.St
 	return answered
 }
 
-func (c *v1) suggestDifficulty(req stratum.Request, now time.Time) share.Status {
+func (c v1) suggestDifficulty(req stratum.Request, now time.Time) share.Status {
 	d, err := stratum.ParseSuggestDifficulty(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	c.suggest(d, now)
+	c.wish(d, now)
 	return share.StatusAccept
 }
 
-func (c *v1) suggestTarget(req stratum.Request, now time.Time) share.Status {
+func (c v1) suggestTarget(req stratum.Request, now time.Time) share.Status {
 	d, err := stratum.ParseSuggestTarget(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	c.suggest(d, now)
+	c.wish(d, now)
 	return share.StatusAccept
 }
 
-func (c *v1) multiVersion(req stratum.Request) share.Status {
+// wish begins with the difficulty that the miner suggests, unless it only says so
+// again: some do for as long as they hear nothing, and would never be lowered.
+func (c v1) wish(d bitcoin.Difficulty, now time.Time) {
+	if c.Wished && c.Wish == d {
+		return
+	}
+	c.Wished, c.Wish = true, d
+	c.suggest(d, now)
+}
+
+func (c v1) multiVersion(req stratum.Request) share.Status {
 	mask, err := stratum.ParseMultiVersion(req.Params)
 	if err != nil {
 		return share.StatusIllegalParams
 	}
 	c.VersionMask = mask & c.srv.versionMask
 	return share.StatusAccept
-}
-
-// meter counts what is read.
-type meter struct {
-	r     io.Reader
-	bytes prometheus.Counter
-}
-
-func (m meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.bytes.Add(float64(n))
-	return n, err
-}
-
-// linger reads on for a moment: closing with unread input would reset the
-// connection and could take the last answer with it.
-func linger(conn net.Conn) {
-	if tcp, ok := conn.(*net.TCPConn); ok && tcp.CloseWrite() == nil {
-		_ = tcp.SetReadDeadline(time.Now().Add(time.Second))
-		_, _ = io.CopyN(io.Discard, tcp, 1<<20)
-	}
 }

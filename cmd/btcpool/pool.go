@@ -124,6 +124,7 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 		return nil, err
 	}
 	serve := sserver.DefaultConfig()
+	serve.Users.Network = network
 	serve.Listen, serve.DataDir, serve.Kafka, serve.Database = cfg.Stratum, data("sserver"), cfg.Kafka, cfg.Database
 	serve.Handover = handover.Config{URLs: []string{"http://" + p.blkmaker.Addr().String()}, Secret: secret}
 	if network == embeddedNetwork {

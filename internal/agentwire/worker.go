@@ -2,13 +2,8 @@ package agentwire
 
 import (
 	"bytes"
-	"strings"
-)
 
-const (
-	maxAgent      = 30 // bytes
-	maxWorker     = 20
-	defaultWorker = "__default__"
+	"btcpool/internal/share"
 )
 
 // Register tells of a miner that has come. The names are never longer and hold
@@ -36,39 +31,18 @@ func ParseRegister(f Frame) (Register, error) {
 	worker, _, _ = bytes.Cut(worker, []byte{0})
 	return Register{
 		Session: session,
-		Agent:   agentName(string(agent)),
-		Worker:  workerName(string(worker)),
+		Agent:   share.AgentName(string(agent)),
+		Worker:  share.WorkerName(string(worker)),
 	}, nil
 }
 
 // AppendTo appends r, at most 58 bytes.
 func (r Register) AppendTo(dst []byte) []byte {
-	agent, worker := agentName(r.Agent), workerName(r.Worker)
+	agent, worker := share.AgentName(r.Agent), share.WorkerName(r.Worker)
 	dst = appendHeader(dst, CmdRegister, headerSize+2+len(agent)+1+len(worker)+1)
 	dst = appendSession(dst, r.Session)
 	dst = append(append(dst, agent...), 0)
 	return append(append(dst, worker...), 0)
-}
-
-func agentName(name string) string { return clean(name[:min(len(name), maxAgent)]) }
-
-func workerName(name string) string {
-	name = clean(name)
-	if name == "" {
-		return defaultWorker
-	}
-	return name[:min(len(name), maxWorker)]
-}
-
-// clean keeps only the characters that names may have.
-func clean(name string) string {
-	return strings.Map(func(r rune) rune {
-		switch {
-		case 'a' <= r && r <= 'z', 'A' <= r && r <= 'Z', '0' <= r && r <= '9', strings.ContainsRune("-._:|^/", r):
-			return r
-		}
-		return -1
-	}, name)
 }
 
 // Unregister tells of a miner that has gone.

@@ -142,9 +142,12 @@ func appendHex32(dst []byte, n uint32) []byte {
 }
 
 // Notify is mining.notify of one job and coinbase, rendered once for all
-// miners: only the job id and the clean flag differ between them. It is safe
-// for concurrent use.
-type Notify struct{ rest []byte } // from behind the job id to before the flag
+// miners: only the job id, the time and the clean flag differ between them. It is
+// safe for concurrent use.
+type Notify struct {
+	rest []byte // from behind the job id to before the time
+	time uint32
+}
 
 // NewNotify renders the notification of j with these parts of the coinbase.
 func NewNotify(j *job.StratumJob, coinbase1, coinbase2 []byte) Notify {
@@ -172,17 +175,18 @@ func NewNotify(j *job.StratumJob, coinbase1, coinbase2 []byte) Notify {
 	dst = append(dst, `","`...)
 	dst = appendHex32(dst, j.Bits)
 	dst = append(dst, `","`...)
-	dst = appendHex32(dst, j.Time)
-	dst = append(dst, `",`...)
-	return Notify{dst}
+	return Notify{dst, j.Time}
 }
 
 // AppendTo appends the notification that gives the job to one miner, who knows
-// it as jobID. A clean job makes the ones before worthless.
-func (n Notify) AppendTo(dst []byte, jobID uint64, clean bool) []byte {
+// it as jobID, with a time that is so many seconds later than the job's. A clean
+// job makes the ones before worthless.
+func (n Notify) AppendTo(dst []byte, jobID uint64, later uint32, clean bool) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.notify","params":["`...)
 	dst = strconv.AppendUint(dst, jobID, 10)
 	dst = append(dst, n.rest...)
+	dst = appendHex32(dst, n.time+later)
+	dst = append(dst, `",`...)
 	dst = strconv.AppendBool(dst, clean)
 	return append(dst, "]}\n"...)
 }

@@ -51,6 +51,6 @@ func BenchmarkNotify(b *testing.B) {
 	b.ReportAllocs()
 	dst := make([]byte, 0, 4096)
 	for b.Loop() {
-		dst = notify.AppendTo(dst[:0], 77, false)
+		dst = notify.AppendTo(dst[:0], 77, 0, false)
 	}
 }

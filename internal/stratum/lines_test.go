@@ -1,68 +1,62 @@
 package stratum_test
 
 import (
-	"bytes"
 	"errors"
-	"io"
 	"strings"
 	"testing"
-	"testing/iotest"
 
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/stratum"
 )
 
-// readLines returns all lines and the error that ended them.
-func readLines(r io.Reader) (lines []string, err error) {
-	l := stratum.NewLineReader(r)
+// cutLines returns the lines of in, what is left behind them, and the error that
+// ended them.
+func cutLines(in []byte) (lines []string, rest []byte, err error) {
 	for {
-		for line := l.Next(); line != nil; line = l.Next() {
-			lines = append(lines, string(line))
+		line, n, err := stratum.CutLine(in)
+		if n == 0 || err != nil {
+			return lines, in, err
 		}
-		if err := l.Fill(); err != nil {
-			return lines, err
-		}
+		lines = append(lines, string(line))
+		in = in[n:]
 	}
 }
 
-func TestLineReader(t *testing.T) {
+func TestCutLine(t *testing.T) {
 	t.Parallel()
 	longest := strings.Repeat("x", stratum.MaxLine)
 	for _, test := range []struct {
 		name, in string
 		want     []string
+		rest     string
 		err      error
 	}{
-		{name: "both line ends", in: "a\nb\r\n\n\r\nc", want: []string{"a", "b", "", ""}, err: io.EOF},
-		{name: "longest", in: "a\n" + longest + "\nb\n", want: []string{"a", longest, "b"}, err: io.EOF},
-		{name: "too long", in: "a\n" + longest + "\r\nb\n", want: []string{"a"}, err: stratum.ErrLineTooLong},
-		{name: "endless", in: "a\n" + longest + longest, want: []string{"a"}, err: stratum.ErrLineTooLong},
+		{name: "nothing"},
+		{name: "both line ends", in: "a\nb\r\n\n\r\nc", want: []string{"a", "b", "", ""}, rest: "c"},
+		{name: "longest", in: "a\n" + longest + "\nb\n", want: []string{"a", longest, "b"}},
+		{name: "too long", in: "a\n" + longest + "\r\nb\n", want: []string{"a"}, rest: longest + "\r\nb\n", err: stratum.ErrLineTooLong},
+		{name: "endless", in: "a\n" + longest + "x", want: []string{"a"}, rest: longest + "x", err: stratum.ErrLineTooLong},
+		{name: "not yet too long", in: longest, rest: longest},
 	} {
-		for _, how := range []struct {
-			name string
-			wrap func(io.Reader) io.Reader
-		}{
-			{"at once", func(r io.Reader) io.Reader { return r }},
-			{"by bytes", iotest.OneByteReader},
-			{"error with data", iotest.DataErrReader},
-		} {
-			t.Run(test.name+" "+how.name, func(t *testing.T) {
-				t.Parallel()
-				got, err := readLines(how.wrap(strings.NewReader(test.in)))
-				if !errors.Is(err, test.err) {
-					t.Errorf("error %v, want %v", err, test.err)
-				}
-				if diff := cmp.Diff(test.want, got); diff != "" {
-					t.Error(diff)
-				}
-			})
-		}
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			got, rest, err := cutLines([]byte(test.in))
+			if !errors.Is(err, test.err) {
+				t.Errorf("error %v, want %v", err, test.err)
+			}
+			if diff := cmp.Diff(test.want, got); diff != "" {
+				t.Error(diff)
+			}
+			if string(rest) != test.rest {
+				t.Errorf("%d bytes left, want %d", len(rest), len(test.rest))
+			}
+		})
 	}
 }
 
 // Any input gives the same lines however it is cut.
-func FuzzLineReader(f *testing.F) {
+func FuzzCutLine(f *testing.F) {
 	for _, line := range requests(f) {
 		f.Add(append(line, '\n'), 10)
 	}
@@ -71,8 +65,13 @@ func FuzzLineReader(f *testing.F) {
 		if cut < 0 || cut > len(in) {
 			return
 		}
-		whole, err1 := readLines(bytes.NewReader(in))
-		pieces, err2 := readLines(io.MultiReader(bytes.NewReader(in[:cut]), bytes.NewReader(in[cut:])))
+		whole, _, err1 := cutLines(in)
+		pieces, rest, err2 := cutLines(in[:cut])
+		if err2 == nil {
+			var more []string
+			more, _, err2 = cutLines(append(append([]byte(nil), rest...), in[cut:]...))
+			pieces = append(pieces, more...)
+		}
 		if diff := cmp.Diff(whole, pieces); diff != "" || !errors.Is(err2, err1) {
 			t.Fatalf("errors %v and %v\n%s", err1, err2, diff)
 		}
@@ -82,35 +81,4 @@ func FuzzLineReader(f *testing.F) {
 			}
 		}
 	})
-}
-
-// What is no line stands between lines.
-func TestSkip(t *testing.T) {
-	t.Parallel()
-	const in = "a\n\x01xy\nz\x01b\n"
-	for _, r := range []io.Reader{strings.NewReader(in), iotest.OneByteReader(strings.NewReader(in))} {
-		l := stratum.NewLineReader(r)
-		var got []string
-		for l.Fill() == nil {
-			for {
-				if p := l.Pending(); len(p) > 0 && p[0] == 1 {
-					end := bytes.IndexByte(p[1:], 1)
-					if end < 0 {
-						break
-					}
-					got = append(got, string(p[1:1+end]))
-					l.Skip(end + 2)
-					continue
-				}
-				line := l.Next()
-				if line == nil {
-					break
-				}
-				got = append(got, string(line))
-			}
-		}
-		if diff := cmp.Diff([]string{"a", "xy\nz", "b"}, got); diff != "" {
-			t.Error(diff)
-		}
-	}
 }

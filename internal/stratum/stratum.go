@@ -15,6 +15,9 @@ var (
 	// ErrRequest means that the method is missing or a value has the wrong
 	// type. The id is known.
 	ErrRequest = errors.New("not a request")
+	// ErrAnswer means that a line answers a request, which only this side's
+	// miners get.
+	ErrAnswer = errors.New("an answer")
 	// ErrParams means that the parameters are not those of the method.
 	ErrParams = errors.New("illegal parameters")
 )
@@ -35,7 +38,7 @@ func ParseRequest(line []byte) (Request, error) {
 	if i == len(line) || line[i] != '{' {
 		return Request{}, ErrSyntax
 	}
-	wrongType := false
+	wrongType, answer := false, false
 	i = space(line, i+1)
 	if i < len(line) && line[i] == '}' {
 		i++
@@ -61,6 +64,8 @@ func ParseRequest(line []byte) (Request, error) {
 				if isNumber(value) || value[0] == '"' {
 					r.ID = value
 				}
+			case "result", "error":
+				answer = true
 			case "method":
 				r.Method = nil
 				if value[0] == '"' {
@@ -89,6 +94,9 @@ func ParseRequest(line []byte) (Request, error) {
 	}
 	if space(line, i) != len(line) {
 		return Request{}, ErrSyntax
+	}
+	if answer && r.Method == nil {
+		return r, ErrAnswer
 	}
 	if wrongType || len(r.Method) == 0 {
 		return r, ErrRequest

@@ -113,9 +113,10 @@ func TestMessagesGolden(t *testing.T) {
 	got = stratum.AppendSetDifficulty(got, 0)
 	got = stratum.AppendSetDifficulty(got, -10)
 	got = stratum.AppendSetDifficulty(got, bitcoin.MaxDifficulty)
-	got = notify.AppendTo(got, 0, true)
-	got = notify.AppendTo(got, 255, false)
-	got = empty.AppendTo(got, 1, false)
+	got = notify.AppendTo(got, 0, 0, true)
+	got = notify.AppendTo(got, 255, 0, false)
+	got = notify.AppendTo(got, 0, 1, false)
+	got = empty.AppendTo(got, 1, 0, false)
 	got = stratum.AppendCapabilities(got, text)
 	got = stratum.AppendReconnect(got, "", 0, 0)
 	got = stratum.AppendReconnect(got, "pool.example", 3333, 5)
@@ -142,6 +143,9 @@ func TestParseRequest(t *testing.T) {
 		{name: "nested enough", line: deep(15), id: "1", method: "m", params: strings.Repeat("[", 15) + strings.Repeat("]", 15)},
 
 		{name: "no method", line: `{"id":1,"params":[]}`, id: "1", params: "[]", err: stratum.ErrRequest},
+		{name: "answer", line: `{"id":1,"result":"cgminer/4.11.1","error":null}`, id: "1", err: stratum.ErrAnswer},
+		{name: "answer of an error", line: `{"error":[20,"no",null],"id":1}`, id: "1", err: stratum.ErrAnswer},
+		{name: "method beside a result", line: `{"id":1,"result":null,"method":"m"}`, id: "1", method: "m"},
 		{name: "empty method", line: `{"id":1,"method":"","params":[]}`, id: "1", params: "[]", err: stratum.ErrRequest},
 		{name: "method is a number", line: `{"id":1,"method":3,"params":[]}`, id: "1", params: "[]", err: stratum.ErrRequest},
 		{name: "params are an object", line: `{"id":1,"method":"m","params":{"a":1}}`, id: "1", method: "m", err: stratum.ErrRequest},
@@ -203,7 +207,12 @@ func TestParseSubmit(t *testing.T) {
 		{name: "none", params: ``, size: 8, err: stratum.ErrParams},
 		{name: "short extranonce2", params: `["w","3","0000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
 		{name: "long extranonce2", params: `["w","3","00000000000000ff00","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
-		{name: "short time", params: `["w","3","00000000000000ff","55f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
+		{
+			name: "no leading zeros", params: `["w","3","00000000000000ff","55f0a1c","0","2000"]`, size: 8,
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x55f0a1c, VersionBits: 0x2000, Rolled: true},
+		},
+		{name: "long nonce", params: `["w","3","00000000000000ff","655f0a1c","01a2b3c4d"]`, size: 8, err: stratum.ErrParams},
+		{name: "empty nonce", params: `["w","3","00000000000000ff","655f0a1c",""]`, size: 8, err: stratum.ErrParams},
 		{name: "nonce is no hex", params: `["w","3","00000000000000ff","655f0a1c","0x2b3c4d"]`, size: 8, err: stratum.ErrParams},
 		{name: "empty version bits", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d",""]`, size: 8, err: stratum.ErrParams},
 		{name: "a number", params: `["w",3,"00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},

@@ -13,8 +13,9 @@ type Submit struct {
 
 // ParseSubmit reads the parameters of mining.submit: worker, job id,
 // extranonce2 of size bytes (at most 8), time, nonce and, from miners that roll
-// the version, version bits. All numbers are hex of their full width: what does
-// not decode is ErrParams, never zero.
+// the version, version bits. All are hex. The extranonce2 has its full width;
+// numbers may lack leading zeros, as small miners write them. What does not
+// decode is ErrParams, never zero.
 func ParseSubmit(params []byte, size int) (Submit, error) {
 	var texts [6][]byte
 	n, ok := strings(params, texts[:])
@@ -23,20 +24,24 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 	}
 	s := Submit{Worker: texts[0], JobID: texts[1], Rolled: n == 6}
 	extraNonce2, ok2 := parseHex(texts[2], 2*size)
-	time, ok3 := parseHex(texts[3], 8)
-	nonce, ok4 := parseHex(texts[4], 8)
+	time, ok3 := parseHex32(texts[3])
+	nonce, ok4 := parseHex32(texts[4])
 	if !ok2 || !ok3 || !ok4 {
 		return Submit{}, ErrParams
 	}
-	s.ExtraNonce2, s.Time, s.Nonce = extraNonce2, uint32(time), uint32(nonce)
+	s.ExtraNonce2, s.Time, s.Nonce = extraNonce2, time, nonce
 	if s.Rolled {
-		bits, ok := parseHex(texts[5], 8)
-		if !ok {
+		if s.VersionBits, ok = parseHex32(texts[5]); !ok {
 			return Submit{}, ErrParams
 		}
-		s.VersionBits = uint32(bits)
 	}
 	return s, nil
+}
+
+// parseHex32 reads 1 to 8 hex digits.
+func parseHex32(text []byte) (uint32, bool) {
+	n, ok := parseHex(text, min(max(len(text), 1), 8))
+	return uint32(n), ok
 }
 
 // strings puts the leading elements of the array params into texts, without

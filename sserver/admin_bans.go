@@ -1,0 +1,96 @@
+package sserver
+
+import (
+	"net/http"
+	"strings"
+	"time"
+	"unicode"
+
+	"btcpool/internal/service"
+)
+
+const (
+	// minBanBits keeps a slip of the pen from banning the world.
+	minBanBits   = 8
+	maxBanTime   = 10 * 365 * 24 * time.Hour
+	maxBanReason = 200 // bytes
+)
+
+// getBans lists bans, those that end first first.
+func (a *adminAPI) getBans(r *http.Request) (any, error) {
+	q := parseQuery(r)
+	offset := q.integer("offset", 0, 0, maxBans)
+	limit := q.integer("limit", pageSize, 1, maxPageSize)
+	if err := q.done(); err != nil {
+		return nil, err
+	}
+	bans := a.srv.guard.bans.list(time.Now())
+	total := len(bans)
+	bans = bans[min(offset, total):]
+	return struct {
+		Total int   `json:"total"`
+		Bans  []Ban `json:"bans"`
+	}{total, bans[:min(limit, len(bans))]}, nil
+}
+
+// addBan bans addresses, and ends the sessions that are there.
+func (a *adminAPI) addBan(r *http.Request) (any, error) {
+	order, err := body[struct {
+		Prefix   string           `json:"prefix"`
+		Duration service.Duration `json:"duration"`
+		Reason   string           `json:"reason"`
+	}](r)
+	if err != nil {
+		return nil, err
+	}
+	prefix, err := parseNetwork(order.Prefix)
+	switch d := order.Duration.Std(); {
+	case err != nil || prefix.Bits() < minBanBits:
+		return nil, badRequest("prefix = %.60q: must be an address or a network of %d bits or more", order.Prefix, minBanBits)
+	case d < time.Second || d > maxBanTime:
+		return nil, badRequest("duration = %q: must be 1s to %s", order.Duration, maxBanTime)
+	case len(order.Reason) > maxBanReason || strings.ContainsFunc(order.Reason, unicode.IsControl):
+		return nil, badRequest("reason: must be at most %d bytes in one line", maxBanReason)
+	}
+	guard := a.srv.guard
+	for _, exempt := range guard.limits.Exempt {
+		if exempt.Bits() <= prefix.Bits() && exempt.Contains(prefix.Addr()) {
+			return nil, conflict("%s is in %s, which limits.exempt keeps from being banned", prefix, exempt)
+		}
+	}
+	b := Ban{Prefix: prefix, Until: time.Now().Add(order.Duration.Std()).UTC().Truncate(time.Second), Reason: order.Reason}
+	if err := guard.bans.add(b); err != nil {
+		return nil, conflict("%v", err)
+	}
+	a.srv.metrics.bans.WithLabelValues("operator").Inc()
+	n := 0
+	_, err = a.act(r, filter{network: prefix}, func(s *session) {
+		if guard.watches(s.IP) {
+			n++
+			s.finish(errBanned)
+		}
+	})
+	return struct {
+		Ban
+		Sessions int `json:"sessions"` // that were ended
+	}{b, n}, err
+}
+
+// liftBan ends a ban.
+func (a *adminAPI) liftBan(r *http.Request) (any, error) {
+	q := parseQuery(r)
+	text := q.text("prefix")
+	if err := q.done(); err != nil {
+		return nil, err
+	}
+	prefix, err := parseNetwork(text)
+	if err != nil {
+		return nil, badRequest("prefix = %.60q: must be an address or a network", text)
+	}
+	if !a.srv.guard.bans.lift(prefix) {
+		return nil, &adminError{http.StatusNotFound, "not_found", "exactly these addresses are not banned: " + prefix.String()}
+	}
+	return struct {
+		Lifted string `json:"lifted"`
+	}{prefix.String()}, nil
+}

@@ -1,0 +1,374 @@
+package sserver
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"sync"
+	"time"
+)
+
+const (
+	// readBytes is what one session may have handled in a turn of its loop.
+	readBytes = 4 << 10
+	// tourStep is how many sessions hear of a new job before others are looked at.
+	tourStep = 128
+	// tickInterval is how exact pauses are.
+	tickInterval = 100 * time.Millisecond
+	// sweepTicks is how many ticks a sweep of all sessions takes: how exact
+	// their deadlines are.
+	sweepTicks = 10
+)
+
+// loop serves a part of all sessions: it reads, judges, answers and tells of
+// jobs, all in one goroutine, so that nothing of a session needs a lock. It
+// waits for nobody, but for the disk when a block was solved.
+//
+// Whatever works on a session ends with settle.
+type loop struct {
+	srv      *Service
+	poller   *poller
+	sessions []*session
+	now      time.Time // when the turn began
+	sc       scratch
+	in       [readBytes]byte
+
+	held     []heldAnswer // oldest first
+	heldText []byte       // of all of them
+	paused   []*session   // those included that have ended since
+
+	toTell   int       // sessions before this place are to hear what is new
+	nextTour time.Time // for the sake of difficulties
+	told     uint64    // number of the latest round that all have heard of
+	counting spread    // of the tour in progress
+	counted  spread    // of the last one
+	toCheck  int       // sessions from this place on have not been swept yet
+	leaving  bool      // sessions are ended
+
+	mu    sync.Mutex
+	tasks []func() // of other goroutines
+	awake bool     // tasks will be looked at
+	gone  bool     // no more
+}
+
+func newLoop(srv *Service) (*loop, error) {
+	p, err := newPoller()
+	if err != nil {
+		return nil, err
+	}
+	return &loop{srv: srv, poller: p}, nil
+}
+
+// post has the loop call f, unless the loop has ended: false. It does not block.
+func (l *loop) post(f func()) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.gone {
+		return false
+	}
+	l.tasks = append(l.tasks, f)
+	if !l.awake {
+		l.awake = true
+		l.poller.wake()
+	}
+	return true
+}
+
+// run serves sessions until there are none after leave. The error is the
+// poller's.
+func (l *loop) run() error {
+	defer l.close()
+	var tasks []func()
+	for !l.leaving || len(l.sessions) > 0 {
+		if err := l.poller.wait(l.toTell == 0); err != nil {
+			return err
+		}
+		l.now = time.Now()
+		l.poller.each(l.serve)
+		tasks = l.doTasks(tasks)
+		l.tour()
+	}
+	return nil
+}
+
+// doTasks returns the memory of its list, which it takes too.
+func (l *loop) doTasks(spare []func()) []func() {
+	l.mu.Lock()
+	tasks := l.tasks
+	l.tasks, l.awake = spare[:0], false
+	l.mu.Unlock()
+	for _, f := range tasks {
+		f()
+	}
+	clear(tasks)
+	return tasks
+}
+
+// close ends a loop without sessions. It may be called again.
+func (l *loop) close() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if !l.gone {
+		l.gone = true
+		l.poller.close()
+	}
+}
+
+// add takes on a session.
+func (l *loop) add(s *session) {
+	s.pos = len(l.sessions)
+	l.sessions = append(l.sessions, s)
+	defer l.settle(s)
+	if err := s.link.attach(l, s); err != nil {
+		l.srv.log.Error().Err(err).Msg("connection not served")
+		s.fail(nil)
+	}
+	if l.leaving {
+		s.finish(nil)
+	}
+}
+
+// remove forgets a session that is over.
+func (l *loop) remove(s *session) {
+	s.link.close()
+	last := l.sessions[len(l.sessions)-1]
+	l.sessions[s.pos], last.pos = last, s.pos
+	l.sessions[len(l.sessions)-1] = nil
+	l.sessions = l.sessions[:len(l.sessions)-1]
+	s.pos = -1
+	l.srv.open.Add(-1)
+}
+
+// readiness is what a link can do again.
+type readiness uint8
+
+const (
+	canRead readiness = 1 << iota
+	canWrite
+	isBroken
+)
+
+// serve goes on with a session that had to wait for its link.
+func (l *loop) serve(s *session, r readiness) {
+	defer l.settle(s)
+	if r&isBroken != 0 {
+		s.fail(nil)
+		return
+	}
+	if r&canWrite != 0 {
+		s.flush()
+	}
+	if r&canRead != 0 {
+		s.read()
+	}
+}
+
+// settle does what follows from what was done with a session: it ends it, or
+// sees to it that its link is heard. It is deferred: a fault of the program
+// costs this session only.
+func (l *loop) settle(s *session) {
+	if fault := recover(); fault != nil {
+		l.srv.metrics.panics.Inc()
+		l.srv.log.Error().Str("session", s.sessionID()).Interface("fault", fault).Bytes("stack", debug.Stack()).Msg("session failed")
+		s.fail(nil)
+	}
+	if s.pos < 0 {
+		return
+	}
+	if s.closing && !s.over && (s.cut || s.held == 0 && !s.asking) {
+		s.over = true
+		s.readBy = l.now.Add(l.srv.cfg.WriteTimeout.Std())
+		l.srv.disconnect(s, l.now)
+	}
+	if s.over && (s.cut || s.backlog == nil && s.link.sent()) {
+		if !s.linger() {
+			l.remove(s)
+			return
+		}
+	}
+	s.link.want(s.reads(), s.backlog != nil)
+}
+
+// newRound makes all sessions hear of the latest round.
+func (l *loop) newRound() {
+	l.counting = spread{}
+	if l.toTell = len(l.sessions); l.toTell == 0 {
+		l.srv.metrics.spread(&l.counted, &l.counting)
+	}
+}
+
+// tour refreshes the next of the sessions that have to be. It goes from the
+// last to the first: a session that is moved to the place of one that ended is
+// not left out.
+func (l *loop) tour() {
+	if l.toTell == 0 {
+		return
+	}
+	current := l.srv.jobs.round.Load()
+	for range tourStep {
+		l.toTell = min(l.toTell, len(l.sessions))
+		if l.toTell == 0 {
+			break
+		}
+		l.toTell--
+		l.refresh(l.sessions[l.toTell])
+	}
+	if l.toTell > 0 {
+		return
+	}
+	l.srv.metrics.spread(&l.counted, &l.counting)
+	if current != nil && current.number > l.told {
+		l.told = current.number
+		l.srv.metrics.broadcastSeconds.Observe(time.Since(current.start).Seconds())
+	}
+}
+
+func (l *loop) refresh(s *session) {
+	defer l.settle(s)
+	s.refresh()
+	if !s.Ready || s.Tip == 0 {
+		return
+	}
+	if s.Farm == nil {
+		l.counting.add(&s.Miner)
+		return
+	}
+	for _, m := range s.Farm.Miners {
+		l.counting.add(&m.miner)
+	}
+}
+
+// tick sees to what is due. It is called once each tickInterval.
+func (l *loop) tick() {
+	l.unpause()
+	if !l.now.Before(l.nextTour) {
+		l.nextTour = l.now.Add(l.srv.cfg.ShareInterval.Std())
+		l.newRound()
+	}
+	l.sweep()
+}
+
+// unpause lets sessions go on.
+func (l *loop) unpause() {
+	rest := l.paused[:0]
+	for _, s := range l.paused {
+		if l.now.Before(s.pausedUntil) {
+			rest = append(rest, s)
+			continue
+		}
+		s.pausedUntil = time.Time{}
+		l.settle(s)
+	}
+	clear(l.paused[len(rest):])
+	l.paused = rest
+}
+
+// sweep looks at the deadlines of some sessions, from the last to the first.
+func (l *loop) sweep() {
+	if l.toCheck = min(l.toCheck, len(l.sessions)); l.toCheck == 0 {
+		l.toCheck = len(l.sessions)
+	}
+	for range (len(l.sessions) + sweepTicks - 1) / sweepTicks {
+		if l.toCheck = min(l.toCheck, len(l.sessions)); l.toCheck == 0 {
+			return
+		}
+		l.toCheck--
+		l.check(l.sessions[l.toCheck])
+	}
+}
+
+func (l *loop) check(s *session) {
+	late := l.now.After(s.readBy)
+	switch {
+	case s.backlog != nil && l.now.After(s.backlog.by):
+		s.fail(errSlow)
+	case s.over && late:
+		s.fail(nil)
+	case !s.closing && !s.asking && late:
+		s.finish(os.ErrDeadlineExceeded)
+	default:
+		return
+	}
+	l.settle(s)
+}
+
+// leave ends all sessions when what was read is answered, and the loop with the
+// last of them.
+func (l *loop) leave() {
+	l.leaving = true
+	l.endAll((*session).finish)
+}
+
+// cutAll ends all sessions at once.
+func (l *loop) cutAll() { l.endAll((*session).fail) }
+
+func (l *loop) endAll(how func(*session, error)) {
+	for i := len(l.sessions) - 1; i >= 0; i-- {
+		s := l.sessions[i]
+		how(s, nil)
+		l.settle(s)
+	}
+}
+
+// heldAnswer is what a session is told when the shares among its requests are
+// on disk.
+type heldAnswer struct {
+	session *session
+	seq     uint64 // of the last of the shares
+	size    int    // bytes of heldText
+	since   time.Time
+}
+
+// hold keeps the answer in l.sc for s until record l.sc.seq, or the last that s
+// waits for already, is on disk.
+func (l *loop) hold(s *session) {
+	if l.sc.seq > 0 {
+		s.heldSeq = l.sc.seq
+	}
+	s.held++
+	s.heldBytes += len(l.sc.out)
+	l.heldText = append(l.heldText, l.sc.out...)
+	l.held = append(l.held, heldAnswer{s, s.heldSeq, len(l.sc.out), l.now})
+}
+
+// release sends the answers that waited for records up to durable. When the
+// disk has failed, those who wait for more are disconnected: no answer is
+// better than a false one.
+func (l *loop) release(durable uint64, failure error) {
+	n, end := 0, 0
+	now := time.Now()
+	for ; n < len(l.held) && (l.held[n].seq <= durable || failure != nil); n++ {
+		h := &l.held[n]
+		start := end
+		end += h.size
+		h.session.held--
+		h.session.heldBytes -= h.size
+		if h.seq <= durable {
+			l.srv.metrics.shareSeconds.Observe(now.Sub(h.since).Seconds())
+			l.deliver(h.session, l.heldText[start:end])
+		} else {
+			l.refuse(h.session, failure)
+		}
+	}
+	rest := copy(l.held, l.held[n:])
+	clear(l.held[rest:])
+	l.held = l.held[:rest]
+	l.heldText = l.heldText[:copy(l.heldText, l.heldText[end:])]
+}
+
+func (l *loop) deliver(s *session, answer []byte) {
+	if s.over {
+		return
+	}
+	defer l.settle(s)
+	l.sc.out = append(l.sc.out[:0], answer...)
+	s.answer()
+}
+
+func (l *loop) refuse(s *session, failure error) {
+	if s.over {
+		return
+	}
+	s.fail(fmt.Errorf("%w: %w", errSpool, failure))
+	l.settle(s)
+}
