@@ -1,0 +1,151 @@
+package dialogues_test
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/pelletier/go-toml/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/sserver"
+)
+
+// config is that of a pool whose shares a test can find, 4096 hashes each, with
+// topics of its own on a broker that others use too.
+func config(t *testing.T, broker, name, settings string) sserver.Config {
+	t.Helper()
+	cfg := sserver.DefaultConfig()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.DataDir = t.TempDir()
+	cfg.DefaultDifficulty = 1.0 / (1 << 20)
+	cfg.MinDifficulty = 1.0 / (1 << 30)
+	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Static = map[string]int32{"alice": 7}
+	cfg.Kafka.Brokers = []string{broker}
+	topics := &cfg.Kafka.Topics
+	for _, topic := range []*string{
+		&topics.Job, &topics.Share, &topics.SolvedShare, &topics.CommonEvents, &topics.AuxSolved, &topics.RSKSolved,
+	} {
+		*topic += "-" + name
+	}
+	if err := toml.NewDecoder(strings.NewReader(settings)).DisallowUnknownFields().Decode(&cfg); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+// pool is an sserver and what makes its jobs.
+type pool struct {
+	*sserver.Service
+	t       *testing.T
+	bus     *bus.Client
+	topic   string
+	metrics *prometheus.Registry
+	ids     *job.IDs
+	block   byte // the current one
+}
+
+// startPool returns a pool that has a job.
+func startPool(t *testing.T, cfg sserver.Config) *pool {
+	t.Helper()
+	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel)
+	p := &pool{t: t, topic: cfg.Kafka.Topics.Job, metrics: prometheus.NewRegistry(), ids: job.NewIDs(1)}
+	var err error
+	if p.bus, err = bus.New(cfg.Kafka, service.Deps{Log: log}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { p.bus.Close() })
+	topics := cfg.Kafka.Topics
+	if err := p.bus.EnsureTopics(t.Context(), topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents); err != nil {
+		t.Fatal(err)
+	}
+	if p.Service, err = sserver.New(cfg, service.Deps{Log: log, Metrics: p.metrics}); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- p.Run(ctx) }()
+	t.Cleanup(func() {
+		stop()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	p.newBlock()
+	p.publish(jobSize{})
+	p.eventually("a job", func() bool { return p.Ready() == nil })
+	return p
+}
+
+// newBlock makes the jobs to come those of the next block.
+func (p *pool) newBlock() { p.block++ }
+
+// jobSize is how large a job is, as far as miners care. What is 0 is as in a
+// small block that pays one address.
+type jobSize struct{ branches, coinbase int }
+
+// publish sends the miners a job on the current block.
+func (p *pool) publish(size jobSize) {
+	p.t.Helper()
+	const head = 60 // bytes of the coinbase before the extranonce
+	if size.branches == 0 {
+		size.branches = 3
+	}
+	if size.coinbase == 0 {
+		size.coinbase = 200
+	}
+	now := time.Now()
+	j := &job.StratumJob{
+		ID:                p.ids.Next(now),
+		GBTHash:           strings.Repeat("ab", 32),
+		PrevHash:          chainhash.Hash{0: p.block, 31: 1},
+		Height:            100 + int32(p.block),
+		Coinbase1:         bytes.Repeat([]byte{0x11}, head),
+		Coinbase2:         bytes.Repeat([]byte{0x22}, size.coinbase-head-job.ExtranonceSize),
+		Version:           0x20000000,
+		Bits:              0x1d00ffff,
+		Time:              uint32(now.Unix()),
+		MinTime:           uint32(now.Unix()) - 3600,
+		MergedMiningClean: true, // not to be waited for
+	}
+	for i := range size.branches {
+		j.MerkleBranch = append(j.MerkleBranch, chainhash.DoubleHashH([]byte{byte(i)}))
+	}
+	if err := p.bus.Write(p.t.Context(), p.topic, bus.Message{Value: j.AppendTo(nil)}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// connections returns how many there are.
+func (p *pool) connections() int {
+	families, err := p.metrics.Gather()
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	n := 0
+	for _, family := range families {
+		if family.GetName() == "btcpool_sserver_sessions" {
+			for _, m := range family.Metric {
+				n += int(m.GetGauge().GetValue())
+			}
+		}
+	}
+	return n
+}
+
+func (p *pool) eventually(what string, ok func() bool) {
+	p.t.Helper()
+	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			p.t.Fatalf("%s: not in %s", what, patience)
+		}
+	}
+}
