@@ -48,6 +48,24 @@ func TestLongestLine(t *testing.T) {
 	}
 }
 
+// Whoever talks much without logging in is heard more rarely, limits or not.
+func TestTalkativeStranger(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	c := p.dial()
+	const pings = 300
+	c.send(strings.Repeat(`{"id":1,"method":"mining.ping","params":[]}`+"\n", pings))
+	for range pings {
+		if m := c.read(); string(m.Result) != `"pong"` {
+			t.Fatalf("got %+v", m)
+		}
+	}
+	if got := p.metric("pauses_total", ""); got == 0 {
+		t.Error("no pause")
+	}
+	c.login()
+}
+
 func TestLinesInPieces(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))

@@ -68,7 +68,7 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		bans:          counters("bans_total", "Addresses banned.", "reason"),
 		badLines:      counter("bad_lines_total", "Lines that were no requests, and malformed frames."),
 		framesIgnored: counters("frames_ignored_total", "Frames of agents that had no effect.", "reason"),
-		pauses:        counter("pauses_total", "Times that a connection was made to wait because it sends too many lines."),
+		pauses:        counter("pauses_total", "Times that a connection was made to wait because it sends too much."),
 		bytesIn:       counters("received_bytes_total", "Bytes from miners.", "listener"),
 		bytesOut:      counters("sent_bytes_total", "Bytes to miners, those included that were still queued at the end.", "listener"),
 

@@ -113,6 +113,7 @@ type session struct {
 	backlog     *backlog  // nil: the link has taken all
 	readBy      time.Time // a message must have come; when it is over, its link must be closed
 	pausedUntil time.Time // zero: it is not
+	strange     int       // bytes that came before the login
 	asking      bool      // what is pending has to wait for an answer from elsewhere
 
 	held      int    // answers in loop.held
@@ -133,8 +134,13 @@ const (
 	// session is not read from any more.
 	maxHeld = 16 << 10
 	// Of what is left to read when the last answer must not be lost.
-	maxDiscard  = 1 << 20
+	maxDiscard  = 64 << 10
 	lingerGrace = time.Second
+	// What a login takes, in bytes. A session that says more before it is
+	// authorized is read from only once in strangerPause, whoever it is: thousands
+	// of them would keep the others waiting.
+	maxStrange    = 8 << 10
+	strangerPause = time.Second
 )
 
 // setPhase moves the session on.
@@ -171,6 +177,17 @@ func (s *session) read() {
 		s.finish(nil)
 	case n > 0:
 		s.receive(in[:n])
+		s.curb(n)
+	}
+}
+
+// curb counts what a session said that has not logged in.
+func (s *session) curb(n int) {
+	if s.Phase == authorized {
+		return
+	}
+	if s.strange += n; s.strange > maxStrange {
+		s.pause(strangerPause)
 	}
 }
 
@@ -289,12 +306,17 @@ func (s *session) pace(messages int) {
 		rate += len(s.Farm.Miners)
 	}
 	if pause := s.Conduct.spent(messages, rate, s.loop.now); pause > 0 {
-		s.srv.metrics.pauses.Inc()
-		if s.pausedUntil.IsZero() {
-			s.loop.paused = append(s.loop.paused, s)
-		}
-		s.pausedUntil = s.loop.now.Add(pause)
+		s.pause(pause)
 	}
+}
+
+// pause has the session not read from for a while.
+func (s *session) pause(d time.Duration) {
+	s.srv.metrics.pauses.Inc()
+	if s.pausedUntil.IsZero() {
+		s.loop.paused = append(s.loop.paused, s)
+	}
+	s.pausedUntil = s.loop.now.Add(d)
 }
 
 // finish ends the session after the requests that were read already.
