@@ -1,6 +1,7 @@
 package poolwatcher
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -28,8 +29,17 @@ type Config struct {
 type Pool struct {
 	Name     string `toml:"name" env:"NAME"`         // in messages, logs and metrics
 	Addr     string `toml:"addr" env:"ADDR"`         // host:port
+	TLS      bool   `toml:"tls" env:"TLS"`           // the system's authorities must know the pool's certificate
 	User     string `toml:"user" env:"USER"`         // an account of that pool
 	Password string `toml:"password" env:"PASSWORD"` // most pools take any
+}
+
+// tls returns nil when there is none.
+func (p Pool) tls() *tls.Config {
+	if !p.TLS {
+		return nil
+	}
+	return new(tls.Config)
 }
 
 // DefaultConfig returns a Config that lacks pools and node.

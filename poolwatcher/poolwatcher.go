@@ -182,7 +182,7 @@ func (s *Service) watch(ctx context.Context, p Pool) {
 	for ctx.Err() == nil {
 		began := time.Now()
 		client := miner.NewClient(miner.ClientConfig{
-			Addr: p.Addr, User: p.User, Password: p.Password, Agent: agent, Idle: idleTimeout,
+			Addr: p.Addr, TLS: p.tls(), User: p.User, Password: p.Password, Agent: agent, Idle: idleTimeout,
 			OnStep: func(step miner.Step, _ time.Duration) {
 				if step == miner.Authorize {
 					connected.Set(1)

@@ -3,6 +3,8 @@ package main
 
 import (
 	"context"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -48,7 +50,18 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	cfg := &o.miner
 	flags := flag.NewFlagSet("minersim", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	flags.StringVar(&cfg.URL, "url", "stratum+tcp://127.0.0.1:3333", "the pool")
+	flags.StringVar(&cfg.URL, "url", "stratum+tcp://127.0.0.1:3333", "the pool; stratum+ssl:// for TLS")
+	flags.Func("tls-ca", "certificates in this PEM `file` are trusted instead of the system's", func(file string) error {
+		pem, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		cfg.TLS = &tls.Config{RootCAs: x509.NewCertPool()}
+		if !cfg.TLS.RootCAs.AppendCertsFromPEM(pem) {
+			return errors.New("no certificate in it")
+		}
+		return nil
+	})
 	flags.StringVar(&cfg.User, "user", "minersim.%d", "worker name; %d becomes the number of the connection")
 	flags.StringVar(&cfg.Password, "password", "x", "password; pools read options from it")
 	flags.IntVar(&cfg.Threads, "threads", 0, "threads that hash (0: one a CPU)")

@@ -102,7 +102,7 @@ func TestExitCodes(t *testing.T) {
 		"argument":        {[]string{"pool"}, exitUsage, `unexpected argument "pool"`, ""},
 		"kind":            {[]string{"-invalid", "ugly", "-rate", "1"}, exitUsage, "not one of lowdiff", ""},
 		"no rate":         {[]string{"-invalid", "badjob"}, exitUsage, "need a rate", ""},
-		"url":             {[]string{"-url", "stratum+ssl://h:1"}, exitUsage, "scheme", ""},
+		"url":             {[]string{"-url", "stratum+udp://h:1"}, exitUsage, "scheme", ""},
 		"mask":            {[]string{"-version-mask", "1fff"}, exitUsage, "8 hex digits", ""},
 		"conns":           {[]string{"-conns", "0"}, exitUsage, "conns", ""},
 		"rate":            {[]string{"-rate", "NaN"}, exitUsage, "rate", ""},

@@ -3,6 +3,7 @@ package miner
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -80,7 +81,8 @@ type Result struct {
 // ClientConfig says where and how to mine. The functions may be nil; they are called on the goroutine of Run and must not
 // block.
 type ClientConfig struct {
-	Addr           string // host:port
+	Addr           string      // host:port
+	TLS            *tls.Config // nil: none
 	User, Password string
 	Agent          string
 	VersionMask    uint32        // offered by mining.configure; 0: version rolling is not asked for
@@ -166,8 +168,7 @@ func (c *Client) Busy() bool {
 // and a *RedirectError when the pool asked for a new connection.
 func (c *Client) Run(ctx context.Context) error {
 	start := time.Now()
-	dialer := net.Dialer{Timeout: c.cfg.Timeout}
-	conn, err := dialer.DialContext(ctx, "tcp", c.cfg.Addr)
+	conn, err := c.dial(ctx)
 	if err != nil {
 		if ctx.Err() != nil {
 			return nil
@@ -192,6 +193,15 @@ func (c *Client) Run(ctx context.Context) error {
 		return c.cause
 	}
 	return err
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.cfg.Timeout)
+	defer cancel()
+	if c.cfg.TLS == nil {
+		return new(net.Dialer).DialContext(ctx, "tcp", c.cfg.Addr)
+	}
+	return (&tls.Dialer{Config: c.cfg.TLS}).DialContext(ctx, "tcp", c.cfg.Addr)
 }
 
 func (c *Client) serve(conn net.Conn) error {

@@ -7,6 +7,7 @@ package miner
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -41,8 +42,9 @@ const (
 
 // Config says what to mine and how.
 type Config struct {
-	URL         string // stratum+tcp://host:port or host:port
-	User        string // %d in it becomes the number of the connection, from 0
+	URL         string      // stratum+tcp://host:port, stratum+ssl://host:port or host:port
+	TLS         *tls.Config // for stratum+ssl; nil: the system's authorities
+	User        string      // %d in it becomes the number of the connection, from 0
 	Password    string
 	Agent       string // default btcpool-miner
 	Threads     int    // default: one a CPU
@@ -64,7 +66,7 @@ type Config struct {
 // Validate reports everything that is wrong.
 func (c Config) Validate() error {
 	var errs []error
-	if _, err := c.addr(); err != nil {
+	if _, _, err := c.addr(); err != nil {
 		errs = append(errs, err)
 	}
 	if c.User == "" {
@@ -91,23 +93,28 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-func (c Config) addr() (string, error) {
-	addr := c.URL
+// addr returns host:port, and whether TLS is spoken there.
+func (c Config) addr() (addr string, secure bool, err error) {
+	addr = c.URL
 	if strings.Contains(addr, "://") {
 		u, err := url.Parse(addr)
 		if err != nil {
-			return "", err
+			return "", false, err
 		}
-		if u.Scheme != "stratum+tcp" && u.Scheme != "tcp" {
-			return "", fmt.Errorf("url %q: scheme is not stratum+tcp", c.URL)
+		switch u.Scheme {
+		case "stratum+tcp", "tcp":
+		case "stratum+ssl", "stratum+tls":
+			secure = true
+		default:
+			return "", false, fmt.Errorf("url %q: scheme is not stratum+tcp or stratum+ssl", c.URL)
 		}
 		addr = u.Host
 	}
 	host, port, err := net.SplitHostPort(addr)
 	if n, e := strconv.ParseUint(port, 10, 16); err != nil || host == "" || e != nil || n == 0 {
-		return "", fmt.Errorf("url %q is not stratum+tcp://host:port", c.URL)
+		return "", false, fmt.Errorf("url %q is not stratum+tcp://host:port", c.URL)
 	}
-	return addr, nil
+	return addr, secure, nil
 }
 
 // Run mines until ctx ends, reconnecting as often as needed, and logs the hashrate. The error is about cfg.
@@ -249,13 +256,13 @@ func (m *Miner) keep(work, connected context.Context, l *link) error {
 	if !pause(work, m.cfg.Ramp*time.Duration(l.index)/time.Duration(len(m.links))) {
 		return nil
 	}
-	addr, err := m.cfg.addr()
+	addr, secure, err := m.cfg.addr()
 	if err != nil {
 		return err
 	}
 	backoff := m.cfg.Backoff
 	for {
-		client := m.newClient(addr, l)
+		client := m.newClient(addr, secure, l)
 		l.authorized = time.Time{}
 		l.client.Store(client)
 		err := client.Run(connected)
@@ -284,9 +291,16 @@ func (m *Miner) keep(work, connected context.Context, l *link) error {
 	}
 }
 
-func (m *Miner) newClient(addr string, l *link) *Client {
+func (m *Miner) newClient(addr string, secure bool, l *link) *Client {
+	var security *tls.Config
+	if secure {
+		if security = m.cfg.TLS; security == nil {
+			security = new(tls.Config)
+		}
+	}
 	return NewClient(ClientConfig{
 		Addr:        addr,
+		TLS:         security,
 		User:        l.user,
 		Password:    m.cfg.Password,
 		Agent:       m.cfg.Agent,
