@@ -22,12 +22,13 @@ import (
 type Config struct {
 	service.Common
 
-	Listen         string `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
-	ServerID       uint8  `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
-	DataDir        string `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
-	SpoolMaxBytes  int64  `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
-	MaxConnections int    `toml:"max_connections"`                 // further ones are closed at once
-	MaxAgentMiners int    `toml:"max_agent_miners"`                // behind all agents; further ones are not served
+	Listen         string           `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
+	ServerID       uint8            `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
+	DataDir        string           `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
+	SpoolMaxBytes  int64            `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
+	SpoolMaxAge    service.Duration `toml:"spool_max_age"`                   // of the oldest share kept so, for others to be taken; 0: any
+	MaxConnections int              `toml:"max_connections"`                 // further ones are closed at once
+	MaxAgentMiners int              `toml:"max_agent_miners"`                // behind all agents; further ones are not served
 
 	DefaultDifficulty float64          `toml:"default_difficulty"`
 	MinDifficulty     float64          `toml:"min_difficulty"`
@@ -154,6 +155,9 @@ func (c Config) Validate() error {
 	}
 	if c.DataDir == "" {
 		fault(`data_dir = "": must name a directory`)
+	}
+	if c.SpoolMaxAge < 0 {
+		fault("spool_max_age = %q: must not be negative", c.SpoolMaxAge)
 	}
 	if c.SpoolMaxBytes < 0 {
 		fault("spool_max_bytes = %d: must not be negative", c.SpoolMaxBytes)

@@ -138,6 +138,9 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			continue
 		}
 		spoolCfg := spool.Config{Dir: filepath.Join(cfg.DataDir, part.name), MaxBytes: cfg.SpoolMaxBytes}
+		if part.spool == &s.shares { // a block is never too old to be kept
+			spoolCfg.MaxAge = cfg.SpoolMaxAge
+		}
 		if *part.spool, err = spool.Open(spoolCfg, deps, part.name); err != nil {
 			return nil, err
 		}

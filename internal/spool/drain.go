@@ -177,7 +177,10 @@ func (d *drainer) done(seg *segment, offset, records int64) {
 	d.bytes -= offset - seg.sent
 	seg.records -= records
 	seg.sent = offset
-	d.ages.sent(at)
+	if d.ages.sent(at); offset == seg.size && len(d.segments) == 1 {
+		d.ages = nil
+	}
+	d.aged = d.aged && d.ages.oldest(time.Now()) > d.cfg.MaxAge.Std()
 }
 
 // skipRest gives up what the segment holds by now.

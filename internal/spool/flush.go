@@ -99,7 +99,9 @@ func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uin
 	if seg.size == 0 {
 		s.segments = append(s.segments, seg)
 	}
-	s.ages.appended(position{seg.number, seg.size}, time.Now())
+	now := time.Now()
+	s.ages.appended(position{seg.number, seg.size}, now)
+	s.aged = s.cfg.MaxAge > 0 && s.ages.oldest(now) > s.cfg.MaxAge.Std()
 	seg.size += size
 	seg.records += count
 	s.diskSeq = s.flushSeq

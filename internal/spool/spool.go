@@ -38,8 +38,8 @@ import (
 )
 
 var (
-	// ErrFull means that MaxBytes wait to be sent, or that the disk is too
-	// slow for what is appended.
+	// ErrFull means that MaxBytes wait to be sent, or a record for MaxAge, or
+	// that the disk is too slow for what is appended.
 	ErrFull = errors.New("spool is full")
 	// ErrBroken means that the disk does not take writes now. It wraps the cause.
 	ErrBroken = errors.New("spool cannot be written")
@@ -63,9 +63,10 @@ const (
 
 // Config says where and how much.
 type Config struct {
-	Dir      string `toml:"dir"`       // of this spool alone; made if need be
-	MaxBytes int64  `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
-	NoSync   bool   `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
+	Dir      string           `toml:"dir"`       // of this spool alone; made if need be
+	MaxBytes int64            `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
+	MaxAge   service.Duration `toml:"max_age"`   // of the oldest record that waits, for others to be taken; 0: any
+	NoSync   bool             `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
 
 	// SyncGap is the least time between the starts of two writes to disk, so
 	// that many records share one: a record on its own does not wait for it.
@@ -78,6 +79,9 @@ func (c Config) Validate() error {
 	var errs []error
 	if c.Dir == "" {
 		errs = append(errs, errors.New("spool.dir: must name a directory"))
+	}
+	if c.MaxAge < 0 {
+		errs = append(errs, fmt.Errorf("spool.max_age = %q: must not be negative", c.MaxAge))
 	}
 	if c.MaxBytes < 0 {
 		errs = append(errs, fmt.Errorf("spool.max_bytes = %d: must not be negative", c.MaxBytes))
@@ -117,6 +121,7 @@ type Spool struct {
 	records  int64      // not sent yet, in memory and on disk
 	bytes    int64
 	ages     ages
+	aged     bool // a record has waited for MaxAge when the disk was written last
 
 	nextSegment uint64 // number; the flusher's
 }
@@ -159,7 +164,7 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 	switch {
 	case size > frameSize+MaxValue:
 		return 0, ErrTooLarge
-	case s.bytes+int64(size) > s.cfg.MaxBytes, len(buf) > pendingBytes:
+	case s.bytes+int64(size) > s.cfg.MaxBytes, len(buf) > pendingBytes, s.aged:
 		s.metrics.full.Inc()
 		return 0, ErrFull
 	}

@@ -65,6 +65,44 @@ func text(epoch uint32) func([]byte, uint64) []byte {
 	return func(dst []byte, seq uint64) []byte { return fmt.Appendf(dst, "%d/%d", epoch, seq) }
 }
 
+// A spool whose records do not get away takes no more after a time.
+func TestMaxAge(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir(), MaxAge: service.Duration(50 * time.Millisecond), SyncGap: -1})
+	add(t, s, 1)
+	const patience = 20 * time.Second
+	begin := time.Now()
+	appended := func() error {
+		seq, err := s.Append(7, text(s.Epoch()))
+		if err == nil {
+			err = s.Wait(t.Context(), seq)
+		}
+		return err
+	}
+	for appended() == nil {
+		if time.Since(begin) > patience {
+			t.Fatal("takes records still")
+		}
+	}
+	if err := appended(); !errors.Is(err, spool.ErrFull) || time.Since(begin) < 50*time.Millisecond {
+		t.Errorf("after %s: %v", time.Since(begin), err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, func(context.Context, []bus.Message) error { return nil }) }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
+	for appended() != nil {
+		if time.Since(begin) > 2*patience {
+			t.Fatal("takes no records though all are sent")
+		}
+	}
+}
+
 // add appends n records and waits for them.
 func add(tb testing.TB, s *spool.Spool, n int) {
 	tb.Helper()
