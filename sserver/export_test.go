@@ -1,6 +1,7 @@
 package sserver
 
 import (
+	"context"
 	"time"
 
 	"btcpool/internal/job"
@@ -23,6 +24,19 @@ func (s *Service) DoubtCertificates() {
 
 // Sessions returns the number of connections.
 func (s *Service) Sessions() int { return int(s.open.Load()) }
+
+// Agents returns the software of all sessions.
+func (s *Service) Agents() (agents []string) {
+	for _, session := range s.allSessions(context.Background()) {
+		asked := make(chan struct{})
+		session.post(func() {
+			agents = append(agents, session.Agent)
+			close(asked)
+		})
+		<-asked
+	}
+	return agents
+}
 
 // Close ends a service that does not run.
 func (s *Service) Close() error { return s.close() }

@@ -143,6 +143,24 @@ func TestJobsSentAgainDiffer(t *testing.T) {
 	c.wantSubmit(c.share(w, 1), 0)
 }
 
+func TestMinerWithoutAgentIsAsked(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c := p.dial()
+	c.mustCall(nil, "mining.subscribe")
+	c.mustCall(nil, "mining.authorize", "alice.rig", "x")
+	c.work()
+	if m := c.note(); m.Method != "client.get_version" || m.ID != 1.0 {
+		t.Errorf("got %+v", m)
+	}
+	c.send(`{"id":1,"result":"a miner/1.0","error":null}` + "\n")
+	c.mustCall(nil, "mining.ping")
+	if got := p.Agents(); len(got) != 1 || got[0] != "aminer/1.0" {
+		t.Errorf("agents %q", got)
+	}
+}
+
 func TestSpreadOfDifficulties(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

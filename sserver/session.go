@@ -78,6 +78,7 @@ const (
 // announcement is what a miner is told of a job.
 type announcement struct {
 	work          *work
+	first         bool
 	id            uint64 // by which the miner knows it
 	later         uint32 // seconds to add to its time
 	nonceBytes    uint8
@@ -378,6 +379,7 @@ func (s *session) update(dst []byte) []byte {
 	}
 	a := announcement{
 		work:          r.work,
+		first:         first,
 		id:            s.jobID(r.work),
 		later:         s.later(r.work),
 		nonceBytes:    s.NonceBytes,

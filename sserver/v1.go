@@ -36,7 +36,8 @@ var (
 type v1 struct{ *session }
 
 // announce is protocol.announce. To an agent, difficulties come before the job
-// they are for. Of its own it takes only the first, as that of miners to come.
+// they are for. Of its own it takes only the first, as that of miners to come. A
+// miner that has not said what it is, is asked.
 func (c v1) announce(dst []byte, a announcement) []byte {
 	if c.Farm != nil {
 		dst = agentwire.AppendSetDifficulties(dst, a.farm)
@@ -44,7 +45,11 @@ func (c v1) announce(dst []byte, a announcement) []byte {
 	if a.newDifficulty {
 		dst = stratum.AppendSetDifficulty(dst, a.difficulty)
 	}
-	return a.work.v1[a.nonceBytes].AppendTo(dst, a.id, a.later, a.clean)
+	dst = a.work.v1[a.nonceBytes].AppendTo(dst, a.id, a.later, a.clean)
+	if a.first && c.Agent == "" {
+		dst = stratum.AppendGetVersion(dst)
+	}
+	return dst
 }
 
 // handle is protocol.handle. A message is a line, or an agent's frame.
@@ -83,7 +88,10 @@ func (c v1) handleLine(line []byte, now time.Time, sc *scratch) error {
 		return nil
 	}
 	req, err := stratum.ParseRequest(line)
-	if errors.Is(err, stratum.ErrAnswer) { // to what it was told: nothing depends on it
+	if errors.Is(err, stratum.ErrAnswer) {
+		if c.Agent == "" { // to the question for it; what else miners answer does not matter
+			c.Agent = share.AgentName(string(req.Result))
+		}
 		return nil
 	}
 	if err != nil {

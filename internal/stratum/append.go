@@ -129,6 +129,12 @@ func AppendSetDifficulty(dst []byte, d bitcoin.Difficulty) []byte {
 	return append(dst, "]}\n"...)
 }
 
+// AppendGetVersion appends a question for the miner's software. The id is a
+// number because cgminer answers with one.
+func AppendGetVersion(dst []byte) []byte {
+	return append(dst, `{"id":1,"method":"client.get_version","params":[]}`+"\n"...)
+}
+
 // AppendSetVersionMask appends the notification of the version bits that may
 // be rolled.
 func AppendSetVersionMask(dst []byte, mask uint32) []byte {

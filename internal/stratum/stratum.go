@@ -27,9 +27,11 @@ type Request struct {
 	ID     []byte // JSON text of a number or a string, nil for anything else
 	Method []byte // as written, without its quotes
 	Params []byte // JSON text of an array, nil when there is none
+	Result []byte // of an answer, if it is a string: as written, without its quotes
 }
 
-// ParseRequest reads a line. All of it must be valid JSON, nested at most
+// ParseRequest reads a line; of one that is an answer it returns what it holds,
+// with ErrAnswer. All of it must be valid JSON, nested at most
 // maxDepth deep; keys it does not know are skipped, and of repeated ones the
 // last counts.
 func ParseRequest(line []byte) (Request, error) {
@@ -64,7 +66,12 @@ func ParseRequest(line []byte) (Request, error) {
 				if isNumber(value) || value[0] == '"' {
 					r.ID = value
 				}
-			case "result", "error":
+			case "result":
+				answer, r.Result = true, nil
+				if value[0] == '"' {
+					r.Result = value[1 : len(value)-1]
+				}
+			case "error":
 				answer = true
 			case "method":
 				r.Method = nil
@@ -98,6 +105,7 @@ func ParseRequest(line []byte) (Request, error) {
 	if answer && r.Method == nil {
 		return r, ErrAnswer
 	}
+	r.Result = nil
 	if wrongType || len(r.Method) == 0 {
 		return r, ErrRequest
 	}

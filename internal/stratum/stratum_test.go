@@ -118,6 +118,7 @@ func TestMessagesGolden(t *testing.T) {
 	got = notify.AppendTo(got, 0, 1, false)
 	got = empty.AppendTo(got, 1, 0, false)
 	got = stratum.AppendCapabilities(got, text)
+	got = stratum.AppendGetVersion(got)
 	got = stratum.AppendReconnect(got, "", 0, 0)
 	got = stratum.AppendReconnect(got, "pool.example", 3333, 5)
 	golden(t, "messages.golden", got)
