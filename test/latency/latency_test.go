@@ -54,7 +54,7 @@ func TestLatency(t *testing.T) {
 	node := busynode.Start(t)
 	broker := rig.StartKafka(t, dir).Addr
 	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", broker)
-	stratum, admin := freeAddr(t), freeAddr(t)
+	stratum, admin := rig.FreeAddr(t), rig.FreeAddr(t)
 	// The node's other triggers rest, so that each template is a block's.
 	start(t, dir, "gbtmaker", "network = \"regtest\"\npoll_interval = \"30s\"\nrepeat_interval = \"30s\"\n"+
 		fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker"))+
@@ -296,15 +296,4 @@ func start(t *testing.T, dir, service, config string) {
 			t.Logf("%s:\n%s", service, log.Bytes()[max(0, log.Len()-2<<10):])
 		}
 	})
-}
-
-// freeAddr returns an address of this host that was free a moment ago.
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }

@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
-	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -51,8 +50,8 @@ func startPool(t *testing.T, text string) *pool {
 	needFiles(t)
 	dir := t.TempDir()
 	p := &pool{
-		addr:   netip.MustParseAddrPort(freeAddr(t)),
-		admin:  freeAddr(t),
+		addr:   netip.MustParseAddrPort(rig.FreeAddr(t)),
+		admin:  rig.FreeAddr(t),
 		config: bus.DefaultConfig(),
 		ids:    job.NewIDs(1),
 		height: 900_000,
@@ -404,16 +403,6 @@ func rest(t *testing.T, m *helper) {
 		}
 		return nil
 	})
-}
-
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
 }
 
 // difficulties is the part of a configuration that says where they start and what their bounds are.

@@ -88,7 +88,7 @@ func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Poo
 func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{
-		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		Stratum:  FreeAddr(t),
 		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
 		Log:      filepath.Join(dir, "sharelog"),
 		Names:    slices.Clone(Services),
@@ -104,7 +104,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	var give, take string // the two ends of the direct way
 	if s.Direct {
-		addr, token := fmt.Sprintf("127.0.0.1:%d", freePort(t)), filepath.Join(dir, "handover.token")
+		addr, token := FreeAddr(t), filepath.Join(dir, "handover.token")
 		write(t, token, "known-to-sserver-and-blkmaker\n")
 		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+addr, token)
 		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
@@ -135,7 +135,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		p.Names = append(p.Names, "poolwatcher")
 	}
 	for service, text := range configs {
-		p.admin[service] = fmt.Sprintf("127.0.0.1:%d", freePort(t))
+		p.admin[service] = FreeAddr(t)
 		config := filepath.Join(dir, service+".toml")
 		write(t, config, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
 		p.services[service] = start(t, dir, service, Bin(t, service), nil, "-config", config)
@@ -150,11 +150,11 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
 	t.Helper()
 	p := &Pool{
-		Stratum:  fmt.Sprintf("127.0.0.1:%d", freePort(t)),
+		Stratum:  FreeAddr(t),
 		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
 		Log:      filepath.Join(dir, "data", "regtest", "sharelog"),
 		services: map[string]*Process{},
-		admin:    map[string]string{"btcpool": fmt.Sprintf("127.0.0.1:%d", freePort(t))},
+		admin:    map[string]string{"btcpool": FreeAddr(t)},
 	}
 	password := filepath.Join(dir, "password")
 	write(t, password, node.Password+"\n")

@@ -63,8 +63,8 @@ func StartKafka(t testing.TB, dir string) *Kafka {
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	addr := fmt.Sprintf("127.0.0.1:%d", freePort(t))
-	controller := fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	addr := FreeAddr(t)
+	controller := FreeAddr(t)
 	properties := filepath.Join(data, "server.properties")
 	write(t, properties, strings.Join([]string{
 		"process.roles=broker,controller",
@@ -227,7 +227,7 @@ type Btcd struct {
 func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 	t.Helper()
 	port := freePort(t)
-	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret", peer: fmt.Sprintf("127.0.0.1:%d", freePort(t))}
+	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret", peer: FreeAddr(t)}
 	data := filepath.Join(dir, "btcd")
 	args := []string{
 		"--configfile=/dev/null", "--regtest", "--datadir=" + filepath.Join(data, "data"), "--logdir=" + filepath.Join(data, "logs"),
