@@ -152,6 +152,15 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 		return exitFailed
 	}
 	p := process{log: deps.Log, svc: svc, stopTimeout: common.stopTimeout()}
+	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "btcpool_ready",
+		Help: "1 while work is possible; /readyz says what is missing.",
+	}, func() float64 {
+		if p.ready() != nil {
+			return 0
+		}
+		return 1
+	}))
 	if admin != nil {
 		deps.Log.Info().Stringer("addr", admin.Addr()).Msg("admin listening")
 		stop := p.background(func(ctx context.Context) {

@@ -1,0 +1,494 @@
+package check
+
+import (
+	"context"
+	"fmt"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"log/slog"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/model"
+	"github.com/prometheus/prometheus/model/labels"
+	"github.com/prometheus/prometheus/model/rulefmt"
+	"github.com/prometheus/prometheus/promql"
+	promparser "github.com/prometheus/prometheus/promql/parser"
+	"github.com/prometheus/prometheus/storage"
+	"github.com/prometheus/prometheus/tsdb/chunkenc"
+	"github.com/prometheus/prometheus/tsdb/chunks"
+	"go.yaml.in/yaml/v3"
+)
+
+var promQL = promparser.NewParser(promparser.Options{})
+
+func alerts(t *testing.T) []rulefmt.Rule {
+	t.Helper()
+	file, errs := rulefmt.ParseFile(filepath.Join(root, "deploy/prometheus/alerts.yml"), false, model.LegacyValidation, promQL, slog.Default())
+	for _, err := range errs {
+		t.Error(err)
+	}
+	if file == nil {
+		t.FailNow()
+	}
+	var rules []rulefmt.Rule
+	for _, group := range file.Groups {
+		rules = append(rules, group.Rules...)
+	}
+	return rules
+}
+
+// TestScrapeConfig compares the targets with the admin ports of the sample configurations. Prometheus' own reader of
+// this file would bring the libraries of every cloud; what the file has is little and read strictly.
+func TestScrapeConfig(t *testing.T) {
+	type static []struct{ Targets []string }
+	var config struct {
+		Global struct {
+			ScrapeInterval     model.Duration `yaml:"scrape_interval"`
+			EvaluationInterval model.Duration `yaml:"evaluation_interval"`
+		}
+		RuleFiles []string `yaml:"rule_files"`
+		Alerting  struct {
+			Alertmanagers []struct {
+				StaticConfigs static `yaml:"static_configs"`
+			}
+		}
+		ScrapeConfigs []struct {
+			JobName       string `yaml:"job_name"`
+			StaticConfigs static `yaml:"static_configs"`
+		} `yaml:"scrape_configs"`
+	}
+	text, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/prometheus.yml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	commentedOut := regexp.MustCompile(`(?m)^  # (- \{job_name)`)
+	decoder := yaml.NewDecoder(strings.NewReader(commentedOut.ReplaceAllString(string(text), "  $1")))
+	decoder.KnownFields(true)
+	if err := decoder.Decode(&config); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range config.RuleFiles {
+		if _, err := os.Stat(filepath.Join(root, "deploy/prometheus", name)); err != nil {
+			t.Error(err)
+		}
+	}
+	got := map[string]string{}
+	for _, job := range config.ScrapeConfigs {
+		got[job.JobName] = job.StaticConfigs[0].Targets[0]
+	}
+	want := map[string]string{}
+	admin := regexp.MustCompile(`(?m)^admin = "(.+)"`)
+	for _, program := range programs(t) {
+		sample, err := os.ReadFile(filepath.Join(root, "configs", program+".toml"))
+		if address := admin.FindSubmatch(sample); err == nil && address != nil {
+			want[program] = string(address[1])
+		}
+	}
+	if !maps.Equal(got, want) {
+		t.Errorf("prometheus.yml scrapes\n%v, configs/ have\n%v", got, want)
+	}
+}
+
+// TestAlertsUseWhatExists finds each metric of an expression among those that the code registers, and each label and
+// its value among the string literals of the code.
+func TestAlertsUseWhatExists(t *testing.T) {
+	metrics, literals := registered(t)
+	anyOfOurs := regexp.MustCompile(`btcpool_[a-z_]+`)
+	for _, rule := range alerts(t) {
+		if rule.Labels["severity"] != "page" && rule.Labels["severity"] != "ticket" {
+			t.Errorf("%s: severity is neither page nor ticket", rule.Alert)
+		}
+		if rule.Annotations["summary"] == "" || rule.Annotations["description"] == "" {
+			t.Errorf("%s: no summary or description", rule.Alert)
+		}
+		for _, name := range anyOfOurs.FindAllString(rule.Annotations["description"], -1) {
+			if !metrics[name] {
+				t.Errorf("%s: the description names the metric %q, which does not exist", rule.Alert, name)
+			}
+		}
+		expr, err := promQL.ParseExpr(rule.Expr)
+		if err != nil {
+			t.Fatal(err)
+		}
+		promparser.Inspect(expr, func(node promparser.Node, _ []promparser.Node) error {
+			selector, ok := node.(*promparser.VectorSelector)
+			if !ok {
+				return nil
+			}
+			ours, ok := metrics[strings.TrimSuffix(selector.Name, "_bucket")]
+			if !ok {
+				t.Errorf("%s: no metric %q", rule.Alert, selector.Name)
+			}
+			if !ours {
+				return nil
+			}
+			for _, m := range selector.LabelMatchers {
+				if m.Name == model.MetricNameLabel {
+					continue
+				}
+				if m.Name == model.JobLabel { // the scraper's: a service
+					for _, service := range strings.Split(m.Value, "|") {
+						if _, err := os.Stat(filepath.Join("../../cmd", service)); err != nil {
+							t.Errorf("%s: %s{%s}: %v", rule.Alert, selector.Name, m, err)
+						}
+					}
+					continue
+				}
+				for _, text := range append(strings.Split(m.Value, "|"), m.Name) {
+					if !literals[text] {
+						t.Errorf("%s: %s{%s}: nothing in the code is called %q", rule.Alert, selector.Name, m, text)
+					}
+				}
+			}
+			return nil
+		})
+	}
+}
+
+// registered returns the metrics that the services can register, false for those of every process and of Prometheus
+// itself, and all string literals of the code. A metric is registered in a file that imports client_golang, under a
+// literal, or under the file's prefix with a literal that is a Name or the first argument of a helper that adds the
+// prefix.
+func registered(t *testing.T) (metrics, literals map[string]bool) {
+	t.Helper()
+	metrics = map[string]bool{"up": false}
+	literals = map[string]bool{}
+	prefix := regexp.MustCompile(`^btcpool_[a-z]+_$`)
+	files, err := filepath.Glob(filepath.Join(root, "*/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	internal, err := filepath.Glob(filepath.Join(root, "internal/*/*.go"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(files, internal...) {
+		if strings.HasSuffix(name, "_test.go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), name, nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var prefixes, names []string
+		ast.Inspect(file, func(node ast.Node) bool {
+			switch n := node.(type) {
+			case *ast.BasicLit:
+				text := literal(n)
+				literals[text] = true
+				if prefix.MatchString(text) {
+					prefixes = append(prefixes, text)
+				}
+			case *ast.ValueSpec: // const namespace, subsystem = "btcpool", "service"
+				if len(n.Values) == 2 && literal(n.Values[0]) == "btcpool" {
+					prefixes = append(prefixes, "btcpool_"+literal(n.Values[1])+"_")
+				}
+			case *ast.CallExpr:
+				if len(n.Args) > 0 {
+					names = append(names, literal(n.Args[0]))
+				}
+			case *ast.KeyValueExpr:
+				if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Name" {
+					names = append(names, literal(n.Value))
+				}
+			}
+			return true
+		})
+		if !slices.ContainsFunc(file.Imports, func(i *ast.ImportSpec) bool {
+			return literal(i.Path) == "github.com/prometheus/client_golang/prometheus"
+		}) {
+			continue
+		}
+		for _, n := range names {
+			if strings.HasPrefix(n, "btcpool_") {
+				metrics[n] = true
+			}
+			for _, p := range prefixes {
+				if n != "" {
+					metrics[p+n] = true
+				}
+			}
+		}
+	}
+	everyProcess := prometheus.NewRegistry()
+	everyProcess.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	families, err := everyProcess.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		metrics[f.GetName()] = false
+	}
+	return metrics, literals
+}
+
+// literal is the text of a string literal, "" for any other expression.
+func literal(e ast.Expr) string {
+	lit, ok := e.(*ast.BasicLit)
+	if !ok || lit.Kind != token.STRING {
+		return ""
+	}
+	text, _ := strconv.Unquote(lit.Value)
+	return text
+}
+
+// TestAlertsFire gives every alert series under which it must fire, and such under which it must not: in the notation
+// of Prometheus' rule tests, a sample a minute, judged at the last one's time, wherever its for begins.
+func TestAlertsFire(t *testing.T) {
+	tests := map[string]struct{ fire, quiet [][]string }{
+		"ServiceDown": {
+			fire:  [][]string{{`up{job="sserver"} 1x5 0`}},
+			quiet: [][]string{{`up{job="sserver"} 1x5`, `up{job="slparser"} 0x5`}},
+		},
+		"ProgramFault": {
+			fire: [][]string{
+				{`btcpool_sserver_panics_total 0x30 1x29`},
+				{`process_start_time_seconds 0x10 600x10 1200x10 1800x10`},
+			},
+			quiet: [][]string{{`btcpool_sserver_panics_total 1x60`, `process_start_time_seconds 0x30 1800x29`}},
+		},
+		"LimitNear": {
+			fire: [][]string{
+				{`process_open_fds 900x5`, `process_max_fds 1000x5`},
+				{`btcpool_sserver_connections_refused_total{reason="limit"} 0+1x5`},
+			},
+			quiet: [][]string{{
+				`process_open_fds 500x5`, `process_max_fds 1000x5`,
+				`btcpool_sserver_connections_refused_total{reason="limit"} 7x5`,
+				`btcpool_sserver_connections_refused_total{reason="banned"} 0+9x5`,
+			}},
+		},
+		"TemplatesOld": {
+			fire: [][]string{
+				{`btcpool_gbtmaker_last_template_timestamp_seconds 0x5`},
+				{`btcpool_gbtmaker_node_up{node="a"} 0x5`, `btcpool_gbtmaker_node_up{node="b"} 0x5`},
+			},
+			quiet: [][]string{{
+				`btcpool_gbtmaker_last_template_timestamp_seconds{instance="a"} 0x5`,
+				`btcpool_gbtmaker_last_template_timestamp_seconds{instance="b"} 0+59x5`,
+				`btcpool_gbtmaker_node_up{node="a"} 0x5`, `btcpool_gbtmaker_node_up{node="b"} 1x5`,
+			}},
+		},
+		"NodeAway": {
+			fire: [][]string{
+				{`btcpool_gbtmaker_node_up{node="a"} 0x5`},
+				{`btcpool_gbtmaker_node_height_blocks{node="a"} 7x5`, `btcpool_gbtmaker_node_height_blocks{node="b"} 8x5`},
+			},
+			quiet: [][]string{{
+				`btcpool_gbtmaker_node_up{node="a"} 1x5`,
+				`btcpool_gbtmaker_node_height_blocks{node="a"} 8x5`, `btcpool_gbtmaker_node_height_blocks{node="b"} 8x5`,
+			}},
+		},
+		"NoBlockSeen": {
+			fire: [][]string{{`btcpool_gbtmaker_template_height_blocks 7x130`}},
+			quiet: [][]string{
+				{`btcpool_gbtmaker_template_height_blocks 7x60 8x70`},
+				{`btcpool_gbtmaker_template_height_blocks 7x60`},
+			},
+		},
+		"JobsOld": {
+			fire: [][]string{
+				{`btcpool_sserver_job_age_seconds 10x5 70`},
+				{`btcpool_sserver_job_age_seconds 0x5`, `btcpool_sserver_job_height 0x5`},
+				{`btcpool_jobmaker_since_last_job_seconds 61`},
+			},
+			quiet: [][]string{{`btcpool_sserver_job_age_seconds 20x5`, `btcpool_sserver_job_height 7x5`, `btcpool_jobmaker_since_last_job_seconds 0`}},
+		},
+		"ServerIDLost": {
+			fire:  [][]string{{`btcpool_registry_connected 1 0`}, {`btcpool_registry_id 7 0`}},
+			quiet: [][]string{{`btcpool_registry_connected 1`, `btcpool_registry_id 7`, `btcpool_registry_leader 0`}},
+		},
+		"MergedMiningAway": {
+			fire: [][]string{
+				{`btcpool_auxmaker_chain_up{chain="namecoin"} 0`},
+				{`btcpool_auxmaker_last_message_timestamp_seconds{topic="aux"} 0x5`},
+				{`btcpool_blkmaker_merged_blocks_total{result="rejected"} 0x30 1x29`},
+			},
+			quiet: [][]string{{
+				`btcpool_auxmaker_chain_up{chain="namecoin"} 1`, `btcpool_auxmaker_last_message_timestamp_seconds{topic="aux"} 0+60x5`,
+				`btcpool_blkmaker_merged_blocks_total{result="accepted"} 0x30 1x29`,
+			}},
+		},
+		"KafkaAway": {
+			fire:  [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 0+60x5`}, {`btcpool_bus_read_errors_total{topic="BtcJob"} 0+60x5`}},
+			quiet: [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 9x5`, `btcpool_bus_read_errors_total{topic="BtcJob"} 9x5`}},
+		},
+		"SpoolFilling": {
+			fire: [][]string{
+				{`btcpool_spool_oldest_seconds{spool="shares"} 301`}, {`btcpool_spool_depth_bytes{spool="shares"} 3e9`},
+				{`btcpool_spool_full_total{spool="shares"} 0+5x5`}, {`btcpool_spool_write_errors_total{spool="shares"} 0+1x5`},
+			},
+			quiet: [][]string{{
+				`btcpool_spool_oldest_seconds 1`, `btcpool_spool_depth_bytes 1e6`,
+				`btcpool_spool_full_total 9x5`, `btcpool_spool_write_errors_total 9x5`,
+			}},
+		},
+		"NoAcceptedShares": {
+			fire: [][]string{{`btcpool_sserver_shares_total{code="0"} 9x5`, `btcpool_sserver_shares_total{code="37"} 0+9x5`, `btcpool_sserver_sessions{state="authorized"} 1x5`}},
+			quiet: [][]string{
+				{`btcpool_sserver_shares_total{code="0"} 0+1x5`, `btcpool_sserver_sessions{state="authorized"} 1x5`},
+				{`btcpool_sserver_shares_total{code="0"} 9x5`, `btcpool_sserver_sessions{state="authorized"} 0x5`, `btcpool_sserver_sessions{state="connected"} 5x5`},
+			},
+		},
+		"MinersLeft": {
+			fire: [][]string{{`btcpool_sserver_sessions{state="authorized",instance="a"} 30x10 5x10`, `btcpool_sserver_sessions{state="authorized",instance="b"} 30x10 5x10`}},
+			quiet: [][]string{
+				{`btcpool_sserver_sessions{state="authorized",instance="a"} 30x10 5x10`, `btcpool_sserver_sessions{state="authorized",instance="b"} 30x10 55x10`},
+				{`btcpool_sserver_sessions{state="authorized"} 15x10 5x10`},
+			},
+		},
+		"SharesRejected": {
+			fire:  [][]string{{`btcpool_sserver_shares_total{code="0"} 0+90x20`, `btcpool_sserver_shares_total{code="37"} 0+10x20`}},
+			quiet: [][]string{{`btcpool_sserver_shares_total{code="0"} 0+99x20`, `btcpool_sserver_shares_total{code="stale"} 0+20x20`, `btcpool_sserver_shares_total{code="37"} 0+1x20`}},
+		},
+		"AnswersSlow": {
+			fire:  [][]string{{`btcpool_sserver_answer_seconds_bucket{le="0.25"} 0+95x5`, `btcpool_sserver_answer_seconds_bucket{le="1"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="+Inf"} 0+100x5`}},
+			quiet: [][]string{{`btcpool_sserver_answer_seconds_bucket{le="0.25"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="1"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="+Inf"} 0+100x5`}},
+		},
+		"StatisticsBehind": {
+			fire: [][]string{
+				{`up{job="slparser"} 0`}, {`btcpool_sharelogger_lag_seconds 400`}, {`btcpool_sharelogger_file_errors_total 0+1x10`},
+				{`btcpool_slparser_newest_share_timestamp_seconds 0x20`, `btcpool_sharelogger_shares_written_total{instance="a"} 0+9x20`},
+			},
+			quiet: [][]string{
+				{`up{job="slparser"} 1`, `btcpool_sharelogger_lag_seconds 1`, `btcpool_sharelogger_file_errors_total 9x10`},
+				{`btcpool_slparser_newest_share_timestamp_seconds 0x20`, `btcpool_sharelogger_shares_written_total 9x20`},
+			},
+		},
+		"DatabaseAway": {
+			fire: [][]string{
+				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},
+				{`btcpool_sserver_user_readings_total{result="failed"} 0+1x5`},
+			},
+			quiet: [][]string{{
+				`btcpool_slparser_flush_failures_total 9x5`, `btcpool_statshttpd_flushes_total{result="ok"} 0+1x5`,
+				`btcpool_sserver_user_readings_total{result="ok"} 0+1x5`,
+			}},
+		},
+		"NotReady": {
+			fire:  [][]string{{`btcpool_ready{job="sserver"} 1 0x5`}},
+			quiet: [][]string{{`btcpool_ready{job="sserver"} 1x5`, `btcpool_ready{job="slparser"} 0x5`}},
+		},
+		"FoundBlockWithoutAnswer": {
+			fire: [][]string{
+				{`btcpool_sserver_solved_total 0x10 1x5`, `btcpool_blkmaker_arrivals_total{kind="block",way="kafka"} 0x15`},
+				{
+					`btcpool_blkmaker_arrivals_total{kind="block",way="kafka"} 3x5`, `btcpool_blkmaker_arrivals_total{kind="block",way="direct"} 2x5`,
+					`btcpool_blkmaker_solved_shares_total{result="accepted"} 4x5`,
+				},
+			},
+			quiet: [][]string{{
+				`btcpool_sserver_solved_total 0x10 1x5`,
+				`btcpool_blkmaker_arrivals_total{instance="a",kind="block",way="kafka"} 0x15`,
+				`btcpool_blkmaker_arrivals_total{instance="a",kind="block",way="direct"} 0x10 1x5`,
+				`btcpool_blkmaker_arrivals_total{instance="a",kind="aux",way="kafka"} 0x10 5x5`,
+				`btcpool_blkmaker_solved_shares_total{instance="a",result="rejected"} 0x10 1x5`,
+			}},
+		},
+		"FoundBlockLost": {
+			fire:  [][]string{{`btcpool_blkmaker_solved_shares_total{result="rejected"} 0x30 1x29`}, {`btcpool_blkmaker_disk_errors_total 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`}},
+		},
+		"BlockOrphaned": {
+			fire:  [][]string{{`btcpool_blkmaker_blocks{state="orphaned"} 2x30 3x29`}},
+			quiet: [][]string{{`btcpool_blkmaker_blocks{state="orphaned"} 2x60`, `btcpool_blkmaker_blocks{state="confirmed"} 2x30 3x29`}},
+		},
+	}
+	engine := promql.NewEngine(promql.EngineOpts{MaxSamples: 1e6, Timeout: time.Minute, Parser: promQL})
+	for _, rule := range alerts(t) {
+		test, ok := tests[rule.Alert]
+		if !ok {
+			t.Errorf("%s is not tested", rule.Alert)
+		}
+		delete(tests, rule.Alert)
+		for _, series := range test.fire {
+			if got := evaluate(t, engine, rule.Expr, series); len(got) == 0 {
+				t.Errorf("%s does not fire for\n%s", rule.Alert, strings.Join(series, "\n"))
+			}
+		}
+		for _, series := range test.quiet {
+			if got := evaluate(t, engine, rule.Expr, series); len(got) > 0 {
+				t.Errorf("%s fires with %v for\n%s", rule.Alert, got, strings.Join(series, "\n"))
+			}
+		}
+	}
+	for name := range tests {
+		t.Errorf("there is no alert %s", name)
+	}
+}
+
+// evaluate returns what expr is at the time of the longest series' last sample.
+func evaluate(t *testing.T, engine *promql.Engine, expr string, descriptions []string) promql.Vector {
+	t.Helper()
+	var all []storage.Series
+	var last int64
+	for _, description := range descriptions {
+		metric, values, err := promQL.ParseSeriesDesc(description)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var samples []chunks.Sample
+		for i, v := range values {
+			samples = append(samples, sample{t: int64(i) * time.Minute.Milliseconds(), v: v.Value})
+			last = max(last, samples[i].T())
+		}
+		all = append(all, storage.NewListSeries(metric, samples))
+	}
+	query, err := engine.NewInstantQuery(context.Background(), &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
+		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
+			selected := slices.DeleteFunc(slices.Clone(all), func(s storage.Series) bool {
+				return !labels.Selector(matchers).Matches(s.Labels())
+			})
+			return &seriesSet{storage.EmptySeriesSet(), nil, selected}
+		},
+	}}, nil, expr, time.UnixMilli(last))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer query.Close()
+	vector, err := query.Exec(context.Background()).Vector()
+	if err != nil {
+		t.Fatal(fmt.Errorf("%s: %w", expr, err))
+	}
+	return vector
+}
+
+// sample is a float; nothing asks for the rest of the interface.
+type sample struct {
+	chunks.Sample
+	t int64
+	v float64
+}
+
+func (s sample) T() int64                 { return s.t }
+func (s sample) ST() int64                { return 0 }
+func (s sample) F() float64               { return s.v }
+func (s sample) Type() chunkenc.ValueType { return chunkenc.ValFloat }
+
+// seriesSet goes through rest; it has the errors and warnings of an empty one.
+type seriesSet struct {
+	storage.SeriesSet
+	at   storage.Series
+	rest []storage.Series
+}
+
+func (s *seriesSet) At() storage.Series { return s.at }
+
+func (s *seriesSet) Next() bool {
+	if len(s.rest) == 0 {
+		return false
+	}
+	s.at, s.rest = s.rest[0], s.rest[1:]
+	return true
+}
