@@ -527,6 +527,7 @@ func TestRefuses(t *testing.T) {
 	t.Parallel()
 	tests := map[string]struct{ chain, template, reason, text string }{
 		"other network": {`{"chain":"regtest","blocks":9,"headers":9}`, goodTemplate, "chain", `is on the chain "regtest", network = "mainnet" needs "main"`},
+		"without peers": {`{"chain":"main","blocks":9,"headers":9,"initialblockdownload":true}`, goodTemplate, "chain", "has it peers"},
 		"downloading":   {`{"chain":"main","blocks":9,"headers":99,"initialblockdownload":true}`, goodTemplate, "chain", "still downloading"},
 		"catching up":   {`{"chain":"main","blocks":9,"headers":99}`, goodTemplate, "chain", "has 9 of 99 blocks"},
 		"unknown rule":  {syncedChain, strings.Replace(goodTemplate, `"version"`, `"rules":["!new"],"version"`, 1), "template", `"!new" must be understood`},

@@ -199,6 +199,8 @@ func (s *Service) ask(ctx context.Context, n *node) (tip string, _ *fault) {
 	case info.Chain != s.network.Chain:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is on the chain %q, network = %q needs %q", n.client.URL(), info.Chain, s.network.Name, s.network.Chain)}
 	// A regtest node thinks so whenever its last block is old.
+	case info.InitialBlockDownload && s.network.Name != "regtest" && info.Blocks == info.Headers:
+		return "", &fault{reasonChain, fmt.Errorf("node at %s is not synced yet: its newest block, %d, is old: has it peers?", n.client.URL(), info.Blocks)}
 	case info.InitialBlockDownload && s.network.Name != "regtest", info.Headers-info.Blocks > maxMissing:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is still downloading the chain: it has %d of %d blocks", n.client.URL(), info.Blocks, info.Headers)}
 	}

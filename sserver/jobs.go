@@ -105,8 +105,8 @@ func newJobBook(cfg Config) *jobBook {
 // add takes a job and reports whether it starts a round.
 //
 // A job with another previous block makes all earlier ones stale. Going back,
-// to a lower height or to a block that was left, is for a node that lags or
-// sees another branch: it happens only when the current block has had no job
+// to a lower height or to a block of the same that was left, is for a node that
+// lags or sees another branch: it happens only when the current block has had no job
 // for maxDelay, or when jobmaker takes back the empty job of another pool's word.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
@@ -128,7 +128,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	tip := b.tip.Load()
 	if current == nil || current.PrevHash != j.PrevHash {
 		if current != nil {
-			back := j.Height < current.Height || slices.Contains(b.left, j.PrevHash)
+			back := j.Height < current.Height || j.Height == current.Height && slices.Contains(b.left, j.PrevHash)
 			takenBack := j.Height == current.Height-1 && current.empty() && j.ID > current.ID
 			if back && !takenBack && now.Sub(current.ID.Time()) <= b.maxDelay {
 				return false, errJobBehind

@@ -55,6 +55,7 @@ func TestJobBook(t *testing.T) {
 			{at: 1, made: 1, id: 2, prev: 2, height: 11, wantSent: true, wantNow: 2},
 			{at: 2, made: 0, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
 			{at: 16, made: 16, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4},
+			{at: 18, made: 18, id: 5, prev: 2, height: 11, full: true, wantSent: true, wantNow: 5}, // our own node has it now
 		}},
 		{"first transactions", []step{
 			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
