@@ -186,13 +186,19 @@ func Until(t testing.TB, limit time.Duration, what string, cond func(ctx context
 	}
 }
 
-// freePort returns a port that nothing listens on. It is not one that the kernel gives to connections, which could take it
-// before the process that is to listen there has started.
+// given holds the ports that freePort has returned.
+var given sync.Map
+
+// freePort returns a port that nothing listens on, and no other call has returned. It is not one that the kernel gives to
+// connections, which could take it before the process that is to listen there has started.
 func freePort(t testing.TB) int {
 	t.Helper()
 	const lowest, highest = 15_000, 32_000
 	for range 100 {
 		port := lowest + rand.IntN(highest-lowest)
+		if _, taken := given.LoadOrStore(port, true); taken {
+			continue
+		}
 		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
 		if err == nil {
 			ln.Close()
