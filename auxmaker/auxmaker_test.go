@@ -30,6 +30,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
 
@@ -74,10 +75,10 @@ type maker struct {
 	rsk     chan auxwork.RSK
 }
 
-// config returns one that asks nodes so rarely that only news make work.
-func config(nodes ...*auxpowtest.Node) auxmaker.Config {
+// testConfig returns one that asks nodes so rarely that only news make work.
+func testConfig(nodes ...*auxpowtest.Node) auxmaker.Config {
 	cfg := auxmaker.DefaultConfig()
-	cfg.PollInterval = service.Duration(30 * time.Second)
+	cfg.PollInterval = config.Duration(30 * time.Second)
 	for i, node := range nodes {
 		cfg.Chains = append(cfg.Chains, auxmaker.Chain{
 			Name:          fmt.Sprintf("chain%d", i),
@@ -89,8 +90,8 @@ func config(nodes ...*auxpowtest.Node) auxmaker.Config {
 }
 
 func often(cfg auxmaker.Config) auxmaker.Config {
-	cfg.PollInterval = service.Duration(100 * time.Millisecond)
-	cfg.WorkLifetime = service.Duration(300 * time.Millisecond)
+	cfg.PollInterval = config.Duration(100 * time.Millisecond)
+	cfg.WorkLifetime = config.Duration(300 * time.Millisecond)
 	return cfg
 }
 
@@ -242,7 +243,7 @@ func TestChainsTogether(t *testing.T) {
 		"chain1": startNode(t, 16, hardBits, false),
 		"chain2": startNode(t, 1224, easyBits, true),
 	}
-	m := start(t, often(config(nodes["chain0"], nodes["chain1"], nodes["chain2"])))
+	m := start(t, often(testConfig(nodes["chain0"], nodes["chain1"], nodes["chain2"])))
 	work := await(t, m.aux, "all chains", of(nodes))
 	if age := time.Now().Unix() - int64(work.CreatedAt); age < 0 || age > 5 {
 		t.Errorf("created %d s ago", age)
@@ -282,7 +283,7 @@ func TestChainsTogether(t *testing.T) {
 func TestOneChain(t *testing.T) {
 	t.Parallel()
 	node := startNode(t, 1, easyBits, false)
-	cfg := config(node)
+	cfg := testConfig(node)
 	cfg.PublishRPC = true
 	work := await(t, start(t, cfg).aux, "work", func(auxwork.Aux) bool { return true })
 	work.Chains = nil
@@ -304,7 +305,7 @@ func TestNotify(t *testing.T) {
 	node := startNode(t, 1, easyBits, false)
 	rsk := auxpowtest.StartRSK(easyBits)
 	t.Cleanup(rsk.Close)
-	cfg := config(node)
+	cfg := testConfig(node)
 	cfg.RSK.URL = rsk.URL()
 	cfg.NotifyListen = "127.0.0.1:0"
 	m := start(t, cfg)
@@ -356,7 +357,7 @@ func TestZMQ(t *testing.T) {
 		sequence++
 	}
 	node := startNode(t, 1, easyBits, false)
-	cfg := config(node)
+	cfg := testConfig(node)
 	cfg.Chains[0].ZMQ = "tcp://" + socket.Addr().String()
 	m := start(t, cfg)
 	await(t, m.aux, "work", func(auxwork.Aux) bool { return true })
@@ -394,7 +395,7 @@ func TestNodeAway(t *testing.T) {
 	t.Parallel()
 	a, b := startNode(t, 1, easyBits, false), startNode(t, 2, easyBits, false)
 	b.SetDown(true)
-	m := start(t, often(config(a, b)))
+	m := start(t, often(testConfig(a, b)))
 	await(t, m.aux, "a alone", of(map[string]*auxpowtest.Node{"chain0": a}))
 	b.SetDown(false)
 	both := of(map[string]*auxpowtest.Node{"chain0": a, "chain1": b})
@@ -418,7 +419,7 @@ func TestNodeAway(t *testing.T) {
 func TestSameID(t *testing.T) {
 	t.Parallel()
 	a, b := startNode(t, 7, easyBits, false), startNode(t, 7, easyBits, true)
-	m := start(t, often(config(a, b)))
+	m := start(t, often(testConfig(a, b)))
 	await(t, m.aux, "the first", of(map[string]*auxpowtest.Node{"chain0": a}))
 	for m.count(t, "failures_total", "chain1", "slot") == 0 {
 		await(t, m.aux, "work of one chain", func(work auxwork.Aux) bool { return len(work.Chains) == 1 })
@@ -433,7 +434,7 @@ func TestRSK(t *testing.T) {
 	node := auxpowtest.StartRSK(easyBits)
 	t.Cleanup(node.Close)
 	node.SetDown(true)
-	cfg := often(config())
+	cfg := often(testConfig())
 	cfg.RSK.URL = node.URL()
 	m := start(t, cfg)
 	for begin := time.Now(); m.count(t, "failures_total", "rsk", "rpc") < 2; time.Sleep(time.Millisecond) {
@@ -493,7 +494,7 @@ func TestBadAnswers(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			cfg := often(config())
+			cfg := often(testConfig())
 			cfg.Chains = []auxmaker.Chain{{Name: "bad", Config: noderpc.Config{
 				URL: answers(t, strings.Replace(good, change[0], change[1], 1)), User: "user", Password: "secret",
 			}}}
@@ -512,7 +513,7 @@ func TestBadAnswers(t *testing.T) {
 
 func TestWithoutKafka(t *testing.T) {
 	t.Parallel()
-	cfg := config(startNode(t, 1, easyBits, false))
+	cfg := testConfig(startNode(t, 1, easyBits, false))
 	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
 	s, err := auxmaker.New(cfg, service.Deps{Log: zerolog.Nop()})
 	if err != nil {

@@ -12,19 +12,20 @@ import (
 	"btcpool/internal/auxwork/rskrpc"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
 
 // Config of an auxmaker.
 type Config struct {
 	service.Common
-	PollInterval service.Duration `toml:"poll_interval" env:"POLL_INTERVAL"` // from one call of a node to the next when nothing happens
-	WorkLifetime service.Duration `toml:"work_lifetime" env:"WORK_LIFETIME"` // a chain whose node has not answered for so long is left out
-	NotifyListen string           `toml:"notify_listen" env:"NOTIFY_LISTEN"` // host:port of /notify; "" = none
-	PublishRPC   bool             `toml:"publish_rpc" env:"PUBLISH_RPC"`     // messages carry address and login of the node instead of its name
-	Chains       []Chain          `toml:"chains" envPrefix:"CHAINS_"`
-	RSK          RSK              `toml:"rsk" envPrefix:"RSK_"` // without rpc_url: none
-	Kafka        bus.Config       `toml:"kafka"`
+	PollInterval config.Duration `toml:"poll_interval" env:"POLL_INTERVAL"` // from one call of a node to the next when nothing happens
+	WorkLifetime config.Duration `toml:"work_lifetime" env:"WORK_LIFETIME"` // a chain whose node has not answered for so long is left out
+	NotifyListen string          `toml:"notify_listen" env:"NOTIFY_LISTEN"` // host:port of /notify; "" = none
+	PublishRPC   bool            `toml:"publish_rpc" env:"PUBLISH_RPC"`     // messages carry address and login of the node instead of its name
+	Chains       []Chain         `toml:"chains" envPrefix:"CHAINS_"`
+	RSK          RSK             `toml:"rsk" envPrefix:"RSK_"` // without rpc_url: none
+	Kafka        bus.Config      `toml:"kafka"`
 }
 
 // Chain is an AuxPoW chain and its node.
@@ -43,8 +44,8 @@ type RSK struct {
 // DefaultConfig returns a Config that lacks the chains only.
 func DefaultConfig() Config {
 	return Config{
-		PollInterval: service.Duration(5 * time.Second),
-		WorkLifetime: service.Duration(30 * time.Second),
+		PollInterval: config.Duration(5 * time.Second),
+		WorkLifetime: config.Duration(30 * time.Second),
 		RSK:          RSK{Name: "rsk"},
 		Kafka:        bus.DefaultConfig(),
 	}

@@ -11,6 +11,7 @@ import (
 
 	"btcpool/auxmaker"
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
 
@@ -67,8 +68,8 @@ func TestConfigValidate(t *testing.T) {
 		{"good", func(*auxmaker.Config) {}, nil},
 		{"nothing to do", func(c *auxmaker.Config) { c.Chains = nil }, []string{"chains: at least one"}},
 		{"times", func(c *auxmaker.Config) {
-			c.PollInterval = service.Duration(time.Minute)
-			c.WorkLifetime = service.Duration(time.Second)
+			c.PollInterval = config.Duration(time.Minute)
+			c.WorkLifetime = config.Duration(time.Second)
 		}, []string{"poll_interval", "work_lifetime"}},
 		{"names", func(c *auxmaker.Config) {
 			c.Chains = append(c.Chains, chain, auxmaker.Chain{Name: "B", Config: chain.Config})

@@ -11,6 +11,7 @@ import (
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/test/latency/busynode"
@@ -31,8 +32,8 @@ func BenchmarkBlockToTopic(b *testing.B) {
 		cfg := gbtmaker.DefaultConfig()
 		cfg.Network = "regtest"
 		cfg.DataDir = b.TempDir()
-		cfg.PollInterval = service.Duration(30 * time.Second)
-		cfg.RepeatInterval = service.Duration(30 * time.Second)
+		cfg.PollInterval = config.Duration(30 * time.Second)
+		cfg.RepeatInterval = config.Duration(30 * time.Second)
 		cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "user", Password: "secret", ZMQ: node.ZMQ}}
 		cfg.Kafka = startKafka(b)
 		s, err := gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop()})

@@ -11,6 +11,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
 
@@ -19,10 +20,10 @@ type Config struct {
 	service.Common
 	Network        string           `toml:"network" env:"NETWORK"`                 // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
 	DataDir        string           `toml:"data_dir" env:"GBTMAKER_DATA_DIR"`      // keeps a template while it is being sent
-	PollInterval   service.Duration `toml:"poll_interval" env:"POLL_INTERVAL"`     // from one template of a node to the next when nothing happens
-	RepeatInterval service.Duration `toml:"repeat_interval" env:"REPEAT_INTERVAL"` // from one template in the topic to the next when they differ by their time only
-	EmptyAfter     service.Duration `toml:"empty_after" env:"EMPTY_AFTER"`         // how long a node may take for the template of a block it announced over ZeroMQ until there is an empty one; 0 = there is none
-	ZMQTimeout     service.Duration `toml:"zmq_timeout" env:"ZMQ_TIMEOUT"`         // of silence, after which a node's blocks are subscribed to again; 0 = never
+	PollInterval   config.Duration  `toml:"poll_interval" env:"POLL_INTERVAL"`     // from one template of a node to the next when nothing happens
+	RepeatInterval config.Duration  `toml:"repeat_interval" env:"REPEAT_INTERVAL"` // from one template in the topic to the next when they differ by their time only
+	EmptyAfter     config.Duration  `toml:"empty_after" env:"EMPTY_AFTER"`         // how long a node may take for the template of a block it announced over ZeroMQ until there is an empty one; 0 = there is none
+	ZMQTimeout     config.Duration  `toml:"zmq_timeout" env:"ZMQ_TIMEOUT"`         // of silence, after which a node's blocks are subscribed to again; 0 = never
 	NotifyListen   string           `toml:"notify_listen" env:"NOTIFY_LISTEN"`     // loopback host:port of /notify; "" = none; port 0 allowed
 	NodePolicy     Policy           `toml:"node_policy" env:"NODE_POLICY"`
 	Node           noderpc.Config   `toml:"node" envPrefix:"NODE_"`   // the first of the nodes, if set
@@ -44,10 +45,10 @@ func DefaultConfig() Config {
 	return Config{
 		Network:        "mainnet",
 		DataDir:        "data/gbtmaker",
-		PollInterval:   service.Duration(5 * time.Second),
-		RepeatInterval: service.Duration(10 * time.Second),
-		EmptyAfter:     service.Duration(20 * time.Millisecond),
-		ZMQTimeout:     service.Duration(20 * time.Minute),
+		PollInterval:   config.Duration(5 * time.Second),
+		RepeatInterval: config.Duration(10 * time.Second),
+		EmptyAfter:     config.Duration(20 * time.Millisecond),
+		ZMQTimeout:     config.Duration(20 * time.Minute),
 		NodePolicy:     PolicyOrder,
 		Kafka:          bus.DefaultConfig(),
 	}
@@ -66,7 +67,7 @@ func (c Config) Validate() error {
 	if c.DataDir == "" {
 		errs = append(errs, errors.New(`data_dir = "": must name a directory`))
 	}
-	interval := func(key string, d service.Duration) {
+	interval := func(key string, d config.Duration) {
 		if d.Std() < minInterval || d.Std() > maxInterval {
 			errs = append(errs, fmt.Errorf("%s = %q: must be %s to %s", key, d, minInterval, maxInterval))
 		}

@@ -31,6 +31,7 @@ import (
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 )
@@ -118,7 +119,7 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network = "regtest"
 	cfg.DataDir = t.TempDir()
-	cfg.PollInterval = service.Duration(30 * time.Second)
+	cfg.PollInterval = config.Duration(30 * time.Second)
 	cfg.Node = noderpc.Config{URL: nodeURL, User: "user", Password: "secret"}
 	cfg.Kafka = startKafka(t)
 	if change != nil {
@@ -389,7 +390,7 @@ func TestEmptyTemplate(t *testing.T) {
 	}
 	p := start(t, proxy(t, node, nil, edit), func(cfg *gbtmaker.Config) {
 		cfg.Node.ZMQ = node.ZMQAddr()
-		cfg.RepeatInterval = service.Duration(100 * time.Millisecond) // the full template is no better, as there are no transactions
+		cfg.RepeatInterval = config.Duration(100 * time.Millisecond) // the full template is no better, as there are no transactions
 	})
 	p.nextOf(t, 1)
 	for heard := false; !heard; { // the subscription takes a moment to arrive
@@ -421,7 +422,7 @@ func TestPeriod(t *testing.T) {
 	t.Parallel()
 	node := startNode(t)
 	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
-		cfg.RepeatInterval = service.Duration(500 * time.Millisecond)
+		cfg.RepeatInterval = config.Duration(500 * time.Millisecond)
 	})
 	for range 3 { // though nothing changes
 		begin := time.Now()
@@ -439,8 +440,8 @@ func TestEqual(t *testing.T) {
 	t.Parallel()
 	node := startNode(t)
 	p := start(t, proxy(t, node, nil, withoutLongPoll), func(cfg *gbtmaker.Config) {
-		cfg.PollInterval = service.Duration(100 * time.Millisecond)
-		cfg.RepeatInterval = service.Duration(30 * time.Second)
+		cfg.PollInterval = config.Duration(100 * time.Millisecond)
+		cfg.RepeatInterval = config.Duration(30 * time.Second)
 	})
 	p.nextOf(t, 1)
 	p.untilAtLeast(t, "templates_unchanged_total", "period", 15) // of two times at least
@@ -458,7 +459,7 @@ func TestNodeComesBack(t *testing.T) {
 	var down atomic.Bool
 	down.Store(true)
 	p := start(t, proxy(t, node, &down, withoutLongPoll), func(cfg *gbtmaker.Config) {
-		cfg.PollInterval = service.Duration(100 * time.Millisecond)
+		cfg.PollInterval = config.Duration(100 * time.Millisecond)
 	})
 	p.untilAtLeast(t, "failures_total", "rpc", 3)
 	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no template yet: node 0: getblockchaininfo: the node at") {
@@ -632,7 +633,7 @@ func TestConfigValidate(t *testing.T) {
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network = "lightnet"
 	cfg.DataDir = ""
-	cfg.PollInterval = service.Duration(time.Minute)
+	cfg.PollInterval = config.Duration(time.Minute)
 	cfg.RepeatInterval = 0
 	cfg.EmptyAfter = -1
 	cfg.ZMQTimeout = -1

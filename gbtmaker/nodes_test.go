@@ -12,7 +12,7 @@ import (
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 func login(url string) noderpc.Config {
@@ -231,8 +231,8 @@ func TestPolicy(t *testing.T) {
 			second.setHeight(20, "aa", 2)
 			p := start(t, firstURL, func(cfg *gbtmaker.Config) {
 				cfg.Network, cfg.NodePolicy = "mainnet", policy
-				cfg.PollInterval = service.Duration(100 * time.Millisecond)
-				cfg.RepeatInterval = service.Duration(100 * time.Millisecond)
+				cfg.PollInterval = config.Duration(100 * time.Millisecond)
+				cfg.RepeatInterval = config.Duration(100 * time.Millisecond)
 				cfg.Nodes = []noderpc.Config{login(secondURL)}
 			})
 			p.nextOf(t, 21)

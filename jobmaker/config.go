@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 )
@@ -35,10 +36,10 @@ type Config struct {
 	MaxCoinbaseSize      int  `toml:"max_coinbase_size"`       // bytes of the transaction that all miners' firmware bears
 	GrandPool            bool `toml:"grand_pool"`              // room in the coinbase for clients that serve a pool of their own
 
-	JobInterval      service.Duration `toml:"job_interval"`        // between jobs when nothing happens
-	GBTLifetime      service.Duration `toml:"gbt_life_time"`       // templates with transactions older than this make way for others
-	EmptyGBTLifetime service.Duration `toml:"empty_gbt_life_time"` // the same for empty templates
-	MaxTemplateSkew  service.Duration `toml:"max_template_skew"`   // templates that far from our clock are dropped
+	JobInterval      config.Duration `toml:"job_interval"`        // between jobs when nothing happens
+	GBTLifetime      config.Duration `toml:"gbt_life_time"`       // templates with transactions older than this make way for others
+	EmptyGBTLifetime config.Duration `toml:"empty_gbt_life_time"` // the same for empty templates
+	MaxTemplateSkew  config.Duration `toml:"max_template_skew"`   // templates that far from our clock are dropped
 
 	AuxNotify notify `toml:"aux_merged_mining_notify"` // AuxPoW work makes a job at once: 0 never, 1 of a greater height, 2 of another hash
 	RSKNotify notify `toml:"rsk_merged_mining_notify"` // RSK work makes a job at once: 0 never, 1 when its node asks, 2 of another hash
@@ -74,10 +75,10 @@ func DefaultConfig() Config {
 		MaxUpdateText:        30,
 		CoinbaseLockToHeight: true,
 		MaxCoinbaseSize:      500,
-		JobInterval:          service.Duration(20 * time.Second),
-		GBTLifetime:          service.Duration(90 * time.Second),
-		EmptyGBTLifetime:     service.Duration(15 * time.Second),
-		MaxTemplateSkew:      service.Duration(60 * time.Second),
+		JobInterval:          config.Duration(20 * time.Second),
+		GBTLifetime:          config.Duration(90 * time.Second),
+		EmptyGBTLifetime:     config.Duration(15 * time.Second),
+		MaxTemplateSkew:      config.Duration(60 * time.Second),
 		AuxNotify:            notifyHeight,
 		RSKNotify:            notifyHeight,
 	}
@@ -88,7 +89,7 @@ func (c Config) Validate() error {
 	errs := []error{c.Kafka.Validate(), c.ZooKeeper.Validate(), c.validateIdentity()}
 	for _, d := range []struct {
 		key   string
-		value service.Duration
+		value config.Duration
 	}{
 		{"job_interval", c.JobInterval},
 		{"gbt_life_time", c.GBTLifetime},

@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/jobmaker"
 )
@@ -186,7 +187,7 @@ func TestValidate(t *testing.T) {
 		{"no interval", func(c *jobmaker.Config) { c.JobInterval = 0 }, `job_interval = "0s": must be at least 1s`},
 		{"negative life", func(c *jobmaker.Config) { c.GBTLifetime = -1 }, "gbt_life_time"},
 		{"short empty life", func(c *jobmaker.Config) {
-			c.EmptyGBTLifetime = service.Duration(time.Millisecond)
+			c.EmptyGBTLifetime = config.Duration(time.Millisecond)
 		}, "empty_gbt_life_time"},
 		{"no skew", func(c *jobmaker.Config) { c.MaxTemplateSkew = 0 }, "max_template_skew"},
 	} {

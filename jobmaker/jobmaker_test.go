@@ -23,6 +23,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/jobmaker"
@@ -307,7 +308,7 @@ func TestMergedMining(t *testing.T) {
 	t.Parallel()
 	cfg := regtestConfig()
 	cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork = "AuxPowBlock", "RskRawGw"
-	cfg.JobInterval = service.Duration(time.Hour)
+	cfg.JobInterval = config.Duration(time.Hour)
 	p := start(t, cfg, nil)
 	p.sendTemplate("core.gbt", 500, time.Now())
 	if j := p.nextJob(); j.Aux.BlockHash != "" || j.RSK.BlockHash != "" || j.MergedMiningClean {
@@ -365,7 +366,7 @@ func TestFirstJobIsOfTheBestTemplate(t *testing.T) {
 func TestRoutineJobs(t *testing.T) {
 	t.Parallel()
 	cfg := regtestConfig()
-	cfg.JobInterval = service.Duration(time.Second)
+	cfg.JobInterval = config.Duration(time.Second)
 	p := start(t, cfg, nil)
 	p.sendTemplate("btcd.gbt", 500, time.Now())
 	first := p.nextJob()

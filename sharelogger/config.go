@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/sharefile"
 )
@@ -13,12 +14,12 @@ import (
 // Config is what sharelogger is configured by.
 type Config struct {
 	service.Common
-	DataDir       string           `toml:"data_dir" env:"SHARELOG_DIR"` // of the day files; this process's alone
-	Chain         string           `toml:"chain"`                       // part of the files' names
-	FlushInterval service.Duration `toml:"flush_interval"`              // a share is on disk after about this time
-	FlushBytes    int              `toml:"flush_bytes"`                 // or when this much has been collected; also what is kept in memory at most
-	Start         string           `toml:"start"`                       // where a directory without our checkpoints begins: earliest or latest
-	Kafka         bus.Config       `toml:"kafka"`
+	DataDir       string          `toml:"data_dir" env:"SHARELOG_DIR"` // of the day files; this process's alone
+	Chain         string          `toml:"chain"`                       // part of the files' names
+	FlushInterval config.Duration `toml:"flush_interval"`              // a share is on disk after about this time
+	FlushBytes    int             `toml:"flush_bytes"`                 // or when this much has been collected; also what is kept in memory at most
+	Start         string          `toml:"start"`                       // where a directory without our checkpoints begins: earliest or latest
+	Kafka         bus.Config      `toml:"kafka"`
 }
 
 // DefaultConfig returns what holds for keys that are not set.
@@ -26,7 +27,7 @@ func DefaultConfig() Config {
 	return Config{
 		DataDir:       "sharelog",
 		Chain:         "BTC",
-		FlushInterval: service.Duration(2 * time.Second),
+		FlushInterval: config.Duration(2 * time.Second),
 		FlushBytes:    8 << 20,
 		Start:         startEarliest,
 		Kafka:         bus.DefaultConfig(),

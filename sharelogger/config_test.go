@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/sharelogger"
 )
@@ -31,7 +32,7 @@ func TestValidate(t *testing.T) {
 	cfg := sharelogger.DefaultConfig()
 	cfg.DataDir = ""
 	cfg.Chain = "../x"
-	cfg.FlushInterval = service.Duration(time.Hour)
+	cfg.FlushInterval = config.Duration(time.Hour)
 	cfg.FlushBytes = 1
 	cfg.Start = "now"
 	cfg.Kafka.Brokers = nil

@@ -21,6 +21,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -34,15 +35,15 @@ const childEnv = "SHARELOGGER_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if dir, broker, ok := strings.Cut(os.Getenv(childEnv), " "); ok {
-		os.Exit(service.Main("sharelogger", nil, os.Stderr, config(dir, broker), sharelogger.New))
+		os.Exit(service.Main("sharelogger", nil, os.Stderr, testConfig(dir, broker), sharelogger.New))
 	}
 	goleak.VerifyTestMain(m)
 }
 
-func config(dir, broker string) sharelogger.Config {
+func testConfig(dir, broker string) sharelogger.Config {
 	cfg := sharelogger.DefaultConfig()
 	cfg.DataDir = dir
-	cfg.FlushInterval = service.Duration(20 * time.Millisecond)
+	cfg.FlushInterval = config.Duration(20 * time.Millisecond)
 	cfg.Kafka.Brokers = []string{broker}
 	cfg.Kafka.Partitions = 3
 	cfg.Log.Level = "error"
@@ -63,7 +64,7 @@ func newPool(t *testing.T) *pool {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { broker.Close() })
-	cfg := config(t.TempDir(), broker.Addr())
+	cfg := testConfig(t.TempDir(), broker.Addr())
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -233,7 +234,7 @@ func TestWritesValidSharesOnce(t *testing.T) {
 func TestStopFlushes(t *testing.T) {
 	t.Parallel()
 	p := newPool(t)
-	p.cfg.FlushInterval = service.Duration(time.Minute)
+	p.cfg.FlushInterval = config.Duration(time.Minute)
 	p.cfg.FlushBytes = 64 << 10
 	_, stop := p.start(t)
 	var shares []share.Share

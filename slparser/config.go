@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
@@ -17,13 +18,13 @@ import (
 // Config is what slparser is configured by.
 type Config struct {
 	service.Common
-	Network         string           `toml:"network" env:"NETWORK"`        // whose subsidies are counted
-	DataDir         string           `toml:"data_dir" env:"SHARELOG_DIR"`  // of sharelogger's files
-	Chain           string           `toml:"chain"`                        // part of the files' names
-	Listen          string           `toml:"listen" env:"SLPARSER_LISTEN"` // host:port of the HTTP answers; port 0: any free one
-	FlushDBInterval service.Duration `toml:"flush_db_interval"`            // between two writes of what changed
-	LateShares      service.Duration `toml:"late_shares"`                  // how long after midnight yesterday's file is still read
-	Database        store.Config     `toml:"database"`
+	Network         string          `toml:"network" env:"NETWORK"`        // whose subsidies are counted
+	DataDir         string          `toml:"data_dir" env:"SHARELOG_DIR"`  // of sharelogger's files
+	Chain           string          `toml:"chain"`                        // part of the files' names
+	Listen          string          `toml:"listen" env:"SLPARSER_LISTEN"` // host:port of the HTTP answers; port 0: any free one
+	FlushDBInterval config.Duration `toml:"flush_db_interval"`            // between two writes of what changed
+	LateShares      config.Duration `toml:"late_shares"`                  // how long after midnight yesterday's file is still read
+	Database        store.Config    `toml:"database"`
 
 	Day  sharefile.Day `toml:"-"` // only compute this day's statistics anew, or print its shares; 0: serve
 	User *int32        `toml:"-"` // only print Day's shares of this user; 0: of all
@@ -36,8 +37,8 @@ func DefaultConfig() Config {
 		DataDir:         "sharelog",
 		Chain:           "BTC",
 		Listen:          "127.0.0.1:8081",
-		FlushDBInterval: service.Duration(15 * time.Second),
-		LateShares:      service.Duration(time.Hour),
+		FlushDBInterval: config.Duration(15 * time.Second),
+		LateShares:      config.Duration(time.Hour),
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 	"btcpool/slparser"
@@ -34,7 +35,7 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	cfg := slparser.Config{
 		Network: "moon", Chain: "?", Listen: "8081", LateShares: -1,
-		FlushDBInterval: service.Duration(2 * time.Hour),
+		FlushDBInterval: config.Duration(2 * time.Hour),
 	}
 	err := cfg.Validate()
 	if err == nil {

@@ -6,7 +6,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/internal/sharefile"
 )
 
@@ -14,7 +14,7 @@ import (
 func TestChooseDays(t *testing.T) {
 	t.Parallel()
 	s := &Service{
-		cfg:   Config{LateShares: service.Duration(time.Hour)},
+		cfg:   Config{LateShares: config.Duration(time.Hour)},
 		files: make(map[sharefile.Day]*dayFile),
 	}
 	at := func(clock string) time.Time {

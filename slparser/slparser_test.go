@@ -21,6 +21,7 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -66,11 +67,11 @@ func (l *shareLog) write(t *testing.T, shares ...share.Share) {
 	}
 }
 
-func config(t *testing.T) slparser.Config {
+func testConfig(t *testing.T) slparser.Config {
 	cfg := slparser.DefaultConfig()
 	cfg.DataDir = t.TempDir()
 	cfg.Listen = "127.0.0.1:0"
-	cfg.FlushDBInterval = service.Duration(20 * time.Millisecond)
+	cfg.FlushDBInterval = config.Duration(20 * time.Millisecond)
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	return cfg
 }
@@ -170,8 +171,8 @@ func decode(t *testing.T, res *http.Response) map[string]any {
 
 func TestFollowsTwoDays(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
-	cfg.LateShares = service.Duration(24 * time.Hour)
+	cfg := testConfig(t)
+	cfg.LateShares = config.Duration(24 * time.Hour)
 	log := newShareLog(t, cfg.DataDir)
 	now := time.Now()
 	today, yesterday := sharefile.DayOf(now.Unix()), sharefile.DayOf(now.Unix()-86400)
@@ -211,7 +212,7 @@ func TestFollowsTwoDays(t *testing.T) {
 // TestDatabaseAway has no folder for the database at first.
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
+	cfg := testConfig(t)
 	folder := filepath.Join(t.TempDir(), "later")
 	cfg.Database.DSN = "sqlite:" + filepath.Join(folder, "pool.db")
 	log := newShareLog(t, cfg.DataDir)
@@ -246,7 +247,7 @@ func accept(t *testing.T, answer map[string]any, worker string) float64 {
 
 func TestHTTP(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
+	cfg := testConfig(t)
 	log := newShareLog(t, cfg.DataDir)
 	now := time.Now()
 	rejected := newShare(1, 11, now)
@@ -300,7 +301,7 @@ func TestHTTP(t *testing.T) {
 
 func TestComputeDay(t *testing.T) {
 	t.Parallel()
-	cfg := config(t)
+	cfg := testConfig(t)
 	cfg.Day = 20231120
 	log := newShareLog(t, cfg.DataDir)
 	at := cfg.Day.Start()

@@ -6,7 +6,7 @@ import (
 	"time"
 	"unicode"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 const (
@@ -36,9 +36,9 @@ func (a *adminAPI) getBans(r *http.Request) (any, error) {
 // addBan bans addresses, and ends the sessions that are there.
 func (a *adminAPI) addBan(r *http.Request) (any, error) {
 	order, err := body[struct {
-		Prefix   string           `json:"prefix"`
-		Duration service.Duration `json:"duration"`
-		Reason   string           `json:"reason"`
+		Prefix   string          `json:"prefix"`
+		Duration config.Duration `json:"duration"`
+		Reason   string          `json:"reason"`
 	}](r)
 	if err != nil {
 		return nil, err

@@ -8,7 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 var errDraining = errors.New("draining, as the operator wished")
@@ -25,7 +25,7 @@ type drains struct {
 
 type draining struct {
 	began       time.Time
-	grace       service.Duration
+	grace       config.Duration
 	reconnectTo string
 	cancel      context.CancelFunc
 	over        bool // all have been sent away
@@ -33,11 +33,11 @@ type draining struct {
 
 // drainView is what the operator is told.
 type drainView struct {
-	State       string            `json:"state"` // none, draining or drained
-	BeganAt     *time.Time        `json:"began_at"`
-	Grace       *service.Duration `json:"grace"`
-	ReconnectTo *string           `json:"reconnect_to"`
-	Connections int64             `json:"connections"` // that are left
+	State       string           `json:"state"` // none, draining or drained
+	BeganAt     *time.Time       `json:"began_at"`
+	Grace       *config.Duration `json:"grace"`
+	ReconnectTo *string          `json:"reconnect_to"`
+	Connections int64            `json:"connections"` // that are left
 }
 
 func (a *adminAPI) drainState() drainView {
@@ -62,8 +62,8 @@ func (a *adminAPI) getDrain(r *http.Request) (any, error) {
 // process goes on.
 func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Context))) (any, error) {
 	order, err := body[struct {
-		Grace       service.Duration `json:"grace"`
-		ReconnectTo string           `json:"reconnect_to"`
+		Grace       config.Duration `json:"grace"`
+		ReconnectTo string          `json:"reconnect_to"`
 	}](r)
 	if err != nil {
 		return nil, err

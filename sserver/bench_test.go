@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -26,7 +27,7 @@ func benchService(b *testing.B) *Service {
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = b.TempDir()
-	cfg.LoginTimeout = service.Duration(time.Hour) // not what is measured
+	cfg.LoginTimeout = config.Duration(time.Hour) // not what is measured
 	cfg.Users.Source = StaticUsers
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})

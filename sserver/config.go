@@ -10,6 +10,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
@@ -22,35 +23,35 @@ import (
 type Config struct {
 	service.Common
 
-	Listen         string           `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
-	ServerID       uint8            `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
-	DataDir        string           `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
-	SpoolMaxBytes  int64            `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
-	SpoolMaxAge    service.Duration `toml:"spool_max_age"`                   // of the oldest share kept so, for others to be taken; 0: any
-	MaxConnections int              `toml:"max_connections"`                 // further ones are closed at once
-	MaxAgentMiners int              `toml:"max_agent_miners"`                // behind all agents; further ones are not served
+	Listen         string          `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
+	ServerID       uint8           `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
+	DataDir        string          `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
+	SpoolMaxBytes  int64           `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
+	SpoolMaxAge    config.Duration `toml:"spool_max_age"`                   // of the oldest share kept so, for others to be taken; 0: any
+	MaxConnections int             `toml:"max_connections"`                 // further ones are closed at once
+	MaxAgentMiners int             `toml:"max_agent_miners"`                // behind all agents; further ones are not served
 
-	DefaultDifficulty float64          `toml:"default_difficulty"`
-	MinDifficulty     float64          `toml:"min_difficulty"`
-	MaxDifficulty     float64          `toml:"max_difficulty"`
-	ShareInterval     service.Duration `toml:"share_interval"`     // wanted between the shares of a miner
-	DiffAdjustPeriod  service.Duration `toml:"diff_adjust_period"` // how far back shares count for the difficulty
-	HashrateLevels    bool             `toml:"hashrate_levels"`    // from 16 TH/s on miners send shares more often, up to 6 times as often from 512 TH/s on
-	VersionMask       string           `toml:"version_mask"`       // version bits that miners may roll, 8 hex digits
+	DefaultDifficulty float64         `toml:"default_difficulty"`
+	MinDifficulty     float64         `toml:"min_difficulty"`
+	MaxDifficulty     float64         `toml:"max_difficulty"`
+	ShareInterval     config.Duration `toml:"share_interval"`     // wanted between the shares of a miner
+	DiffAdjustPeriod  config.Duration `toml:"diff_adjust_period"` // how far back shares count for the difficulty
+	HashrateLevels    bool            `toml:"hashrate_levels"`    // from 16 TH/s on miners send shares more often, up to 6 times as often from 512 TH/s on
+	VersionMask       string          `toml:"version_mask"`       // version bits that miners may roll, 8 hex digits
 
 	NonceBytes int `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
 
-	MaxJobDelay          service.Duration `toml:"max_job_delay"`          // jobs that arrive later are dropped
-	MaxJobLifetime       service.Duration `toml:"max_job_lifetime"`       // shares of older jobs are refused
-	MiningNotifyInterval service.Duration `toml:"mining_notify_interval"` // a job is sent again when none was for so long
+	MaxJobDelay          config.Duration `toml:"max_job_delay"`          // jobs that arrive later are dropped
+	MaxJobLifetime       config.Duration `toml:"max_job_lifetime"`       // shares of older jobs are refused
+	MiningNotifyInterval config.Duration `toml:"mining_notify_interval"` // a job is sent again when none was for so long
 
-	StaleGrace service.Duration `toml:"stale_grace"` // shares of the block before are credited so long after a new one; 0: not at all
+	StaleGrace config.Duration `toml:"stale_grace"` // shares of the block before are credited so long after a new one; 0: not at all
 
-	LoginTimeout   service.Duration `toml:"login_timeout"`      // from connecting to being authorized
-	TCPReadTimeout service.Duration `toml:"tcp_read_timeout"`   // without a request, once authorized
-	WriteTimeout   service.Duration `toml:"tcp_write_timeout"`  // until a miner that stopped reading is disconnected
-	LongTimeout    service.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
-	LongAgents     string           `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
+	LoginTimeout   config.Duration `toml:"login_timeout"`      // from connecting to being authorized
+	TCPReadTimeout config.Duration `toml:"tcp_read_timeout"`   // without a request, once authorized
+	WriteTimeout   config.Duration `toml:"tcp_write_timeout"`  // until a miner that stopped reading is disconnected
+	LongTimeout    config.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
+	LongAgents     string          `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
 
 	NiceHash    NiceHash        `toml:"nicehash"`
 	Drain       Drain           `toml:"drain"`
@@ -90,18 +91,18 @@ func DefaultConfig() Config {
 		DefaultDifficulty:    16384,
 		MinDifficulty:        0.00001,
 		MaxDifficulty:        bitcoin.MaxDifficulty.Float(),
-		ShareInterval:        service.Duration(10 * time.Second),
-		DiffAdjustPeriod:     service.Duration(15 * time.Minute),
+		ShareInterval:        config.Duration(10 * time.Second),
+		DiffAdjustPeriod:     config.Duration(15 * time.Minute),
 		HashrateLevels:       true,
 		VersionMask:          "1fffe000",
 		NonceBytes:           job.Extranonce2Size,
-		MaxJobDelay:          service.Duration(time.Minute),
-		MaxJobLifetime:       service.Duration(5 * time.Minute),
-		MiningNotifyInterval: service.Duration(30 * time.Second),
-		LoginTimeout:         service.Duration(15 * time.Second),
-		TCPReadTimeout:       service.Duration(10 * time.Minute),
-		WriteTimeout:         service.Duration(20 * time.Second),
-		LongTimeout:          service.Duration(7 * 24 * time.Hour),
+		MaxJobDelay:          config.Duration(time.Minute),
+		MaxJobLifetime:       config.Duration(5 * time.Minute),
+		MiningNotifyInterval: config.Duration(30 * time.Second),
+		LoginTimeout:         config.Duration(15 * time.Second),
+		TCPReadTimeout:       config.Duration(10 * time.Minute),
+		WriteTimeout:         config.Duration(20 * time.Second),
+		LongTimeout:          config.Duration(7 * 24 * time.Hour),
 		LongAgents:           "^nicehash/|^__PoolWatcher__$",
 		NiceHash:             NiceHash{MinDifficulty: 524288},
 		Limits: Limits{
@@ -111,7 +112,7 @@ func DefaultConfig() Config {
 			RefusedLogins: 100,
 			InvalidShares: 0.5,
 			InvalidAmong:  500,
-			BanTime:       service.Duration(10 * time.Minute),
+			BanTime:       config.Duration(10 * time.Minute),
 			Exempt:        []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
 		},
 		Users:    defaultUsers(),
@@ -170,7 +171,7 @@ func (c Config) Validate() error {
 	}
 	for _, d := range []struct {
 		key   string
-		value service.Duration
+		value config.Duration
 	}{
 		{"share_interval", c.ShareInterval},
 		{"max_job_delay", c.MaxJobDelay},

@@ -8,14 +8,14 @@ import (
 	"strconv"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/internal/stratum"
 )
 
 // Drain says how miners leave a server that stops.
 type Drain struct {
-	Grace       service.Duration `toml:"grace"`        // over which they are sent away, evenly; they go on mining until it is their turn
-	ReconnectTo string           `toml:"reconnect_to"` // host:port where they are to go; "": where they came from
+	Grace       config.Duration `toml:"grace"`        // over which they are sent away, evenly; they go on mining until it is their turn
+	ReconnectTo string          `toml:"reconnect_to"` // host:port where they are to go; "": where they came from
 }
 
 const (

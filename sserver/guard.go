@@ -6,20 +6,20 @@ import (
 	"sync/atomic"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/internal/share"
 )
 
 // Limits keep one visitor from taking what is there for all. 0 is no limit.
 type Limits struct {
-	PerAddress    int              `toml:"connections_per_address"` // of IPv6: per /64
-	PerNetwork    int              `toml:"connections_per_network"` // IPv4: /24, IPv6: /48
-	LinesPerSec   int              `toml:"lines_per_second"`        // of a connection, after a burst of ten times as many; an agent may send one more for each miner
-	RefusedLogins int              `toml:"refused_logins"`          // per address and minute; more are a ban
-	InvalidShares float64          `toml:"invalid_shares"`          // part of the shares of a connection; more are a ban
-	InvalidAmong  int              `toml:"invalid_shares_among"`    // shares that are looked at
-	BanTime       service.Duration `toml:"ban_time"`
-	Exempt        []netip.Prefix   `toml:"exempt"` // networks without limits and bans
+	PerAddress    int             `toml:"connections_per_address"` // of IPv6: per /64
+	PerNetwork    int             `toml:"connections_per_network"` // IPv4: /24, IPv6: /48
+	LinesPerSec   int             `toml:"lines_per_second"`        // of a connection, after a burst of ten times as many; an agent may send one more for each miner
+	RefusedLogins int             `toml:"refused_logins"`          // per address and minute; more are a ban
+	InvalidShares float64         `toml:"invalid_shares"`          // part of the shares of a connection; more are a ban
+	InvalidAmong  int             `toml:"invalid_shares_among"`    // shares that are looked at
+	BanTime       config.Duration `toml:"ban_time"`
+	Exempt        []netip.Prefix  `toml:"exempt"` // networks without limits and bans
 }
 
 // refusedWindow is what RefusedLogins count for.

@@ -9,7 +9,7 @@ import (
 
 	"github.com/rs/zerolog"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/internal/share"
 )
 
@@ -58,7 +58,7 @@ func TestGuardBans(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
 	ip, exempt := addr("192.0.2.1"), addr("10.0.0.1")
-	g := newGuard(Limits{RefusedLogins: 3, BanTime: service.Duration(time.Hour), Exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, newBanList("", zerolog.Nop(), now))
+	g := newGuard(Limits{RefusedLogins: 3, BanTime: config.Duration(time.Hour), Exempt: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8")}}, newBanList("", zerolog.Nop(), now))
 	for i := range 4 {
 		if got := g.loginRefused(ip, now.Add(time.Duration(i)*time.Minute)); got {
 			t.Errorf("slow login %d", i)

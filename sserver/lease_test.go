@@ -13,6 +13,7 @@ import (
 
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 )
@@ -28,7 +29,7 @@ func TestTerms(t *testing.T) {
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.ServerID = 0
 	cfg.ZooKeeper.Servers = []string{"127.0.0.1:1"}
-	cfg.Drain.Grace = service.Duration(time.Second) // of no meaning to who has lost its id
+	cfg.Drain.Grace = config.Duration(time.Second) // of no meaning to who has lost its id
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)

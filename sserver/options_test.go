@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/sserver"
 )
 
@@ -48,7 +48,7 @@ func TestAgentsHaveTheFullExtraNonce2(t *testing.T) {
 func TestStaleGrace(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.StaleGrace = service.Duration(time.Minute) // longer than the test
+	cfg.StaleGrace = config.Duration(time.Minute) // longer than the test
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	c, first := p.miner()
@@ -104,8 +104,8 @@ func TestSubmitInvalidBlocks(t *testing.T) {
 func TestRepeatedSuggestion(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.ShareInterval = service.Duration(time.Second)
-	cfg.DiffAdjustPeriod = service.Duration(time.Minute)
+	cfg.ShareInterval = config.Duration(time.Second)
+	cfg.DiffAdjustPeriod = config.Duration(time.Minute)
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	c, _ := p.miner()
@@ -164,8 +164,8 @@ func TestMinerWithoutAgentIsAsked(t *testing.T) {
 func TestSpreadOfDifficulties(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.ShareInterval = service.Duration(time.Second)
-	cfg.DiffAdjustPeriod = service.Duration(time.Minute)
+	cfg.ShareInterval = config.Duration(time.Second)
+	cfg.DiffAdjustPeriod = config.Duration(time.Minute)
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	c, w := p.miner()

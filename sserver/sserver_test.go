@@ -24,6 +24,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/sserver"
@@ -447,18 +448,18 @@ func TestValidateReportsAll(t *testing.T) {
 	cfg.DefaultDifficulty = 0
 	cfg.VersionMask = "1fffe00"
 	cfg.ShareInterval = 0
-	cfg.MaxJobLifetime = service.Duration(time.Second)
+	cfg.MaxJobLifetime = config.Duration(time.Second)
 	cfg.Users.Source = "api"
 	cfg.Users.ListURL = "ftp://x"
 	cfg.Kafka.Brokers = nil
 	cfg.LongAgents = "("
 	cfg.NiceHash.MinDifficulty = -1
 	cfg.MaxAgentMiners = -1
-	cfg.Drain.Grace = service.Duration(time.Hour)
+	cfg.Drain.Grace = config.Duration(time.Hour)
 	cfg.Limits.PerAddress, cfg.Limits.InvalidShares, cfg.Limits.BanTime = -1, 1.5, -1
 	cfg.Handover.URLs = []string{"blkmaker"}
 	cfg.NonceBytes = 3
-	cfg.StaleGrace = service.Duration(time.Hour)
+	cfg.StaleGrace = config.Duration(time.Hour)
 	cfg.Listeners = []sserver.Listener{{Listen: "x", TLSCertFile: "cert", DefaultDifficulty: 1, MinDifficulty: 2}}
 	err := cfg.Validate()
 	if err == nil {

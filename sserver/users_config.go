@@ -8,7 +8,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 // Users says who may mine. A listener may have a source of its own; all else is
@@ -16,11 +16,11 @@ import (
 type Users struct {
 	UserSource
 
-	Network         string           `toml:"network" env:"NETWORK"` // of source address: mainnet, testnet3, testnet4, signet or regtest
-	CaseInsensitive bool             `toml:"case_insensitive"`      // but not for base58 addresses
-	ListInterval    service.Duration `toml:"list_interval"`         // between questions for new users
-	ReloadInterval  service.Duration `toml:"reload_interval"`       // between readings of all users, which tell who was removed or got another id
-	LoginDeadline   service.Duration `toml:"login_deadline"`        // for finding out about a name
+	Network         string          `toml:"network" env:"NETWORK"` // of source address: mainnet, testnet3, testnet4, signet or regtest
+	CaseInsensitive bool            `toml:"case_insensitive"`      // but not for base58 addresses
+	ListInterval    config.Duration `toml:"list_interval"`         // between questions for new users
+	ReloadInterval  config.Duration `toml:"reload_interval"`       // between readings of all users, which tell who was removed or got another id
+	LoginDeadline   config.Duration `toml:"login_deadline"`        // for finding out about a name
 }
 
 // UserSource says where users come from.
@@ -45,9 +45,9 @@ func defaultUsers() Users {
 		UserSource:      UserSource{Source: OpenUsers},
 		Network:         "mainnet",
 		CaseInsensitive: true,
-		ListInterval:    service.Duration(10 * time.Second),
-		ReloadInterval:  service.Duration(5 * time.Minute),
-		LoginDeadline:   service.Duration(5 * time.Second),
+		ListInterval:    config.Duration(10 * time.Second),
+		ReloadInterval:  config.Duration(5 * time.Minute),
+		LoginDeadline:   config.Duration(5 * time.Second),
 	}
 }
 
@@ -93,7 +93,7 @@ func (c Config) validateUsers() error {
 	}
 	for _, d := range []struct {
 		key   string
-		value service.Duration
+		value config.Duration
 	}{
 		{"list_interval", c.Users.ListInterval},
 		{"reload_interval", c.Users.ReloadInterval},

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -27,8 +28,8 @@ func usersConfig(t testing.TB, source UserSource) Config {
 	cfg.DataDir = t.TempDir()
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	cfg.Users.UserSource = source
-	cfg.Users.ListInterval = service.Duration(5 * time.Millisecond)
-	cfg.Users.ReloadInterval = service.Duration(20 * time.Millisecond)
+	cfg.Users.ListInterval = config.Duration(5 * time.Millisecond)
+	cfg.Users.ReloadInterval = config.Duration(20 * time.Millisecond)
 	return cfg
 }
 

@@ -18,6 +18,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -46,7 +47,7 @@ func newRig(t *testing.T) *rig {
 	cfg := statshttpd.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.Kafka.Brokers = []string{broker.Addr()}
-	cfg.FlushDBInterval = service.Duration(time.Second)
+	cfg.FlushDBInterval = config.Duration(time.Second)
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
 	if err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -16,20 +17,20 @@ import (
 // Config is what statshttpd is configured by.
 type Config struct {
 	service.Common
-	Listen          string           `toml:"listen" env:"HTTP_LISTEN"`      // host:port of the dashboard and the API; port 0: any free one
-	StratumURL      string           `toml:"stratum_url" env:"STRATUM_URL"` // where the dashboard tells miners to connect; empty: it does not say
-	FlushDBInterval service.Duration `toml:"flush_db_interval"`             // between two writes of mining_workers, at least 1s
-	MaxWorkers      int              `toml:"max_workers"`                   // kept in memory, about 5 KB each; also how many names and past events are read
-	WebDir          string           `toml:"web_dir"`                       // serve the dashboard's files from this folder instead of the built-in ones
-	Kafka           bus.Config       `toml:"kafka"`
-	Database        store.Config     `toml:"database"`
+	Listen          string          `toml:"listen" env:"HTTP_LISTEN"`      // host:port of the dashboard and the API; port 0: any free one
+	StratumURL      string          `toml:"stratum_url" env:"STRATUM_URL"` // where the dashboard tells miners to connect; empty: it does not say
+	FlushDBInterval config.Duration `toml:"flush_db_interval"`             // between two writes of mining_workers, at least 1s
+	MaxWorkers      int             `toml:"max_workers"`                   // kept in memory, about 5 KB each; also how many names and past events are read
+	WebDir          string          `toml:"web_dir"`                       // serve the dashboard's files from this folder instead of the built-in ones
+	Kafka           bus.Config      `toml:"kafka"`
+	Database        store.Config    `toml:"database"`
 }
 
 // DefaultConfig returns what holds for keys that are not set. The database has no default.
 func DefaultConfig() Config {
 	return Config{
 		Listen:          "127.0.0.1:8080",
-		FlushDBInterval: service.Duration(15 * time.Second),
+		FlushDBInterval: config.Duration(15 * time.Second),
 		MaxWorkers:      100_000,
 		Kafka:           bus.DefaultConfig(),
 	}

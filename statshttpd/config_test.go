@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/statshttpd"
 )
@@ -23,7 +24,7 @@ func TestShippedConfig(t *testing.T) {
 	}
 	want := statshttpd.DefaultConfig()
 	want.Admin = "127.0.0.1:9107"
-	want.StopTimeout = service.Duration(30 * time.Second)
+	want.StopTimeout = config.Duration(30 * time.Second)
 	want.Log = service.Log{Level: "info", Format: "json"}
 	want.StratumURL = "stratum+tcp://pool.example.org:3333"
 	want.Database.DSN = "sqlite:/var/lib/btcpool/pool.db"
@@ -37,7 +38,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	cfg := statshttpd.DefaultConfig()
 	cfg.Listen = "8080"
 	cfg.StratumURL = "pool.example.org:3333"
-	cfg.FlushDBInterval = service.Duration(time.Millisecond)
+	cfg.FlushDBInterval = config.Duration(time.Millisecond)
 	cfg.MaxWorkers = 0
 	cfg.Kafka.Brokers = nil
 	err := cfg.Validate()

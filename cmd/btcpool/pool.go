@@ -16,6 +16,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/handover"
 	"btcpool/internal/miner"
 	"btcpool/internal/service"
@@ -129,7 +130,7 @@ func newPool(cfg Config, deps service.Deps, out io.Writer) (_ *pool, err error) 
 	serve.Handover = handover.Config{URLs: []string{"http://" + p.blkmaker.Addr().String()}, Secret: secret}
 	if network == embeddedNetwork {
 		serve.DefaultDifficulty, serve.MinDifficulty = cfg.cpuDifficulty, minCPUDifficulty
-		serve.ShareInterval = service.Duration(2 * time.Second)
+		serve.ShareInterval = config.Duration(2 * time.Second)
 	}
 	if p.sserver, err = sserver.New(serve, deps.For("sserver")); err != nil {
 		return nil, err

@@ -8,19 +8,19 @@ import (
 	"strconv"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 // Config is the section [zookeeper], the same in every service's file.
 type Config struct {
-	Servers        []string         `toml:"servers" env:"ZOOKEEPER_SERVERS"` // host:port of every server of the ensemble; none: ids are fixed, everybody leads
-	SessionTimeout service.Duration `toml:"session_timeout"`                 // until the id of a dead process is free; the servers have limits of their own
-	KeepWhenSilent bool             `toml:"keep_when_silent"`                // go on when ZooKeeper is silent, though another may get the same id or lead
+	Servers        []string        `toml:"servers" env:"ZOOKEEPER_SERVERS"` // host:port of every server of the ensemble; none: ids are fixed, everybody leads
+	SessionTimeout config.Duration `toml:"session_timeout"`                 // until the id of a dead process is free; the servers have limits of their own
+	KeepWhenSilent bool            `toml:"keep_when_silent"`                // go on when ZooKeeper is silent, though another may get the same id or lead
 }
 
 // DefaultConfig returns a Config without servers.
 func DefaultConfig() Config {
-	return Config{SessionTimeout: service.Duration(10 * time.Second)}
+	return Config{SessionTimeout: config.Duration(10 * time.Second)}
 }
 
 // Validate reports all faults.

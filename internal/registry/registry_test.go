@@ -13,6 +13,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 )
@@ -41,7 +42,7 @@ func TestValidate(t *testing.T) {
 		"all wrong": {
 			func(c *registry.Config) {
 				c.Servers = []string{"zk1", ":2181", "zk1:0", "zk1:x"}
-				c.SessionTimeout = service.Duration(time.Second)
+				c.SessionTimeout = config.Duration(time.Second)
 			},
 			[]string{
 				`zookeeper.servers has "zk1": must be host:port`,

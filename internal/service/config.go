@@ -10,6 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/config"
+
 	"github.com/caarlos0/env/v11"
 	"github.com/pelletier/go-toml/v2"
 )
@@ -27,9 +29,9 @@ type Config interface {
 
 // Common holds the keys that every service has.
 type Common struct {
-	Admin       string   `toml:"admin" env:"ADMIN"`               // host:port of /metrics, /healthz and /readyz; empty: none; port 0: any free one
-	StopTimeout Duration `toml:"stop_timeout" env:"STOP_TIMEOUT"` // how long draining may take after SIGTERM; 0: 30 s
-	Log         Log      `toml:"log" envPrefix:"LOG_"`
+	Admin       string          `toml:"admin" env:"ADMIN"`               // host:port of /metrics, /healthz and /readyz; empty: none; port 0: any free one
+	StopTimeout config.Duration `toml:"stop_timeout" env:"STOP_TIMEOUT"` // how long draining may take after SIGTERM; 0: 30 s
+	Log         Log             `toml:"log" envPrefix:"LOG_"`
 }
 
 // Base returns the common part; embedding Common makes a Config of a struct
@@ -56,29 +58,6 @@ func (c Common) stopTimeout() time.Duration {
 		return 30 * time.Second
 	}
 	return c.StopTimeout.Std()
-}
-
-// Duration is a time.Duration written "90s" or "1h30m" in files, environment
-// and flags.
-type Duration time.Duration
-
-// Std returns d as the standard library's type.
-func (d Duration) Std() time.Duration { return time.Duration(d) }
-
-// String returns d as it is written in a file.
-func (d Duration) String() string { return time.Duration(d).String() }
-
-// MarshalText returns d as it is written in a file.
-func (d Duration) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
-
-// UnmarshalText reads what time.ParseDuration understands.
-func (d *Duration) UnmarshalText(text []byte) error {
-	v, err := time.ParseDuration(string(text))
-	if err != nil {
-		return fmt.Errorf(`%q is not a duration like "90s" or "5m"`, text)
-	}
-	*d = Duration(v)
-	return nil
 }
 
 // Load reads the TOML file at path over *cfg, then the environment variables

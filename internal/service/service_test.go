@@ -27,6 +27,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 	"go.uber.org/goleak"
 
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
 
@@ -49,18 +50,18 @@ func (m leakCheck) Run() int {
 	return code
 }
 
-type config struct {
+type testConfig struct {
 	service.Common
-	Name     string           `toml:"name" env:"NAME"`
-	Interval service.Duration `toml:"interval" env:"INTERVAL"`
+	Name     string          `toml:"name" env:"NAME"`
+	Interval config.Duration `toml:"interval" env:"INTERVAL"`
 	Kafka    struct {
 		Brokers []string `toml:"brokers" env:"BROKERS"`
 	} `toml:"kafka"`
 }
 
-func defaults() config { return config{Name: "default"} }
+func defaults() testConfig { return testConfig{Name: "default"} }
 
-func (c config) Validate() error {
+func (c testConfig) Validate() error {
 	var errs []error
 	if c.Name == "" {
 		errs = append(errs, fmt.Errorf("name = %q: must not be empty", c.Name))
@@ -81,7 +82,7 @@ func (r runner) Run(ctx context.Context) error { return r.run(ctx) }
 func (r runner) Ready() error                  { return r.ready() }
 
 // build makes a service that tells its configuration and is done.
-func build(cfg config, deps service.Deps) (runner, error) {
+func build(cfg testConfig, deps service.Deps) (runner, error) {
 	if cfg.Name == "unbuildable" {
 		return runner{}, errors.New("it is unbuildable")
 	}
@@ -103,13 +104,13 @@ func build(cfg config, deps service.Deps) (runner, error) {
 }
 
 // shown spells a duration as a file would.
-type shown service.Duration
+type shown config.Duration
 
 func (d shown) String() string {
-	if d := service.Duration(d).Std(); d < 2*time.Minute {
+	if d := config.Duration(d).Std(); d < 2*time.Minute {
 		return strconv.Itoa(int(d/time.Second)) + "s"
 	}
-	return service.Duration(d).String()
+	return config.Duration(d).String()
 }
 
 func TestScripts(t *testing.T) {
@@ -140,7 +141,7 @@ type process struct {
 	code  chan int
 }
 
-func start(t *testing.T, cfg config, build func(config, service.Deps) (runner, error)) *process {
+func start(t *testing.T, cfg testConfig, build func(testConfig, service.Deps) (runner, error)) *process {
 	t.Helper()
 	p := &process{t: t, lines: make(chan map[string]any, 100), code: make(chan int, 1)}
 	r, w := io.Pipe()
@@ -233,7 +234,7 @@ func TestLifeUnderSystemd(t *testing.T) {
 	drained, drain := make(chan struct{}), make(chan struct{})
 	cfg := defaults()
 	cfg.Admin = "127.0.0.1:0"
-	p := start(t, cfg, func(_ config, deps service.Deps) (runner, error) {
+	p := start(t, cfg, func(_ testConfig, deps service.Deps) (runner, error) {
 		promauto.With(deps.Metrics).NewCounter(prometheus.CounterOpts{Name: "btcpool_frame_things_total"}).Inc()
 		promauto.With(deps.For("inner").Metrics).NewCounter(prometheus.CounterOpts{Name: "btcpool_inner_things_total"}).Inc()
 		return runner{
@@ -297,19 +298,19 @@ func TestLifeUnderSystemd(t *testing.T) {
 func TestDoesNotDrain(t *testing.T) {
 	for _, tc := range []struct {
 		name    string
-		timeout service.Duration
+		timeout config.Duration
 		kills   int
 		logs    string
 	}{
-		{"in time", service.Duration(10 * time.Millisecond), 1, "not drained in time"},
-		{"before a second signal", service.Duration(time.Hour), 2, "second signal, not drained"},
+		{"in time", config.Duration(10 * time.Millisecond), 1, "not drained in time"},
+		{"before a second signal", config.Duration(time.Hour), 2, "second signal, not drained"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			end := make(chan struct{})
 			running := make(chan struct{})
 			cfg := defaults()
 			cfg.StopTimeout = tc.timeout
-			p := start(t, cfg, func(config, service.Deps) (runner, error) {
+			p := start(t, cfg, func(testConfig, service.Deps) (runner, error) {
 				return runner{
 					run:   func(context.Context) error { close(running); <-end; return nil },
 					ready: func() error { return nil },
@@ -391,7 +392,7 @@ func TestAdminHandlerMethods(t *testing.T) {
 
 func TestDuration(t *testing.T) {
 	t.Parallel()
-	var d service.Duration
+	var d config.Duration
 	if err := d.UnmarshalText([]byte("1h30m")); err != nil || d.Std() != 90*time.Minute {
 		t.Errorf("got %v, %v", d, err)
 	}

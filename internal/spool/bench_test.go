@@ -11,7 +11,7 @@ import (
 	"time"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 	"btcpool/internal/spool"
 )
 
@@ -23,7 +23,7 @@ func BenchmarkSteady(b *testing.B) {
 	for _, gap := range []time.Duration{-1, 0} {
 		for _, perSecond := range []int{10, 1000, 30_000} {
 			b.Run(fmt.Sprintf("gap=%v/rate=%d", gap >= 0, perSecond), func(b *testing.B) {
-				s := open(b, spool.Config{Dir: b.TempDir(), SyncGap: service.Duration(gap)})
+				s := open(b, spool.Config{Dir: b.TempDir(), SyncGap: config.Duration(gap)})
 				var syncs atomic.Int64
 				s.SetSync(func(f *os.File) error { syncs.Add(1); return spool.Fdatasync(f) })
 				type appended struct {

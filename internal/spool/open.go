@@ -15,6 +15,7 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/config"
 	"btcpool/internal/dirlock"
 	"btcpool/internal/service"
 )
@@ -36,7 +37,7 @@ func Open(cfg Config, deps service.Deps, name string) (*Spool, error) {
 		cfg.MaxBytes = defaultMaxBytes
 	}
 	if cfg.SyncGap == 0 {
-		cfg.SyncGap = service.Duration(defaultSyncGap)
+		cfg.SyncGap = config.Duration(defaultSyncGap)
 	}
 	lock, err := dirlock.Lock(cfg.Dir)
 	if err != nil {

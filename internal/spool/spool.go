@@ -32,9 +32,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
+	"btcpool/internal/config"
 
-	"btcpool/internal/service"
+	"github.com/rs/zerolog"
 )
 
 var (
@@ -63,15 +63,15 @@ const (
 
 // Config says where and how much.
 type Config struct {
-	Dir      string           `toml:"dir"`       // of this spool alone; made if need be
-	MaxBytes int64            `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
-	MaxAge   service.Duration `toml:"max_age"`   // of the oldest record that waits, for others to be taken; 0: any
-	NoSync   bool             `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
+	Dir      string          `toml:"dir"`       // of this spool alone; made if need be
+	MaxBytes int64           `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
+	MaxAge   config.Duration `toml:"max_age"`   // of the oldest record that waits, for others to be taken; 0: any
+	NoSync   bool            `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
 
 	// SyncGap is the least time between the starts of two writes to disk, so
 	// that many records share one: a record on its own does not wait for it.
 	// 0: 4 ms; negative: none.
-	SyncGap service.Duration `toml:"sync_gap"`
+	SyncGap config.Duration `toml:"sync_gap"`
 }
 
 // Validate reports all faults.

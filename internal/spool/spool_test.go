@@ -26,6 +26,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/dirlock"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
@@ -68,7 +69,7 @@ func text(epoch uint32) func([]byte, uint64) []byte {
 // A spool whose records do not get away takes no more after a time.
 func TestMaxAge(t *testing.T) {
 	t.Parallel()
-	s := open(t, spool.Config{Dir: t.TempDir(), MaxAge: service.Duration(50 * time.Millisecond), SyncGap: -1})
+	s := open(t, spool.Config{Dir: t.TempDir(), MaxAge: config.Duration(50 * time.Millisecond), SyncGap: -1})
 	add(t, s, 1)
 	const patience = 20 * time.Second
 	begin := time.Now()
@@ -322,7 +323,7 @@ func TestGroupCommit(t *testing.T) {
 func TestSyncGap(t *testing.T) {
 	t.Parallel()
 	const gap = 20 * time.Millisecond
-	s := open(t, spool.Config{Dir: t.TempDir(), SyncGap: service.Duration(gap)})
+	s := open(t, spool.Config{Dir: t.TempDir(), SyncGap: config.Duration(gap)})
 	var syncs atomic.Int64
 	s.SetSync(func(f *os.File) error { syncs.Add(1); return spool.Fdatasync(f) })
 	begin := time.Now()
@@ -333,7 +334,7 @@ func TestSyncGap(t *testing.T) {
 		t.Errorf("%d syncs in %v", n, time.Since(begin))
 	}
 	begin = time.Now()
-	s = open(t, spool.Config{Dir: t.TempDir(), SyncGap: service.Duration(time.Hour)})
+	s = open(t, spool.Config{Dir: t.TempDir(), SyncGap: config.Duration(time.Hour)})
 	add(t, s, 1)
 	if _, err := s.Append(7, text(s.Epoch())); err != nil {
 		t.Fatal(err)

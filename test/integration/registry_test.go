@@ -26,6 +26,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/test/integration/rig"
@@ -52,7 +53,7 @@ func registryWith(t *testing.T, addr string, metrics prometheus.Registerer, chan
 	t.Helper()
 	cfg := registry.DefaultConfig()
 	cfg.Servers = []string{addr}
-	cfg.SessionTimeout = service.Duration(3 * time.Second)
+	cfg.SessionTimeout = config.Duration(3 * time.Second)
 	if change != nil {
 		change(&cfg)
 	}
@@ -222,7 +223,7 @@ func TestRegistryZooKeeperAway(t *testing.T) {
 	t.Parallel()
 	z := rig.StartZooKeeper(t, t.TempDir())
 	r := registryAt(t, z.Addr, func(cfg *registry.Config) {
-		cfg.SessionTimeout = service.Duration(6 * time.Second) // a starting server is silent for a while on a busy machine
+		cfg.SessionTimeout = config.Duration(6 * time.Second) // a starting server is silent for a while on a busy machine
 	})
 	first := lease(t, r)
 	first.wants(t, 1, 5*time.Second)
@@ -396,7 +397,7 @@ func TestRegistryHolder(t *testing.T) {
 		_, _ = io.Copy(io.Discard, os.Stdin)
 		cancel()
 	}()
-	long := func(c *registry.Config) { c.SessionTimeout = service.Duration(10 * time.Second) }
+	long := func(c *registry.Config) { c.SessionTimeout = config.Duration(10 * time.Second) }
 	switch what {
 	case "":
 	case "lease":

@@ -19,6 +19,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/sserver"
 	"btcpool/test/integration/rig"
@@ -40,7 +41,7 @@ func leasing(t *testing.T, zookeeper, kafka string) *stratumServer {
 	cfg.DataDir = t.TempDir()
 	cfg.ServerID = 0
 	cfg.ZooKeeper.Servers = []string{zookeeper}
-	cfg.ZooKeeper.SessionTimeout = service.Duration(3 * time.Second)
+	cfg.ZooKeeper.SessionTimeout = config.Duration(3 * time.Second)
 	cfg.Users.Source = sserver.StaticUsers
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka.Brokers = []string{kafka}

@@ -23,7 +23,7 @@ import (
 	"btcpool/internal/auxpow"
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 const (
@@ -33,11 +33,11 @@ const (
 
 // Config names a node.
 type Config struct {
-	URL          string           `toml:"rpc_url" env:"RPC_URL"` // http://host:port or https://host:port
-	User         string           `toml:"rpc_user" env:"RPC_USER"`
-	Password     string           `toml:"rpc_password" env:"RPC_PASSWORD"`
-	PasswordFile string           `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
-	Timeout      service.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+	URL          string          `toml:"rpc_url" env:"RPC_URL"` // http://host:port or https://host:port
+	User         string          `toml:"rpc_user" env:"RPC_USER"`
+	Password     string          `toml:"rpc_password" env:"RPC_PASSWORD"`
+	PasswordFile string          `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
+	Timeout      config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
 }
 
 // Validate reports every fault of c at once.
@@ -83,7 +83,7 @@ func New(cfg Config) (*Client, error) {
 		cfg.Password = strings.TrimSuffix(line, "\r")
 	}
 	if cfg.Timeout == 0 {
-		cfg.Timeout = service.Duration(defaultTimeout)
+		cfg.Timeout = config.Duration(defaultTimeout)
 	}
 	return &Client{cfg, &http.Client{
 		Transport:     &http.Transport{IdleConnTimeout: 20 * time.Second, DisableCompression: true},

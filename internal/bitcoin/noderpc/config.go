@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 const defaultTimeout = 10 * time.Second
@@ -15,14 +15,14 @@ const defaultTimeout = 10 * time.Second
 // Config names a node and the login it wants: rpc_user with rpc_password or
 // rpc_password_file, or rpc_cookie_file alone.
 type Config struct {
-	URL          string           `toml:"rpc_url" env:"RPC_URL"`                     // http://host:port or https://host:port
-	User         string           `toml:"rpc_user" env:"RPC_USER"`                   //
-	Password     string           `toml:"rpc_password" env:"RPC_PASSWORD"`           //
-	PasswordFile string           `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
-	CookieFile   string           `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`     // .cookie in Bitcoin Core's data directory
-	CAFile       string           `toml:"rpc_ca_file" env:"RPC_CA_FILE"`             // PEM certificates that an https rpc_url is checked with, like btcd's rpc.cert; "" = the system's
-	ZMQ          string           `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`         // the node's zmqpubhashblock address; "" = none
-	Timeout      service.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+	URL          string          `toml:"rpc_url" env:"RPC_URL"`                     // http://host:port or https://host:port
+	User         string          `toml:"rpc_user" env:"RPC_USER"`                   //
+	Password     string          `toml:"rpc_password" env:"RPC_PASSWORD"`           //
+	PasswordFile string          `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
+	CookieFile   string          `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`     // .cookie in Bitcoin Core's data directory
+	CAFile       string          `toml:"rpc_ca_file" env:"RPC_CA_FILE"`             // PEM certificates that an https rpc_url is checked with, like btcd's rpc.cert; "" = the system's
+	ZMQ          string          `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`         // the node's zmqpubhashblock address; "" = none
+	Timeout      config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
 }
 
 // Validate reports every fault of c at once.

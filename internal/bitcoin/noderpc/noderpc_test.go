@@ -19,7 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bitcoin/noderpc"
-	"btcpool/internal/service"
+	"btcpool/internal/config"
 )
 
 func TestMain(m *testing.M) {
@@ -167,7 +167,7 @@ func TestDeadlines(t *testing.T) {
 		_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the caller left
 		entered <- struct{}{}
 		<-r.Context().Done()
-	}, func(cfg *noderpc.Config) { cfg.Timeout = service.Duration(20 * time.Millisecond) })
+	}, func(cfg *noderpc.Config) { cfg.Timeout = config.Duration(20 * time.Millisecond) })
 
 	err := client.Call(t.Context(), "getblockcount", nil)
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 20ms") {
