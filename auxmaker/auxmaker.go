@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 )
 
@@ -106,7 +107,7 @@ func (s *Service) Run(ctx context.Context) error {
 	defer s.bus.Close()
 	g, ctx := errgroup.WithContext(ctx)
 	if s.notify != nil {
-		g.Go(func() error { return service.ServeHTTP(ctx, s.notify, s.handler(), time.Second) })
+		g.Go(func() error { return httpapi.Serve(ctx, s.notify, s.handler(), time.Second) })
 	}
 	g.Go(func() error {
 		if err := s.bus.EnsureTopics(ctx, s.topics()...); err != nil {

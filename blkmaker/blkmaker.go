@@ -29,7 +29,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
-	"btcpool/internal/dirlock"
+	"btcpool/internal/durable"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
@@ -122,7 +122,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 }
 
 func (s *Service) openDataDir() (err error) {
-	if s.lock, err = dirlock.Lock(s.cfg.DataDir); err != nil {
+	if s.lock, err = durable.Lock(s.cfg.DataDir); err != nil {
 		return err
 	}
 	if s.journal, err = openJournal(s.cfg.DataDir, s.log, s.metrics); err != nil {

@@ -26,6 +26,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 )
@@ -163,7 +164,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	if s.notify != nil {
-		g.Go(func() error { return service.ServeHTTP(ctx, s.notify, s.notifyHandler(), stopGrace) })
+		g.Go(func() error { return httpapi.Serve(ctx, s.notify, s.notifyHandler(), stopGrace) })
 	}
 	for _, n := range s.nodes {
 		g.Go(func() error { s.follow(ctx, n); return nil })

@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
-	"btcpool/internal/dirlock"
+	"btcpool/internal/durable"
 	"btcpool/internal/job"
 )
 
@@ -31,7 +31,7 @@ const outboxHeader = 4 + 8 + 64
 const maxOutbox = 64 << 20
 
 func openOutbox(dir string) (*outbox, error) {
-	lock, err := dirlock.Lock(dir)
+	lock, err := durable.Lock(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -120,7 +121,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return s.computeDay(ctx)
 	}
 	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error { return service.ServeHTTP(inner, s.ln, s.handler(), graceHTTP) })
+	g.Go(func() error { return httpapi.Serve(inner, s.ln, s.handler(), graceHTTP) })
 	g.Go(func() error { return s.follow(inner) })
 	g.Go(func() error { return s.keep(inner) })
 	return g.Wait()

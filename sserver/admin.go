@@ -23,7 +23,7 @@ import (
 	"sync"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/httpapi"
 )
 
 //go:embed admin.yaml
@@ -162,7 +162,7 @@ func (a *adminAPI) run(ctx context.Context) {
 	var tasks sync.WaitGroup
 	defer tasks.Wait()
 	handler := a.handler(func(task func(context.Context)) { tasks.Go(func() { task(ctx) }) })
-	if err := service.ServeHTTP(ctx, a.ln, handler, adminGrace); err != nil {
+	if err := httpapi.Serve(ctx, a.ln, handler, adminGrace); err != nil {
 		a.srv.log.Error().Err(err).Msg("requests of the operator are no longer answered")
 	}
 }

@@ -16,6 +16,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
@@ -203,7 +204,7 @@ func TestShow(t *testing.T) {
 	ctx, cancel := context.WithDeadline(t.Context(), deadline.Add(-time.Second))
 	defer cancel()
 	t.Logf("http://%s/", ln.Addr())
-	if err := service.ServeHTTP(ctx, ln, s.Handler(), time.Second); err != nil {
+	if err := httpapi.Serve(ctx, ln, s.Handler(), time.Second); err != nil {
 		t.Fatal(err)
 	}
 }

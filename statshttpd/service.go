@@ -25,6 +25,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
@@ -116,7 +117,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		s.log.Info().Stringer("addr", s.listener.Addr()).Msg("dashboard listening")
-		return service.ServeHTTP(ctx, s.listener, s.Handler(), grace)
+		return httpapi.Serve(ctx, s.listener, s.Handler(), grace)
 	})
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.keep(ctx) })

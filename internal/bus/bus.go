@@ -16,10 +16,10 @@ import (
 	"sync"
 	"time"
 
+	"btcpool/internal/telemetry"
+
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
-
-	"btcpool/internal/service"
 )
 
 // Config is the section [kafka], the same in the file of every service.
@@ -147,7 +147,7 @@ type Client struct {
 const clientID = "btcpool"
 
 // New returns a client without connecting to a broker.
-func New(cfg Config, deps service.Deps) (*Client, error) {
+func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

@@ -11,7 +11,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
-	"btcpool/internal/service"
+	"btcpool/internal/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -27,7 +27,7 @@ func startBroker(tb testing.TB, dir, addr string) *embedded.Broker {
 
 func newClient(tb testing.TB, cfg bus.Config) *bus.Client {
 	tb.Helper()
-	c, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -40,9 +40,13 @@ func (f *Faults) Listen(key, addr string) {
 	}
 }
 
-// AtLeast adds a fault when d is shorter than the least.
+// AtLeast adds a fault when d is shorter than least.
 func (f *Faults) AtLeast(key string, d Duration, least time.Duration) {
-	if d.Std() < least {
+	switch {
+	case d.Std() >= least:
+	case least == 0:
+		f.Addf("%s = %q: must not be negative", key, d)
+	default:
 		f.Addf("%s = %q: must be at least %s", key, d, Duration(least))
 	}
 }
@@ -55,7 +59,8 @@ func In(section string, err error) error {
 	if err == nil {
 		return nil
 	}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only a join itself is taken apart
+	// Only a join itself is taken apart: errors that wrap one keep their text.
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		var all Faults
 		for _, one := range joined.Unwrap() {
 			all.In(section, one)

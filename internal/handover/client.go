@@ -12,9 +12,9 @@ import (
 	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
+	"btcpool/internal/telemetry"
 
-	"btcpool/internal/service"
+	"github.com/rs/zerolog"
 )
 
 const (
@@ -42,7 +42,7 @@ type Client struct {
 
 // New returns a client; it calls nobody. A client without URLs is fine, and
 // does nothing.
-func New(cfg Config, deps service.Deps) (*Client, error) {
+func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	c := &Client{log: deps.Log, metrics: newMetrics(deps.Metrics), queue: make(chan []byte, maxSending)}
 	if len(cfg.URLs) == 0 {
 		return c, nil

@@ -17,8 +17,8 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/handover"
-	"btcpool/internal/service"
 	"btcpool/internal/share"
+	"btcpool/internal/telemetry"
 )
 
 const token = "0123456789abcdef"
@@ -36,7 +36,7 @@ func receiver(t *testing.T, take func([]byte) error) string {
 // start runs a client; stop ends it and waits.
 func start(t *testing.T, cfg handover.Config) (c *handover.Client, stop func()) {
 	t.Helper()
-	c, err := handover.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	c, err := handover.New(cfg, telemetry.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +118,7 @@ func TestDrain(t *testing.T) {
 	t.Parallel()
 	arrived := make(chan string, 1)
 	url := receiver(t, func(b []byte) error { arrived <- string(b); return nil })
-	c, err := handover.New(handover.Config{URLs: []string{url}, Secret: handover.Secret{Token: token}}, service.Deps{})
+	c, err := handover.New(handover.Config{URLs: []string{url}, Secret: handover.Secret{Token: token}}, telemetry.Deps{})
 	if err != nil {
 		t.Fatal(err)
 	}

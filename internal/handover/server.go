@@ -12,7 +12,7 @@ import (
 	"strings"
 	"time"
 
-	"btcpool/internal/service"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 )
 
@@ -49,7 +49,7 @@ func (s *Server) Close() error { return s.ln.Close() }
 
 // Run serves Handler until ctx ends.
 func (s *Server) Run(ctx context.Context, take func(ctx context.Context, solved []byte) error) error {
-	return service.ServeHTTP(ctx, s.ln, Handler(s.token, take), grace)
+	return httpapi.Serve(ctx, s.ln, Handler(s.token, take), grace)
 }
 
 // Handler gives solved shares to take, whose error wraps share.ErrSolved for

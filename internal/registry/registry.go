@@ -52,9 +52,9 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/rs/zerolog"
+	"btcpool/internal/telemetry"
 
-	"btcpool/internal/service"
+	"github.com/rs/zerolog"
 )
 
 // ErrLost means that an id or the lead is somebody else's now, or may be.
@@ -71,7 +71,7 @@ type Registry struct {
 }
 
 // New returns a Registry; it connects to nothing.
-func New(cfg Config, deps service.Deps) (*Registry, error) {
+func New(cfg Config, deps telemetry.Deps) (*Registry, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
-	"btcpool/internal/service"
+	"btcpool/internal/telemetry"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,7 +24,7 @@ func newRegistry(t *testing.T, servers ...string) *registry.Registry {
 	t.Helper()
 	cfg := registry.DefaultConfig()
 	cfg.Servers = servers
-	r, err := registry.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
+	r, err := registry.New(cfg, telemetry.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
 	if err != nil {
 		t.Fatal(err)
 	}

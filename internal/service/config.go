@@ -4,9 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"net"
 	"os"
-	"strconv"
+	"reflect"
 	"strings"
 	"time"
 
@@ -39,21 +38,17 @@ type Common struct {
 func (c Common) Base() Common { return c }
 
 func (c Common) validate() error {
-	var errs []error
+	var faults config.Faults
 	if c.Admin != "" {
-		if _, port, err := net.SplitHostPort(c.Admin); err != nil {
-			errs = append(errs, fmt.Errorf("admin = %q: must be host:port", c.Admin))
-		} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-			errs = append(errs, fmt.Errorf("admin = %q: port must be 0 to 65535", c.Admin))
-		}
+		faults.Listen("admin", c.Admin)
 	}
-	if c.StopTimeout < 0 {
-		errs = append(errs, fmt.Errorf("stop_timeout = %q: must not be negative", c.StopTimeout))
-	}
-	return errors.Join(append(errs, c.Log.validate())...)
+	faults.AtLeast("stop_timeout", c.StopTimeout, 0)
+	faults.In("log", c.Log.validate())
+	return faults.Err()
 }
 
-func (c Common) stopTimeout() time.Duration {
+// StopGrace is how long draining may take.
+func (c Common) StopGrace() time.Duration {
 	if c.StopTimeout == 0 {
 		return 30 * time.Second
 	}
@@ -63,6 +58,9 @@ func (c Common) stopTimeout() time.Duration {
 // Load reads the TOML file at path over *cfg, then the environment variables
 // named by env tags with EnvPrefix over that; an empty path leaves the file
 // out. A key that *cfg does not have is an error which shows its line.
+//
+// A variable that had another name once is still read by that: the field's
+// oldenv tag.
 func Load[C any](path string, cfg *C) error {
 	if path != "" {
 		text, err := os.ReadFile(path)
@@ -74,12 +72,37 @@ func Load[C any](path string, cfg *C) error {
 			return fileError(path, err)
 		}
 	}
-	err := env.ParseWithOptions(cfg, env.Options{Prefix: EnvPrefix})
+	variables := env.ToMap(os.Environ())
+	for old, now := range outdatedEnv(*cfg) {
+		variables[EnvPrefix+now] = variables[EnvPrefix+old]
+	}
+	err := env.ParseWithOptions(cfg, env.Options{Prefix: EnvPrefix, Environment: variables})
 	var all env.AggregateError
 	if errors.As(err, &all) {
 		return fmt.Errorf("environment %s*: %w", EnvPrefix, errors.Join(all.Errors...))
 	}
 	return err
+}
+
+// outdatedEnv returns the variables that are set by the old names of fields of
+// cfg, and not by the new ones: their new names by the old, without EnvPrefix.
+func outdatedEnv(cfg any) map[string]string {
+	outdated := make(map[string]string)
+	t := reflect.TypeOf(cfg)
+	if t.Kind() != reflect.Struct {
+		return outdated
+	}
+	for _, field := range reflect.VisibleFields(t) {
+		old, now := field.Tag.Get("oldenv"), field.Tag.Get("env")
+		if old == "" {
+			continue
+		}
+		_, setNow := os.LookupEnv(EnvPrefix + now)
+		if _, setOld := os.LookupEnv(EnvPrefix + old); setOld && !setNow {
+			outdated[old] = now
+		}
+	}
+	return outdated
 }
 
 // fileError puts file, line and the text with a caret into err.

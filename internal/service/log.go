@@ -41,7 +41,7 @@ func (l Log) level() (zerolog.Level, error) {
 	case "trace", "debug", "info", "warn", "error":
 		return zerolog.ParseLevel(l.Level)
 	}
-	return zerolog.NoLevel, fmt.Errorf("log.level = %q: must be trace, debug, info, warn or error", l.Level)
+	return zerolog.NoLevel, fmt.Errorf("level = %q: must be trace, debug, info, warn or error", l.Level)
 }
 
 func (l Log) validate() error {
@@ -50,5 +50,5 @@ func (l Log) validate() error {
 	case "", "json", "console":
 		return err
 	}
-	return errors.Join(err, fmt.Errorf("log.format = %q: must be json or console", l.Format))
+	return errors.Join(err, fmt.Errorf("format = %q: must be json or console", l.Format))
 }

@@ -21,6 +21,9 @@ import (
 	"syscall"
 	"time"
 
+	"btcpool/internal/httpapi"
+	"btcpool/internal/telemetry"
+
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -35,23 +38,7 @@ const (
 )
 
 // Deps is what the frame gives to a service.
-type Deps struct {
-	Log     zerolog.Logger
-	Metrics prometheus.Registerer // nil: not registered anywhere
-
-	root prometheus.Registerer
-}
-
-// For returns the Deps of a service that runs beside others in one process:
-// its log lines and metrics carry service=name instead of the process's own.
-func (d Deps) For(name string) Deps {
-	if d.root == nil {
-		d.root = d.Metrics
-	}
-	d.Log = d.Log.With().Str("service", name).Logger()
-	d.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"service": name}, d.root)
-	return d
-}
+type Deps = telemetry.Deps
 
 // A Runner is a service that has been built.
 type Runner interface {
@@ -109,6 +96,9 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 		complain(stderr, name, err)
 		return exitUsage
 	}
+	for old, now := range outdatedEnv(cfg) {
+		fmt.Fprintf(stderr, "%s: %s has a new name, %s: the old one works for now\n", name, EnvPrefix+old, EnvPrefix+now)
+	}
 	if _, err := parse(); err != nil {
 		return exitUsage
 	}
@@ -144,14 +134,14 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 			deps.Log.Error().Err(err).Msg("cannot listen for admin requests")
 			return exitFailed
 		}
-		defer func() { _ = admin.Close() }() // ServeHTTP has closed it, if it ran
+		defer func() { _ = admin.Close() }() // httpapi.Serve has closed it, if it ran
 	}
 	svc, err := build(cfg, deps)
 	if err != nil {
 		deps.Log.Error().Err(err).Msg("cannot start")
 		return exitFailed
 	}
-	p := process{log: deps.Log, svc: svc, stopTimeout: common.stopTimeout()}
+	p := process{log: deps.Log, svc: svc, stopTimeout: common.StopGrace()}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "btcpool_ready",
 		Help: "1 while work is possible; /readyz says what is missing.",
@@ -164,7 +154,7 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 	if admin != nil {
 		deps.Log.Info().Stringer("addr", admin.Addr()).Msg("admin listening")
 		stop := p.background(func(ctx context.Context) {
-			if err := ServeHTTP(ctx, admin, AdminHandler(registry, p.ready), time.Second); err != nil {
+			if err := httpapi.Serve(ctx, admin, AdminHandler(registry, p.ready), time.Second); err != nil {
 				deps.Log.Error().Err(err).Msg("admin requests are no longer answered")
 			}
 		})

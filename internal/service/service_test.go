@@ -28,6 +28,7 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/config"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 )
 
@@ -339,7 +340,7 @@ func TestServeHTTP(t *testing.T) {
 	entered := make(chan struct{})
 	done := make(chan error, 1)
 	go func() {
-		done <- service.ServeHTTP(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		done <- httpapi.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 			entered <- struct{}{}
 			<-ctx.Done()
 			if r.URL.Path == "/hangs" {
@@ -373,7 +374,7 @@ func TestServeHTTP(t *testing.T) {
 	}
 	client.CloseIdleConnections()
 
-	if err := service.ServeHTTP(t.Context(), ln, nil, 0); err == nil {
+	if err := httpapi.Serve(t.Context(), ln, nil, 0); err == nil {
 		t.Error("served on a closed listener")
 	}
 }

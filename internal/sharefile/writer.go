@@ -15,7 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip" // 2.8 times as fast as the standard library's on shares, at the same size
 	"github.com/rs/zerolog"
 
-	"btcpool/internal/dirlock"
+	"btcpool/internal/durable"
 	"btcpool/internal/share"
 )
 
@@ -64,7 +64,7 @@ func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
 	if err := CheckChain(chain); err != nil {
 		return nil, err
 	}
-	lock, err := dirlock.Lock(dir)
+	lock, err := durable.Lock(dir)
 	if err != nil {
 		return nil, err
 	}

@@ -15,8 +15,8 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/service"
 	"btcpool/internal/spool"
+	"btcpool/internal/telemetry"
 )
 
 // childDir makes this test's binary a process that can be killed.
@@ -37,7 +37,7 @@ func child(dir string) {
 			os.Exit(1)
 		}
 	}
-	s, err := spool.Open(spool.Config{Dir: dir}, service.Deps{Log: zerolog.New(os.Stderr).Level(zerolog.WarnLevel)}, "child")
+	s, err := spool.Open(spool.Config{Dir: dir}, telemetry.Deps{Log: zerolog.New(os.Stderr).Level(zerolog.WarnLevel)}, "child")
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)

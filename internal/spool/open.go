@@ -16,8 +16,8 @@ import (
 	"time"
 
 	"btcpool/internal/config"
-	"btcpool/internal/dirlock"
-	"btcpool/internal/service"
+	"btcpool/internal/durable"
+	"btcpool/internal/telemetry"
 )
 
 const (
@@ -29,7 +29,7 @@ const (
 // open. What is left there from before is checked, counted and sent first by
 // Run. From now on until Close a goroutine writes to disk what is appended.
 // The name labels the metrics.
-func Open(cfg Config, deps service.Deps, name string) (*Spool, error) {
+func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -39,7 +39,7 @@ func Open(cfg Config, deps service.Deps, name string) (*Spool, error) {
 	if cfg.SyncGap == 0 {
 		cfg.SyncGap = config.Duration(defaultSyncGap)
 	}
-	lock, err := dirlock.Lock(cfg.Dir)
+	lock, err := durable.Lock(cfg.Dir)
 	if err != nil {
 		return nil, err
 	}

@@ -27,9 +27,9 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
-	"btcpool/internal/dirlock"
-	"btcpool/internal/service"
+	"btcpool/internal/durable"
 	"btcpool/internal/spool"
+	"btcpool/internal/telemetry"
 )
 
 func TestMain(m *testing.M) {
@@ -46,7 +46,7 @@ func open(tb testing.TB, cfg spool.Config) *spool.Spool {
 
 func openWith(tb testing.TB, cfg spool.Config, reg prometheus.Registerer) *spool.Spool {
 	tb.Helper()
-	s, err := spool.Open(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(tb)), Metrics: reg}, "test")
+	s, err := spool.Open(cfg, telemetry.Deps{Log: zerolog.New(zerolog.NewTestWriter(tb)), Metrics: reg}, "test")
 	if err != nil {
 		tb.Fatal(err)
 	}
@@ -222,7 +222,7 @@ func TestRefusals(t *testing.T) {
 	cfg := spool.Config{Dir: t.TempDir(), MaxBytes: 1000}
 	reg := prometheus.NewRegistry()
 	s := openWith(t, cfg, reg)
-	if _, err := spool.Open(cfg, service.Deps{}, "test"); !errors.Is(err, dirlock.ErrLocked) {
+	if _, err := spool.Open(cfg, telemetry.Deps{}, "test"); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("opened twice: got %v, want ErrLocked", err)
 	}
 	if err := s.Wait(t.Context(), 1); err == nil {
@@ -820,7 +820,7 @@ func TestThroughBroker(t *testing.T) {
 	defer func() { broker.Close() }()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{broker.Addr()}
-	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	client, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

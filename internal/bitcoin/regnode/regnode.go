@@ -19,6 +19,8 @@ import (
 	"sync"
 	"time"
 
+	"btcpool/internal/httpapi"
+
 	"github.com/btcsuite/btcd/blockchain"
 	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chaincfg/v2"
@@ -29,8 +31,6 @@ import (
 	"github.com/btcsuite/btcd/mining"
 	"github.com/btcsuite/btcd/txscript/v2"
 	"github.com/rs/zerolog"
-
-	"btcpool/internal/service"
 )
 
 // DefaultBits asks for about 2^27 hashes a block: ten seconds of a CPU miner
@@ -193,7 +193,7 @@ func (n *Node) openChain(dir string) error {
 // Run answers RPC calls until ctx ends.
 func (n *Node) Run(ctx context.Context) error {
 	handler := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { n.serveRPC(ctx, w, r) })
-	return service.ServeHTTP(ctx, n.rpc, handler, stopGrace)
+	return httpapi.Serve(ctx, n.rpc, handler, stopGrace)
 }
 
 // Close writes the chain to disk and closes the listeners.

@@ -18,7 +18,7 @@ import (
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kfake"
 
-	"btcpool/internal/dirlock"
+	"btcpool/internal/durable"
 )
 
 const retentionInterval = time.Minute
@@ -35,7 +35,7 @@ type Broker struct {
 // Start opens or makes the broker's data in dataDir and listens on addr, where
 // port 0 takes a free one.
 func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
-	lock, err := dirlock.Lock(dataDir)
+	lock, err := durable.Lock(dataDir)
 	if err != nil {
 		return nil, err
 	}

@@ -19,8 +19,8 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
-	"btcpool/internal/dirlock"
-	"btcpool/internal/service"
+	"btcpool/internal/durable"
+	"btcpool/internal/telemetry"
 )
 
 // childDir makes this test's binary a broker that can be killed.
@@ -53,7 +53,7 @@ func newClient(t *testing.T, addr string) (*bus.Client, string) {
 	t.Helper()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{addr}
-	c, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
+	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -96,7 +96,7 @@ func TestRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	b := start(t, dir)
-	if _, err := embedded.Start(dir, "127.0.0.1:0", zerolog.Nop()); !errors.Is(err, dirlock.ErrLocked) {
+	if _, err := embedded.Start(dir, "127.0.0.1:0", zerolog.Nop()); !errors.Is(err, durable.ErrLocked) {
 		t.Errorf("second broker on the directory: got %v, want ErrLocked", err)
 	}
 	c, topic := newClient(t, b.Addr())

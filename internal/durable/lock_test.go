@@ -1,25 +1,25 @@
-package dirlock_test
+package durable_test
 
 import (
 	"errors"
 	"path/filepath"
 	"testing"
 
-	"btcpool/internal/dirlock"
+	"btcpool/internal/durable"
 )
 
 func TestLock(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "made", "on", "demand")
-	first, err := dirlock.Lock(dir)
+	first, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := dirlock.Lock(dir); !errors.Is(err, dirlock.ErrLocked) {
+	if _, err := durable.Lock(dir); !errors.Is(err, durable.ErrLocked) {
 		t.Fatalf("second lock: got %v, want ErrLocked", err)
 	}
 	first.Close()
-	again, err := dirlock.Lock(dir)
+	again, err := durable.Lock(dir)
 	if err != nil {
 		t.Fatalf("lock after close: %v", err)
 	}

@@ -1,0 +1,117 @@
+package httpapi_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/httpapi"
+)
+
+func TestServe(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	asked, answer := make(chan struct{}), make(chan struct{})
+	served := make(chan error, 1)
+	go func() {
+		served <- httpapi.Serve(ctx, ln, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			close(asked)
+			<-answer
+			httpapi.Write(w, http.StatusAccepted, []int{1})
+		}), time.Minute)
+	}()
+	got := make(chan string, 1)
+	go func() {
+		res, err := http.Get("http://" + ln.Addr().String())
+		if err != nil {
+			got <- err.Error()
+			return
+		}
+		defer res.Body.Close()
+		text, _ := io.ReadAll(res.Body)
+		got <- res.Status + " " + string(text)
+	}()
+	<-asked
+	stop() // a request that is under way is answered
+	close(answer)
+	if text := <-got; text != "202 Accepted [1]\n" {
+		t.Errorf("got %q", text)
+	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestAuthorized(t *testing.T) {
+	t.Parallel()
+	r := httptest.NewRequest(http.MethodGet, "/", nil)
+	if httpapi.Authorized(r, "secret") || httpapi.Authorized(r, "") {
+		t.Error("a request without a token was let in")
+	}
+	httpapi.Authorize(r, "secret")
+	if !httpapi.Authorized(r, "secret") || httpapi.Authorized(r, "other") {
+		t.Error("tokens have changed places")
+	}
+	r.Header.Set("Authorization", "secret")
+	if httpapi.Authorized(r, "secret") {
+		t.Error("a token without its scheme was let in")
+	}
+}
+
+func TestRefuse(t *testing.T) {
+	t.Parallel()
+	w := httptest.NewRecorder()
+	httpapi.Refuse(w, httpapi.Errorf(http.StatusNotFound, "not_found", "no %s", "such thing"))
+	want := `{"error":{"code":"not_found","message":"no such thing"}}` + "\n"
+	if w.Code != http.StatusNotFound || w.Body.String() != want || w.Header().Get("Cache-Control") != "no-store" {
+		t.Errorf("got %d %q %v", w.Code, w.Body, w.Header())
+	}
+}
+
+func TestQuery(t *testing.T) {
+	t.Parallel()
+	q := httpapi.ParseQuery("user=alice&limit=10&sort=name", "bad")
+	got := []any{q.Text("user", "", 10), q.Integer("limit", 100, 1, 1000), q.Choice("sort", "hashrate", "name"), q.Integer("offset", -1, 0, 9), q.Done()}
+	if diff := cmp.Diff([]any{"alice", 10, "name", -1, nil}, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	for raw, want := range map[string]string{
+		"user=a&user=b":                `parameter "user" is given 2 times`,
+		"user=%zz":                     "the query is not well formed",
+		"user=" + "0123456789a":        "parameter user is longer than 10 bytes",
+		"limit=0":                      `limit = "0": must be an integer from 1 to 1000`,
+		"limit=":                       `limit = "": must be an integer from 1 to 1000`,
+		"sort=size":                    `sort = "size": must be one of hashrate, name`,
+		"x=1":                          `unknown parameter "x"`,
+		strings.Repeat("x", 64<<10+1):  "the query is longer than 65536 bytes",
+		"sort=size&limit=-1&unknown=1": `limit = "-1": must be an integer from 1 to 1000`, // the first that is read
+	} {
+		q := httpapi.ParseQuery(raw, "bad")
+		q.Text("user", "", 10)
+		q.Integer("limit", 100, 1, 1000)
+		q.Choice("sort", "hashrate", "name")
+		err := q.Done()
+		if err == nil || err.Error() != want {
+			t.Errorf("%.40s: got %v, want %s", raw, err, want)
+		}
+	}
+}
+
+func TestLegacyUptime(t *testing.T) {
+	t.Parallel()
+	d := 26*time.Hour + 3*time.Minute + 4*time.Second + 900*time.Millisecond
+	if got, want := httpapi.LegacyUptime(d), "0001 d 02 h 03 m 04 s"; got != want {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}
