@@ -5,15 +5,11 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
-
-	"btcpool/internal/agentwire"
-	"btcpool/internal/stratum"
 )
 
 // accept starts a session for each connection until the port is closed.
@@ -54,7 +50,7 @@ func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
 	case s.open.Add(1) > int64(s.cfg.MaxConnections):
 		refusal = "limit"
 	case contains(p.proxies, ip):
-		session.protocol, session.readBy = proxied{session}, now.Add(proxyGrace)
+		session.protocol, session.readBy = proxied{stratumV1{session}}, now.Add(proxyGrace)
 	default:
 		refusal = s.admit(session, now)
 	}
@@ -79,9 +75,9 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 		return "session ids"
 	}
 	p := session.port
-	session.ID, session.NonceBytes = id, p.nonceBytes
+	session.ID = id
 	session.Miner.Difficulty = p.vardiff.Start(p.difficulty, p.vardiff.Min, now)
-	session.protocol, session.readBy = v1{session}, now.Add(s.cfg.LoginTimeout.Std())
+	session.protocol, session.readBy = stratumV1{session}, now.Add(s.cfg.LoginTimeout.Std())
 	session.admitted = true
 	session.Since = now
 	s.metrics.sessions[connected].Inc()
@@ -102,7 +98,7 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		return
 	}
 	s.metrics.sessions[session.Phase].Dec()
-	before := session.end(now)
+	before := session.end()
 	switch {
 	case session.Farm != nil:
 		s.agentMiners.Add(-int64(len(session.Farm.Miners)))
@@ -113,31 +109,6 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		s.ids.putPast(session.ID, before, session.IP, now)
 	}
 	s.guard.leave(session.IP, now)
-}
-
-// disconnectReason returns why this side ended a session, "" if it did not.
-func disconnectReason(err error) string {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, errSlow):
-		return "slow"
-	case errors.Is(err, stratum.ErrLineTooLong):
-		return "line too long"
-	case errors.Is(err, errBadLines):
-		return "bad lines"
-	case errors.Is(err, agentwire.ErrStream):
-		return "bad frame"
-	case errors.Is(err, errBanned):
-		return "banned"
-	case errors.Is(err, errSpool):
-		return "spool"
-	case errors.Is(err, errUserGone):
-		return "user"
-	case errors.Is(err, errKicked):
-		return "kicked"
-	}
-	return ""
 }
 
 // onLoops has all loops do something.

@@ -68,7 +68,7 @@ func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Cont
 	if err != nil {
 		return nil, err
 	}
-	message, err := reconnect(order.ReconnectTo)
+	to, err := parsePlace(order.ReconnectTo)
 	switch {
 	case err != nil:
 		return nil, badRequest("reconnect_to = %.60q: %v", order.ReconnectTo, err)
@@ -84,10 +84,10 @@ func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Cont
 	background(func(run context.Context) {
 		defer cancel()
 		defer context.AfterFunc(run, cancel)()
-		a.srv.sendAway(ctx, order.Grace.Std(), message)
+		a.srv.sendAway(ctx, order.Grace.Std(), to)
 		// Those too who were just coming when the doors were closed.
 		if err := a.srv.visit(ctx, a.srv.allSessions(ctx), func(s *session) {
-			s.send(message)
+			s.reconnect(to)
 			s.finish(nil)
 		}); err == nil && ctx.Err() == nil {
 			a.drains.finish(d)

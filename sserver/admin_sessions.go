@@ -15,7 +15,6 @@ import (
 	"unicode"
 	"unicode/utf8"
 
-	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
 )
 
@@ -25,8 +24,6 @@ const (
 	// maxMessage is what a miner's small display may be expected to take, in bytes.
 	maxMessage = 500
 )
-
-var errKicked = errors.New("sent away by the operator")
 
 // selection says which sessions are meant: those that all given fields are true
 // of. Names are whole, upper and lower case as they are stored.
@@ -141,14 +138,14 @@ type sessionView struct {
 }
 
 type minerView struct {
-	Number      agentwire.Session `json:"number"`
-	Worker      string            `json:"worker"`
-	Agent       string            `json:"agent"`
-	Difficulty  json.Number       `json:"difficulty"`
-	Fixed       bool              `json:"fixed"`
-	Accepted    uint32            `json:"accepted"`
-	Rejected    uint32            `json:"rejected"`
-	LastShareAt *time.Time        `json:"last_share_at"`
+	Number      uint16      `json:"number"`
+	Worker      string      `json:"worker"`
+	Agent       string      `json:"agent"`
+	Difficulty  json.Number `json:"difficulty"`
+	Fixed       bool        `json:"fixed"`
+	Accepted    uint32      `json:"accepted"`
+	Rejected    uint32      `json:"rejected"`
+	LastShareAt *time.Time  `json:"last_share_at"`
 }
 
 func (s *session) view() sessionView {
@@ -309,7 +306,7 @@ func (a *adminAPI) getMiners(r *http.Request) (any, error) {
 		}
 		isAgent = true
 		answer.Total = len(s.Farm.Miners)
-		var numbers []agentwire.Session
+		var numbers []uint16
 		for n := range s.Farm.Miners {
 			if int(n) > after {
 				numbers = append(numbers, n)
@@ -376,15 +373,14 @@ func (a *adminAPI) kick(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	message, err := reconnect(order.ReconnectTo)
+	to, err := parsePlace(order.ReconnectTo)
 	if err != nil {
 		return nil, badRequest("reconnect_to = %.60q: %v", order.ReconnectTo, err)
 	}
-	if !order.Reconnect && order.ReconnectTo == "" {
-		message = nil
-	}
 	n, err := a.act(r, f, func(s *session) {
-		s.send(message)
+		if order.Reconnect || order.ReconnectTo != "" {
+			s.reconnect(to)
+		}
 		s.discard = maxDiscard
 		s.finish(errKicked)
 	})
@@ -396,9 +392,9 @@ func (a *adminAPI) kick(r *http.Request) (any, error) {
 func (a *adminAPI) setDifficulty(r *http.Request) (any, error) {
 	order, err := body[struct {
 		selection
-		Miner      *agentwire.Session `json:"miner"` // of one agent: nil: all that are meant
-		Difficulty float64            `json:"difficulty"`
-		Fixed      bool               `json:"fixed"`
+		Miner      *uint16 `json:"miner"` // of one agent: nil: all that are meant
+		Difficulty float64 `json:"difficulty"`
+		Fixed      bool    `json:"fixed"`
 	}](r)
 	if err != nil {
 		return nil, err
@@ -459,16 +455,11 @@ func (a *adminAPI) message(r *http.Request) (any, error) {
 	if t := order.Text; t == "" || len(t) > maxMessage || !utf8.ValidString(t) || strings.ContainsFunc(t, unicode.IsControl) {
 		return nil, badRequest("text: must be 1 to %d bytes in one line", maxMessage)
 	}
-	text, err := json.Marshal(order.Text)
-	if err != nil {
-		return nil, err
-	}
-	line := fmt.Appendf(nil, `{"id":null,"method":"client.show_message","params":[%s]}`+"\n", text)
 	n := 0
 	if _, err := a.act(r, f, func(s *session) {
 		if s.Phase == authorized {
 			n++
-			s.send(line)
+			s.message(order.Text)
 		}
 	}); err != nil {
 		return nil, err

@@ -19,8 +19,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"btcpool/internal/job"
-
 	"btcpool/internal/bus"
 )
 
@@ -29,7 +27,7 @@ import (
 func BenchmarkBareWrites(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	text := s.jobs.newest().v1[job.Extranonce2Size].AppendTo(nil, 200, 0, true)
+	text := benchSession(b, s).announce(nil, &announcement{work: s.jobs.newest(), number: 200, clean: true})
 	fds := make(map[*loop][]int)
 	for _, session := range s.allSessions(b.Context()) {
 		fds[session.loop] = append(fds[session.loop], session.link.(*socket).fd)

@@ -1,7 +1,6 @@
 package sserver
 
 import (
-	"errors"
 	"time"
 )
 
@@ -28,8 +27,6 @@ const (
 	maxUnsent      = 64 << 10
 	maxUnsentAgent = 512 << 10
 )
-
-var errSlow = errors.New("does not read")
 
 // backlog is what a link did not take at once.
 type backlog struct {
@@ -65,6 +62,20 @@ func (s *session) send(b []byte) {
 		return
 	}
 	s.backlog.data = append(s.backlog.data, b...)
+}
+
+// reconnect sends the miner to another place.
+func (s *session) reconnect(to place) {
+	sc := &s.loop.sc
+	sc.out = s.protocol.reconnect(sc.out[:0], to)
+	s.send(sc.out)
+}
+
+// message has the miner show a text.
+func (s *session) message(text string) {
+	sc := &s.loop.sc
+	sc.out = s.protocol.message(sc.out[:0], text)
+	s.send(sc.out)
 }
 
 // flush sends what is waiting, as far as the link takes it.

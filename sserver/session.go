@@ -7,10 +7,10 @@ import (
 	"slices"
 	"time"
 
-	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
+	v1 "btcpool/internal/stratum/v1"
 )
 
 // phase is how far a session has come.
@@ -36,14 +36,10 @@ type state struct {
 	Workers     []worker // that were authorized; the first is credited when a share names none of them
 	VersionMask uint32   // version bits agreed upon
 	OwnFloor    bool     // the miner has said what its difficulty must not fall below
-	LongIDs     bool     // of jobs
-	NonceBytes  uint8    // size of the extranonce2
 	Wished      bool     // Wish is the difficulty that the miner suggested last
 	Wish        bitcoin.Difficulty
-	Patient     bool   // its software may be silent for long
-	Responses   bool   // an agent wants to know what became of its shares
-	Submits     uint16 // of an agent's miners, modulo 2^16
-	BadLines    uint8  // that were no requests
+	Patient     bool // its software may be silent for long
+	V1          v1.State
 	Since       time.Time
 	Tally       tally
 	Conduct     conduct
@@ -74,29 +70,6 @@ const (
 	// stale, not unknown.
 	keptJobs = 4
 )
-
-// announcement is what a miner is told of a job.
-type announcement struct {
-	work          *work
-	first         bool
-	id            uint64 // by which the miner knows it
-	later         uint32 // seconds to add to its time
-	nonceBytes    uint8
-	clean         bool // the jobs before are worthless
-	difficulty    bitcoin.Difficulty
-	newDifficulty bool
-	farm          map[agentwire.Session]bitcoin.Difficulty // new ones of an agent's miners
-}
-
-// protocol is what a session speaks.
-type protocol interface {
-	// handle handles the first message of in and appends the answer to sc.out.
-	// n is the message's length, 0 when it has not arrived completely. An error
-	// ends the session.
-	handle(in []byte, now time.Time, sc *scratch) (n int, err error)
-	// announce appends a.
-	announce(dst []byte, a announcement) []byte
-}
 
 // session is one connection. All of it belongs to its loop.
 type session struct {
@@ -230,7 +203,12 @@ func (s *session) proceed(in []byte, messages int) {
 			break
 		}
 		var n int
-		if n, err = s.protocol.handle(in, l.now, &l.sc); n == 0 {
+		said := len(l.sc.out)
+		l.sc.out, n, err = s.protocol.handle(l.sc.out, in)
+		if err != nil && len(l.sc.out) > said {
+			s.discard = maxDiscard // the miner is to learn why
+		}
+		if n == 0 {
 			break
 		}
 		in = in[n:]
@@ -277,7 +255,7 @@ func (s *session) answer() {
 
 // ask has a question answered that takes time. Nothing is handled until then:
 // answer, which is called by the loop, goes on.
-func (s *session) ask(question func() (answer func(sc *scratch))) {
+func (s *session) ask(question func() (answer func())) {
 	s.asking = true
 	s.srv.goroutines.Go(func() {
 		answer := question()
@@ -285,14 +263,14 @@ func (s *session) ask(question func() (answer func(sc *scratch))) {
 	})
 }
 
-func (s *session) goOn(answer func(sc *scratch)) {
+func (s *session) goOn(answer func()) {
 	if s.over {
 		return
 	}
 	defer s.loop.settle(s)
 	s.asking = false
 	s.loop.sc.reset()
-	answer(&s.loop.sc)
+	answer()
 	s.proceed(s.pending, 1)
 }
 
@@ -347,21 +325,6 @@ func (s *session) linger() bool {
 	return s.lingering
 }
 
-// suggest starts the search for the miner's difficulty anew at d. The miner
-// learns it with the next update.
-func (s *session) suggest(d bitcoin.Difficulty, now time.Time) {
-	if m := &s.Miner; !m.Fixed {
-		m.Difficulty = s.port.vardiff.Start(d, m.Difficulty.Floor, now)
-	}
-}
-
-// limit keeps the miner's difficulty from falling below floor.
-func (s *session) limit(floor bitcoin.Difficulty, now time.Time) {
-	if m := &s.Miner; !m.Fixed {
-		m.Difficulty = s.port.vardiff.Start(m.Difficulty.Difficulty, floor, now)
-	}
-}
-
 // update appends what the miner has to be told: the current round's job when it
 // does not have it yet or when its difficulty has changed. Jobs sent before
 // keep their difficulty. The caller sends the result at once, so that jobs
@@ -380,9 +343,8 @@ func (s *session) update(dst []byte) []byte {
 	a := announcement{
 		work:          r.work,
 		first:         first,
-		id:            s.jobID(r.work),
+		number:        s.Next,
 		later:         s.later(r.work),
-		nonceBytes:    s.NonceBytes,
 		clean:         s.Tip != r.work.tip,
 		difficulty:    d,
 		newDifficulty: newDifficulty,
@@ -397,17 +359,7 @@ func (s *session) update(dst []byte) []byte {
 	}
 	s.Next++
 	s.Round, s.Tip = r.number, r.work.tip
-	return s.protocol.announce(dst, a)
-}
-
-// jobID returns what the next job, which is w, is to the miner: the low bits of
-// its number. NiceHash wants no id to come again, so that there are higher bits.
-func (s *session) jobID(w *work) uint64 {
-	id := uint64(uint8(s.Next))
-	if s.LongIDs {
-		id |= uint64(w.Time) << 8
-	}
-	return id
+	return s.protocol.announce(dst, &a)
 }
 
 // later returns by how much the time of the next job, which is w, differs from
@@ -467,9 +419,9 @@ func (s *session) follow(m *miner) {
 }
 
 // event tells that a worker came or went, whose software is agent.
-func (s *session) event(action share.Action, w worker, agent, desc string, now time.Time) {
+func (s *session) event(action share.Action, w worker, agent, desc string) {
 	s.srv.events.add(share.Event{
-		Time:       now,
+		Time:       s.loop.now,
 		Action:     action,
 		UserID:     w.UserID,
 		UserName:   w.UserName,
@@ -480,18 +432,6 @@ func (s *session) event(action share.Action, w worker, agent, desc string, now t
 		SessionID:  s.ID,
 		Desc:       desc,
 	})
-}
-
-// credited returns the worker that a share is for when it names one.
-func (s *session) credited(name []byte) *worker {
-	if len(s.Workers) > 1 {
-		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.port.users.canonical) {
-				return w
-			}
-		}
-	}
-	return &s.Workers[0]
 }
 
 // past is what a session that is resumed takes on.
@@ -505,7 +445,8 @@ type past struct {
 // the same address, and makes the shares count that were found for it since.
 // It does nothing when there is no such session. Nobody is credited for it: that
 // takes a login.
-func (s *session) resume(id uint32, now time.Time) {
+func (s *session) resume(id uint32) {
+	now := s.loop.now
 	before, ok := s.srv.ids.claim(id, s.IP, now)
 	if !ok {
 		return
@@ -523,15 +464,15 @@ func (s *session) resume(id uint32, now time.Time) {
 
 // end tells that all workers of the session are gone. Nothing changes it any
 // more; it returns what another session may take on.
-func (s *session) end(now time.Time) past {
+func (s *session) end() past {
 	s.Ready = false
 	if s.Farm != nil {
 		for _, m := range s.Farm.Miners {
-			s.event(share.MinerDead, m.worker, m.Agent, fromAgent, now)
+			s.event(share.MinerDead, m.worker, m.Agent, fromAgent)
 		}
 	}
 	for _, w := range s.Workers {
-		s.event(share.MinerDead, w, s.Agent, "del_conn", now)
+		s.event(share.MinerDead, w, s.Agent, "del_conn")
 	}
 	return past{s.Miner, s.Jobs, s.Next}
 }
