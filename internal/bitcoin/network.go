@@ -29,17 +29,23 @@ func networks() []Network {
 	}
 }
 
+// NetworkNames returns what configuration files call the networks.
+func NetworkNames() []string {
+	var names []string
+	for _, n := range networks() {
+		names = append(names, n.Name)
+	}
+	return names
+}
+
 // NetworkByName returns the network that configuration files call name.
 func NetworkByName(name string) (Network, error) {
-	all := networks()
-	names := make([]string, len(all))
-	for i, n := range all {
+	for _, n := range networks() {
 		if n.Name == name {
 			return n, nil
 		}
-		names[i] = n.Name
 	}
-	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(names, ", "))
+	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(NetworkNames(), ", "))
 }
 
 // NetworkByChain returns the network that a node's getblockchaininfo calls chain.
