@@ -61,7 +61,7 @@ func (t *Template) CheckNetwork(n bitcoin.Network) error {
 	if points := n.Params.Checkpoints; len(points) > 0 && t.Height <= points[len(points)-1].Height {
 		return fmt.Errorf("not of %s: height %d is in its past", n.Name, t.Height)
 	}
-	if n.Name != "signet" && slices.Contains(t.Rules, "!signet") {
+	if !n.SignedBlocks && slices.Contains(t.Rules, "!signet") {
 		return fmt.Errorf("not of %s but of a signet", n.Name)
 	}
 	return nil
@@ -82,15 +82,19 @@ func ParseTemplate(response []byte) (*Template, error) {
 	return t, nil
 }
 
-// TemplateTransactions returns the serialized transactions of a response to
-// getblocktemplate, with their witnesses, in order and without the coinbase.
-func TemplateTransactions(response []byte) ([][]byte, error) {
+// TemplateTransactions returns the height of a response to getblocktemplate and
+// its serialized transactions, with their witnesses, in order and without the
+// coinbase.
+func TemplateTransactions(response []byte) (height int32, txs [][]byte, err error) {
 	result, err := parseResult(response)
 	if err != nil {
-		return nil, fmt.Errorf("template: %w", err)
+		return 0, nil, fmt.Errorf("template: %w", err)
 	}
-	var txs [][]byte
-	err = eachTransaction(fieldsOf(result).values["transactions"], func(tx transaction) error {
+	f := fieldsOf(result)
+	if height = f.height("height"); f.err != nil {
+		return 0, nil, fmt.Errorf("template: %w", f.err)
+	}
+	err = eachTransaction(f.values["transactions"], func(tx transaction) error {
 		data, err := tx.data.hex()
 		if err == nil && len(data) == 0 {
 			err = errors.New("empty")
@@ -102,9 +106,30 @@ func TemplateTransactions(response []byte) ([][]byte, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("template: %w", err)
+		return 0, nil, fmt.Errorf("template: %w", err)
 	}
-	return txs, nil
+	return height, txs, nil
+}
+
+// EmptyResponse returns the answer to getblocktemplate of a node that knows no
+// transactions, as far as ParseTemplate reads it. Of t it takes the times,
+// Height, PrevHash, Bits, Version, CoinbaseValue and Rules.
+func EmptyResponse(t *Template) []byte {
+	w := objectWriter{[]byte{'{'}}
+	w.object("result")
+	w.integer("version", int64(t.Version))
+	if len(t.Rules) > 0 {
+		w.texts("rules", t.Rules)
+	}
+	w.text("previousblockhash", t.PrevHash.String())
+	w.texts("transactions", nil)
+	w.integer("coinbasevalue", t.CoinbaseValue)
+	w.unsigned("mintime", uint64(t.MinTime))
+	w.unsigned("curtime", uint64(t.CurTime))
+	w.text("bits", fmt.Sprintf("%08x", t.Bits))
+	w.integer("height", int64(t.Height))
+	w.end()
+	return append(w.dst, `,"error":null,"id":"1"}`+"\n"...)
 }
 
 // parseResult returns the "result" of an RPC response.
@@ -143,7 +168,7 @@ func parseTemplate(f *fields) (*Template, error) {
 // parseTerms reads all of a template but its transactions.
 func parseTerms(f *fields) *Template {
 	t := &Template{
-		Height:        int32(f.integer("height", 1, math.MaxInt32)),
+		Height:        f.height("height"),
 		PrevHash:      f.hash("previousblockhash"),
 		Bits:          f.bits("bits"),
 		CurTime:       uint32(f.unsigned("curtime", math.MaxUint32)),
@@ -168,6 +193,8 @@ func parseTerms(f *fields) *Template {
 	}
 	return t
 }
+
+func (f *fields) height(key string) int32 { return int32(f.integer(key, 1, math.MaxInt32)) }
 
 // bits reads a compact target in hex.
 func (f *fields) bits(key string) uint32 {

@@ -1,7 +1,14 @@
 package share_test
 
 import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/share"
 )
@@ -38,6 +45,63 @@ func TestStatusText(t *testing.T) {
 	} {
 		if got := status.Text(); got != want {
 			t.Errorf("%d: %q, want %q", status, got, want)
+		}
+	}
+}
+
+// Each constant of status.go is in the table, and in it once.
+func TestEveryStatusIsInTheTable(t *testing.T) {
+	t.Parallel()
+	file, err := parser.ParseFile(token.NewFileSet(), "status.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	constants, rows := make(map[share.Status]int), make(map[share.Status]int)
+	ast.Inspect(file, func(n ast.Node) bool {
+		if spec, ok := n.(*ast.ValueSpec); ok && strings.HasPrefix(spec.Names[0].Name, "Status") {
+			number, err := strconv.ParseInt(spec.Values[0].(*ast.BasicLit).Value, 10, 32)
+			if err != nil {
+				t.Fatalf("%s: %v", spec.Names[0], err)
+			}
+			constants[share.Status(number)]++
+		}
+		return true
+	})
+	for _, s := range share.Statuses() {
+		rows[s]++
+		if s.Known() != s || s.Text() == "" {
+			t.Errorf("%d is found as %d, %q", s, s.Known(), s.Text())
+		}
+	}
+	if diff := cmp.Diff(constants, rows); diff != "" {
+		t.Errorf("(-constants +table):\n%s", diff)
+	}
+}
+
+// What follows from the table where it is not the same for all.
+func TestStatusProperties(t *testing.T) {
+	t.Parallel()
+	type properties struct {
+		Known, Told share.Status
+		Label       string
+		MinersFault bool
+	}
+	for s, want := range map[share.Status]properties{
+		share.StatusAccept:             {share.StatusAccept, share.StatusAccept, "0", false},
+		share.StatusAcceptStale:        {share.StatusAcceptStale, share.StatusAcceptStale, "stale", false},
+		share.StatusSolved:             {share.StatusSolved, share.StatusSolved, "other", false},
+		share.StatusRejectNoReason:     {share.StatusRejectNoReason, share.StatusRejectNoReason, "other", true},
+		share.StatusDuplicate:          {22, 22, "22", true},
+		share.StatusInternalError:      {30, 30, "30", false},
+		share.StatusJobNotFoundOrStale: {21, 21, "21", false},
+		share.StatusJobNotFound:        {36, 21, "36", false},
+		share.StatusStale:              {37, 21, "37", false},
+		share.StatusUnknown:            {share.StatusUnknown, share.StatusUnknown, "other", true},
+		38:                             {share.StatusUnknown, 38, "other", true},
+		-1:                             {share.StatusUnknown, -1, "other", true},
+	} {
+		if diff := cmp.Diff(want, properties{s.Known(), s.Told(), s.Label(), s.IsMinersFault()}); diff != "" {
+			t.Errorf("%d: %s", s, diff)
 		}
 	}
 }

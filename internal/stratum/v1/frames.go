@@ -58,10 +58,7 @@ func (c Conn) submitFrame(dst []byte, sub agentwire.Submit) []byte {
 		return dst
 	}
 	if c.Responses {
-		if status == share.StatusJobNotFound || status == share.StatusStale {
-			status = share.StatusJobNotFoundOrStale
-		}
-		dst = agentwire.SubmitResponse{Index: c.Submits, Status: status}.AppendTo(dst)
+		dst = agentwire.SubmitResponse{Index: c.Submits, Status: status.Told()}.AppendTo(dst)
 	}
 	c.Submits++
 	return dst
