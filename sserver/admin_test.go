@@ -22,6 +22,7 @@ import (
 	"btcpool/internal/agentwire"
 	"btcpool/internal/service"
 	"btcpool/sserver"
+	"btcpool/sserver/guard"
 )
 
 const adminToken = "a-token-nobody-guesses"
@@ -395,7 +396,7 @@ func TestAdminBans(t *testing.T) {
 	}
 	var list struct {
 		Total int
-		Bans  []sserver.Ban
+		Bans  []guard.Ban
 	}
 	p.admin("GET", "/bans?limit=1&offset=1", nil, &list)
 	if list.Total != 2 || len(list.Bans) != 1 || list.Bans[0].Reason != "try" {

@@ -11,6 +11,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
+	"btcpool/sserver/guard"
 )
 
 // phase is how far a session has come.
@@ -46,7 +47,7 @@ type state struct {
 	BadLines    uint8  // that were no requests
 	Since       time.Time
 	Tally       tally
-	Conduct     conduct
+	Conduct     guard.Conduct
 
 	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
@@ -300,13 +301,13 @@ func (s *session) goOn(answer func(sc *scratch)) {
 // meanwhile.
 func (s *session) pace(messages int) {
 	rate := s.srv.cfg.Limits.LinesPerSec
-	if messages == 0 || rate == 0 || !s.srv.guard.watches(s.IP) {
+	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {
 		return
 	}
 	if s.Farm != nil {
 		rate += len(s.Farm.Miners)
 	}
-	if pause := s.Conduct.spent(messages, rate, s.loop.now); pause > 0 {
+	if pause := s.Conduct.Spent(messages, rate, s.loop.now); pause > 0 {
 		s.pause(pause)
 	}
 }

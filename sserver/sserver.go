@@ -34,6 +34,7 @@ import (
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
+	"btcpool/sserver/guard"
 )
 
 const (
@@ -42,8 +43,6 @@ const (
 	closeGrace = 5 * time.Second
 	// proxyGrace is what a proxy gets to say for whom it connects.
 	proxyGrace = 5 * time.Second
-	// sweepInterval is how often guests that have gone are forgotten.
-	sweepInterval = time.Minute
 )
 
 // Service is a Stratum server. It listens when it is made and serves when it
@@ -69,7 +68,7 @@ type Service struct {
 	users     *userLists
 	jobs      *jobBook
 	ids       *idPool
-	guard     *guard
+	guard     *guard.Guard
 	loops     []*loop
 	admin     *adminAPI   // nil: none
 	manager   *management // nil: none
@@ -95,7 +94,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		versionMask: cfg.versionMask(),
 		started:     time.Now(),
 		jobs:        newJobBook(cfg),
-		guard:       newGuard(cfg.Limits, newBanList(cfg.DataDir, deps.Log, time.Now())),
+		guard:       guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, time.Now())),
 	}
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
@@ -230,7 +229,7 @@ func (s *Service) Ready() error {
 	switch {
 	case s.serverID.Load() == 0:
 		return errNoServerID
-	case s.guard.closed.Load():
+	case s.guard.Closed.Load():
 		return errDraining
 	case r == nil:
 		return errors.New("no job yet")
@@ -303,7 +302,7 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { return s.users.run(work) })
 	g.Go(func() error {
-		s.guard.bans.run(work)
+		s.guard.Run(work)
 		return nil
 	})
 	g.Go(func() error { return s.readJobs(work) })
@@ -391,14 +390,10 @@ func (s *Service) mergedMining(j *job.StratumJob) merged {
 func (s *Service) keepJobs(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	sweep := time.NewTicker(sweepInterval)
-	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-sweep.C:
-			s.guard.sweep(now)
 		case now := <-ticker.C:
 			if s.jobs.tick(now) {
 				s.onLoops((*loop).newRound)

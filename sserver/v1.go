@@ -278,7 +278,7 @@ func (c v1) begin(wishes passwordOptions, now time.Time) {
 // not our fault.
 func (c v1) refuse(reason string, status share.Status, now time.Time, sc *scratch) share.Status {
 	c.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
-	if status != share.StatusInternalError && c.srv.guard.loginRefused(c.IP, now) {
+	if status != share.StatusInternalError && c.srv.guard.LoginRefused(c.IP, now) {
 		c.srv.metrics.bans.WithLabelValues("logins").Inc()
 		sc.banned = true
 		return share.StatusIPBanned
