@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
@@ -16,6 +17,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 	"btcpool/sserver/guard"
+	"btcpool/sserver/users"
 )
 
 // Config is the file of sserver. Difficulties are decimal numbers, rounded up
@@ -59,7 +61,7 @@ type Config struct {
 	Limits      guard.Limits    `toml:"limits"`
 	Handover    handover.Config `toml:"handover"`
 	Listeners   []Listener      `toml:"listeners"` // more of them
-	Users       Users           `toml:"users"`
+	Users       users.Config    `toml:"users"`
 	Kafka       bus.Config      `toml:"kafka"`
 	Database    store.Config    `toml:"database"`
 	AdminAPI    AdminAPI        `toml:"admin_api"`
@@ -106,7 +108,7 @@ func DefaultConfig() Config {
 		LongAgents:           "^nicehash/|^__PoolWatcher__$",
 		NiceHash:             NiceHash{MinDifficulty: 524288},
 		Limits:               guard.DefaultLimits(),
-		Users:                defaultUsers(),
+		Users:                users.DefaultConfig(),
 		Kafka:                bus.DefaultConfig(),
 		Database:             store.Config{DSN: "sqlite:data/btcpool.db"},
 		Management: Management{
@@ -195,6 +197,24 @@ func (c Config) stopTimeout() time.Duration {
 		return 30 * time.Second
 	}
 	return c.StopTimeout.Std()
+}
+
+// validateUsers reports all faults of [users] and of what listeners have
+// instead.
+func (c Config) validateUsers() error {
+	var faults config.Faults
+	var own []users.Source
+	for i, l := range c.Listeners {
+		if l.Users != nil {
+			faults.In(fmt.Sprintf("listeners[%d].users", i), l.Users.Validate())
+			own = append(own, *l.Users)
+		}
+	}
+	faults.In("users", c.Users.Validate(own...))
+	if c.Users.InDatabase() || slices.ContainsFunc(own, users.Source.InDatabase) {
+		faults.Add(c.Database.Validate())
+	}
+	return faults.Err()
 }
 
 // longAgents returns nil when there is no expression.

@@ -209,13 +209,13 @@ func (s *session) receive(in []byte) {
 
 // outdated reports whether a worker's user is not what it was at the login.
 func (s *session) outdated() bool {
-	now := s.port.users.version.Load()
+	now := s.port.users.Version()
 	if now == s.users {
 		return false
 	}
 	s.users = now
 	return slices.ContainsFunc(s.Workers, func(w worker) bool {
-		id, ok := s.port.users.cached(w.UserName)
+		id, ok := s.port.users.Cached(w.UserName)
 		return !ok || id != w.UserID
 	})
 }
@@ -487,7 +487,7 @@ func (s *session) event(action share.Action, w worker, agent, desc string, now t
 func (s *session) credited(name []byte) *worker {
 	if len(s.Workers) > 1 {
 		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.port.users.canonical) {
+			if w := &s.Workers[i]; w.is(name, s.port.users.Canonical) {
 				return w
 			}
 		}

@@ -35,6 +35,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
 	"btcpool/sserver/guard"
+	"btcpool/sserver/users"
 )
 
 const (
@@ -65,7 +66,7 @@ type Service struct {
 	rskBlocks *spool.Spool // likewise
 	handover  *handover.Client
 	events    *eventQueue
-	users     *userLists
+	users     *users.Lists
 	jobs      *jobBook
 	ids       *idPool
 	guard     *guard.Guard
@@ -114,7 +115,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if s.registry, err = registry.New(cfg.ZooKeeper, deps); err != nil {
 		return nil, err
 	}
-	if s.users, err = newUserLists(cfg, deps); err != nil {
+	places := cfg.places()
+	var sources []users.Source
+	for _, place := range places {
+		sources = append(sources, *place.Users)
+	}
+	if s.users, err = users.New(cfg.Users, sources, cfg.DataDir, cfg.Database, deps); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
@@ -152,12 +158,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.loops = append(s.loops, l)
 	}
 	s.shares.OnDurable(s.release)
-	for _, place := range cfg.places() {
+	for _, place := range places {
 		p, err := listen(place, cfg, s.log, s.metrics)
 		if err != nil {
 			return nil, err
 		}
-		p.users = s.users.of(place)
+		p.users = s.users.Of(*place.Users)
 		s.ports = append(s.ports, p)
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
 	}
@@ -300,7 +306,7 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	work, done := context.WithCancel(beyond)
 	defer done()
 	g, work := errgroup.WithContext(work)
-	g.Go(func() error { return s.users.run(work) })
+	g.Go(func() error { return s.users.Run(work) })
 	g.Go(func() error {
 		s.guard.Run(work)
 		return nil

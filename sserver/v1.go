@@ -14,6 +14,7 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
+	"btcpool/sserver/users"
 )
 
 const (
@@ -207,7 +208,7 @@ func (c v1) authorize(req stratum.Request, now time.Time, sc *scratch) share.Sta
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	user, own := splitName(name, c.port.users.canonical)
+	user, own := splitName(name, c.port.users.Canonical)
 	known := func(w worker) bool { return w.UserName == user && w.Name == own }
 	switch {
 	case slices.ContainsFunc(c.Workers, known):
@@ -220,13 +221,13 @@ func (c v1) authorize(req stratum.Request, now time.Time, sc *scratch) share.Sta
 		return c.refuse("limit", share.StatusUnauthorized, now, sc)
 	}
 	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
-	if id, ok := c.port.users.cached(user); ok {
+	if id, ok := c.port.users.Cached(user); ok {
 		w.UserID = id
 		return c.admit(w, password, now)
 	}
 	requestID := bytes.Clone(req.ID)
 	c.ask(func() func(*scratch) {
-		id, err := c.port.users.id(context.Background(), user) // has a deadline of its own
+		id, err := c.port.users.ID(context.Background(), user) // has a deadline of its own
 		return func(sc *scratch) {
 			w.UserID = id
 			c.respond(requestID, c.login(w, password, err, sc), sc)
@@ -239,7 +240,7 @@ func (c v1) authorize(req stratum.Request, now time.Time, sc *scratch) share.Sta
 func (c v1) login(w worker, password string, err error, sc *scratch) share.Status {
 	now := c.loop.now
 	switch {
-	case errors.Is(err, errUnknownUser):
+	case errors.Is(err, users.ErrUnknown):
 		return c.refuse("unknown", share.StatusInvalidUsername, now, sc)
 	case err != nil:
 		c.srv.loginLog.Warn().Err(err).Str("user", w.UserName).Msg("login not possible")
