@@ -66,12 +66,12 @@ func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
 // admit makes session that of a miner at its address, or says why there must be
 // none.
 func (s *Service) admit(session *session, now time.Time) (refusal string) {
-	if refusal := s.guard.admit(session.IP, now); refusal != "" {
+	if refusal := s.guard.Admit(session.IP, now); refusal != "" {
 		return refusal
 	}
 	id, ok := s.ids.get(now)
 	if !ok {
-		s.guard.leave(session.IP, now)
+		s.guard.Leave(session.IP, now)
 		return "session ids"
 	}
 	p := session.port
@@ -108,7 +108,7 @@ func (s *Service) disconnect(session *session, now time.Time) {
 	default:
 		s.ids.putPast(session.ID, before, session.IP, now)
 	}
-	s.guard.leave(session.IP, now)
+	s.guard.Leave(session.IP, now)
 }
 
 // onLoops has all loops do something.

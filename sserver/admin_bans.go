@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"btcpool/internal/config"
+	"btcpool/internal/guard"
 )
 
 const (
@@ -19,17 +20,17 @@ const (
 // getBans lists bans, those that end first first.
 func (a *adminAPI) getBans(r *http.Request) (any, error) {
 	q := parseQuery(r)
-	offset := q.integer("offset", 0, 0, maxBans)
+	offset := q.integer("offset", 0, 0, guard.MaxBans)
 	limit := q.integer("limit", pageSize, 1, maxPageSize)
 	if err := q.done(); err != nil {
 		return nil, err
 	}
-	bans := a.srv.guard.bans.list(time.Now())
+	bans := a.srv.guard.Bans.List(time.Now())
 	total := len(bans)
 	bans = bans[min(offset, total):]
 	return struct {
-		Total int   `json:"total"`
-		Bans  []Ban `json:"bans"`
+		Total int         `json:"total"`
+		Bans  []guard.Ban `json:"bans"`
 	}{total, bans[:min(limit, len(bans))]}, nil
 }
 
@@ -52,26 +53,25 @@ func (a *adminAPI) addBan(r *http.Request) (any, error) {
 	case len(order.Reason) > maxBanReason || strings.ContainsFunc(order.Reason, unicode.IsControl):
 		return nil, badRequest("reason: must be at most %d bytes in one line", maxBanReason)
 	}
-	guard := a.srv.guard
-	for _, exempt := range guard.limits.Exempt {
+	for _, exempt := range a.srv.cfg.Limits.Exempt {
 		if exempt.Bits() <= prefix.Bits() && exempt.Contains(prefix.Addr()) {
 			return nil, conflict("%s is in %s, which limits.exempt keeps from being banned", prefix, exempt)
 		}
 	}
-	b := Ban{Prefix: prefix, Until: time.Now().Add(order.Duration.Std()).UTC().Truncate(time.Second), Reason: order.Reason}
-	if err := guard.bans.add(b); err != nil {
+	b := guard.Ban{Prefix: prefix, Until: time.Now().Add(order.Duration.Std()).UTC().Truncate(time.Second), Reason: order.Reason}
+	if err := a.srv.guard.Bans.Add(b); err != nil {
 		return nil, conflict("%v", err)
 	}
 	a.srv.metrics.bans.WithLabelValues("operator").Inc()
 	n := 0
 	_, err = a.act(r, filter{network: prefix}, func(s *session) {
-		if guard.watches(s.IP) {
+		if a.srv.guard.Watches(s.IP) {
 			n++
 			s.finish(errBanned)
 		}
 	})
 	return struct {
-		Ban
+		guard.Ban
 		Sessions int `json:"sessions"` // that were ended
 	}{b, n}, err
 }
@@ -87,7 +87,7 @@ func (a *adminAPI) liftBan(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, badRequest("prefix = %.60q: must be an address or a network", text)
 	}
-	if !a.srv.guard.bans.lift(prefix) {
+	if !a.srv.guard.Bans.Lift(prefix) {
 		return nil, &adminError{http.StatusNotFound, "not_found", "exactly these addresses are not banned: " + prefix.String()}
 	}
 	return struct {

@@ -77,7 +77,7 @@ func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Cont
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	d := &draining{began: time.Now(), grace: order.Grace, reconnectTo: order.ReconnectTo, cancel: cancel}
-	if !a.drains.begin(d, &a.srv.guard.closed) {
+	if !a.drains.begin(d, &a.srv.guard.Closed) {
 		cancel()
 		return nil, conflict("a drain is going on already: cancel it first")
 	}
@@ -102,7 +102,7 @@ func (a *adminAPI) cancelDrain(r *http.Request) (any, error) {
 	if err := parseQuery(r).done(); err != nil {
 		return nil, err
 	}
-	if !a.drains.end(&a.srv.guard.closed) {
+	if !a.drains.end(&a.srv.guard.Closed) {
 		return nil, &adminError{http.StatusNotFound, "not_found", "there is no drain"}
 	}
 	return a.drainState(), nil

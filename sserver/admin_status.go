@@ -42,7 +42,7 @@ func (a *adminAPI) getStatus(r *http.Request) (any, error) {
 		Sessions:    s.sessionsByState(),
 		AgentMiners: s.agentMiners.Load(),
 		Job:         s.currentJob(),
-		Bans:        s.guard.bans.count(),
+		Bans:        s.guard.Bans.Len(),
 		Drain:       a.drainState().State,
 	}
 	if err := s.Ready(); err != nil {

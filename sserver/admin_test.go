@@ -20,6 +20,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/guard"
 	"btcpool/internal/service"
 	"btcpool/sserver"
 )
@@ -395,7 +396,7 @@ func TestAdminBans(t *testing.T) {
 	}
 	var list struct {
 		Total int
-		Bans  []sserver.Ban
+		Bans  []guard.Ban
 	}
 	p.admin("GET", "/bans?limit=1&offset=1", nil, &list)
 	if list.Total != 2 || len(list.Bans) != 1 || list.Bans[0].Reason != "try" {

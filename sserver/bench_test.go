@@ -21,6 +21,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/users"
 )
 
 // benchService is a server that does not run: its parts are used one by one.
@@ -29,7 +30,7 @@ func benchService(b *testing.B) *Service {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = b.TempDir()
 	cfg.LoginTimeout = config.Duration(time.Hour) // not what is measured
-	cfg.Users.Source = StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
 	if err != nil {

@@ -3,19 +3,21 @@ package sserver
 import (
 	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/guard"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/internal/users"
 )
 
 // Config is the file of sserver. Difficulties are decimal numbers, rounded up
@@ -56,10 +58,10 @@ type Config struct {
 	NiceHash    NiceHash        `toml:"nicehash"`
 	Drain       Drain           `toml:"drain"`
 	Development Development     `toml:"development"`
-	Limits      Limits          `toml:"limits"`
+	Limits      guard.Limits    `toml:"limits"`
 	Handover    handover.Config `toml:"handover"`
 	Listeners   []Listener      `toml:"listeners"` // more of them
-	Users       Users           `toml:"users"`
+	Users       users.Config    `toml:"users"`
 	Kafka       bus.Config      `toml:"kafka"`
 	Database    store.Config    `toml:"database"`
 	AdminAPI    AdminAPI        `toml:"admin_api"`
@@ -105,19 +107,10 @@ func DefaultConfig() Config {
 		LongTimeout:          config.Duration(7 * 24 * time.Hour),
 		LongAgents:           "^nicehash/|^__PoolWatcher__$",
 		NiceHash:             NiceHash{MinDifficulty: 524288},
-		Limits: Limits{
-			PerAddress:    10_000,
-			PerNetwork:    20_000,
-			LinesPerSec:   100,
-			RefusedLogins: 100,
-			InvalidShares: 0.5,
-			InvalidAmong:  500,
-			BanTime:       config.Duration(10 * time.Minute),
-			Exempt:        []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		},
-		Users:    defaultUsers(),
-		Kafka:    bus.DefaultConfig(),
-		Database: store.Config{DSN: "sqlite:data/btcpool.db"},
+		Limits:               guard.DefaultLimits(),
+		Users:                users.DefaultConfig(),
+		Kafka:                bus.DefaultConfig(),
+		Database:             store.Config{DSN: "sqlite:data/btcpool.db"},
 		Management: Management{
 			ControllerTopic: "BtcManController",
 			ProcessorTopic:  "BtcManProcessor",
@@ -143,7 +136,7 @@ func (c Config) Validate() error {
 		}
 		errs = append(errs, l.validate(prefix))
 	}
-	errs = append(errs, c.validateUsers(), c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), c.Limits.validate(),
+	errs = append(errs, c.validateUsers(), c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), config.In("limits", c.Limits.Validate()),
 		c.validateID(), c.AdminAPI.validate(), c.validateManagement())
 	if _, err := c.longAgents(); err != nil {
 		fault("long_timeout_agent = %q: %v", c.LongAgents, err)
@@ -206,29 +199,22 @@ func (c Config) stopTimeout() time.Duration {
 	return c.StopTimeout.Std()
 }
 
-func (l Limits) validate() error {
-	var errs []error
-	for _, n := range []struct {
-		key   string
-		value int
-	}{
-		{"connections_per_address", l.PerAddress},
-		{"connections_per_network", l.PerNetwork},
-		{"lines_per_second", l.LinesPerSec},
-		{"refused_logins", l.RefusedLogins},
-		{"invalid_shares_among", l.InvalidAmong},
-	} {
-		if n.value < 0 {
-			errs = append(errs, fmt.Errorf("limits.%s = %d: must not be negative", n.key, n.value))
+// validateUsers reports all faults of [users] and of what listeners have
+// instead.
+func (c Config) validateUsers() error {
+	var faults config.Faults
+	var own []users.Source
+	for i, l := range c.Listeners {
+		if l.Users != nil {
+			faults.In(fmt.Sprintf("listeners[%d].users", i), l.Users.Validate())
+			own = append(own, *l.Users)
 		}
 	}
-	if !(l.InvalidShares >= 0 && l.InvalidShares <= 1) {
-		errs = append(errs, fmt.Errorf("limits.invalid_shares = %v: must be 0 to 1", l.InvalidShares))
+	faults.In("users", c.Users.Validate(own...))
+	if c.Users.InDatabase() || slices.ContainsFunc(own, users.Source.InDatabase) {
+		faults.Add(c.Database.Validate())
 	}
-	if l.BanTime < 0 {
-		errs = append(errs, fmt.Errorf("limits.ban_time = %q: must not be negative", l.BanTime))
-	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 // longAgents returns nil when there is no expression.

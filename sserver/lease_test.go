@@ -16,6 +16,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
+	"btcpool/internal/users"
 )
 
 // A server that loses its id hangs up and is not there any more; with the next
@@ -25,7 +26,7 @@ func TestTerms(t *testing.T) {
 	cfg := DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = t.TempDir()
-	cfg.Users.Source = StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.ServerID = 0
 	cfg.ZooKeeper.Servers = []string{"127.0.0.1:1"}

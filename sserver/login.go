@@ -10,6 +10,7 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/users"
 )
 
 // maxWorkers is how many may be authorized on one connection.
@@ -50,7 +51,7 @@ func isNiceHash(userAgent string) bool {
 // known here it is asked for, and the protocol hears of the outcome: done is
 // false then, and the status means nothing.
 func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
-	user, own := splitName(name, s.port.users.canonical)
+	user, own := splitName(name, s.port.users.Canonical)
 	known := func(w worker) bool { return w.UserName == user && w.Name == own }
 	switch {
 	case slices.ContainsFunc(s.Workers, known):
@@ -63,12 +64,12 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		return s.refuse("limit", share.StatusUnauthorized), true
 	}
 	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
-	if id, ok := s.port.users.cached(user); ok {
+	if id, ok := s.port.users.Cached(user); ok {
 		w.UserID = id
 		return s.admit(w, wishes), true
 	}
 	s.ask(func() func() {
-		id, err := s.port.users.id(context.Background(), user) // has a deadline of its own
+		id, err := s.port.users.ID(context.Background(), user) // has a deadline of its own
 		return func() {
 			w.UserID = id
 			sc := &s.loop.sc
@@ -81,7 +82,7 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 // found is logIn once the user's id is known, or the reason why it is not.
 func (s *session) found(w worker, wishes v1.Wishes, err error) share.Status {
 	switch {
-	case errors.Is(err, errUnknownUser):
+	case errors.Is(err, users.ErrUnknown):
 		return s.refuse("unknown", share.StatusInvalidUsername)
 	case err != nil:
 		s.srv.loginLog.Warn().Err(err).Str("user", w.UserName).Msg("login not possible")
@@ -120,7 +121,7 @@ func (s *session) begin(wishes v1.Wishes) {
 // not our fault.
 func (s *session) refuse(reason string, status share.Status) share.Status {
 	s.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
-	if status != share.StatusInternalError && s.srv.guard.loginRefused(s.IP, s.loop.now) {
+	if status != share.StatusInternalError && s.srv.guard.LoginRefused(s.IP, s.loop.now) {
 		s.srv.metrics.bans.WithLabelValues("logins").Inc()
 		s.loop.sc.banned = true
 		return share.StatusIPBanned
@@ -157,7 +158,7 @@ func (s *session) wish(d bitcoin.Difficulty) {
 func (s *session) credited(name []byte) *worker {
 	if len(s.Workers) > 1 {
 		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.port.users.canonical) {
+			if w := &s.Workers[i]; w.is(name, s.port.users.Canonical) {
 				return w
 			}
 		}

@@ -330,7 +330,7 @@ func (m *management) detail(r *reply) {
 	c.Chains = append(c.Chains, struct {
 		Name string `json:"name"`
 	}{onlyChain})
-	c.Users.Source = s.cfg.Users.Source
+	c.Users.Source = s.cfg.Users.Kind
 	c.Management.ControllerTopic = s.cfg.Management.ControllerTopic
 	c.Management.ProcessorTopic = s.cfg.Management.ProcessorTopic
 	r.Config = c

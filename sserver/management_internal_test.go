@@ -12,6 +12,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/service"
+	"btcpool/internal/users"
 )
 
 func managedService(tb testing.TB) *Service {
@@ -20,7 +21,7 @@ func managedService(tb testing.TB) *Service {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = tb.TempDir()
 	cfg.ServerID = 7
-	cfg.Users.Source = StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Management.Enabled = true
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})

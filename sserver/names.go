@@ -6,15 +6,9 @@ import (
 	"btcpool/internal/share"
 )
 
-const maxUserName = 200 // bytes
-
 // splitName splits what a miner logs in with into user and worker at the first
-// dot. The user, in its canonical form, is empty when there is none, or none of
-// permitted length.
+// dot. The user is in the form that canonical makes.
 func splitName(name string, canonical func(string) string) (user, worker string) {
 	user, worker, _ = strings.Cut(name, ".")
-	if user = canonical(share.CleanName(user)); len(user) > maxUserName {
-		user = ""
-	}
-	return user, share.WorkerName(worker)
+	return canonical(user), share.WorkerName(worker)
 }

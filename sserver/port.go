@@ -17,6 +17,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
+	"btcpool/internal/users"
 	"btcpool/internal/vardiff"
 )
 
@@ -31,7 +32,7 @@ type Listener struct {
 	MinDifficulty     float64        `toml:"min_difficulty"`
 	MaxDifficulty     float64        `toml:"max_difficulty"`
 	NonceBytes        int            `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
-	Users             *UserSource    `toml:"users"`            // nil: as at the top of the file
+	Users             *users.Source  `toml:"users"`            // nil: as at the top of the file
 }
 
 // places returns all listeners, without zeros for what the top of the file says.
@@ -46,7 +47,7 @@ func (c Config) places() []Listener {
 			list[i].NonceBytes = c.NonceBytes
 		}
 		if list[i].Users == nil {
-			list[i].Users = &c.Users.UserSource
+			list[i].Users = &c.Users.Source
 		}
 		for _, d := range []struct {
 			own     *float64
@@ -111,7 +112,7 @@ type port struct {
 	tls        *tls.Config    // nil: none
 	cert       *certificate   // of tls
 	proxies    []netip.Prefix // who is to send a PROXY header
-	users      *userList
+	users      *users.List
 	vardiff    vardiff.Policy
 	difficulty bitcoin.Difficulty // of miners that wish for none
 	nonceBytes uint8

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/guard"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
@@ -42,7 +43,7 @@ type state struct {
 	V1          v1.State
 	Since       time.Time
 	Tally       tally
-	Conduct     conduct
+	Conduct     guard.Conduct
 
 	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
@@ -181,13 +182,13 @@ func (s *session) receive(in []byte) {
 
 // outdated reports whether a worker's user is not what it was at the login.
 func (s *session) outdated() bool {
-	now := s.port.users.version.Load()
+	now := s.port.users.Version()
 	if now == s.users {
 		return false
 	}
 	s.users = now
 	return slices.ContainsFunc(s.Workers, func(w worker) bool {
-		id, ok := s.port.users.cached(w.UserName)
+		id, ok := s.port.users.Cached(w.UserName)
 		return !ok || id != w.UserID
 	})
 }
@@ -278,13 +279,13 @@ func (s *session) goOn(answer func()) {
 // meanwhile.
 func (s *session) pace(messages int) {
 	rate := s.srv.cfg.Limits.LinesPerSec
-	if messages == 0 || rate == 0 || !s.srv.guard.watches(s.IP) {
+	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {
 		return
 	}
 	if s.Farm != nil {
 		rate += len(s.Farm.Miners)
 	}
-	if pause := s.Conduct.spent(messages, rate, s.loop.now); pause > 0 {
+	if pause := s.Conduct.Spent(messages, rate, s.loop.now); pause > 0 {
 		s.pause(pause)
 	}
 }

@@ -29,11 +29,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/guard"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
+	"btcpool/internal/users"
 )
 
 const (
@@ -42,8 +44,6 @@ const (
 	closeGrace = 5 * time.Second
 	// proxyGrace is what a proxy gets to say for whom it connects.
 	proxyGrace = 5 * time.Second
-	// sweepInterval is how often guests that have gone are forgotten.
-	sweepInterval = time.Minute
 )
 
 // Service is a Stratum server. It listens when it is made and serves when it
@@ -66,10 +66,10 @@ type Service struct {
 	rskBlocks *spool.Spool // likewise
 	handover  *handover.Client
 	events    *eventQueue
-	users     *userLists
+	users     *users.Lists
 	jobs      *jobBook
 	ids       *idPool
-	guard     *guard
+	guard     *guard.Guard
 	loops     []*loop
 	admin     *adminAPI   // nil: none
 	manager   *management // nil: none
@@ -95,7 +95,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		versionMask: cfg.versionMask(),
 		started:     time.Now(),
 		jobs:        newJobBook(cfg),
-		guard:       newGuard(cfg.Limits, newBanList(cfg.DataDir, deps.Log, time.Now())),
+		guard:       guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, time.Now())),
 	}
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
@@ -115,7 +115,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if s.registry, err = registry.New(cfg.ZooKeeper, deps); err != nil {
 		return nil, err
 	}
-	if s.users, err = newUserLists(cfg, deps); err != nil {
+	places := cfg.places()
+	var sources []users.Source
+	for _, place := range places {
+		sources = append(sources, *place.Users)
+	}
+	if s.users, err = users.New(cfg.Users, sources, cfg.DataDir, cfg.Database, deps); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
@@ -153,12 +158,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.loops = append(s.loops, l)
 	}
 	s.shares.OnDurable(s.release)
-	for _, place := range cfg.places() {
+	for _, place := range places {
 		p, err := listen(place, cfg, s.log, s.metrics)
 		if err != nil {
 			return nil, err
 		}
-		p.users = s.users.of(place)
+		p.users = s.users.Of(*place.Users)
 		s.ports = append(s.ports, p)
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
 	}
@@ -230,7 +235,7 @@ func (s *Service) Ready() error {
 	switch {
 	case s.serverID.Load() == 0:
 		return errNoServerID
-	case s.guard.closed.Load():
+	case s.guard.Closed.Load():
 		return errDraining
 	case r == nil:
 		return errors.New("no job yet")
@@ -301,9 +306,9 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	work, done := context.WithCancel(beyond)
 	defer done()
 	g, work := errgroup.WithContext(work)
-	g.Go(func() error { return s.users.run(work) })
+	g.Go(func() error { return s.users.Run(work) })
 	g.Go(func() error {
-		s.guard.bans.run(work)
+		s.guard.Run(work)
 		return nil
 	})
 	g.Go(func() error { return s.readJobs(work) })
@@ -391,14 +396,10 @@ func (s *Service) mergedMining(j *job.StratumJob) merged {
 func (s *Service) keepJobs(ctx context.Context) error {
 	ticker := time.NewTicker(time.Second)
 	defer ticker.Stop()
-	sweep := time.NewTicker(sweepInterval)
-	defer sweep.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case now := <-sweep.C:
-			s.guard.sweep(now)
 		case now := <-ticker.C:
 			if s.jobs.tick(now) {
 				s.onLoops((*loop).newRound)

@@ -27,6 +27,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 )
 
@@ -50,7 +51,7 @@ func testConfig(tb testing.TB) sserver.Config {
 	cfg.DataDir = tb.TempDir()
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
 	cfg.MinDifficulty = 1.0 / (1 << 30)
-	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka.Brokers = []string{broker.Addr()}
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
@@ -449,7 +450,7 @@ func TestValidateReportsAll(t *testing.T) {
 	cfg.VersionMask = "1fffe00"
 	cfg.ShareInterval = 0
 	cfg.MaxJobLifetime = config.Duration(time.Second)
-	cfg.Users.Source = "api"
+	cfg.Users.Kind = "api"
 	cfg.Users.ListURL = "ftp://x"
 	cfg.Kafka.Brokers = nil
 	cfg.LongAgents = "("

@@ -42,7 +42,7 @@ func (s *session) judge(sub *submission) share.Status {
 	status := s.verdict(sub, now, sc)
 	s.srv.metrics.judged(status)
 	s.Tally.add(status, now)
-	if s.Conduct.judged(status, s.srv.cfg.Limits) && s.srv.guard.ban(s.IP, "invalid shares", now) {
+	if s.Conduct.Judged(status, s.srv.cfg.Limits) && s.srv.guard.Ban(s.IP, "invalid shares", now) {
 		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
 		sc.banned = true
 	}

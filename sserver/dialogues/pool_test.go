@@ -15,6 +15,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 )
 
@@ -27,7 +28,7 @@ func config(t *testing.T, broker, name, settings string) sserver.Config {
 	cfg.DataDir = t.TempDir()
 	cfg.DefaultDifficulty = 1.0 / (1 << 20)
 	cfg.MinDifficulty = 1.0 / (1 << 30)
-	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka.Brokers = []string{broker}
 	topics := &cfg.Kafka.Topics

@@ -1,4 +1,4 @@
-package sserver
+package users
 
 import (
 	"encoding/json"
@@ -12,7 +12,8 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"time"
+
+	"btcpool/internal/testkit"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -36,8 +37,8 @@ func startAPI(t *testing.T, users map[string]int32) *testAPI {
 	return a
 }
 
-func (a *testAPI) source() UserSource {
-	return UserSource{Source: APIUsers, ListURL: a.URL + "/list?secret=x"}
+func (a *testAPI) source() Source {
+	return Source{Kind: API, ListURL: a.URL + "/list?secret=x"}
 }
 
 func (a *testAPI) change(do func()) {
@@ -79,51 +80,49 @@ func (a *testAPI) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	_ = json.NewEncoder(w).Encode(map[string]any{"err_no": 0, "err_msg": nil, "data": page})
 }
 
-func TestUserListPages(t *testing.T) {
+func TestPages(t *testing.T) {
 	t.Parallel()
 	api := startAPI(t, map[string]int32{"a": 1, "B": 2, "c": 3, "d": 5, "e": 8})
-	u, _ := startUsers(t, usersConfig(t, api.source()))
-	u.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3, "d": 5, "e": 8})
-	<-u.ready
+	l, _ := quick(t, api.source()).start(t)
+	l.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3, "d": 5, "e": 8})
+	<-l.ready
 	api.change(func() {
 		if diff := cmp.Diff([]string{"0", "2", "5", "8"}, api.asked[:4]); diff != "" {
 			t.Errorf("asked (-want +got):\n%s", diff)
 		}
 		api.users["f"] = 9
 	})
-	u.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3, "d": 5, "e": 8, "f": 9})
+	l.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3, "d": 5, "e": 8, "f": 9})
 }
 
-func TestUserListChanges(t *testing.T) {
+func TestChanges(t *testing.T) {
 	t.Parallel()
 	api := startAPI(t, map[string]int32{"a": 1, "b": 2, "c": 3})
-	cfg := usersConfig(t, api.source())
-	u, stop := startUsers(t, cfg)
-	u.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3})
-	if got := u.version.Load(); got != 0 {
+	s := quick(t, api.source())
+	l, stop := s.start(t)
+	l.becomes(t, map[string]int32{"a": 1, "b": 2, "c": 3})
+	if got := l.Version(); got != 0 {
 		t.Errorf("version %d", got)
 	}
 	api.change(func() {
 		delete(api.users, "b")
 		api.users["c"], api.users["C"] = 7, 9 // the older user has the name
 	})
-	u.becomes(t, map[string]int32{"a": 1, "c": 7})
-	if got := u.version.Load(); got != 1 {
+	l.becomes(t, map[string]int32{"a": 1, "c": 7})
+	if got := l.Version(); got != 1 {
 		t.Errorf("version %d", got)
 	}
-	if _, err := u.id(t.Context(), "b"); !errors.Is(err, errUnknownUser) {
+	if _, err := l.ID(t.Context(), "b"); !errors.Is(err, ErrUnknown) {
 		t.Errorf("removed user: %v", err)
 	}
 	for _, spoilt := range []string{
 		"<html>", `{"err_no":0}`, `{"err_no":1,"err_msg":"no","data":{"a":5}}`, `{"err_no":0,"data":{"a":{}}}`,
 		`{"err_no":0,"data":{}}`, `{"err_no":0,"data":["a"]}`, `{"err_no":0,"data":{"a":0,"b":-1,"c":2147483648}}`,
 	} {
-		failed := u.failures()
+		failed := l.failures()
 		api.change(func() { api.spoilt = spoilt })
-		for u.failures() < failed+2 { // one may have begun before
-			time.Sleep(time.Millisecond)
-		}
-		if diff := cmp.Diff(map[string]int32{"a": 1, "c": 7}, u.copyOfIDs()); diff != "" {
+		testkit.Eventually(t, spoilt, func() bool { return l.failures() >= failed+2 }) // one may have begun before
+		if diff := cmp.Diff(map[string]int32{"a": 1, "c": 7}, l.copyOfIDs()); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", spoilt, diff)
 		}
 	}
@@ -131,8 +130,8 @@ func TestUserListChanges(t *testing.T) {
 
 	// Without the API.
 	api.Close()
-	u, _ = startUsers(t, cfg)
-	if diff := cmp.Diff(map[string]int32{"a": 1, "c": 7}, u.copyOfIDs()); diff != "" {
+	l, _ = s.start(t)
+	if diff := cmp.Diff(map[string]int32{"a": 1, "c": 7}, l.copyOfIDs()); diff != "" {
 		t.Errorf("snapshot (-want +got):\n%s", diff)
 	}
 }
@@ -143,14 +142,14 @@ func TestSilentAPI(t *testing.T) {
 	api := httptest.NewServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) { <-over }))
 	t.Cleanup(api.Close)
 	t.Cleanup(func() { close(over) })
-	cfg := usersConfig(t, UserSource{Source: APIUsers, ListURL: api.URL})
-	cfg.Users.LoginDeadline = 1e7
-	u, stop := startUsers(t, cfg)
-	if _, err := u.id(t.Context(), "alice"); !errors.Is(err, errUsersAway) {
+	s := quick(t, Source{Kind: API, ListURL: api.URL})
+	s.LoginDeadline = 1e7
+	l, stop := s.start(t)
+	if _, err := l.ID(t.Context(), "alice"); !errors.Is(err, errAway) {
 		t.Errorf("unknown user: %v", err)
 	}
 	stop()
-	if _, err := u.id(t.Context(), "alice"); !errors.Is(err, errUsersAway) {
+	if _, err := l.ID(t.Context(), "alice"); !errors.Is(err, errAway) {
 		t.Errorf("when all is over: %v", err)
 	}
 }
@@ -166,7 +165,7 @@ func TestAPIAnswerTooLong(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	api := newUserAPI(UserSource{ListURL: server.URL + "/list?key=secret"})
+	api := newAPI(Source{ListURL: server.URL + "/list?key=secret"})
 	defer api.client.CloseIdleConnections()
 	_, err := api.list(t.Context(), 0)
 	if err == nil || !strings.Contains(err.Error(), "longer") || strings.Contains(err.Error(), "secret") {
@@ -189,17 +188,17 @@ func TestRegistration(t *testing.T) {
 	}
 	source := api.source()
 	source.RegisterURL = api.URL + "/register"
-	u, _ := startUsers(t, usersConfig(t, source))
+	l, _ := quick(t, source).start(t)
 	for _, tt := range []struct {
 		name string
 		id   int32
 	}{{"a", 1}, {"new", 5}, {"new", 5}, {"refused", 0}, {"refused", 0}} {
-		id, err := u.id(t.Context(), tt.name)
-		if id != tt.id || (id == 0) != errors.Is(err, errUnknownUser) {
+		id, err := l.ID(t.Context(), tt.name)
+		if id != tt.id || (id == 0) != errors.Is(err, ErrUnknown) {
 			t.Errorf("%s: id %d, %v", tt.name, id, err)
 		}
 	}
-	if _, err := u.id(t.Context(), "broken"); err == nil || errors.Is(err, errUnknownUser) {
+	if _, err := l.ID(t.Context(), "broken"); err == nil || errors.Is(err, ErrUnknown) {
 		t.Errorf("broken answer: %v", err)
 	}
 	api.change(func() {
@@ -207,7 +206,7 @@ func TestRegistration(t *testing.T) {
 			t.Errorf("registered (-want +got):\n%s", diff)
 		}
 	})
-	u.becomes(t, map[string]int32{"a": 1, "new": 5})
+	l.becomes(t, map[string]int32{"a": 1, "new": 5})
 }
 
 func FuzzParseUsers(f *testing.F) {

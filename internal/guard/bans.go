@@ -1,7 +1,6 @@
-package sserver
+package guard
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,6 +13,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/durable"
 )
 
 // Ban keeps addresses out until a time.
@@ -24,18 +25,16 @@ type Ban struct {
 }
 
 const (
-	// maxBans is far more than an attack from rented networks needs: what is
+	// MaxBans is far more than an attack from rented networks needs: what is
 	// counted is addresses that said something.
-	maxBans    = 1_000_000
+	MaxBans    = 1_000_000
 	maxBanFile = 256 << 20 // bytes
-	// saveInterval is how often changed bans are written.
-	saveInterval = 5 * time.Second
 )
 
 var errTooManyBans = errors.New("too many bans")
 
-// banList knows who is banned. It survives a restart in a file.
-type banList struct {
+// Bans knows who is banned. It is safe for concurrent use.
+type Bans struct {
 	path string // "": nowhere
 	log  zerolog.Logger
 
@@ -45,10 +44,10 @@ type banList struct {
 	dirty bool        // bans differ from the file
 }
 
-// newBanList reads the bans of dir, if there are any: dir may be "". Those that
+// NewBans reads the bans of dir, if there are any: dir may be "". Those that
 // cannot be read are no reason not to serve.
-func newBanList(dir string, log zerolog.Logger, now time.Time) *banList {
-	l := &banList{log: log, bans: make(map[netip.Prefix]Ban), bits: make(map[int]int)}
+func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
+	l := &Bans{log: log, bans: make(map[netip.Prefix]Ban), bits: make(map[int]int)}
 	if dir == "" {
 		return l
 	}
@@ -59,7 +58,7 @@ func newBanList(dir string, log zerolog.Logger, now time.Time) *banList {
 	}
 	for _, b := range bans {
 		if now.Before(b.Until) {
-			_ = l.add(b) // one too many is not worth a word here
+			_ = l.Add(b) // one too many is not worth a word here
 		}
 	}
 	l.dirty = false
@@ -88,13 +87,14 @@ func readBans(path string) ([]Ban, error) {
 	return bans, nil
 }
 
-// add makes b hold, in place of an earlier ban of the same addresses.
-func (l *banList) add(b Ban) error {
+// Add makes b hold, in place of an earlier ban of the same addresses. It fails
+// when there are MaxBans.
+func (l *Bans) Add(b Ban) error {
 	b.Prefix = b.Prefix.Masked()
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if _, known := l.bans[b.Prefix]; !known {
-		if len(l.bans) == maxBans {
+		if len(l.bans) == MaxBans {
 			return errTooManyBans
 		}
 		l.bits[b.Prefix.Bits()]++
@@ -104,9 +104,9 @@ func (l *banList) add(b Ban) error {
 	return nil
 }
 
-// lift ends the ban of exactly these addresses and reports whether there was
+// Lift ends the ban of exactly these addresses and reports whether there was
 // one.
-func (l *banList) lift(p netip.Prefix) bool {
+func (l *Bans) Lift(p netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	_, ok := l.bans[p.Masked()]
@@ -114,7 +114,7 @@ func (l *banList) lift(p netip.Prefix) bool {
 	return ok
 }
 
-func (l *banList) drop(p netip.Prefix) {
+func (l *Bans) drop(p netip.Prefix) {
 	if _, ok := l.bans[p]; !ok {
 		return
 	}
@@ -125,7 +125,7 @@ func (l *banList) drop(p netip.Prefix) {
 	l.dirty = true
 }
 
-func (l *banList) banned(ip netip.Addr, now time.Time) bool {
+func (l *Bans) banned(ip netip.Addr, now time.Time) bool {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	for bits := range l.bits {
@@ -140,15 +140,16 @@ func (l *banList) banned(ip netip.Addr, now time.Time) bool {
 	return false
 }
 
-// count includes bans that have ended a moment ago.
-func (l *banList) count() int {
+// Len includes bans that have ended a moment ago.
+func (l *Bans) Len() int {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return len(l.bans)
 }
 
-// list returns the bans that hold, those of the same end by prefix.
-func (l *banList) list(now time.Time) []Ban {
+// List returns the bans that hold, those that end first first and those of the
+// same end by prefix.
+func (l *Bans) List(now time.Time) []Ban {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	list := make([]Ban, 0, len(l.bans))
@@ -167,7 +168,7 @@ func (l *banList) list(now time.Time) []Ban {
 }
 
 // sweep forgets bans that have ended.
-func (l *banList) sweep(now time.Time) {
+func (l *Bans) sweep(now time.Time) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for p, b := range l.bans {
@@ -177,22 +178,7 @@ func (l *banList) sweep(now time.Time) {
 	}
 }
 
-// run keeps the file up to date until ctx ends.
-func (l *banList) run(ctx context.Context) {
-	ticker := time.NewTicker(saveInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			l.save(time.Now())
-			return
-		case now := <-ticker.C:
-			l.save(now)
-		}
-	}
-}
-
-func (l *banList) save(now time.Time) {
+func (l *Bans) save(now time.Time) {
 	l.mu.Lock()
 	dirty := l.dirty
 	l.dirty = false
@@ -200,9 +186,9 @@ func (l *banList) save(now time.Time) {
 	if !dirty || l.path == "" {
 		return
 	}
-	text, err := json.Marshal(l.list(now))
+	text, err := json.Marshal(l.List(now))
 	if err == nil {
-		err = replaceFile(l.path, text)
+		err = durable.Replace(l.path, text, 0o600)
 	}
 	if err != nil {
 		l.log.Warn().Err(err).Msg("bans not written")

@@ -1,4 +1,4 @@
-package sserver
+package guard
 
 import (
 	"net/netip"
@@ -18,29 +18,29 @@ func TestBansOutliveTheProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	now := time.Unix(1_700_000_000, 0).UTC()
-	l := newBanList(dir, zerolog.Nop(), now)
+	l := NewBans(dir, zerolog.Nop(), now)
 	for _, b := range []Ban{
 		{prefix("192.0.2.77/24"), now.Add(time.Hour), "a network"},
 		{prefix("198.51.100.1/32"), now.Add(time.Minute), "an address"},
 		{prefix("2001:db8::/48"), now.Add(2 * time.Hour), "the other protocol"},
 		{prefix("203.0.113.1/32"), now.Add(time.Hour), "lifted"},
 	} {
-		if err := l.add(b); err != nil {
+		if err := l.Add(b); err != nil {
 			t.Fatal(err)
 		}
 	}
-	if !l.lift(prefix("203.0.113.1/32")) || l.lift(prefix("203.0.113.1/32")) {
+	if !l.Lift(prefix("203.0.113.1/32")) || l.Lift(prefix("203.0.113.1/32")) {
 		t.Error("lift")
 	}
 	l.save(now)
 
 	now = now.Add(time.Minute)
-	l = newBanList(dir, zerolog.Nop(), now)
+	l = NewBans(dir, zerolog.Nop(), now)
 	want := []Ban{
 		{prefix("192.0.2.0/24"), now.Add(59 * time.Minute), "a network"},
 		{prefix("2001:db8::/48"), now.Add(119 * time.Minute), "the other protocol"},
 	}
-	if diff := cmp.Diff(want, l.list(now), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+	if diff := cmp.Diff(want, l.List(now), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
 		t.Error(diff)
 	}
 	for ip, want := range map[string]bool{
@@ -68,8 +68,8 @@ func TestDamagedBans(t *testing.T) {
 		if err := os.WriteFile(filepath.Join(dir, "bans.json"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		l := newBanList(dir, zerolog.Nop(), time.Now())
-		if list := l.list(time.Now()); len(list) > 0 {
+		l := NewBans(dir, zerolog.Nop(), time.Now())
+		if list := l.List(time.Now()); len(list) > 0 {
 			t.Errorf("%s: %v", text, list)
 		}
 	}

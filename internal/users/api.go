@@ -1,4 +1,4 @@
-package sserver
+package users
 
 import (
 	"bytes"
@@ -20,19 +20,19 @@ const maxAPIAnswer = 64 << 20
 // errAPIRefuses is an answer that is complete and says no.
 var errAPIRefuses = errors.New("refused")
 
-// userAPI is btcpool's user list over HTTP.
-type userAPI struct {
+// api is btcpool's user list over HTTP.
+type api struct {
 	client   http.Client
 	listURL  string
 	register string // URL
 }
 
-func newUserAPI(source UserSource) *userAPI {
-	return &userAPI{listURL: source.ListURL, register: source.RegisterURL}
+func newAPI(source Source) *api {
+	return &api{listURL: source.ListURL, register: source.RegisterURL}
 }
 
-// list is userDirectory.list.
-func (a *userAPI) list(ctx context.Context, after int32) (map[string]int32, error) {
+// list is directory.list.
+func (a *api) list(ctx context.Context, after int32) (map[string]int32, error) {
 	u, err := url.Parse(a.listURL)
 	if err != nil {
 		return nil, err
@@ -47,8 +47,8 @@ func (a *userAPI) list(ctx context.Context, after int32) (map[string]int32, erro
 	return a.do(req)
 }
 
-// find is userDirectory.find: it has the user registered.
-func (a *userAPI) find(ctx context.Context, name string) (int32, error) {
+// find is directory.find: it has the user registered.
+func (a *api) find(ctx context.Context, name string) (int32, error) {
 	body, err := json.Marshal(struct {
 		Name string `json:"name"`
 	}{name})
@@ -62,7 +62,7 @@ func (a *userAPI) find(ctx context.Context, name string) (int32, error) {
 	req.Header.Set("Content-Type", "application/json")
 	users, err := a.do(req)
 	if errors.Is(err, errAPIRefuses) {
-		return 0, fmt.Errorf("%w: %w", errUnknownUser, err)
+		return 0, fmt.Errorf("%w: %w", ErrUnknown, err)
 	}
 	if err != nil {
 		return 0, err
@@ -75,7 +75,7 @@ func (a *userAPI) find(ctx context.Context, name string) (int32, error) {
 
 // do returns the users of an answer. Its errors keep what is secret in a URL to
 // themselves.
-func (a *userAPI) do(req *http.Request) (users map[string]int32, err error) {
+func (a *api) do(req *http.Request) (users map[string]int32, err error) {
 	defer func() {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
 			err = wrapped.Err
