@@ -18,6 +18,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 	"btcpool/internal/users"
+	"btcpool/sserver/operator"
 )
 
 // Config is the file of sserver. Difficulties are decimal numbers, rounded up
@@ -55,19 +56,19 @@ type Config struct {
 	LongTimeout    config.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
 	LongAgents     string          `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
 
-	NiceHash    NiceHash        `toml:"nicehash"`
-	Drain       Drain           `toml:"drain"`
-	Development Development     `toml:"development"`
-	Limits      guard.Limits    `toml:"limits"`
-	Handover    handover.Config `toml:"handover"`
-	Listeners   []Listener      `toml:"listeners"` // more of them
-	Users       users.Config    `toml:"users"`
-	Kafka       bus.Config      `toml:"kafka"`
-	Database    store.Config    `toml:"database"`
-	AdminAPI    AdminAPI        `toml:"admin_api"`
-	Management  Management      `toml:"management"`
-	ZooKeeper   registry.Config `toml:"zookeeper"`
-	LockPath    string          `toml:"zookeeper_lock_path"` // where ServerID is leased
+	NiceHash    NiceHash                `toml:"nicehash"`
+	Drain       Drain                   `toml:"drain"`
+	Development Development             `toml:"development"`
+	Limits      guard.Limits            `toml:"limits"`
+	Handover    handover.Config         `toml:"handover"`
+	Listeners   []Listener              `toml:"listeners"` // more of them
+	Users       users.Config            `toml:"users"`
+	Kafka       bus.Config              `toml:"kafka"`
+	Database    store.Config            `toml:"database"`
+	AdminAPI    operator.APIConfig      `toml:"admin_api" envPrefix:"ADMIN_API_"`
+	Management  operator.CommandsConfig `toml:"management"`
+	ZooKeeper   registry.Config         `toml:"zookeeper"`
+	LockPath    string                  `toml:"zookeeper_lock_path"` // where ServerID is leased
 }
 
 // Development is for trying a pool out. Neither belongs where people mine.
@@ -111,12 +112,9 @@ func DefaultConfig() Config {
 		Users:                users.DefaultConfig(),
 		Kafka:                bus.DefaultConfig(),
 		Database:             store.Config{DSN: "sqlite:data/btcpool.db"},
-		Management: Management{
-			ControllerTopic: "BtcManController",
-			ProcessorTopic:  "BtcManProcessor",
-		},
-		ZooKeeper: registry.DefaultConfig(),
-		LockPath:  "/locks/sserver_btc", // as btcpool has it: both may share ids
+		Management:           operator.DefaultCommands(),
+		ZooKeeper:            registry.DefaultConfig(),
+		LockPath:             "/locks/sserver_btc", // as btcpool has it: both may share ids
 	}
 }
 
@@ -137,7 +135,7 @@ func (c Config) Validate() error {
 		errs = append(errs, l.validate(prefix))
 	}
 	errs = append(errs, c.validateUsers(), c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), config.In("limits", c.Limits.Validate()),
-		c.validateID(), c.AdminAPI.validate(), c.validateManagement())
+		c.validateID(), config.In("admin_api", c.AdminAPI.Validate()), config.In("management", c.Management.Validate(c.Kafka.Topics)))
 	if _, err := c.longAgents(); err != nil {
 		fault("long_timeout_agent = %q: %v", c.LongAgents, err)
 	}

@@ -35,14 +35,14 @@ func (d Drain) validate(stop time.Duration) error {
 
 // place is where miners are sent; the zero value is where they came from.
 type place struct {
-	host string
-	port uint16
+	Host string
+	Port uint16
 }
 
 // parsePlace reads host:port; "" is where miners came from.
 func parsePlace(text string) (p place, err error) {
 	if text != "" {
-		p.host, p.port, err = config.Peer(text)
+		p.Host, p.Port, err = config.Peer(text)
 	}
 	return p, err
 }

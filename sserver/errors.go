@@ -24,6 +24,13 @@ var (
 	errNotAdmitted = errors.New("not admitted")    // who connects through a proxy is not welcome
 )
 
+// Why the server is not ready.
+var (
+	errNoServerID = errors.New("no server id yet")
+	errDraining   = errors.New("draining, as the operator wished")
+	errNoJob      = errors.New("no job yet")
+)
+
 // disconnectReason returns why this side ended a session, "" if it did not.
 func disconnectReason(err error) string {
 	var of interface{ Reason() string }

@@ -9,8 +9,6 @@ import (
 	"btcpool/internal/registry"
 )
 
-var errNoServerID = errors.New("no server id yet")
-
 // validateID reports an id that is neither fixed nor can be leased.
 func (c Config) validateID() error {
 	errs := []error{c.ZooKeeper.Validate()}
@@ -99,9 +97,9 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 	defer context.AfterFunc(held, func() { s.onLoops((*loop).cutAll) })()
 	err = errors.Join(err, s.hangUp(&loops))
 	if err != nil {
-		s.manager.notify(actionException, id, err)
+		s.commands.Exception(err)
 	}
-	s.manager.notify(actionOffline, id, nil)
+	s.commands.Offline()
 	if s.cfg.ServerID == 0 {
 		s.serverID.Store(0)
 	}
@@ -121,7 +119,7 @@ func (s *Service) begin(id uint8) error {
 		}
 	}
 	s.setID(id)
-	s.manager.notify(actionOnline, id, nil)
+	s.commands.Online()
 	return nil
 }
 

@@ -37,10 +37,6 @@ type metrics struct {
 	jobHeight        prometheus.Gauge
 	diffChanges      prometheus.Counter
 	eventsDropped    prometheus.Counter
-
-	adminRequests *prometheus.CounterVec // code
-	commands      *prometheus.CounterVec // result
-	notices       *prometheus.CounterVec // result
 }
 
 // level is how many there are, for those who have to read it back.
@@ -89,10 +85,6 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		}),
 		diffChanges:   counter("difficulty_changes_total", "Changes of a miner's difficulty."),
 		eventsDropped: counter("events_dropped_total", "Events that Kafka could not take in time."),
-
-		adminRequests: counters("admin_requests_total", "Requests of the admin API, by HTTP status.", "code"),
-		commands:      counters("management_commands_total", "Messages of the management topic.", "result"),
-		notices:       counters("management_replies_total", "Replies to management commands, and notifications.", "result"),
 	}
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "btcpool_sserver_job_age_seconds", Help: "Age of the latest job sent."},
 		func() float64 { return jobAge().Seconds() })

@@ -78,7 +78,7 @@ func (s stratumV1) announce(dst []byte, a *announcement) []byte {
 }
 
 func (s stratumV1) reconnect(dst []byte, to place) []byte {
-	return s.conn().AppendReconnect(dst, to.host, to.port)
+	return s.conn().AppendReconnect(dst, to.Host, to.Port)
 }
 
 func (s stratumV1) message(dst []byte, text string) []byte { return s.conn().AppendMessage(dst, text) }

@@ -36,6 +36,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
 	"btcpool/internal/users"
+	"btcpool/sserver/operator"
 )
 
 const (
@@ -71,8 +72,8 @@ type Service struct {
 	ids       *idPool
 	guard     *guard.Guard
 	loops     []*loop
-	admin     *adminAPI   // nil: none
-	manager   *management // nil: none
+	admin     *operator.API      // nil: none
+	commands  *operator.Commands // nil: none
 	started   time.Time
 
 	open        atomic.Int64   // connections
@@ -168,12 +169,12 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
 	}
 	if cfg.AdminAPI.Listen != "" {
-		if s.admin, err = listenAdmin(cfg.AdminAPI, s); err != nil {
+		if s.admin, err = operator.Listen(cfg.AdminAPI, operated{s}, deps); err != nil {
 			return nil, err
 		}
 	}
 	if cfg.Management.Enabled {
-		s.manager = newManagement(s)
+		s.commands = operator.NewCommands(cfg.Management, operated{s}, s.bus, deps)
 	}
 	if cfg.ServerID == 0 { // miners are better off elsewhere until there is one
 		s.closeLoops()
@@ -193,7 +194,7 @@ func (s *Service) close() error {
 	errs := []error{s.stopListening()}
 	s.closeLoops()
 	if s.admin != nil {
-		errs = append(errs, s.admin.close())
+		errs = append(errs, s.admin.Close())
 	}
 	for _, sp := range []*spool.Spool{s.shares, s.blocks, s.auxBlocks, s.rskBlocks} {
 		if sp != nil {
@@ -238,7 +239,7 @@ func (s *Service) Ready() error {
 	case s.guard.Closed.Load():
 		return errDraining
 	case r == nil:
-		return errors.New("no job yet")
+		return errNoJob
 	}
 	if age := time.Since(r.work.ID.Time()); age > s.cfg.MaxJobLifetime.Std() {
 		return fmt.Errorf("latest job is %s old", age.Round(time.Second))
@@ -275,13 +276,13 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	g.Go(func() error { return s.handover.Run(beyond) })
 	if s.admin != nil {
 		g.Go(func() error {
-			s.admin.run(beyond)
+			s.admin.Run(beyond)
 			return nil
 		})
 	}
-	if s.manager != nil {
+	if s.commands != nil {
 		g.Go(func() error {
-			s.manager.run(beyond)
+			s.commands.Run(beyond)
 			return nil
 		})
 	}

@@ -61,3 +61,14 @@ func (l Limits) Validate() error {
 func (l Limits) exempts(ip netip.Addr) bool {
 	return slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
+
+// Exempt returns the network without limits that contains all of p, if there is
+// one.
+func (g *Guard) Exempt(p netip.Prefix) (by netip.Prefix, ok bool) {
+	for _, e := range g.limits.Exempt {
+		if e.Bits() <= p.Bits() && e.Contains(p.Addr()) {
+			return e, true
+		}
+	}
+	return netip.Prefix{}, false
+}

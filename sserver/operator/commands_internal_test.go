@@ -1,4 +1,4 @@
-package sserver
+package operator
 
 import (
 	"bytes"
@@ -8,33 +8,26 @@ import (
 	"testing"
 	"time"
 
+	"btcpool/internal/telemetry"
+
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
-
-	"btcpool/internal/service"
-	"btcpool/internal/users"
 )
 
-func managedService(tb testing.TB) *Service {
-	tb.Helper()
-	cfg := DefaultConfig()
-	cfg.Listen = "127.0.0.1:0"
-	cfg.DataDir = tb.TempDir()
-	cfg.ServerID = 7
-	cfg.Users.Kind = users.Static
-	cfg.Users.Static = map[string]int32{"alice": 7}
-	cfg.Management.Enabled = true
-	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { s.close() })
-	return s
+// server has the id 7 and nobody on it.
+type server struct{ Server }
+
+func (server) Status() Status { return Status{Started: time.Unix(1_600_000_000, 0), ServerID: 7} }
+
+func managed() *Commands {
+	cfg := DefaultCommands()
+	cfg.Enabled = true
+	return NewCommands(cfg, server{}, nil, telemetry.Deps{Log: zerolog.Nop()})
 }
 
 func TestCommands(t *testing.T) {
 	t.Parallel()
-	m := managedService(t).manager
+	m := managed()
 	now := time.Unix(1_700_000_000, 0)
 	for _, test := range []struct {
 		text, want string
@@ -77,7 +70,7 @@ func TestCommands(t *testing.T) {
 // Neither a flood of commands nor an absent Kafka takes more than its share.
 func TestCommandsAreBounded(t *testing.T) {
 	t.Parallel()
-	m := managedService(t).manager
+	m := managed()
 	results := make(map[string]int)
 	for range 10 * commandBurst {
 		now := time.Unix(1_700_000_000, 0)
@@ -87,7 +80,7 @@ func TestCommandsAreBounded(t *testing.T) {
 		t.Error(diff)
 	}
 	for range 2 * maxReplies {
-		m.notify(actionException, 7, errors.New("again"))
+		m.Exception(errors.New("again"))
 	}
 	if len(m.replies) != maxReplies {
 		t.Errorf("%d replies wait", len(m.replies))
@@ -105,7 +98,7 @@ func FuzzCommand(f *testing.F) {
 	} {
 		f.Add([]byte(text))
 	}
-	m := managedService(f).manager
+	m := managed()
 	now := time.Unix(1_700_000_000, 0)
 	f.Fuzz(func(t *testing.T, text []byte) {
 		now = now.Add(time.Second) // within the rate

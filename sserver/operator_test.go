@@ -23,6 +23,7 @@ import (
 	"btcpool/internal/guard"
 	"btcpool/internal/service"
 	"btcpool/sserver"
+	"btcpool/sserver/operator"
 )
 
 const adminToken = "a-token-nobody-guesses"
@@ -461,7 +462,7 @@ func TestAdminDrain(t *testing.T) {
 func TestAdminRefuses(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.AdminAPI = sserver.AdminAPI{Listen: "127.0.0.1:0", TokenFile: filepath.Join(t.TempDir(), "token")}
+	cfg.AdminAPI = operator.APIConfig{Listen: "127.0.0.1:0", TokenFile: filepath.Join(t.TempDir(), "token")}
 	if err := os.WriteFile(cfg.AdminAPI.TokenFile, []byte("\n "+adminToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -527,20 +528,20 @@ func TestAdminConfig(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		name  string
-		api   sserver.AdminAPI
+		api   operator.APIConfig
 		fault string
 	}{
-		{"off", sserver.AdminAPI{}, ""},
-		{"loopback", sserver.AdminAPI{Listen: "127.0.0.1:9120", Token: adminToken}, ""},
-		{"IPv6 loopback", sserver.AdminAPI{Listen: "[::1]:9120", TokenFile: "f"}, ""},
-		{"socket", sserver.AdminAPI{Listen: "unix:/run/s"}, ""},
-		{"everywhere", sserver.AdminAPI{Listen: ":9120", Token: adminToken}, "of this machine only"},
-		{"all addresses", sserver.AdminAPI{Listen: "0.0.0.0:9120", Token: adminToken}, "of this machine only"},
-		{"a name", sserver.AdminAPI{Listen: "pool.example:9120", Token: adminToken}, "of this machine only"},
-		{"no token", sserver.AdminAPI{Listen: "127.0.0.1:9120"}, "admin_api.token_file"},
-		{"short token", sserver.AdminAPI{Listen: "127.0.0.1:9120", Token: "short"}, "16 printable"},
-		{"two tokens", sserver.AdminAPI{Listen: "127.0.0.1:9120", Token: adminToken, TokenFile: "f"}, "only one"},
-		{"no path", sserver.AdminAPI{Listen: "unix:"}, "must be like"},
+		{"off", operator.APIConfig{}, ""},
+		{"loopback", operator.APIConfig{Listen: "127.0.0.1:9120", Token: adminToken}, ""},
+		{"IPv6 loopback", operator.APIConfig{Listen: "[::1]:9120", TokenFile: "f"}, ""},
+		{"socket", operator.APIConfig{Listen: "unix:/run/s"}, ""},
+		{"everywhere", operator.APIConfig{Listen: ":9120", Token: adminToken}, "of this machine only"},
+		{"all addresses", operator.APIConfig{Listen: "0.0.0.0:9120", Token: adminToken}, "of this machine only"},
+		{"a name", operator.APIConfig{Listen: "pool.example:9120", Token: adminToken}, "of this machine only"},
+		{"no token", operator.APIConfig{Listen: "127.0.0.1:9120"}, "admin_api.token_file"},
+		{"short token", operator.APIConfig{Listen: "127.0.0.1:9120", Token: "short"}, "16 printable"},
+		{"two tokens", operator.APIConfig{Listen: "127.0.0.1:9120", Token: adminToken, TokenFile: "f"}, "only one"},
+		{"no path", operator.APIConfig{Listen: "unix:"}, "must be like"},
 	} {
 		cfg := sserver.DefaultConfig()
 		cfg.AdminAPI = test.api
@@ -584,8 +585,8 @@ func TestAdminSocket(t *testing.T) {
 func TestAdminDescription(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, withAdmin(t, testConfig(t)))
-	d := parseDescription(t, sserver.AdminDescription)
-	if _, text, _ := p.adminText("GET", "/openapi.yaml", "", ""); !bytes.Equal([]byte(text), sserver.AdminDescription) {
+	d := parseDescription(t, operator.OpenAPI)
+	if _, text, _ := p.adminText("GET", "/openapi.yaml", "", ""); !bytes.Equal([]byte(text), operator.OpenAPI) {
 		t.Error("another file is served")
 	}
 	for path, methods := range d.paths() {

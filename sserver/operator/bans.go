@@ -1,4 +1,4 @@
-package sserver
+package operator
 
 import (
 	"net/http"
@@ -18,14 +18,14 @@ const (
 )
 
 // getBans lists bans, those that end first first.
-func (a *adminAPI) getBans(r *http.Request) (any, error) {
+func (a *API) getBans(r *http.Request) (any, error) {
 	q := parseQuery(r)
-	offset := q.integer("offset", 0, 0, guard.MaxBans)
-	limit := q.integer("limit", pageSize, 1, maxPageSize)
-	if err := q.done(); err != nil {
+	offset := q.Integer("offset", 0, 0, guard.MaxBans)
+	limit := q.Integer("limit", pageSize, 1, maxPageSize)
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
-	bans := a.srv.guard.Bans.List(time.Now())
+	bans := a.srv.Guard().Bans.List(time.Now())
 	total := len(bans)
 	bans = bans[min(offset, total):]
 	return struct {
@@ -35,7 +35,7 @@ func (a *adminAPI) getBans(r *http.Request) (any, error) {
 }
 
 // addBan bans addresses, and ends the sessions that are there.
-func (a *adminAPI) addBan(r *http.Request) (any, error) {
+func (a *API) addBan(r *http.Request) (any, error) {
 	order, err := body[struct {
 		Prefix   string          `json:"prefix"`
 		Duration config.Duration `json:"duration"`
@@ -53,21 +53,19 @@ func (a *adminAPI) addBan(r *http.Request) (any, error) {
 	case len(order.Reason) > maxBanReason || strings.ContainsFunc(order.Reason, unicode.IsControl):
 		return nil, badRequest("reason: must be at most %d bytes in one line", maxBanReason)
 	}
-	for _, exempt := range a.srv.cfg.Limits.Exempt {
-		if exempt.Bits() <= prefix.Bits() && exempt.Contains(prefix.Addr()) {
-			return nil, conflict("%s is in %s, which limits.exempt keeps from being banned", prefix, exempt)
-		}
+	if exempt, ok := a.srv.Guard().Exempt(prefix); ok {
+		return nil, conflict("%s is in %s, which limits.exempt keeps from being banned", prefix, exempt)
 	}
 	b := guard.Ban{Prefix: prefix, Until: time.Now().Add(order.Duration.Std()).UTC().Truncate(time.Second), Reason: order.Reason}
-	if err := a.srv.guard.Bans.Add(b); err != nil {
+	if err := a.srv.Guard().Bans.Add(b); err != nil {
 		return nil, conflict("%v", err)
 	}
-	a.srv.metrics.bans.WithLabelValues("operator").Inc()
+	a.srv.CountBan()
 	n := 0
-	_, err = a.act(r, filter{network: prefix}, func(s *session) {
-		if a.srv.guard.Watches(s.IP) {
+	_, err = a.act(r, filter{network: prefix}, func(s Session) {
+		if a.srv.Guard().Watches(s.Address()) {
 			n++
-			s.finish(errBanned)
+			s.Ban()
 		}
 	})
 	return struct {
@@ -77,18 +75,18 @@ func (a *adminAPI) addBan(r *http.Request) (any, error) {
 }
 
 // liftBan ends a ban.
-func (a *adminAPI) liftBan(r *http.Request) (any, error) {
+func (a *API) liftBan(r *http.Request) (any, error) {
 	q := parseQuery(r)
-	text := q.text("prefix")
-	if err := q.done(); err != nil {
+	text := q.Text("prefix", "", maxText)
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
 	prefix, err := parseNetwork(text)
 	if err != nil {
 		return nil, badRequest("prefix = %.60q: must be an address or a network", text)
 	}
-	if !a.srv.guard.Bans.Lift(prefix) {
-		return nil, &adminError{http.StatusNotFound, "not_found", "exactly these addresses are not banned: " + prefix.String()}
+	if !a.srv.Guard().Bans.Lift(prefix) {
+		return nil, notFound("exactly these addresses are not banned: %s", prefix)
 	}
 	return struct {
 		Lifted string `json:"lifted"`

@@ -1,26 +1,29 @@
 package sserver
 
 import (
-	"net/http/httptest"
 	"testing"
+
+	"btcpool/sserver/operator"
 )
 
-// A page of 1,000 sessions.
-func BenchmarkAdminSessions(b *testing.B) {
+// Looking at 1,000 sessions.
+func BenchmarkVisit(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	a := &adminAPI{srv: s}
 	b.ReportAllocs()
 	for b.Loop() {
-		r := httptest.NewRequestWithContext(b.Context(), "GET", "/api/v1/sessions?limit=1000", nil)
-		if _, err := a.getSessions(r); err != nil {
+		seen := 0
+		if err := (operated{s}).Visit(b.Context(), func(s operator.Session) { seen += len(s.View().Workers) }); err != nil {
 			b.Fatal(err)
+		}
+		if seen != benchSockets {
+			b.Fatal(seen)
 		}
 	}
 }
 
 // For how long a loop is kept from its work at a time.
-func BenchmarkAdminStep(b *testing.B) {
+func BenchmarkVisitStep(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
 	var step []*session
@@ -33,7 +36,7 @@ func BenchmarkAdminStep(b *testing.B) {
 	for b.Loop() {
 		if err := s.loops[0].call(b.Context(), func() {
 			for _, one := range step {
-				s.loops[0].visit(one, func(s *session) { views += len(s.view().Workers) })
+				s.loops[0].visit(one, func(s *session) { views += len(operatedSession{s}.View().Workers) })
 			}
 		}); err != nil {
 			b.Fatal(err)

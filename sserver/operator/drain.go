@@ -1,8 +1,7 @@
-package sserver
+package operator
 
 import (
 	"context"
-	"errors"
 	"net/http"
 	"sync"
 	"sync/atomic"
@@ -11,14 +10,12 @@ import (
 	"btcpool/internal/config"
 )
 
-var errDraining = errors.New("draining, as the operator wished")
-
 // maxDrainGrace is the longest time over which an operator may send miners away.
 const maxDrainGrace = 24 * time.Hour
 
-// drains is at most one drain that the operator has asked for. It lasts until it
-// is cancelled, with nobody let in, also when all miners have gone.
-type drains struct {
+// drain is at most one that the operator has asked for. It lasts until it is
+// cancelled, with nobody let in, also when all miners have gone.
+type drain struct {
 	mu      sync.Mutex
 	current *draining // nil: none
 }
@@ -40,11 +37,11 @@ type drainView struct {
 	Connections int64            `json:"connections"` // that are left
 }
 
-func (a *adminAPI) drainState() drainView {
-	a.drains.mu.Lock()
-	defer a.drains.mu.Unlock()
-	v := drainView{State: "none", Connections: a.srv.open.Load()}
-	if d := a.drains.current; d != nil {
+func (a *API) drainState() drainView {
+	a.draining.mu.Lock()
+	defer a.draining.mu.Unlock()
+	v := drainView{State: "none", Connections: a.srv.Status().Connections}
+	if d := a.draining.current; d != nil {
 		v.State = "draining"
 		if d.over {
 			v.State = "drained"
@@ -54,13 +51,13 @@ func (a *adminAPI) drainState() drainView {
 	return v
 }
 
-func (a *adminAPI) getDrain(r *http.Request) (any, error) {
-	return a.drainState(), parseQuery(r).done()
+func (a *API) getDrain(r *http.Request) (any, error) {
+	return a.drainState(), parseQuery(r).Done()
 }
 
 // startDrain lets nobody in any more and sends all miners away, while the
 // process goes on.
-func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Context))) (any, error) {
+func (a *API) startDrain(r *http.Request, background func(func(context.Context))) (any, error) {
 	order, err := body[struct {
 		Grace       config.Duration `json:"grace"`
 		ReconnectTo string          `json:"reconnect_to"`
@@ -77,20 +74,15 @@ func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Cont
 	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(r.Context()))
 	d := &draining{began: time.Now(), grace: order.Grace, reconnectTo: order.ReconnectTo, cancel: cancel}
-	if !a.drains.begin(d, &a.srv.guard.Closed) {
+	if !a.draining.begin(d, &a.srv.Guard().Closed) {
 		cancel()
 		return nil, conflict("a drain is going on already: cancel it first")
 	}
 	background(func(run context.Context) {
 		defer cancel()
 		defer context.AfterFunc(run, cancel)()
-		a.srv.sendAway(ctx, order.Grace.Std(), to)
-		// Those too who were just coming when the doors were closed.
-		if err := a.srv.visit(ctx, a.srv.allSessions(ctx), func(s *session) {
-			s.reconnect(to)
-			s.finish(nil)
-		}); err == nil && ctx.Err() == nil {
-			a.drains.finish(d)
+		if err := a.srv.SendAway(ctx, order.Grace.Std(), to); err == nil && ctx.Err() == nil {
+			a.draining.finish(d)
 		}
 	})
 	return a.drainState(), nil
@@ -98,18 +90,18 @@ func (a *adminAPI) startDrain(r *http.Request, background func(func(context.Cont
 
 // cancelDrain lets miners in again. Those who have been sent away are not called
 // back, those who were not stay.
-func (a *adminAPI) cancelDrain(r *http.Request) (any, error) {
-	if err := parseQuery(r).done(); err != nil {
+func (a *API) cancelDrain(r *http.Request) (any, error) {
+	if err := parseQuery(r).Done(); err != nil {
 		return nil, err
 	}
-	if !a.drains.end(&a.srv.guard.Closed) {
-		return nil, &adminError{http.StatusNotFound, "not_found", "there is no drain"}
+	if !a.draining.end(&a.srv.Guard().Closed) {
+		return nil, notFound("there is no drain")
 	}
 	return a.drainState(), nil
 }
 
 // begin closes the doors, unless there is a drain already.
-func (d *drains) begin(next *draining, closed *atomic.Bool) bool {
+func (d *drain) begin(next *draining, closed *atomic.Bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.current != nil {
@@ -120,13 +112,13 @@ func (d *drains) begin(next *draining, closed *atomic.Bool) bool {
 	return true
 }
 
-func (d *drains) finish(which *draining) {
+func (d *drain) finish(which *draining) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	which.over = true
 }
 
-func (d *drains) end(closed *atomic.Bool) bool {
+func (d *drain) end(closed *atomic.Bool) bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.current == nil {

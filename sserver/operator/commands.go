@@ -1,4 +1,4 @@
-package sserver
+package operator
 
 import (
 	"context"
@@ -11,36 +11,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/telemetry"
 )
-
-// Management is btcpool's way to ask all servers of a pool at once: commands
-// come and replies go through Kafka.
-type Management struct {
-	Enabled         bool   `toml:"enabled"`
-	ControllerTopic string `toml:"controller_topic"` // of commands
-	ProcessorTopic  string `toml:"processor_topic"`  // of replies and notifications
-}
-
-func (c Config) validateManagement() error {
-	m, topics := c.Management, c.Kafka.Topics
-	if !m.Enabled {
-		return nil
-	}
-	var errs []error
-	taken := map[string]bool{topics.Job: true, topics.Share: true, topics.SolvedShare: true, topics.CommonEvents: true, topics.AuxSolved: true, topics.RSKSolved: true}
-	for _, t := range []struct{ key, name string }{{"controller_topic", m.ControllerTopic}, {"processor_topic", m.ProcessorTopic}} {
-		if err := bus.CheckTopic(t.name); err != nil {
-			errs = append(errs, fmt.Errorf("management.%s = %q: %w", t.key, t.name, err))
-		} else if taken[t.name] {
-			errs = append(errs, fmt.Errorf("management.%s = %q: is used for something else already", t.key, t.name))
-		}
-		taken[t.name] = true
-	}
-	return errors.Join(errs...)
-}
 
 const (
 	maxCommand = 64 << 10 // bytes
@@ -173,51 +150,70 @@ type replyException struct {
 	What string `json:"what"`
 }
 
-// management answers commands and tells of the server's comings and goings.
-type management struct {
-	srv     *Service
+// Commands answers commands and tells of the server's comings and goings. A nil
+// one does neither.
+type Commands struct {
+	srv     Server
+	cfg     CommandsConfig
+	bus     *bus.Client
+	log     zerolog.Logger
+	rarely  zerolog.Logger // for lines that others can cause by the thousand
 	limit   *rate.Limiter
 	replies chan []byte
+
+	taken, sent *prometheus.CounterVec // result
 }
 
-func newManagement(srv *Service) *management {
-	return &management{srv: srv, limit: rate.NewLimiter(commandRate, commandBurst), replies: make(chan []byte, maxReplies)}
+// NewCommands returns what answers the commands of cfg's topics.
+func NewCommands(cfg CommandsConfig, srv Server, client *bus.Client, deps telemetry.Deps) *Commands {
+	m := telemetry.Metrics(deps.Metrics, "sserver")
+	return &Commands{
+		srv:     srv,
+		cfg:     cfg,
+		bus:     client,
+		log:     deps.Log,
+		rarely:  deps.Log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute}),
+		limit:   rate.NewLimiter(commandRate, commandBurst),
+		replies: make(chan []byte, maxReplies),
+		taken:   m.Counters("management_commands_total", "Messages of the management topic.", "result"),
+		sent:    m.Counters("management_replies_total", "Replies to management commands, and notifications.", "result"),
+	}
 }
 
-// run answers commands until ctx ends, and sends then what is left to say. Those
+// Run answers commands until ctx ends, and sends then what is left to say. Those
 // that were given before it began are not its own: they may have been executed
 // before a restart. Miners do not depend on it.
-func (m *management) run(ctx context.Context) {
+func (m *Commands) Run(ctx context.Context) {
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		if err := m.read(ctx); ctx.Err() == nil {
-			m.srv.log.Error().Err(err).Msg("management commands are no longer answered")
+			m.log.Error().Err(err).Msg("management commands are no longer answered")
 		}
 	})
 	m.write(ctx)
 	reading.Wait()
 }
 
-func (m *management) read(ctx context.Context) error {
-	cfg := m.srv.cfg.Management
-	if err := m.srv.bus.EnsureTopics(ctx, cfg.ControllerTopic, cfg.ProcessorTopic); err != nil {
+func (m *Commands) read(ctx context.Context) error {
+	if err := m.bus.EnsureTopics(ctx, m.cfg.ControllerTopic, m.cfg.ProcessorTopic); err != nil {
 		return err
 	}
-	return m.srv.bus.Read(ctx, cfg.ControllerTopic, bus.Latest(), func(msg bus.Message) error {
-		m.srv.metrics.commands.WithLabelValues(m.take(msg.Value, msg.Time, time.Now())).Inc()
+	return m.bus.Read(ctx, m.cfg.ControllerTopic, bus.Latest(), func(msg bus.Message) error {
+		m.taken.WithLabelValues(m.take(msg.Value, msg.Time, time.Now())).Inc()
 		return nil
 	})
 }
 
 // take executes a command and says what came of it.
-func (m *management) take(text []byte, sent, now time.Time) (result string) {
+func (m *Commands) take(text []byte, sent, now time.Time) (result string) {
 	c, err := parseCommand(text)
-	id := m.srv.serverID.Load()
+	server := m.srv.Status()
+	id := server.ServerID
 	switch {
 	case errors.Is(err, errForeignMessage):
 		return "foreign"
 	case err != nil:
-		m.srv.loginLog.Warn().Err(err).Msg("management command not understood")
+		m.rarely.Warn().Err(err).Msg("management command not understood")
 		return "bad"
 	case now.Sub(sent) > commandAge:
 		return "old"
@@ -226,12 +222,12 @@ func (m *management) take(text []byte, sent, now time.Time) (result string) {
 	case !m.limit.AllowN(now, 1):
 		return "too many"
 	}
-	r := m.reply(typeResponse, c.Action, id, now)
+	r := m.reply(typeResponse, c.Action, server, now)
 	r.ID = c.ID
 	switch c.Action {
 	case actionList:
 	case actionStatus:
-		m.detail(&r)
+		m.detail(&r, server)
 	case actionSwitch: // there is one chain: nothing changes, which is not answered
 		return "not applicable"
 	default:
@@ -241,13 +237,23 @@ func (m *management) take(text []byte, sent, now time.Time) (result string) {
 	return "answered"
 }
 
-// notify tells what happened to a server. It does not block.
-func (m *management) notify(action string, id uint8, exception error) {
+// Online tells that the server has an id and is there.
+func (m *Commands) Online() { m.notify(actionOnline, nil) }
+
+// Offline tells that the server is about to give its id up.
+func (m *Commands) Offline() { m.notify(actionOffline, nil) }
+
+// Exception tells what went wrong.
+func (m *Commands) Exception(what error) { m.notify(actionException, what) }
+
+// notify does not block.
+func (m *Commands) notify(action string, exception error) {
 	if m == nil {
 		return
 	}
-	r := m.reply(typeNotification, action, uint32(id), time.Now())
-	m.detail(&r)
+	server := m.srv.Status()
+	r := m.reply(typeNotification, action, server, time.Now())
+	m.detail(&r, server)
 	if exception != nil {
 		r.Exception = &replyException{exception.Error()}
 	}
@@ -255,21 +261,21 @@ func (m *management) notify(action string, id uint8, exception error) {
 }
 
 // send does not block: what Kafka does not take in time is nobody's news any more.
-func (m *management) send(r reply) {
+func (m *Commands) send(r reply) {
 	text, err := json.Marshal(r)
 	if err != nil {
-		m.srv.log.Error().Err(err).Msg("management reply not sent")
+		m.log.Error().Err(err).Msg("management reply not sent")
 		return
 	}
 	select {
 	case m.replies <- text:
 	default:
-		m.srv.metrics.notices.WithLabelValues("dropped").Inc()
+		m.sent.WithLabelValues("dropped").Inc()
 	}
 }
 
 // write sends replies until ctx ends, and then for a moment those that are left.
-func (m *management) write(ctx context.Context) {
+func (m *Commands) write(ctx context.Context) {
 	late, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(replyGrace, cancel) })()
@@ -285,54 +291,51 @@ func (m *management) write(ctx context.Context) {
 			}
 		}
 		result := "sent"
-		if err := m.srv.bus.Write(late, m.srv.cfg.Management.ProcessorTopic, bus.Message{Value: text}); err != nil {
+		if err := m.bus.Write(late, m.cfg.ProcessorTopic, bus.Message{Value: text}); err != nil {
 			result = "failed"
-			m.srv.log.Warn().Err(err).Msg("management reply not sent")
+			m.log.Warn().Err(err).Msg("management reply not sent")
 		}
-		m.srv.metrics.notices.WithLabelValues(result).Inc()
+		m.sent.WithLabelValues(result).Inc()
 	}
 }
 
 // reply returns what all replies have.
-func (m *management) reply(kind, action string, id uint32, now time.Time) reply {
+func (m *Commands) reply(kind, action string, server Status, now time.Time) reply {
 	r := reply{
 		Type:      kind,
 		Action:    action,
 		CreatedAt: now.UTC().Format(time.DateTime),
-		ServerID:  id,
+		ServerID:  server.ServerID,
 		Host:      thisHost(),
-		Status:    replyStatus{Uptime: m.srv.started.UTC().Format(time.DateTime)},
+		Status:    replyStatus{Uptime: server.Started.UTC().Format(time.DateTime)},
 	}
-	r.Status.Connections.Count = m.srv.open.Load()
+	r.Status.Connections.Count = server.Connections
 	return r
 }
 
 // detail adds what get_status has besides.
-func (m *management) detail(r *reply) {
-	s := m.srv
-	r.Connections = &replyStates{map[string]map[string]int64{onlyChain: s.sessionsByState()}}
+func (m *Commands) detail(r *reply, server Status) {
+	r.Connections = &replyStates{map[string]map[string]int64{onlyChain: server.Sessions}}
 	chain := replyChain{Name: onlyChain, ShareStatus: make(map[string]int64)}
-	for status, n := range s.sharesByStatus() {
+	for status, n := range server.Shares {
 		chain.ShareStatus[strconv.Itoa(int(status))] = n
 	}
-	if job := s.currentJob(); job != nil {
-		chain.LastJobTime, chain.LastJobHeight, chain.LastJobID = job.MadeAt.Format(time.DateTime), job.Height, job.ID
+	if job := server.Job; job != nil {
+		chain.LastJobTime, chain.LastJobHeight, chain.LastJobID = job.MadeAt.UTC().Format(time.DateTime), job.Height, job.ID
 	}
 	r.Status.Chains = map[string]replyChain{onlyChain: chain}
 
 	c := new(replyConfig)
-	for _, addr := range s.Addrs() {
-		c.SServer.Listen = append(c.SServer.Listen, addr.String())
-	}
-	c.SServer.MaxConnections = s.cfg.MaxConnections
-	c.SServer.DefaultDifficulty = s.cfg.DefaultDifficulty
-	c.SServer.ShareInterval = s.cfg.ShareInterval.String()
+	c.SServer.Listen = server.Listen
+	c.SServer.MaxConnections = server.MaxConnections
+	c.SServer.DefaultDifficulty = server.DefaultDifficulty
+	c.SServer.ShareInterval = server.ShareInterval.String()
 	c.Chains = append(c.Chains, struct {
 		Name string `json:"name"`
 	}{onlyChain})
-	c.Users.Source = s.cfg.Users.Kind
-	c.Management.ControllerTopic = s.cfg.Management.ControllerTopic
-	c.Management.ProcessorTopic = s.cfg.Management.ProcessorTopic
+	c.Users.Source = server.Users
+	c.Management.ControllerTopic = m.cfg.ControllerTopic
+	c.Management.ProcessorTopic = m.cfg.ProcessorTopic
 	r.Config = c
 }
 
