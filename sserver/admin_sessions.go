@@ -283,9 +283,7 @@ func (a *adminAPI) getSession(r *http.Request) (any, error) {
 		answer.MinimumDifficulty = number(s.Miner.Difficulty.Floor)
 		answer.VersionMask = fmt.Sprintf("%08x", s.VersionMask)
 		answer.Jobs = len(s.Jobs)
-		if s.backlog != nil {
-			answer.UnsentBytes = len(s.backlog.data)
-		}
+		answer.UnsentBytes = s.outbox.Len()
 	})
 }
 
