@@ -6,16 +6,17 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/poll"
 )
 
 // accept starts a session for each connection until the port is closed.
 func (s *Service) accept(ctx context.Context, p *port) error {
 	for next := 0; ; next++ {
-		conn, ip, err := p.accept(s)
+		conn, ip, err := p.Accept()
 		if err == nil {
 			s.welcome(p, conn, ip, s.loops[next%len(s.loops)])
 			continue
@@ -36,7 +37,7 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 
 // welcome makes a session of conn, if ip may have one, and gives it to l. Of a
 // proxy's it has to be heard first who connects.
-func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
+func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	now := time.Now()
 	session := &session{
 		state: state{IP: ip},
@@ -55,12 +56,12 @@ func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
 		refusal = s.admit(session, now)
 	}
 	if refusal == "" {
-		l.post(func() { l.add(session) }) // the loop ends after the last accept
+		l.Post(func() { l.add(session) }) // the loop ends after the last accept
 		return
 	}
 	s.metrics.refused.WithLabelValues(refusal).Inc()
 	s.open.Add(-1)
-	conn.close()
+	conn.Close()
 }
 
 // admit makes session that of a miner at its address, or says why there must be
@@ -114,42 +115,13 @@ func (s *Service) disconnect(session *session, now time.Time) {
 // onLoops has all loops do something.
 func (s *Service) onLoops(do func(*loop)) {
 	for _, l := range s.loops {
-		l.post(func() { do(l) })
+		l.Post(func() { do(l) })
 	}
 }
 
 // post has the session's loop do something with it, unless it is over by then.
 func (s *session) post(do func()) {
-	s.loop.post(func() { s.loop.visit(s, func(*session) { do() }) })
-}
-
-// call has the loop do something and waits until it has, or has ended. When ctx
-// ends before that, it is not done.
-func (l *loop) call(ctx context.Context, do func()) error {
-	var (
-		mu        sync.Mutex
-		abandoned bool
-		done      = make(chan struct{})
-	)
-	if !l.post(func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !abandoned {
-			do()
-			close(done)
-		}
-	}) {
-		return nil
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		mu.Lock()
-		defer mu.Unlock()
-		abandoned = true
-		return ctx.Err()
-	}
+	s.loop.Post(func() { s.loop.visit(s, func(*session) { do() }) })
 }
 
 // allSessions returns those there are now, as far as the loops tell before ctx
@@ -157,7 +129,7 @@ func (l *loop) call(ctx context.Context, do func()) error {
 func (s *Service) allSessions(ctx context.Context) []*session {
 	var all []*session
 	for _, l := range s.loops {
-		_ = l.call(ctx, func() { all = append(all, l.sessions...) }) // those of the others are enough
+		_ = l.Call(ctx, func() { all = append(all, l.sessions...) }) // those of the others are enough
 	}
 	return all
 }
@@ -176,7 +148,7 @@ func (s *Service) visit(ctx context.Context, sessions []*session, do func(*sessi
 			}
 		}
 		for step := range slices.Chunk(own, visitStep) {
-			if err := l.call(ctx, func() {
+			if err := l.Call(ctx, func() {
 				for _, session := range step {
 					l.visit(session, do)
 				}

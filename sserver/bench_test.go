@@ -167,7 +167,7 @@ func benchMiners(b *testing.B, s *Service) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		conn, ip, err := s.ports[0].accept(s)
+		conn, ip, err := s.ports[0].Accept()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -216,10 +216,10 @@ func tellAll(s *Service) {
 			if l.toTell == 0 {
 				told.Done()
 			} else {
-				l.post(look)
+				l.Post(look)
 			}
 		}
-		l.post(look)
+		l.Post(look)
 	}
 	told.Wait()
 }

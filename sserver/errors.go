@@ -3,6 +3,8 @@ package sserver
 import (
 	"errors"
 	"os"
+
+	"btcpool/internal/poll"
 )
 
 // ending is why this side ends a session. The reason is a label of a metric; the
@@ -15,7 +17,6 @@ func (e *ending) Error() string { return e.text }
 func (e *ending) Reason() string { return e.reason }
 
 var (
-	errSlow        = &ending{"does not read", "slow"}
 	errSpool       = &ending{"shares cannot be kept", "spool"}
 	errBanned      = &ending{"banned", "banned"}
 	errUserGone    = &ending{"user was removed or has another id", "user"}
@@ -37,6 +38,8 @@ func disconnectReason(err error) string {
 	switch {
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return "timeout"
+	case errors.Is(err, poll.ErrSlow):
+		return "slow"
 	case errors.As(err, &of):
 		return of.Reason()
 	}

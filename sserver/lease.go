@@ -109,12 +109,12 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 // begin makes what depends on the id, and what an earlier term has ended.
 func (s *Service) begin(id uint8) error {
 	for _, l := range s.loops {
-		if err := l.reopen(); err != nil {
+		if err := l.Reopen(); err != nil {
 			return err
 		}
 	}
 	for _, p := range s.ports {
-		if err := p.reopen(); err != nil {
+		if err := p.Reopen(); err != nil {
 			return err
 		}
 	}
@@ -126,21 +126,4 @@ func (s *Service) begin(id uint8) error {
 func (s *Service) setID(id uint8) {
 	s.ids = newIDPool(id, s.cfg.MaxJobLifetime.Std())
 	s.serverID.Store(uint32(id))
-}
-
-// reopen readies a loop that has ended for another run.
-func (l *loop) reopen() error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.gone {
-		return nil
-	}
-	p, err := newPoller()
-	if err != nil {
-		return err
-	}
-	clear(l.held)
-	l.held, l.heldText, l.tasks = l.held[:0], l.heldText[:0], nil
-	l.poller, l.gone, l.awake, l.leaving = p, false, false, false
-	return nil
 }

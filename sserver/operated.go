@@ -116,15 +116,13 @@ func (s operatedSession) View() operator.View {
 		VersionMask: s.VersionMask,
 		ConnectedAt: s.Since,
 		Jobs:        len(s.Jobs),
+		UnsentBytes: s.outbox.Len(),
 	}
 	for _, w := range s.session.Workers {
 		v.Workers = append(v.Workers, w.view())
 	}
 	if s.Farm != nil {
 		v.Miners = new(len(s.Farm.Miners))
-	}
-	if s.backlog != nil {
-		v.UnsentBytes = len(s.backlog.data)
 	}
 	return v
 }

@@ -34,7 +34,7 @@ func BenchmarkVisitStep(b *testing.B) {
 	}
 	views := 0
 	for b.Loop() {
-		if err := s.loops[0].call(b.Context(), func() {
+		if err := s.loops[0].Call(b.Context(), func() {
 			for _, one := range step {
 				s.loops[0].visit(one, func(s *session) { views += len(operatedSession{s}.View().Workers) })
 			}

@@ -10,6 +10,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/guard"
 	"btcpool/internal/job"
+	"btcpool/internal/poll"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
 )
@@ -79,13 +80,13 @@ type session struct {
 	srv      *Service
 	port     *port // where it connected
 	loop     *loop
-	link     link
+	link     poll.Link
 	protocol protocol
 	pos      int    // in loop.sessions; negative when it has gone
 	users    uint64 // version of the port's users that has all workers
 
-	pending     []byte    // has arrived, but not all of the message
-	backlog     *backlog  // nil: the link has taken all
+	pending     []byte // has arrived, but not all of the message
+	outbox      poll.Outbox
 	readBy      time.Time // a message must have come; when it is over, its link must be closed
 	pausedUntil time.Time // zero: it is not
 	strange     int       // bytes that came before the login
@@ -139,14 +140,14 @@ func (s *session) read() {
 		return
 	}
 	in := s.loop.in[:]
-	n, err := s.link.read(in)
+	n, err := s.link.Read(in)
 	s.port.bytesIn.Add(float64(n))
 	switch {
 	case s.over:
 		if s.discard -= n; err != nil {
 			s.discard = 0
 		}
-	case errors.Is(err, errSlow):
+	case errors.Is(err, poll.ErrSlow):
 		s.fail(err)
 	case err != nil:
 		s.finish(nil)
@@ -260,7 +261,7 @@ func (s *session) ask(question func() (answer func())) {
 	s.asking = true
 	s.srv.goroutines.Go(func() {
 		answer := question()
-		s.loop.post(func() { s.goOn(answer) })
+		s.loop.Post(func() { s.goOn(answer) })
 	})
 }
 
@@ -320,7 +321,7 @@ func (s *session) linger() bool {
 		return false
 	}
 	if !s.lingering {
-		s.lingering = s.link.closeWrite()
+		s.lingering = s.link.CloseWrite()
 		s.readBy = s.loop.now.Add(lingerGrace)
 	}
 	return s.lingering

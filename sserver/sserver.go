@@ -160,13 +160,13 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	}
 	s.shares.OnDurable(s.release)
 	for _, place := range places {
-		p, err := listen(place, cfg, s.log, s.metrics)
+		p, err := s.listen(place)
 		if err != nil {
 			return nil, err
 		}
 		p.users = s.users.Of(*place.Users)
 		s.ports = append(s.ports, p)
-		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
+		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", place.TLSCertFile != "").Msg("listening for miners")
 	}
 	if cfg.AdminAPI.Listen != "" {
 		if s.admin, err = operator.Listen(cfg.AdminAPI, operated{s}, deps); err != nil {
@@ -185,7 +185,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 
 func (s *Service) closeLoops() {
 	for _, l := range s.loops {
-		l.close()
+		l.Close()
 	}
 }
 
@@ -210,9 +210,7 @@ func (s *Service) close() error {
 func (s *Service) stopListening() error {
 	var errs []error
 	for _, p := range s.ports {
-		if err := p.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)
 }

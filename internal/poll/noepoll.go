@@ -1,6 +1,6 @@
 //go:build !linux
 
-package sserver
+package poll
 
 import (
 	"errors"
@@ -20,7 +20,7 @@ func (p *poller) wait(block bool) error {
 	return nil
 }
 
-func (p *poller) each(func(*session, readiness)) {}
+func (p *poller) serve() {}
 
 func (p *poller) wake() {
 	select {
@@ -36,7 +36,7 @@ type socketListener struct{}
 
 func newSocketListener(net.Listener) (*socketListener, error) { return nil, nil }
 
-func (*socketListener) accept() (link, netip.Addr, error) {
+func (*socketListener) accept() (Link, netip.Addr, error) {
 	return nil, netip.Addr{}, errors.ErrUnsupported
 }
 

@@ -1,4 +1,4 @@
-package sserver
+package poll
 
 import (
 	"crypto/tls"
@@ -9,48 +9,59 @@ import (
 	"time"
 )
 
+// streamBytes is how much a stream reads ahead.
+const streamBytes = 4 << 10
+
 // stream is the link of a connection that a loop cannot poll: TLS, and any where
-// there is no poller. A goroutine reads, and the next waits until what it got is
-// taken; another lives as long as it has something to write.
+// there is no epoll. A goroutine reads, and reads on when its owner has taken
+// what it got; another lives as long as it has something to write.
 type stream struct {
 	conn    net.Conn
 	run     func(func()) // starts the goroutines
 	timeout time.Duration
-	ready   func(readiness)
+	loop    *Loop
+	owner   Owner
+	closed  bool
 	taken   chan struct{} // to the reader: go on
 	done    chan struct{} // closed with the link
 
 	mu      sync.Mutex
 	in      []byte
 	inErr   error // after in
-	reads   bool  // the session wants it
+	reads   bool  // the owner wants to
 	writing bool
 }
 
-func newStream(conn net.Conn, srv *Service) *stream {
+// NewStream returns a link that uses conn by goroutines, which run starts; they
+// end when the link is closed. A peer is slow that takes longer than timeout to
+// take what was written: reading fails then.
+func NewStream(conn net.Conn, run func(func()), timeout time.Duration) Link {
 	return &stream{
 		conn:    conn,
-		run:     srv.goroutines.Go,
-		timeout: srv.cfg.WriteTimeout.Std(),
+		run:     run,
+		timeout: timeout,
 		taken:   make(chan struct{}, 1),
 		done:    make(chan struct{}),
+		reads:   true,
 	}
 }
 
-func (c *stream) attach(l *loop, s *session) error {
-	c.ready = func(r readiness) {
-		l.post(func() {
-			if s.pos >= 0 {
-				l.serve(s, r)
-			}
-		})
-	}
+func (c *stream) Attach(l *Loop, o Owner) error {
+	c.loop, c.owner = l, o
 	c.run(c.readAll)
 	return nil
 }
 
+func (c *stream) ready(r Readiness) {
+	c.loop.Post(func() {
+		if !c.closed {
+			c.owner.Serve(r)
+		}
+	})
+}
+
 func (c *stream) readAll() {
-	buf := make([]byte, readBytes)
+	buf := make([]byte, streamBytes)
 	for {
 		n, err := c.conn.Read(buf)
 		c.mu.Lock()
@@ -69,14 +80,14 @@ func (c *stream) readAll() {
 	}
 }
 
-// offer has the session read if it wants to and can. The caller holds c.mu.
+// offer has the owner read if it wants to and can. The caller holds c.mu.
 func (c *stream) offer() {
 	if c.reads && (len(c.in) > 0 || c.inErr != nil) {
-		c.ready(canRead)
+		c.ready(CanRead)
 	}
 }
 
-func (c *stream) want(read, _ bool) { // it is served after each write anyway
+func (c *stream) Want(read, _ bool) { // it is served after each write anyway
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	before := c.reads
@@ -85,7 +96,7 @@ func (c *stream) want(read, _ bool) { // it is served after each write anyway
 	}
 }
 
-func (c *stream) read(b []byte) (int, error) {
+func (c *stream) Read(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if len(c.in) == 0 {
@@ -99,7 +110,7 @@ func (c *stream) read(b []byte) (int, error) {
 	return n, nil
 }
 
-func (c *stream) write(b []byte) (int, error) {
+func (c *stream) Write(b []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.writing {
@@ -111,7 +122,7 @@ func (c *stream) write(b []byte) (int, error) {
 		_ = c.conn.SetWriteDeadline(time.Now().Add(c.timeout)) // fails only with the write
 		_, err := c.conn.Write(data)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
-			err = errSlow
+			err = ErrSlow
 		}
 		c.mu.Lock()
 		c.writing = false
@@ -120,23 +131,24 @@ func (c *stream) write(b []byte) (int, error) {
 			c.offer()
 		}
 		c.mu.Unlock()
-		c.ready(canWrite)
+		c.ready(CanWrite)
 	})
 	return len(b), nil
 }
 
-func (c *stream) sent() bool {
+func (c *stream) Sent() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return !c.writing
 }
 
-func (c *stream) closeWrite() bool {
+func (c *stream) CloseWrite() bool {
 	tcp, ok := c.conn.(*net.TCPConn)
 	return ok && tcp.CloseWrite() == nil
 }
 
-func (c *stream) close() {
+func (c *stream) Close() {
+	c.closed = true
 	close(c.done)
 	if _, ok := c.conn.(*tls.Conn); ok {
 		c.run(func() { c.conn.Close() }) // says good-bye, which may take a while
