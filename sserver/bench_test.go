@@ -36,7 +36,7 @@ func benchService(b *testing.B) *Service {
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.close() })
+	b.Cleanup(func() { s.Close() })
 	return s
 }
 

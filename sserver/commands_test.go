@@ -12,6 +12,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 // The words of the topics, from the first to the last; and a command is not
@@ -77,12 +78,12 @@ func TestManagement(t *testing.T) {
 	probe := func(p *pool) {
 		t.Helper()
 		var sent time.Time
-		eventually(t, "an answer", func() bool {
+		testkit.Eventually(t, "an answer", func() bool {
 			if time.Since(sent) > 200*time.Millisecond {
 				command(`{"type":"sserver_cmd","action":"list","id":"probe"}`)
 				sent = time.Now()
 			}
-			return p.metric("management_commands_total", "answered") > 0
+			return p.metric("management_commands_total", "result", "answered") > 0
 		})
 		next(object{"type": "sserver_response", "action": "list", "id": "probe"})
 	}
@@ -113,7 +114,7 @@ func TestManagement(t *testing.T) {
 		t.Error(diff, chain)
 	}
 	command(`{"type":"sserver_cmd","action":"auto_switch_chain","chain_name":"bch"}`)
-	eventually(t, "what does not apply", func() bool { return p.metric("management_commands_total", "not applicable") == 1 })
+	testkit.Eventually(t, "what does not apply", func() bool { return p.metric("management_commands_total", "result", "not applicable") == 1 })
 	command(`{"type":"sserver_cmd","action":"list","id":"last"}`)
 	next(object{"action": "list", "id": "last"})
 	p.stop()

@@ -2,7 +2,6 @@ package sserver
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"btcpool/internal/config"
@@ -10,8 +9,11 @@ import (
 
 // Drain says how miners leave a server that stops.
 type Drain struct {
-	Grace       config.Duration `toml:"grace"`        // over which they are sent away, evenly; they go on mining until it is their turn
-	ReconnectTo string          `toml:"reconnect_to"` // host:port where they are to go; "": where they came from
+	// Grace is the time over which they are sent away, evenly; they go on mining
+	// until it is their turn. 0: all connections are closed at once.
+	Grace config.Duration `toml:"grace"`
+	// ReconnectTo is host:port where they are to go; "": where they came from.
+	ReconnectTo string `toml:"reconnect_to"`
 }
 
 const (
@@ -21,16 +23,15 @@ const (
 )
 
 func (d Drain) validate(stop time.Duration) error {
-	if d.Grace < 0 {
-		return fmt.Errorf("drain.grace = %q: must not be negative", d.Grace)
-	}
+	var faults config.Faults
+	faults.AtLeast("grace", d.Grace, 0)
 	if limit := stop - drainLinger - closeGrace - eventGrace; d.Grace > 0 && d.Grace.Std() > limit {
-		return fmt.Errorf("drain.grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
+		faults.Addf("grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
 	}
 	if _, err := parsePlace(d.ReconnectTo); err != nil {
-		return fmt.Errorf("drain.reconnect_to = %q: %w", d.ReconnectTo, err)
+		faults.Addf("reconnect_to = %q: %w", d.ReconnectTo, err)
 	}
-	return nil
+	return faults.Err()
 }
 
 // place is where miners are sent; the zero value is where they came from.

@@ -25,6 +25,3 @@ func (s *Service) Agents() (agents []string) {
 	}
 	return agents
 }
-
-// Close ends a service that does not run.
-func (s *Service) Close() error { return s.close() }

@@ -22,6 +22,7 @@ import (
 	"btcpool/internal/agentwire"
 	"btcpool/internal/guard"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 	"btcpool/sserver/operator"
 )
@@ -125,7 +126,7 @@ func TestAdminSessions(t *testing.T) {
 	a.frame(agentwire.Register{Session: 5, Agent: "inner/1", Worker: "s19"}, agentwire.Register{Session: 9, Agent: "inner/2", Worker: "s21"})
 	newcomer := p.dial()
 	newcomer.mustCall(nil, "mining.ping")
-	eventually(t, "the agent's miners", func() bool {
+	testkit.Eventually(t, "the agent's miners", func() bool {
 		var v object
 		p.admin("GET", "/sessions/"+a.extraNonce1, nil, &v)
 		return v["miners"] == 2.0
@@ -223,7 +224,7 @@ func TestAdminCrowd(t *testing.T) {
 	for range crowd {
 		p.dial()
 	}
-	eventually(t, "all are there", func() bool { return p.Sessions() == crowd })
+	testkit.Eventually(t, "all are there", func() bool { return p.Sessions() == crowd })
 	seen := map[string]bool{}
 	for after := ""; ; {
 		ids, _ := p.sessions("?limit=300" + after)
@@ -242,7 +243,7 @@ func TestAdminCrowd(t *testing.T) {
 	if p.admin("POST", "/kick", object{"all": true}, &done); done.Sessions != crowd {
 		t.Errorf("%d kicked", done.Sessions)
 	}
-	eventually(t, "all are gone", func() bool { return p.Sessions() == 0 })
+	testkit.Eventually(t, "all are gone", func() bool { return p.Sessions() == 0 })
 }
 
 func TestAdminKick(t *testing.T) {
@@ -270,7 +271,7 @@ func TestAdminKick(t *testing.T) {
 		}
 	}
 	stays.mustCall(nil, "mining.ping")
-	if n := p.metric("disconnects_total", "kicked"); n != 2 {
+	if n := p.metric("disconnects_total", "reason", "kicked"); n != 2 {
 		t.Errorf("%v disconnects counted", n)
 	}
 	if status := p.admin("POST", "/kick", object{"session": first.extraNonce1}, nil); status != http.StatusNotFound {
@@ -304,7 +305,7 @@ func TestAdminDifficulty(t *testing.T) {
 
 	a, _ := p.agent("d=1")
 	a.frame(agentwire.Register{Session: 5, Worker: "s19"}, agentwire.Register{Session: 9, Worker: "s21"})
-	eventually(t, "the agent's miners", func() bool {
+	testkit.Eventually(t, "the agent's miners", func() bool {
 		p.admin("POST", "/difficulty", object{"session": a.extraNonce1, "difficulty": 64, "fixed": true}, &done)
 		return done["miners"] == 2.0
 	})
@@ -387,7 +388,7 @@ func TestAdminBans(t *testing.T) {
 	}
 	c.wantEnd()
 	p.dial().wantEnd()
-	if n := p.metric("connections_refused_total", "banned"); n != 1 {
+	if n := p.metric("connections_refused_total", "reason", "banned"); n != 1 {
 		t.Errorf("%v connections refused", n)
 	}
 	for prefix, want := range map[string]int{"192.0.2.0/24": 409, "192.0.2.7": 409, "192.0.2.0/23": 200, "0.0.0.0/0": 400, "": 400, "::ffff:1.2.3.4/120": 400} {
@@ -429,7 +430,7 @@ func TestAdminDrain(t *testing.T) {
 		t.Errorf("a second drain: status %d", status)
 	}
 	p.dial().wantEnd()
-	if n := p.metric("connections_refused_total", "draining"); n != 1 {
+	if n := p.metric("connections_refused_total", "reason", "draining"); n != 1 {
 		t.Errorf("%v connections refused", n)
 	}
 	var got object
@@ -443,7 +444,7 @@ func TestAdminDrain(t *testing.T) {
 	for c.note().Method != "client.reconnect" {
 	}
 	c.wantEnd()
-	eventually(t, "all are gone", func() bool {
+	testkit.Eventually(t, "all are gone", func() bool {
 		p.admin("GET", "/drain", nil, &got)
 		return got["state"] == "drained"
 	})
@@ -519,7 +520,7 @@ func TestAdminRefuses(t *testing.T) {
 			t.Errorf("%s %s %.60s: status %d, allow %q: %s", test.method, test.path, test.body, status, header.Get("Allow"), text)
 		}
 	}
-	if n := p.metric("admin_requests_total", "401"); n != 12 {
+	if n := p.metric("admin_requests_total", "code", "401"); n != 12 {
 		t.Errorf("%v unauthorized requests counted", n)
 	}
 }
@@ -612,7 +613,7 @@ func TestAdminDescription(t *testing.T) {
 	c.wantSubmit(c.share(w, 1), 0)
 	a, _ := p.agent("")
 	a.frame(agentwire.Register{Session: 5, Agent: "inner/1", Worker: "s19"})
-	eventually(t, "the agent's miner", func() bool {
+	testkit.Eventually(t, "the agent's miner", func() bool {
 		var done object
 		p.admin("POST", "/difficulty", object{"worker": "s19", "difficulty": 1}, &done)
 		return done["miners"] == 1.0

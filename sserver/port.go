@@ -1,16 +1,13 @@
 package sserver
 
 import (
-	"errors"
-	"fmt"
-	"net"
 	"net/netip"
 	"slices"
-	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/users"
@@ -20,15 +17,23 @@ import (
 // Listener is a place where miners connect, with settings of its own. What is
 // 0 is as at the top of the file.
 type Listener struct {
-	Listen            string         `toml:"listen"`        // host:port; port 0: any free one
-	TLSCertFile       string         `toml:"tls_cert_file"` // with the key: TLS only; read again when it changes
-	TLSKeyFile        string         `toml:"tls_key_file"`
-	ProxyNetworks     []netip.Prefix `toml:"proxy_networks"` // whose connections begin with a PROXY header, version 1 or 2
-	DefaultDifficulty float64        `toml:"default_difficulty"`
-	MinDifficulty     float64        `toml:"min_difficulty"`
-	MaxDifficulty     float64        `toml:"max_difficulty"`
-	NonceBytes        int            `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
-	Users             *users.Source  `toml:"users"`            // nil: as at the top of the file
+	// Listen is host:port; port 0: any free one.
+	Listen string `toml:"listen"`
+	// TLSCertFile and TLSKeyFile make it TLS only; they are read again when they
+	// change.
+	TLSCertFile string `toml:"tls_cert_file"`
+	TLSKeyFile  string `toml:"tls_key_file"`
+	// ProxyNetworks are those whose connections begin with a PROXY header, version 1
+	// or 2.
+	ProxyNetworks []netip.Prefix `toml:"proxy_networks"`
+
+	DefaultDifficulty float64 `toml:"default_difficulty"`
+	MinDifficulty     float64 `toml:"min_difficulty"`
+	MaxDifficulty     float64 `toml:"max_difficulty"`
+	// NonceBytes is the size of extranonce2, 4 to 8 bytes; agents always have 8.
+	NonceBytes int `toml:"extranonce2_size"`
+	// Users says who may mine here. nil: as at the top of the file.
+	Users *users.Source `toml:"users"`
 }
 
 // places returns all listeners, without zeros for what the top of the file says.
@@ -61,25 +66,15 @@ func (c Config) places() []Listener {
 	return list
 }
 
-func validateListen(key, addr string) error {
-	_, port, err := net.SplitHostPort(addr)
-	if err != nil {
-		return fmt.Errorf("%s = %q: must be host:port", key, addr)
-	}
-	if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		return fmt.Errorf("%s = %q: port must be 0 to 65535", key, addr)
-	}
-	return nil
-}
-
 // validate reports all faults of a listener that places returned.
-func (l Listener) validate(prefix string) error {
-	errs := []error{validateListen(prefix+"listen", l.Listen)}
+func (l Listener) validate() error {
+	var faults config.Faults
+	faults.Listen("listen", l.Listen)
 	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
-		errs = append(errs, fmt.Errorf("%stls_cert_file, %stls_key_file: both or none must be set", prefix, prefix))
+		faults.Addf("tls_cert_file, tls_key_file: both or none must be set")
 	}
 	if l.NonceBytes < 4 || l.NonceBytes > job.Extranonce2Size {
-		errs = append(errs, fmt.Errorf("%sextranonce2_size = %d: must be 4 to %d", prefix, l.NonceBytes, job.Extranonce2Size))
+		faults.Addf("extranonce2_size = %d: must be 4 to %d", l.NonceBytes, job.Extranonce2Size)
 	}
 	highest := bitcoin.MaxDifficulty.Float()
 	for _, d := range []struct {
@@ -91,14 +86,14 @@ func (l Listener) validate(prefix string) error {
 		{"max_difficulty", l.MaxDifficulty},
 	} {
 		if !(d.value > 0 && d.value <= highest) {
-			errs = append(errs, fmt.Errorf("%s%s = %v: must be above 0 and at most 2^%d", prefix, d.key, d.value, bitcoin.MaxDifficulty))
+			faults.Addf("%s = %v: must be above 0 and at most 2^%d", d.key, d.value, bitcoin.MaxDifficulty)
 		}
 	}
 	if l.MinDifficulty > l.DefaultDifficulty || l.DefaultDifficulty > l.MaxDifficulty {
-		errs = append(errs, fmt.Errorf("%sdefault_difficulty = %v: must be from min_difficulty = %v to max_difficulty = %v",
-			prefix, l.DefaultDifficulty, l.MinDifficulty, l.MaxDifficulty))
+		faults.Addf("default_difficulty = %v: must be from min_difficulty = %v to max_difficulty = %v",
+			l.DefaultDifficulty, l.MinDifficulty, l.MaxDifficulty)
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 // port is a Listener that listens.

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -139,7 +140,7 @@ func TestProxyProtocol(t *testing.T) {
 	none := p.dialTo(1)
 	none.send(pingLine + "\n")
 	none.wantEnd()
-	if got := p.metric("connections_refused_total", "proxy header"); got != 1 {
+	if got := p.metric("connections_refused_total", "reason", "proxy header"); got != 1 {
 		t.Errorf("%v refused", got)
 	}
 	// Where no proxy is expected, its header is a line like others.
@@ -174,14 +175,14 @@ func TestBans(t *testing.T) {
 	stranger.wantEnd()
 	p.dial().wantEnd()
 	c.wantSubmit(c.share(w, 1), 0) // who is here may stay
-	eventually(t, "end of the ban", func() bool {
+	testkit.Eventually(t, "end of the ban", func() bool {
 		conn := p.dial()
 		conn.send(pingLine + "\n")
 		line, err := conn.readLine()
 		conn.conn.Close()
 		return err == nil && strings.TrimSpace(line) == pongLine
 	})
-	if got := p.metric("bans_total", "logins"); got != 1 {
+	if got := p.metric("bans_total", "reason", "logins"); got != 1 {
 		t.Errorf("%v bans", got)
 	}
 }
@@ -204,7 +205,7 @@ func TestInvalidShares(t *testing.T) {
 	}
 	c.wantEnd()
 	p.dial().wantEnd()
-	if got := p.metric("bans_total", "invalid shares"); got != 1 {
+	if got := p.metric("bans_total", "reason", "invalid shares"); got != 1 {
 		t.Errorf("%v bans", got)
 	}
 }
@@ -223,7 +224,7 @@ func TestLinesPerSecond(t *testing.T) {
 	if waited := time.Since(start); waited < 700*time.Millisecond {
 		t.Errorf("110 lines in %s", waited)
 	}
-	if p.metric("pauses_total", "") == 0 {
+	if p.metric("pauses_total") == 0 {
 		t.Error("no pause counted")
 	}
 }

@@ -9,7 +9,6 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/guard"
-	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
@@ -54,24 +53,6 @@ type state struct {
 	Jobs  []sentJob
 	Next  uint32 // number of the next job
 }
-
-// sentJob is a job as the miner knows it. The miner sees the low 8 bits of its
-// number. A job that is sent again, for a new difficulty or to a miner that
-// resumes, has a later time: miners that begin with the same extranonce2 for each
-// job would find the same shares, and some take a job with the same header for
-// the one they have.
-type sentJob struct {
-	ID     job.ID
-	Number uint32
-	Later  uint32 // seconds, than the job's time
-}
-
-const (
-	maxSentJobs = 255 // what the miner sees must differ
-	// keptJobs are still known when a clean job is sent: their shares are
-	// stale, not unknown.
-	keptJobs = 4
-)
 
 // session is one connection. All of it belongs to its loop.
 type session struct {
@@ -234,6 +215,14 @@ func (s *session) proceed(in []byte, messages int) {
 	s.pace(messages)
 }
 
+// idleTimeout is how long an authorized miner may be silent.
+func (s *Service) idleTimeout(patient bool) time.Duration {
+	if patient {
+		return s.cfg.LongTimeout.Std()
+	}
+	return s.cfg.TCPReadTimeout.Std()
+}
+
 // keep holds on to what is left of the input, in as little memory as that takes.
 func (s *session) keep(rest []byte) {
 	switch {
@@ -327,99 +316,6 @@ func (s *session) linger() bool {
 	return s.lingering
 }
 
-// update appends what the miner has to be told: the current round's job when it
-// does not have it yet or when its difficulty has changed. Jobs sent before
-// keep their difficulty. The caller sends the result at once, so that jobs
-// arrive in the order of their numbers.
-func (s *session) update(dst []byte) []byte {
-	r := s.srv.jobs.round.Load()
-	if r == nil || !s.Ready {
-		return dst
-	}
-	d := s.Miner.Difficulty.Difficulty
-	first := s.Tip == 0
-	newDifficulty := first || d != s.Miner.announced()
-	if !newDifficulty && r.number == s.Round {
-		return dst
-	}
-	a := announcement{
-		work:          r.work,
-		first:         first,
-		number:        s.Next,
-		later:         s.later(r.work),
-		clean:         s.Tip != r.work.tip,
-		difficulty:    d,
-		newDifficulty: newDifficulty,
-	}
-	s.forgetJobs(a.clean)
-	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later})
-	if newDifficulty {
-		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
-	}
-	if s.Farm != nil {
-		a.farm = s.Farm.tell(s.Next, s.Jobs[0].Number)
-	}
-	s.Next++
-	s.Round, s.Tip = r.number, r.work.tip
-	return s.protocol.announce(dst, &a)
-}
-
-// later returns by how much the time of the next job, which is w, differs from
-// that of w.
-func (s *session) later(w *work) uint32 {
-	for i := len(s.Jobs) - 1; i >= 0; i-- {
-		if j := s.Jobs[i]; j.ID == w.ID {
-			return j.Later + 1
-		}
-	}
-	return 0
-}
-
-func (s *session) forgetJobs(clean bool) {
-	drop := max(len(s.Jobs)-maxSentJobs+1, 0)
-	if clean {
-		drop = max(len(s.Jobs)-keptJobs, drop)
-	}
-	for drop < len(s.Jobs) && s.srv.jobs.find(s.Jobs[drop].ID) == nil {
-		drop++
-	}
-	s.Jobs = slices.Delete(s.Jobs, 0, drop)
-}
-
-// sentJob returns the job that the miner knows by the low bits of its number, and
-// what a share of m for it must meet.
-func (s *session) sentJob(number uint8, m *miner) (j sentJob, d bitcoin.Difficulty, ok bool) {
-	for i := len(s.Jobs) - 1; i >= 0; i-- {
-		if j := s.Jobs[i]; uint8(j.Number) == number {
-			return j, m.difficultyOf(j.Number), true
-		}
-	}
-	return sentJob{}, 0, false
-}
-
-// refresh lets difficulties follow the silence of miners and tells what is new.
-func (s *session) refresh() {
-	if !s.Ready {
-		return
-	}
-	s.follow(&s.Miner)
-	if s.Farm != nil {
-		for _, m := range s.Farm.Miners {
-			s.follow(&m.miner)
-		}
-	}
-	sc := &s.loop.sc
-	sc.out = s.update(sc.out[:0])
-	s.send(sc.out)
-}
-
-// follow lets the difficulty of m follow the time that has passed.
-func (s *session) follow(m *miner) {
-	if !m.Fixed && s.port.vardiff.Check(&m.Difficulty, s.loop.now) {
-		s.srv.metrics.diffChanges.Inc()
-	}
-}
-
 // event tells that a worker came or went, whose software is agent.
 func (s *session) event(action share.Action, w worker, agent, desc string) {
 	s.srv.events.add(share.Event{
@@ -434,49 +330,6 @@ func (s *session) event(action share.Action, w worker, agent, desc string) {
 		SessionID:  s.ID,
 		Desc:       desc,
 	})
-}
-
-// past is what a session that is resumed takes on.
-type past struct {
-	Miner miner
-	Jobs  []sentJob
-	Next  uint32
-}
-
-// resume gives the session the extranonce1 of one that ended a moment ago, at
-// the same address, and makes the shares count that were found for it since.
-// It does nothing when there is no such session. Nobody is credited for it: that
-// takes a login.
-func (s *session) resume(id uint32) {
-	now := s.loop.now
-	before, ok := s.srv.ids.claim(id, s.IP, now)
-	if !ok {
-		return
-	}
-	s.srv.ids.put(s.ID, now) // nobody has seen it
-	s.ID = id
-	floor := s.Miner.Difficulty.Floor
-	if !s.OwnFloor {
-		floor = before.Miner.Difficulty.Floor
-	}
-	s.Miner, s.Jobs, s.Next = before.Miner, before.Jobs, before.Next
-	s.Miner.Difficulty = s.port.vardiff.Start(before.Miner.Difficulty.Difficulty, floor, now)
-	s.srv.metrics.resumed.Inc()
-}
-
-// end tells that all workers of the session are gone. Nothing changes it any
-// more; it returns what another session may take on.
-func (s *session) end() past {
-	s.Ready = false
-	if s.Farm != nil {
-		for _, m := range s.Farm.Miners {
-			s.event(share.MinerDead, m.worker, m.Agent, fromAgent)
-		}
-	}
-	for _, w := range s.Workers {
-		s.event(share.MinerDead, w, s.Agent, "del_conn")
-	}
-	return past{s.Miner, s.Jobs, s.Next}
 }
 
 func (s *session) sessionID() string { return fmt.Sprintf("%08x", s.ID) }

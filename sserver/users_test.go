@@ -16,6 +16,7 @@ import (
 
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 	"btcpool/internal/users"
 	"btcpool/sserver"
 )
@@ -45,7 +46,7 @@ func TestOpenUsers(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, "Bob.rig") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, "Bob.rig") == 0 })
 	if code := loginCode(p, "bob.other"); code != 0 {
 		t.Errorf("code %d", code)
 	}
@@ -73,7 +74,7 @@ func TestOpenUsers(t *testing.T) {
 	if code := loginCode(p, "dave.rig"); code != 30 {
 		t.Errorf("unknown user: code %d", code)
 	}
-	if got := p.metric("logins_refused_total", "unavailable"); got != 1 {
+	if got := p.metric("logins_refused_total", "reason", "unavailable"); got != 1 {
 		t.Errorf("%v logins refused", got)
 	}
 }
@@ -83,7 +84,7 @@ func TestSlowDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, "bob") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, "bob") == 0 })
 
 	db, err := sql.Open("sqlite", strings.TrimPrefix(cfg.Database.DSN, "sqlite:"))
 	if err != nil {
@@ -139,7 +140,7 @@ func TestAPIUsers(t *testing.T) {
 	cfg.Users.ListURL = api.URL + "/users?key=1"
 	cfg.Users.ListInterval = 1e9
 	p := startPool(t, cfg)
-	eventually(t, "all pages", func() bool { return loginCode(p, "three.x") == 0 })
+	testkit.Eventually(t, "all pages", func() bool { return loginCode(p, "three.x") == 0 })
 	for name, want := range map[string]int{"one": 0, "two": 0, "zero": 29, "four": 29} {
 		if code := loginCode(p, name); code != want {
 			t.Errorf("%s: code %d, want %d", name, code, want)
@@ -151,7 +152,7 @@ func TestAPIUsers(t *testing.T) {
 		t.Errorf("asked %v", asked)
 	}
 	mu.Unlock()
-	eventually(t, "a new user", func() bool { return loginCode(p, "four") == 0 })
+	testkit.Eventually(t, "a new user", func() bool { return loginCode(p, "four") == 0 })
 	p.stop()
 
 	api.Close()
@@ -249,7 +250,7 @@ func TestListenersWithUsers(t *testing.T) {
 		Users:  &users.Source{Kind: users.Static, Static: map[string]int32{"Alice": 7}},
 	}}
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, address+".rig") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, address+".rig") == 0 })
 	for name, want := range map[string]int{strings.ToLower(address) + ".rig": 29, "alice": 29} {
 		if code := loginCode(p, name); code != want {
 			t.Errorf("%s: code %d, want %d", name, code, want)
@@ -293,8 +294,8 @@ func TestRemovedUser(t *testing.T) {
 	if _, err := rows.ExecContext(t.Context(), "PRAGMA busy_timeout=10000; DELETE FROM users WHERE name = 'bob'"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "bob is gone", func() bool { return loginCode(p, "bob.rig") == 29 })
+	testkit.Eventually(t, "bob is gone", func() bool { return loginCode(p, "bob.rig") == 29 })
 	bob.request("mining.ping")
 	carol.mustCall(nil, "mining.ping")
-	eventually(t, "bob is disconnected", func() bool { return p.metric("disconnects_total", "user") == 1 })
+	testkit.Eventually(t, "bob is disconnected", func() bool { return p.metric("disconnects_total", "reason", "user") == 1 })
 }

@@ -10,14 +10,21 @@ import (
 
 // Limits keep one visitor from taking what is there for all. 0 is no limit.
 type Limits struct {
-	PerAddress    int             `toml:"connections_per_address"` // of IPv6: per /64
-	PerNetwork    int             `toml:"connections_per_network"` // IPv4: /24, IPv6: /48
-	LinesPerSec   int             `toml:"lines_per_second"`        // of a connection, after a burst of ten times as many; an agent may send one more for each miner
-	RefusedLogins int             `toml:"refused_logins"`          // per address and minute; more are a ban
-	InvalidShares float64         `toml:"invalid_shares"`          // part of the shares of a connection; more are a ban
-	InvalidAmong  int             `toml:"invalid_shares_among"`    // shares that are looked at
+	// PerAddress bounds the connections of an address, of IPv6 of a /64; PerNetwork
+	// those of a network: IPv4 /24, IPv6 /48.
+	PerAddress int `toml:"connections_per_address"`
+	PerNetwork int `toml:"connections_per_network"`
+	// LinesPerSec bounds what a connection sends after a burst of ten times as many;
+	// who speaks for others may send one more for each of them.
+	LinesPerSec int `toml:"lines_per_second"`
+	// RefusedLogins of an address in a minute, and the part InvalidShares of the last
+	// InvalidAmong shares of a connection: more are a ban, for BanTime.
+	RefusedLogins int             `toml:"refused_logins"`
+	InvalidShares float64         `toml:"invalid_shares"`
+	InvalidAmong  int             `toml:"invalid_shares_among"`
 	BanTime       config.Duration `toml:"ban_time"`
-	Exempt        []netip.Prefix  `toml:"exempt"` // networks without limits and bans
+	// Exempt are networks without limits and bans.
+	Exempt []netip.Prefix `toml:"exempt"`
 }
 
 // DefaultLimits leave room for a farm behind one address.

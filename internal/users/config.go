@@ -16,19 +16,29 @@ import (
 type Config struct {
 	Source
 
-	Network         string          `toml:"network" env:"NETWORK"` // of kind address: one of bitcoin.NetworkNames
-	CaseInsensitive bool            `toml:"case_insensitive"`      // names that are no addresses are kept in lower case
-	ListInterval    config.Duration `toml:"list_interval"`         // between questions for new users
-	ReloadInterval  config.Duration `toml:"reload_interval"`       // between readings of all users, which tell who was removed or got another id
-	LoginDeadline   config.Duration `toml:"login_deadline"`        // for finding out about a name
+	// Network is that of addresses, for sources of that kind: one of
+	// bitcoin.NetworkNames.
+	Network string `toml:"network" env:"NETWORK"`
+	// CaseInsensitive keeps names that are no addresses in lower case.
+	CaseInsensitive bool `toml:"case_insensitive"`
+	// ListInterval is between questions for new users, ReloadInterval between
+	// readings of all, which tell who was removed or got another id.
+	ListInterval   config.Duration `toml:"list_interval"`
+	ReloadInterval config.Duration `toml:"reload_interval"`
+	// LoginDeadline bounds finding out about a name.
+	LoginDeadline config.Duration `toml:"login_deadline"`
 }
 
 // Source says where users come from.
 type Source struct {
-	Kind        string           `toml:"source"`          // one of the kinds below
-	ListURL     string           `toml:"list_id_api_url"` // of kind api: asked for the users above ?last_id=
-	RegisterURL string           `toml:"register_url"`    // of kind api: told of unknown users, to give them an id; "": they are refused
-	Static      map[string]int32 `toml:"static"`          // of kind static: ids by name
+	// Kind is one of the kinds below.
+	Kind string `toml:"source"`
+	// ListURL of an API is asked for the users above ?last_id=; RegisterURL is told
+	// of unknown users, to give them an id. "": they are refused.
+	ListURL     string `toml:"list_id_api_url"`
+	RegisterURL string `toml:"register_url"`
+	// Static are ids by name.
+	Static map[string]int32 `toml:"static"`
 }
 
 // The kinds of sources.

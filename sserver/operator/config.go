@@ -11,11 +11,11 @@ import (
 // elsewhere: it is on this machine only.
 type APIConfig struct {
 	// Listen is a loopback address as host:port, or "unix:/path"; "": no API.
-	Listen string `toml:"listen" env:"LISTEN"`
+	Listen string `toml:"listen" env:"LISTEN" oldenv:"SSERVER_ADMIN_API"`
 	// Token is what requests must show; TokenFile is a file with it instead. A
 	// socket may do without.
-	Token     string `toml:"token" env:"TOKEN"`
-	TokenFile string `toml:"token_file" env:"TOKEN_FILE"`
+	Token     string `toml:"token" env:"TOKEN" oldenv:"SSERVER_ADMIN_TOKEN"`
+	TokenFile string `toml:"token_file" env:"TOKEN_FILE" oldenv:"SSERVER_ADMIN_TOKEN_FILE"`
 }
 
 const unixScheme = "unix:"

@@ -3,24 +3,27 @@ package sserver
 import (
 	"context"
 	"errors"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 )
 
 // validateID reports an id that is neither fixed nor can be leased.
 func (c Config) validateID() error {
-	errs := []error{c.ZooKeeper.Validate()}
+	var faults config.Faults
+	faults.Add(c.ZooKeeper.Validate())
 	if c.ServerID == 0 {
 		if len(c.ZooKeeper.Servers) == 0 {
-			errs = append(errs, errors.New("server_id = 0: must be 1 to 255, or 0 with zookeeper.servers"))
+			faults.Addf("server_id = 0: must be 1 to 255, or 0 with zookeeper.servers")
 		}
 		if err := registry.ValidatePath(c.LockPath); err != nil {
-			errs = append(errs, errors.New("zookeeper_lock_path: "+err.Error()))
+			faults.Addf("zookeeper_lock_path: %w", err)
 		}
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 // serveTerms serves miners for as long as it has an id, and again with a new one
@@ -126,4 +129,28 @@ func (s *Service) begin(id uint8) error {
 func (s *Service) setID(id uint8) {
 	s.ids = newIDPool(id, s.cfg.MaxJobLifetime.Std())
 	s.serverID.Store(uint32(id))
+}
+
+// tick gives the loops their time until ctx ends.
+func (s *Service) tick(ctx context.Context) error {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			s.onLoops((*loop).tick)
+		}
+	}
+}
+
+// hangUp ends all sessions, and the loops. Nothing is accepted any more.
+func (s *Service) hangUp(loops *errgroup.Group) error {
+	s.onLoops((*loop).leave)
+	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
+	defer force.Stop()
+	err := loops.Wait()
+	s.goroutines.Wait()
+	return err
 }

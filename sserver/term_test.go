@@ -35,7 +35,7 @@ func TestTerms(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.close()
+	defer s.Close()
 	gone := func(when string) {
 		t.Helper()
 		if conn, err := net.Dial("tcp", s.Addr().String()); err == nil {
