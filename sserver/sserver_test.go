@@ -462,7 +462,7 @@ func TestValidateReportsAll(t *testing.T) {
 		"listen", "server_id", "data_dir", "spool_max_bytes", "max_connections", "default_difficulty",
 		"version_mask", "share_interval", "max_job_lifetime", "users.list_id_api_url", "kafka.brokers",
 		"long_timeout_agent", "nicehash.min_difficulty", "max_agent_miners", "drain.grace", "limits.connections_per_address",
-		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "listeners[0].tls_key_file",
+		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "tls_key_file",
 		"listeners[0].default_difficulty", "extranonce2_size", "stale_grace",
 	} {
 		if !strings.Contains(err.Error(), key+" ") && !strings.Contains(err.Error(), key+":") {
