@@ -26,10 +26,7 @@ func TestEmptyTemplate(t *testing.T) {
 		"our clock":                     {now.Unix() - 5, now.Unix()},
 		"theirs, which the chain needs": {now.Unix() + 5, now.Unix() + 5},
 	} {
-		text, err := emptyTemplate(network, sighting{claim{block, 840001, 0x17034219, uint32(tt.theirs)}, own, now}, now.Add(time.Millisecond))
-		if err != nil {
-			t.Fatal(err)
-		}
+		text := emptyTemplate(network, sighting{claim{block, 840001, 0x17034219, uint32(tt.theirs)}, own, now}, now.Add(time.Millisecond))
 		got, err := job.ParseTemplate(text)
 		if err != nil {
 			t.Fatal(err)
@@ -49,8 +46,8 @@ func TestEmptyTemplate(t *testing.T) {
 		if diff := cmp.Diff(want, have); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
-		if txs, err := job.TemplateTransactions(text); err != nil || len(txs) != 0 { // blkmaker's part
-			t.Errorf("%s: %d transactions, %v", name, len(txs), err)
+		if height, txs, err := job.TemplateTransactions(text); err != nil || height != want.Height || len(txs) != 0 { // blkmaker's part
+			t.Errorf("%s: %d transactions of height %d, %v", name, len(txs), height, err)
 		}
 		if bytes.Contains(text, []byte("default_witness_commitment")) {
 			t.Error("a commitment to nothing")
