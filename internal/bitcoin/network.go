@@ -17,16 +17,20 @@ type Network struct {
 	Name   string // in configuration: "mainnet", "testnet4", …
 	Chain  string // getblockchaininfo's "chain": "main", "testnet4", …
 	Params *chaincfg.Params
+
+	OnDemand     bool // a block comes when somebody wants one: the newest may be of any age
+	SignedBlocks bool // blocks are signed by those who run the network (BIP 325)
 }
 
-// The slice is built on demand so that nobody can change a shared one.
+// networks is all that has to know of another network. The slice is built on
+// demand so that nobody can change a shared one.
 func networks() []Network {
 	return []Network{
-		{"mainnet", "main", &chaincfg.MainNetParams},
-		{"testnet4", "testnet4", &chaincfg.TestNet4Params},
-		{"signet", "signet", &chaincfg.SigNetParams},
-		{"regtest", "regtest", &chaincfg.RegressionNetParams},
-		{"testnet3", "test", &chaincfg.TestNet3Params},
+		{Name: "mainnet", Chain: "main", Params: &chaincfg.MainNetParams},
+		{Name: "testnet4", Chain: "testnet4", Params: &chaincfg.TestNet4Params},
+		{Name: "signet", Chain: "signet", Params: &chaincfg.SigNetParams, SignedBlocks: true},
+		{Name: "regtest", Chain: "regtest", Params: &chaincfg.RegressionNetParams, OnDemand: true},
+		{Name: "testnet3", Chain: "test", Params: &chaincfg.TestNet3Params},
 	}
 }
 

@@ -61,7 +61,7 @@ func (t *Template) CheckNetwork(n bitcoin.Network) error {
 	if points := n.Params.Checkpoints; len(points) > 0 && t.Height <= points[len(points)-1].Height {
 		return fmt.Errorf("not of %s: height %d is in its past", n.Name, t.Height)
 	}
-	if n.Name != "signet" && slices.Contains(t.Rules, "!signet") {
+	if !n.SignedBlocks && slices.Contains(t.Rules, "!signet") {
 		return fmt.Errorf("not of %s but of a signet", n.Name)
 	}
 	return nil
