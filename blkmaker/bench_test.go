@@ -163,7 +163,7 @@ func templateResponse(b *testing.B, txs []string) []byte {
 	for _, tx := range txs {
 		entries = append(entries, entry{hex.EncodeToString([]byte(tx))})
 	}
-	text, err := json.Marshal(map[string]any{"result": map[string]any{"transactions": entries}, "error": nil, "id": "1"})
+	text, err := json.Marshal(map[string]any{"result": map[string]any{"height": 700, "transactions": entries}, "error": nil, "id": "1"})
 	if err != nil {
 		b.Fatal(err)
 	}

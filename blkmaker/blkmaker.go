@@ -24,7 +24,6 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/tidwall/gjson"
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bitcoin"
@@ -260,12 +259,12 @@ func (s *Service) keepTemplate(m bus.Message) error {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil
 	}
-	txs, err := job.TemplateTransactions(raw.Response)
+	height, txs, err := job.TemplateTransactions(raw.Response)
 	if err != nil {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil
 	}
-	s.cache.addTemplate(int32(gjson.GetBytes(raw.Response, "result.height").Int()), raw.Hash, txs, sentAt(m))
+	s.cache.addTemplate(height, raw.Hash, txs, sentAt(m))
 	return nil
 }
 

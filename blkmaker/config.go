@@ -17,7 +17,7 @@ import (
 // Config is the configuration of a blkmaker.
 type Config struct {
 	service.Common
-	Network       string                `toml:"network" env:"NETWORK"`             // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
+	Network       string                `toml:"network" env:"NETWORK"`             // what the nodes must be on: one of bitcoin.NetworkNames
 	DataDir       string                `toml:"data_dir" env:"DATA_DIR"`           // of this blkmaker alone: journal, recent jobs and templates, and for a week blocks
 	Confirmations int                   `toml:"confirmations" env:"CONFIRMATIONS"` // blocks from a found one to the tip, both counted, that make it confirmed
 	Handover      handover.ServerConfig `toml:"handover"`                          // where sserver hands solved shares over directly

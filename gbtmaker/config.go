@@ -18,7 +18,7 @@ import (
 // Config of a gbtmaker.
 type Config struct {
 	service.Common
-	Network        string           `toml:"network" env:"NETWORK"`                 // mainnet, testnet4, signet, regtest, testnet3: what the nodes must be on
+	Network        string           `toml:"network" env:"NETWORK"`                 // what the nodes must be on: one of bitcoin.NetworkNames
 	DataDir        string           `toml:"data_dir" env:"GBTMAKER_DATA_DIR"`      // keeps a template while it is being sent
 	PollInterval   config.Duration  `toml:"poll_interval" env:"POLL_INTERVAL"`     // from one template of a node to the next when nothing happens
 	RepeatInterval config.Duration  `toml:"repeat_interval" env:"REPEAT_INTERVAL"` // from one template in the topic to the next when they differ by their time only

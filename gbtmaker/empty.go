@@ -2,13 +2,14 @@ package gbtmaker
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 	"time"
 
-	"github.com/btcsuite/btcd/btcutil/v2"
 	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/job"
 )
 
 // bridge gives miners an empty template on a block that n has announced when n
@@ -52,21 +53,17 @@ func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, bl
 	switch {
 	case header.PrevHash != last.PrevHash.String() || header.Height != last.Height || header.Confirmations < 1:
 		return nil, fmt.Errorf("block %s does not follow the last template", block)
-	case header.MedianTime == 0: // btcd does not tell
+	case header.MedianTime < 1 || header.MedianTime >= math.MaxUint32: // btcd does not tell
 		return nil, errors.New("earliest time is unknown")
 	case !p.PoWNoRetargeting && (p.ReduceMinDifficulty || !s.samePeriod(height, last.Height)):
 		return nil, errors.New("difficulty is unknown")
 	}
-	rules, err := json.Marshal(append([]string{}, last.Rules...))
-	if err != nil {
-		return nil, err
-	}
 	now := time.Now()
-	earliest := header.MedianTime + 1
-	subsidy := int64(50*btcutil.SatoshiPerBitcoin) >> (height / p.SubsidyReductionInterval)
-	response := fmt.Appendf(nil, `{"result":{"version":%d,"rules":%s,"previousblockhash":"%s","transactions":[],"coinbasevalue":%d,`+
-		`"mintime":%d,"curtime":%d,"bits":"%08x","height":%d},"error":null,"id":"1"}`+"\n",
-		last.Version, rules, block, subsidy, earliest, max(now.Unix(), earliest), last.Bits, height)
+	earliest := uint32(header.MedianTime) + 1
+	response := job.EmptyResponse(&job.Template{
+		Height: height, PrevHash: block, Bits: last.Bits, Version: last.Version, Rules: last.Rules,
+		CurTime: max(uint32(now.Unix()), earliest), MinTime: earliest, CoinbaseValue: s.network.Subsidy(height),
+	})
 	t, f := s.read(ctx, n, byZMQ, response, now)
 	if f != nil {
 		return nil, f.err

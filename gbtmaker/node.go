@@ -198,10 +198,10 @@ func (s *Service) ask(ctx context.Context, n *node) (tip string, _ *fault) {
 		return "", &fault{reasonRPC, err}
 	case info.Chain != s.network.Chain:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is on the chain %q, network = %q needs %q", n.client.URL(), info.Chain, s.network.Name, s.network.Chain)}
-	// A regtest node thinks so whenever its last block is old.
-	case info.InitialBlockDownload && s.network.Name != "regtest" && info.Blocks == info.Headers:
+	// A node thinks that it is downloading whenever its last block is old.
+	case info.InitialBlockDownload && !s.network.OnDemand && info.Blocks == info.Headers:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is not synced yet: its newest block, %d, is old: has it peers?", n.client.URL(), info.Blocks)}
-	case info.InitialBlockDownload && s.network.Name != "regtest", info.Headers-info.Blocks > maxMissing:
+	case info.InitialBlockDownload && !s.network.OnDemand, info.Headers-info.Blocks > maxMissing:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is still downloading the chain: it has %d of %d blocks", n.client.URL(), info.Blocks, info.Headers)}
 	}
 	s.setTip(n, info.Blocks)

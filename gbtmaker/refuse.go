@@ -10,14 +10,10 @@ import (
 	"btcpool/internal/job"
 )
 
-// maxFuture is how far ahead of the time a block may be: nodes refuse it
-// otherwise (MAX_FUTURE_BLOCK_TIME in Bitcoin Core's src/chain.h).
-const maxFuture = 2 * time.Hour
-
 // refuse returns why no block can come of t, or nil. Last is what miners work
 // on, nil when there is nothing.
 func (s *Service) refuse(t *job.Template, last *template, now time.Time) *fault {
-	if ahead := time.Unix(int64(max(t.CurTime, t.MinTime)), 0).Sub(now); ahead > maxFuture {
+	if ahead := time.Unix(int64(max(t.CurTime, t.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
 		return &fault{reasonTime, fmt.Errorf("template is %s ahead of our clock: is a clock wrong?", ahead.Round(time.Second))}
 	}
 	target, err := bitcoin.TargetFromBits(t.Bits)
@@ -36,10 +32,8 @@ func (s *Service) refuse(t *job.Template, last *template, now time.Time) *fault 
 // samePeriod reports whether blocks of heights a and b have the same difficulty
 // by consensus.
 func (s *Service) samePeriod(a, b int32) bool {
-	p := s.network.Params
-	if p.ReduceMinDifficulty { // a late block of a test network may be easy
+	if s.network.Params.ReduceMinDifficulty { // a late block of a test network may be easy
 		return false
 	}
-	blocks := int32(p.TargetTimespan / p.TargetTimePerBlock)
-	return a/blocks == b/blocks
+	return a/bitcoin.RetargetInterval == b/bitcoin.RetargetInterval
 }

@@ -24,7 +24,7 @@ type Config struct {
 	IDLeasePath    string `toml:"id_lease_path"`                           // in ZooKeeper, where ids are leased
 	LeaderLockPath string `toml:"leader_lock_path" env:"LEADER_LOCK_PATH"` // in ZooKeeper; of the jobmakers that share it one makes jobs; "": all do
 
-	Network       string    `toml:"network" env:"NETWORK"`               // mainnet, testnet3, testnet4, signet or regtest
+	Network       string    `toml:"network" env:"NETWORK"`               // one of bitcoin.NetworkNames
 	PayoutAddress string    `toml:"payout_address" env:"PAYOUT_ADDRESS"` // of Network; gets the whole reward
 	Outputs       []Output  `toml:"outputs"`                             // share the reward, in place of PayoutAddress
 	CoinbaseText  string    `toml:"coinbase_text" env:"COINBASE_TEXT"`   // visible in every block found

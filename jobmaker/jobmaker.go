@@ -33,8 +33,7 @@ const (
 	firstTemplates = 5
 	firstWorks     = 1 // of other chains
 	warnSkew       = 3 * time.Second
-	maxFuture      = 2 * time.Hour // MAX_FUTURE_BLOCK_TIME of Bitcoin Core
-	retryInterval  = time.Second   // after a job that failed, or while there is no template
+	retryInterval  = time.Second // after a job that failed, or while there is no template
 	logInterval    = 10 * time.Second
 )
 
@@ -234,7 +233,7 @@ func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (
 	if err := template.CheckNetwork(s.network); err != nil {
 		return wrongNetwork, err
 	}
-	if ahead := time.Unix(int64(max(template.CurTime, template.MinTime)), 0).Sub(now); ahead > maxFuture {
+	if ahead := time.Unix(int64(max(template.CurTime, template.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
 		return farFuture, fmt.Errorf("time is %s ahead of ours", ahead.Round(time.Second))
 	}
 	s.mu.Lock()

@@ -18,7 +18,7 @@ import (
 // Config of a poolwatcher.
 type Config struct {
 	service.Common
-	Network string         `toml:"network" env:"NETWORK"`    // mainnet, testnet4, signet, regtest, testnet3
+	Network string         `toml:"network" env:"NETWORK"`    // one of bitcoin.NetworkNames
 	Agree   int            `toml:"agree" env:"AGREE"`        // so many pools must name a block before miners work on it
 	Pools   []Pool         `toml:"pools" envPrefix:"POOLS_"` // that are watched
 	Node    noderpc.Config `toml:"node" envPrefix:"NODE_"`   // ours: what it knows needs no watcher

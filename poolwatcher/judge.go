@@ -15,8 +15,6 @@ const (
 	jobLifetime = time.Minute
 	// maxAhead is how far in the future another pool's time may be.
 	maxAhead = 10 * time.Minute
-	// retargetInterval is in blocks; the first of them may have other bits.
-	retargetInterval = 2016
 )
 
 // verdict says what became of a pool's job; it is a metric label.
@@ -53,7 +51,7 @@ type claim struct {
 
 // claimOf reads a pool's job.
 func claimOf(n *miner.Notify) (claim, error) {
-	height, err := coinbaseHeight(n.Coinbase1)
+	height, err := bitcoin.CoinbaseHeight(n.Coinbase1)
 	return claim{n.PrevHash, height, n.Bits, n.Time}, err
 }
 
@@ -69,7 +67,7 @@ func (c claim) check(own *job.StratumJob, now time.Time) verdict {
 		return verdictKnown
 	case c.height != own.Height+1:
 		return verdictHeight
-	case c.bits != own.Bits || c.height%retargetInterval == 0:
+	case c.bits != own.Bits || c.height%bitcoin.RetargetInterval == 0:
 		return verdictBits
 	case c.time < own.MinTime || time.Unix(int64(c.time), 0).Sub(now) > maxAhead:
 		return verdictTime

@@ -295,11 +295,7 @@ func (s *Service) take(pool string, seen sighting) bool {
 
 func (s *Service) write(ctx context.Context, pool string, seen sighting) error {
 	now := time.Now()
-	response, err := emptyTemplate(s.network, seen, now)
-	if err != nil {
-		return err
-	}
-	raw := job.NewRawGBT(response, now)
+	raw := job.NewRawGBT(emptyTemplate(s.network, seen, now), now)
 	raw.FromPool = pool
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()

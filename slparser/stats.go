@@ -125,14 +125,10 @@ func (d *dayStats) entry(k key) *entry {
 	return e
 }
 
-// clampShift is how far above a worker's last accepted difficulty a share that was not accepted counts, as a power of
-// two: at most four times.
-const clampShift = 2
-
 // add counts a valid share for its worker, its user and the pool, in the hour of its own time.
 //
-// What was not accepted proves no work, so it counts with a limited difficulty: see clampShift. Before the worker's
-// first accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then.
+// What was not accepted counts with a limited difficulty: see share.RejectedDifficulty. Before the worker's first
+// accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then.
 func (d *dayStats) add(s *share.Share) {
 	hour := int(s.Time % 86400 / 3600)
 	worker := d.entry(key{s.UserID, s.WorkerID})
@@ -157,7 +153,7 @@ func (d *dayStats) add(s *share.Share) {
 
 func (e *entry) clamp(d bitcoin.Difficulty) bitcoin.Difficulty {
 	if e.accepted {
-		return min(d, e.last+clampShift)
+		return share.RejectedDifficulty(d, e.last)
 	}
 	return d
 }

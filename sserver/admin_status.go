@@ -4,9 +4,6 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 )
@@ -63,25 +60,19 @@ func (a *adminAPI) getStatus(r *http.Request) (any, error) {
 func (s *Service) sessionsByState() map[string]int64 {
 	counts := make(map[string]int64)
 	for p := range phases {
-		counts[p.String()] = metricValue(s.metrics.sessions[p])
+		counts[p.String()] = s.metrics.sessions[p].Load()
 	}
 	return counts
 }
 
-// sharesByStatus leaves out what has not happened.
+// sharesByStatus leaves out what has not happened, and what was accepted though
+// late.
 func (s *Service) sharesByStatus() map[share.Status]int64 {
 	counts := make(map[share.Status]int64)
-	add := func(status share.Status, c prometheus.Counter) {
-		if c == nil {
-			return
-		}
-		if n := metricValue(c); n > 0 {
+	for status, count := range s.metrics.shares {
+		if n := count.Load(); n > 0 && status != share.StatusAcceptStale {
 			counts[status] = n
 		}
-	}
-	add(share.StatusAccept, s.metrics.accepted)
-	for code, c := range s.metrics.rejected {
-		add(share.Status(code), c)
 	}
 	return counts
 }
@@ -92,12 +83,4 @@ func (s *Service) currentJob() *jobView {
 		return nil
 	}
 	return &jobView{uint64(r.work.ID), r.work.Height, r.work.ID.Time().UTC()}
-}
-
-func metricValue(m prometheus.Metric) int64 {
-	var v dto.Metric
-	if err := m.Write(&v); err != nil {
-		return 0
-	}
-	return int64(v.GetCounter().GetValue() + v.GetGauge().GetValue())
 }

@@ -108,10 +108,7 @@ func (c v1) submitFrame(sub agentwire.Submit, now time.Time, sc *scratch) {
 	}, now, sc)
 	m.Tally.add(status, now)
 	if c.Responses {
-		if status == share.StatusJobNotFound || status == share.StatusStale {
-			status = share.StatusJobNotFoundOrStale
-		}
-		sc.out = agentwire.SubmitResponse{Index: c.Submits, Status: status}.AppendTo(sc.out)
+		sc.out = agentwire.SubmitResponse{Index: c.Submits, Status: status.Told()}.AppendTo(sc.out)
 	}
 	c.Submits++
 }

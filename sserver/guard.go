@@ -172,9 +172,7 @@ func (c *conduct) judged(status share.Status, l Limits) (bad bool) {
 		return false
 	}
 	c.Shares++
-	switch status {
-	case share.StatusAccept, share.StatusAcceptStale, share.StatusStale, share.StatusJobNotFound, share.StatusInternalError:
-	default:
+	if status.IsMinersFault() {
 		c.Invalid++
 	}
 	if c.Shares < l.InvalidAmong {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -25,8 +24,6 @@ type Management struct {
 	ProcessorTopic  string `toml:"processor_topic"`  // of replies and notifications
 }
 
-var validTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
-
 func (c Config) validateManagement() error {
 	m, topics := c.Management, c.Kafka.Topics
 	if !m.Enabled {
@@ -35,10 +32,9 @@ func (c Config) validateManagement() error {
 	var errs []error
 	taken := map[string]bool{topics.Job: true, topics.Share: true, topics.SolvedShare: true, topics.CommonEvents: true, topics.AuxSolved: true, topics.RSKSolved: true}
 	for _, t := range []struct{ key, name string }{{"controller_topic", m.ControllerTopic}, {"processor_topic", m.ProcessorTopic}} {
-		switch {
-		case !validTopic.MatchString(t.name):
-			errs = append(errs, fmt.Errorf("management.%s = %q: must be 1 to 249 of letters, digits, '.', '_' and '-'", t.key, t.name))
-		case taken[t.name]:
+		if err := bus.CheckTopic(t.name); err != nil {
+			errs = append(errs, fmt.Errorf("management.%s = %q: %w", t.key, t.name, err))
+		} else if taken[t.name] {
 			errs = append(errs, fmt.Errorf("management.%s = %q: is used for something else already", t.key, t.name))
 		}
 		taken[t.name] = true

@@ -132,7 +132,7 @@ func TestManagementConfig(t *testing.T) {
 		t.Errorf("while it is off: %v", err)
 	}
 	cfg.Management.Enabled = true
-	for _, topic := range []string{"", "a b", cfg.Kafka.Topics.Job, cfg.Management.ProcessorTopic} {
+	for _, topic := range []string{"", "a b", ".", "..", cfg.Kafka.Topics.Job, cfg.Management.ProcessorTopic} {
 		cfg.Management.ControllerTopic = topic
 		if cfg.Validate() == nil {
 			t.Errorf("topic %q is taken", topic)

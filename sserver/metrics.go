@@ -1,7 +1,7 @@
 package sserver
 
 import (
-	"strconv"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -12,7 +12,7 @@ import (
 )
 
 type metrics struct {
-	sessions      [phases]prometheus.Gauge
+	sessions      [phases]level
 	refused       *prometheus.CounterVec // reason
 	disconnected  *prometheus.CounterVec // reason
 	panics        prometheus.Counter
@@ -25,10 +25,8 @@ type metrics struct {
 	bytesIn       *prometheus.CounterVec // listener
 	bytesOut      *prometheus.CounterVec // listener
 
-	accepted      prometheus.Counter
-	acceptedLate  prometheus.Counter
+	shares        map[share.Status]*atomic.Int64 // judged; all of share.Statuses
 	miners        *prometheus.GaugeVec
-	rejected      [64]prometheus.Counter // by status
 	rejectsUnsaid prometheus.Counter
 	solved        prometheus.Counter
 	solvedMerged  *prometheus.CounterVec // chain
@@ -44,6 +42,12 @@ type metrics struct {
 	commands      *prometheus.CounterVec // result
 	notices       *prometheus.CounterVec // result
 }
+
+// level is a gauge that the server reads itself, too.
+type level struct{ atomic.Int64 }
+
+func (l *level) Inc() { l.Add(1) }
+func (l *level) Dec() { l.Add(-1) }
 
 func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
 	f := promauto.With(reg)
@@ -93,15 +97,28 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 	f.NewGaugeFunc(prometheus.GaugeOpts{Name: "btcpool_sserver_job_age_seconds", Help: "Age of the latest job sent."},
 		func() float64 { return jobAge().Seconds() })
 	m.miners = f.NewGaugeVec(prometheus.GaugeOpts{Name: "btcpool_sserver_miners", Help: "Miners with a job, those of agents included, by difficulty."}, []string{"difficulty"})
-	sessions := f.NewGaugeVec(prometheus.GaugeOpts{Name: "btcpool_sserver_sessions", Help: "Connections by state."}, []string{"state"})
 	for p := range phases {
-		m.sessions[p] = sessions.WithLabelValues(p.String())
+		f.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "btcpool_sserver_sessions", Help: "Connections by state.",
+			ConstLabels: prometheus.Labels{"state": p.String()},
+		}, func() float64 { return float64(m.sessions[p].Load()) })
 	}
-	shares := counters("shares_total", "Shares judged, by Stratum code; 0 is accepted, stale is accepted though late.", "code")
-	m.accepted = shares.WithLabelValues("0")
-	m.acceptedLate = shares.WithLabelValues("stale")
-	for code := share.StatusJobNotFoundOrStale; code <= share.StatusStale; code++ {
-		m.rejected[code] = shares.WithLabelValues(strconv.Itoa(int(code)))
+	m.shares = make(map[share.Status]*atomic.Int64)
+	byLabel := make(map[string][]*atomic.Int64)
+	for _, s := range share.Statuses() {
+		m.shares[s] = new(atomic.Int64)
+		byLabel[s.Label()] = append(byLabel[s.Label()], m.shares[s])
+	}
+	for label, counts := range byLabel {
+		f.NewCounterFunc(prometheus.CounterOpts{
+			Name: "btcpool_sserver_shares_total", Help: "Shares judged, by Stratum code; 0 is accepted, stale is accepted though late.",
+			ConstLabels: prometheus.Labels{"code": label},
+		}, func() (sum float64) {
+			for _, n := range counts {
+				sum += float64(n.Load())
+			}
+			return sum
+		})
 	}
 	return m
 }
@@ -123,13 +140,4 @@ func (m *metrics) spread(before, now *spread) {
 	*before = *now
 }
 
-func (m *metrics) judged(s share.Status) {
-	switch s {
-	case share.StatusAccept:
-		m.accepted.Inc()
-	case share.StatusAcceptStale:
-		m.acceptedLate.Inc()
-	default:
-		m.rejected[s].Inc()
-	}
-}
+func (m *metrics) judged(s share.Status) { m.shares[s.Known()].Add(1) }

@@ -11,11 +11,8 @@ import (
 	"btcpool/internal/spool"
 )
 
-// The latest time a header may have.
-const (
-	maxTimeAhead  = 600      // seconds beyond the job's
-	maxClockAhead = 2 * 3600 // seconds beyond the clock's: consensus refuses more
-)
+// maxTimeAhead is how far a header's time may be beyond the job's, in seconds.
+const maxTimeAhead = 600
 
 // submission is what a miner found, as every protocol says it.
 type submission struct {
@@ -153,7 +150,7 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 
 // legal applies the rules on what a miner may change in a header.
 func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
-	latest := min(int64(w.Time)+maxTimeAhead, now.Unix()+maxClockAhead)
+	latest := min(int64(w.Time)+maxTimeAhead, now.Add(bitcoin.MaxFutureBlockTime).Unix())
 	switch {
 	case sub.time < w.MinTime:
 		return share.StatusTimeTooOld

@@ -16,7 +16,7 @@ import (
 type Users struct {
 	UserSource
 
-	Network         string          `toml:"network" env:"NETWORK"` // of source address: mainnet, testnet3, testnet4, signet or regtest
+	Network         string          `toml:"network" env:"NETWORK"` // of source address: one of bitcoin.NetworkNames
 	CaseInsensitive bool            `toml:"case_insensitive"`      // but not for base58 addresses
 	ListInterval    config.Duration `toml:"list_interval"`         // between questions for new users
 	ReloadInterval  config.Duration `toml:"reload_interval"`       // between readings of all users, which tell who was removed or got another id

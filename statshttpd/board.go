@@ -96,11 +96,9 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 			w.lastDifficulty = difficulty
 		}
 	} else {
-		if status.Text() == share.StatusUnknown.Text() {
-			status = share.StatusUnknown
-		}
-		if w != nil && w.accepted > 0 { // btcpool's bound on what a miner can make itself be refused: four times its last accepted
-			difficulty = min(difficulty, w.lastDifficulty+2)
+		status = status.Known()
+		if w != nil && w.accepted > 0 {
+			difficulty = share.RejectedDifficulty(difficulty, w.lastDifficulty)
 		}
 	}
 	work := difficulty.Hashes()

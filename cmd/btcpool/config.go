@@ -7,6 +7,7 @@ import (
 	"net"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"btcpool/auxmaker"
 	"btcpool/internal/bitcoin"
@@ -26,7 +27,7 @@ type Config struct {
 	Demo    bool   `toml:"demo" env:"DEMO"`       // mine with the CPU
 	Threads int    `toml:"demo_threads"`          // of the demo's miner
 
-	Network       string         `toml:"network" env:"NETWORK"`               // of the node: mainnet, testnet4, signet or regtest
+	Network       string         `toml:"network" env:"NETWORK"`               // of the node: one of bitcoin.NetworkNames
 	PayoutAddress string         `toml:"payout_address" env:"PAYOUT_ADDRESS"` // receives the block rewards
 	CoinbaseText  string         `toml:"coinbase_text" env:"COINBASE_TEXT"`   // written into each block
 	Node          noderpc.Config `toml:"node" envPrefix:"NODE_"`              // rpc_url "": the embedded chain
@@ -64,7 +65,7 @@ func (c *Config) Flags(f *flag.FlagSet) {
 	f.StringVar(&c.Stratum, "stratum", c.Stratum, "`address` that miners connect to; port 0: any free one")
 	f.StringVar(&c.HTTP, "http", c.HTTP, "`address` of the dashboard; port 0: any free one")
 	f.BoolVar(&c.Demo, "demo", c.Demo, "mine with this machine's CPU")
-	f.StringVar(&c.Network, "network", c.Network, "`name` of the node's network: mainnet, testnet4, signet, regtest")
+	f.StringVar(&c.Network, "network", c.Network, "`name` of the node's network: "+strings.Join(bitcoin.NetworkNames(), ", "))
 	f.StringVar(&c.PayoutAddress, "payout", c.PayoutAddress, "`address` that receives the block rewards")
 	f.StringVar(&c.Node.URL, "node", c.Node.URL, "`URL` of the node's RPC, as http://127.0.0.1:8332; empty: an embedded chain")
 	f.StringVar(&c.Node.User, "node-user", c.Node.User, "RPC `user`")
@@ -94,7 +95,7 @@ func (c Config) Validate() error {
 	} else {
 		errs = append(errs, c.Node.Validate())
 		if c.Network == "" {
-			errs = append(errs, errors.New("network: name the node's network: mainnet, testnet4, signet or regtest"))
+			errs = append(errs, fmt.Errorf("network: name the node's network: %s", strings.Join(bitcoin.NetworkNames(), ", ")))
 		}
 		if c.PayoutAddress == "" {
 			errs = append(errs, errors.New("payout_address: name the address that receives the block rewards"))

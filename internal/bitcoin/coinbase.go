@@ -84,6 +84,36 @@ func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	return coinbase1, coinbase2, nil
 }
 
+// scriptAt is where a serialized coinbase has the length of its script: behind
+// version, number of inputs and the null outpoint.
+const scriptAt = 4 + 1 + 36
+
+var errNoHeight = errors.New("the coinbase does not begin with a height")
+
+// CoinbaseHeight returns the height that BIP 34 wants at the start of the
+// script, from the first part of a coinbase: what Build has put there, unless
+// that is 0.
+func CoinbaseHeight(coinbase1 []byte) (int32, error) {
+	if len(coinbase1) < scriptAt+2 || coinbase1[4] != 1 {
+		return 0, errNoHeight
+	}
+	script := coinbase1[scriptAt+1:] // its length is at most maxCoinbaseScript, one byte
+	op, rest := script[0], script[1:]
+	switch {
+	case op >= txscript.OP_1 && op <= txscript.OP_16:
+		return int32(op-txscript.OP_1) + 1, nil
+	case op < 1 || op > 4 || len(rest) < int(op):
+		return 0, errNoHeight
+	}
+	var number [4]byte
+	copy(number[:], rest[:op])
+	height := int32(binary.LittleEndian.Uint32(number[:]))
+	if height < 0 || rest[op-1]&0x80 != 0 {
+		return 0, fmt.Errorf("%w: it is negative", errNoHeight)
+	}
+	return height, nil
+}
+
 func (c Coinbase) checkOutputs() error {
 	if len(c.Outputs) == 0 {
 		return errors.New("coinbase: no outputs")

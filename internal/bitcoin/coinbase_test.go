@@ -193,3 +193,65 @@ func TestCoinbaseRefuses(t *testing.T) {
 		})
 	}
 }
+
+func TestCoinbaseHeight(t *testing.T) {
+	t.Parallel()
+	const head = "02000000010000000000000000000000000000000000000000000000000000000000000000ffffffff"
+	for text, want := range map[string]int32{
+		head + "35" + "0340d10c" + "04": 840000,
+		head + "05" + "5104":            1,
+		head + "05" + "6004":            16,
+		head + "05" + "0111":            17,
+		head + "05" + "028000":          128,
+		head + "05" + "04ffffff7f":      1<<31 - 1,
+	} {
+		if got, err := bitcoin.CoinbaseHeight(unhex(t, text)); err != nil || got != want {
+			t.Errorf("%s: %d, %v, want %d", text, got, err, want)
+		}
+	}
+	for _, text := range []string{
+		"", head, head + "05", head + "05" + "0340d1", head + "05" + "00", head + "05" + "0180", head + "05" + "04ffffffff",
+		head + "05" + "050000000001", "0200000002" + head[10:] + "350340d10c",
+	} {
+		if got, err := bitcoin.CoinbaseHeight(unhex(t, text)); err == nil {
+			t.Errorf("%s: %d", text, got)
+		}
+	}
+}
+
+// coinbaseOf returns the first part of a coinbase whose height is read back, 0
+// aside.
+func coinbaseOf(t interface{ Fatalf(string, ...any) }, height int32) []byte {
+	coinbase1, _, err := bitcoin.Coinbase{
+		Height: height, Time: 1713571767, ExtranonceSize: 12, Outputs: []wire.TxOut{{Value: 1, PkScript: []byte{0x51}}},
+	}.Build()
+	if err != nil {
+		t.Fatalf("height %d: %v", height, err)
+	}
+	if got, err := bitcoin.CoinbaseHeight(coinbase1); (err != nil || got != height) && height != 0 {
+		t.Fatalf("%d is read as %d, %v", height, got, err)
+	}
+	return coinbase1
+}
+
+func TestCoinbaseHeightIsReadBack(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) { coinbaseOf(t, rapid.Int32Range(1, 1<<31-1).Draw(t, "height")) })
+}
+
+// Whatever comes is refused or a height that there can be.
+func FuzzCoinbaseHeight(f *testing.F) {
+	for _, height := range []int32{1, 16, 17, 127, 128, 840000, 1<<31 - 1} {
+		f.Add(coinbaseOf(f, height))
+	}
+	f.Fuzz(func(t *testing.T, in []byte) {
+		height, err := bitcoin.CoinbaseHeight(in)
+		if err != nil {
+			return
+		}
+		if height < 0 {
+			t.Fatalf("height %d", height)
+		}
+		coinbaseOf(t, height)
+	})
+}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -16,30 +17,40 @@ type Network struct {
 	Name   string // in configuration: "mainnet", "testnet4", …
 	Chain  string // getblockchaininfo's "chain": "main", "testnet4", …
 	Params *chaincfg.Params
+
+	OnDemand     bool // a block comes when somebody wants one: the newest may be of any age
+	SignedBlocks bool // blocks are signed by those who run the network (BIP 325)
 }
 
-// The slice is built on demand so that nobody can change a shared one.
+// networks is all that has to know of another network. The slice is built on
+// demand so that nobody can change a shared one.
 func networks() []Network {
 	return []Network{
-		{"mainnet", "main", &chaincfg.MainNetParams},
-		{"testnet4", "testnet4", &chaincfg.TestNet4Params},
-		{"signet", "signet", &chaincfg.SigNetParams},
-		{"regtest", "regtest", &chaincfg.RegressionNetParams},
-		{"testnet3", "test", &chaincfg.TestNet3Params},
+		{Name: "mainnet", Chain: "main", Params: &chaincfg.MainNetParams},
+		{Name: "testnet4", Chain: "testnet4", Params: &chaincfg.TestNet4Params},
+		{Name: "signet", Chain: "signet", Params: &chaincfg.SigNetParams, SignedBlocks: true},
+		{Name: "regtest", Chain: "regtest", Params: &chaincfg.RegressionNetParams, OnDemand: true},
+		{Name: "testnet3", Chain: "test", Params: &chaincfg.TestNet3Params},
 	}
+}
+
+// NetworkNames returns what configuration files call the networks.
+func NetworkNames() []string {
+	var names []string
+	for _, n := range networks() {
+		names = append(names, n.Name)
+	}
+	return names
 }
 
 // NetworkByName returns the network that configuration files call name.
 func NetworkByName(name string) (Network, error) {
-	all := networks()
-	names := make([]string, len(all))
-	for i, n := range all {
+	for _, n := range networks() {
 		if n.Name == name {
 			return n, nil
 		}
-		names[i] = n.Name
 	}
-	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(names, ", "))
+	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(NetworkNames(), ", "))
 }
 
 // NetworkByChain returns the network that a node's getblockchaininfo calls chain.
@@ -88,6 +99,15 @@ func (n Network) decodeAddress(addr string) (address.Address, error) {
 	}
 	return decoded, nil
 }
+
+// MaxFutureBlockTime is how far ahead of a node's clock the time of a block may
+// be (MAX_FUTURE_BLOCK_TIME in Bitcoin Core's src/chain.h).
+const MaxFutureBlockTime = 2 * time.Hour
+
+// RetargetInterval is the number of blocks of the same difficulty, in every
+// network that changes it; the first has a height that is a multiple
+// (DifficultyAdjustmentInterval in Bitcoin Core's src/consensus/params.h).
+const RetargetInterval = 2016
 
 // Subsidy returns the newly created satoshi of the block at height.
 func (n Network) Subsidy(height int32) int64 {

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"net"
+	"regexp"
 	"strconv"
 	"sync"
 	"time"
@@ -100,8 +101,8 @@ func (c Config) Validate() error {
 		if t.optional && t.name == "" {
 			continue
 		}
-		if !validTopic(t.name) {
-			errs = append(errs, fmt.Errorf("kafka.topics.%s = %q: must be 1 to 249 of letters, digits, '.', '_' and '-'", t.key, t.name))
+		if err := CheckTopic(t.name); err != nil {
+			errs = append(errs, fmt.Errorf("kafka.topics.%s = %q: %w", t.key, t.name, err))
 		} else if first, taken := keyOf[t.name]; taken {
 			errs = append(errs, fmt.Errorf("kafka.topics.%s = %q: is %s already", t.key, t.name, first))
 		}
@@ -110,16 +111,14 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// validTopic holds name against Kafka's rule for topic names.
-func validTopic(name string) bool {
-	for _, c := range []byte(name) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return false
-		}
+var validTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
+
+// CheckTopic says what is wrong with the name of a topic by Kafka's rule.
+func CheckTopic(name string) error {
+	if !validTopic.MatchString(name) || name == "." || name == ".." {
+		return errors.New("must be 1 to 249 of letters, digits, '.', '_' and '-'")
 	}
-	return 0 < len(name) && len(name) <= 249 && name != "." && name != ".."
+	return nil
 }
 
 // A Message is one record of a topic. Writing takes Key, Value and Time only,

@@ -43,6 +43,18 @@ kafka.topics.rsk_work = "AuxPowBlock": is aux_work already`
 	}
 }
 
+func TestCheckTopic(t *testing.T) {
+	t.Parallel()
+	for name, valid := range map[string]bool{
+		"BtcShare": true, "a.b_c-9": true, "...": true, strings.Repeat("x", 249): true,
+		"": false, ".": false, "..": false, "no/slash": false, "ä": false, "a\n": false, strings.Repeat("x", 250): false,
+	} {
+		if err := bus.CheckTopic(name); (err == nil) != valid {
+			t.Errorf("%.20q: %v", name, err)
+		}
+	}
+}
+
 // read returns the first n values that Read delivers.
 func read(tb testing.TB, c *bus.Client, topic string, from bus.Start, n int) []string {
 	tb.Helper()

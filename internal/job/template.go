@@ -61,7 +61,7 @@ func (t *Template) CheckNetwork(n bitcoin.Network) error {
 	if points := n.Params.Checkpoints; len(points) > 0 && t.Height <= points[len(points)-1].Height {
 		return fmt.Errorf("not of %s: height %d is in its past", n.Name, t.Height)
 	}
-	if n.Name != "signet" && slices.Contains(t.Rules, "!signet") {
+	if !n.SignedBlocks && slices.Contains(t.Rules, "!signet") {
 		return fmt.Errorf("not of %s but of a signet", n.Name)
 	}
 	return nil
@@ -82,15 +82,19 @@ func ParseTemplate(response []byte) (*Template, error) {
 	return t, nil
 }
 
-// TemplateTransactions returns the serialized transactions of a response to
-// getblocktemplate, with their witnesses, in order and without the coinbase.
-func TemplateTransactions(response []byte) ([][]byte, error) {
+// TemplateTransactions returns the height of a response to getblocktemplate and
+// its serialized transactions, with their witnesses, in order and without the
+// coinbase.
+func TemplateTransactions(response []byte) (height int32, txs [][]byte, err error) {
 	result, err := parseResult(response)
 	if err != nil {
-		return nil, fmt.Errorf("template: %w", err)
+		return 0, nil, fmt.Errorf("template: %w", err)
 	}
-	var txs [][]byte
-	err = eachTransaction(fieldsOf(result).values["transactions"], func(tx transaction) error {
+	f := fieldsOf(result)
+	if height = f.height("height"); f.err != nil {
+		return 0, nil, fmt.Errorf("template: %w", f.err)
+	}
+	err = eachTransaction(f.values["transactions"], func(tx transaction) error {
 		data, err := tx.data.hex()
 		if err == nil && len(data) == 0 {
 			err = errors.New("empty")
@@ -102,9 +106,20 @@ func TemplateTransactions(response []byte) ([][]byte, error) {
 		return nil
 	})
 	if err != nil {
-		return nil, fmt.Errorf("template: %w", err)
+		return 0, nil, fmt.Errorf("template: %w", err)
 	}
-	return txs, nil
+	return height, txs, nil
+}
+
+// EmptyResponse returns the answer to getblocktemplate of a node that knows no
+// transactions, with the terms of t: all but its transactions and LongPollID.
+func EmptyResponse(t *Template) []byte {
+	w := objectWriter{[]byte{'{'}}
+	w.object("result")
+	w.terms(t)
+	w.texts("transactions", nil)
+	w.end()
+	return append(w.dst, `,"error":null,"id":"1"}`+"\n"...)
 }
 
 // parseResult returns the "result" of an RPC response.
@@ -143,7 +158,7 @@ func parseTemplate(f *fields) (*Template, error) {
 // parseTerms reads all of a template but its transactions.
 func parseTerms(f *fields) *Template {
 	t := &Template{
-		Height:        int32(f.integer("height", 1, math.MaxInt32)),
+		Height:        f.height("height"),
 		PrevHash:      f.hash("previousblockhash"),
 		Bits:          f.bits("bits"),
 		CurTime:       uint32(f.unsigned("curtime", math.MaxUint32)),
@@ -168,6 +183,26 @@ func parseTerms(f *fields) *Template {
 	}
 	return t
 }
+
+// terms writes what parseTerms reads but the id of a long poll.
+func (w *objectWriter) terms(t *Template) {
+	w.integer("height", int64(t.Height))
+	w.text("previousblockhash", t.PrevHash.String())
+	w.text("bits", strconv.FormatUint(uint64(t.Bits), 16))
+	w.unsigned("curtime", uint64(t.CurTime))
+	w.unsigned("mintime", uint64(t.MinTime))
+	w.integer("version", int64(t.Version))
+	w.integer("coinbasevalue", t.CoinbaseValue)
+	w.object("coinbaseaux")
+	w.hex("flags", t.CoinbaseAux)
+	w.end()
+	w.texts("rules", t.Rules)
+	if t.WitnessCommitment != nil {
+		w.hex("default_witness_commitment", t.WitnessCommitment)
+	}
+}
+
+func (f *fields) height(key string) int32 { return int32(f.integer(key, 1, math.MaxInt32)) }
 
 // bits reads a compact target in hex.
 func (f *fields) bits(key string) uint32 {

@@ -12,6 +12,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/tidwall/gjson"
+	"pgregory.net/rapid"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
@@ -35,9 +36,9 @@ func TestParseTemplate(t *testing.T) {
 				t.Errorf("Empty() = %v", template.Empty())
 			}
 
-			txs, err := job.TemplateTransactions(response)
-			if err != nil {
-				t.Fatal(err)
+			height, txs, err := job.TemplateTransactions(response)
+			if err != nil || height != template.Height {
+				t.Fatalf("height %d, want %d: %v", height, template.Height, err)
 			}
 			var data []string
 			for _, tx := range gjson.GetBytes(response, "result.transactions.#.data").Array() {
@@ -184,7 +185,7 @@ func TestParseTemplateResponse(t *testing.T) {
 			if _, err := job.ParseTemplate([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("ParseTemplate: %v, want %q", err, tt.want)
 			}
-			if _, err := job.TemplateTransactions([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if _, _, err := job.TemplateTransactions([]byte(tt.in)); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("TemplateTransactions: %v, want %q", err, tt.want)
 			}
 		})
@@ -234,10 +235,46 @@ func TestTemplateTransactionsRefuses(t *testing.T) {
 		"empty":   []any{map[string]any{"data": ""}},
 		"number":  []any{map[string]any{"data": 1}},
 	} {
-		if txs, err := job.TemplateTransactions(edit(t, core, map[string]any{"transactions": list})); err == nil || txs != nil {
+		if _, txs, err := job.TemplateTransactions(edit(t, core, map[string]any{"transactions": list})); err == nil || txs != nil {
 			t.Errorf("%s: %d transactions, error %v", name, len(txs), err)
 		}
 	}
+	if _, _, err := job.TemplateTransactions(edit(t, core, map[string]any{"height": nil})); err == nil || !strings.Contains(err.Error(), "height") {
+		t.Errorf("no height: %v", err)
+	}
+}
+
+// What is made without transactions is read back.
+func TestEmptyResponse(t *testing.T) {
+	t.Parallel()
+	const example = `{"result":{"height":840001,"previousblockhash":"00000000000000000000000000000000000000000000000000000000000000bb",` +
+		`"bits":"17034219","curtime":1713571900,"mintime":1713571767,"version":536870912,"coinbasevalue":312500000,` +
+		`"coinbaseaux":{"flags":"aabb"},"rules":["csv","!segwit"],"transactions":[]},"error":null,"id":"1"}` + "\n"
+	got := job.EmptyResponse(&job.Template{
+		Height: 840001, PrevHash: chainhash.Hash{0xbb}, Bits: 0x17034219, CurTime: 1713571900, MinTime: 1713571767,
+		Version: 0x20000000, CoinbaseValue: 312500000, CoinbaseAux: []byte{0xaa, 0xbb}, Rules: []string{"csv", "!segwit"},
+	})
+	if diff := cmp.Diff(example, string(got)); diff != "" {
+		t.Error(diff)
+	}
+	rapid.Check(t, func(t *rapid.T) {
+		want := &job.Template{
+			Height:        rapid.Int32Range(1, 1<<31-1).Draw(t, "height"),
+			PrevHash:      chainhash.Hash(rapid.SliceOfN(rapid.Byte(), 32, 32).Draw(t, "previous")),
+			Bits:          rapid.SampledFrom([]uint32{0x1d00ffff, 0x207fffff, 0x03123456}).Draw(t, "bits"),
+			CurTime:       rapid.Uint32().Draw(t, "time"),
+			MinTime:       rapid.Uint32().Draw(t, "earliest"),
+			Version:       rapid.Int32().Draw(t, "version"),
+			CoinbaseValue: rapid.Int64Range(0, 21e14).Draw(t, "value"),
+		}
+		for range rapid.IntRange(0, 2).Draw(t, "rules") {
+			want.Rules = append(want.Rules, rapid.StringMatching(`[^!\x00]{1,5}`).Draw(t, "rule"))
+		}
+		got, err := job.ParseTemplate(job.EmptyResponse(want))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Fatalf("%v\n%s", err, diff)
+		}
+	})
 }
 
 // A template that is accepted can be mined: its target is valid, its
@@ -247,7 +284,7 @@ func FuzzParseTemplate(f *testing.F) {
 	addSeeds(f, "*.gbt")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		template, err := job.ParseTemplate(in)
-		txs, txsErr := job.TemplateTransactions(in)
+		height, txs, txsErr := job.TemplateTransactions(in)
 		if err != nil {
 			return
 		}
@@ -257,8 +294,8 @@ func FuzzParseTemplate(f *testing.F) {
 		if n := len(template.WitnessCommitment); n != 0 && n < 38 {
 			t.Fatalf("accepted a commitment of %d bytes", n)
 		}
-		if txsErr == nil && len(txs) != template.Transactions {
-			t.Fatalf("%d ids but %d transactions", template.Transactions, len(txs))
+		if txsErr == nil && (len(txs) != template.Transactions || height != template.Height) {
+			t.Fatalf("%d ids at height %d but %d transactions at %d", template.Transactions, template.Height, len(txs), height)
 		}
 	})
 }
@@ -302,7 +339,7 @@ func BenchmarkTemplateTransactions(b *testing.B) {
 	b.SetBytes(int64(len(response)))
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := job.TemplateTransactions(response); err != nil {
+		if _, _, err := job.TemplateTransactions(response); err != nil {
 			b.Fatal(err)
 		}
 	}

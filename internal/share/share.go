@@ -78,3 +78,10 @@ func (s *Share) Validate() error {
 	}
 	return errors.Join(missing...)
 }
+
+// RejectedDifficulty returns what a share of difficulty d counts with that was not accepted: at most four times the
+// difficulty of its worker's last accepted share, as in btcpool. It proves no work, and without a bound a miner could
+// make its pool's statistics show any amount refused.
+func RejectedDifficulty(d, lastAccepted bitcoin.Difficulty) bitcoin.Difficulty {
+	return min(d, lastAccepted+2)
+}

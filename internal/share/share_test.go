@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math"
 	"net/netip"
+	"reflect"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -102,6 +103,17 @@ func TestParse(t *testing.T) {
 		}
 		if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
+	}
+}
+
+// TestEveryFieldTravels fails when a field of Share is added that is not part of the message: TestParse reads back what
+// fullShare has.
+func TestEveryFieldTravels(t *testing.T) {
+	t.Parallel()
+	for field, v := range reflect.ValueOf(fullShare()).Fields() {
+		if v.IsZero() {
+			t.Errorf("fullShare has no %s", field.Name)
 		}
 	}
 }

@@ -164,21 +164,8 @@ func (s *Share) ParseBody(src []byte) error {
 		}
 		value := src[:size]
 		src = src[size:]
-		if field > fieldSeq {
-			continue
-		}
-		if field == fieldIP && wireType == protowire.BytesType {
-			text, _ := protowire.ConsumeBytes(value)
-			if err := s.parseIP(text); err != nil {
-				return err
-			}
-			continue
-		}
-		if wireType != protowire.VarintType || field == fieldIP {
-			return fmt.Errorf("%w: field %d has wire type %d", ErrFormat, field, wireType)
-		}
-		v, _ := protowire.ConsumeVarint(value)
-		fits := true
+		v, _ := protowire.ConsumeVarint(value) // of no meaning in a field of another type, which is refused below
+		want, fits := protowire.VarintType, true
 		switch field {
 		case fieldVersion:
 			version, fits = int32Of(v)
@@ -192,6 +179,12 @@ func (s *Share) ParseBody(src []byte) error {
 			s.Status = Status(status)
 		case fieldTime:
 			s.Time = protowire.DecodeZigZag(v)
+		case fieldIP:
+			want = protowire.BytesType
+			text, _ := protowire.ConsumeBytes(value)
+			if err := s.parseIP(text); err != nil && wireType == want {
+				return err
+			}
 		case fieldJobID:
 			s.JobID = v
 		case fieldDifficulty:
@@ -221,6 +214,11 @@ func (s *Share) ParseBody(src []byte) error {
 			s.ID.Epoch, fits = uint32Of(v)
 		case fieldSeq:
 			s.ID.Seq = v
+		default:
+			continue // of a newer version
+		}
+		if wireType != want {
+			return fmt.Errorf("%w: field %d has wire type %d", ErrFormat, field, wireType)
 		}
 		if !fits {
 			return fmt.Errorf("%w: field %d has value %d", ErrField, field, v)

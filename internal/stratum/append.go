@@ -34,12 +34,9 @@ func AppendResult(dst, id []byte, result string) []byte {
 // AppendTrue appends the answer to what was accepted.
 func AppendTrue(dst, id []byte) []byte { return AppendResult(dst, id, "true") }
 
-// AppendError appends the answer to what was not. Unknown and stale jobs look
-// the same to a miner.
+// AppendError appends the answer to what was not.
 func AppendError(dst, id []byte, status share.Status) []byte {
-	if status == share.StatusJobNotFound || status == share.StatusStale {
-		status = share.StatusJobNotFoundOrStale
-	}
+	status = status.Told()
 	dst = append(dst, `{"id":`...)
 	dst = appendID(dst, id)
 	dst = append(dst, `,"result":null,"error":[`...)

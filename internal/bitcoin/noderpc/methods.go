@@ -119,7 +119,7 @@ func parseVerdict(reason string) Verdict {
 
 // ChainInfo is the state of the node's chain.
 type ChainInfo struct {
-	Chain                string `json:"chain"` // main, test, testnet4, signet, regtest
+	Chain                string `json:"chain"` // see bitcoin.Network
 	Blocks               int32  `json:"blocks"`
 	Headers              int32  `json:"headers"`
 	BestBlockHash        string `json:"bestblockhash"`
