@@ -61,14 +61,8 @@ func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, bl
 	now := time.Now()
 	earliest := uint32(header.MedianTime) + 1
 	response := job.EmptyResponse(&job.Template{
-		Height:        height,
-		PrevHash:      block,
-		Bits:          last.Bits,
-		CurTime:       max(uint32(now.Unix()), earliest),
-		MinTime:       earliest,
-		Version:       last.Version,
-		CoinbaseValue: s.network.Subsidy(height),
-		Rules:         last.Rules,
+		Height: height, PrevHash: block, Bits: last.Bits, Version: last.Version, Rules: last.Rules,
+		CurTime: max(uint32(now.Unix()), earliest), MinTime: earliest, CoinbaseValue: s.network.Subsidy(height),
 	})
 	t, f := s.read(ctx, n, byZMQ, response, now)
 	if f != nil {

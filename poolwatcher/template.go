@@ -13,12 +13,7 @@ import (
 func emptyTemplate(network bitcoin.Network, seen sighting, now time.Time) []byte {
 	curTime := max(uint32(now.Unix()), seen.time)
 	return job.EmptyResponse(&job.Template{
-		Height:        seen.height,
-		PrevHash:      seen.prevHash,
-		Bits:          seen.bits,
-		CurTime:       curTime,
-		MinTime:       curTime,
-		Version:       seen.own.Version,
-		CoinbaseValue: network.Subsidy(seen.height),
+		Height: seen.height, PrevHash: seen.prevHash, Bits: seen.bits, Version: seen.own.Version,
+		CurTime: curTime, MinTime: curTime, CoinbaseValue: network.Subsidy(seen.height),
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/btcsuite/btcd/address/v2"
 	"github.com/btcsuite/btcd/btcutil/v2"
@@ -98,6 +99,15 @@ func (n Network) decodeAddress(addr string) (address.Address, error) {
 	}
 	return decoded, nil
 }
+
+// MaxFutureBlockTime is how far ahead of a node's clock the time of a block may
+// be (MAX_FUTURE_BLOCK_TIME in Bitcoin Core's src/chain.h).
+const MaxFutureBlockTime = 2 * time.Hour
+
+// RetargetInterval is the number of blocks of the same difficulty, in every
+// network that changes it; the first has a height that is a multiple
+// (DifficultyAdjustmentInterval in Bitcoin Core's src/consensus/params.h).
+const RetargetInterval = 2016
 
 // Subsidy returns the newly created satoshi of the block at height.
 func (n Network) Subsidy(height int32) int64 {

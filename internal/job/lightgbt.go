@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
-	"strconv"
 )
 
 // LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
@@ -27,20 +26,7 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w := objectWriter{append(dst, '{')}
 	w.unsigned("created_at_ts", uint64(l.CreatedAt))
 	w.text("gbthash", l.Hash)
-	w.integer("height", int64(t.Height))
-	w.text("previousblockhash", t.PrevHash.String())
-	w.text("bits", strconv.FormatUint(uint64(t.Bits), 16))
-	w.unsigned("curtime", uint64(t.CurTime))
-	w.unsigned("mintime", uint64(t.MinTime))
-	w.integer("version", int64(t.Version))
-	w.integer("coinbasevalue", t.CoinbaseValue)
-	w.object("coinbaseaux")
-	w.hex("flags", t.CoinbaseAux)
-	w.end()
-	w.texts("rules", t.Rules)
-	if t.WitnessCommitment != nil {
-		w.hex("default_witness_commitment", t.WitnessCommitment)
-	}
+	w.terms(t)
 	w.integer("transactions", int64(t.Transactions))
 	w.hashes("merkle_branch", t.MerkleBranch)
 	w.end()

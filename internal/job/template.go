@@ -112,22 +112,12 @@ func TemplateTransactions(response []byte) (height int32, txs [][]byte, err erro
 }
 
 // EmptyResponse returns the answer to getblocktemplate of a node that knows no
-// transactions, as far as ParseTemplate reads it. Of t it takes the times,
-// Height, PrevHash, Bits, Version, CoinbaseValue and Rules.
+// transactions, with the terms of t: all but its transactions and LongPollID.
 func EmptyResponse(t *Template) []byte {
 	w := objectWriter{[]byte{'{'}}
 	w.object("result")
-	w.integer("version", int64(t.Version))
-	if len(t.Rules) > 0 {
-		w.texts("rules", t.Rules)
-	}
-	w.text("previousblockhash", t.PrevHash.String())
+	w.terms(t)
 	w.texts("transactions", nil)
-	w.integer("coinbasevalue", t.CoinbaseValue)
-	w.unsigned("mintime", uint64(t.MinTime))
-	w.unsigned("curtime", uint64(t.CurTime))
-	w.text("bits", fmt.Sprintf("%08x", t.Bits))
-	w.integer("height", int64(t.Height))
 	w.end()
 	return append(w.dst, `,"error":null,"id":"1"}`+"\n"...)
 }
@@ -192,6 +182,24 @@ func parseTerms(f *fields) *Template {
 		t.WitnessCommitment = f.witnessCommitment("default_witness_commitment")
 	}
 	return t
+}
+
+// terms writes what parseTerms reads but the id of a long poll.
+func (w *objectWriter) terms(t *Template) {
+	w.integer("height", int64(t.Height))
+	w.text("previousblockhash", t.PrevHash.String())
+	w.text("bits", strconv.FormatUint(uint64(t.Bits), 16))
+	w.unsigned("curtime", uint64(t.CurTime))
+	w.unsigned("mintime", uint64(t.MinTime))
+	w.integer("version", int64(t.Version))
+	w.integer("coinbasevalue", t.CoinbaseValue)
+	w.object("coinbaseaux")
+	w.hex("flags", t.CoinbaseAux)
+	w.end()
+	w.texts("rules", t.Rules)
+	if t.WitnessCommitment != nil {
+		w.hex("default_witness_commitment", t.WitnessCommitment)
+	}
 }
 
 func (f *fields) height(key string) int32 { return int32(f.integer(key, 1, math.MaxInt32)) }

@@ -247,13 +247,12 @@ func TestTemplateTransactionsRefuses(t *testing.T) {
 // What is made without transactions is read back.
 func TestEmptyResponse(t *testing.T) {
 	t.Parallel()
-	const example = `{"result":{"version":536870912,"rules":["csv","!segwit"],` +
-		`"previousblockhash":"00000000000000000000000000000000000000000000000000000000000000bb","transactions":[],` +
-		`"coinbasevalue":312500000,"mintime":1713571767,"curtime":1713571900,"bits":"00ffff00","height":840001},` +
-		`"error":null,"id":"1"}` + "\n"
+	const example = `{"result":{"height":840001,"previousblockhash":"00000000000000000000000000000000000000000000000000000000000000bb",` +
+		`"bits":"17034219","curtime":1713571900,"mintime":1713571767,"version":536870912,"coinbasevalue":312500000,` +
+		`"coinbaseaux":{"flags":"aabb"},"rules":["csv","!segwit"],"transactions":[]},"error":null,"id":"1"}` + "\n"
 	got := job.EmptyResponse(&job.Template{
-		Height: 840001, PrevHash: chainhash.Hash{0xbb}, Bits: 0x00ffff00, CurTime: 1713571900, MinTime: 1713571767,
-		Version: 0x20000000, CoinbaseValue: 312500000, Rules: []string{"csv", "!segwit"},
+		Height: 840001, PrevHash: chainhash.Hash{0xbb}, Bits: 0x17034219, CurTime: 1713571900, MinTime: 1713571767,
+		Version: 0x20000000, CoinbaseValue: 312500000, CoinbaseAux: []byte{0xaa, 0xbb}, Rules: []string{"csv", "!segwit"},
 	})
 	if diff := cmp.Diff(example, string(got)); diff != "" {
 		t.Error(diff)

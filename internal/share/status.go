@@ -1,90 +1,85 @@
 package share
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // Status is the verdict on a share. The numbers are stored and sent to agents; 21 to 34 are also Stratum error codes.
 // Shares of other software may have any number.
 type Status int32
 
-// The verdicts. A new one is a constant here and a line in the table below, from which all that is asked of a status
-// follows, here and in the services.
+// The verdicts of this pool, and those that are read. A Bitcoin share that solves a block is StatusAccept.
 const (
-	StatusAccept              Status = 1798084231
-	StatusAcceptStale         Status = 950395421  // within sserver's stale_grace, or of another chain
-	StatusSolved              Status = 1422486894 // other chains only: a Bitcoin share that solves a block is StatusAccept
-	StatusSolvedStale         Status = 1713984938 // other chains only
-	StatusRejectNoReason      Status = 0
-	StatusJobNotFoundOrStale  Status = 21
-	StatusDuplicate           Status = 22
-	StatusLowDifficulty       Status = 23
-	StatusUnauthorized        Status = 24
-	StatusNotSubscribed       Status = 25
-	StatusIllegalMethod       Status = 26
-	StatusIllegalParams       Status = 27
-	StatusIPBanned            Status = 28
-	StatusInvalidUsername     Status = 29
-	StatusInternalError       Status = 30
-	StatusTimeTooOld          Status = 31
-	StatusTimeTooNew          Status = 32
-	StatusIllegalVersionMask  Status = 33
-	StatusInvalidSolution     Status = 34
-	StatusWrongNoncePrefix    Status = 35
-	StatusJobNotFound         Status = 36
-	StatusStale               Status = 37
-	StatusClientIsNotSwitcher Status = 400
-	StatusUnknown             Status = 2147483647
+	StatusAccept             Status = 1798084231
+	StatusAcceptStale        Status = 950395421 // given within sserver's stale_grace only
+	StatusRejectNoReason     Status = 0
+	StatusJobNotFoundOrStale Status = 21
+	StatusDuplicate          Status = 22
+	StatusLowDifficulty      Status = 23
+	StatusUnauthorized       Status = 24
+	StatusNotSubscribed      Status = 25
+	StatusIllegalMethod      Status = 26
+	StatusIllegalParams      Status = 27
+	StatusIPBanned           Status = 28
+	StatusInvalidUsername    Status = 29
+	StatusInternalError      Status = 30
+	StatusTimeTooOld         Status = 31
+	StatusTimeTooNew         Status = 32
+	StatusIllegalVersionMask Status = 33
+	StatusJobNotFound        Status = 36
+	StatusStale              Status = 37
+	StatusUnknown            Status = 2147483647
 )
 
-// verdict is what follows from a status.
+// verdict is all that follows from a status, here and in the services.
 type verdict struct {
 	status Status
 	text   string
-	kind   kind
-	told   Status // in place of the status to clients; 0: the status itself
+	is     traits
+	told   Status // to clients, in place of the status; 0: the status itself
 	label  string // in metrics; "": the number
 }
 
-// kind says whether a share was credited, and if not, whose fault that is.
-type kind uint8
+// traits say whether a share was credited, whether it was late, and whose fault it is that it was not credited.
+type traits uint8
 
 const (
-	minersFault kind = iota
+	accepted traits = 1 << iota
+	stale
+	minersFault
 	poolsFault
-	credited
-	creditedLate
-	late  // nobody's fault
-	noJob // nobody's fault as far as can be told: its job is not known any more, or never was
+	nobodysFault traits = 0 // as far as can be told
 )
 
-var verdicts = [...]verdict{ // the first is found the fastest
-	{status: StatusAccept, text: "Share accepted", kind: credited, label: "0"},
-	{status: StatusAcceptStale, text: "Share accepted (stale)", kind: creditedLate, label: "stale"},
-	{status: StatusJobNotFoundOrStale, text: "Job not found (=stale)", kind: late},
-	{status: StatusDuplicate, text: "Duplicate share", kind: minersFault},
-	{status: StatusLowDifficulty, text: "Low difficulty", kind: minersFault},
-	{status: StatusUnauthorized, text: "Unauthorized worker", kind: minersFault},
-	{status: StatusNotSubscribed, text: "Not subscribed", kind: minersFault},
-	{status: StatusIllegalMethod, text: "Illegal method", kind: minersFault},
-	{status: StatusIllegalParams, text: "Illegal params", kind: minersFault},
-	{status: StatusIPBanned, text: "Ip banned", kind: minersFault},
-	{status: StatusInvalidUsername, text: "Invalid username", kind: minersFault},
-	{status: StatusInternalError, text: "Internal error", kind: poolsFault},
-	{status: StatusTimeTooOld, text: "Time too old", kind: minersFault},
-	{status: StatusTimeTooNew, text: "Time too new", kind: minersFault},
-	{status: StatusIllegalVersionMask, text: "Invalid version mask", kind: minersFault},
-	{status: StatusInvalidSolution, text: "Invalid Solution", kind: minersFault},
-	{status: StatusWrongNoncePrefix, text: "Wrong Nonce Prefix", kind: minersFault},
-	{status: StatusJobNotFound, text: "Job not found", kind: noJob, told: StatusJobNotFoundOrStale},
-	{status: StatusStale, text: "Stale share", kind: late, told: StatusJobNotFoundOrStale},
-	{status: StatusSolved, text: "Share accepted and solved", kind: credited, label: otherLabel},
-	{status: StatusSolvedStale, text: "Share accepted and solved (stale)", kind: creditedLate, label: otherLabel},
-	{status: StatusRejectNoReason, text: "Share rejected", kind: minersFault, label: otherLabel},
-	{status: StatusClientIsNotSwitcher, text: "Client is not a stratum switcher", kind: minersFault, label: otherLabel},
-	{status: StatusUnknown, text: "Unknown", kind: minersFault, label: otherLabel}, // and all that are not in the table
+// verdicts is where a new reject reason is added. Those that sserver never gives have the label of unknown ones; those
+// without a constant are of other software and other chains. The first is found the fastest.
+var verdicts = [...]verdict{
+	{status: StatusAccept, text: "Share accepted", is: accepted, label: "0"},
+	{status: StatusAcceptStale, text: "Share accepted (stale)", is: accepted | stale, label: "stale"},
+	{status: StatusJobNotFoundOrStale, text: "Job not found (=stale)", is: stale},
+	{status: StatusDuplicate, text: "Duplicate share", is: minersFault},
+	{status: StatusLowDifficulty, text: "Low difficulty", is: minersFault},
+	{status: StatusUnauthorized, text: "Unauthorized worker", is: minersFault},
+	{status: StatusNotSubscribed, text: "Not subscribed", is: minersFault},
+	{status: StatusIllegalMethod, text: "Illegal method", is: minersFault},
+	{status: StatusIllegalParams, text: "Illegal params", is: minersFault},
+	{status: StatusIPBanned, text: "Ip banned", is: minersFault},
+	{status: StatusInvalidUsername, text: "Invalid username", is: minersFault},
+	{status: StatusInternalError, text: "Internal error", is: poolsFault},
+	{status: StatusTimeTooOld, text: "Time too old", is: minersFault},
+	{status: StatusTimeTooNew, text: "Time too new", is: minersFault},
+	{status: StatusIllegalVersionMask, text: "Invalid version mask", is: minersFault},
+	{status: 34, text: "Invalid Solution", is: minersFault},
+	{status: 35, text: "Wrong Nonce Prefix", is: minersFault},
+	{status: StatusJobNotFound, text: "Job not found", is: nobodysFault, told: StatusJobNotFoundOrStale},
+	{status: StatusStale, text: "Stale share", is: stale, told: StatusJobNotFoundOrStale},
+	{status: 1422486894, text: "Share accepted and solved", is: accepted, label: "other"},
+	{status: 1713984938, text: "Share accepted and solved (stale)", is: accepted | stale, label: "other"},
+	{status: StatusRejectNoReason, text: "Share rejected", is: minersFault, label: "other"},
+	{status: 400, text: "Client is not a stratum switcher", is: minersFault, label: "other"},
+	{status: StatusUnknown, text: "Unknown", is: minersFault, label: "other"}, // and every other number
 }
-
-// otherLabel is for what sserver never says.
-const otherLabel = "other"
 
 func (s Status) verdict() *verdict {
 	i := 0
@@ -96,9 +91,9 @@ func (s Status) verdict() *verdict {
 
 // Statuses returns all verdicts.
 func Statuses() []Status {
-	all := make([]Status, len(verdicts))
-	for i, v := range verdicts {
-		all[i] = v.status
+	var all []Status
+	for _, v := range verdicts {
+		all = append(all, v.status)
 	}
 	return all
 }
@@ -110,34 +105,17 @@ func (s Status) Known() Status { return s.verdict().status }
 func (s Status) Text() string { return s.verdict().text }
 
 // Told returns what Stratum clients and agents are told: unknown and stale jobs look the same to them.
-func (s Status) Told() Status {
-	if told := s.verdict().told; told != 0 {
-		return told
-	}
-	return s
-}
+func (s Status) Told() Status { return cmp.Or(s.verdict().told, s) }
 
-// Label names s in metrics. The labels are few, whatever the statuses are.
-func (s Status) Label() string {
-	v := s.verdict()
-	if v.label != "" {
-		return v.label
-	}
-	return strconv.Itoa(int(v.status))
-}
+// Label names s in metrics. There are few labels, whatever the statuses are.
+func (s Status) Label() string { return cmp.Or(s.verdict().label, strconv.Itoa(int(s))) }
 
 // IsAccepted tells whether the miner was credited, in time or late.
-func (s Status) IsAccepted() bool {
-	k := s.verdict().kind
-	return k == credited || k == creditedLate
-}
+func (s Status) IsAccepted() bool { return s.verdict().is&accepted != 0 }
 
 // IsStale tells whether the share came too late for its job, credited or not. StatusJobNotFound is not among them:
 // nobody can say what that job was.
-func (s Status) IsStale() bool {
-	k := s.verdict().kind
-	return k == late || k == creditedLate
-}
+func (s Status) IsStale() bool { return s.verdict().is&stale != 0 }
 
-// IsMinersFault tells whether the miner could have known that the share is refused. Late shares are nobody's fault.
-func (s Status) IsMinersFault() bool { return s.verdict().kind == minersFault }
+// IsMinersFault tells whether the miner is to blame for it that the share was not credited.
+func (s Status) IsMinersFault() bool { return s.verdict().is&minersFault != 0 }
