@@ -5,21 +5,15 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"os"
-	"slices"
-	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
-	"btcpool/internal/agentwire"
-	"btcpool/internal/stratum"
+	"btcpool/internal/poll"
 )
 
 // accept starts a session for each connection until the port is closed.
 func (s *Service) accept(ctx context.Context, p *port) error {
 	for next := 0; ; next++ {
-		conn, ip, err := p.accept(s)
+		conn, ip, err := p.Accept()
 		if err == nil {
 			s.welcome(p, conn, ip, s.loops[next%len(s.loops)])
 			continue
@@ -40,7 +34,7 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 
 // welcome makes a session of conn, if ip may have one, and gives it to l. Of a
 // proxy's it has to be heard first who connects.
-func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
+func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	now := time.Now()
 	session := &session{
 		state: state{IP: ip},
@@ -54,34 +48,34 @@ func (s *Service) welcome(p *port, conn link, ip netip.Addr, l *loop) {
 	case s.open.Add(1) > int64(s.cfg.MaxConnections):
 		refusal = "limit"
 	case contains(p.proxies, ip):
-		session.protocol, session.readBy = proxied{session}, now.Add(proxyGrace)
+		session.protocol, session.readBy = proxied{stratumV1{session}}, now.Add(proxyGrace)
 	default:
 		refusal = s.admit(session, now)
 	}
 	if refusal == "" {
-		l.post(func() { l.add(session) }) // the loop ends after the last accept
+		l.Post(func() { l.add(session) }) // the loop ends after the last accept
 		return
 	}
 	s.metrics.refused.WithLabelValues(refusal).Inc()
 	s.open.Add(-1)
-	conn.close()
+	conn.Close()
 }
 
 // admit makes session that of a miner at its address, or says why there must be
 // none.
 func (s *Service) admit(session *session, now time.Time) (refusal string) {
-	if refusal := s.guard.admit(session.IP, now); refusal != "" {
+	if refusal := s.guard.Admit(session.IP, now); refusal != "" {
 		return refusal
 	}
 	id, ok := s.ids.get(now)
 	if !ok {
-		s.guard.leave(session.IP, now)
+		s.guard.Leave(session.IP, now)
 		return "session ids"
 	}
 	p := session.port
-	session.ID, session.NonceBytes = id, p.nonceBytes
+	session.ID = id
 	session.Miner.Difficulty = p.vardiff.Start(p.difficulty, p.vardiff.Min, now)
-	session.protocol, session.readBy = v1{session}, now.Add(s.cfg.LoginTimeout.Std())
+	session.protocol, session.readBy = stratumV1{session}, now.Add(s.cfg.LoginTimeout.Std())
 	session.admitted = true
 	session.Since = now
 	s.metrics.sessions[connected].Inc()
@@ -102,7 +96,7 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		return
 	}
 	s.metrics.sessions[session.Phase].Dec()
-	before := session.end(now)
+	before := session.end()
 	switch {
 	case session.Farm != nil:
 		s.agentMiners.Add(-int64(len(session.Farm.Miners)))
@@ -112,152 +106,5 @@ func (s *Service) disconnect(session *session, now time.Time) {
 	default:
 		s.ids.putPast(session.ID, before, session.IP, now)
 	}
-	s.guard.leave(session.IP, now)
-}
-
-// disconnectReason returns why this side ended a session, "" if it did not.
-func disconnectReason(err error) string {
-	switch {
-	case errors.Is(err, os.ErrDeadlineExceeded):
-		return "timeout"
-	case errors.Is(err, errSlow):
-		return "slow"
-	case errors.Is(err, stratum.ErrLineTooLong):
-		return "line too long"
-	case errors.Is(err, errBadLines):
-		return "bad lines"
-	case errors.Is(err, agentwire.ErrStream):
-		return "bad frame"
-	case errors.Is(err, errBanned):
-		return "banned"
-	case errors.Is(err, errSpool):
-		return "spool"
-	case errors.Is(err, errUserGone):
-		return "user"
-	case errors.Is(err, errKicked):
-		return "kicked"
-	}
-	return ""
-}
-
-// onLoops has all loops do something.
-func (s *Service) onLoops(do func(*loop)) {
-	for _, l := range s.loops {
-		l.post(func() { do(l) })
-	}
-}
-
-// post has the session's loop do something with it, unless it is over by then.
-func (s *session) post(do func()) {
-	s.loop.post(func() { s.loop.visit(s, func(*session) { do() }) })
-}
-
-// call has the loop do something and waits until it has, or has ended. When ctx
-// ends before that, it is not done.
-func (l *loop) call(ctx context.Context, do func()) error {
-	var (
-		mu        sync.Mutex
-		abandoned bool
-		done      = make(chan struct{})
-	)
-	if !l.post(func() {
-		mu.Lock()
-		defer mu.Unlock()
-		if !abandoned {
-			do()
-			close(done)
-		}
-	}) {
-		return nil
-	}
-	select {
-	case <-done:
-		return nil
-	case <-ctx.Done():
-		mu.Lock()
-		defer mu.Unlock()
-		abandoned = true
-		return ctx.Err()
-	}
-}
-
-// allSessions returns those there are now, as far as the loops tell before ctx
-// ends. What is done with them is done by session.post or Service.visit.
-func (s *Service) allSessions(ctx context.Context) []*session {
-	var all []*session
-	for _, l := range s.loops {
-		_ = l.call(ctx, func() { all = append(all, l.sessions...) }) // those of the others are enough
-	}
-	return all
-}
-
-// visitStep is how many sessions are visited in a turn of their loop.
-const visitStep = 256
-
-// visit has the loops do something with each of some sessions that is not over
-// by then. It does not keep the loops from their work for long.
-func (s *Service) visit(ctx context.Context, sessions []*session, do func(*session)) error {
-	for _, l := range s.loops {
-		var own []*session
-		for _, session := range sessions {
-			if session.loop == l {
-				own = append(own, session)
-			}
-		}
-		for step := range slices.Chunk(own, visitStep) {
-			if err := l.call(ctx, func() {
-				for _, session := range step {
-					l.visit(session, do)
-				}
-			}); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
-}
-
-func (l *loop) visit(s *session, do func(*session)) {
-	if !s.over {
-		defer l.settle(s)
-		do(s)
-	}
-}
-
-// release lets the loops send the answers that waited for the disk. It is
-// called by the spool of shares.
-func (s *Service) release(durable uint64, failure error) {
-	s.onLoops(func(l *loop) { l.release(durable, failure) })
-}
-
-// tick gives the loops their time until ctx ends.
-func (s *Service) tick(ctx context.Context) error {
-	ticker := time.NewTicker(tickInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			s.onLoops((*loop).tick)
-		}
-	}
-}
-
-// idleTimeout is how long an authorized miner may be silent.
-func (s *Service) idleTimeout(patient bool) time.Duration {
-	if patient {
-		return s.cfg.LongTimeout.Std()
-	}
-	return s.cfg.TCPReadTimeout.Std()
-}
-
-// hangUp ends all sessions, and the loops. Nothing is accepted any more.
-func (s *Service) hangUp(loops *errgroup.Group) error {
-	s.onLoops((*loop).leave)
-	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
-	defer force.Stop()
-	err := loops.Wait()
-	s.goroutines.Wait()
-	return err
+	s.guard.Leave(session.IP, now)
 }

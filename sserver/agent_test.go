@@ -12,6 +12,7 @@ import (
 
 	"btcpool/internal/agentwire"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 // agent is a client that speaks for miners.
@@ -135,11 +136,11 @@ func TestAgentShares(t *testing.T) {
 
 	a.frame(agentwire.Unregister{Session: 3}, agentwire.Unregister{Session: 9}, timed)
 	a.mustCall(nil, "mining.ping")
-	if got := p.metric("frames_ignored_total", "unregistered"); got != 3 {
+	if got := p.metric("frames_ignored_total", "reason", "unregistered"); got != 3 {
 		t.Errorf("%v frames ignored", got)
 	}
 	a.conn.Close()
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
 	p.stop()
 
 	var shares []string
@@ -188,7 +189,7 @@ func TestAgentResponses(t *testing.T) {
 	quiet, w := p.agent("")
 	quiet.frame(agentwire.Register{Session: 1, Worker: "w"}, quiet.framed(w, 1, 1))
 	quiet.wantSubmit(quiet.share(w, 1<<40), 0) // by itself
-	if got := p.metric("shares_total", "0"); got != 2 {
+	if got := p.metric("shares_total", "code", "0"); got != 2 {
 		t.Errorf("%v shares accepted", got)
 	}
 
@@ -223,7 +224,7 @@ func TestAgentRegistersAgain(t *testing.T) {
 	a.frame(agentwire.Register{Session: 1, Worker: "old"}, agentwire.Register{Session: 1, Worker: "new"}, agentwire.Register{Session: 2, Worker: "one too many"})
 	a.frame(a.framed(w, 2, 1), a.framed(w, 1, 1))
 	a.wantVerdicts(0, share.StatusAccept)
-	if got := p.metric("frames_ignored_total", "limit"); got != 1 {
+	if got := p.metric("frames_ignored_total", "reason", "limit"); got != 1 {
 		t.Errorf("%v registrations ignored", got)
 	}
 	p.stop()
@@ -275,7 +276,7 @@ func TestBadFrames(t *testing.T) {
 	a, _ = p.agent("")
 	a.send("\x7f\x01\x00\x80")
 	a.wantEnd()
-	eventually(t, "count", func() bool { return p.metric("disconnects_total", "bad frame") == 2 })
+	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 2 })
 
 	// Malformed, or of a miner that is no agent: a few.
 	a, _ = p.agent("")
@@ -290,7 +291,7 @@ func TestBadFrames(t *testing.T) {
 		c.send(string(agentwire.Register{Session: agentwire.Session(i), Worker: "w"}.AppendTo(nil)))
 	}
 	c.wantEnd()
-	if got := p.metric("bad_lines_total", ""); got != 10 {
+	if got := p.metric("bad_lines_total"); got != 10 {
 		t.Errorf("%v bad lines", got)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
@@ -19,27 +20,26 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"btcpool/internal/job"
-
 	"btcpool/internal/bus"
+	"btcpool/internal/poll"
 )
 
-// The limit of BenchmarkBroadcast: bare write(2) of as much to the same sockets,
+// The limit of BenchmarkBroadcast: a bare write of as much to the same sockets,
 // from as many goroutines.
 func BenchmarkBareWrites(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	text := s.jobs.newest().v1[job.Extranonce2Size].AppendTo(nil, 200, 0, true)
-	fds := make(map[*loop][]int)
+	text := benchSession(b, s).announce(nil, &announcement{work: s.jobs.newest(), number: 200, clean: true})
+	links := make(map[*loop][]poll.Link)
 	for _, session := range s.allSessions(b.Context()) {
-		fds[session.loop] = append(fds[session.loop], session.link.(*socket).fd)
+		links[session.loop] = append(links[session.loop], session.link)
 	}
 	for b.Loop() {
 		var wg sync.WaitGroup
-		for _, part := range fds {
+		for _, part := range links {
 			wg.Go(func() {
-				for _, fd := range part {
-					if n, err := unix.Write(fd, text); n != len(text) {
+				for _, link := range part {
+					if n, err := link.Write(text); n != len(text) {
 						b.Error(n, err)
 					}
 				}
@@ -249,62 +249,73 @@ func BenchmarkShare(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
+// echo owns a link, answers its lines and knows nothing of mining.
+type echo struct {
+	link poll.Link
+	*echoes
+}
+
+type echoes struct {
+	answer []byte
+	buf    [readBytes]byte
+	left   int // lines to answer
+	err    error
+}
+
+func (c echo) Serve(poll.Readiness) {
+	n, err := c.link.Read(c.buf[:])
+	for range bytes.Count(c.buf[:n], []byte("\n")) {
+		_, writeErr := c.link.Write(c.answer)
+		err = errors.Join(err, writeErr)
+		c.left--
+	}
+	if err != nil {
+		c.err = err
+	}
+}
+
 // The limit of BenchmarkShare: read(2) and write(2) of as much.
 func BenchmarkBareEcho(b *testing.B) {
 	conns := benchConns(b, 10_000)
 	s := benchService(b)
-	sockets := make(map[int32]link)
-	p := s.loops[0].poller
-	crowd := newCrowd(b, s.Addr().String(), conns)
+	var (
+		loop  = s.loops[0].Loop
+		crowd = newCrowd(b, s.Addr().String(), conns)
+		all   = &echoes{answer: []byte(`{"id":9,"result":true,"error":null}` + "\n")}
+		links []poll.Link
+	)
 	for range conns {
-		conn, _, err := s.ports[0].accept(s)
+		link, _, err := s.ports[0].Accept()
 		if err != nil {
 			b.Fatal(err)
 		}
-		sockets[int32(conn.(*socket).fd)] = conn
-		if err := conn.attach(s.loops[0], nil); err != nil {
+		links = append(links, link)
+		if err := link.Attach(loop, echo{link, all}); err != nil {
 			b.Fatal(err)
 		}
 	}
 	b.Cleanup(func() {
-		for _, conn := range sockets {
-			conn.close()
+		for _, link := range links {
+			link.Close()
 		}
 	})
-	answer := []byte(`{"id":9,"result":true,"error":null}` + "\n")
-	buf := make([]byte, readBytes)
 	n := 0
 	line := `{"params":["alice.rig","0","00000000COUNTER0","00000000","00000000"],"id":9,"method":"mining.submit"}`
 	before := cpu(b)
 	for b.Loop() {
 		n += benchBatch
-		var echo errgroup.Group
-		echo.Go(func() error {
-			for left := benchBatch; left > 0; {
-				if err := p.wait(true); err != nil {
+		var answers errgroup.Group
+		answers.Go(func() error {
+			for all.left = benchBatch; all.left > 0 && all.err == nil; {
+				if err := loop.Wait(true); err != nil {
 					return err
 				}
-				for _, e := range p.ready {
-					conn := sockets[e.Fd]
-					if conn == nil {
-						continue
-					}
-					got, err := conn.read(buf)
-					if err != nil {
-						return err
-					}
-					for range bytes.Count(buf[:got], []byte("\n")) {
-						if _, err := conn.write(answer); err != nil {
-							return err
-						}
-						left--
-					}
-				}
+				loop.Turn()
 			}
-			return nil
+			return all.err
 		})
 		crowd.do(benchBatch, line)
-		if err := echo.Wait(); err != nil {
+		if err := answers.Wait(); err != nil {
 			b.Fatal(err)
 		}
 	}
@@ -362,13 +373,13 @@ func residentBytes(b *testing.B) float64 {
 // deaf is a link that takes all and says nothing.
 type deaf struct{}
 
-func (deaf) attach(*loop, *session) error { return nil }
-func (deaf) want(bool, bool)              {}
-func (deaf) read([]byte) (int, error)     { return 0, nil }
-func (deaf) write(b []byte) (int, error)  { return len(b), nil }
-func (deaf) sent() bool                   { return true }
-func (deaf) closeWrite() bool             { return false }
-func (deaf) close()                       {}
+func (deaf) Attach(*poll.Loop, poll.Owner) error { return nil }
+func (deaf) Want(bool, bool)                     {}
+func (deaf) Read([]byte) (int, error)            { return 0, nil }
+func (deaf) Write(b []byte) (int, error)         { return len(b), nil }
+func (deaf) Sent() bool                          { return true }
+func (deaf) CloseWrite() bool                    { return false }
+func (deaf) Close()                              {}
 
 // The same without sockets, for as many connections as descriptors do not allow.
 func BenchmarkConnectionWithoutSocket(b *testing.B) {

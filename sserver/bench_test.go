@@ -20,6 +20,8 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
+	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/users"
 )
 
 // benchService is a server that does not run: its parts are used one by one.
@@ -28,13 +30,13 @@ func benchService(b *testing.B) *Service {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = b.TempDir()
 	cfg.LoginTimeout = config.Duration(time.Hour) // not what is measured
-	cfg.Users.Source = StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		b.Fatal(err)
 	}
-	b.Cleanup(func() { s.close() })
+	b.Cleanup(func() { s.Close() })
 	return s
 }
 
@@ -56,7 +58,7 @@ func benchJob(prev byte) *job.StratumJob {
 }
 
 // benchSession is authorized and has a job.
-func benchSession(b *testing.B, s *Service) v1 {
+func benchSession(b *testing.B, s *Service) stratumV1 {
 	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
@@ -64,12 +66,12 @@ func benchSession(b *testing.B, s *Service) v1 {
 	l.now = time.Now()
 	session := &session{srv: s, port: p, loop: l, state: state{
 		Phase: authorized, ID: 0x01000001, Workers: []worker{{"alice", 7, "rig", 1}},
-		VersionMask: s.versionMask, NonceBytes: job.Extranonce2Size, Ready: true,
+		VersionMask: s.versionMask, V1: v1.State{ExtraNonce2Size: job.Extranonce2Size}, Ready: true,
 		Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, l.now)},
 	}}
-	session.protocol = v1{session}
+	session.protocol = stratumV1{session}
 	session.update(nil)
-	return v1{session}
+	return stratumV1{session}
 }
 
 // A share's hash and everything that is checked of it.
@@ -79,11 +81,11 @@ func BenchmarkValidation(b *testing.B) {
 	w := s.jobs.newest()
 	var sc scratch
 	_, difficulty, _ := c.sentJob(0, &c.Miner)
-	sub := &submission{miner: &c.Miner, worker: &c.Workers[0], time: w.Time, versionBits: 0x2000, rolled: true}
+	sub := &submission{miner: &c.Miner, worker: &c.Workers[0], Submission: v1.Submission{Time: w.Time, VersionBits: 0x2000, Rolled: true}}
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
-		sub.nonce++
+		sub.Nonce++
 		if status, _ := c.check(w, difficulty, sub, now, &sc); status != share.StatusLowDifficulty {
 			b.Fatal(status)
 		}
@@ -116,11 +118,10 @@ func BenchmarkSubmitLine(b *testing.B) {
 	})
 	c := benchSession(b, s)
 	w := s.jobs.newest()
-	line := fmt.Appendf(nil, `{"params": ["alice.rig", "0", "0000000000000000", "%08x", "00000000", "00002000"], "id": 1011, "method": "mining.submit"}`, w.Time)
+	line := fmt.Appendf(nil, `{"params": ["alice.rig", "0", "0000000000000000", "%08x", "00000000", "00002000"], "id": 1011, "method": "mining.submit"}`+"\n", w.Time)
 	nonce := line[bytes.Index(line, []byte(`"00000000", "00002000"`))+1:][:8]
 	const digits = "0123456789abcdef"
-	var sc scratch
-	now := time.Now()
+	sc := &c.loop.sc
 	n := uint32(0)
 	accepted := 0
 	b.ReportAllocs()
@@ -129,10 +130,11 @@ func BenchmarkSubmitLine(b *testing.B) {
 		for i := range nonce {
 			nonce[i] = digits[n>>(28-4*i)&15]
 		}
-		sc.out = sc.out[:0]
-		if err := c.handleLine(line, now, &sc); err != nil {
+		out, _, err := c.handle(sc.out[:0], line)
+		if err != nil {
 			b.Fatal(err)
 		}
+		sc.out = out
 		if bytes.Contains(sc.out, []byte("true")) {
 			accepted++
 		}
@@ -165,7 +167,7 @@ func benchMiners(b *testing.B, s *Service) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		conn, ip, err := s.ports[0].accept(s)
+		conn, ip, err := s.ports[0].Accept()
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -214,10 +216,10 @@ func tellAll(s *Service) {
 			if l.toTell == 0 {
 				told.Done()
 			} else {
-				l.post(look)
+				l.Post(look)
 			}
 		}
-		l.post(look)
+		l.Post(look)
 	}
 	told.Wait()
 }

@@ -1,83 +1,116 @@
 package sserver
 
 import (
-	"errors"
 	"fmt"
-	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/guard"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/internal/users"
+	"btcpool/sserver/operator"
 )
 
 // Config is the file of sserver. Difficulties are decimal numbers, rounded up
-// to a power of two; below 1 is allowed.
+// to a power of two; below 1 is allowed. Of what a Listener has too, this is what
+// listeners have without a value of their own.
 type Config struct {
 	service.Common
 
-	Listen         string          `toml:"listen" env:"SSERVER_LISTEN"`     // host:port for miners; port 0: any free one; "": Listeners only
-	ServerID       uint8           `toml:"server_id" env:"SSERVER_ID"`      // 1 to 255, no two alike in a pool: first byte of every extranonce1; 0: leased from ZooKeeper
-	DataDir        string          `toml:"data_dir" env:"SSERVER_DATA_DIR"` // spools and the snapshot of the users
-	SpoolMaxBytes  int64           `toml:"spool_max_bytes"`                 // shares kept while Kafka is away; miners get errors beyond; 0: 4 GiB
-	SpoolMaxAge    config.Duration `toml:"spool_max_age"`                   // of the oldest share kept so, for others to be taken; 0: any
-	MaxConnections int             `toml:"max_connections"`                 // further ones are closed at once
-	MaxAgentMiners int             `toml:"max_agent_miners"`                // behind all agents; further ones are not served
+	// Listen is host:port for miners; port 0: any free one; "": Listeners only.
+	Listen string `toml:"listen" env:"LISTEN" oldenv:"SSERVER_LISTEN"`
+	// Listeners are more places where miners connect.
+	Listeners []Listener `toml:"listeners"`
+	// ServerID is 1 to 255, no two alike in a pool: the first byte of every
+	// extranonce1. 0: leased from ZooKeeper at LockPath.
+	ServerID uint8  `toml:"server_id" env:"SERVER_ID" oldenv:"SSERVER_ID"`
+	LockPath string `toml:"zookeeper_lock_path"`
 
-	DefaultDifficulty float64         `toml:"default_difficulty"`
-	MinDifficulty     float64         `toml:"min_difficulty"`
-	MaxDifficulty     float64         `toml:"max_difficulty"`
-	ShareInterval     config.Duration `toml:"share_interval"`     // wanted between the shares of a miner
-	DiffAdjustPeriod  config.Duration `toml:"diff_adjust_period"` // how far back shares count for the difficulty
-	HashrateLevels    bool            `toml:"hashrate_levels"`    // from 16 TH/s on miners send shares more often, up to 6 times as often from 512 TH/s on
-	VersionMask       string          `toml:"version_mask"`       // version bits that miners may roll, 8 hex digits
+	// DataDir is the folder of spools, bans and the users' snapshot.
+	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SSERVER_DATA_DIR"`
+	// SpoolMaxBytes bounds the shares that are kept while Kafka is away, and
+	// SpoolMaxAge the time for which the oldest waits; miners get errors beyond. 0:
+	// 4 GiB, and any time.
+	SpoolMaxBytes int64           `toml:"spool_max_bytes"`
+	SpoolMaxAge   config.Duration `toml:"spool_max_age"`
+	// MaxConnections is how many are served; further ones are closed at once.
+	MaxConnections int `toml:"max_connections"`
+	// MaxAgentMiners is how many are served behind all agents.
+	MaxAgentMiners int `toml:"max_agent_miners"`
 
-	NonceBytes int `toml:"extranonce2_size"` // 4 to 8 bytes; agents always have 8
+	DefaultDifficulty float64 `toml:"default_difficulty"`
+	MinDifficulty     float64 `toml:"min_difficulty"`
+	MaxDifficulty     float64 `toml:"max_difficulty"`
+	// ShareInterval is the wanted time between the shares of a miner, and
+	// DiffAdjustPeriod how far back shares count for its difficulty.
+	ShareInterval    config.Duration `toml:"share_interval"`
+	DiffAdjustPeriod config.Duration `toml:"diff_adjust_period"`
+	// HashrateLevels has fast miners send shares more often: from 16 TH/s on, up to
+	// 6 times as often from 512 TH/s on.
+	HashrateLevels bool `toml:"hashrate_levels"`
+	// VersionMask holds the version bits that miners may roll, 8 hex digits.
+	VersionMask string `toml:"version_mask"`
+	// NonceBytes is the size of extranonce2, 4 to 8 bytes; agents always have 8.
+	NonceBytes int `toml:"extranonce2_size"`
 
-	MaxJobDelay          config.Duration `toml:"max_job_delay"`          // jobs that arrive later are dropped
-	MaxJobLifetime       config.Duration `toml:"max_job_lifetime"`       // shares of older jobs are refused
-	MiningNotifyInterval config.Duration `toml:"mining_notify_interval"` // a job is sent again when none was for so long
+	// MaxJobDelay is how old a job may be when it arrives; MaxJobLifetime is for how
+	// long shares of a job are taken.
+	MaxJobDelay    config.Duration `toml:"max_job_delay"`
+	MaxJobLifetime config.Duration `toml:"max_job_lifetime"`
+	// MiningNotifyInterval is after what time without a job the latest is sent again.
+	MiningNotifyInterval config.Duration `toml:"mining_notify_interval"`
+	// StaleGrace is for how long shares of the block before are credited after a new
+	// one. 0: not at all.
+	StaleGrace config.Duration `toml:"stale_grace"`
 
-	StaleGrace config.Duration `toml:"stale_grace"` // shares of the block before are credited so long after a new one; 0: not at all
+	// LoginTimeout is from connecting to being authorized, TCPReadTimeout without a
+	// request after that, WriteTimeout until a miner that stopped reading is
+	// disconnected.
+	LoginTimeout   config.Duration `toml:"login_timeout"`
+	TCPReadTimeout config.Duration `toml:"tcp_read_timeout"`
+	WriteTimeout   config.Duration `toml:"tcp_write_timeout"`
+	// LongTimeout is in place of TCPReadTimeout for agents, and for miners in whose
+	// user agent the regular expression LongAgents is found, upper and lower case the
+	// same. "": no others.
+	LongTimeout config.Duration `toml:"long_timeout"`
+	LongAgents  string          `toml:"long_timeout_agent"`
 
-	LoginTimeout   config.Duration `toml:"login_timeout"`      // from connecting to being authorized
-	TCPReadTimeout config.Duration `toml:"tcp_read_timeout"`   // without a request, once authorized
-	WriteTimeout   config.Duration `toml:"tcp_write_timeout"`  // until a miner that stopped reading is disconnected
-	LongTimeout    config.Duration `toml:"long_timeout"`       // instead of TCPReadTimeout for agents and LongAgents
-	LongAgents     string          `toml:"long_timeout_agent"` // regular expression found in the user agent, upper and lower case the same; "": none
-
-	NiceHash    NiceHash        `toml:"nicehash"`
-	Drain       Drain           `toml:"drain"`
-	Development Development     `toml:"development"`
-	Limits      Limits          `toml:"limits"`
-	Handover    handover.Config `toml:"handover"`
-	Listeners   []Listener      `toml:"listeners"` // more of them
-	Users       Users           `toml:"users"`
-	Kafka       bus.Config      `toml:"kafka"`
-	Database    store.Config    `toml:"database"`
-	AdminAPI    AdminAPI        `toml:"admin_api"`
-	Management  Management      `toml:"management"`
-	ZooKeeper   registry.Config `toml:"zookeeper"`
-	LockPath    string          `toml:"zookeeper_lock_path"` // where ServerID is leased
+	NiceHash    NiceHash                `toml:"nicehash"`
+	Drain       Drain                   `toml:"drain"`
+	Development Development             `toml:"development"`
+	Limits      guard.Limits            `toml:"limits"`
+	Handover    handover.Config         `toml:"handover"`
+	Users       users.Config            `toml:"users"`
+	Kafka       bus.Config              `toml:"kafka"`
+	Database    store.Config            `toml:"database"`
+	AdminAPI    operator.APIConfig      `toml:"admin_api" envPrefix:"ADMIN_API_"`
+	Management  operator.CommandsConfig `toml:"management"`
+	ZooKeeper   registry.Config         `toml:"zookeeper"`
 }
 
 // Development is for trying a pool out. Neither belongs where people mine.
 type Development struct {
-	Simulator           bool `toml:"simulator"`             // shares need no difficulty
-	SubmitInvalidBlocks bool `toml:"submit_invalid_blocks"` // each share is handed over as a block of every chain
+	// Simulator takes shares of any difficulty.
+	Simulator bool `toml:"simulator"`
+	// SubmitInvalidBlocks has each share handed over as a block of every chain.
+	SubmitInvalidBlocks bool `toml:"submit_invalid_blocks"`
 }
 
 // NiceHash says what difficulty its buyers' miners do not fall below.
 type NiceHash struct {
-	MinDifficulty float64 `toml:"min_difficulty"` // 0: as all others'
-	Forced        bool    `toml:"forced"`         // for all miners
+	// MinDifficulty of 0 is as all others'.
+	MinDifficulty float64 `toml:"min_difficulty"`
+	// Forced is for all miners.
+	Forced bool `toml:"forced"`
 }
 
 // DefaultConfig returns btcpool's customary values.
@@ -105,130 +138,96 @@ func DefaultConfig() Config {
 		LongTimeout:          config.Duration(7 * 24 * time.Hour),
 		LongAgents:           "^nicehash/|^__PoolWatcher__$",
 		NiceHash:             NiceHash{MinDifficulty: 524288},
-		Limits: Limits{
-			PerAddress:    10_000,
-			PerNetwork:    20_000,
-			LinesPerSec:   100,
-			RefusedLogins: 100,
-			InvalidShares: 0.5,
-			InvalidAmong:  500,
-			BanTime:       config.Duration(10 * time.Minute),
-			Exempt:        []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
-		},
-		Users:    defaultUsers(),
-		Kafka:    bus.DefaultConfig(),
-		Database: store.Config{DSN: "sqlite:data/btcpool.db"},
-		Management: Management{
-			ControllerTopic: "BtcManController",
-			ProcessorTopic:  "BtcManProcessor",
-		},
-		ZooKeeper: registry.DefaultConfig(),
-		LockPath:  "/locks/sserver_btc", // as btcpool has it: both may share ids
+		Limits:               guard.DefaultLimits(),
+		Users:                users.DefaultConfig(),
+		Kafka:                bus.DefaultConfig(),
+		Database:             store.Config{DSN: "sqlite:data/btcpool.db"},
+		Management:           operator.DefaultCommands(),
+		ZooKeeper:            registry.DefaultConfig(),
+		LockPath:             "/locks/sserver_btc", // as btcpool has it: both may share ids
 	}
 }
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	errs := []error{c.Kafka.Validate()}
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
+	var faults config.Faults
+	faults.Add(c.Kafka.Validate())
 	places := c.places()
 	if len(places) == 0 {
-		fault(`listen = "": must be host:port, as there are no listeners`)
+		faults.Addf(`listen = "": must be host:port, as there are no listeners`)
 	}
 	for i, l := range places {
-		prefix := ""
 		if own := i - (len(places) - len(c.Listeners)); own >= 0 {
-			prefix = fmt.Sprintf("listeners[%d].", own)
+			faults.In(fmt.Sprintf("listeners[%d]", own), l.validate())
+		} else {
+			faults.Add(l.validate())
 		}
-		errs = append(errs, l.validate(prefix))
 	}
-	errs = append(errs, c.validateUsers(), c.Handover.Validate(), c.Drain.validate(c.stopTimeout()), c.Limits.validate(),
-		c.validateID(), c.AdminAPI.validate(), c.validateManagement())
+	faults.Add(c.validateUsers())
+	faults.Add(c.Handover.Validate())
+	faults.In("drain", c.Drain.validate(c.StopGrace()))
+	faults.In("limits", c.Limits.Validate())
+	faults.Add(c.validateID())
+	faults.In("admin_api", c.AdminAPI.Validate())
+	faults.In("management", c.Management.Validate(c.Kafka.Topics))
 	if _, err := c.longAgents(); err != nil {
-		fault("long_timeout_agent = %q: %v", c.LongAgents, err)
+		faults.Addf("long_timeout_agent = %q: %w", c.LongAgents, err)
 	}
 	if d := c.NiceHash.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
-		fault("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
+		faults.Addf("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
 	}
 	if c.MaxAgentMiners < 0 {
-		fault("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
+		faults.Addf("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
 	}
 	if c.DataDir == "" {
-		fault(`data_dir = "": must name a directory`)
+		faults.Addf(`data_dir = "": must name a folder`)
 	}
-	if c.SpoolMaxAge < 0 {
-		fault("spool_max_age = %q: must not be negative", c.SpoolMaxAge)
-	}
+	faults.AtLeast("spool_max_age", c.SpoolMaxAge, 0)
 	if c.SpoolMaxBytes < 0 {
-		fault("spool_max_bytes = %d: must not be negative", c.SpoolMaxBytes)
+		faults.Addf("spool_max_bytes = %d: must not be negative", c.SpoolMaxBytes)
 	}
 	if c.MaxConnections < 1 || c.MaxConnections > sessionIDs {
-		fault("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
+		faults.Addf("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
 	}
 	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
-		fault("version_mask = %q: must be 8 hex digits", c.VersionMask)
+		faults.Addf("version_mask = %q: must be 8 hex digits", c.VersionMask)
 	}
-	for _, d := range []struct {
-		key   string
-		value config.Duration
-	}{
-		{"share_interval", c.ShareInterval},
-		{"max_job_delay", c.MaxJobDelay},
-		{"max_job_lifetime", c.MaxJobLifetime},
-		{"mining_notify_interval", c.MiningNotifyInterval},
-		{"login_timeout", c.LoginTimeout},
-		{"tcp_read_timeout", c.TCPReadTimeout},
-		{"tcp_write_timeout", c.WriteTimeout},
-		{"long_timeout", c.LongTimeout},
-	} {
-		if d.value.Std() < time.Second {
-			fault("%s = %q: must be at least 1s", d.key, d.value)
-		}
-	}
+	faults.AtLeast("share_interval", c.ShareInterval, time.Second)
+	faults.AtLeast("max_job_delay", c.MaxJobDelay, time.Second)
+	faults.AtLeast("max_job_lifetime", c.MaxJobLifetime, time.Second)
+	faults.AtLeast("mining_notify_interval", c.MiningNotifyInterval, time.Second)
+	faults.AtLeast("login_timeout", c.LoginTimeout, time.Second)
+	faults.AtLeast("tcp_read_timeout", c.TCPReadTimeout, time.Second)
+	faults.AtLeast("tcp_write_timeout", c.WriteTimeout, time.Second)
+	faults.AtLeast("long_timeout", c.LongTimeout, time.Second)
 	if c.StaleGrace < 0 || c.StaleGrace > c.MaxJobDelay {
-		fault("stale_grace = %q: must be 0s to max_job_delay = %q", c.StaleGrace, c.MaxJobDelay)
+		faults.Addf("stale_grace = %q: must be 0s to max_job_delay = %q", c.StaleGrace, c.MaxJobDelay)
 	}
 	if c.DiffAdjustPeriod < 10*c.ShareInterval {
-		fault("diff_adjust_period = %q: must be at least 10 times share_interval = %q", c.DiffAdjustPeriod, c.ShareInterval)
+		faults.Addf("diff_adjust_period = %q: must be at least 10 times share_interval = %q", c.DiffAdjustPeriod, c.ShareInterval)
 	}
 	if c.MaxJobLifetime < c.MaxJobDelay {
-		fault("max_job_lifetime = %q: must be at least max_job_delay = %q", c.MaxJobLifetime, c.MaxJobDelay)
+		faults.Addf("max_job_lifetime = %q: must be at least max_job_delay = %q", c.MaxJobLifetime, c.MaxJobDelay)
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
-// stopTimeout is how long the frame of services lets stopping take.
-func (c Config) stopTimeout() time.Duration {
-	if c.StopTimeout == 0 {
-		return 30 * time.Second
-	}
-	return c.StopTimeout.Std()
-}
-
-func (l Limits) validate() error {
-	var errs []error
-	for _, n := range []struct {
-		key   string
-		value int
-	}{
-		{"connections_per_address", l.PerAddress},
-		{"connections_per_network", l.PerNetwork},
-		{"lines_per_second", l.LinesPerSec},
-		{"refused_logins", l.RefusedLogins},
-		{"invalid_shares_among", l.InvalidAmong},
-	} {
-		if n.value < 0 {
-			errs = append(errs, fmt.Errorf("limits.%s = %d: must not be negative", n.key, n.value))
+// validateUsers reports all faults of [users] and of what listeners have
+// instead.
+func (c Config) validateUsers() error {
+	var faults config.Faults
+	var own []users.Source
+	for i, l := range c.Listeners {
+		if l.Users != nil {
+			faults.In(fmt.Sprintf("listeners[%d].users", i), l.Users.Validate())
+			own = append(own, *l.Users)
 		}
 	}
-	if !(l.InvalidShares >= 0 && l.InvalidShares <= 1) {
-		errs = append(errs, fmt.Errorf("limits.invalid_shares = %v: must be 0 to 1", l.InvalidShares))
+	faults.In("users", c.Users.Validate(own...))
+	if c.Users.InDatabase() || slices.ContainsFunc(own, users.Source.InDatabase) {
+		faults.Add(c.Database.Validate())
 	}
-	if l.BanTime < 0 {
-		errs = append(errs, fmt.Errorf("limits.ban_time = %q: must not be negative", l.BanTime))
-	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 // longAgents returns nil when there is no expression.

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 
+	"btcpool/internal/testkit"
+
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -49,7 +51,7 @@ func TestDialogues(t *testing.T) {
 			if c.extraNonce1 != "" {
 				text = bytes.ReplaceAll(text, []byte(c.extraNonce1), []byte("SID"))
 			}
-			if *update {
+			if testkit.Updating() {
 				if err := os.WriteFile(file, text, 0o600); err != nil {
 					t.Fatal(err)
 				}

@@ -2,20 +2,18 @@ package sserver
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"net"
-	"strconv"
 	"time"
 
 	"btcpool/internal/config"
-	"btcpool/internal/stratum"
 )
 
 // Drain says how miners leave a server that stops.
 type Drain struct {
-	Grace       config.Duration `toml:"grace"`        // over which they are sent away, evenly; they go on mining until it is their turn
-	ReconnectTo string          `toml:"reconnect_to"` // host:port where they are to go; "": where they came from
+	// Grace is the time over which they are sent away, evenly; they go on mining
+	// until it is their turn. 0: all connections are closed at once.
+	Grace config.Duration `toml:"grace"`
+	// ReconnectTo is host:port where they are to go; "": where they came from.
+	ReconnectTo string `toml:"reconnect_to"`
 }
 
 const (
@@ -25,44 +23,43 @@ const (
 )
 
 func (d Drain) validate(stop time.Duration) error {
-	if d.Grace < 0 {
-		return fmt.Errorf("drain.grace = %q: must not be negative", d.Grace)
-	}
+	var faults config.Faults
+	faults.AtLeast("grace", d.Grace, 0)
 	if limit := stop - drainLinger - closeGrace - eventGrace; d.Grace > 0 && d.Grace.Std() > limit {
-		return fmt.Errorf("drain.grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
+		faults.Addf("grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
 	}
-	if _, err := reconnect(d.ReconnectTo); err != nil {
-		return fmt.Errorf("drain.reconnect_to = %q: %w", d.ReconnectTo, err)
+	if _, err := parsePlace(d.ReconnectTo); err != nil {
+		faults.Addf("reconnect_to = %q: %w", d.ReconnectTo, err)
 	}
-	return nil
+	return faults.Err()
 }
 
-// reconnect returns what miners are sent to another place with, host:port; ""
-// is where they came from.
-func reconnect(to string) ([]byte, error) {
-	if to == "" {
-		return stratum.AppendReconnect(nil, "", 0, 0), nil
+// place is where miners are sent; the zero value is where they came from.
+type place struct {
+	Host string
+	Port uint16
+}
+
+// parsePlace reads host:port; "" is where miners came from.
+func parsePlace(text string) (p place, err error) {
+	if text != "" {
+		p.Host, p.Port, err = config.Peer(text)
 	}
-	host, port, err := net.SplitHostPort(to)
-	n, portErr := strconv.ParseUint(port, 10, 16)
-	if err != nil || portErr != nil || host == "" || n == 0 {
-		return nil, errors.New("must be host:port")
-	}
-	return stratum.AppendReconnect(nil, host, uint16(n), 0), nil
+	return p, err
 }
 
 // drain sends all miners away within the grace period of the configuration.
 // Nothing is accepted any more.
 func (s *Service) drain(ctx context.Context) {
 	if s.cfg.Drain.Grace > 0 {
-		message, _ := reconnect(s.cfg.Drain.ReconnectTo) // valid
-		s.sendAway(ctx, s.cfg.Drain.Grace.Std(), message)
+		to, _ := parsePlace(s.cfg.Drain.ReconnectTo) // valid
+		s.sendAway(ctx, s.cfg.Drain.Grace.Std(), to)
 	}
 }
 
-// sendAway sends all sessions there are away with a message, evenly over a time,
-// and ends each a moment later, until ctx ends.
-func (s *Service) sendAway(ctx context.Context, grace time.Duration, message []byte) {
+// sendAway sends all sessions there are to a place, evenly over a time, and ends
+// each a moment later, until ctx ends.
+func (s *Service) sendAway(ctx context.Context, grace time.Duration, to place) {
 	waiting := s.allSessions(ctx)
 	s.log.Info().Int("sessions", len(waiting)).Stringer("grace", grace).Msg("sending miners away")
 	var (
@@ -76,7 +73,7 @@ func (s *Service) sendAway(ctx context.Context, grace time.Duration, message []b
 		group := waiting[:len(waiting)-max(total-total*step/steps, 0)]
 		waiting = waiting[len(group):]
 		for _, session := range group {
-			session.post(func() { session.send(message) })
+			session.post(func() { session.reconnect(to) })
 		}
 		if groups = append(groups, group); len(groups) > int(drainLinger/drainStep) {
 			for _, session := range groups[0] {

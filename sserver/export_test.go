@@ -10,18 +10,6 @@ import (
 // TakeJob handles j as if it had come from Kafka.
 func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
 
-// DoubtCertificates makes the service look at their files with the next
-// connection.
-func (s *Service) DoubtCertificates() {
-	for _, p := range s.ports {
-		if p.cert != nil {
-			p.cert.mu.Lock()
-			p.cert.checked = time.Time{}
-			p.cert.mu.Unlock()
-		}
-	}
-}
-
 // Sessions returns the number of connections.
 func (s *Service) Sessions() int { return int(s.open.Load()) }
 
@@ -37,6 +25,3 @@ func (s *Service) Agents() (agents []string) {
 	}
 	return agents
 }
-
-// Close ends a service that does not run.
-func (s *Service) Close() error { return s.close() }

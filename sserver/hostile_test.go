@@ -13,6 +13,7 @@ import (
 
 	"btcpool/internal/agentwire"
 	"btcpool/internal/stratum"
+	"btcpool/internal/testkit"
 )
 
 // wantEnd reads until the pool closes the connection, and returns what came.
@@ -34,7 +35,7 @@ func TestOversizedLine(t *testing.T) {
 	if got := c.wantEnd(); got != `{"id":null,"result":null,"error":[27,"Illegal params",null]}`+"\n" {
 		t.Errorf("got %q", got)
 	}
-	eventually(t, "count", func() bool { return p.metric("disconnects_total", "line too long") == 1 })
+	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "line too long") == 1 })
 }
 
 func TestLongestLine(t *testing.T) {
@@ -60,7 +61,7 @@ func TestTalkativeStranger(t *testing.T) {
 			t.Fatalf("got %+v", m)
 		}
 	}
-	if got := p.metric("pauses_total", ""); got == 0 {
+	if got := p.metric("pauses_total"); got == 0 {
 		t.Error("no pause")
 	}
 	c.login()
@@ -147,7 +148,7 @@ func TestTimeouts(t *testing.T) {
 	if waited := time.Since(spoken); waited < time.Second || waited > 10*time.Second {
 		t.Errorf("an idle miner was kept for %s", waited)
 	}
-	eventually(t, "count", func() bool { return p.metric("disconnects_total", "timeout") == 2 })
+	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "timeout") == 2 })
 }
 
 // A miner that does not read is cut off and costs others nothing.
@@ -160,7 +161,7 @@ func TestSlowReader(t *testing.T) {
 		t.Fatal(err)
 	}
 	good, _ := p.miner()
-	for i := 0; p.metric("disconnects_total", "slow") == 0; i++ {
+	for i := 0; p.metric("disconnects_total", "reason", "slow") == 0; i++ {
 		if i == 500 {
 			t.Fatal("never cut off")
 		}
@@ -173,7 +174,7 @@ func TestSlowReader(t *testing.T) {
 			t.Fatalf("another miner waited %s for its job", waited)
 		}
 	}
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
 }
 
 func TestConnectionLimit(t *testing.T) {
@@ -185,11 +186,11 @@ func TestConnectionLimit(t *testing.T) {
 	first.mustCall(nil, "mining.ping")
 	second.mustCall(nil, "mining.ping")
 	p.dial().wantEnd()
-	if got := p.metric("connections_refused_total", "limit"); got != 1 {
+	if got := p.metric("connections_refused_total", "reason", "limit"); got != 1 {
 		t.Errorf("%v refused", got)
 	}
 	first.conn.Close()
-	eventually(t, "room", func() bool { return p.Sessions() == 1 })
+	testkit.Eventually(t, "room", func() bool { return p.Sessions() == 1 })
 	p.dial().mustCall(nil, "mining.ping")
 }
 
@@ -208,7 +209,7 @@ func TestStop(t *testing.T) {
 	if _, err := net.Dial("tcp", p.Addr().String()); err == nil {
 		t.Error("still listens")
 	}
-	if got := p.metric("sessions", ""); got != 0 {
+	if got := p.metric("sessions"); got != 0 {
 		t.Errorf("%v sessions", got)
 	}
 }
@@ -258,7 +259,7 @@ func FuzzSession(f *testing.F) {
 				break
 			}
 		}
-		if own.metric("panics_total", "") > 0 {
+		if own.metric("panics_total") > 0 {
 			t.Fatal("panic")
 		}
 	})

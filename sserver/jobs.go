@@ -12,18 +12,17 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
-	"btcpool/internal/stratum"
 )
 
 // work is a job that miners may work on. It does not change, but for the shares
 // that were seen.
 type work struct {
 	*job.StratumJob
-	target bitcoin.Target                          // the network's
-	merged merged                                  // blocks of other chains
-	v1     [job.Extranonce2Size + 1]stratum.Notify // the job in Stratum V1, by the size of the extranonce2
-	tip    uint64                                  // number of its previous block, in the order in which they became current
-	seen   shareSet
+	target     bitcoin.Target // the network's
+	merged     merged         // blocks of other chains
+	renditions renditions
+	tip        uint64 // number of its previous block, in the order in which they became current
+	seen       shareSet
 }
 
 func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
@@ -33,7 +32,7 @@ func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
 func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version uint32) chainhash.Hash {
 	sc.coinbase = append(sc.coinbase[:0], w.Coinbase1...)
 	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
-	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.extraNonce2)
+	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.ExtraNonce2)
 	sc.coinbase = append(sc.coinbase, w.Coinbase2...)
 	root := bitcoin.MerkleRoot(bitcoin.DoubleSHA256(sc.coinbase), w.MerkleBranch)
 
@@ -41,9 +40,9 @@ func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version ui
 	h = binary.LittleEndian.AppendUint32(h, version)
 	h = append(h, w.PrevHash[:]...)
 	h = append(h, root[:]...)
-	h = binary.LittleEndian.AppendUint32(h, sub.time)
+	h = binary.LittleEndian.AppendUint32(h, sub.Time)
 	h = binary.LittleEndian.AppendUint32(h, w.Bits)
-	h = binary.LittleEndian.AppendUint32(h, sub.nonce)
+	h = binary.LittleEndian.AppendUint32(h, sub.Nonce)
 	return bitcoin.DoubleSHA256(h)
 }
 
@@ -59,7 +58,7 @@ type round struct {
 type jobBook struct {
 	lifetime, maxDelay, resend, grace time.Duration
 
-	nonceBytes []int // sizes of extranonce2 in use
+	render func(*job.StratumJob) renditions
 
 	mu   sync.Mutex       // guards the writers' side
 	left []chainhash.Hash // previous blocks that were current before, oldest first
@@ -89,14 +88,7 @@ func newJobBook(cfg Config) *jobBook {
 		maxDelay: cfg.MaxJobDelay.Std(),
 		resend:   cfg.MiningNotifyInterval.Std(),
 		grace:    cfg.StaleGrace.Std(),
-	}
-	for _, l := range cfg.places() {
-		if !slices.Contains(b.nonceBytes, l.NonceBytes) {
-			b.nonceBytes = append(b.nonceBytes, l.NonceBytes)
-		}
-	}
-	if !slices.Contains(b.nonceBytes, job.Extranonce2Size) { // agents'
-		b.nonceBytes = append(b.nonceBytes, job.Extranonce2Size)
+		render:   renderer(cfg),
 	}
 	b.works.Store(new([]*work))
 	return b
@@ -141,10 +133,8 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 		StratumJob: j,
 		target:     target,
 		merged:     m,
+		renditions: b.render(j),
 		tip:        tip,
-	}
-	for _, n := range b.nonceBytes {
-		w.v1[n] = stratum.NewNotify(j, j.Coinbase1, append(make([]byte, job.Extranonce2Size-n), j.Coinbase2...))
 	}
 	works := append(slices.Clone(*b.works.Load()), w)
 	if len(works) > maxWorks {

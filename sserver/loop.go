@@ -1,11 +1,11 @@
 package sserver
 
 import (
-	"fmt"
 	"os"
 	"runtime/debug"
-	"sync"
 	"time"
+
+	"btcpool/internal/poll"
 )
 
 const (
@@ -26,8 +26,8 @@ const (
 //
 // Whatever works on a session ends with settle.
 type loop struct {
+	*poll.Loop
 	srv      *Service
-	poller   *poller
 	sessions []*session
 	now      time.Time // when the turn began
 	sc       scratch
@@ -44,82 +44,43 @@ type loop struct {
 	counted  spread    // of the last one
 	toCheck  int       // sessions from this place on have not been swept yet
 	leaving  bool      // sessions are ended
-
-	mu    sync.Mutex
-	tasks []func() // of other goroutines
-	awake bool     // tasks will be looked at
-	gone  bool     // no more
 }
 
 func newLoop(srv *Service) (*loop, error) {
-	p, err := newPoller()
+	l, err := poll.NewLoop()
 	if err != nil {
 		return nil, err
 	}
-	return &loop{srv: srv, poller: p}, nil
-}
-
-// post has the loop call f, unless the loop has ended: false. It does not block.
-func (l *loop) post(f func()) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if l.gone {
-		return false
-	}
-	l.tasks = append(l.tasks, f)
-	if !l.awake {
-		l.awake = true
-		l.poller.wake()
-	}
-	return true
+	return &loop{srv: srv, Loop: l}, nil
 }
 
 // run serves sessions until there are none after leave. The error is the
-// poller's.
+// system's.
 func (l *loop) run() error {
-	defer l.close()
-	var tasks []func()
+	defer l.Close()
+	l.leaving = false // as it is after an earlier run, which may have left answers too
+	clear(l.held)
+	l.held, l.heldText = l.held[:0], l.heldText[:0]
 	for !l.leaving || len(l.sessions) > 0 {
-		if err := l.poller.wait(l.toTell == 0); err != nil {
+		if err := l.Wait(l.toTell == 0); err != nil {
 			return err
 		}
 		l.now = time.Now()
-		l.poller.each(l.serve)
-		tasks = l.doTasks(tasks)
+		l.Turn()
 		l.tour()
 	}
 	return nil
 }
 
-// doTasks returns the memory of its list, which it takes too.
-func (l *loop) doTasks(spare []func()) []func() {
-	l.mu.Lock()
-	tasks := l.tasks
-	l.tasks, l.awake = spare[:0], false
-	l.mu.Unlock()
-	for _, f := range tasks {
-		f()
-	}
-	clear(tasks)
-	return tasks
-}
-
-// close ends a loop without sessions. It may be called again.
-func (l *loop) close() {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if !l.gone {
-		l.gone = true
-		l.poller.close()
-	}
-}
+// writeBy returns until when links must take what they did not take now.
+func (l *loop) writeBy() time.Time { return l.now.Add(l.srv.cfg.WriteTimeout.Std()) }
 
 // add takes on a session.
 func (l *loop) add(s *session) {
 	s.pos = len(l.sessions)
 	l.sessions = append(l.sessions, s)
 	defer l.settle(s)
-	if err := s.link.attach(l, s); err != nil {
+	if err := s.link.Attach(l.Loop, s); err != nil {
 		l.srv.log.Error().Err(err).Msg("connection not served")
 		s.fail(nil)
 	}
@@ -130,7 +91,7 @@ func (l *loop) add(s *session) {
 
 // remove forgets a session that is over.
 func (l *loop) remove(s *session) {
-	s.link.close()
+	s.link.Close()
 	last := l.sessions[len(l.sessions)-1]
 	l.sessions[s.pos], last.pos = last, s.pos
 	l.sessions[len(l.sessions)-1] = nil
@@ -139,26 +100,17 @@ func (l *loop) remove(s *session) {
 	l.srv.open.Add(-1)
 }
 
-// readiness is what a link can do again.
-type readiness uint8
-
-const (
-	canRead readiness = 1 << iota
-	canWrite
-	isBroken
-)
-
-// serve goes on with a session that had to wait for its link.
-func (l *loop) serve(s *session, r readiness) {
-	defer l.settle(s)
-	if r&isBroken != 0 {
+// Serve goes on with a session that had to wait for its link.
+func (s *session) Serve(r poll.Readiness) {
+	defer s.loop.settle(s)
+	if r&poll.Broken != 0 {
 		s.fail(nil)
 		return
 	}
-	if r&canWrite != 0 {
+	if r&poll.CanWrite != 0 {
 		s.flush()
 	}
-	if r&canRead != 0 {
+	if r&poll.CanRead != 0 {
 		s.read()
 	}
 }
@@ -177,16 +129,16 @@ func (l *loop) settle(s *session) {
 	}
 	if s.closing && !s.over && (s.cut || s.held == 0 && !s.asking) {
 		s.over = true
-		s.readBy = l.now.Add(l.srv.cfg.WriteTimeout.Std())
+		s.readBy = l.writeBy()
 		l.srv.disconnect(s, l.now)
 	}
-	if s.over && (s.cut || s.backlog == nil && s.link.sent()) {
+	if s.over && (s.cut || s.outbox.Len() == 0 && s.link.Sent()) {
 		if !s.linger() {
 			l.remove(s)
 			return
 		}
 	}
-	s.link.want(s.reads(), s.backlog != nil)
+	s.link.Want(s.reads(), s.outbox.Len() > 0)
 }
 
 // newRound makes all sessions hear of the latest round.
@@ -280,8 +232,8 @@ func (l *loop) sweep() {
 func (l *loop) check(s *session) {
 	late := l.now.After(s.readBy)
 	switch {
-	case s.backlog != nil && l.now.After(s.backlog.by):
-		s.fail(errSlow)
+	case s.outbox.Late(l.now):
+		s.fail(poll.ErrSlow)
 	case s.over && late:
 		s.fail(nil)
 	case !s.closing && !s.asking && late:
@@ -308,67 +260,4 @@ func (l *loop) endAll(how func(*session, error)) {
 		how(s, nil)
 		l.settle(s)
 	}
-}
-
-// heldAnswer is what a session is told when the shares among its requests are
-// on disk.
-type heldAnswer struct {
-	session *session
-	seq     uint64 // of the last of the shares
-	size    int    // bytes of heldText
-	since   time.Time
-}
-
-// hold keeps the answer in l.sc for s until record l.sc.seq, or the last that s
-// waits for already, is on disk.
-func (l *loop) hold(s *session) {
-	if l.sc.seq > 0 {
-		s.heldSeq = l.sc.seq
-	}
-	s.held++
-	s.heldBytes += len(l.sc.out)
-	l.heldText = append(l.heldText, l.sc.out...)
-	l.held = append(l.held, heldAnswer{s, s.heldSeq, len(l.sc.out), l.now})
-}
-
-// release sends the answers that waited for records up to durable. When the
-// disk has failed, those who wait for more are disconnected: no answer is
-// better than a false one.
-func (l *loop) release(durable uint64, failure error) {
-	n, end := 0, 0
-	now := time.Now()
-	for ; n < len(l.held) && (l.held[n].seq <= durable || failure != nil); n++ {
-		h := &l.held[n]
-		start := end
-		end += h.size
-		h.session.held--
-		h.session.heldBytes -= h.size
-		if h.seq <= durable {
-			l.srv.metrics.shareSeconds.Observe(now.Sub(h.since).Seconds())
-			l.deliver(h.session, l.heldText[start:end])
-		} else {
-			l.refuse(h.session, failure)
-		}
-	}
-	rest := copy(l.held, l.held[n:])
-	clear(l.held[rest:])
-	l.held = l.held[:rest]
-	l.heldText = l.heldText[:copy(l.heldText, l.heldText[end:])]
-}
-
-func (l *loop) deliver(s *session, answer []byte) {
-	if s.over {
-		return
-	}
-	defer l.settle(s)
-	l.sc.out = append(l.sc.out[:0], answer...)
-	s.answer()
-}
-
-func (l *loop) refuse(s *session, failure error) {
-	if s.over {
-		return
-	}
-	s.fail(fmt.Errorf("%w: %w", errSpool, failure))
-	l.settle(s)
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"btcpool/internal/config"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -60,7 +61,7 @@ func TestStaleGrace(t *testing.T) {
 	p.TakeJob(p.newJob(3, 102))
 	c.work()
 	c.wantSubmit(c.share(first, 2), 21) // of the block before the last
-	if late, now := p.metric("shares_total", "stale"), p.metric("shares_total", "0"); late != 1 || now != 0 {
+	if late, now := p.metric("shares_total", "code", "stale"), p.metric("shares_total", "code", "0"); late != 1 || now != 0 {
 		t.Errorf("%v late, %v in time", late, now)
 	}
 }
@@ -76,7 +77,7 @@ func TestSimulator(t *testing.T) {
 	blind := find{job: w.id, extraNonce2: c.nonceText(1), time: w.time, nonce: "00000000"}
 	c.wantSubmit(blind, 0)
 	c.wantSubmit(blind, 22)
-	if got := p.metric("solved_total", ""); got != 0 {
+	if got := p.metric("solved_total"); got != 0 {
 		t.Errorf("%v blocks solved", got)
 	}
 }
@@ -171,9 +172,9 @@ func TestSpreadOfDifficulties(t *testing.T) {
 	c, w := p.miner()
 	p.miner()
 	start := strconv.FormatFloat(w.difficulty, 'f', -1, 64)
-	eventually(t, "both are counted", func() bool { return p.metric("miners", start) == 2 })
+	testkit.Eventually(t, "both are counted", func() bool { return p.metric("miners", "difficulty", start) == 2 })
 	c.mustCall(nil, "mining.suggest_difficulty", 1024)
-	eventually(t, "one has moved", func() bool { return p.metric("miners", start) == 1 && p.metric("miners", "1024") == 1 })
+	testkit.Eventually(t, "one has moved", func() bool { return p.metric("miners", "difficulty", start) == 1 && p.metric("miners", "difficulty", "1024") == 1 })
 	c.conn.Close()
-	eventually(t, "one has gone", func() bool { return p.metric("miners", "") == 1 })
+	testkit.Eventually(t, "one has gone", func() bool { return p.metric("miners") == 1 })
 }

@@ -2,16 +2,12 @@ package sserver_test
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -20,6 +16,7 @@ import (
 	"time"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -65,40 +62,26 @@ func TestOnlyListeners(t *testing.T) {
 	p.dial().mustCall(nil, "mining.ping")
 }
 
-// writeCertificate writes a certificate for 127.0.0.1 and returns its
-// authority.
-func writeCertificate(t *testing.T, certFile, keyFile string, serial int64) *x509.CertPool {
+// writeCertificate writes a certificate for 127.0.0.1 and returns who vouches
+// for it.
+func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	server := httptest.NewTLSServer(nil) // for its certificate
+	server.Close()
+	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(serial),
-		Subject:      pkix.Name{CommonName: "pool"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(time.Hour),
-		IPAddresses:  []net.IP{net.IPv4(127, 0, 0, 1)},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	certPEM := pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
-	for file, text := range map[string][]byte{
-		certFile: certPEM,
-		keyFile:  pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}),
+	for file, block := range map[string]*pem.Block{
+		certFile: {Type: "CERTIFICATE", Bytes: server.Certificate().Raw},
+		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
 	} {
-		if err := os.WriteFile(file, text, 0o600); err != nil {
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}
 	authorities := x509.NewCertPool()
-	authorities.AppendCertsFromPEM(certPEM)
+	authorities.AddCert(server.Certificate())
 	return authorities
 }
 
@@ -107,7 +90,7 @@ func TestTLS(t *testing.T) {
 	cfg := testConfig(t)
 	dir := t.TempDir()
 	place := sserver.Listener{Listen: "127.0.0.1:0", TLSCertFile: filepath.Join(dir, "cert"), TLSKeyFile: filepath.Join(dir, "key")}
-	authorities := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile, 1)
+	authorities := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile)
 	cfg.Listeners = []sserver.Listener{place}
 	cfg.LoginTimeout = 1e9
 	p := startPool(t, cfg)
@@ -126,20 +109,6 @@ func TestTLS(t *testing.T) {
 	}
 	p.TakeJob(p.newJob(2, 101))
 	c.work()
-
-	// A new certificate is taken, and kept when its file is damaged.
-	renewed := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile, 2)
-	for range 2 {
-		p.DoubtCertificates()
-		again, err := tls.Dial("tcp", p.Addrs()[1].String(), &tls.Config{RootCAs: renewed})
-		if err != nil {
-			t.Fatal(err)
-		}
-		again.Close()
-		if err := os.WriteFile(place.TLSCertFile, []byte("nothing"), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
 
 	plain := p.dialTo(1)
 	plain.send(`{"id":1,"method":"mining.subscribe","params":[]}` + "\n")
@@ -171,7 +140,7 @@ func TestProxyProtocol(t *testing.T) {
 	none := p.dialTo(1)
 	none.send(pingLine + "\n")
 	none.wantEnd()
-	if got := p.metric("connections_refused_total", "proxy header"); got != 1 {
+	if got := p.metric("connections_refused_total", "reason", "proxy header"); got != 1 {
 		t.Errorf("%v refused", got)
 	}
 	// Where no proxy is expected, its header is a line like others.
@@ -206,14 +175,14 @@ func TestBans(t *testing.T) {
 	stranger.wantEnd()
 	p.dial().wantEnd()
 	c.wantSubmit(c.share(w, 1), 0) // who is here may stay
-	eventually(t, "end of the ban", func() bool {
+	testkit.Eventually(t, "end of the ban", func() bool {
 		conn := p.dial()
 		conn.send(pingLine + "\n")
 		line, err := conn.readLine()
 		conn.conn.Close()
 		return err == nil && strings.TrimSpace(line) == pongLine
 	})
-	if got := p.metric("bans_total", "logins"); got != 1 {
+	if got := p.metric("bans_total", "reason", "logins"); got != 1 {
 		t.Errorf("%v bans", got)
 	}
 }
@@ -236,7 +205,7 @@ func TestInvalidShares(t *testing.T) {
 	}
 	c.wantEnd()
 	p.dial().wantEnd()
-	if got := p.metric("bans_total", "invalid shares"); got != 1 {
+	if got := p.metric("bans_total", "reason", "invalid shares"); got != 1 {
 		t.Errorf("%v bans", got)
 	}
 }
@@ -255,7 +224,7 @@ func TestLinesPerSecond(t *testing.T) {
 	if waited := time.Since(start); waited < 700*time.Millisecond {
 		t.Errorf("110 lines in %s", waited)
 	}
-	if p.metric("pauses_total", "") == 0 {
+	if p.metric("pauses_total") == 0 {
 		t.Error("no pause counted")
 	}
 }

@@ -3,39 +3,28 @@ package sserver
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 	"strings"
-	"time"
 )
 
-// errProxyHeader means that a connection of a proxy does not begin as it
-// should.
-var errProxyHeader = errors.New("no PROXY header")
-
-// errNotAdmitted means that who connects through a proxy is not welcome.
-var errNotAdmitted = errors.New("not admitted")
-
 // proxied is what a session speaks until the proxy has said whom it is for.
-type proxied struct{ *session }
+type proxied struct{ stratumV1 }
 
-func (c proxied) handle(in []byte, now time.Time, _ *scratch) (n int, err error) {
+func (c proxied) handle(dst, in []byte) (out []byte, n int, err error) {
 	from, n, err := parseProxyHeader(in)
 	if n == 0 || err != nil {
-		return 0, err
+		return dst, 0, err
 	}
 	if from.IsValid() {
 		c.IP = from
 	}
-	if refusal := c.srv.admit(c.session, now); refusal != "" {
+	if refusal := c.srv.admit(c.session, c.loop.now); refusal != "" {
 		c.srv.metrics.refused.WithLabelValues(refusal).Inc()
-		return 0, errNotAdmitted
+		return dst, 0, errNotAdmitted
 	}
-	return n, nil
+	return dst, n, nil
 }
-
-func (c proxied) announce(dst []byte, _ announcement) []byte { return dst }
 
 const (
 	// The shortest headers have as many bytes or more.

@@ -7,10 +7,11 @@ import (
 	"slices"
 	"time"
 
-	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
-	"btcpool/internal/job"
+	"btcpool/internal/guard"
+	"btcpool/internal/poll"
 	"btcpool/internal/share"
+	v1 "btcpool/internal/stratum/v1"
 )
 
 // phase is how far a session has come.
@@ -36,17 +37,13 @@ type state struct {
 	Workers     []worker // that were authorized; the first is credited when a share names none of them
 	VersionMask uint32   // version bits agreed upon
 	OwnFloor    bool     // the miner has said what its difficulty must not fall below
-	LongIDs     bool     // of jobs
-	NonceBytes  uint8    // size of the extranonce2
 	Wished      bool     // Wish is the difficulty that the miner suggested last
 	Wish        bitcoin.Difficulty
-	Patient     bool   // its software may be silent for long
-	Responses   bool   // an agent wants to know what became of its shares
-	Submits     uint16 // of an agent's miners, modulo 2^16
-	BadLines    uint8  // that were no requests
+	Patient     bool // its software may be silent for long
+	V1          v1.State
 	Since       time.Time
 	Tally       tally
-	Conduct     conduct
+	Conduct     guard.Conduct
 
 	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
@@ -57,47 +54,6 @@ type state struct {
 	Next  uint32 // number of the next job
 }
 
-// sentJob is a job as the miner knows it. The miner sees the low 8 bits of its
-// number. A job that is sent again, for a new difficulty or to a miner that
-// resumes, has a later time: miners that begin with the same extranonce2 for each
-// job would find the same shares, and some take a job with the same header for
-// the one they have.
-type sentJob struct {
-	ID     job.ID
-	Number uint32
-	Later  uint32 // seconds, than the job's time
-}
-
-const (
-	maxSentJobs = 255 // what the miner sees must differ
-	// keptJobs are still known when a clean job is sent: their shares are
-	// stale, not unknown.
-	keptJobs = 4
-)
-
-// announcement is what a miner is told of a job.
-type announcement struct {
-	work          *work
-	first         bool
-	id            uint64 // by which the miner knows it
-	later         uint32 // seconds to add to its time
-	nonceBytes    uint8
-	clean         bool // the jobs before are worthless
-	difficulty    bitcoin.Difficulty
-	newDifficulty bool
-	farm          map[agentwire.Session]bitcoin.Difficulty // new ones of an agent's miners
-}
-
-// protocol is what a session speaks.
-type protocol interface {
-	// handle handles the first message of in and appends the answer to sc.out.
-	// n is the message's length, 0 when it has not arrived completely. An error
-	// ends the session.
-	handle(in []byte, now time.Time, sc *scratch) (n int, err error)
-	// announce appends a.
-	announce(dst []byte, a announcement) []byte
-}
-
 // session is one connection. All of it belongs to its loop.
 type session struct {
 	state
@@ -105,13 +61,13 @@ type session struct {
 	srv      *Service
 	port     *port // where it connected
 	loop     *loop
-	link     link
+	link     poll.Link
 	protocol protocol
 	pos      int    // in loop.sessions; negative when it has gone
 	users    uint64 // version of the port's users that has all workers
 
-	pending     []byte    // has arrived, but not all of the message
-	backlog     *backlog  // nil: the link has taken all
+	pending     []byte // has arrived, but not all of the message
+	outbox      poll.Outbox
 	readBy      time.Time // a message must have come; when it is over, its link must be closed
 	pausedUntil time.Time // zero: it is not
 	strange     int       // bytes that came before the login
@@ -165,14 +121,14 @@ func (s *session) read() {
 		return
 	}
 	in := s.loop.in[:]
-	n, err := s.link.read(in)
+	n, err := s.link.Read(in)
 	s.port.bytesIn.Add(float64(n))
 	switch {
 	case s.over:
 		if s.discard -= n; err != nil {
 			s.discard = 0
 		}
-	case errors.Is(err, errSlow):
+	case errors.Is(err, poll.ErrSlow):
 		s.fail(err)
 	case err != nil:
 		s.finish(nil)
@@ -208,13 +164,13 @@ func (s *session) receive(in []byte) {
 
 // outdated reports whether a worker's user is not what it was at the login.
 func (s *session) outdated() bool {
-	now := s.port.users.version.Load()
+	now := s.port.users.Version()
 	if now == s.users {
 		return false
 	}
 	s.users = now
 	return slices.ContainsFunc(s.Workers, func(w worker) bool {
-		id, ok := s.port.users.cached(w.UserName)
+		id, ok := s.port.users.Cached(w.UserName)
 		return !ok || id != w.UserID
 	})
 }
@@ -230,7 +186,12 @@ func (s *session) proceed(in []byte, messages int) {
 			break
 		}
 		var n int
-		if n, err = s.protocol.handle(in, l.now, &l.sc); n == 0 {
+		said := len(l.sc.out)
+		l.sc.out, n, err = s.protocol.handle(l.sc.out, in)
+		if err != nil && len(l.sc.out) > said {
+			s.discard = maxDiscard // the miner is to learn why
+		}
+		if n == 0 {
 			break
 		}
 		in = in[n:]
@@ -252,6 +213,14 @@ func (s *session) proceed(in []byte, messages int) {
 		s.readBy = l.now.Add(s.srv.idleTimeout(s.Patient))
 	}
 	s.pace(messages)
+}
+
+// idleTimeout is how long an authorized miner may be silent.
+func (s *Service) idleTimeout(patient bool) time.Duration {
+	if patient {
+		return s.cfg.LongTimeout.Std()
+	}
+	return s.cfg.TCPReadTimeout.Std()
 }
 
 // keep holds on to what is left of the input, in as little memory as that takes.
@@ -277,22 +246,22 @@ func (s *session) answer() {
 
 // ask has a question answered that takes time. Nothing is handled until then:
 // answer, which is called by the loop, goes on.
-func (s *session) ask(question func() (answer func(sc *scratch))) {
+func (s *session) ask(question func() (answer func())) {
 	s.asking = true
 	s.srv.goroutines.Go(func() {
 		answer := question()
-		s.loop.post(func() { s.goOn(answer) })
+		s.loop.Post(func() { s.goOn(answer) })
 	})
 }
 
-func (s *session) goOn(answer func(sc *scratch)) {
+func (s *session) goOn(answer func()) {
 	if s.over {
 		return
 	}
 	defer s.loop.settle(s)
 	s.asking = false
 	s.loop.sc.reset()
-	answer(&s.loop.sc)
+	answer()
 	s.proceed(s.pending, 1)
 }
 
@@ -300,13 +269,13 @@ func (s *session) goOn(answer func(sc *scratch)) {
 // meanwhile.
 func (s *session) pace(messages int) {
 	rate := s.srv.cfg.Limits.LinesPerSec
-	if messages == 0 || rate == 0 || !s.srv.guard.watches(s.IP) {
+	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {
 		return
 	}
 	if s.Farm != nil {
 		rate += len(s.Farm.Miners)
 	}
-	if pause := s.Conduct.spent(messages, rate, s.loop.now); pause > 0 {
+	if pause := s.Conduct.Spent(messages, rate, s.loop.now); pause > 0 {
 		s.pause(pause)
 	}
 }
@@ -341,135 +310,16 @@ func (s *session) linger() bool {
 		return false
 	}
 	if !s.lingering {
-		s.lingering = s.link.closeWrite()
+		s.lingering = s.link.CloseWrite()
 		s.readBy = s.loop.now.Add(lingerGrace)
 	}
 	return s.lingering
 }
 
-// suggest starts the search for the miner's difficulty anew at d. The miner
-// learns it with the next update.
-func (s *session) suggest(d bitcoin.Difficulty, now time.Time) {
-	if m := &s.Miner; !m.Fixed {
-		m.Difficulty = s.port.vardiff.Start(d, m.Difficulty.Floor, now)
-	}
-}
-
-// limit keeps the miner's difficulty from falling below floor.
-func (s *session) limit(floor bitcoin.Difficulty, now time.Time) {
-	if m := &s.Miner; !m.Fixed {
-		m.Difficulty = s.port.vardiff.Start(m.Difficulty.Difficulty, floor, now)
-	}
-}
-
-// update appends what the miner has to be told: the current round's job when it
-// does not have it yet or when its difficulty has changed. Jobs sent before
-// keep their difficulty. The caller sends the result at once, so that jobs
-// arrive in the order of their numbers.
-func (s *session) update(dst []byte) []byte {
-	r := s.srv.jobs.round.Load()
-	if r == nil || !s.Ready {
-		return dst
-	}
-	d := s.Miner.Difficulty.Difficulty
-	first := s.Tip == 0
-	newDifficulty := first || d != s.Miner.announced()
-	if !newDifficulty && r.number == s.Round {
-		return dst
-	}
-	a := announcement{
-		work:          r.work,
-		first:         first,
-		id:            s.jobID(r.work),
-		later:         s.later(r.work),
-		nonceBytes:    s.NonceBytes,
-		clean:         s.Tip != r.work.tip,
-		difficulty:    d,
-		newDifficulty: newDifficulty,
-	}
-	s.forgetJobs(a.clean)
-	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later})
-	if newDifficulty {
-		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
-	}
-	if s.Farm != nil {
-		a.farm = s.Farm.tell(s.Next, s.Jobs[0].Number)
-	}
-	s.Next++
-	s.Round, s.Tip = r.number, r.work.tip
-	return s.protocol.announce(dst, a)
-}
-
-// jobID returns what the next job, which is w, is to the miner: the low bits of
-// its number. NiceHash wants no id to come again, so that there are higher bits.
-func (s *session) jobID(w *work) uint64 {
-	id := uint64(uint8(s.Next))
-	if s.LongIDs {
-		id |= uint64(w.Time) << 8
-	}
-	return id
-}
-
-// later returns by how much the time of the next job, which is w, differs from
-// that of w.
-func (s *session) later(w *work) uint32 {
-	for i := len(s.Jobs) - 1; i >= 0; i-- {
-		if j := s.Jobs[i]; j.ID == w.ID {
-			return j.Later + 1
-		}
-	}
-	return 0
-}
-
-func (s *session) forgetJobs(clean bool) {
-	drop := max(len(s.Jobs)-maxSentJobs+1, 0)
-	if clean {
-		drop = max(len(s.Jobs)-keptJobs, drop)
-	}
-	for drop < len(s.Jobs) && s.srv.jobs.find(s.Jobs[drop].ID) == nil {
-		drop++
-	}
-	s.Jobs = slices.Delete(s.Jobs, 0, drop)
-}
-
-// sentJob returns the job that the miner knows by the low bits of its number, and
-// what a share of m for it must meet.
-func (s *session) sentJob(number uint8, m *miner) (j sentJob, d bitcoin.Difficulty, ok bool) {
-	for i := len(s.Jobs) - 1; i >= 0; i-- {
-		if j := s.Jobs[i]; uint8(j.Number) == number {
-			return j, m.difficultyOf(j.Number), true
-		}
-	}
-	return sentJob{}, 0, false
-}
-
-// refresh lets difficulties follow the silence of miners and tells what is new.
-func (s *session) refresh() {
-	if !s.Ready {
-		return
-	}
-	s.follow(&s.Miner)
-	if s.Farm != nil {
-		for _, m := range s.Farm.Miners {
-			s.follow(&m.miner)
-		}
-	}
-	sc := &s.loop.sc
-	sc.out = s.update(sc.out[:0])
-	s.send(sc.out)
-}
-
-// follow lets the difficulty of m follow the time that has passed.
-func (s *session) follow(m *miner) {
-	if !m.Fixed && s.port.vardiff.Check(&m.Difficulty, s.loop.now) {
-		s.srv.metrics.diffChanges.Inc()
-	}
-}
-
 // event tells that a worker came or went, whose software is agent.
-func (s *session) event(action share.Action, w worker, agent, desc string, now time.Time) {
+func (s *session) event(action share.Action, w worker, agent, desc string) {
 	s.srv.events.add(share.Event{
-		Time:       now,
+		Time:       s.loop.now,
 		Action:     action,
 		UserID:     w.UserID,
 		UserName:   w.UserName,
@@ -480,60 +330,6 @@ func (s *session) event(action share.Action, w worker, agent, desc string, now t
 		SessionID:  s.ID,
 		Desc:       desc,
 	})
-}
-
-// credited returns the worker that a share is for when it names one.
-func (s *session) credited(name []byte) *worker {
-	if len(s.Workers) > 1 {
-		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.port.users.canonical) {
-				return w
-			}
-		}
-	}
-	return &s.Workers[0]
-}
-
-// past is what a session that is resumed takes on.
-type past struct {
-	Miner miner
-	Jobs  []sentJob
-	Next  uint32
-}
-
-// resume gives the session the extranonce1 of one that ended a moment ago, at
-// the same address, and makes the shares count that were found for it since.
-// It does nothing when there is no such session. Nobody is credited for it: that
-// takes a login.
-func (s *session) resume(id uint32, now time.Time) {
-	before, ok := s.srv.ids.claim(id, s.IP, now)
-	if !ok {
-		return
-	}
-	s.srv.ids.put(s.ID, now) // nobody has seen it
-	s.ID = id
-	floor := s.Miner.Difficulty.Floor
-	if !s.OwnFloor {
-		floor = before.Miner.Difficulty.Floor
-	}
-	s.Miner, s.Jobs, s.Next = before.Miner, before.Jobs, before.Next
-	s.Miner.Difficulty = s.port.vardiff.Start(before.Miner.Difficulty.Difficulty, floor, now)
-	s.srv.metrics.resumed.Inc()
-}
-
-// end tells that all workers of the session are gone. Nothing changes it any
-// more; it returns what another session may take on.
-func (s *session) end(now time.Time) past {
-	s.Ready = false
-	if s.Farm != nil {
-		for _, m := range s.Farm.Miners {
-			s.event(share.MinerDead, m.worker, m.Agent, fromAgent, now)
-		}
-	}
-	for _, w := range s.Workers {
-		s.event(share.MinerDead, w, s.Agent, "del_conn", now)
-	}
-	return past{s.Miner, s.Jobs, s.Next}
 }
 
 func (s *session) sessionID() string { return fmt.Sprintf("%08x", s.ID) }

@@ -124,10 +124,10 @@ func TestMergedMining(t *testing.T) {
 	c.work()
 	c.wantSubmit(late, 21) // stale here, but not there
 	c.wantSubmit(late, 22) // and not twice
-	if got := p.metric("jobs_total", "bad merged"); got != 1 {
+	if got := p.metric("jobs_total", "result", "bad merged"); got != 1 {
 		t.Errorf("%v jobs with bad merged mining", got)
 	}
-	if got := p.metric("solved_total", ""); got != 0 {
+	if got := p.metric("solved_total"); got != 0 {
 		t.Errorf("%v blocks solved", got)
 	}
 	c.conn.Close()
@@ -166,7 +166,7 @@ func TestNoMergedMining(t *testing.T) {
 	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
 	f := find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", c.mine(w, header, 1.0/(1<<16), 1e30))}
 	c.wantSubmit(f, 0)
-	if got := p.metric("solved_merged_total", ""); got != 0 {
+	if got := p.metric("solved_merged_total"); got != 0 {
 		t.Errorf("%v solved", got)
 	}
 }

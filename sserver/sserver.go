@@ -20,7 +20,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -29,11 +28,13 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/guard"
 	"btcpool/internal/handover"
-	"btcpool/internal/job"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
+	"btcpool/internal/users"
+	"btcpool/sserver/operator"
 )
 
 const (
@@ -42,8 +43,6 @@ const (
 	closeGrace = 5 * time.Second
 	// proxyGrace is what a proxy gets to say for whom it connects.
 	proxyGrace = 5 * time.Second
-	// sweepInterval is how often guests that have gone are forgotten.
-	sweepInterval = time.Minute
 )
 
 // Service is a Stratum server. It listens when it is made and serves when it
@@ -63,17 +62,19 @@ type Service struct {
 	shares    *spool.Spool
 	blocks    *spool.Spool
 	auxBlocks *spool.Spool // nil: there is no such topic
-	rskBlocks *spool.Spool // likewise
+	rskBlocks *spool.Spool // nil: there is no such topic
+	spooled   []spooled    // all that there are
 	handover  *handover.Client
 	events    *eventQueue
-	users     *userLists
+	users     *users.Lists
 	jobs      *jobBook
 	ids       *idPool
-	guard     *guard
+	guard     *guard.Guard
 	loops     []*loop
-	admin     *adminAPI   // nil: none
-	manager   *management // nil: none
+	admin     *operator.API      // nil: none
+	commands  *operator.Commands // nil: none
 	started   time.Time
+	closing   service.Closing
 
 	open        atomic.Int64   // connections
 	agentMiners atomic.Int64   // behind agents
@@ -95,7 +96,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		versionMask: cfg.versionMask(),
 		started:     time.Now(),
 		jobs:        newJobBook(cfg),
-		guard:       newGuard(cfg.Limits, newBanList(cfg.DataDir, deps.Log, time.Now())),
+		guard:       guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, time.Now())),
 	}
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
@@ -103,7 +104,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	s.events = newEventQueue(s.metrics.eventsDropped)
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, s.close())
+			err = errors.Join(err, s.Close())
 		}
 	}()
 	if cfg.Development != (Development{}) {
@@ -115,12 +116,18 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if s.registry, err = registry.New(cfg.ZooKeeper, deps); err != nil {
 		return nil, err
 	}
-	if s.users, err = newUserLists(cfg, deps); err != nil {
+	places := cfg.places()
+	var sources []users.Source
+	for _, place := range places {
+		sources = append(sources, *place.Users)
+	}
+	if s.users, err = users.New(cfg.Users, sources, cfg.DataDir, cfg.Database, deps); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
 		return nil, err
 	}
+	s.closing.Add(s.bus.Close)
 	if s.handover, err = handover.New(cfg.Handover, service.Deps{Log: s.log, Metrics: deps.Metrics}); err != nil {
 		return nil, err
 	}
@@ -141,9 +148,13 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		if part.spool == &s.shares { // a block is never too old to be kept
 			spoolCfg.MaxAge = cfg.SpoolMaxAge
 		}
-		if *part.spool, err = spool.Open(spoolCfg, deps, part.name); err != nil {
+		sp, err := spool.Open(spoolCfg, deps, part.name)
+		if err != nil {
 			return nil, err
 		}
+		s.closing.Add(sp.Close)
+		*part.spool = sp
+		s.spooled = append(s.spooled, spooled{sp, part.topic})
 	}
 	for range min(max(runtime.GOMAXPROCS(0), 2), maxLoops) {
 		l, err := newLoop(s)
@@ -152,61 +163,55 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		}
 		s.loops = append(s.loops, l)
 	}
+	s.closing.Add(s.closeLoops)
 	s.shares.OnDurable(s.release)
-	for _, place := range cfg.places() {
-		p, err := listen(place, cfg, s.log, s.metrics)
+	s.closing.Add(s.stopListening)
+	for _, place := range places {
+		p, err := s.listen(place)
 		if err != nil {
 			return nil, err
 		}
-		p.users = s.users.of(place)
+		p.users = s.users.Of(*place.Users)
 		s.ports = append(s.ports, p)
-		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", p.tls != nil).Msg("listening for miners")
+		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", place.TLSCertFile != "").Msg("listening for miners")
 	}
 	if cfg.AdminAPI.Listen != "" {
-		if s.admin, err = listenAdmin(cfg.AdminAPI, s); err != nil {
+		if s.admin, err = operator.Listen(cfg.AdminAPI, operated{s}, deps); err != nil {
 			return nil, err
 		}
+		s.closing.Add(s.admin.Close)
 	}
 	if cfg.Management.Enabled {
-		s.manager = newManagement(s)
+		s.commands = operator.NewCommands(cfg.Management, operated{s}, s.bus, deps)
 	}
 	if cfg.ServerID == 0 { // miners are better off elsewhere until there is one
-		s.closeLoops()
-		return s, s.stopListening()
+		return s, errors.Join(s.stopListening(), s.closeLoops())
 	}
 	return s, nil
 }
 
-func (s *Service) closeLoops() {
+// spooled is what is kept on disk on its way to a topic.
+type spooled struct {
+	*spool.Spool
+	topic string
+}
+
+// closeLoops may be called again.
+func (s *Service) closeLoops() error {
 	for _, l := range s.loops {
-		l.close()
+		l.Close()
 	}
+	return nil
 }
 
-// close releases what New opened.
-func (s *Service) close() error {
-	errs := []error{s.stopListening()}
-	s.closeLoops()
-	if s.admin != nil {
-		errs = append(errs, s.admin.close())
-	}
-	for _, sp := range []*spool.Spool{s.shares, s.blocks, s.auxBlocks, s.rskBlocks} {
-		if sp != nil {
-			errs = append(errs, sp.Close())
-		}
-	}
-	if s.bus != nil {
-		errs = append(errs, s.bus.Close())
-	}
-	return errors.Join(errs...)
-}
+// Close ends a service that has not run, and does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
 
+// stopListening may be called again.
 func (s *Service) stopListening() error {
 	var errs []error
 	for _, p := range s.ports {
-		if err := p.Close(); !errors.Is(err, net.ErrClosed) {
-			errs = append(errs, err)
-		}
+		errs = append(errs, p.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -230,10 +235,10 @@ func (s *Service) Ready() error {
 	switch {
 	case s.serverID.Load() == 0:
 		return errNoServerID
-	case s.guard.closed.Load():
+	case s.guard.Closed.Load():
 		return errDraining
 	case r == nil:
-		return errors.New("no job yet")
+		return errNoJob
 	}
 	if age := time.Since(r.work.ID.Time()); age > s.cfg.MaxJobLifetime.Std() {
 		return fmt.Errorf("latest job is %s old", age.Round(time.Second))
@@ -252,35 +257,29 @@ func (s *Service) jobAge() time.Duration {
 // Run serves miners until ctx ends. Then it sends them away, answers what was
 // read, closes all sessions, sends what Kafka takes and returns nil.
 func (s *Service) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 
 	// What sessions depend on outlives them.
 	beyond, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g, beyond := errgroup.WithContext(beyond)
-	topics := s.cfg.Kafka.Topics
-	for _, part := range []struct {
-		spool *spool.Spool
-		topic string
-	}{{s.shares, topics.Share}, {s.blocks, topics.SolvedShare}, {s.auxBlocks, topics.AuxSolved}, {s.rskBlocks, topics.RSKSolved}} {
-		if part.spool != nil {
-			g.Go(func() error { return part.spool.Run(beyond, s.sender(part.topic)) })
-		}
+	for _, sp := range s.spooled {
+		g.Go(func() error { return sp.Run(beyond, s.sender(sp.topic)) })
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
 	if s.admin != nil {
 		g.Go(func() error {
-			s.admin.run(beyond)
+			s.admin.Run(beyond)
 			return nil
 		})
 	}
-	if s.manager != nil {
+	if s.commands != nil {
 		g.Go(func() error {
-			s.manager.run(beyond)
+			s.commands.Run(beyond)
 			return nil
 		})
 	}
-	g.Go(func() error { return s.events.run(beyond, s.sender(topics.CommonEvents)) })
+	g.Go(func() error { return s.events.run(beyond, s.sender(s.cfg.Kafka.Topics.CommonEvents)) })
 	g.Go(func() error {
 		defer release()
 		ctx, cancel := context.WithCancel(ctx)
@@ -301,9 +300,9 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	work, done := context.WithCancel(beyond)
 	defer done()
 	g, work := errgroup.WithContext(work)
-	g.Go(func() error { return s.users.run(work) })
+	g.Go(func() error { return s.users.Run(work) })
 	g.Go(func() error {
-		s.guard.bans.run(work)
+		s.guard.Run(work)
 		return nil
 	})
 	g.Go(func() error { return s.readJobs(work) })
@@ -313,96 +312,4 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 		return s.serveTerms(ctx, work, beyond, done)
 	})
 	return g.Wait()
-}
-
-// readJobs takes jobs from Kafka until ctx ends.
-func (s *Service) readJobs(ctx context.Context) error {
-	topics := s.cfg.Kafka.Topics
-	names := []string{topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents, topics.AuxSolved, topics.RSKSolved}
-	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
-	if err := s.bus.EnsureTopics(ctx, names...); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
-	}
-	since := time.Now().Add(-s.cfg.MaxJobDelay.Std())
-	return s.bus.Read(ctx, topics.Job, bus.Since(since), func(msg bus.Message) error {
-		s.takeJob(msg.Value, time.Now())
-		return nil
-	})
-}
-
-// takeJob starts a round if the job of a message deserves one.
-func (s *Service) takeJob(text []byte, now time.Time) {
-	j, err := job.ParseStratumJob(text)
-	if err != nil {
-		s.metrics.jobs.WithLabelValues("bad").Inc()
-		s.log.Error().Err(err).Msg("job is not usable")
-		return
-	}
-	// Miners differ in what they do with a bit of the version that they may roll:
-	// set it, or turn it over. So it is clear (BIP 320 leaves these bits to them).
-	j.Version &^= int32(s.versionMask)
-	sent, err := s.jobs.add(j, s.mergedMining(j), now)
-	result := "stored"
-	switch {
-	case errors.Is(err, errJobKnown):
-		result = "known"
-	case errors.Is(err, errJobLate):
-		result = "late"
-	case errors.Is(err, errJobBehind):
-		result = "behind"
-	case err != nil:
-		result = "bad"
-	case sent:
-		result = "sent"
-	}
-	s.metrics.jobs.WithLabelValues(result).Inc()
-	if err != nil && result != "known" {
-		s.log.Warn().Err(err).Uint64("job", uint64(j.ID)).Int32("height", j.Height).Msg("job dropped")
-	}
-	if sent {
-		s.onLoops((*loop).newRound)
-		s.metrics.jobHeight.Set(float64(j.Height))
-		s.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
-	}
-}
-
-// mergedMining returns the blocks of other chains that shares of j may solve
-// and that somebody waits for.
-func (s *Service) mergedMining(j *job.StratumJob) merged {
-	m, err := mergedMining(j)
-	if err != nil {
-		s.metrics.jobs.WithLabelValues("bad merged").Inc()
-		s.log.Error().Err(err).Uint64("job", uint64(j.ID)).Msg("merged mining of a job is not usable")
-	}
-	if s.auxBlocks == nil {
-		m.aux = nil
-	}
-	if s.rskBlocks == nil {
-		m.rsk = nil
-	}
-	return m
-}
-
-// keepJobs lets jobs grow old, and repeats the latest when there is none for
-// long, until ctx ends.
-func (s *Service) keepJobs(ctx context.Context) error {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	sweep := time.NewTicker(sweepInterval)
-	defer sweep.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-sweep.C:
-			s.guard.sweep(now)
-		case now := <-ticker.C:
-			if s.jobs.tick(now) {
-				s.onLoops((*loop).newRound)
-			}
-		}
-	}
 }

@@ -7,7 +7,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"math/big"
 	"net"
@@ -23,14 +22,13 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
@@ -40,19 +38,14 @@ const patience = 20 * time.Second
 // broker of its own.
 func testConfig(tb testing.TB) sserver.Config {
 	tb.Helper()
-	broker, err := embedded.Start(tb.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { broker.Close() })
 	cfg := sserver.DefaultConfig()
+	cfg.Kafka = testkit.Broker(tb)
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = tb.TempDir()
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
 	cfg.MinDifficulty = 1.0 / (1 << 30)
-	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
-	cfg.Kafka.Brokers = []string{broker.Addr()}
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		tb.Fatal(err)
@@ -99,26 +92,11 @@ func startPool(tb testing.TB, cfg sserver.Config) *pool {
 	return p
 }
 
-// metric returns the sum of the values of a metric, or of the sample that has
-// the label value.
-func (p *pool) metric(name, label string) float64 {
+// metric returns the sum of the values of a metric that have the labels, given
+// as name and value.
+func (p *pool) metric(name string, labels ...string) float64 {
 	p.tb.Helper()
-	families, err := p.metrics.Gather()
-	if err != nil {
-		p.tb.Fatal(err)
-	}
-	var sum float64
-	for _, family := range families {
-		if family.GetName() != "btcpool_sserver_"+name {
-			continue
-		}
-		for _, m := range family.Metric {
-			if label == "" || len(m.Label) == 1 && m.Label[0].GetValue() == label {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return sum
+	return testkit.Metric(p.tb, p.metrics, "btcpool_sserver_"+name, labels...)
 }
 
 // newJob returns a job on the block prev, with the time of its making.
@@ -136,16 +114,6 @@ func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
 		Bits:         0x1d00ffff,
 		Time:         uint32(now.Unix()),
 		MinTime:      uint32(now.Unix()) - 3600,
-	}
-}
-
-// eventually waits for a condition.
-func eventually(tb testing.TB, what string, ok func() bool) {
-	tb.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			tb.Fatalf("%s: not in %s", what, patience)
-		}
 	}
 }
 
@@ -413,16 +381,41 @@ func (c *client) wantSubmit(f find, code int) {
 	}
 }
 
-func TestConfigFile(t *testing.T) {
+// What New has opened is closed again, whether it fails or the service never
+// runs.
+func TestClose(t *testing.T) {
 	t.Parallel()
-	cfg := sserver.Config{}
-	if err := service.Load("../configs/sserver.toml", &cfg); err != nil {
+	cfg := testConfig(t)
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
 		t.Fatal(err)
 	}
-	if err := cfg.Validate(); err == nil {
-		t.Error("the file must stand on the defaults") // topics of other services are not named in it
+	defer taken.Close()
+	failing := cfg
+	failing.AdminAPI.Listen, failing.AdminAPI.Token = taken.Addr().String(), adminToken
+	if _, err := sserver.New(failing, service.Deps{Log: zerolog.Nop()}); err == nil {
+		t.Fatal("two listen at one port")
 	}
-	cfg = sserver.DefaultConfig()
+	for range 2 {
+		s, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Listen = s.Addr().String() // for the next
+		for range 2 {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+func TestConfigFile(t *testing.T) {
+	t.Parallel()
+	testkit.SampleNames(t, "../configs/sserver.toml", sserver.Config{},
+		"kafka.topics.raw_gbt", "kafka.topics.aux_work", "kafka.topics.rsk_work", // not used here
+		"listeners.users.register_url", "listeners.users.static") // as in [users]
+	cfg := sserver.DefaultConfig()
 	if err := service.Load("../configs/sserver.toml", &cfg); err != nil {
 		t.Fatal(err)
 	}
@@ -449,7 +442,7 @@ func TestValidateReportsAll(t *testing.T) {
 	cfg.VersionMask = "1fffe00"
 	cfg.ShareInterval = 0
 	cfg.MaxJobLifetime = config.Duration(time.Second)
-	cfg.Users.Source = "api"
+	cfg.Users.Kind = "api"
 	cfg.Users.ListURL = "ftp://x"
 	cfg.Kafka.Brokers = nil
 	cfg.LongAgents = "("
@@ -469,7 +462,7 @@ func TestValidateReportsAll(t *testing.T) {
 		"listen", "server_id", "data_dir", "spool_max_bytes", "max_connections", "default_difficulty",
 		"version_mask", "share_interval", "max_job_lifetime", "users.list_id_api_url", "kafka.brokers",
 		"long_timeout_agent", "nicehash.min_difficulty", "max_agent_miners", "drain.grace", "limits.connections_per_address",
-		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "listeners[0].tls_key_file",
+		"limits.invalid_shares", "limits.ban_time", "handover.urls[0]", "listeners[0].listen", "tls_key_file",
 		"listeners[0].default_difficulty", "extranonce2_size", "stale_grace",
 	} {
 		if !strings.Contains(err.Error(), key+" ") && !strings.Contains(err.Error(), key+":") {

@@ -9,22 +9,17 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/internal/spool"
+	v1 "btcpool/internal/stratum/v1"
 )
 
 // maxTimeAhead is how far a header's time may be beyond the job's, in seconds.
 const maxTimeAhead = 600
 
-// submission is what a miner found, as every protocol says it.
+// submission is what a miner found, with whom it is for.
 type submission struct {
-	miner       *miner
-	worker      *worker // who is credited
-	job         uint8   // low bits of sentJob.Number
-	extraNonce2 uint64
-	time        uint32
-	jobTime     bool // time was not given: it is the job's
-	nonce       uint32
-	versionBits uint32
-	rolled      bool // versionBits were given
+	v1.Submission
+	miner  *miner
+	worker *worker // who is credited
 }
 
 // scratch is memory for one batch of requests.
@@ -42,11 +37,12 @@ func (sc *scratch) reset() { sc.out, sc.seq, sc.banned = sc.out[:0], 0, false }
 
 // judge decides on a submission. A share that the statistics need is in the
 // spool afterwards, and sc.seq is its number: the answer must wait for it.
-func (s *session) judge(sub *submission, now time.Time, sc *scratch) share.Status {
+func (s *session) judge(sub *submission) share.Status {
+	now, sc := s.loop.now, &s.loop.sc
 	status := s.verdict(sub, now, sc)
 	s.srv.metrics.judged(status)
 	s.Tally.add(status, now)
-	if s.Conduct.judged(status, s.srv.cfg.Limits) && s.srv.guard.ban(s.IP, "invalid shares", now) {
+	if s.Conduct.Judged(status, s.srv.cfg.Limits) && s.srv.guard.Ban(s.IP, "invalid shares", now) {
 		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
 		sc.banned = true
 	}
@@ -54,23 +50,23 @@ func (s *session) judge(sub *submission, now time.Time, sc *scratch) share.Statu
 }
 
 func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Status {
-	sent, difficulty, ok := s.sentJob(sub.job, sub.miner)
-	if !ok {
+	sent, difficulty, ok := s.sentJob(sub.Job, sub.miner)
+	if !ok || sub.NoJob {
 		return share.StatusJobNotFound
 	}
 	w := s.srv.jobs.find(sent.ID)
 	if w == nil {
 		return share.StatusJobNotFound
 	}
-	if sub.jobTime {
-		sub.time, sub.jobTime = w.Time+sent.Later, false
+	if sub.JobTime {
+		sub.Time, sub.JobTime = w.Time+sent.Later, false
 	}
 	key := shareKey{
-		extraNonce2: sub.extraNonce2,
+		extraNonce2: sub.ExtraNonce2,
 		extraNonce1: s.ID,
-		time:        sub.time,
-		nonce:       sub.nonce,
-		versionBits: sub.versionBits,
+		time:        sub.Time,
+		nonce:       sub.Nonce,
+		versionBits: sub.VersionBits,
 	}
 	if w.seen.has(key) {
 		sub.miner.Rejects.add(now) // never logged, but counted with those that are
@@ -123,8 +119,8 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 		return status, 0
 	}
 	version := uint32(w.Version)
-	if sub.rolled { // BIP 310
-		version = version&^s.VersionMask | sub.versionBits&s.VersionMask
+	if sub.Rolled { // BIP 310
+		version = version&^s.VersionMask | sub.VersionBits&s.VersionMask
 	}
 	hash := w.hash(sc, s.ID, sub, version)
 	dev := s.srv.cfg.Development
@@ -152,11 +148,11 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 	latest := min(int64(w.Time)+maxTimeAhead, now.Add(bitcoin.MaxFutureBlockTime).Unix())
 	switch {
-	case sub.time < w.MinTime:
+	case sub.Time < w.MinTime:
 		return share.StatusTimeTooOld
-	case int64(sub.time) > latest:
+	case int64(sub.Time) > latest:
 		return share.StatusTimeTooNew
-	case sub.versionBits&^s.VersionMask != 0:
+	case sub.VersionBits&^s.VersionMask != 0:
 		return share.StatusIllegalVersionMask
 	}
 	return share.StatusAccept
@@ -175,9 +171,9 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 		Difficulty:  difficulty,
 		Bits:        w.Bits,
 		Height:      uint32(w.Height),
-		Nonce:       sub.nonce,
+		Nonce:       sub.Nonce,
 		SessionID:   s.ID,
-		VersionBits: sub.versionBits,
+		VersionBits: sub.VersionBits,
 		BitsReached: bitsReached,
 	}
 	return s.srv.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {

@@ -65,7 +65,7 @@ func TestShareVerdicts(t *testing.T) {
 	} {
 		c.wantSubmit(bad, 27)
 	}
-	if got := p.metric("shares_total", "0"); got != 3 {
+	if got := p.metric("shares_total", "code", "0"); got != 3 {
 		t.Errorf("%v shares accepted", got)
 	}
 }
@@ -138,10 +138,10 @@ func TestPreviousBlocks(t *testing.T) {
 	if third.prev[:2] == second.prev[:2] && third.prev == second.prev || !third.clean {
 		t.Errorf("job %+v", third)
 	}
-	if got := p.metric("jobs_total", "behind"); got != 2 {
+	if got := p.metric("jobs_total", "result", "behind"); got != 2 {
 		t.Errorf("%v jobs behind", got)
 	}
-	if got := p.metric("shares_total", "37"); got != 1 {
+	if got := p.metric("shares_total", "code", "37"); got != 1 {
 		t.Errorf("%v stale shares", got)
 	}
 }
@@ -205,7 +205,7 @@ func TestRejectsAreNotAllLogged(t *testing.T) {
 		bad.extraNonce2 = fmt.Sprintf("%016x", i)
 		c.wantSubmit(bad, 31)
 	}
-	if got := p.metric("rejects_unlogged_total", ""); got != 11 {
+	if got := p.metric("rejects_unlogged_total"); got != 11 {
 		t.Errorf("%v rejects not logged, want 11", got)
 	}
 	c.wantSubmit(c.share(w, 1), 0)

@@ -16,6 +16,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -62,7 +63,7 @@ func TestTopics(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	eventually(t, "ready", func() bool { return p.Ready() == nil })
+	testkit.Eventually(t, "ready", func() bool { return p.Ready() == nil })
 
 	c, w := p.miner()
 	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
@@ -77,7 +78,7 @@ func TestTopics(t *testing.T) {
 	c.wantSubmit(late, 31)
 	c.wantSubmit(plain, 22)
 	c.conn.Close()
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
 	p.stop()
 
 	var shares []share.Share

@@ -13,10 +13,11 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/rs/zerolog"
 
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 )
 
@@ -35,7 +36,7 @@ func loginCode(p *pool, name string) int {
 
 func openConfig(t *testing.T) sserver.Config {
 	cfg := testConfig(t)
-	cfg.Users.Source = sserver.OpenUsers
+	cfg.Users.Kind = users.Open
 	cfg.Users.LoginDeadline = 1e9
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	return cfg
@@ -45,7 +46,7 @@ func TestOpenUsers(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, "Bob.rig") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, "Bob.rig") == 0 })
 	if code := loginCode(p, "bob.other"); code != 0 {
 		t.Errorf("code %d", code)
 	}
@@ -73,7 +74,7 @@ func TestOpenUsers(t *testing.T) {
 	if code := loginCode(p, "dave.rig"); code != 30 {
 		t.Errorf("unknown user: code %d", code)
 	}
-	if got := p.metric("logins_refused_total", "unavailable"); got != 1 {
+	if got := p.metric("logins_refused_total", "reason", "unavailable"); got != 1 {
 		t.Errorf("%v logins refused", got)
 	}
 }
@@ -83,7 +84,7 @@ func TestSlowDatabase(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, "bob") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, "bob") == 0 })
 
 	db, err := sql.Open("sqlite", strings.TrimPrefix(cfg.Database.DSN, "sqlite:"))
 	if err != nil {
@@ -119,7 +120,7 @@ func TestSlowDatabase(t *testing.T) {
 func TestAPIUsers(t *testing.T) {
 	t.Parallel()
 	var mu sync.Mutex
-	users := []string{"one", "Two", "three"} // ids 1, 2, 3; one a page
+	known := []string{"one", "Two", "three"} // ids 1, 2, 3; one a page
 	var asked []string
 	api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		mu.Lock()
@@ -127,31 +128,31 @@ func TestAPIUsers(t *testing.T) {
 		var last int
 		_, _ = fmt.Sscan(r.URL.Query().Get("last_id"), &last)
 		asked = append(asked, r.URL.String())
-		if last >= len(users) {
+		if last >= len(known) {
 			_, _ = w.Write([]byte(`{"err_no":0,"err_msg":null,"data":{}}`))
 			return
 		}
-		fmt.Fprintf(w, `{"err_no":0,"err_msg":null,"data":{"%s":%d,"zero":0}}`, users[last], last+1)
+		fmt.Fprintf(w, `{"err_no":0,"err_msg":null,"data":{"%s":%d,"zero":0}}`, known[last], last+1)
 	}))
 	defer api.Close()
 	cfg := testConfig(t)
-	cfg.Users.Source = sserver.APIUsers
+	cfg.Users.Kind = users.API
 	cfg.Users.ListURL = api.URL + "/users?key=1"
 	cfg.Users.ListInterval = 1e9
 	p := startPool(t, cfg)
-	eventually(t, "all pages", func() bool { return loginCode(p, "three.x") == 0 })
+	testkit.Eventually(t, "all pages", func() bool { return loginCode(p, "three.x") == 0 })
 	for name, want := range map[string]int{"one": 0, "two": 0, "zero": 29, "four": 29} {
 		if code := loginCode(p, name); code != want {
 			t.Errorf("%s: code %d, want %d", name, code, want)
 		}
 	}
 	mu.Lock()
-	users = append(users, "four")
+	known = append(known, "four")
 	if asked[0] != "/users?key=1&last_id=0" || asked[1] != "/users?key=1&last_id=1" {
 		t.Errorf("asked %v", asked)
 	}
 	mu.Unlock()
-	eventually(t, "a new user", func() bool { return loginCode(p, "four") == 0 })
+	testkit.Eventually(t, "a new user", func() bool { return loginCode(p, "four") == 0 })
 	p.stop()
 
 	api.Close()
@@ -161,24 +162,9 @@ func TestAPIUsers(t *testing.T) {
 	}
 }
 
-func TestDamagedSnapshot(t *testing.T) {
-	t.Parallel()
-	cfg := openConfig(t)
-	if err := os.WriteFile(filepath.Join(cfg.DataDir, "users-open.json"), []byte("{\"a\":"), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-}
-
 func TestUsersValidate(t *testing.T) {
 	t.Parallel()
-	own := func(s sserver.UserSource) func(*sserver.Config) {
+	own := func(s users.Source) func(*sserver.Config) {
 		return func(c *sserver.Config) {
 			c.Listeners = []sserver.Listener{{Listen: "127.0.0.1:0"}, {Listen: "127.0.0.1:0", Users: &s}}
 		}
@@ -189,23 +175,21 @@ func TestUsersValidate(t *testing.T) {
 		want   string // part of the error; "": valid
 	}{
 		{"defaults", func(*sserver.Config) {}, ""},
-		{"source", func(c *sserver.Config) { c.Users.Source = "friends" }, `users.source = "friends": must be`},
-		{"network", func(c *sserver.Config) { c.Users.Source, c.Users.Network = "address", "moon" }, `users.network = "moon"`},
-		{"network of no interest", func(c *sserver.Config) { c.Users.Network = "moon" }, ""},
-		{"register", func(c *sserver.Config) { c.Users.RegisterURL = "http://a/" }, "users.register_url"},
-		{"interval", func(c *sserver.Config) { c.Users.ReloadInterval = 1 }, "users.reload_interval"},
-		{"nobody", func(c *sserver.Config) { c.Users.Source = "static" }, "users.static"},
-		{"own source", own(sserver.UserSource{Source: "api", ListURL: "http://a/"}), ""},
-		{"own URL", own(sserver.UserSource{Source: "api", ListURL: "a"}), "listeners[1].users.list_id_api_url"},
-		{"none of its own", own(sserver.UserSource{ListURL: "http://a/"}), "listeners[1].users.source"},
+		{"general", func(c *sserver.Config) { c.Users.Kind = "friends" }, `users.source = "friends": must be`},
+		{"own source", own(users.Source{Kind: "api", ListURL: "http://a/"}), ""},
+		{"own URL", own(users.Source{Kind: "api", ListURL: "a"}), "listeners[1].users.list_id_api_url"},
+		{"none of its own", own(users.Source{ListURL: "http://a/"}), "listeners[1].users.source"},
 		{"own addresses", func(c *sserver.Config) {
-			own(sserver.UserSource{Source: "address"})(c)
+			own(users.Source{Kind: "address"})(c)
 			c.Users.Network = "moon"
 		}, "users.network"},
 		{"database for a listener", func(c *sserver.Config) {
-			own(sserver.UserSource{Source: "database"})(c)
-			c.Users.Source, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
+			own(users.Source{Kind: "database"})(c)
+			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
 		}, "database.dsn"},
+		{"no database", func(c *sserver.Config) {
+			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
+		}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -244,13 +228,13 @@ network = "signet"
 		t.Fatal(err)
 	}
 	want := []sserver.Listener{
-		{Listen: "127.0.0.1:1", Users: &sserver.UserSource{Source: "static", Static: map[string]int32{"bob": 2}}},
+		{Listen: "127.0.0.1:1", Users: &users.Source{Kind: "static", Static: map[string]int32{"bob": 2}}},
 		{Listen: "127.0.0.1:2"},
 	}
 	if diff := cmp.Diff(want, cfg.Listeners); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
-	if cfg.Users.Source != "address" || cfg.Users.Network != "signet" || cfg.Users.ListInterval == 0 {
+	if cfg.Users.Kind != "address" || cfg.Users.Network != "signet" || cfg.Users.ListInterval == 0 {
 		t.Errorf("users %+v", cfg.Users)
 	}
 }
@@ -260,13 +244,13 @@ func TestListenersWithUsers(t *testing.T) {
 	t.Parallel()
 	const address = "1A1zP1eP5QGefi2DMPTfTL5SLmv7DivfNa"
 	cfg := openConfig(t)
-	cfg.Users.Source = sserver.AddressUsers
+	cfg.Users.Kind = users.Address
 	cfg.Listeners = []sserver.Listener{{
 		Listen: "127.0.0.1:0",
-		Users:  &sserver.UserSource{Source: sserver.StaticUsers, Static: map[string]int32{"Alice": 7}},
+		Users:  &users.Source{Kind: users.Static, Static: map[string]int32{"Alice": 7}},
 	}}
 	p := startPool(t, cfg)
-	eventually(t, "login", func() bool { return loginCode(p, address+".rig") == 0 })
+	testkit.Eventually(t, "login", func() bool { return loginCode(p, address+".rig") == 0 })
 	for name, want := range map[string]int{strings.ToLower(address) + ".rig": 29, "alice": 29} {
 		if code := loginCode(p, name); code != want {
 			t.Errorf("%s: code %d, want %d", name, code, want)
@@ -284,7 +268,7 @@ func TestListenersWithUsers(t *testing.T) {
 func TestRemovedUser(t *testing.T) {
 	t.Parallel()
 	cfg := openConfig(t)
-	cfg.Users.Source = sserver.DatabaseUsers
+	cfg.Users.Kind = users.Database
 	cfg.Users.ReloadInterval, cfg.Users.ListInterval = 1e9, 1e9
 	db, err := store.Open(t.Context(), cfg.Database.DSN)
 	if err != nil {
@@ -310,8 +294,8 @@ func TestRemovedUser(t *testing.T) {
 	if _, err := rows.ExecContext(t.Context(), "PRAGMA busy_timeout=10000; DELETE FROM users WHERE name = 'bob'"); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "bob is gone", func() bool { return loginCode(p, "bob.rig") == 29 })
+	testkit.Eventually(t, "bob is gone", func() bool { return loginCode(p, "bob.rig") == 29 })
 	bob.request("mining.ping")
 	carol.mustCall(nil, "mining.ping")
-	eventually(t, "bob is disconnected", func() bool { return p.metric("disconnects_total", "user") == 1 })
+	testkit.Eventually(t, "bob is disconnected", func() bool { return p.metric("disconnects_total", "reason", "user") == 1 })
 }

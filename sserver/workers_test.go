@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 // submitAs is client.submit for another name.
@@ -51,7 +52,7 @@ func TestSeveralWorkers(t *testing.T) {
 		t.Errorf("the difficulty of the connection changed: %+v", c.notes)
 	}
 	c.conn.Close()
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
 	p.stop()
 	var got []string
 	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 6) {
@@ -120,7 +121,7 @@ func TestResume(t *testing.T) {
 		t.Fatal("an extranonce1 given twice")
 	}
 	old.conn.Close()
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
 
 	c := p.dial()
 	c.resume(old.extraNonce1)
@@ -145,7 +146,7 @@ func TestResume(t *testing.T) {
 		t.Error("an extranonce1 given twice")
 	}
 	c.conn.Close()
-	eventually(t, "disconnect", func() bool { return p.Sessions() == 2 })
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 2 })
 	fourth := p.dial()
 	fourth.resume(old.extraNonce1)
 	if fourth.extraNonce1 != old.extraNonce1 {

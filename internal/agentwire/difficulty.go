@@ -58,11 +58,11 @@ func (d SetDifficulty) AppendTo(dst []byte) []byte {
 // AppendSetDifficulties appends the frames that tell each miner its difficulty,
 // in ascending order of difficulties and sessions. To the agent they mean the
 // job that follows: a raised difficulty that comes after it costs shares.
-func AppendSetDifficulties(dst []byte, difficulties map[Session]bitcoin.Difficulty) []byte {
+func AppendSetDifficulties[S ~uint16](dst []byte, difficulties map[S]bitcoin.Difficulty) []byte {
 	groups := make(map[bitcoin.Difficulty][]Session)
 	for s, d := range difficulties {
 		d = max(d, 0)
-		groups[d] = append(groups[d], s)
+		groups[d] = append(groups[d], Session(s))
 	}
 	for _, d := range slices.Sorted(maps.Keys(groups)) {
 		slices.Sort(groups[d])

@@ -59,15 +59,19 @@ func In(section string, err error) error {
 	if err == nil {
 		return nil
 	}
-	// Only a join itself is taken apart: errors that wrap one keep their text.
-	if joined, ok := err.(interface{ Unwrap() []error }); ok {
-		var all Faults
-		for _, one := range joined.Unwrap() {
-			all.In(section, one)
-		}
-		return all.Err()
+	joined, ok := err.(interface{ Unwrap() []error })
+	if !ok {
+		return fmt.Errorf("%s.%w", section, err)
 	}
-	return fmt.Errorf("%s.%w", section, err)
+	// What wraps several errors in a text of its own is one fault all the same.
+	if err.Error() != errors.Join(joined.Unwrap()...).Error() {
+		return fmt.Errorf("%s.%w", section, err)
+	}
+	var all Faults
+	for _, one := range joined.Unwrap() {
+		all.In(section, one)
+	}
+	return all.Err()
 }
 
 func checkPort(addr string) error {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -28,12 +29,14 @@ func TestFaults(t *testing.T) {
 	f.AtLeast("interval", config.Duration(time.Millisecond), time.Second)
 	f.AtLeast("grace", -1, 0)
 	f.In("nodes[1]", errors.Join(errors.New("rpc_url: is empty"), errors.Join(errors.New("name: is empty"))))
+	f.In("users", fmt.Errorf("list: %w: %w", errors.New("a"), errors.New("b")))
 	want := `listen = "3333": must be host:port
 http = "localhost:http": port must be 0 to 65535
 interval = "1ms": must be at least 1s
 grace = "-1ns": must not be negative
 nodes[1].rpc_url: is empty
-nodes[1].name: is empty`
+nodes[1].name: is empty
+users.list: a: b`
 	if diff := cmp.Diff(want, f.Err().Error()); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)
 	}

@@ -85,15 +85,22 @@ func Load[C any](path string, cfg *C) error {
 }
 
 // outdatedEnv returns the variables that are set by the old names of fields of
-// cfg, and not by the new ones: their new names by the old, without EnvPrefix.
+// cfg, which is a struct, and not by the new ones: their new names by the old,
+// without EnvPrefix.
 func outdatedEnv(cfg any) map[string]string {
 	outdated := make(map[string]string)
-	t := reflect.TypeOf(cfg)
+	addOutdated(outdated, reflect.TypeOf(cfg), "")
+	return outdated
+}
+
+func addOutdated(outdated map[string]string, t reflect.Type, prefix string) {
 	if t.Kind() != reflect.Struct {
-		return outdated
+		return
 	}
-	for _, field := range reflect.VisibleFields(t) {
-		old, now := field.Tag.Get("oldenv"), field.Tag.Get("env")
+	for i := range t.NumField() {
+		field := t.Field(i)
+		addOutdated(outdated, field.Type, prefix+field.Tag.Get("envPrefix"))
+		old, now := field.Tag.Get("oldenv"), prefix+field.Tag.Get("env")
 		if old == "" {
 			continue
 		}
@@ -102,7 +109,6 @@ func outdatedEnv(cfg any) map[string]string {
 			outdated[old] = now
 		}
 	}
-	return outdated
 }
 
 // fileError puts file, line and the text with a caret into err.

@@ -193,3 +193,11 @@ func (n Notify) AppendTo(dst []byte, jobID uint64, later uint32, clean bool) []b
 	dst = strconv.AppendBool(dst, clean)
 	return append(dst, "]}\n"...)
 }
+
+// AppendShowMessage appends the notification of a text that a miner is to show.
+func AppendShowMessage(dst []byte, text string) []byte {
+	dst = append(dst, `{"id":null,"method":"client.show_message","params":[`...)
+	quoted, _ := json.Marshal(text) // a string always encodes
+	dst = append(dst, quoted...)
+	return append(dst, "]}\n"...)
+}

@@ -52,6 +52,11 @@ func (s Set) Counters(name, help string, labels ...string) *prometheus.CounterVe
 	return s.factory.NewCounterVec(prometheus.CounterOpts(s.opts(name, help)), labels)
 }
 
+// CounterFunc makes a counter that is asked for its value, from any goroutine.
+func (s Set) CounterFunc(name, help string, value func() float64) {
+	s.factory.NewCounterFunc(prometheus.CounterOpts(s.opts(name, help)), value)
+}
+
 // Gauge makes a gauge.
 func (s Set) Gauge(name, help string) prometheus.Gauge {
 	return s.factory.NewGauge(prometheus.GaugeOpts(s.opts(name, help)))

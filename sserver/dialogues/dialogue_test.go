@@ -40,10 +40,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-	"go.uber.org/goleak"
+	"btcpool/internal/testkit"
 
-	"btcpool/internal/bus/embedded"
+	"go.uber.org/goleak"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -52,11 +51,7 @@ const patience = 20 * time.Second
 
 func TestDialogues(t *testing.T) {
 	t.Parallel()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { broker.Close() })
+	kafka := testkit.Broker(t)
 	files, err := filepath.Glob("testdata/*.txt")
 	if err != nil || len(files) == 0 {
 		t.Fatal(files, err)
@@ -76,7 +71,7 @@ func TestDialogues(t *testing.T) {
 					settings.WriteString(setting + "\n")
 				}
 			}
-			p := startPool(t, config(t, broker.Addr(), name, settings.String()))
+			p := startPool(t, testConfig(t, kafka.Brokers, name, settings.String()))
 			d := &dialogue{pool: p, words: make(map[string]string), jobs: make(map[string]work)}
 			d.dial()
 			defer func() { d.conn.Close() }()

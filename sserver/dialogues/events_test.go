@@ -6,6 +6,8 @@ import (
 	"math"
 	"reflect"
 	"strings"
+
+	"btcpool/internal/testkit"
 )
 
 // event is what stands behind a !. What is not given is zero.
@@ -57,7 +59,7 @@ func (d *dialogue) happen(fields []string) error {
 		return d.differ(e)
 	case "reconnect":
 		d.conn.Close()
-		d.pool.eventually("the end of the connection", func() bool { return d.pool.connections() == 0 })
+		testkit.Eventually(d.pool.t, "the end of the connection", func() bool { return d.pool.connections() == 0 })
 		d.dial()
 	case "silence":
 		return d.silence()

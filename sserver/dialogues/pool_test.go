@@ -15,21 +15,23 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 )
 
 // config is that of a pool whose shares a test can find, 4096 hashes each, with
 // topics of its own on a broker that others use too.
-func config(t *testing.T, broker, name, settings string) sserver.Config {
+func testConfig(t *testing.T, brokers []string, name, settings string) sserver.Config {
 	t.Helper()
 	cfg := sserver.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = t.TempDir()
 	cfg.DefaultDifficulty = 1.0 / (1 << 20)
 	cfg.MinDifficulty = 1.0 / (1 << 30)
-	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
-	cfg.Kafka.Brokers = []string{broker}
+	cfg.Kafka.Brokers = brokers
 	topics := &cfg.Kafka.Topics
 	for _, topic := range []*string{
 		&topics.Job, &topics.Share, &topics.SolvedShare, &topics.CommonEvents, &topics.AuxSolved, &topics.RSKSolved,
@@ -81,7 +83,7 @@ func startPool(t *testing.T, cfg sserver.Config) *pool {
 	})
 	p.newBlock()
 	p.publish(jobSize{})
-	p.eventually("a job", func() bool { return p.Ready() == nil })
+	testkit.Eventually(t, "a job", func() bool { return p.Ready() == nil })
 	return p
 }
 
@@ -126,26 +128,5 @@ func (p *pool) publish(size jobSize) {
 
 // connections returns how many there are.
 func (p *pool) connections() int {
-	families, err := p.metrics.Gather()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	n := 0
-	for _, family := range families {
-		if family.GetName() == "btcpool_sserver_sessions" {
-			for _, m := range family.Metric {
-				n += int(m.GetGauge().GetValue())
-			}
-		}
-	}
-	return n
-}
-
-func (p *pool) eventually(what string, ok func() bool) {
-	p.t.Helper()
-	for deadline := time.Now().Add(patience); !ok(); time.Sleep(time.Millisecond) {
-		if time.Now().After(deadline) {
-			p.t.Fatalf("%s: not in %s", what, patience)
-		}
-	}
+	return int(testkit.Metric(p.t, p.metrics, "btcpool_sserver_sessions"))
 }

@@ -21,6 +21,7 @@ import (
 	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/users"
 	"btcpool/sserver"
 	"btcpool/test/integration/rig"
 )
@@ -42,7 +43,7 @@ func leasing(t *testing.T, zookeeper, kafka string) *stratumServer {
 	cfg.ServerID = 0
 	cfg.ZooKeeper.Servers = []string{zookeeper}
 	cfg.ZooKeeper.SessionTimeout = config.Duration(3 * time.Second)
-	cfg.Users.Source = sserver.StaticUsers
+	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka.Brokers = []string{kafka}
 	s, err := sserver.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Metrics: prometheus.NewRegistry()})

@@ -1,0 +1,109 @@
+package poll
+
+import (
+	"crypto/tls"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/rs/zerolog"
+)
+
+// Config says where to listen, and how.
+type Config struct {
+	Addr string // host:port; port 0: any free one
+
+	// With both there is TLS only. The files are read again when they change;
+	// what cannot be used then is logged, and the certificate stays as it is.
+	CertFile, KeyFile string
+	Log               zerolog.Logger
+
+	// Of links that are streams: see NewStream.
+	Go           func(func())
+	WriteTimeout time.Duration
+}
+
+// Listener makes links of the connections to an address. Accept may be called
+// by one goroutine; Close, by another, ends it.
+type Listener struct {
+	cfg     Config
+	addr    net.Addr
+	tls     *tls.Config // nil: none
+	tcp     net.Listener
+	sockets *socketListener // nil: all links are streams
+	closed  bool
+}
+
+// Listen returns a Listener that listens.
+func Listen(cfg Config) (*Listener, error) {
+	l := &Listener{cfg: cfg}
+	if cfg.CertFile != "" {
+		cert := &certificate{certFile: cfg.CertFile, keyFile: cfg.KeyFile, log: cfg.Log}
+		if err := cert.load(time.Now()); err != nil {
+			return nil, err
+		}
+		l.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
+	}
+	if err := l.open(cfg.Addr); err != nil {
+		return nil, err
+	}
+	l.addr = l.tcp.Addr()
+	return l, nil
+}
+
+func (l *Listener) open(addr string) (err error) {
+	if l.tcp, err = net.Listen("tcp", addr); err != nil {
+		return err
+	}
+	if l.tls == nil {
+		if l.sockets, err = newSocketListener(l.tcp); err != nil {
+			l.tcp.Close()
+			return err
+		}
+	}
+	l.closed = false
+	return nil
+}
+
+// Addr returns where the Listener listens, or did: it stays the same when it is
+// opened again.
+func (l *Listener) Addr() net.Addr { return l.addr }
+
+// Accept returns the next connection and who made it, or net.ErrClosed.
+func (l *Listener) Accept() (Link, netip.Addr, error) {
+	if l.sockets != nil {
+		return l.sockets.accept()
+	}
+	conn, err := l.tcp.Accept()
+	if err != nil {
+		return nil, netip.Addr{}, err
+	}
+	var ip netip.Addr
+	if tcp, ok := conn.RemoteAddr().(*net.TCPAddr); ok {
+		ip = tcp.AddrPort().Addr().Unmap().WithZone("")
+	}
+	if l.tls != nil {
+		conn = tls.Server(conn, l.tls) // shakes hands with the first read
+	}
+	return NewStream(conn, l.cfg.Go, l.cfg.WriteTimeout), ip, nil
+}
+
+// Close stops listening. It may be called again.
+func (l *Listener) Close() error {
+	if l.closed {
+		return nil
+	}
+	l.closed = true
+	if l.sockets != nil {
+		l.sockets.close()
+	}
+	return l.tcp.Close()
+}
+
+// Reopen has a Listener that was closed listen again.
+func (l *Listener) Reopen() error {
+	if !l.closed {
+		return nil
+	}
+	return l.open(l.addr.String())
+}

@@ -1,0 +1,94 @@
+package users
+
+import (
+	"context"
+	"reflect"
+	"slices"
+	"sync"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/store"
+	"btcpool/internal/telemetry"
+)
+
+// Lists are the lists of all that a server's listeners admit, one for each
+// source.
+type Lists struct {
+	database store.Config
+	log      zerolog.Logger
+	lists    []*List
+}
+
+// New opens the lists of sources, with what their snapshots in dir know. The
+// database is used by Run only, and only for sources that are kept there.
+func New(cfg Config, sources []Source, dir string, database store.Config, deps telemetry.Deps) (*Lists, error) {
+	l := &Lists{database: database, log: deps.Log.With().Str("component", "users").Logger()}
+	m := newMetrics(deps.Metrics)
+	for _, source := range sources {
+		if l.Of(source) != nil {
+			continue
+		}
+		cfg.Source = source
+		list, err := open(cfg, dir, l.log, m)
+		if err != nil {
+			return nil, err
+		}
+		l.lists = append(l.lists, list)
+	}
+	return l, nil
+}
+
+// Of returns the list of one of the sources that New was given.
+func (l *Lists) Of(source Source) *List {
+	same := func(list *List) bool { return reflect.DeepEqual(list.cfg.Source, source) }
+	if i := slices.IndexFunc(l.lists, same); i >= 0 {
+		return l.lists[i]
+	}
+	return nil
+}
+
+// Run keeps the lists up to date until ctx ends. It fails when the database
+// cannot be used at all.
+func (l *Lists) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	var inDatabase []*List
+	for _, list := range l.lists {
+		if list.cfg.Kind == Static {
+			continue // complete as it is
+		}
+		defer close(list.ended)
+		if list.cfg.InDatabase() {
+			inDatabase = append(inDatabase, list)
+			continue
+		}
+		g.Go(func() error {
+			api := newAPI(list.cfg.Source)
+			defer api.client.CloseIdleConnections()
+			list.follow(ctx, api)
+			return nil
+		})
+	}
+	if len(inDatabase) > 0 {
+		g.Go(func() error { return l.followDatabase(ctx, inDatabase) })
+	}
+	return g.Wait()
+}
+
+func (l *Lists) followDatabase(ctx context.Context, lists []*List) error {
+	db, err := store.Connect(ctx, l.database, l.log)
+	if err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	defer db.Close()
+	var wg sync.WaitGroup
+	for _, list := range lists {
+		wg.Go(func() { list.follow(ctx, table{db}) })
+	}
+	wg.Wait()
+	return nil
+}

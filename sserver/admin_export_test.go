@@ -1,9 +1,0 @@
-package sserver
-
-import "net"
-
-// AdminAddr returns where the operator's requests go.
-func (s *Service) AdminAddr() net.Addr { return s.admin.ln.Addr() }
-
-// AdminDescription is the OpenAPI file.
-var AdminDescription = adminDescription

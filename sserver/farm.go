@@ -1,0 +1,83 @@
+package sserver
+
+import (
+	"strings"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+)
+
+const (
+	// agentPrefix begins the user agent of BTCAgent and its like.
+	agentPrefix = "btccom-agent/"
+	// fromAgent is what events say of miners behind an agent.
+	fromAgent = "from_btcagent"
+)
+
+func isAgent(userAgent string) bool { return strings.HasPrefix(userAgent, agentPrefix) }
+
+// farm is what an agent speaks for.
+type farm struct {
+	Miners map[uint16]*farmMiner // by the numbers that the agent gives them
+}
+
+// farmMiner is a miner behind an agent: a worker of its own.
+type farmMiner struct {
+	miner
+	worker worker
+	Tally  tally
+	Agent  string // its software, as it says
+}
+
+// tell notes the difficulties that the miners have from job number on and
+// returns those that are new to them.
+func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) {
+	for id, m := range f.Miners {
+		d := m.Difficulty.Difficulty
+		if d < 0 { // no frame can say it: only the agent's own, for a beginning
+			d = min(m.announced(), 0)
+		}
+		if d == m.announced() {
+			continue
+		}
+		m.tell(d, number, oldest)
+		if news == nil {
+			news = make(map[uint16]bitcoin.Difficulty)
+		}
+		news[id] = d
+	}
+	return news
+}
+
+// register takes a miner in. It begins with the agent's own difficulty, which
+// the agent has told it. One that has its number already is gone.
+func (s *session) register(number uint16, name, software string) {
+	if s.Farm.Miners[number] != nil {
+		s.unregister(number)
+	}
+	if s.srv.agentMiners.Add(1) > int64(s.srv.cfg.MaxAgentMiners) {
+		s.srv.agentMiners.Add(-1)
+		s.srv.metrics.framesIgnored.WithLabelValues("limit").Inc()
+		return
+	}
+	own := s.Workers[0]
+	own.Name, own.ID = name, share.WorkerID(name)
+	m := &farmMiner{worker: own, Agent: software}
+
+	start := s.Miner.Difficulty
+	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, min(start.Difficulty, 0)), s.loop.now)
+	m.tell(start.Difficulty, 0, 0)
+	s.Farm.Miners[number] = m
+	s.event(share.MinerConnect, m.worker, m.Agent, fromAgent)
+}
+
+func (s *session) unregister(number uint16) {
+	m := s.Farm.Miners[number]
+	if m == nil {
+		s.srv.metrics.framesIgnored.WithLabelValues("unregistered").Inc()
+		return
+	}
+	delete(s.Farm.Miners, number)
+	s.srv.agentMiners.Add(-1)
+	s.event(share.MinerDead, m.worker, m.Agent, fromAgent)
+}

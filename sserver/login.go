@@ -1,0 +1,167 @@
+package sserver
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
+	"btcpool/internal/share"
+	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/users"
+)
+
+// maxWorkers is how many may be authorized on one connection.
+const maxWorkers = 100
+
+// subscribe begins a session with a miner that runs a software, which may want
+// to go on with the session it had before.
+func (s *session) subscribe(software string, before uint32, resume bool) {
+	s.Agent = software
+	switch {
+	case isAgent(software):
+		s.Farm = &farm{Miners: make(map[uint16]*farmMiner)}
+	case resume:
+		s.resume(before)
+	}
+	long := s.srv.longAgents
+	s.Patient = s.Farm != nil || long != nil && long.MatchString(software)
+	if nice := s.srv.cfg.NiceHash; !s.OwnFloor && (nice.Forced || isNiceHash(software)) {
+		s.limit(bitcoin.DifficultyAtLeast(nice.MinDifficulty))
+	}
+	s.setPhase(subscribed)
+}
+
+// nonceBytes is the size of the session's extranonce2.
+func (s *session) nonceBytes() uint8 {
+	if s.Farm != nil {
+		return job.Extranonce2Size
+	}
+	return s.port.nonceBytes
+}
+
+// isNiceHash recognizes the miners of its buyers.
+func isNiceHash(userAgent string) bool {
+	return strings.HasPrefix(strings.ToLower(userAgent), "nicehash/")
+}
+
+// logIn lets shares be credited to the worker called name. When its user is not
+// known here it is asked for, and the protocol hears of the outcome: done is
+// false then, and the status means nothing.
+func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
+	user, own := splitName(name, s.port.users.Canonical)
+	known := func(w worker) bool { return w.UserName == user && w.Name == own }
+	switch {
+	case slices.ContainsFunc(s.Workers, known):
+		return share.StatusAccept, true
+	case s.Phase == connected:
+		return share.StatusNotSubscribed, true
+	case user == "":
+		return s.refuse("name", share.StatusInvalidUsername), true
+	case len(s.Workers) == maxWorkers:
+		return s.refuse("limit", share.StatusUnauthorized), true
+	}
+	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
+	if id, ok := s.port.users.Cached(user); ok {
+		w.UserID = id
+		return s.admit(w, wishes), true
+	}
+	s.ask(func() func() {
+		id, err := s.port.users.ID(context.Background(), user) // has a deadline of its own
+		return func() {
+			w.UserID = id
+			sc := &s.loop.sc
+			sc.out = s.protocol.loggedIn(sc.out, s.found(w, wishes, err))
+		}
+	})
+	return 0, false
+}
+
+// found is logIn once the user's id is known, or the reason why it is not.
+func (s *session) found(w worker, wishes v1.Wishes, err error) share.Status {
+	switch {
+	case errors.Is(err, users.ErrUnknown):
+		return s.refuse("unknown", share.StatusInvalidUsername)
+	case err != nil:
+		s.srv.loginLog.Warn().Err(err).Str("user", w.UserName).Msg("login not possible")
+		return s.refuse("unavailable", share.StatusInternalError)
+	}
+	return s.admit(w, wishes)
+}
+
+// admit lets shares be credited to w.
+func (s *session) admit(w worker, wishes v1.Wishes) share.Status {
+	if s.Phase != authorized { // the difficulty is the connection's
+		s.begin(wishes)
+		s.setPhase(authorized)
+	}
+	s.Workers = append(s.Workers, w)
+	s.event(share.MinerConnect, w, s.Agent, "new_conn")
+	s.srv.log.Debug().Str("session", s.sessionID()).Str("worker", w.fullName()).Str("agent", s.Agent).
+		Stringer("ip", s.IP).Msg("miner authorized")
+	return share.StatusAccept
+}
+
+// begin sets the difficulty that a miner begins with.
+func (s *session) begin(wishes v1.Wishes) {
+	if wishes.HasFloor {
+		s.limit(wishes.Floor)
+	}
+	start := s.Miner.Difficulty.Difficulty
+	if wishes.HasStart {
+		start = wishes.Start
+	}
+	s.suggest(start) // the time before the login does not count
+	s.Miner.Fixed = s.Farm != nil
+}
+
+// refuse counts a login that is not granted, those against its address that are
+// not our fault.
+func (s *session) refuse(reason string, status share.Status) share.Status {
+	s.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
+	if status != share.StatusInternalError && s.srv.guard.LoginRefused(s.IP, s.loop.now) {
+		s.srv.metrics.bans.WithLabelValues("logins").Inc()
+		s.loop.sc.banned = true
+		return share.StatusIPBanned
+	}
+	return status
+}
+
+// suggest starts the search for the miner's difficulty anew at d. The miner
+// learns it with the next update.
+func (s *session) suggest(d bitcoin.Difficulty) {
+	if m := &s.Miner; !m.Fixed {
+		m.Difficulty = s.port.vardiff.Start(d, m.Difficulty.Floor, s.loop.now)
+	}
+}
+
+// limit keeps the miner's difficulty from falling below floor.
+func (s *session) limit(floor bitcoin.Difficulty) {
+	if m := &s.Miner; !m.Fixed {
+		m.Difficulty = s.port.vardiff.Start(m.Difficulty.Difficulty, floor, s.loop.now)
+	}
+}
+
+// wish begins with the difficulty that the miner suggests, unless it only says so
+// again: some do for as long as they hear nothing, and would never be lowered.
+func (s *session) wish(d bitcoin.Difficulty) {
+	if s.Wished && s.Wish == d {
+		return
+	}
+	s.Wished, s.Wish = true, d
+	s.suggest(d)
+}
+
+// credited returns the worker that a share is for when it names one.
+func (s *session) credited(name []byte) *worker {
+	if len(s.Workers) > 1 {
+		for i := range s.Workers {
+			if w := &s.Workers[i]; w.is(name, s.port.users.Canonical) {
+				return w
+			}
+		}
+	}
+	return &s.Workers[0]
+}

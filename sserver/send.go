@@ -1,0 +1,48 @@
+package sserver
+
+// What may wait for one link, in bytes: dozens of jobs, and for an agent new
+// difficulties of all its miners besides.
+const (
+	maxUnsent      = 64 << 10
+	maxUnsentAgent = 512 << 10
+)
+
+// send does not wait and does not keep b. A miner that reads too slowly is cut
+// off.
+func (s *session) send(b []byte) {
+	if len(b) == 0 || s.over || s.cut {
+		return
+	}
+	s.port.bytesOut.Add(float64(len(b)))
+	limit := maxUnsent
+	if s.Farm != nil {
+		limit = maxUnsentAgent
+	}
+	if err := s.outbox.Send(s.link, b, limit, s.loop.writeBy()); err != nil {
+		s.fail(err)
+	}
+}
+
+// reconnect sends the miner to another place.
+func (s *session) reconnect(to place) {
+	sc := &s.loop.sc
+	sc.out = s.protocol.reconnect(sc.out[:0], to)
+	s.send(sc.out)
+}
+
+// message has the miner show a text.
+func (s *session) message(text string) {
+	sc := &s.loop.sc
+	sc.out = s.protocol.message(sc.out[:0], text)
+	s.send(sc.out)
+}
+
+// flush sends what is waiting, as far as the link takes it.
+func (s *session) flush() {
+	if s.cut {
+		return
+	}
+	if err := s.outbox.Flush(s.link, s.loop.writeBy()); err != nil {
+		s.fail(err)
+	}
+}

@@ -1,0 +1,156 @@
+package sserver
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/config"
+	"btcpool/internal/registry"
+)
+
+// validateID reports an id that is neither fixed nor can be leased.
+func (c Config) validateID() error {
+	var faults config.Faults
+	faults.Add(c.ZooKeeper.Validate())
+	if c.ServerID == 0 {
+		if len(c.ZooKeeper.Servers) == 0 {
+			faults.Addf("server_id = 0: must be 1 to 255, or 0 with zookeeper.servers")
+		}
+		if err := registry.ValidatePath(c.LockPath); err != nil {
+			faults.Addf("zookeeper_lock_path: %w", err)
+		}
+	}
+	return faults.Err()
+}
+
+// serveTerms serves miners for as long as it has an id, and again with a new one
+// when that was lost, until ctx or work ends. It calls done before the last
+// sessions are ended.
+//
+// The id is kept until they have ended, however long that takes: beyond ends
+// later than ctx.
+func (s *Service) serveTerms(ctx, work, beyond context.Context, done func()) error {
+	for ctx.Err() == nil && work.Err() == nil {
+		err := s.serveTerm(ctx, work, beyond, done)
+		if !errors.Is(err, registry.ErrLost) {
+			return err
+		}
+		s.log.Error().Err(err).Msg("server id lost, all miners were disconnected")
+	}
+	return nil
+}
+
+func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) error {
+	asking, cancel := context.WithCancel(beyond)
+	defer cancel()
+	unlessStopped := context.AfterFunc(ctx, cancel)
+	defer context.AfterFunc(work, func() {
+		if unlessStopped() {
+			cancel()
+		}
+	})()
+	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, id uint8) error {
+		if !unlessStopped() {
+			return nil
+		}
+		return s.term(ctx, work, held, id, done)
+	})
+}
+
+// term serves miners as the server id until ctx ends, and sends them away then.
+// When held ends, the id may be another's already: everything stops at once.
+func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) error {
+	if err := s.begin(id); err != nil {
+		return err
+	}
+	end, stop := context.WithCancel(held)
+	defer stop()
+	defer context.AfterFunc(work, stop)()
+	g, end := errgroup.WithContext(end)
+	var loops errgroup.Group
+	for _, l := range s.loops {
+		loops.Go(func() error {
+			defer stop()
+			return l.run()
+		})
+	}
+	g.Go(func() error { return s.tick(end) })
+	for _, p := range s.ports {
+		g.Go(func() error { return s.accept(ctx, p) })
+	}
+	g.Go(func() error {
+		defer stop()
+		select {
+		case <-ctx.Done():
+		case <-end.Done():
+		}
+		err := s.stopListening()
+		if end.Err() == nil {
+			s.drain(end)
+		}
+		return err
+	})
+	err := g.Wait()
+	if held.Err() == nil {
+		done()
+	}
+	defer context.AfterFunc(held, func() { s.onLoops((*loop).cutAll) })()
+	err = errors.Join(err, s.hangUp(&loops))
+	if err != nil {
+		s.commands.Exception(err)
+	}
+	s.commands.Offline()
+	if s.cfg.ServerID == 0 {
+		s.serverID.Store(0)
+	}
+	return err
+}
+
+// begin makes what depends on the id, and what an earlier term has ended.
+func (s *Service) begin(id uint8) error {
+	for _, l := range s.loops {
+		if err := l.Reopen(); err != nil {
+			return err
+		}
+	}
+	for _, p := range s.ports {
+		if err := p.Reopen(); err != nil {
+			return err
+		}
+	}
+	s.setID(id)
+	s.commands.Online()
+	return nil
+}
+
+func (s *Service) setID(id uint8) {
+	s.ids = newIDPool(id, s.cfg.MaxJobLifetime.Std())
+	s.serverID.Store(uint32(id))
+}
+
+// tick gives the loops their time until ctx ends.
+func (s *Service) tick(ctx context.Context) error {
+	ticker := time.NewTicker(tickInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticker.C:
+			s.onLoops((*loop).tick)
+		}
+	}
+}
+
+// hangUp ends all sessions, and the loops. Nothing is accepted any more.
+func (s *Service) hangUp(loops *errgroup.Group) error {
+	s.onLoops((*loop).leave)
+	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
+	defer force.Stop()
+	err := loops.Wait()
+	s.goroutines.Wait()
+	return err
+}
