@@ -596,7 +596,7 @@ func TestConfigFile(t *testing.T) {
 }
 
 // TestConfigOneNode has the section and the variables of a single node beside
-// the list.
+// the list, and a variable by its old name.
 func TestConfigOneNode(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gbtmaker.toml")
 	if err := os.WriteFile(file, []byte("[node]\nrpc_url = \"http://one\"\nrpc_user = \"u\"\n"), 0o600); err != nil {
@@ -605,6 +605,7 @@ func TestConfigOneNode(t *testing.T) {
 	t.Setenv("BTCPOOL_NODE_RPC_PASSWORD", "p")
 	t.Setenv("BTCPOOL_NODES_0_RPC_URL", "http://two")
 	t.Setenv("BTCPOOL_NODES_0_RPC_COOKIE_FILE", "c")
+	t.Setenv("BTCPOOL_GBTMAKER_DATA_DIR", "old")
 	cfg := gbtmaker.DefaultConfig()
 	if err := service.Load(file, &cfg); err != nil {
 		t.Fatal(err)
@@ -612,7 +613,7 @@ func TestConfigOneNode(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}
-	if cfg.Node.URL != "http://one" || cfg.Node.Password != "p" || len(cfg.Nodes) != 1 || cfg.Nodes[0].URL != "http://two" {
+	if cfg.DataDir != "old" || cfg.Node.URL != "http://one" || cfg.Node.Password != "p" || len(cfg.Nodes) != 1 || cfg.Nodes[0].URL != "http://two" {
 		t.Errorf("node %+v, nodes %+v", cfg.Node, cfg.Nodes)
 	}
 }
