@@ -107,7 +107,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	return nil
 }
 
-// Close ends an auxmaker that has not run; the end of Run closes the same.
+// Close ends an auxmaker that has not run. It does nothing to one that has.
 func (s *Service) Close() error { return s.closing.Close() }
 
 // NotifyAddr returns the address of /notify, nil when there is none.

@@ -141,7 +141,7 @@ func (s *Service) open(cfg Config, deps service.Deps) (err error) {
 	return nil
 }
 
-// Close ends a gbtmaker that has not run; the end of Run closes the same.
+// Close ends a gbtmaker that has not run. It does nothing to one that has.
 func (s *Service) Close() error { return s.closing.Close() }
 
 // NotifyAddr returns the address of /notify, nil when there is none.

@@ -99,7 +99,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	return s, nil
 }
 
-// Close ends a jobmaker that has not run; the end of Run closes the same.
+// Close ends a jobmaker that has not run. It does nothing to one that has.
 func (s *Service) Close() error { return s.closing.Close() }
 
 // Run makes jobs until ctx ends.

@@ -96,7 +96,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	return s, nil
 }
 
-// Close ends a poolwatcher that has not run; the end of Run closes the same.
+// Close ends a poolwatcher that has not run. It does nothing to one that has.
 func (s *Service) Close() error { return s.closing.Close() }
 
 // Run watches until ctx ends.
