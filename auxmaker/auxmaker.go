@@ -177,14 +177,14 @@ func (s *Service) Ready() error {
 func (s *Service) write(ctx context.Context, label, topic string, value []byte) bool {
 	inTime, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	err := s.bus.Write(inTime, topic, bus.Message{Value: value})
-	if ctx.Err() == nil {
-		s.kafka.Set(err)
-	}
-	if err != nil {
+	if err := s.bus.Write(inTime, topic, bus.Message{Value: value}); err != nil {
 		s.metrics.unwritten.WithLabelValues(label).Inc()
+		if ctx.Err() == nil {
+			s.kafka.Set(fmt.Errorf("topic %s: %w", topic, err))
+		}
 		return false
 	}
+	s.kafka.Set(nil)
 	s.mu.Lock()
 	s.written = time.Now()
 	s.mu.Unlock()

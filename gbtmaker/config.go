@@ -14,7 +14,7 @@ import (
 // Config of a gbtmaker.
 type Config struct {
 	service.Common
-	// Network names the network that all nodes must be on.
+	// Network is what the nodes must be on: one of bitcoin.NetworkNames.
 	Network string `toml:"network" env:"NETWORK"`
 	// DataDir is the folder that keeps a template while it is being sent.
 	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"GBTMAKER_DATA_DIR"`

@@ -29,7 +29,7 @@ type Config struct {
 	// jobs. "": this one always does.
 	LeaderLockPath string `toml:"leader_lock_path" env:"LEADER_LOCK_PATH"`
 
-	// Network names the network of the templates and addresses.
+	// Network is that of templates and addresses: one of bitcoin.NetworkNames.
 	Network string `toml:"network" env:"NETWORK"`
 	// PayoutAddress gets the whole reward. Outputs, in its place, share it.
 	PayoutAddress string   `toml:"payout_address" env:"PAYOUT_ADDRESS"`

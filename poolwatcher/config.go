@@ -14,7 +14,7 @@ import (
 // Config of a poolwatcher.
 type Config struct {
 	service.Common
-	// Network names the network of the pools and of our node.
+	// Network is that of the pools and of our node: one of bitcoin.NetworkNames.
 	Network string `toml:"network" env:"NETWORK"`
 	// Agree is how many pools must name a block before miners work on it.
 	Agree int `toml:"agree" env:"AGREE"`
