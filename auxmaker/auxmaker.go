@@ -21,14 +21,15 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/httpapi"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 )
 
 const (
-	// staleAge is when jobs are not made of work any more.
+	// staleAge is the age from which on jobs are not made of work.
 	staleAge = time.Minute
-	// writeTimeout is when it is better to ask for new work than to go on trying
-	// to write the old.
+	// writeTimeout is how long to try to write work before asking for newer is
+	// better.
 	writeTimeout = 10 * time.Second
 	// callSpacing bounds what a node costs whose news come all the time.
 	callSpacing = 20 * time.Millisecond
@@ -45,19 +46,20 @@ type Service struct {
 	cfg     Config
 	log     zerolog.Logger
 	metrics *metrics
+	closing service.Closing
 	bus     *bus.Client
 	chains  []*chain
-	rsk     *rsk         // nil: none
-	notify  net.Listener // nil: none
+	rsk     *rsk         // nil: RSK is not mined along
+	notify  net.Listener // nil: there is no /notify
 
-	changed chan struct{} // a chain has another block; holds one
+	changed retry.Bell     // a chain has another block
+	kafka   *service.Fault // why work does not reach it
 
 	mu      sync.Mutex
-	written map[string]time.Time // by topic
-	fault   error                // why messages cannot be written
+	written time.Time // when a message was written last
 }
 
-// New returns an auxmaker. It listens, and connects to nothing.
+// New returns an auxmaker. It listens for /notify, and connects to nothing.
 func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -66,33 +68,47 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		cfg:     cfg,
 		log:     deps.Log,
 		metrics: newMetrics(deps.Metrics),
-		changed: make(chan struct{}, 1),
-		written: make(map[string]time.Time),
-		fault:   errors.New("waiting for Kafka"),
+		changed: retry.NewBell(),
+		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "work does not reach Kafka: is it running?", "work reaches Kafka again"),
 	}
-	var err error
-	for _, c := range cfg.Chains {
-		one, err := newChain(c)
-		if err != nil {
-			return nil, err
-		}
-		s.chains = append(s.chains, one)
-	}
-	if cfg.RSK.URL != "" {
-		if s.rsk, err = newRSK(cfg.RSK); err != nil {
-			return nil, err
-		}
-	}
-	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
-		return nil, err
-	}
-	if cfg.NotifyListen != "" {
-		if s.notify, err = net.Listen("tcp", cfg.NotifyListen); err != nil {
-			return nil, fmt.Errorf("notify_listen: %w", err)
-		}
+	s.kafka.Await(errors.New("waiting for Kafka"))
+	if err := s.open(deps); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+// open opens what Close closes.
+func (s *Service) open(deps service.Deps) (err error) {
+	for _, cfg := range s.cfg.Chains {
+		c, err := newChain(cfg)
+		if err != nil {
+			return err
+		}
+		s.closing.Add(func() error { c.node.Close(); return nil })
+		s.chains = append(s.chains, c)
+	}
+	if s.cfg.RSK.URL != "" {
+		if s.rsk, err = newRSK(s.cfg.RSK); err != nil {
+			return err
+		}
+		s.closing.Add(func() error { s.rsk.node.Close(); return nil })
+	}
+	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
+		return err
+	}
+	s.closing.Add(s.bus.Close)
+	if s.cfg.NotifyListen != "" {
+		if s.notify, err = net.Listen("tcp", s.cfg.NotifyListen); err != nil {
+			return fmt.Errorf("notify_listen: %w", err)
+		}
+		s.closing.Add(s.notify.Close)
+	}
+	return nil
+}
+
+// Close ends an auxmaker that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
 
 // NotifyAddr returns the address of /notify, nil when there is none.
 func (s *Service) NotifyAddr() net.Addr {
@@ -103,8 +119,8 @@ func (s *Service) NotifyAddr() net.Addr {
 }
 
 // Run makes work until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	defer s.bus.Close()
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.Close()) }()
 	g, ctx := errgroup.WithContext(ctx)
 	if s.notify != nil {
 		g.Go(func() error { return httpapi.Serve(ctx, s.notify, s.handler(), time.Second) })
@@ -116,7 +132,7 @@ func (s *Service) Run(ctx context.Context) error {
 			}
 			return err
 		}
-		s.setFault(nil)
+		s.kafka.Set(nil)
 		for _, c := range s.chains {
 			g.Go(func() error { s.follow(ctx, c); return nil })
 			if c.zmq != "" {
@@ -148,43 +164,30 @@ func (s *Service) topics() (names []string) {
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, at := range s.written {
-		if time.Since(at) < staleAge {
-			return nil
-		}
+	if time.Since(s.written) < staleAge {
+		return nil
 	}
-	if s.fault != nil {
-		return fmt.Errorf("no work written: %w", s.fault)
+	if err := s.kafka.Err(); err != nil {
+		return fmt.Errorf("no work written: %w", err)
 	}
 	return errors.New("no work written: no node has answered with any lately")
 }
 
-func (s *Service) setFault(err error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.fault = err
-}
-
-// write writes a message to a topic and reports whether it is there. Failures
-// are logged when they begin.
+// write writes a message to a topic and reports whether it is there.
 func (s *Service) write(ctx context.Context, label, topic string, value []byte) bool {
-	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	inTime, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	err := s.bus.Write(ctx, topic, bus.Message{Value: value})
-	s.mu.Lock()
-	before := s.fault
-	s.fault = err
-	if err == nil {
-		s.written[label] = time.Now()
-	}
-	s.mu.Unlock()
-	if err != nil {
+	if err := s.bus.Write(inTime, topic, bus.Message{Value: value}); err != nil {
 		s.metrics.unwritten.WithLabelValues(label).Inc()
-		if before == nil && !errors.Is(err, context.Canceled) {
-			s.log.Warn().Err(err).Str("topic", topic).Msg("work not written: is Kafka running?")
+		if ctx.Err() == nil {
+			s.kafka.Set(fmt.Errorf("topic %s: %w", topic, err))
 		}
 		return false
 	}
+	s.kafka.Set(nil)
+	s.mu.Lock()
+	s.written = time.Now()
+	s.mu.Unlock()
 	s.metrics.messages.WithLabelValues(label).Inc()
 	s.metrics.lastTime.WithLabelValues(label).SetToCurrentTime()
 	return true
@@ -196,45 +199,28 @@ func (s *Service) handler() http.Handler {
 	mux := http.NewServeMux()
 	notify := func(w http.ResponseWriter, _ *http.Request) {
 		for _, c := range s.chains {
-			poke(c.news)
+			c.news.Ring()
 		}
 		if s.rsk != nil {
-			poke(s.rsk.news)
+			s.rsk.news.Ring()
 		}
-		w.Header().Set("Content-Type", "application/json")
-		_, _ = w.Write([]byte(`{"err_no":0,"err_msg":"notify success"}`))
+		httpapi.Write(w, http.StatusOK, httpapi.Legacy{ErrMsg: "notify success"})
 	}
-	mux.HandleFunc("GET /notify", notify) // and HEAD
+	mux.HandleFunc("GET /notify", notify) // HEAD too
 	mux.HandleFunc("POST /notify", notify)
 	return mux
 }
 
-// poke puts a token into a channel that holds one.
-func poke(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// repeat calls f at once, whenever there is news, and after each interval
-// without, until ctx ends.
-func repeat(ctx context.Context, news <-chan struct{}, interval time.Duration, f func()) {
+// repeat calls f at once, whenever the bell rings, and after each interval in
+// which it does not, until ctx ends.
+func repeat(ctx context.Context, news retry.Bell, interval time.Duration, f func()) {
 	for ctx.Err() == nil {
 		f()
-		spacing := time.NewTimer(callSpacing)
-		select {
-		case <-ctx.Done():
-			spacing.Stop()
-			return
-		case <-spacing.C:
-		}
-		timer := time.NewTimer(interval - callSpacing)
+		retry.Sleep(ctx, callSpacing)
 		select {
 		case <-ctx.Done():
 		case <-news:
-		case <-timer.C:
+		case <-time.After(interval - callSpacing):
 		}
-		timer.Stop()
 	}
 }

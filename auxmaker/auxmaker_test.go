@@ -4,12 +4,14 @@ import (
 	"context"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net/http"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -29,9 +31,9 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -45,20 +47,6 @@ const (
 	hardBits = 0x1702f9c5
 	wait     = 10 * time.Second
 )
-
-// background runs run until the test ends.
-func background(t *testing.T, run func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
 
 func startNode(t *testing.T, id int32, bits uint32, old bool) *auxpowtest.Node {
 	t.Helper()
@@ -98,17 +86,9 @@ func often(cfg auxmaker.Config) auxmaker.Config {
 // start runs an auxmaker with a broker of its own.
 func start(t *testing.T, cfg auxmaker.Config) maker {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := broker.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	cfg.Kafka.Brokers = []string{broker.Addr()}
+	cfg.Kafka.Brokers = testkit.Broker(t).Brokers
 	m := maker{metrics: prometheus.NewRegistry(), aux: make(chan auxwork.Aux, 1000), rsk: make(chan auxwork.RSK, 1000)}
+	var err error
 	m.Service, err = auxmaker.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: m.metrics})
 	if err != nil {
 		t.Fatal(err)
@@ -119,7 +99,7 @@ func start(t *testing.T, cfg auxmaker.Config) maker {
 	if cfg.RSK.URL != "" {
 		read(t, cfg.Kafka, cfg.Kafka.Topics.RSKWork, auxwork.ParseRSK, m.rsk)
 	}
-	background(t, m.Run)
+	testkit.Run(t, m.Run)
 	return m
 }
 
@@ -130,7 +110,7 @@ func read[T any](t *testing.T, cfg bus.Config, topic string, parse func([]byte) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	background(t, func(ctx context.Context) error {
+	testkit.Run(t, func(ctx context.Context) error {
 		defer client.Close()
 		return client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
 			value, err := parse(m.Value)
@@ -170,27 +150,10 @@ func of(nodes map[string]*auxpowtest.Node) func(auxwork.Aux) bool {
 	}
 }
 
+// count returns a metric by the names and values of its labels.
 func (m maker) count(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	families, err := m.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		if family.GetName() != "btcpool_auxmaker_"+name {
-			continue
-		}
-		for _, metric := range family.GetMetric() {
-			var values []string
-			for _, label := range metric.GetLabel() {
-				values = append(values, label.GetValue())
-			}
-			if slices.Equal(values, labels) {
-				return metric.GetCounter().GetValue() + metric.GetGauge().GetValue()
-			}
-		}
-	}
-	return 0
+	return testkit.Metric(t, m.metrics, "btcpool_auxmaker_"+name, labels...)
 }
 
 // solve returns a parent block for the work, which meets easyBits and has four
@@ -385,7 +348,7 @@ func TestZMQ(t *testing.T) {
 	announce()
 	await(t, m.aux, "the next block", ofNode)
 	t.Logf("new block %s after the announcement", time.Since(begin))
-	if got := m.count(t, "zmq_missed_total", "chain0"); got != 3 {
+	if got := m.count(t, "zmq_missed_total", "chain", "chain0"); got != 3 {
 		t.Errorf("%v announcements missed, want 3", got)
 	}
 }
@@ -405,10 +368,10 @@ func TestNodeAway(t *testing.T) {
 	if alone.MerkleSize != 1 || alone.RPCAddr != "chain1" || alone.ChainID != 2 {
 		t.Errorf("work %+v", alone)
 	}
-	if up := m.count(t, "chain_up", "chain0"); up != 0 {
+	if up := m.count(t, "chain_up", "chain", "chain0"); up != 0 {
 		t.Error("chain0 is up")
 	}
-	if got := m.count(t, "failures_total", "chain0", "rpc"); got == 0 {
+	if got := m.count(t, "failures_total", "chain", "chain0", "reason", "rpc"); got == 0 {
 		t.Error("the failures of chain0 are not counted")
 	}
 	a.SetDown(false)
@@ -421,7 +384,7 @@ func TestSameID(t *testing.T) {
 	a, b := startNode(t, 7, easyBits, false), startNode(t, 7, easyBits, true)
 	m := start(t, often(testConfig(a, b)))
 	await(t, m.aux, "the first", of(map[string]*auxpowtest.Node{"chain0": a}))
-	for m.count(t, "failures_total", "chain1", "slot") == 0 {
+	for m.count(t, "failures_total", "chain", "chain1", "reason", "slot") == 0 {
 		await(t, m.aux, "work of one chain", func(work auxwork.Aux) bool { return len(work.Chains) == 1 })
 	}
 	a.SetDown(true)
@@ -437,11 +400,9 @@ func TestRSK(t *testing.T) {
 	cfg := often(testConfig())
 	cfg.RSK.URL = node.URL()
 	m := start(t, cfg)
-	for begin := time.Now(); m.count(t, "failures_total", "rsk", "rpc") < 2; time.Sleep(time.Millisecond) {
-		if time.Since(begin) > wait {
-			t.Fatal("failures are not counted")
-		}
-	}
+	testkit.Eventually(t, "failures are counted", func() bool {
+		return m.count(t, "failures_total", "chain", "rsk", "reason", "rpc") >= 2
+	})
 	if err := m.Ready(); err == nil || !strings.Contains(err.Error(), "no node has answered") {
 		t.Errorf("ready: %v", err)
 	}
@@ -499,11 +460,9 @@ func TestBadAnswers(t *testing.T) {
 				URL: answers(t, strings.Replace(good, change[0], change[1], 1)), User: "user", Password: "secret",
 			}}}
 			m := start(t, cfg)
-			for begin := time.Now(); m.count(t, "failures_total", "bad", "answer") < 2; time.Sleep(time.Millisecond) {
-				if time.Since(begin) > wait {
-					t.Fatal("not refused")
-				}
-			}
+			testkit.Eventually(t, "the answer is refused", func() bool {
+				return m.count(t, "failures_total", "chain", "bad", "reason", "answer") >= 2
+			})
 			if len(m.aux) != 0 {
 				t.Error("work was written")
 			}
@@ -526,5 +485,32 @@ func TestWithoutKafka(t *testing.T) {
 	}
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for Kafka") {
 		t.Errorf("ready: %v", err)
+	}
+}
+
+// TestClose has auxmakers that never run, and one that cannot begin: none keeps
+// port or goroutines.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(startNode(t, 1, easyBits, false))
+	cfg.RSK.URL = "http://127.0.0.1:1"
+	cfg.NotifyListen = "127.0.0.1:0"
+	first, err := auxmaker.New(cfg, service.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.NotifyListen = first.NotifyAddr().String()
+	if _, err := auxmaker.New(cfg, service.Deps{}); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("two on one port: %v", err)
+	}
+	if err := errors.Join(first.Close(), first.Close()); err != nil {
+		t.Error(err)
+	}
+	second, err := auxmaker.New(cfg, service.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
 	}
 }

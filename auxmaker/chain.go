@@ -18,6 +18,7 @@ import (
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/retry"
 )
 
 // chain is an AuxPoW chain.
@@ -26,19 +27,19 @@ type chain struct {
 	payout string
 	zmq    string
 	node   *noderpc.Client
-	news   chan struct{} // the node has a new block; holds one
+	news   retry.Bell // the node has a new block
 
-	method string // that creates blocks; "" = not known yet
+	method string // of the node that creates blocks; "": not known yet
 
 	mu    sync.Mutex
 	block auxpow.Chain // without place in a tree
 	seen  time.Time    // when the node named block last
 	fault error        // of the last call
 
-	part part // in the last message; writeAux's own
+	part part // in the last message; only writeAux uses it
 }
 
-// part says whether a chain is part of the work.
+// A part says whether a chain is part of the work.
 type part int
 
 const (
@@ -59,7 +60,7 @@ func newChain(cfg Chain) (*chain, error) {
 		payout: cfg.PayoutAddress,
 		zmq:    cfg.ZMQ,
 		node:   node,
-		news:   make(chan struct{}, 1),
+		news:   retry.NewBell(),
 		fault:  errNoAnswer,
 	}, nil
 }
@@ -67,13 +68,12 @@ func newChain(cfg Chain) (*chain, error) {
 // subscribe waits for the node's news until ctx ends.
 func (s *Service) subscribe(ctx context.Context, c *chain) error {
 	return noderpc.SubscribeBlocks(ctx, c.zmq, s.log.With().Str("chain", c.name).Logger(),
-		func(chainhash.Hash) { poke(c.news) },
+		func(chainhash.Hash) { c.news.Ring() },
 		noderpc.OnMissed(func(n uint32) { s.metrics.missed.WithLabelValues(c.name).Add(float64(n)) }))
 }
 
 // follow keeps the block of c up to date until ctx ends.
 func (s *Service) follow(ctx context.Context, c *chain) {
-	defer c.node.Close()
 	repeat(ctx, c.news, s.cfg.PollInterval.Std(), func() {
 		start := time.Now()
 		block, reason, err := c.fetch(ctx)
@@ -85,7 +85,7 @@ func (s *Service) follow(ctx context.Context, c *chain) {
 			c.method = "" // the node may come back as another version
 			s.metrics.failures.WithLabelValues(c.name, reason).Inc()
 			if errors.Is(fault, errNoAnswer) {
-				poke(s.changed)
+				s.changed.Ring()
 			}
 			return
 		}
@@ -95,12 +95,12 @@ func (s *Service) follow(ctx context.Context, c *chain) {
 			s.metrics.blocks.WithLabelValues(c.name).Inc()
 		}
 		if block.Hash != before.Hash || fault != nil {
-			poke(s.changed)
+			s.changed.Ring()
 		}
 	})
 }
 
-// keep notes the outcome of a call and returns that of the call before.
+// keep notes the outcome of a call, and returns what there was before it.
 func (c *chain) keep(block auxpow.Chain, at time.Time, err error) (before auxpow.Chain, fault error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -189,8 +189,8 @@ func (s *Service) writeAux(ctx context.Context) {
 	})
 }
 
-// plant returns the tree of those chains whose nodes answer and that have room
-// in it beside those before them.
+// plant returns the tree of the chains whose nodes answer. A chain that has no
+// room in it beside those before it is left out.
 func (s *Service) plant(now time.Time) (tree auxpow.Tree, in []auxpow.Chain) {
 	for _, c := range s.chains {
 		c.mu.Lock()
@@ -198,7 +198,7 @@ func (s *Service) plant(now time.Time) (tree auxpow.Tree, in []auxpow.Chain) {
 		c.mu.Unlock()
 		if age > s.cfg.WorkLifetime.Std() {
 			if !errors.Is(fault, errNoAnswer) {
-				s.setPart(c, leftOut, fault)
+				s.setPart(c.name, &c.part, leftOut, fault)
 			}
 			continue
 		}
@@ -206,27 +206,28 @@ func (s *Service) plant(now time.Time) (tree auxpow.Tree, in []auxpow.Chain) {
 		candidate, err := auxpow.Plant(candidates)
 		if err != nil {
 			s.metrics.failures.WithLabelValues(c.name, "slot").Inc()
-			s.setPart(c, leftOut, err)
+			s.setPart(c.name, &c.part, leftOut, err)
 			continue
 		}
 		tree, in = candidate, candidates
-		s.setPart(c, included, nil)
+		s.setPart(c.name, &c.part, included, nil)
 	}
 	return tree, in
 }
 
-// setPart notes whether c is part of the work, and logs it when that changes.
-func (s *Service) setPart(c *chain, now part, fault error) {
-	if c.part == now {
+// setPart keeps in p whether a chain is part of the work, and logs it when that
+// changes.
+func (s *Service) setPart(name string, p *part, now part, fault error) {
+	if *p == now {
 		return
 	}
-	c.part = now
+	*p = now
 	if now == included {
-		s.metrics.up.WithLabelValues(c.name).Set(1)
-		s.log.Info().Str("chain", c.name).Msg("chain is part of the work")
+		s.metrics.up.WithLabelValues(name).Set(1)
+		s.log.Info().Str("chain", name).Msg("chain is part of the work")
 	} else {
-		s.metrics.up.WithLabelValues(c.name).Set(0)
-		s.log.Warn().Err(fault).Str("chain", c.name).Msg("chain is left out of the work")
+		s.metrics.up.WithLabelValues(name).Set(0)
+		s.log.Warn().Err(fault).Str("chain", name).Msg("chain is left out of the work")
 	}
 }
 

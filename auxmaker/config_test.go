@@ -13,6 +13,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 // newServer serves JSON-RPC whose results are JSON texts.
@@ -39,6 +40,9 @@ func TestConfigFile(t *testing.T) {
 	if len(cfg.Chains) != 1 || cfg.Chains[0].CookieFile == "" || cfg.RSK.URL == "" {
 		t.Errorf("%+v", cfg)
 	}
+	testkit.SampleNames(t, "../configs/auxmaker.toml", cfg,
+		"kafka.share_partitions", "kafka.topics.raw_gbt", "kafka.topics.job", "kafka.topics.share", "kafka.topics.solved_share",
+		"kafka.topics.common_events", "kafka.topics.aux_solved", "kafka.topics.rsk_solved")
 }
 
 func TestEnvironment(t *testing.T) {

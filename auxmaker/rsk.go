@@ -6,13 +6,15 @@ import (
 
 	"btcpool/internal/auxwork"
 	"btcpool/internal/auxwork/rskrpc"
+	"btcpool/internal/retry"
 )
 
 // rsk is the chain RSK.
 type rsk struct {
 	name string
 	node *rskrpc.Client
-	news chan struct{} // the node has a new block; holds one
+	news retry.Bell // the node has a new block
+	part part       // only followRSK uses it
 }
 
 func newRSK(cfg RSK) (*rsk, error) {
@@ -20,44 +22,35 @@ func newRSK(cfg RSK) (*rsk, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &rsk{cfg.Name, node, make(chan struct{}, 1)}, nil
+	return &rsk{name: cfg.Name, node: node, news: retry.NewBell()}, nil
 }
 
 // followRSK writes the work of RSK until ctx ends.
 func (s *Service) followRSK(ctx context.Context) {
-	defer s.rsk.node.Close()
-	log := s.log.With().Str("chain", s.rsk.name).Logger()
-	up, told := false, false
+	name := s.rsk.name
 	notify := false // what the node said and no message has carried yet
 	var last rskrpc.Work
 	repeat(ctx, s.rsk.news, s.cfg.PollInterval.Std(), func() {
 		start := time.Now()
 		work, err := s.rsk.node.Work(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil {
 			return
-		case err != nil:
-			s.metrics.failures.WithLabelValues(s.rsk.name, "rpc").Inc()
-			s.metrics.up.WithLabelValues(s.rsk.name).Set(0)
-			if up || !told {
-				log.Warn().Err(err).Msg("no work of the chain")
-			}
-			up, told = false, true
-			return
-		case !up:
-			log.Info().Msg("chain is part of the work")
-			s.metrics.up.WithLabelValues(s.rsk.name).Set(1)
-			up = true
 		}
-		s.metrics.rpcSeconds.WithLabelValues(s.rsk.name).Observe(time.Since(start).Seconds())
+		if err != nil {
+			s.metrics.failures.WithLabelValues(name, "rpc").Inc()
+			s.setPart(name, &s.rsk.part, leftOut, err)
+			return
+		}
+		s.setPart(name, &s.rsk.part, included, nil)
+		s.metrics.rpcSeconds.WithLabelValues(name).Observe(time.Since(start).Seconds())
 		if work.BlockHash != last.BlockHash {
-			s.metrics.blocks.WithLabelValues(s.rsk.name).Inc()
+			s.metrics.blocks.WithLabelValues(name).Inc()
 		}
 		last = work
 		notify = notify || work.Notify
 		message := auxwork.RSK{
 			CreatedAt:       uint32(start.Unix()),
-			RPCAddr:         s.rsk.name,
+			RPCAddr:         name,
 			Target:          work.Target,
 			ParentBlockHash: work.ParentBlockHash,
 			BlockHash:       work.BlockHash,

@@ -14,6 +14,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/test/latency/busynode"
 )
 
@@ -35,12 +36,12 @@ func BenchmarkBlockToTopic(b *testing.B) {
 		cfg.PollInterval = config.Duration(30 * time.Second)
 		cfg.RepeatInterval = config.Duration(30 * time.Second)
 		cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "user", Password: "secret", ZMQ: node.ZMQ}}
-		cfg.Kafka = startKafka(b)
+		cfg.Kafka = testkit.Broker(b)
 		s, err := gbtmaker.New(cfg, service.Deps{Log: zerolog.Nop()})
 		if err != nil {
 			b.Fatal(err)
 		}
-		background(b, s.Run)
+		testkit.Run(b, s.Run)
 		reader, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
 		if err != nil {
 			b.Fatal(err)
@@ -50,7 +51,7 @@ func BenchmarkBlockToTopic(b *testing.B) {
 			value []byte
 		}
 		arrived := make(chan message, 1000)
-		background(b, func(ctx context.Context) error {
+		testkit.Run(b, func(ctx context.Context) error {
 			defer reader.Close()
 			return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
 				arrived <- message{time.Now(), m.Value}

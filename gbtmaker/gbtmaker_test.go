@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -30,47 +31,17 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
+	"btcpool/internal/durable"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
 	goleak.VerifyTestMain(m,
 		goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run"), // a PUB socket's, even when closed
 	)
-}
-
-// background runs run until the test ends.
-func background(t testing.TB, run func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-// startKafka returns the configuration of an empty broker.
-func startKafka(t testing.TB) bus.Config {
-	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := broker.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{broker.Addr()}
-	return cfg
 }
 
 func startNode(t *testing.T) *regnode.Node {
@@ -121,7 +92,7 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	cfg.DataDir = t.TempDir()
 	cfg.PollInterval = config.Duration(30 * time.Second)
 	cfg.Node = noderpc.Config{URL: nodeURL, User: "user", Password: "secret"}
-	cfg.Kafka = startKafka(t)
+	cfg.Kafka = testkit.Broker(t)
 	if change != nil {
 		change(&cfg)
 	}
@@ -135,7 +106,7 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	background(t, func(ctx context.Context) error {
+	testkit.Run(t, func(ctx context.Context) error {
 		defer reader.Close()
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error {
@@ -158,7 +129,7 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 		})
 		return g.Wait()
 	})
-	background(t, p.Run)
+	testkit.Run(t, p.Run)
 	return p
 }
 
@@ -188,40 +159,20 @@ func (p pool) nextOf(t *testing.T, height int32) {
 	}
 }
 
-func (p pool) count(t *testing.T, name, label string) float64 {
+// count returns a metric by the names and values of its labels.
+func (p pool) count(t *testing.T, name string, labels ...string) float64 {
 	t.Helper()
-	families, err := p.metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			if family.GetName() == "btcpool_gbtmaker_"+name && (len(m.GetLabel()) == 0 || m.GetLabel()[0].GetValue() == label) {
-				return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-			}
-		}
-	}
-	return 0
+	return testkit.Metric(t, p.metrics, "btcpool_gbtmaker_"+name, labels...)
 }
 
-// until waits until a metric has a value.
-func (p pool) until(t *testing.T, name, label string, ok func(float64) bool) {
+func (p pool) untilAtLeast(t *testing.T, least float64, name string, labels ...string) {
 	t.Helper()
-	for begin := time.Now(); !ok(p.count(t, name, label)); time.Sleep(time.Millisecond) {
-		if time.Since(begin) > 15*time.Second {
-			t.Fatalf("%s{%s} = %v; ready: %v", name, label, p.count(t, name, label), p.Ready())
-		}
-	}
+	testkit.Eventually(t, fmt.Sprintf("%s%v of %v", name, labels, least), func() bool { return p.count(t, name, labels...) >= least })
 }
 
-func (p pool) untilAtLeast(t *testing.T, name, label string, least float64) {
+func (p pool) untilIs(t *testing.T, want float64, name string, labels ...string) {
 	t.Helper()
-	p.until(t, name, label, func(got float64) bool { return got >= least })
-}
-
-func (p pool) untilIs(t *testing.T, name, label string, want float64) {
-	t.Helper()
-	p.until(t, name, label, func(got float64) bool { return got == want })
+	testkit.Eventually(t, fmt.Sprintf("%s%v = %v", name, labels, want), func() bool { return p.count(t, name, labels...) == want })
 }
 
 // proxy stands before a node. It changes answers with edit, and while down is
@@ -286,7 +237,7 @@ func TestLongPollAlone(t *testing.T) {
 		t.Logf("template of height %d after %s", height, time.Since(begin))
 	}
 	// A look at the tip, every two seconds, may come first.
-	if got := p.count(t, "templates_total", "longpoll"); got < 5 {
+	if got := p.count(t, "templates_total", "trigger", "longpoll"); got < 5 {
 		t.Errorf("%v templates by longpoll", got)
 	}
 	if err := p.Ready(); err != nil {
@@ -316,10 +267,10 @@ func TestZMQAlone(t *testing.T) {
 		t.Logf("template of height %d after %s", height, time.Since(begin))
 	}
 	// A look at the tip, every two seconds, may come first.
-	if got := p.count(t, "templates_total", "zmq"); got < 5 {
+	if got := p.count(t, "templates_total", "trigger", "zmq"); got < 5 {
 		t.Errorf("%v templates by zmq", got)
 	}
-	if got := p.count(t, "templates_total", "longpoll"); got != 0 {
+	if got := p.count(t, "templates_total", "trigger", "longpoll"); got != 0 {
 		t.Errorf("%v templates by long poll, want none", got)
 	}
 }
@@ -396,7 +347,7 @@ func TestEmptyTemplate(t *testing.T) {
 	for heard := false; !heard; { // the subscription takes a moment to arrive
 		mine(t, node)
 		p.nextOf(t, node.Height()+1)
-		heard = p.count(t, "templates_total", "zmq") > 0
+		heard = p.count(t, "templates_total", "trigger", "zmq") > 0
 	}
 	slow.Store(true)
 	mine(t, node)
@@ -444,7 +395,7 @@ func TestEqual(t *testing.T) {
 		cfg.RepeatInterval = config.Duration(30 * time.Second)
 	})
 	p.nextOf(t, 1)
-	p.untilAtLeast(t, "templates_unchanged_total", "period", 15) // of two times at least
+	p.untilAtLeast(t, 15, "templates_unchanged_total", "trigger", "period") // of two times at least
 	if len(p.raw) != 0 {
 		t.Error("a template was written twice")
 	}
@@ -461,18 +412,18 @@ func TestNodeComesBack(t *testing.T) {
 	p := start(t, proxy(t, node, &down, withoutLongPoll), func(cfg *gbtmaker.Config) {
 		cfg.PollInterval = config.Duration(100 * time.Millisecond)
 	})
-	p.untilAtLeast(t, "failures_total", "rpc", 3)
+	p.untilAtLeast(t, 3, "failures_total", "reason", "rpc")
 	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "no template yet: node 0: getblockchaininfo: the node at") {
 		t.Errorf("ready: %v", err)
 	}
 	down.Store(false)
 	p.nextOf(t, 1)
-	p.untilAtLeast(t, "templates_total", "period", 1)
+	p.untilAtLeast(t, 1, "templates_total", "trigger", "period")
 	if err := p.Ready(); err != nil {
 		t.Errorf("ready: %v", err)
 	}
 	down.Store(true)
-	p.untilAtLeast(t, "failures_total", "rpc", p.count(t, "failures_total", "rpc")+3)
+	p.untilAtLeast(t, p.count(t, "failures_total", "reason", "rpc")+3, "failures_total", "reason", "rpc")
 	down.Store(false)
 	mine(t, node)
 	p.nextOf(t, 2)
@@ -544,7 +495,7 @@ func TestRefuses(t *testing.T) {
 			t.Parallel()
 			fake, url := startFake(t, tt.chain, tt.template)
 			p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
-			p.untilAtLeast(t, "failures_total", tt.reason, 2)
+			p.untilAtLeast(t, 2, "failures_total", "reason", tt.reason)
 			if err := p.Ready(); err == nil || !strings.Contains(err.Error(), tt.text) {
 				t.Errorf("ready: %v, want %q", err, tt.text)
 			}
@@ -566,7 +517,7 @@ func TestHastyLongPoll(t *testing.T) {
 	begin := time.Now()
 	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
 	p.nextOf(t, 10)
-	p.untilAtLeast(t, "templates_unchanged_total", "longpoll", 3)
+	p.untilAtLeast(t, 3, "templates_unchanged_total", "trigger", "longpoll")
 	if got, most := fake.templates.Load(), 3+time.Since(begin)/(100*time.Millisecond); int(got) > int(most) {
 		t.Errorf("%d calls in %s, want at most %d", got, time.Since(begin), most)
 	}
@@ -595,6 +546,40 @@ func TestWithoutKafka(t *testing.T) {
 	}
 }
 
+// TestClose has gbtmakers that never run, and some that cannot begin: none keeps
+// folder, port or goroutines.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := gbtmaker.DefaultConfig()
+	cfg.DataDir, cfg.NotifyListen = t.TempDir(), "127.0.0.1:0"
+	cfg.Node = login("http://127.0.0.1:1")
+	var deps service.Deps
+	first, err := gbtmaker.New(cfg, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := gbtmaker.New(cfg, deps); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("two on one folder: %v", err)
+	}
+	elsewhere := cfg
+	elsewhere.DataDir, elsewhere.NotifyListen = t.TempDir(), first.NotifyAddr().String()
+	if _, err := gbtmaker.New(elsewhere, deps); !errors.Is(err, syscall.EADDRINUSE) {
+		t.Errorf("two on one port: %v", err)
+	}
+	if err := errors.Join(first.Close(), first.Close()); err != nil {
+		t.Error(err)
+	}
+	for _, again := range []gbtmaker.Config{cfg, elsewhere} {
+		s, err := gbtmaker.New(again, deps)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
 func TestConfigFile(t *testing.T) {
 	t.Parallel()
 	cfg := gbtmaker.DefaultConfig()
@@ -604,10 +589,14 @@ func TestConfigFile(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}
+	testkit.SampleNames(t, "../configs/gbtmaker.toml", cfg,
+		"node.", // has the keys of nodes
+		"kafka.share_partitions", "kafka.topics.job", "kafka.topics.share", "kafka.topics.solved_share", "kafka.topics.common_events",
+		"kafka.topics.aux_work", "kafka.topics.aux_solved", "kafka.topics.rsk_work", "kafka.topics.rsk_solved")
 }
 
 // TestConfigOneNode has the section and the variables of a single node beside
-// the list.
+// the list, and a variable by its old name.
 func TestConfigOneNode(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gbtmaker.toml")
 	if err := os.WriteFile(file, []byte("[node]\nrpc_url = \"http://one\"\nrpc_user = \"u\"\n"), 0o600); err != nil {
@@ -616,6 +605,7 @@ func TestConfigOneNode(t *testing.T) {
 	t.Setenv("BTCPOOL_NODE_RPC_PASSWORD", "p")
 	t.Setenv("BTCPOOL_NODES_0_RPC_URL", "http://two")
 	t.Setenv("BTCPOOL_NODES_0_RPC_COOKIE_FILE", "c")
+	t.Setenv("BTCPOOL_GBTMAKER_DATA_DIR", "old")
 	cfg := gbtmaker.DefaultConfig()
 	if err := service.Load(file, &cfg); err != nil {
 		t.Fatal(err)
@@ -623,7 +613,7 @@ func TestConfigOneNode(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}
-	if cfg.Node.URL != "http://one" || cfg.Node.Password != "p" || len(cfg.Nodes) != 1 || cfg.Nodes[0].URL != "http://two" {
+	if cfg.DataDir != "old" || cfg.Node.URL != "http://one" || cfg.Node.Password != "p" || len(cfg.Nodes) != 1 || cfg.Nodes[0].URL != "http://two" {
 		t.Errorf("node %+v, nodes %+v", cfg.Node, cfg.Nodes)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/job"
+	"btcpool/internal/retry"
 )
 
 const (
@@ -19,16 +20,14 @@ const (
 	// how long it may take to answer: a node that hangs is left after both.
 	lookInterval = 2 * time.Second
 	lookTimeout  = 3 * time.Second
-	firstRetry   = 250 * time.Millisecond
+	// firstRetry is the first pause after a failure; the longest is lookInterval.
+	firstRetry = 250 * time.Millisecond
 	// lagGrace is how long a node may be behind the others: a block takes a
 	// while to reach all of them and to be checked.
 	lagGrace = 3 * time.Second
 	// maxMissing is how many blocks a node may have only the headers of. A
 	// header comes before its block.
 	maxMissing = 2
-	// longPollSpacing, from start to start, bounds what a node costs that
-	// answers long polls at once.
-	longPollSpacing = 100 * time.Millisecond
 )
 
 // Reasons for not using a node or its template, as the metrics name them.
@@ -51,12 +50,13 @@ type fault struct {
 type node struct {
 	label  string // in metrics and logs: the place in the configuration, from 0
 	client *noderpc.Client
-	zmq    string // address of hashblock; "" = none
+	zmq    string // address of hashblock; "": it has none
 	log    zerolog.Logger
 
-	blocks chan chainhash.Hash // the newest that it announced; holds one
-	look   chan string         // trigger: look for a new block; holds one
-	polled chan []byte         // answers to long polls
+	blocks   chan chainhash.Hash // the newest block that it announced; holds one
+	polled   chan []byte         // answers to long polls
+	notified retry.Bell          // /notify says that there is a new block
+	doubted  retry.Bell          // one way to the node has failed: is it still there?
 
 	// The state is guarded by Service.mu.
 	fault   *fault         // nil: can be used
@@ -74,15 +74,16 @@ func newNode(i int, cfg noderpc.Config, log zerolog.Logger) (*node, error) {
 	}
 	label := strconv.Itoa(i)
 	return &node{
-		label:   label,
-		client:  client,
-		zmq:     cfg.ZMQ,
-		log:     log.With().Str("node", label).Str("url", client.URL()).Logger(),
-		blocks:  make(chan chainhash.Hash, 1),
-		look:    make(chan string, 1),
-		polled:  make(chan []byte),
-		fault:   &fault{err: errors.New("not asked yet")},
-		changed: make(chan struct{}),
+		label:    label,
+		client:   client,
+		zmq:      cfg.ZMQ,
+		log:      log.With().Str("node", label).Str("url", client.URL()).Logger(),
+		blocks:   make(chan chainhash.Hash, 1),
+		polled:   make(chan []byte),
+		notified: retry.NewBell(),
+		doubted:  retry.NewBell(),
+		fault:    &fault{err: errors.New("not asked yet")},
+		changed:  make(chan struct{}),
 	}, nil
 }
 
@@ -90,7 +91,7 @@ func newNode(i int, cfg noderpc.Config, log zerolog.Logger) (*node, error) {
 func (s *Service) follow(ctx context.Context, n *node) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
-	retry := firstRetry
+	pauses := retry.Pace{First: firstRetry, Longest: lookInterval}.Pauses()
 	for {
 		var t *template
 		var f *fault
@@ -101,8 +102,10 @@ func (s *Service) follow(ctx context.Context, n *node) {
 			t, f = s.takeBlock(ctx, n, hash)
 		case response := <-n.polled:
 			t, f = s.takePolled(ctx, n, response)
-		case trigger := <-n.look:
-			t, f = s.takeLook(ctx, n, trigger)
+		case <-n.notified:
+			t, f = s.takeLook(ctx, n, byNotify)
+		case <-n.doubted:
+			t, f = s.takeLook(ctx, n, byPeriod)
 		case <-timer.C:
 			t, f = s.takeLook(ctx, n, byPeriod)
 		}
@@ -110,17 +113,16 @@ func (s *Service) follow(ctx context.Context, n *node) {
 			return
 		}
 		if s.settle(n, t, f, time.Now()) {
-			retry = firstRetry
+			pauses.Reset()
 			timer.Reset(min(max(s.untilDue(n, time.Now()), minInterval), lookInterval))
 		} else {
-			timer.Reset(retry)
-			retry = min(2*retry, lookInterval)
+			timer.Reset(pauses.NextBackOff())
 		}
 	}
 }
 
-// takeBlock fetches a template because n has announced a block. The news do not
-// wait for a look at a node that has been fine so far.
+// takeBlock fetches a template because n has announced a block. A node that has
+// been fine so far is not looked at first.
 func (s *Service) takeBlock(ctx context.Context, n *node, hash chainhash.Hash) (*template, *fault) {
 	fine, latest := s.stateOf(n)
 	if !fine {
@@ -268,7 +270,7 @@ func (s *Service) lookForReorganisation(ctx context.Context, n *node, block chai
 }
 
 // settle records a template of n, or why there is none and the node is not to
-// be used, chooses anew, and reports whether n can be used.
+// be used. It chooses anew, and reports whether n can be used.
 func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -310,7 +312,7 @@ func (s *Service) lag(n *node, now time.Time) *fault {
 	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d", n.client.URL(), n.tip, top)}
 }
 
-// change puts down f as the state of n and says so when it is another than
+// change makes f the state of n, and logs it when the reason is another than
 // before. s.mu is held.
 func (s *Service) change(n *node, f *fault) {
 	before := n.fault
@@ -339,7 +341,7 @@ func (s *Service) subscribe(ctx context.Context, n *node) error {
 			case <-n.blocks: // outdated
 			default:
 			}
-			signal(n.blocks, hash)
+			n.blocks <- hash // there is room: nobody else sends
 		},
 		noderpc.Silence(s.zmqTimeout),
 		noderpc.OnMissed(func(count uint32) {
@@ -351,68 +353,6 @@ func (s *Service) subscribe(ctx context.Context, n *node) error {
 				return
 			}
 			up.Set(0)
-			signal(n.look, byPeriod) // the node may be gone
+			n.doubted.Ring()
 		}))
-}
-
-// await returns the newest template of n when want says so of it, or ok = false
-// when ctx ends.
-func (s *Service) await(ctx context.Context, n *node, want func(*template) bool) (_ *template, ok bool) {
-	for {
-		s.mu.Lock()
-		latest, changed := n.latest, n.changed
-		s.mu.Unlock()
-		if latest != nil && want(latest) {
-			return latest, true
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, false
-		}
-	}
-}
-
-// longPoll waits at n for a template better than its newest, over and over until
-// ctx ends. After a failure it has the node looked at, and waits for a template
-// that came some other way: the node works again then.
-func (s *Service) longPoll(ctx context.Context, n *node) {
-	var seen *template
-	for {
-		base, ok := s.await(ctx, n, func(t *template) bool { return t != seen && t.LongPollID != "" })
-		if !ok {
-			return
-		}
-		seen = base
-		spacing := time.After(longPollSpacing)
-		response, err := s.pollFrom(ctx, n, base)
-		switch {
-		case err == nil:
-			select {
-			case n.polled <- response:
-			case <-ctx.Done():
-			}
-		case ctx.Err() == nil && !errors.Is(err, context.Canceled):
-			n.log.Debug().Err(err).Msg("long poll failed")
-			signal(n.look, byPeriod)
-		}
-		select {
-		case <-spacing:
-		case <-ctx.Done():
-		}
-	}
-}
-
-// pollFrom does one long poll. It is given up when base turns out to be
-// outdated: a node that has not answered by then may never do.
-func (s *Service) pollFrom(ctx context.Context, n *node, base *template) ([]byte, error) {
-	ctx, cancel := context.WithCancel(ctx)
-	watched := make(chan struct{})
-	go func() {
-		defer close(watched)
-		s.await(ctx, n, func(t *template) bool { return t.PrevHash != base.PrevHash })
-		cancel()
-	}()
-	defer func() { cancel(); <-watched }()
-	return n.client.BlockTemplate(ctx, base.LongPollID)
 }

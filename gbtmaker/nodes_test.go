@@ -64,29 +64,29 @@ func TestKilledNode(t *testing.T) {
 	second := startNode(t)
 	cfg.RPCAddr, cfg.ZMQAddr = strings.TrimPrefix(first.RPCURL(), "http://"), strings.TrimPrefix(first.ZMQAddr(), "tcp://")
 	p := start(t, first.RPCURL(), nodes(second))
-	p.untilIs(t, "node_up", "0", 1)
-	p.untilIs(t, "node_up", "1", 1)
+	p.untilIs(t, 1, "node_up", "node", "0")
+	p.untilIs(t, 1, "node_up", "node", "1")
 	mine(t, first)
 	relay(t, first, second)
 	p.nextOf(t, 2)
-	p.untilIs(t, "node_used", "0", 1)
+	p.untilIs(t, 1, "node_used", "node", "0")
 
 	begin := time.Now()
 	kill()
-	p.untilIs(t, "node_up", "0", 0)
+	p.untilIs(t, 0, "node_up", "node", "0")
 	t.Logf("left after %s", time.Since(begin))
 	mine(t, second)
 	p.nextOf(t, 3)
-	p.untilIs(t, "node_used", "1", 1)
+	p.untilIs(t, 1, "node_used", "node", "1")
 
 	first, _ = runNode(t, cfg)
 	begin = time.Now()
 	relay(t, second, first)
-	p.untilIs(t, "node_up", "0", 1)
+	p.untilIs(t, 1, "node_up", "node", "0")
 	t.Logf("taken back after %s", time.Since(begin))
 	mine(t, first)
 	p.nextOf(t, 4)
-	p.untilIs(t, "node_used", "0", 1)
+	p.untilIs(t, 1, "node_used", "node", "0")
 }
 
 // TestLaggingNode has the preferred node miss a block for a while.
@@ -94,25 +94,25 @@ func TestLaggingNode(t *testing.T) {
 	t.Parallel()
 	first, second := startNode(t), startNode(t)
 	p := start(t, first.RPCURL(), nodes(second))
-	p.untilIs(t, "node_up", "0", 1)
-	p.untilIs(t, "node_up", "1", 1)
+	p.untilIs(t, 1, "node_up", "node", "0")
+	p.untilIs(t, 1, "node_up", "node", "1")
 	mine(t, second)
 	p.nextOf(t, 2)
-	p.untilIs(t, "node_used", "1", 1)
+	p.untilIs(t, 1, "node_used", "node", "1")
 	begin := time.Now()
-	p.untilIs(t, "node_up", "0", 0)
+	p.untilIs(t, 0, "node_up", "node", "0")
 	t.Logf("left after %s", time.Since(begin))
-	if got := p.count(t, "failures_total", "lag"); got == 0 {
+	if got := p.count(t, "failures_total", "reason", "lag"); got == 0 {
 		t.Error("lag is not counted")
 	}
 	begin = time.Now()
 	relay(t, second, first)
-	p.untilIs(t, "node_up", "0", 1)
+	p.untilIs(t, 1, "node_up", "node", "0")
 	t.Logf("taken back after %s", time.Since(begin))
 	mine(t, first)
 	p.nextOf(t, 3)
-	p.untilIs(t, "node_used", "0", 1)
-	p.untilIs(t, "node_height_blocks", "0", 2)
+	p.untilIs(t, 1, "node_used", "node", "0")
+	p.untilIs(t, 2, "node_height_blocks", "node", "0")
 }
 
 // TestBadNodes has a node beside one that is of no use.
@@ -136,10 +136,10 @@ func TestBadNodes(t *testing.T) {
 			good := startNode(t)
 			p := start(t, bad.URL, nodes(good))
 			p.nextOf(t, 1)
-			p.untilAtLeast(t, "failures_total", tt.reason, 1)
+			p.untilAtLeast(t, 1, "failures_total", "reason", tt.reason)
 			mine(t, good)
 			p.nextOf(t, 2)
-			if p.count(t, "node_up", "0") != 0 || p.count(t, "node_up", "1") != 1 {
+			if p.count(t, "node_up", "node", "0") != 0 || p.count(t, "node_up", "node", "1") != 1 {
 				t.Error("the bad node is up, or the good one is not")
 			}
 			if err := p.Ready(); err != nil {
@@ -160,7 +160,7 @@ func TestSlowNode(t *testing.T) {
 	t.Cleanup(server.Close)
 	p := start(t, server.URL, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
 	p.nextOf(t, 10)
-	if got := p.count(t, "node_latency_seconds", "0"); got < 0.3 {
+	if got := p.count(t, "node_latency_seconds", "node", "0"); got < 0.3 {
 		t.Errorf("latency %v s", got)
 	}
 }
@@ -188,15 +188,15 @@ func TestLowerHeight(t *testing.T) {
 	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
 	p.nextOf(t, 21)
 	fake.setHeight(19, "aa", 1)
-	p.untilAtLeast(t, "failures_total", "lag", 1)
+	p.untilAtLeast(t, 1, "failures_total", "reason", "lag")
 	if len(p.raw) != 0 {
 		t.Error("a lower template was written")
 	}
 	fake.header.Store(`{"height":20,"confirmations":-1}`)
 	fake.setHeight(19, "bb", 1)
 	p.nextOf(t, 20)
-	p.untilIs(t, "node_up", "0", 1)
-	if got := p.count(t, "failures_total", "time"); got != 0 {
+	p.untilIs(t, 1, "node_up", "node", "0")
+	if got := p.count(t, "failures_total", "reason", "time"); got != 0 {
 		t.Errorf("%v failures by time", got)
 	}
 }
@@ -210,7 +210,7 @@ func TestWrongBits(t *testing.T) {
 	p.nextOf(t, 2014)
 	fake.setHeight(2014, "aa", 1)
 	fake.template.Store(strings.Replace(templateOf(2015, "aa", 1), "1d00ffff", "1c00ffff", 1))
-	p.untilAtLeast(t, "failures_total", "bits", 1)
+	p.untilAtLeast(t, 1, "failures_total", "reason", "bits")
 	if len(p.raw) != 0 {
 		t.Error("template with wrong bits was written")
 	}
@@ -238,13 +238,13 @@ func TestPolicy(t *testing.T) {
 			p.nextOf(t, 21)
 			second.setHeight(21, "aa", 2)
 			p.nextOf(t, 22)
-			p.untilIs(t, "node_used", "1", 1)
+			p.untilIs(t, 1, "node_used", "node", "1")
 			first.setHeight(21, "aa", 1)
-			p.untilIs(t, "node_height_blocks", "0", 21)
+			p.untilIs(t, 21, "node_height_blocks", "node", "0")
 			for range 5 {
 				p.nextOf(t, 22)
 			}
-			if got := p.count(t, "node_used", want); got != 1 {
+			if got := p.count(t, "node_used", "node", want); got != 1 {
 				t.Errorf("node %s is not used", want)
 			}
 		})
@@ -277,7 +277,7 @@ func TestNotify(t *testing.T) {
 	height := int32(1)
 	for _, method := range []string{http.MethodGet, http.MethodPost} {
 		// The look at the tip, every two seconds, may come first.
-		for was := p.count(t, "templates_total", "notify"); p.count(t, "templates_total", "notify") == was; {
+		for was := p.count(t, "templates_total", "trigger", "notify"); p.count(t, "templates_total", "trigger", "notify") == was; {
 			mine(t, node)
 			height++
 			if got := call(method, "/notify?block=00ab"); got != http.StatusNoContent {
@@ -286,7 +286,7 @@ func TestNotify(t *testing.T) {
 			begin := time.Now()
 			p.nextOf(t, height)
 			t.Logf("template of height %d after %s", height, time.Since(begin))
-			p.untilIs(t, "template_height_blocks", "", float64(height))
+			p.untilIs(t, float64(height), "template_height_blocks")
 		}
 	}
 	if got := call(http.MethodPut, "/notify"); got != http.StatusMethodNotAllowed {

@@ -13,19 +13,20 @@ import (
 	"btcpool/internal/job"
 )
 
-// outbox keeps a template while its light form may be out and the whole of it
-// may not: jobs are made of it then, and a block found on one needs it. What is
-// in it when the process is killed is sent by the next one. It is not synced: a
-// power cut at that moment costs the blocks of one template.
+// An outbox keeps a template from before its light form is sent until all of it
+// is: jobs are made of the light form, and a block found on one needs the rest.
+// What is in the outbox when the process is killed is sent by the next process.
+// It is not synced: a power cut at that moment costs the blocks of one template.
 //
 // The file is overwritten in place, which is cheap for megabytes: u32 time and
-// u64 length, little-endian, the hash in hex as in RawGBT, the node's answer. It is empty when the length is 0, and worthless when the hash is not
-// the answer's: its writer was killed before any of it was out.
+// u64 length, little-endian, then the hash in hex as in RawGBT, then the node's
+// answer. With the length 0 the outbox is empty. With a hash that is not the
+// answer's it is worthless: its writer was killed before it had sent anything.
 type outbox struct {
 	lock, file *os.File
 }
 
-const outboxHeader = 4 + 8 + 64
+const outboxHeader = 4 + 8 + 64 // bytes
 
 // maxOutbox is more than any node's answer, in bytes.
 const maxOutbox = 64 << 20

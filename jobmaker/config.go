@@ -1,7 +1,6 @@
 package jobmaker
 
 import (
-	"errors"
 	"fmt"
 	"math"
 	"regexp"
@@ -17,48 +16,73 @@ import (
 // Config is what jobmaker.toml holds.
 type Config struct {
 	service.Common
-	Kafka     bus.Config      `toml:"kafka"` // topics.aux_work and topics.rsk_work: "" for no merged mining
+	// Kafka holds the topics. With topics.aux_work = "" no AuxPoW chain is mined
+	// along, with topics.rsk_work = "" RSK is not.
+	Kafka     bus.Config      `toml:"kafka"`
 	ZooKeeper registry.Config `toml:"zookeeper"`
 
-	ServerID       int    `toml:"server_id" env:"SERVER_ID"`               // 1 to 255, low byte of the job ids; each jobmaker of a pool has its own; 0: leased from ZooKeeper
-	IDLeasePath    string `toml:"id_lease_path"`                           // in ZooKeeper, where ids are leased
-	LeaderLockPath string `toml:"leader_lock_path" env:"LEADER_LOCK_PATH"` // in ZooKeeper; of the jobmakers that share it one makes jobs; "": all do
+	// ServerID is the low byte of the job ids, 1 to 255: each jobmaker of a pool
+	// has its own. 0: one is leased from ZooKeeper, under IDLeasePath.
+	ServerID    int    `toml:"server_id" env:"SERVER_ID"`
+	IDLeasePath string `toml:"id_lease_path"`
+	// LeaderLockPath is in ZooKeeper. Of the jobmakers that share it one makes
+	// jobs. "": this one always does.
+	LeaderLockPath string `toml:"leader_lock_path" env:"LEADER_LOCK_PATH"`
 
-	Network       string    `toml:"network" env:"NETWORK"`               // one of bitcoin.NetworkNames
-	PayoutAddress string    `toml:"payout_address" env:"PAYOUT_ADDRESS"` // of Network; gets the whole reward
-	Outputs       []Output  `toml:"outputs"`                             // share the reward, in place of PayoutAddress
-	CoinbaseText  string    `toml:"coinbase_text" env:"COINBASE_TEXT"`   // visible in every block found
-	SubPools      []SubPool `toml:"sub_pools"`                           // other coinbases in the same jobs
-	MaxUpdateText int       `toml:"sub_pool_max_update_text"`            // bytes to which a text that comes through ZooKeeper is cut
-	BlockVersion  int32     `toml:"block_version"`                       // 0: the template's
+	// Network is that of templates and addresses: one of bitcoin.NetworkNames.
+	Network string `toml:"network" env:"NETWORK"`
+	// PayoutAddress gets the whole reward. Outputs, in its place, share it.
+	PayoutAddress string   `toml:"payout_address" env:"PAYOUT_ADDRESS"`
+	Outputs       []Output `toml:"outputs"`
+	// CoinbaseText is visible in every block found.
+	CoinbaseText string `toml:"coinbase_text" env:"COINBASE_TEXT"`
+	// SubPools have coinbases of their own in the same jobs.
+	SubPools []SubPool `toml:"sub_pools"`
+	// MaxUpdateText is how many bytes of a text from ZooKeeper are used.
+	MaxUpdateText int `toml:"sub_pool_max_update_text"`
+	// BlockVersion is the version of all blocks. 0: the template's.
+	BlockVersion int32 `toml:"block_version"`
 
-	CoinbaseLockToHeight bool `toml:"coinbase_lock_to_height"` // nLockTime and nSequence of the coinbase as BIP 54 asks
-	MaxCoinbaseSize      int  `toml:"max_coinbase_size"`       // bytes of the transaction that all miners' firmware bears
-	GrandPool            bool `toml:"grand_pool"`              // room in the coinbase for clients that serve a pool of their own
+	// CoinbaseLockToHeight sets nLockTime and nSequence as BIP 54 asks.
+	CoinbaseLockToHeight bool `toml:"coinbase_lock_to_height"`
+	// MaxCoinbaseSize is, in bytes, what the firmware of all miners bears.
+	MaxCoinbaseSize int `toml:"max_coinbase_size"`
+	// GrandPool makes room in the coinbase for clients with a pool of their own.
+	GrandPool bool `toml:"grand_pool"`
 
-	JobInterval      config.Duration `toml:"job_interval"`        // between jobs when nothing happens
-	GBTLifetime      config.Duration `toml:"gbt_life_time"`       // templates with transactions older than this make way for others
-	EmptyGBTLifetime config.Duration `toml:"empty_gbt_life_time"` // the same for empty templates
-	MaxTemplateSkew  config.Duration `toml:"max_template_skew"`   // templates that far from our clock are dropped
+	// JobInterval is the time between jobs when nothing happens.
+	JobInterval config.Duration `toml:"job_interval"`
+	// GBTLifetime and EmptyGBTLifetime are the ages from which on templates with
+	// and without transactions make way for others.
+	GBTLifetime      config.Duration `toml:"gbt_life_time"`
+	EmptyGBTLifetime config.Duration `toml:"empty_gbt_life_time"`
+	// MaxTemplateSkew is how far from our clock a template may have been made.
+	MaxTemplateSkew config.Duration `toml:"max_template_skew"`
 
-	AuxNotify notify `toml:"aux_merged_mining_notify"` // AuxPoW work makes a job at once: 0 never, 1 of a greater height, 2 of another hash
-	RSKNotify notify `toml:"rsk_merged_mining_notify"` // RSK work makes a job at once: 0 never, 1 when its node asks, 2 of another hash
+	// AuxNotify and RSKNotify say which work of other chains makes a job at once.
+	AuxNotify notify `toml:"aux_merged_mining_notify"`
+	RSKNotify notify `toml:"rsk_merged_mining_notify"`
 }
 
 // Output is a part of the reward.
 type Output struct {
-	Address     string `toml:"address"`      // of Config.Network
-	BasisPoints int    `toml:"basis_points"` // of the reward; those of all outputs add up to 10000
+	// Address is of Config.Network.
+	Address string `toml:"address"`
+	// BasisPoints of all outputs add up to 10000.
+	BasisPoints int `toml:"basis_points"`
 }
 
 // SubPool is a pool whose miners are served with ours but whose blocks pay to
-// itself.
+// itself. What it has in common with Config means the same.
 type SubPool struct {
-	Name          string   `toml:"name"`           // 1 to 64 letters, digits, '.', '_' and '-'
-	PayoutAddress string   `toml:"payout_address"` // as in Config
-	Outputs       []Output `toml:"outputs"`        // as in Config
-	CoinbaseText  string   `toml:"coinbase_text"`  // as in Config
-	UpdatePath    string   `toml:"update_path"`    // in ZooKeeper, where address and text may be changed while we run; "": they may not
+	// Name is 1 to 64 letters, digits, '.', '_' and '-'.
+	Name          string   `toml:"name"`
+	PayoutAddress string   `toml:"payout_address"`
+	Outputs       []Output `toml:"outputs"`
+	CoinbaseText  string   `toml:"coinbase_text"`
+	// UpdatePath is in ZooKeeper, where address and text may be changed at run
+	// time. "": they may not.
+	UpdatePath string `toml:"update_path"`
 }
 
 // DefaultConfig returns a Config that lacks the payout address only.
@@ -86,83 +110,69 @@ func DefaultConfig() Config {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	errs := []error{c.Kafka.Validate(), c.ZooKeeper.Validate(), c.validateIdentity()}
-	for _, d := range []struct {
-		key   string
-		value config.Duration
-	}{
-		{"job_interval", c.JobInterval},
-		{"gbt_life_time", c.GBTLifetime},
-		{"empty_gbt_life_time", c.EmptyGBTLifetime},
-		{"max_template_skew", c.MaxTemplateSkew},
-	} {
-		if d.value.Std() < time.Second {
-			errs = append(errs, fmt.Errorf("%s = %q: must be at least 1s", d.key, d.value))
+	var faults config.Faults
+	faults.Add(c.Kafka.Validate())
+	faults.Add(c.ZooKeeper.Validate())
+	c.validateIdentity(&faults)
+	faults.AtLeast("job_interval", c.JobInterval, time.Second)
+	faults.AtLeast("gbt_life_time", c.GBTLifetime, time.Second)
+	faults.AtLeast("empty_gbt_life_time", c.EmptyGBTLifetime, time.Second)
+	faults.AtLeast("max_template_skew", c.MaxTemplateSkew, time.Second)
+	policy := func(key string, n notify) {
+		if n < notifyNever || n > notifyHash {
+			faults.Addf("%s = %d: must be 0, 1 or 2", key, n)
 		}
 	}
-	for _, n := range []struct {
-		key   string
-		value notify
-	}{
-		{"aux_merged_mining_notify", c.AuxNotify},
-		{"rsk_merged_mining_notify", c.RSKNotify},
-	} {
-		if n.value < notifyNever || n.value > notifyHash {
-			errs = append(errs, fmt.Errorf("%s = %d: must be 0, 1 or 2", n.key, n.value))
-		}
-	}
+	policy("aux_merged_mining_notify", c.AuxNotify)
+	policy("rsk_merged_mining_notify", c.RSKNotify)
 	if c.MaxUpdateText < 0 {
-		errs = append(errs, fmt.Errorf("sub_pool_max_update_text = %d: must not be negative", c.MaxUpdateText))
+		faults.Addf("sub_pool_max_update_text = %d: must not be negative", c.MaxUpdateText)
 	}
 	_, err := c.builder()
-	return errors.Join(append(errs, err, c.validateUpdatePaths())...)
+	faults.Add(err)
+	c.validateUpdatePaths(&faults)
+	return faults.Err()
 }
 
-func (c Config) validateUpdatePaths() error {
-	var errs []error
+func (c Config) validateUpdatePaths(faults *config.Faults) {
 	taken := map[string]bool{c.IDLeasePath: true, c.LeaderLockPath: true}
 	for i, sub := range c.SubPools {
 		path := sub.UpdatePath
-		switch err := registry.ValidatePath(path); {
-		case path == "":
-		case err != nil:
-			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: %w", i, path, err))
-		case len(c.ZooKeeper.Servers) == 0:
-			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: needs zookeeper.servers", i, path))
-		case taken[path]:
-			errs = append(errs, fmt.Errorf("sub_pools[%d].update_path = %q: is used for something else already", i, path))
+		if path == "" {
+			continue
+		}
+		c.validatePath(faults, fmt.Sprintf("sub_pools[%d].update_path", i), path)
+		if taken[path] {
+			faults.Addf("sub_pools[%d].update_path = %q: is used for something else already", i, path)
 		}
 		taken[path] = true
 	}
-	return errors.Join(errs...)
 }
 
 // validateIdentity is about who this jobmaker is among others.
-func (c Config) validateIdentity() error {
-	var errs []error
+func (c Config) validateIdentity(faults *config.Faults) {
 	switch {
-	case c.ServerID < 0 || c.ServerID > math.MaxUint8:
-		errs = append(errs, fmt.Errorf("server_id = %d: must be 1 to 255, or 0 with zookeeper.servers", c.ServerID))
-	case c.ServerID > 0:
-	case len(c.ZooKeeper.Servers) == 0:
-		errs = append(errs, errors.New("server_id = 0: must be 1 to 255, or 0 with zookeeper.servers"))
-	default:
-		if err := registry.ValidatePath(c.IDLeasePath); err != nil {
-			errs = append(errs, fmt.Errorf("id_lease_path = %q: %w", c.IDLeasePath, err))
+	case c.ServerID < 0 || c.ServerID > math.MaxUint8 || c.ServerID == 0 && len(c.ZooKeeper.Servers) == 0:
+		faults.Addf("server_id = %d: must be 1 to 255, or 0 with zookeeper.servers", c.ServerID)
+	case c.ServerID == 0:
+		c.validatePath(faults, "id_lease_path", c.IDLeasePath)
+	}
+	if c.LeaderLockPath != "" {
+		c.validatePath(faults, "leader_lock_path", c.LeaderLockPath)
+		if c.LeaderLockPath == c.IDLeasePath {
+			faults.Addf("leader_lock_path = %q: must not be id_lease_path", c.LeaderLockPath)
 		}
 	}
-	switch {
-	case c.LeaderLockPath == "":
-	case len(c.ZooKeeper.Servers) == 0:
-		errs = append(errs, fmt.Errorf("leader_lock_path = %q: needs zookeeper.servers", c.LeaderLockPath))
-	case c.LeaderLockPath == c.IDLeasePath:
-		errs = append(errs, fmt.Errorf("leader_lock_path = %q: must not be id_lease_path", c.LeaderLockPath))
-	default:
-		if err := registry.ValidatePath(c.LeaderLockPath); err != nil {
-			errs = append(errs, fmt.Errorf("leader_lock_path = %q: %w", c.LeaderLockPath, err))
-		}
+}
+
+// validatePath is about a node in ZooKeeper.
+func (c Config) validatePath(faults *config.Faults, key, path string) {
+	if len(c.ZooKeeper.Servers) == 0 {
+		faults.Addf("%s = %q: needs zookeeper.servers", key, path)
 	}
-	return errors.Join(errs...)
+	if err := registry.ValidatePath(path); err != nil {
+		faults.Addf("%s = %q: %w", key, path, err)
+	}
 }
 
 var validSubPool = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
@@ -180,19 +190,18 @@ func (c Config) builder() (builder, error) {
 	if err != nil {
 		return builder{}, fmt.Errorf("network = %q: %w", c.Network, err)
 	}
-	var errs []error
-	if b.coinbase, err = c.coinbase(b, network, c.PayoutAddress, c.Outputs, c.CoinbaseText); err != nil {
-		errs = append(errs, err)
-	}
+	var faults config.Faults
+	b.coinbase, err = c.coinbase(b, network, c.PayoutAddress, c.Outputs, c.CoinbaseText)
+	faults.Add(err)
 	for i, sub := range c.SubPools {
+		section := fmt.Sprintf("sub_pools[%d]", i)
 		if _, taken := b.subPools[sub.Name]; taken || !validSubPool.MatchString(sub.Name) {
-			errs = append(errs, fmt.Errorf("sub_pools[%d].name = %q: must be 1 to 64 letters, digits, '.', '_' and '-' that no other has", i, sub.Name))
+			faults.Addf("%s.name = %q: must be 1 to 64 letters, digits, '.', '_' and '-' that no other has", section, sub.Name)
 		}
-		if b.subPools[sub.Name], err = c.coinbase(b, network, sub.PayoutAddress, sub.Outputs, sub.CoinbaseText); err != nil {
-			errs = append(errs, fmt.Errorf("sub_pools[%d]: %w", i, err))
-		}
+		b.subPools[sub.Name], err = c.coinbase(b, network, sub.PayoutAddress, sub.Outputs, sub.CoinbaseText)
+		faults.In(section, err)
 	}
-	return b, errors.Join(errs...)
+	return b, faults.Err()
 }
 
 func (c Config) coinbase(b builder, network bitcoin.Network, address string, outputs []Output, text string) (coinbase, error) {
@@ -222,25 +231,25 @@ func payouts(network bitcoin.Network, address string, outputs []Output) ([]payou
 		}
 		return []payout{{script, allBasisPoints}}, nil
 	}
-	var errs []error
+	var faults config.Faults
 	if address != "" {
-		errs = append(errs, fmt.Errorf("payout_address = %q: must be empty when there are outputs", address))
+		faults.Addf("payout_address = %q: must be empty when there are outputs", address)
 	}
 	var list []payout
 	sum := 0
 	for i, o := range outputs {
 		script, err := network.PayoutScript(o.Address)
 		if err != nil {
-			errs = append(errs, fmt.Errorf("outputs[%d].address: %w", i, err))
+			faults.Addf("outputs[%d].address: %w", i, err)
 		}
 		if o.BasisPoints < 1 || o.BasisPoints > allBasisPoints {
-			errs = append(errs, fmt.Errorf("outputs[%d].basis_points = %d: must be 1 to %d", i, o.BasisPoints, allBasisPoints))
+			faults.Addf("outputs[%d].basis_points = %d: must be 1 to %d", i, o.BasisPoints, allBasisPoints)
 		}
 		sum += min(max(o.BasisPoints, 0), allBasisPoints)
 		list = append(list, payout{script, int64(o.BasisPoints)})
 	}
 	if sum != allBasisPoints {
-		errs = append(errs, fmt.Errorf("outputs: basis_points add up to %d instead of %d", sum, allBasisPoints))
+		faults.Addf("outputs: basis_points add up to %d instead of %d", sum, allBasisPoints)
 	}
-	return list, errors.Join(errs...)
+	return list, faults.Err()
 }

@@ -13,6 +13,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/jobmaker"
 )
 
@@ -52,6 +53,7 @@ func TestSampleFile(t *testing.T) {
 	if diff := cmp.Diff(want, cfg, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("the file differs from the defaults:\n%s", diff)
 	}
+	testkit.SampleNames(t, "../configs/jobmaker.toml", cfg, "sub_pools.outputs.") // as outputs
 	cfg.PayoutAddress = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
 	if err := cfg.Validate(); err != nil {
 		t.Errorf("with an address: %v", err)
@@ -177,11 +179,11 @@ func TestValidate(t *testing.T) {
 		{"sub-pool without address", func(c *jobmaker.Config) {
 			c.SubPools = subPools("a")
 			c.SubPools[0].PayoutAddress = ""
-		}, "sub_pools[0]: payout_address"},
+		}, "sub_pools[0].payout_address"},
 		{"sub-pool with a long text", func(c *jobmaker.Config) {
 			c.SubPools = subPools("a")
 			c.SubPools[0].CoinbaseText = strings.Repeat("x", 78)
-		}, "sub_pools[0]: coinbase_text"},
+		}, "sub_pools[0].coinbase_text"},
 		{"policy 3", func(c *jobmaker.Config) { c.AuxNotify = 3 }, "aux_merged_mining_notify = 3: must be 0, 1 or 2"},
 		{"policy -1", func(c *jobmaker.Config) { c.RSKNotify = -1 }, "rsk_merged_mining_notify = -1"},
 		{"no interval", func(c *jobmaker.Config) { c.JobInterval = 0 }, `job_interval = "0s": must be at least 1s`},

@@ -1,7 +1,8 @@
 // Package jobmaker is the service that turns raw block templates into Stratum
 // jobs: it reads the raw template topic and the light one ahead of it, decides by
 // height, contents and age which template is best and when miners need a new job,
-// and writes the job topic. The work of chains that are mined along comes from topics of its own.
+// and writes the job topic. The work of chains that are mined along comes from
+// topics of its own.
 //
 // Of the jobmakers that share a lock in ZooKeeper one makes jobs; the others
 // read along and begin within 5 s of its death.
@@ -11,7 +12,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -24,34 +24,30 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 )
 
-const (
-	// The newest templates are enough to begin with: several, because the
-	// last one can be of a node that lags behind.
-	firstTemplates = 5
-	firstWorks     = 1 // of other chains
-	warnSkew       = 3 * time.Second
-	retryInterval  = time.Second // after a job that failed, or while there is no template
-	logInterval    = 10 * time.Second
-)
+// retryInterval is the pause after a job that failed, or while there is no
+// template.
+const retryInterval = time.Second
 
 // Service is a jobmaker.
 type Service struct {
 	cfg      Config
 	log      zerolog.Logger
 	metrics  *metrics
-	bus      *bus.Client
-	registry *registry.Registry
 	network  bitcoin.Network
 	builder  atomic.Pointer[builder] // another one after each update of a sub-pool
 	started  time.Time
+	closing  service.Closing
+	bus      *bus.Client
+	registry *registry.Registry
 
 	dropLog, skewLog rate.Sometimes
 
-	caughtUp chan struct{} // closed when the templates are known that were there before us
-	news     chan struct{} // something was taken in; holds one
+	caughtUp chan struct{} // closed when all templates are known that were in the topic before us
+	news     retry.Bell    // something was taken in
 
 	mu           sync.Mutex
 	schedule     schedule
@@ -74,25 +70,15 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := bus.New(cfg.Kafka, deps)
-	if err != nil {
-		return nil, err
-	}
-	reg, err := registry.New(cfg.ZooKeeper, deps)
-	if err != nil {
-		return nil, err
-	}
 	s := &Service{
 		cfg:      cfg,
 		log:      deps.Log,
-		bus:      client,
-		registry: reg,
 		network:  network,
 		started:  time.Now(),
 		dropLog:  rate.Sometimes{Interval: logInterval},
 		skewLog:  rate.Sometimes{Interval: logInterval},
 		caughtUp: make(chan struct{}),
-		news:     make(chan struct{}, 1),
+		news:     retry.NewBell(),
 		schedule: schedule{
 			interval:  cfg.JobInterval.Std(),
 			life:      cfg.GBTLifetime.Std(),
@@ -102,33 +88,37 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		merged: mergedMining{auxNotify: cfg.AuxNotify, rskNotify: cfg.RSKNotify},
 	}
 	s.builder.Store(&builder)
+	if s.registry, err = registry.New(cfg.ZooKeeper, deps); err != nil {
+		return nil, err
+	}
+	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		return nil, err
+	}
+	s.closing.Add(s.bus.Close)
 	s.metrics = newMetrics(deps.Metrics, s.sinceLastJob)
 	return s, nil
 }
 
+// Close ends a jobmaker that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
+
 // Run makes jobs until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	defer s.bus.Close()
-	topics := s.cfg.Kafka.Topics
-	light := job.LightTopic(topics.RawGBT)
-	all := []string{topics.RawGBT, light, topics.Job, topics.AuxWork, topics.RSKWork}
-	all = slices.DeleteFunc(all, func(topic string) bool { return topic == "" })
-	if err := s.bus.EnsureTopics(ctx, all...); err != nil {
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.Close()) }()
+	sources := s.sources()
+	topics := []string{s.cfg.Kafka.Topics.Job}
+	for _, from := range sources {
+		topics = append(topics, from.topic)
+	}
+	if err := s.bus.EnsureTopics(ctx, topics...); err != nil {
 		if ctx.Err() != nil {
 			return nil
 		}
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return s.read(ctx, topics.RawGBT, firstTemplates, s.takeTemplate, bus.CaughtUp(func() { close(s.caughtUp) }))
-	})
-	g.Go(func() error { return s.read(ctx, light, firstTemplates, s.takeLight) })
-	if topics.AuxWork != "" {
-		g.Go(func() error { return s.read(ctx, topics.AuxWork, firstWorks, s.takeAux) })
-	}
-	if topics.RSKWork != "" {
-		g.Go(func() error { return s.read(ctx, topics.RSKWork, firstWorks, s.takeRSK) })
+	for _, from := range sources {
+		g.Go(func() error { return s.read(ctx, from) })
 	}
 	g.Go(func() error { return s.watchSubPools(ctx) })
 	g.Go(func() error { return s.lead(ctx) })
@@ -140,20 +130,18 @@ func (s *Service) Run(ctx context.Context) error {
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.lastTemplate.IsZero() {
+	templateAge, jobAge := time.Since(s.lastTemplate), time.Since(s.lastJob)
+	switch {
+	case s.lastTemplate.IsZero():
 		return errors.New("no template yet")
-	}
-	if age := time.Since(s.lastTemplate); age > s.cfg.GBTLifetime.Std() {
-		return fmt.Errorf("no template for %s", age.Round(time.Second))
-	}
-	if s.standingBy() {
+	case templateAge > s.cfg.GBTLifetime.Std():
+		return fmt.Errorf("no template for %s", templateAge.Round(time.Second))
+	case s.standingBy():
 		return nil
-	}
-	if s.lastJob.IsZero() {
+	case s.lastJob.IsZero():
 		return errors.New("no job sent yet")
-	}
-	if age := time.Since(s.lastJob); age > 2*s.cfg.JobInterval.Std() {
-		return fmt.Errorf("no job sent for %s", age.Round(time.Second))
+	case jobAge > 2*s.cfg.JobInterval.Std():
+		return fmt.Errorf("no job sent for %s", jobAge.Round(time.Second))
 	}
 	return nil
 }
@@ -172,119 +160,6 @@ func (s *Service) sinceLastJob() float64 {
 
 func (s *Service) standingBy() bool { return s.cfg.LeaderLockPath != "" && !s.leading }
 
-// read passes the last messages of topic, and those to come, to take.
-func (s *Service) read(ctx context.Context, topic string, last int, take func(message []byte, now time.Time), opts ...bus.ReadOption) error {
-	return s.bus.Read(ctx, topic, bus.Last(last), func(m bus.Message) error {
-		take(m.Value, time.Now())
-		select {
-		case s.news <- struct{}{}:
-		default: // there are some already
-		}
-		return nil
-	}, opts...)
-}
-
-// takeTemplate takes in a message of the raw template topic. It is a duplicate
-// when the light one has come before it.
-func (s *Service) takeTemplate(message []byte, now time.Time) {
-	raw, err := job.ParseRawGBT(message)
-	r := invalid
-	if err == nil {
-		r, err = s.judge(raw, nil, now)
-	}
-	s.judged(s.cfg.Kafka.Topics.RawGBT, r, err)
-}
-
-// takeLight takes in a message of the light template topic.
-func (s *Service) takeLight(message []byte, now time.Time) {
-	light, err := job.ParseLightGBT(message)
-	r := invalid
-	if err == nil {
-		r, err = s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash}, light.Template, now)
-	}
-	s.judged(job.LightTopic(s.cfg.Kafka.Topics.RawGBT), r, err)
-}
-
-func (s *Service) judged(topic string, r result, err error) {
-	s.metrics.templates.WithLabelValues(string(r)).Inc()
-	s.drop(topic, r, err)
-}
-
-// judge takes in a template unless something is wrong with it. When it is nil it
-// is read from raw's response, once the rest of raw says that it can be of use.
-func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (result, error) {
-	created := time.Unix(int64(raw.CreatedAt), 0)
-	age := now.Sub(created)
-	s.mu.Lock()
-	r := s.schedule.admit(raw.Hash, created, now)
-	s.mu.Unlock()
-	if r != accepted {
-		return r, fmt.Errorf("made %s ago", age.Round(time.Second))
-	}
-	if age.Abs() >= warnSkew && s.isCaughtUp() {
-		s.skewLog.Do(func() { s.log.Warn().Dur("age_ms", age).Msg("template is late, or clocks differ") })
-	}
-	if template == nil {
-		var err error
-		if template, err = job.ParseTemplate(raw.Response); err != nil {
-			return invalid, err
-		}
-	}
-	if err := template.CheckNetwork(s.network); err != nil {
-		return wrongNetwork, err
-	}
-	if ahead := time.Unix(int64(max(template.CurTime, template.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
-		return farFuture, fmt.Errorf("time is %s ahead of ours", ahead.Round(time.Second))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != ""}, now)
-	if r != accepted {
-		return r, fmt.Errorf("height %d on %s", template.Height, template.PrevHash)
-	}
-	s.lastTemplate = now
-	return accepted, nil
-}
-
-// isCaughtUp reports whether what is read now was not there before us.
-func (s *Service) isCaughtUp() bool {
-	select {
-	case <-s.caughtUp:
-		return true
-	default:
-		return false
-	}
-}
-
-func (s *Service) takeAux(message []byte, now time.Time) {
-	s.takeWork(s.cfg.Kafka.Topics.AuxWork, "aux", (*mergedMining).addAux, message, now)
-}
-
-func (s *Service) takeRSK(message []byte, now time.Time) {
-	s.takeWork(s.cfg.Kafka.Topics.RSKWork, "rsk", (*mergedMining).addRSK, message, now)
-}
-
-func (s *Service) takeWork(topic, kind string, add func(*mergedMining, []byte, time.Time) (result, bool, error), message []byte, now time.Time) {
-	s.mu.Lock()
-	r, urgent, err := add(&s.merged, message, now)
-	s.schedule.urgent = s.schedule.urgent || urgent
-	s.mu.Unlock()
-	s.metrics.works.WithLabelValues(kind, string(r)).Inc()
-	s.drop(topic, r, err)
-}
-
-// drop says why a message of topic was not taken, if it was not.
-func (s *Service) drop(topic string, r result, err error) {
-	switch r {
-	case accepted:
-	case duplicate: // as it should be with several gbtmakers or auxmakers
-	default:
-		s.dropLog.Do(func() {
-			s.log.Warn().Err(err).Str("topic", topic).Str("result", string(r)).Msg("message dropped")
-		})
-	}
-}
-
 // lead makes jobs whenever it is our turn, until ctx ends.
 func (s *Service) lead(ctx context.Context) error {
 	for {
@@ -298,13 +173,13 @@ func (s *Service) lead(ctx context.Context) error {
 		if !errors.Is(err, registry.ErrLost) {
 			return err
 		}
-		s.log.Warn().Err(err).Msg("id lost")
+		s.log.Warn().Err(err).Msg("id of this jobmaker is lost, asking for another")
 	}
 }
 
-// makeJobs makes a job whenever one is due, until ctx ends. It waits for the
-// templates that were there before, or the first job might be for a block that
-// is found.
+// makeJobs makes a job whenever one is due, until ctx ends. It begins when the
+// templates are known that were there before, or the first job might be for a
+// block that has been found.
 func (s *Service) makeJobs(ctx context.Context, ids *job.IDs) {
 	s.setLeading(true)
 	defer s.setLeading(false)
@@ -314,14 +189,12 @@ func (s *Service) makeJobs(ctx context.Context, ids *job.IDs) {
 		return
 	}
 	for {
-		timer := time.NewTimer(s.makeJob(ctx, ids))
+		due := time.After(s.makeJob(ctx, ids))
 		select {
 		case <-ctx.Done():
-			timer.Stop()
 			return
 		case <-s.news:
-			timer.Stop()
-		case <-timer.C:
+		case <-due:
 		}
 	}
 }

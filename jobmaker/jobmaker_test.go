@@ -22,10 +22,10 @@ import (
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/jobmaker"
 )
 
@@ -45,17 +45,9 @@ type pool struct {
 // broker is there and the jobmaker is not.
 func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := broker.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	cfg.Kafka.Brokers = []string{broker.Addr()}
+	cfg.Kafka.Brokers = testkit.Broker(t).Brokers
 	p := &pool{t: t, cfg: cfg, jobs: make(chan *job.StratumJob, 100), metrics: prometheus.NewRegistry()}
+	var err error
 	p.bus, err = bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -76,8 +68,8 @@ func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.background(p.service.Run)
-	p.background(func(ctx context.Context) error {
+	testkit.Run(t, p.service.Run)
+	testkit.Run(t, func(ctx context.Context) error {
 		return p.bus.Read(ctx, cfg.Kafka.Topics.Job, bus.Earliest(), func(m bus.Message) error {
 			j, err := job.ParseStratumJob(m.Value)
 			if err != nil {
@@ -88,19 +80,6 @@ func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 		})
 	})
 	return p
-}
-
-// background runs f until the test ends, where it must return nil.
-func (p *pool) background(f func(context.Context) error) {
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- f(ctx) }()
-	p.t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			p.t.Error(err)
-		}
-	})
 }
 
 func (p *pool) send(message []byte) {
@@ -158,26 +137,10 @@ func (p *pool) nextJob() *job.StratumJob {
 	}
 }
 
-// count returns a counter by the values of its labels.
+// count returns a metric by the names and values of its labels.
 func (p *pool) count(name string, labels ...string) float64 {
 	p.t.Helper()
-	families, err := p.metrics.Gather()
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, m := range family.GetMetric() {
-			var values []string
-			for _, pair := range m.GetLabel() {
-				values = append(values, pair.GetValue())
-			}
-			if family.GetName() == name && slices.Equal(values, labels) {
-				return m.GetCounter().GetValue()
-			}
-		}
-	}
-	p.t.Fatalf("no %s for %s", name, labels)
-	return 0
+	return testkit.Metric(p.t, p.metrics, "btcpool_jobmaker_"+name, labels...)
 }
 
 func TestJobs(t *testing.T) {
@@ -232,7 +195,7 @@ func TestJobs(t *testing.T) {
 	for result, want := range map[string]float64{
 		"accepted": 3, "invalid": 3, "skewed": 1, "wrong_network": 1, "far_future": 1, "low_height": 1, "other_branch": 0, "duplicate": 0,
 	} {
-		if got := p.count("btcpool_jobmaker_templates_total", result); got != want {
+		if got := p.count("templates_total", "result", result); got != want {
 			t.Errorf("%v templates are %s, want %v", got, result, want)
 		}
 	}
@@ -268,7 +231,7 @@ func TestLightTemplate(t *testing.T) {
 		t.Errorf("job of height %d, want %d", next.Height, template.Height+1)
 	}
 	for result, want := range map[string]float64{"accepted": 3, "invalid": 1, "duplicate": 1} {
-		if got := p.count("btcpool_jobmaker_templates_total", result); got != want {
+		if got := p.count("templates_total", "result", result); got != want {
 			t.Errorf("%v templates are %s, want %v", got, result, want)
 		}
 	}
@@ -295,10 +258,10 @@ func TestReorganisation(t *testing.T) {
 	if j := p.nextJob(); j.PrevHash[0] != 3 {
 		t.Fatalf("job on %s, want one on block 3", j.PrevHash)
 	}
-	if got := p.count("btcpool_jobmaker_templates_total", "other_branch"); got != 1 {
+	if got := p.count("templates_total", "result", "other_branch"); got != 1 {
 		t.Errorf("%v templates are of another branch, want 1", got)
 	}
-	if got := p.count("btcpool_jobmaker_jobs_total", "branch"); got != 1 {
+	if got := p.count("jobs_total", "reason", "branch"); got != 1 {
 		t.Errorf("%v jobs for another branch, want 1", got)
 	}
 }
@@ -341,7 +304,7 @@ func TestMergedMining(t *testing.T) {
 	}
 	for _, kind := range []string{"aux", "rsk"} {
 		for _, result := range []string{"accepted", "invalid"} {
-			if got := p.count("btcpool_jobmaker_merged_mining_works_total", kind, result); got != 1 {
+			if got := p.count("merged_mining_works_total", "kind", kind, "result", result); got != 1 {
 				t.Errorf("%v %s works are %s, want 1", got, kind, result)
 			}
 		}
@@ -387,17 +350,25 @@ func TestStandingBy(t *testing.T) {
 	cfg.LeaderLockPath = "/locks/jobmaker_lead"
 	p := start(t, cfg, nil)
 	p.sendTemplate("core.gbt", 500, time.Now())
-	for deadline := time.Now().Add(20 * time.Second); p.service.Ready() != nil; time.Sleep(10 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatal(p.service.Ready())
-		}
-	}
+	testkit.Eventually(t, "ready", func() bool { return p.service.Ready() == nil })
 	if n := len(p.jobs); n != 0 {
 		t.Errorf("%d jobs", n)
 	}
 	want := "# HELP btcpool_jobmaker_since_last_job_seconds Time since the last job was sent, or since the start before the first; " +
 		"0 while another jobmaker leads.\n# TYPE btcpool_jobmaker_since_last_job_seconds gauge\nbtcpool_jobmaker_since_last_job_seconds 0\n"
 	if err := testutil.GatherAndCompare(p.metrics, strings.NewReader(want), "btcpool_jobmaker_since_last_job_seconds"); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestClose has jobmakers that never run: none leaves a goroutine.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	s, err := jobmaker.New(regtestConfig(), service.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(s.Close(), s.Close()); err != nil {
 		t.Error(err)
 	}
 }

@@ -1,6 +1,10 @@
 package jobmaker
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"github.com/prometheus/client_golang/prometheus"
+
+	"btcpool/internal/telemetry"
+)
 
 type metrics struct {
 	templates   *prometheus.CounterVec // by result
@@ -14,42 +18,21 @@ type metrics struct {
 
 // newMetrics registers the metrics; sinceLastJob is called for each scrape.
 func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics {
+	set := telemetry.Metrics(reg, "jobmaker")
 	m := &metrics{
-		templates: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "btcpool_jobmaker_templates_total",
-			Help: "Raw and light templates received, by what became of them.",
-		}, []string{"result"}),
-		works: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "btcpool_jobmaker_merged_mining_works_total",
-			Help: "Works of chains that are mined along, by kind of chain and what became of them.",
-		}, []string{"kind", "result"}),
-		jobs: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "btcpool_jobmaker_jobs_total",
-			Help: "Jobs sent, by reason.",
-		}, []string{"reason"}),
-		failed: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "btcpool_jobmaker_jobs_failed_total",
-			Help: "Jobs that could not be built or sent.",
-		}),
-		updates: prometheus.NewCounterVec(prometheus.CounterOpts{
-			Name: "btcpool_jobmaker_sub_pool_updates_total",
-			Help: "Updates of sub-pools through ZooKeeper, by sub-pool and whether they were accepted or refused.",
-		}, []string{"sub_pool", "result"}),
-		height: prometheus.NewGauge(prometheus.GaugeOpts{
-			Name: "btcpool_jobmaker_height",
-			Help: "Height of the last job.",
-		}),
-		templateAge: prometheus.NewHistogram(prometheus.HistogramOpts{
-			Name:    "btcpool_jobmaker_template_age_seconds",
-			Help:    "Age of the template when its job was sent.",
-			Buckets: []float64{.1, .25, .5, 1, 2, 5, 10, 20, 60, 120},
-		}),
+		templates: set.Counters("templates_total", "Raw and light templates received, by what became of them.", "result"),
+		works: set.Counters("merged_mining_works_total",
+			"Works of chains that are mined along, by kind of chain and what became of them.", "kind", "result"),
+		jobs:   set.Counters("jobs_total", "Jobs sent, by reason.", "reason"),
+		failed: set.Counter("jobs_failed_total", "Jobs that could not be built or sent."),
+		updates: set.Counters("sub_pool_updates_total",
+			"Updates of sub-pools through ZooKeeper, by sub-pool and whether they were accepted or refused.", "sub_pool", "result"),
+		height: set.Gauge("height", "Height of the last job."),
+		templateAge: set.Histogram("template_age_seconds", "Age of the template when its job was sent.",
+			[]float64{.1, .25, .5, 1, 2, 5, 10, 20, 60, 120}),
 	}
-	reg.MustRegister(m.templates, m.works, m.jobs, m.failed, m.updates, m.height, m.templateAge,
-		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
-			Name: "btcpool_jobmaker_since_last_job_seconds",
-			Help: "Time since the last job was sent, or since the start before the first; 0 while another jobmaker leads.",
-		}, sinceLastJob))
+	set.GaugeFunc("since_last_job_seconds",
+		"Time since the last job was sent, or since the start before the first; 0 while another jobmaker leads.", sinceLastJob)
 	for _, r := range []result{accepted, invalid, duplicate, skewed, wrongNetwork, farFuture, lowHeight, otherBranch, otherPool} {
 		m.templates.WithLabelValues(string(r))
 	}

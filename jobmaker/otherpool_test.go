@@ -40,10 +40,10 @@ func TestOtherPool(t *testing.T) {
 	if j := p.nextJob(); j.Height != 501 || j.PrevHash != (chainhash.Hash{0xaa}) || len(j.MerkleBranch) == 0 {
 		t.Errorf("job %+v", j)
 	}
-	if n := p.count("btcpool_jobmaker_templates_total", "other_pool"); n != 1 {
+	if n := p.count("templates_total", "result", "other_pool"); n != 1 {
 		t.Errorf("%v refused", n)
 	}
-	if n := p.count("btcpool_jobmaker_jobs_total", "branch"); n != 1 {
+	if n := p.count("jobs_total", "reason", "branch"); n != 1 {
 		t.Errorf("%v jobs for another branch", n)
 	}
 }

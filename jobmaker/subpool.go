@@ -19,7 +19,7 @@ const maxUpdate = 8192
 // subPoolCoinbase is what can be changed of a sub-pool, in btcpool's words.
 type subPoolCoinbase struct {
 	CoinbaseInfo string `json:"coinbase_info"`
-	PayoutAddr   string `json:"payout_addr"` // "" for several outputs
+	PayoutAddr   string `json:"payout_addr"` // "": there are several outputs
 }
 
 // watchSubPools changes sub-pools as ZooKeeper says, until ctx ends.
@@ -40,7 +40,7 @@ func (s *Service) watchSubPools(ctx context.Context) error {
 }
 
 // updateSubPool does what a request says if that can be done, and returns
-// btcpool's answer to it. now is what the sub-pool has, and gets.
+// btcpool's answer to it. now is what the sub-pool has, and is given.
 func (s *Service) updateSubPool(name string, now *subPoolCoinbase, request []byte, self registry.Host, at time.Time) []byte {
 	answer := struct {
 		CreatedAt string           `json:"created_at"`
@@ -78,7 +78,7 @@ func (s *Service) changeSubPool(name string, request []byte) (next subPoolCoinba
 		message = fmt.Sprintf("success, but coinbase_info was cut to %d bytes", limit)
 	}
 	if _, err := s.network.PayoutScript(next.PayoutAddr); err != nil {
-		return next, "", errInvalidAddress
+		return next, "", errors.New("invalid payout address") // in btcpool's words
 	}
 
 	s.mu.Lock()
@@ -94,17 +94,11 @@ func (s *Service) changeSubPool(name string, request []byte) (next subPoolCoinba
 	return next, message, nil
 }
 
-// What btcpool says of requests that it refuses.
-var (
-	errEmptyRequest   = errors.New("empty request")
-	errField          = errors.New("field missing or wrong field type")
-	errInvalidAddress = errors.New("invalid payout address")
-)
-
+// parseUpdate reads a request. It refuses one in btcpool's words.
 func parseUpdate(request []byte) (subPoolCoinbase, error) {
 	switch {
 	case len(request) == 0:
-		return subPoolCoinbase{}, errEmptyRequest
+		return subPoolCoinbase{}, errors.New("empty request")
 	case len(request) > maxUpdate:
 		return subPoolCoinbase{}, fmt.Errorf("request of more than %d bytes", maxUpdate)
 	}
@@ -114,7 +108,7 @@ func parseUpdate(request []byte) (subPoolCoinbase, error) {
 	}
 	var info, addr *string
 	if json.Unmarshal(fields["coinbase_info"], &info) != nil || json.Unmarshal(fields["payout_addr"], &addr) != nil || info == nil || addr == nil {
-		return subPoolCoinbase{}, errField
+		return subPoolCoinbase{}, errors.New("field missing or wrong field type")
 	}
 	return subPoolCoinbase{*info, *addr}, nil
 }

@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/poolwatcher"
 )
 
@@ -17,6 +18,9 @@ func TestConfigFile(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
 	}
+	testkit.SampleNames(t, "../configs/poolwatcher.toml", cfg,
+		"node.zmq_hashblock", "kafka.share_partitions", "kafka.topics.share", "kafka.topics.solved_share", "kafka.topics.common_events",
+		"kafka.topics.aux_work", "kafka.topics.aux_solved", "kafka.topics.rsk_work", "kafka.topics.rsk_solved")
 }
 
 func TestConfigEnvironment(t *testing.T) {

@@ -2,7 +2,8 @@ package poolwatcher
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"btcpool/internal/telemetry"
 )
 
 // The label pool is a name of the configuration.
@@ -17,32 +18,16 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, pools []Pool) *metrics {
-	factory := promauto.With(reg)
-	name := func(thing string) string { return "btcpool_poolwatcher_" + thing }
+	set := telemetry.Metrics(reg, "poolwatcher")
 	m := &metrics{
-		connected: factory.NewGaugeVec(prometheus.GaugeOpts{
-			Name: name("connected"), Help: "1 while a pool is watched.",
-		}, []string{"pool"}),
-		jobs: factory.NewCounterVec(prometheus.CounterOpts{
-			Name: name("jobs_total"), Help: "Jobs of other pools, by what became of them.",
-		}, []string{"pool", "verdict"}),
-		templates: factory.NewCounterVec(prometheus.CounterOpts{
-			Name: name("templates_total"), Help: "Empty templates written, by the pool that named the block.",
-		}, []string{"pool"}),
-		unwritten: factory.NewCounter(prometheus.CounterOpts{
-			Name: name("templates_unwritten_total"), Help: "Empty templates that Kafka did not take in time.",
-		}),
-		lead: factory.NewHistogram(prometheus.HistogramOpts{
-			Name:    name("lead_seconds"),
-			Help:    "From an empty template to the first job with transactions on the same block.",
-			Buckets: []float64{.05, .1, .25, .5, 1, 2, 5, 10, 20},
-		}),
-		invalid: factory.NewCounter(prometheus.CounterOpts{
-			Name: name("invalid_messages_total"), Help: "Jobs of our own that could not be read.",
-		}),
-		refuted: factory.NewCounterVec(prometheus.CounterOpts{
-			Name: name("refuted_total"), Help: "Empty templates whose block our nodes did not follow, by the pool that named it.",
-		}, []string{"pool"}),
+		connected: set.Gauges("connected", "1 while a pool is watched.", "pool"),
+		jobs:      set.Counters("jobs_total", "Jobs of other pools, by what became of them.", "pool", "verdict"),
+		templates: set.Counters("templates_total", "Empty templates written, by the pool that named the block.", "pool"),
+		unwritten: set.Counter("templates_unwritten_total", "Empty templates that Kafka did not take in time."),
+		lead: set.Histogram("lead_seconds", "From an empty template to the first job with transactions on the same block.",
+			[]float64{.05, .1, .25, .5, 1, 2, 5, 10, 20}),
+		refuted: set.Counters("refuted_total", "Empty templates whose block our nodes did not follow, by the pool that named it.", "pool"),
+		invalid: set.Counter("invalid_messages_total", "Jobs of our own that could not be read."),
 	}
 	for _, p := range pools {
 		m.connected.WithLabelValues(p.Name)

@@ -26,16 +26,18 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/miner"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 )
 
 const (
 	agent = "__PoolWatcher__" // btcpool's
-	// idleTimeout is the silence after which a pool is connected to again, not
-	// before reconnectWait is over.
+	// idleTimeout is the silence after which a pool is connected to again, at the
+	// earliest reconnectWait after the last time.
 	idleTimeout   = 2 * time.Minute
 	reconnectWait = 10 * time.Second
-	// In the time of these our own node is expected to have the block.
+	// Later than nodeTimeout and writeTimeout allow, our own node is expected to
+	// have the block itself.
 	nodeTimeout  = 2 * time.Second
 	writeTimeout = 5 * time.Second
 	logInterval  = 10 * time.Second
@@ -47,6 +49,7 @@ type Service struct {
 	log     zerolog.Logger
 	metrics *metrics
 	network bitcoin.Network
+	closing service.Closing
 	node    *noderpc.Client
 	bus     *bus.Client
 
@@ -74,30 +77,31 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	node, err := noderpc.New(cfg.Node)
-	if err != nil {
-		return nil, err
-	}
-	client, err := bus.New(cfg.Kafka, deps)
-	if err != nil {
-		return nil, err
-	}
-	return &Service{
+	s := &Service{
 		cfg:        cfg,
 		log:        deps.Log,
 		metrics:    newMetrics(deps.Metrics, cfg.Pools),
 		network:    network,
-		node:       node,
-		bus:        client,
 		refusalLog: rate.Sometimes{Interval: logInterval},
 		view:       view{agree: cfg.Agree, pools: make(map[string]chainhash.Hash)},
-	}, nil
+	}
+	if s.node, err = noderpc.New(cfg.Node); err != nil {
+		return nil, err
+	}
+	s.closing.Add(func() error { s.node.Close(); return nil })
+	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	s.closing.Add(s.bus.Close)
+	return s, nil
 }
 
+// Close ends a poolwatcher that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
+
 // Run watches until ctx ends.
-func (s *Service) Run(ctx context.Context) error {
-	defer s.bus.Close()
-	defer s.node.Close()
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.Close()) }()
 	topics := s.cfg.Kafka.Topics
 	if err := s.bus.EnsureTopics(ctx, topics.RawGBT, topics.Job); err != nil {
 		if ctx.Err() != nil {
@@ -199,11 +203,8 @@ func (s *Service) watch(ctx context.Context, p Pool) {
 		if ctx.Err() != nil {
 			return
 		}
-		log.Warn().Err(err).Msg("pool not watched, will connect again")
-		select {
-		case <-ctx.Done():
-		case <-time.After(time.Until(began.Add(reconnectWait))):
-		}
+		log.Warn().Err(err).Msg("pool is not watched, will connect again")
+		retry.Sleep(ctx, time.Until(began.Add(reconnectWait)))
 	}
 }
 
@@ -249,7 +250,7 @@ func (s *Service) follow(ctx context.Context, pool string, seen sighting) {
 	log.Info().Dur("latency_ms", time.Since(seen.at)).Msg("empty template for a block of another pool")
 }
 
-// count counts what became of a pool's job, and says so if it is odd.
+// count counts what became of a pool's job, and logs what should be rare.
 func (s *Service) count(pool string, c claim, v verdict) {
 	s.metrics.jobs.WithLabelValues(pool, string(v)).Inc()
 	switch v {

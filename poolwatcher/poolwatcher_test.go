@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -22,10 +23,10 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/job"
 	"btcpool/internal/miner/pooltest"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/poolwatcher"
 )
 
@@ -129,18 +130,14 @@ type watcher struct {
 
 func start(t *testing.T, n *node, agree int, pools ...*pool) *watcher {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
 	cfg := poolwatcher.DefaultConfig()
-	cfg.Network, cfg.Agree, cfg.Kafka.Brokers = "regtest", agree, []string{broker.Addr()}
+	cfg.Network, cfg.Agree, cfg.Kafka.Brokers = "regtest", agree, testkit.Broker(t).Brokers
 	cfg.Node = noderpc.Config{URL: n.URL, User: "user", Password: "secret"}
 	for i, p := range pools {
 		cfg.Pools = append(cfg.Pools, poolwatcher.Pool{Name: fmt.Sprintf("pool%d", i), Addr: p.Addr(), User: "us.watcher", Password: "x"})
 	}
 	w := &watcher{cfg: cfg.Kafka, metrics: prometheus.NewRegistry(), templates: make(chan job.RawGBT, 100)}
+	var err error
 	if w.bus, err = bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()}); err != nil {
 		t.Fatal(err)
 	}
@@ -152,8 +149,8 @@ func start(t *testing.T, n *node, agree int, pools ...*pool) *watcher {
 	if w.Service, err = poolwatcher.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: w.metrics}); err != nil {
 		t.Fatal(err)
 	}
-	background(t, w.Run)
-	background(t, func(ctx context.Context) error {
+	testkit.Run(t, w.Run)
+	testkit.Run(t, func(ctx context.Context) error {
 		return w.bus.Read(ctx, topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
 			raw, err := job.ParseRawGBT(m.Value)
 			w.templates <- raw
@@ -161,19 +158,6 @@ func start(t *testing.T, n *node, agree int, pools ...*pool) *watcher {
 		})
 	})
 	return w
-}
-
-func background(t *testing.T, run func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
 }
 
 // mines writes a job of our own, with transactions or without.
@@ -192,34 +176,13 @@ func (w *watcher) mines(t *testing.T, on byte, height int32, full bool) {
 	}
 }
 
-// count waits until a metric is want.
+// count waits until a metric, named by the names and values of its labels, is
+// want.
 func (w *watcher) count(t *testing.T, name string, want float64, labels ...string) {
 	t.Helper()
-	var got float64
-	for begin := time.Now(); time.Since(begin) < wait; time.Sleep(2 * time.Millisecond) {
-		families, err := w.metrics.Gather()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, family := range families {
-			if family.GetName() != "btcpool_poolwatcher_"+name {
-				continue
-			}
-			for _, metric := range family.GetMetric() {
-				var values []string
-				for _, label := range metric.GetLabel() {
-					values = append(values, label.GetValue())
-				}
-				if slices.Equal(values, labels) {
-					got = metric.GetCounter().GetValue() + metric.GetGauge().GetValue() + float64(metric.GetHistogram().GetSampleCount())
-				}
-			}
-		}
-		if got == want {
-			return
-		}
-	}
-	t.Fatalf("%s%v is %v, want %v", name, labels, got, want)
+	testkit.Eventually(t, fmt.Sprintf("%s%v = %v", name, labels, want), func() bool {
+		return testkit.Metric(t, w.metrics, "btcpool_poolwatcher_"+name, labels...) == want
+	})
 }
 
 func (w *watcher) template(t *testing.T) (job.RawGBT, *job.Template) {
@@ -240,11 +203,7 @@ func (w *watcher) template(t *testing.T) (job.RawGBT, *job.Template) {
 // ready waits until the service has an own job and all pools.
 func (w *watcher) ready(t *testing.T) {
 	t.Helper()
-	for begin := time.Now(); w.Ready() != nil; time.Sleep(2 * time.Millisecond) {
-		if time.Since(begin) > wait {
-			t.Fatal(w.Ready())
-		}
-	}
+	testkit.Eventually(t, "ready", func() bool { return w.Ready() == nil })
 }
 
 // TestNewBlock follows one pool over blocks that our own node does not have yet,
@@ -274,7 +233,7 @@ func TestNewBlock(t *testing.T) {
 	says(t, conn, 'c', 102)
 	w.template(t)
 	w.mines(t, 'd', 102, true)
-	w.count(t, "refuted_total", 1, "pool0")
+	w.count(t, "refuted_total", 1, "pool", "pool0")
 
 	// Our node has the header only, or the block, or does not answer.
 	n.knows('e', `{"height":102,"confirmations":-1}`)
@@ -284,13 +243,13 @@ func TestNewBlock(t *testing.T) {
 	w.count(t, "lead_seconds", 2)
 	n.knows('f', `{"height":90,"confirmations":13}`)
 	says(t, conn, 'f', 104)
-	w.count(t, "jobs_total", 1, "pool0", "known")
+	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "known")
 	n.knows('g', `{"height":90,"confirmations":-1}`)
 	says(t, conn, 'g', 104)
-	w.count(t, "jobs_total", 2, "pool0", "known")
+	w.count(t, "jobs_total", 2, "pool", "pool0", "verdict", "known")
 	n.setDown(true)
 	says(t, conn, 'h', 104)
-	w.count(t, "jobs_total", 1, "pool0", "unchecked")
+	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "unchecked")
 	if len(w.templates) != 0 {
 		t.Error("a template nevertheless")
 	}
@@ -307,21 +266,21 @@ func TestAgree(t *testing.T) {
 		conn := <-p.ready
 		conns = append(conns, conn)
 		says(t, conn, 'a', 100)
-		w.count(t, "jobs_total", 1, fmt.Sprintf("pool%d", i), "same")
+		w.count(t, "jobs_total", 1, "pool", fmt.Sprintf("pool%d", i), "verdict", "same")
 	}
 	w.mines(t, 'a', 100, true)
 	w.ready(t)
 	says(t, conns[0], 'x', 101)
-	w.count(t, "jobs_total", 1, "pool0", "waiting")
+	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "waiting")
 	says(t, conns[1], 'b', 101)
-	w.count(t, "jobs_total", 1, "pool1", "waiting")
+	w.count(t, "jobs_total", 1, "pool", "pool1", "verdict", "waiting")
 	says(t, conns[2], 'b', 101)
 	raw, template := w.template(t)
 	if raw.FromPool != "pool2" || template.PrevHash != blockHash('b') {
 		t.Errorf("from %q: %s", raw.FromPool, template.PrevHash)
 	}
 	says(t, conns[0], 'b', 101)
-	w.count(t, "jobs_total", 1, "pool0", "repeated")
+	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "repeated")
 	if len(w.templates) != 0 {
 		t.Error("more than one template")
 	}
@@ -338,13 +297,13 @@ func TestHostilePools(t *testing.T) {
 	w.ready(t)
 	for i, height := range []int32{99, 102, 1 << 30} {
 		says(t, conn, byte('r'+i), height)
-		w.count(t, "jobs_total", float64(i+1), "pool0", "wrong_height")
+		w.count(t, "jobs_total", float64(i+1), "pool", "pool0", "verdict", "wrong_height")
 	}
 	// No height in the coinbase.
 	hash := blockHash('b')
 	conn.Send(fmt.Sprintf(`{"id":null,"method":"mining.notify","params":["1","%x","%s","00",[],"20000000","%08x","%08x",true]}`,
 		hash[:], hex.EncodeToString(make([]byte, 50)), bits, time.Now().Unix()))
-	w.count(t, "jobs_total", 1, "pool0", "invalid")
+	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "invalid")
 	// Garbage in our own topic.
 	if err := w.bus.Write(t.Context(), w.cfg.Topics.Job, bus.Message{Value: []byte("{}")}); err != nil {
 		t.Fatal(err)
@@ -352,8 +311,23 @@ func TestHostilePools(t *testing.T) {
 	w.count(t, "invalid_messages_total", 1)
 	// A line without end, by which the session ends.
 	go conn.Send(strings.Repeat("x", 1<<20))
-	w.count(t, "connected", 0, "pool0")
+	w.count(t, "connected", 0, "pool", "pool0")
 	if len(w.templates) != 0 {
 		t.Error("a template nevertheless")
+	}
+}
+
+// TestClose has poolwatchers that never run: none leaves a goroutine.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := poolwatcher.DefaultConfig()
+	cfg.Node = noderpc.Config{URL: "http://127.0.0.1:1", User: "user", Password: "secret"}
+	cfg.Pools = []poolwatcher.Pool{{Name: "pool", Addr: "127.0.0.1:1", User: "us"}}
+	w, err := poolwatcher.New(cfg, service.Deps{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(w.Close(), w.Close()); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,0 +1,145 @@
+package gbtmaker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/retry"
+)
+
+const (
+	// writeTimeout is how long a template may take before Ready says that Kafka
+	// is away; writing goes on.
+	writeTimeout = 10 * time.Second
+	// writeRetry is the pause after an error that is Kafka's last word.
+	writeRetry = time.Second
+)
+
+// write writes what is chosen until ctx ends.
+func (s *Service) write(ctx context.Context) error {
+	if err := s.bus.EnsureTopics(ctx, s.topic, s.light); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.kafka.Set(nil)
+	if err := s.sendKept(ctx); err != nil {
+		return err
+	}
+	var last *template
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.queue:
+		}
+		s.mu.Lock()
+		t := s.chosen
+		s.mu.Unlock()
+		if t == last { // the bell rang between its choice and its writing
+			continue
+		}
+		err := s.deliver(ctx, t)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err == nil:
+			s.wrote(t, last)
+			last = t
+		default:
+			s.metrics.failures.WithLabelValues("kafka").Inc()
+			if !retry.Sleep(ctx, writeRetry) {
+				return nil
+			}
+			s.queue.Ring()
+		}
+	}
+}
+
+// sendKept writes the template that an earlier process was killed over.
+func (s *Service) sendKept(ctx context.Context) error {
+	raw, ok, err := s.outbox.kept()
+	if err != nil {
+		s.log.Error().Err(err).Msg("cannot read the template that an earlier process may not have sent")
+		return nil
+	}
+	if !ok {
+		return nil
+	}
+	if err := s.bus.Write(ctx, s.topic, bus.Message{Value: raw.AppendTo(nil)}); err != nil {
+		if ctx.Err() != nil {
+			return nil
+		}
+		return err
+	}
+	s.log.Info().Str("gbthash", raw.Hash).Msg("template sent that an earlier process had not sent")
+	return s.outbox.clear()
+}
+
+// deliver tries to write t however long Kafka is away and whatever is chosen
+// meanwhile: there may be jobs of its light form, and a block found on one needs
+// the rest. Its error is ctx's, or one that no repetition mends.
+func (s *Service) deliver(ctx context.Context, t *template) error {
+	for {
+		err := s.writeTemplate(ctx, t)
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		s.kafka.Set(err)
+		if !errors.Is(err, context.DeadlineExceeded) {
+			return err
+		}
+		s.metrics.failures.WithLabelValues("kafka").Inc()
+	}
+}
+
+// writeTemplate writes what jobs need of t, and then all of it.
+func (s *Service) writeTemplate(ctx context.Context, t *template) error {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	if err := s.outbox.put(t.raw); err != nil {
+		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
+	}
+	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Template: t.Template}
+	err := s.bus.Write(ctx, s.light, bus.Message{Value: light.AppendTo(nil)})
+	if err == nil {
+		err = s.bus.Write(ctx, s.topic, bus.Message{Value: t.raw.AppendTo(nil)})
+	}
+	if err != nil {
+		return fmt.Errorf("template not written, is Kafka running? %w", err)
+	}
+	if err := s.outbox.clear(); err != nil {
+		s.log.Error().Err(err).Msg("copy of a sent template not removed: the next start sends it once more")
+	}
+	return nil
+}
+
+// wrote records that t is in the topic, after last.
+func (s *Service) wrote(t, last *template) {
+	now := time.Now()
+	s.mu.Lock()
+	s.written = now
+	s.mu.Unlock()
+	s.metrics.templates.WithLabelValues(t.trigger).Inc()
+	s.metrics.height.Set(float64(t.Height))
+	s.metrics.transactions.Set(float64(t.Transactions))
+	s.metrics.bytes.Set(float64(len(t.raw.Response)))
+	s.metrics.lastTime.Set(float64(now.Unix()))
+	s.metrics.writeSeconds.Observe(now.Sub(t.received).Seconds())
+	for _, n := range s.nodes {
+		used := 0.0
+		if n == t.node {
+			used = 1
+		}
+		s.metrics.used.WithLabelValues(n.label).Set(used)
+	}
+	if last == nil || t.PrevHash != last.PrevHash {
+		s.log.Info().Int32("height", t.Height).Stringer("prev_hash", t.PrevHash).Int("transactions", t.Transactions).
+			Str("node", t.node.label).Str("trigger", t.trigger).Msg("template for a new block")
+	}
+}
