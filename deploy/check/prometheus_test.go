@@ -198,6 +198,9 @@ func registered(t *testing.T) (metrics, literals map[string]bool) {
 				if len(n.Args) > 0 {
 					names = append(names, literal(n.Args[0]))
 				}
+				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Metrics" && len(n.Args) == 2 { // telemetry.Metrics(reg, "service")
+					prefixes = append(prefixes, "btcpool_"+literal(n.Args[1])+"_")
+				}
 			case *ast.KeyValueExpr:
 				if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Name" {
 					names = append(names, literal(n.Value))
