@@ -2,6 +2,7 @@ package service
 
 import (
 	"errors"
+	"net"
 	"slices"
 	"sync"
 )
@@ -25,7 +26,8 @@ func (c *Closing) Add(f func() error) {
 }
 
 // Close closes everything, the last opened first, and returns all errors. What
-// is closed stays so: another call does nothing.
+// is closed stays so: another call does nothing. A listener that its server has
+// closed is no error.
 func (c *Closing) Close() error {
 	c.mu.Lock()
 	steps := c.steps
@@ -33,7 +35,9 @@ func (c *Closing) Close() error {
 	c.mu.Unlock()
 	var errs []error
 	for _, f := range slices.Backward(steps) {
-		errs = append(errs, f())
+		if err := f(); !errors.Is(err, net.ErrClosed) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }

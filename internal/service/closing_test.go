@@ -2,6 +2,8 @@ package service_test
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"slices"
 	"testing"
 
@@ -15,17 +17,17 @@ func TestClosing(t *testing.T) {
 		closed  []string
 		errDisk = errors.New("disk")
 	)
-	for _, name := range []string{"lock", "spool", "port"} {
+	for _, part := range []struct {
+		name string
+		err  error
+	}{{"lock", nil}, {"spool", errDisk}, {"port", fmt.Errorf("close: %w", net.ErrClosed)}} {
 		c.Add(func() error {
-			closed = append(closed, name)
-			if name == "spool" {
-				return errDisk
-			}
-			return nil
+			closed = append(closed, part.name)
+			return part.err
 		})
 	}
-	if err := c.Close(); !errors.Is(err, errDisk) {
-		t.Errorf("got %v, want the spool's error", err)
+	if err := c.Close(); !errors.Is(err, errDisk) || errors.Is(err, net.ErrClosed) {
+		t.Errorf("got %v, want the spool's error alone", err)
 	}
 	if err := c.Close(); err != nil {
 		t.Errorf("second Close: %v", err)
