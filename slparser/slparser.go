@@ -37,7 +37,7 @@ type Service struct {
 	requests, bytes atomic.Uint64 // of HTTP
 	behind          atomic.Bool   // files have more than was read
 
-	reading, writing *service.Fault // of files, and of rows
+	reading, writing *service.Fault // what goes wrong with the files and with the database
 
 	mu    sync.Mutex
 	files map[sharefile.Day]*dayFile
