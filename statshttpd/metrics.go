@@ -3,9 +3,9 @@ package statshttpd
 import (
 	"time"
 
-	"btcpool/internal/telemetry"
-
 	"github.com/prometheus/client_golang/prometheus"
+
+	"btcpool/internal/telemetry"
 )
 
 type metrics struct {
