@@ -87,19 +87,19 @@ func TestCacheCorruptTail(t *testing.T) {
 	c := testCache(t, origin)
 	c.addTemplate(7, name("1"), [][]byte{[]byte("aaa")}, time.Now())
 	c.addJob(jobOn(t, 1, 7, name("1")), time.Now())
-	good, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	good, err := os.ReadFile(filepath.Join(origin, "0-7.frames"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.addTemplate(7, name("2"), [][]byte{[]byte("bb")}, time.Now())
-	whole, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	whole, err := os.ReadFile(filepath.Join(origin, "0-7.frames"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for cut := len(good); cut < len(whole); cut++ {
 		for _, content := range [][]byte{whole[:cut], append(bytes.Clone(whole[:cut]), make([]byte, len(whole)-cut)...)} {
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "0-7.cache"), content, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "0-7.frames"), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -111,6 +111,21 @@ func TestCacheCorruptTail(t *testing.T) {
 				c.close()
 			}
 		}
+	}
+}
+
+// Files of releases whose records were no frames are removed, others are left alone.
+func TestCacheOldFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"0-7.cache", "notes"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
+	}
+	testCache(t, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	must(t, err)
+	if diff := cmp.Diff([]string{filepath.Join(dir, "notes")}, files); diff != "" {
+		t.Error(diff)
 	}
 }
 
