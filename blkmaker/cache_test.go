@@ -25,7 +25,7 @@ func testCache(t testing.TB, dir string) *cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.close)
+	t.Cleanup(func() { _ = c.close() })
 	return c
 }
 
@@ -76,7 +76,7 @@ func TestCacheSurvives(t *testing.T) {
 		if n := testutil.ToFloat64(c.metrics.jobs); n != 3 {
 			t.Errorf("%v jobs, want 3", n)
 		}
-		c.close()
+		must(t, c.close())
 	}
 }
 
@@ -108,7 +108,7 @@ func TestCacheCorruptTail(t *testing.T) {
 				c.addTemplate(7, name("3"), [][]byte{[]byte("aaa"), []byte("new")}, time.Now())
 				c.addJob(jobOn(t, 2, 7, name("3")), time.Now())
 				wantFound(t, c, 2, "aaa", "new")
-				c.close()
+				must(t, c.close())
 			}
 		}
 	}
@@ -159,7 +159,7 @@ func TestCacheBounds(t *testing.T) {
 	if len(c.heights) != keepHeights || len(full.templates) != 0 && full.templates[name("4")] != nil {
 		t.Error("a full height still grows")
 	}
-	c.close()
+	must(t, c.close())
 
 	// Kafka's past, read again, displaces nothing of what was there.
 	c = testCache(t, dir)

@@ -139,10 +139,12 @@ func (c *cache) remove(path string) {
 	}
 }
 
-func (c *cache) close() {
+func (c *cache) close() error {
+	var errs []error
 	for _, h := range c.heights {
 		if h.file != nil {
-			h.file.Close()
+			errs = append(errs, h.file.Close())
 		}
 	}
+	return errors.Join(errs...)
 }
