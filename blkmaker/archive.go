@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"btcpool/internal/durable"
 )
 
 // archiveFor is how long the file of a block is kept.
@@ -26,14 +28,9 @@ func openArchive(dir string) (archive, error) {
 	return archive(dir), nil
 }
 
-// write keeps a block; the file appears whole or not at all. It is not synced:
-// the journal and the cache are.
+// write keeps a block; the file appears whole or not at all.
 func (a archive) write(b *block, blockHex string) error {
-	path := filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", b.height, b.hash))
-	if err := os.WriteFile(path+".tmp", []byte(blockHex), 0o644); err != nil {
-		return err
-	}
-	return os.Rename(path+".tmp", path)
+	return durable.Replace(filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", b.height, b.hash)), []byte(blockHex), 0o644)
 }
 
 // prune removes the files of blocks that nobody will submit any more.

@@ -21,10 +21,10 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 // BenchmarkSolvedShareToNode measures from the writing of a solved share to its
@@ -49,12 +49,9 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 		fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 	}))
 	b.Cleanup(node.Close)
-	broker, err := embedded.Start(b.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	check(err)
-	b.Cleanup(func() { broker.Close() })
 	cfg := DefaultConfig()
 	cfg.Network, cfg.DataDir = "regtest", b.TempDir()
-	cfg.Kafka.Brokers = []string{broker.Addr()}
+	cfg.Kafka = testkit.Broker(b)
 	cfg.Database.DSN = "sqlite:" + filepath.Join(b.TempDir(), "pool.db")
 	cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
 	cfg.Handover = handover.ServerConfig{Listen: "127.0.0.1:0", Secret: handover.Secret{Token: testToken}}

@@ -17,7 +17,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -31,6 +30,7 @@ import (
 	"btcpool/internal/durable"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -59,7 +59,7 @@ type Service struct {
 	bus     *bus.Client
 	nodes   []*node
 	merged  mergedNodes
-	lock    *os.File // of data_dir
+	closing service.Closing
 	journal *journal
 	cache   *cache
 	archive archive
@@ -70,7 +70,7 @@ type Service struct {
 
 	store     *store.Store
 	connected chan struct{} // closed when store is there
-	follow    chan struct{} // wakes the follower: a block was written down
+	follow    retry.Bell    // wakes the follower: a block was written down
 
 	room  chan struct{}  // holds one for each solved share that is being worked on
 	tasks sync.WaitGroup // all that works on them
@@ -78,7 +78,7 @@ type Service struct {
 
 // New opens data_dir and the address for solved shares, and makes clients of
 // broker and nodes, without calling them.
-func New(cfg Config, deps service.Deps) (_ *Service, err error) {
+func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
@@ -88,76 +88,62 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		metrics:   newMetrics(deps.Metrics, len(cfg.Nodes)),
 		caughtUp:  make(chan struct{}),
 		connected: make(chan struct{}),
-		follow:    make(chan struct{}, 1),
+		follow:    retry.NewBell(),
 		room:      make(chan struct{}, maxSolving),
 	}
 	s.behind.Store(2)
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, s.close())
-		}
-	}()
-	if s.network, err = bitcoin.NetworkByName(cfg.Network); err != nil {
-		return nil, err
-	}
-	if err := s.openDataDir(); err != nil {
-		return nil, fmt.Errorf("data_dir: %w", err)
-	}
-	if s.nodes, err = newNodes(cfg.Nodes); err != nil {
-		return nil, err
-	}
-	if s.merged, err = newMergedNodes(cfg); err != nil {
-		return nil, err
-	}
-	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
-		return nil, err
-	}
-	if cfg.Handover.Listen != "" {
-		if s.direct, err = handover.Listen(cfg.Handover); err != nil {
-			return nil, err
-		}
+	if err := s.open(deps); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Service) openDataDir() (err error) {
-	if s.lock, err = durable.Lock(s.cfg.DataDir); err != nil {
+func (s *Service) open(deps service.Deps) (err error) {
+	if s.network, err = bitcoin.NetworkByName(s.cfg.Network); err != nil {
 		return err
 	}
+	if err := s.openDataDir(); err != nil {
+		return fmt.Errorf("data_dir: %w", err)
+	}
+	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
+		return err
+	}
+	s.closing.Add(s.bus.Close)
+	if s.nodes, err = newNodes(s.cfg.Nodes, &s.closing); err != nil {
+		return err
+	}
+	if s.merged, err = newMergedNodes(s.cfg, &s.closing); err != nil {
+		return err
+	}
+	if s.cfg.Handover.Listen != "" {
+		if s.direct, err = handover.Listen(s.cfg.Handover); err != nil {
+			return err
+		}
+		s.closing.Add(s.direct.Close)
+	}
+	return nil
+}
+
+func (s *Service) openDataDir() error {
+	lock, err := durable.Lock(s.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	s.closing.Add(lock.Close)
 	if s.journal, err = openJournal(s.cfg.DataDir, s.log, s.metrics); err != nil {
 		return err
 	}
+	s.closing.Add(s.journal.close)
 	if s.cache, err = openCache(filepath.Join(s.cfg.DataDir, "cache"), s.log, s.metrics); err != nil {
 		return err
 	}
+	s.closing.Add(s.cache.close)
 	s.archive, err = openArchive(filepath.Join(s.cfg.DataDir, "blocks"))
 	return err
 }
 
-// close undoes what New and Run did, as far as they came.
-func (s *Service) close() error {
-	var errs []error
-	for _, n := range s.nodes {
-		n.client.Close()
-	}
-	s.merged.close()
-	if s.store != nil {
-		errs = append(errs, s.store.Close())
-	}
-	if s.bus != nil {
-		errs = append(errs, s.bus.Close())
-	}
-	if s.cache != nil {
-		s.cache.close()
-	}
-	if s.journal != nil {
-		errs = append(errs, s.journal.close())
-	}
-	if s.lock != nil {
-		errs = append(errs, s.lock.Close())
-	}
-	return errors.Join(errs...)
-}
+// Close ends a service that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
 
 // Addr returns where solved shares are handed over, nil when that is off.
 func (s *Service) Addr() net.Addr {
@@ -213,7 +199,7 @@ func (s *Service) Run(ctx context.Context) error {
 	if ctx.Err() != nil {
 		err = nil
 	}
-	return errors.Join(err, s.close())
+	return errors.Join(err, s.Close())
 }
 
 // readTemplates reads templates and jobs.
@@ -300,6 +286,7 @@ func (s *Service) connect(ctx context.Context) error {
 		return err
 	}
 	s.store = db
+	s.closing.Add(db.Close)
 	close(s.connected)
 	return nil
 }
@@ -311,31 +298,17 @@ func (s *Service) withStore(ctx context.Context, what string, do func(*store.Sto
 		return ctx.Err()
 	case <-s.connected:
 	}
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 5*time.Second) {
-		err := do(s.store)
-		if err == nil || ctx.Err() != nil {
-			return ctx.Err()
-		}
-		s.log.Warn().Err(err).Dur("retry_ms", wait).Msg(what + ": will try again")
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(wait):
-		}
-	}
+	pace := retry.Pace{First: 100 * time.Millisecond, Longest: 5 * time.Second}
+	return retry.Do(ctx, pace, func() error { return do(s.store) }, func(err error, pause time.Duration) {
+		s.log.Warn().Err(err).Dur("retry_ms", pause).Msg(what + ": will try again")
+	})
 }
 
 func (s *Service) pruneArchive(ctx context.Context) error {
-	tick := time.NewTicker(time.Hour)
-	defer tick.Stop()
-	for {
+	for again := true; again; again = retry.Sleep(ctx, time.Hour) {
 		if err := s.archive.prune(time.Now()); err != nil {
 			s.log.Warn().Err(err).Msg("old blocks not removed from data_dir")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
 	}
+	return nil
 }

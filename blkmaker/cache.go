@@ -65,8 +65,7 @@ func openCache(dir string, log zerolog.Logger, m *metrics) (*cache, error) {
 	}
 	c := &cache{dir: dir, log: log, metrics: m, changed: make(chan struct{})}
 	if err := c.load(); err != nil {
-		c.close()
-		return nil, err
+		return nil, errors.Join(err, c.close())
 	}
 	c.update()
 	return c, nil

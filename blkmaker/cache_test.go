@@ -25,7 +25,7 @@ func testCache(t testing.TB, dir string) *cache {
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(c.close)
+	t.Cleanup(func() { _ = c.close() })
 	return c
 }
 
@@ -76,7 +76,7 @@ func TestCacheSurvives(t *testing.T) {
 		if n := testutil.ToFloat64(c.metrics.jobs); n != 3 {
 			t.Errorf("%v jobs, want 3", n)
 		}
-		c.close()
+		must(t, c.close())
 	}
 }
 
@@ -87,19 +87,19 @@ func TestCacheCorruptTail(t *testing.T) {
 	c := testCache(t, origin)
 	c.addTemplate(7, name("1"), [][]byte{[]byte("aaa")}, time.Now())
 	c.addJob(jobOn(t, 1, 7, name("1")), time.Now())
-	good, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	good, err := os.ReadFile(filepath.Join(origin, "0-7.frames"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	c.addTemplate(7, name("2"), [][]byte{[]byte("bb")}, time.Now())
-	whole, err := os.ReadFile(filepath.Join(origin, "0-7.cache"))
+	whole, err := os.ReadFile(filepath.Join(origin, "0-7.frames"))
 	if err != nil {
 		t.Fatal(err)
 	}
 	for cut := len(good); cut < len(whole); cut++ {
 		for _, content := range [][]byte{whole[:cut], append(bytes.Clone(whole[:cut]), make([]byte, len(whole)-cut)...)} {
 			dir := t.TempDir()
-			if err := os.WriteFile(filepath.Join(dir, "0-7.cache"), content, 0o600); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, "0-7.frames"), content, 0o600); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {
@@ -108,9 +108,24 @@ func TestCacheCorruptTail(t *testing.T) {
 				c.addTemplate(7, name("3"), [][]byte{[]byte("aaa"), []byte("new")}, time.Now())
 				c.addJob(jobOn(t, 2, 7, name("3")), time.Now())
 				wantFound(t, c, 2, "aaa", "new")
-				c.close()
+				must(t, c.close())
 			}
 		}
+	}
+}
+
+// Files of releases whose records were no frames are removed, others are left alone.
+func TestCacheOldFiles(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	for _, name := range []string{"0-7.cache", "notes"} {
+		must(t, os.WriteFile(filepath.Join(dir, name), []byte("x"), 0o600))
+	}
+	testCache(t, dir)
+	files, err := filepath.Glob(filepath.Join(dir, "*"))
+	must(t, err)
+	if diff := cmp.Diff([]string{filepath.Join(dir, "notes")}, files); diff != "" {
+		t.Error(diff)
 	}
 }
 
@@ -144,7 +159,7 @@ func TestCacheBounds(t *testing.T) {
 	if len(c.heights) != keepHeights || len(full.templates) != 0 && full.templates[name("4")] != nil {
 		t.Error("a full height still grows")
 	}
-	c.close()
+	must(t, c.close())
 
 	// Kafka's past, read again, displaces nothing of what was there.
 	c = testCache(t, dir)

@@ -1,77 +1,68 @@
 package blkmaker
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io/fs"
 	"os"
 	"path/filepath"
 
+	"btcpool/internal/durable"
 	"btcpool/internal/job"
 )
 
-// A height's file holds records in the order in which things came:
+// A height's file holds frames (package durable) in the order in which things
+// came. The body of each is
 //
-//	u32 length of the payload, little-endian
-//	u32 CRC-32C of kind and payload
 //	u8  kind
-//	    payload: a raw transaction; a template, see addTemplate; a job as in its topic
+//	    a raw transaction; a template, see addTemplate; or a job as in its topic
 //
-// Transactions count from 0. The file's name is <number>-<height>.cache.
+// Transactions count from 0. The file's name is <number>-<height>.frames.
 const (
 	recordTransaction = 't'
 	recordTemplate    = 'g'
 	recordJob         = 'j'
-
-	recordHead = 4 + 4 + 1
 )
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
 func appendRecord(dst []byte, kind byte, payload []byte) []byte {
-	dst = binary.LittleEndian.AppendUint32(dst, uint32(len(payload)))
-	sum := crc32.Update(crc32.Checksum([]byte{kind}, castagnoli), castagnoli, payload)
-	dst = binary.LittleEndian.AppendUint32(dst, sum)
-	dst = append(dst, kind)
-	return append(dst, payload...)
+	start := len(dst)
+	dst = append(dst, make([]byte, durable.FrameHead)...)
+	dst = append(append(dst, kind), payload...)
+	durable.SealFrame(dst[start:])
+	return dst
 }
 
 // read takes up the whole records at the start of b and returns their size.
 func (h *height) read(b []byte) int {
 	for at := 0; ; {
-		rest := b[at:]
-		if len(rest) < recordHead {
+		body, size, err := durable.CutFrame(b[at:], 1, maxHeightBytes)
+		if err != nil || !h.take(body[0], body[1:]) {
 			return at
 		}
-		size := uint64(recordHead) + uint64(binary.LittleEndian.Uint32(rest))
-		if uint64(len(rest)) < size || crc32.Checksum(rest[recordHead-1:size], castagnoli) != binary.LittleEndian.Uint32(rest[4:]) {
-			return at
-		}
-		payload := rest[recordHead:size]
-		switch rest[recordHead-1] {
-		case recordTransaction:
-			h.addTransaction(string(payload))
-		case recordTemplate:
-			if !h.addTemplate(payload) {
-				return at
-			}
-		case recordJob:
-			j, err := job.ParseStratumJob(payload)
-			if err != nil {
-				return at
-			}
-			h.addJob(j, len(payload))
-		default:
-			return at
-		}
-		at += int(size)
+		at += size
 	}
 }
 
+// take takes up a record, unless it makes no sense: false.
+func (h *height) take(kind byte, payload []byte) bool {
+	switch kind {
+	case recordTransaction:
+		h.addTransaction(string(payload))
+		return true
+	case recordTemplate:
+		return h.addTemplate(payload)
+	case recordJob:
+		j, err := job.ParseStratumJob(payload)
+		if err == nil {
+			h.addJob(j, len(payload))
+		}
+		return err == nil
+	}
+	return false
+}
+
 func (c *cache) path(number uint64, height int32) string {
-	return filepath.Join(c.dir, fmt.Sprintf("%d-%d.cache", number, height))
+	return filepath.Join(c.dir, fmt.Sprintf("%d-%d.frames", number, height))
 }
 
 // load reads the files. What cannot be read of one, its end as a rule, is cut
@@ -84,7 +75,11 @@ func (c *cache) load() error {
 	for _, e := range entries {
 		var number uint64
 		var of int32
-		if n, _ := fmt.Sscanf(e.Name(), "%d-%d.cache", &number, &of); n != 2 || c.path(number, of) != filepath.Join(c.dir, e.Name()) {
+		if filepath.Ext(e.Name()) == ".cache" { // of a release whose records were no frames
+			c.remove(filepath.Join(c.dir, e.Name()))
+			continue
+		}
+		if n, _ := fmt.Sscanf(e.Name(), "%d-%d.frames", &number, &of); n != 2 || c.path(number, of) != filepath.Join(c.dir, e.Name()) {
 			continue
 		}
 		h := newHeight(of)
@@ -135,15 +130,21 @@ func (c *cache) drop(h *height) {
 	if h.file != nil {
 		h.file.Close()
 	}
-	if err := os.Remove(h.path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+	c.remove(h.path)
+}
+
+func (c *cache) remove(path string) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		c.log.Warn().Err(err).Msg("old jobs and templates not removed from data_dir")
 	}
 }
 
-func (c *cache) close() {
+func (c *cache) close() error {
+	var errs []error
 	for _, h := range c.heights {
 		if h.file != nil {
-			h.file.Close()
+			errs = append(errs, h.file.Close())
 		}
 	}
+	return errors.Join(errs...)
 }

@@ -22,10 +22,13 @@ import (
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/durable"
+	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -36,16 +39,6 @@ func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
-	}
-}
-
-// eventually waits for a condition that another process makes true.
-func eventually(t *testing.T, what string, met func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(30 * time.Second); !met(); time.Sleep(5 * time.Millisecond) {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not within 30 s", what)
-		}
 	}
 }
 
@@ -209,7 +202,7 @@ func (p *pool) block(t *testing.T, hash string) store.Block {
 
 func (p *pool) eventuallyState(t *testing.T, hash string, want store.BlockState) store.Block {
 	t.Helper()
-	eventually(t, "block "+hash+" "+string(want), func() bool { return p.block(t, hash).State == want })
+	testkit.Eventually(t, "block "+hash+" "+string(want), func() bool { return p.block(t, hash).State == want })
 	return p.block(t, hash)
 }
 
@@ -217,7 +210,7 @@ func TestBlockIsAcceptedAndConfirmed(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
 	s, _ := p.start(t)
-	eventually(t, "ready", func() bool { return s.Ready() == nil })
+	testkit.Eventually(t, "ready", func() bool { return s.Ready() == nil })
 
 	hash := p.find(t)
 	got := p.eventuallyState(t, hash, store.Accepted)
@@ -225,9 +218,10 @@ func TestBlockIsAcceptedAndConfirmed(t *testing.T) {
 		got.RewardSat != 50e8 || got.Bits != easyBits || got.Size < 200 || time.Since(got.CreatedAt) > time.Minute {
 		t.Errorf("height %d, %+v", p.node.Height(), got)
 	}
-	if text, err := os.ReadFile(filepath.Join(p.cfg.DataDir, "blocks", "1-"+hash+".hex")); err != nil || len(text) != 2*got.Size {
-		t.Errorf("%d digits of %d bytes kept: %v", len(text), got.Size, err)
-	}
+	testkit.Eventually(t, "block kept", func() bool {
+		text, err := os.ReadFile(filepath.Join(p.cfg.DataDir, "blocks", "1-"+hash+".hex"))
+		return err == nil && len(text) == 2*got.Size
+	})
 
 	_, err := p.node.Generate(t.Context(), 2)
 	must(t, err)
@@ -247,7 +241,7 @@ func TestSolvedShareBeforeItsJob(t *testing.T) {
 	template, stratumJob, solved, hash := p.messages(t)
 	topics := p.cfg.Kafka.Topics
 	p.write(t, topics.SolvedShare, solved, solved) // twice: sserver repeats what was not acknowledged
-	eventually(t, "solved share taken up", func() bool { return len(s.room) == 1 })
+	testkit.Eventually(t, "solved share taken up", func() bool { return len(s.room) == 1 })
 	p.write(t, topics.Job, stratumJob)
 	p.write(t, topics.RawGBT, template)
 	p.eventuallyState(t, hash, store.Accepted)
@@ -279,7 +273,7 @@ func TestGarbageIsSkipped(t *testing.T) {
 
 	p.eventuallyState(t, p.find(t), store.Accepted)
 	for topic, want := range map[string]float64{topics.RawGBT: 3, topics.Job: 3, topics.SolvedShare: 2} {
-		eventually(t, "invalid messages counted", func() bool { return testutil.ToFloat64(s.metrics.invalid.WithLabelValues(topic)) == want })
+		testkit.Eventually(t, "invalid messages counted", func() bool { return testutil.ToFloat64(s.metrics.invalid.WithLabelValues(topic)) == want })
 	}
 	if n := testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultInvalid)); n != 1 {
 		t.Errorf("%v solved shares invalid, want 1", n)
@@ -293,7 +287,7 @@ func TestNodeAway(t *testing.T) {
 	addr, dir := freeAddr(t), t.TempDir()
 	stopNode := p.startNode(t, dir, addr)
 	s, stop := p.start(t)
-	eventually(t, "ready", func() bool { return s.Ready() == nil })
+	testkit.Eventually(t, "ready", func() bool { return s.Ready() == nil })
 	template, stratumJob, solved, hash := p.messages(t)
 	stopNode()
 
@@ -302,13 +296,13 @@ func TestNodeAway(t *testing.T) {
 	p.write(t, topics.Job, stratumJob)
 	p.write(t, topics.SolvedShare, solved)
 	p.eventuallyState(t, hash, store.Submitted)
-	eventually(t, "submission tried", func() bool {
+	testkit.Eventually(t, "submission tried", func() bool {
 		return testutil.ToFloat64(s.metrics.submissions.WithLabelValues("0", verdictError)) > 0
 	})
 	stop()
 
 	s, _ = p.start(t)
-	eventually(t, "submission tried after restart", func() bool {
+	testkit.Eventually(t, "submission tried after restart", func() bool {
 		return testutil.ToFloat64(s.metrics.submissions.WithLabelValues("0", verdictError)) > 0
 	})
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "node 0") {
@@ -325,7 +319,7 @@ func TestOneNodeAway(t *testing.T) {
 	p.cfg.Nodes = append([]noderpc.Config{{URL: "http://" + freeAddr(t), User: "u", Password: "p"}}, p.cfg.Nodes...)
 	s, _ := p.start(t)
 	p.eventuallyState(t, p.find(t), store.Accepted)
-	eventually(t, "ready", func() bool { return s.Ready() == nil })
+	testkit.Eventually(t, "ready", func() bool { return s.Ready() == nil })
 }
 
 // The database takes no part in the submission.
@@ -338,7 +332,7 @@ func TestDatabaseAway(t *testing.T) {
 	var found []string
 	for height := range int32(3) {
 		found = append(found, p.find(t))
-		eventually(t, "block at the node", func() bool { return p.node.Height() == height+1 })
+		testkit.Eventually(t, "block at the node", func() bool { return p.node.Height() == height+1 })
 	}
 	must(t, os.WriteFile(dsnFile, []byte(p.dsn), 0o600))
 	for _, hash := range found[1:] {
@@ -359,10 +353,41 @@ func TestStaleBlock(t *testing.T) {
 	p.write(t, topics.RawGBT, template)
 	p.write(t, topics.Job, stratumJob)
 	p.write(t, topics.SolvedShare, solved)
-	eventually(t, "block written down", func() bool { return p.block(t, hash).Hash == hash })
+	testkit.Eventually(t, "block written down", func() bool { return p.block(t, hash).Hash == hash })
 	_, err = p.node.Generate(t.Context(), buriedBy)
 	must(t, err)
 	p.eventuallyState(t, hash, store.Orphaned)
+}
+
+// TestClose wants nothing to be left of services that have not run, or could not be
+// made: another one has the folder and the port.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	cfg.Network, cfg.DataDir = "regtest", t.TempDir()
+	cfg.Nodes = []noderpc.Config{{URL: "http://127.0.0.1:1", User: "u", Password: "p"}}
+	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
+	cfg.Handover = handover.ServerConfig{Listen: "127.0.0.1:0", Secret: handover.Secret{Token: testToken}}
+	deps := service.Deps{Log: zerolog.Nop()}
+	first, err := New(cfg, deps)
+	must(t, err)
+	if _, err := New(cfg, deps); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("two in one folder: %v", err)
+	}
+	cfg.Handover.Listen = first.Addr().String()
+	other := cfg
+	other.DataDir = t.TempDir()
+	if _, err := New(other, deps); err == nil || !strings.Contains(err.Error(), "handover.listen") {
+		t.Errorf("two at one port: %v", err)
+	}
+	lock, err := durable.Lock(other.DataDir)
+	must(t, err)
+	must(t, lock.Close())
+	must(t, first.Close())
+	must(t, first.Close())
+	second, err := New(cfg, deps)
+	must(t, err)
+	must(t, second.Close())
 }
 
 func TestWrongNetwork(t *testing.T) {
@@ -370,7 +395,7 @@ func TestWrongNetwork(t *testing.T) {
 	p := startPool(t)
 	p.cfg.Network = "signet"
 	s, _ := p.start(t)
-	eventually(t, "node refused", func() bool {
+	testkit.Eventually(t, "node refused", func() bool {
 		err := s.Ready()
 		return err != nil && strings.Contains(err.Error(), `is on chain "regtest", but network = "signet"`)
 	})
@@ -384,7 +409,7 @@ func TestSolvedShareWhileStopped(t *testing.T) {
 	s, stop := p.start(t)
 	first := p.find(t)
 	p.eventuallyState(t, first, store.Accepted)
-	eventually(t, "first one done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "first one done", func() bool { return len(s.room) == 0 })
 	stop()
 
 	template, stratumJob, solved, second := p.messages(t)
@@ -395,7 +420,7 @@ func TestSolvedShareWhileStopped(t *testing.T) {
 	p.write(t, topics.SolvedShare, solved)
 	s, _ = p.start(t)
 	p.eventuallyState(t, second, store.Accepted)
-	eventually(t, "second one done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "second one done", func() bool { return len(s.room) == 0 })
 	if n := testutil.ToFloat64(s.metrics.arrivals.WithLabelValues(string(kindBlock), wayKafka)); n != 1 {
 		t.Errorf("%v solved shares begun, want 1", n)
 	}
@@ -410,5 +435,5 @@ func TestSolvedShareWithoutJob(t *testing.T) {
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
 	s, _ := p.start(t)
 	p.eventuallyState(t, p.find(t), store.Accepted)
-	eventually(t, "given up", func() bool { return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultUnknown)) == 1 })
+	testkit.Eventually(t, "given up", func() bool { return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultUnknown)) == 1 })
 }

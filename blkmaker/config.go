@@ -3,12 +3,12 @@ package blkmaker
 import (
 	"errors"
 	"fmt"
-	"strings"
 
 	"btcpool/internal/auxwork/rskrpc"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/handover"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
@@ -17,26 +17,39 @@ import (
 // Config is the configuration of a blkmaker.
 type Config struct {
 	service.Common
-	Network       string                `toml:"network" env:"NETWORK"`             // what the nodes must be on: one of bitcoin.NetworkNames
-	DataDir       string                `toml:"data_dir" env:"DATA_DIR"`           // of this blkmaker alone: journal, recent jobs and templates, and for a week blocks
-	Confirmations int                   `toml:"confirmations" env:"CONFIRMATIONS"` // blocks from a found one to the tip, both counted, that make it confirmed
-	Handover      handover.ServerConfig `toml:"handover"`                          // where sserver hands solved shares over directly
-	Nodes         []noderpc.Config      `toml:"nodes" envPrefix:"NODES_"`          // every block goes to all of them
-	AuxNodes      []AuxNode             `toml:"aux_nodes" envPrefix:"AUX_NODES_"`  // of AuxPoW chains; a block goes to all of its chain
-	RSKNodes      []RSKNode             `toml:"rsk_nodes" envPrefix:"RSK_NODES_"`
-	Kafka         bus.Config            `toml:"kafka"`
-	Database      store.Config          `toml:"database"`
+	// Network is what the nodes must be on, one of bitcoin.NetworkNames; "mainnet"
+	// by default.
+	Network string `toml:"network" env:"NETWORK"`
+	// DataDir is the folder of the journal, of recent jobs and templates, and for a
+	// week of blocks. It is this blkmaker's alone; "/var/lib/btcpool/blkmaker" by
+	// default.
+	DataDir string `toml:"data_dir" env:"DATA_DIR"`
+	// Confirmations is how many blocks from a found one to the tip, both counted,
+	// make it confirmed; 100 by default.
+	Confirmations int `toml:"confirmations" env:"CONFIRMATIONS"`
+	// Handover is where sserver hands solved shares over directly.
+	Handover handover.ServerConfig `toml:"handover"`
+	// Nodes are those to which every block goes, one at least.
+	Nodes []noderpc.Config `toml:"nodes" envPrefix:"NODES_"`
+	// AuxNodes are nodes of AuxPoW chains; a block goes to all of its chain.
+	AuxNodes []AuxNode `toml:"aux_nodes" envPrefix:"AUX_NODES_"`
+	// RSKNodes are nodes of RSK.
+	RSKNodes []RSKNode    `toml:"rsk_nodes" envPrefix:"RSK_NODES_"`
+	Kafka    bus.Config   `toml:"kafka"`
+	Database store.Config `toml:"database"`
 }
 
 // AuxNode is a node of an AuxPoW chain.
 type AuxNode struct {
-	Name string `toml:"name" env:"NAME"` // of the chain in auxmaker's configuration, too
+	// Name is that of the chain in auxmaker's configuration.
+	Name string `toml:"name" env:"NAME"`
 	noderpc.Config
 }
 
 // RSKNode is a node of RSK.
 type RSKNode struct {
-	Name string `toml:"name" env:"NAME"` // of the chain in auxmaker's configuration, too
+	// Name is that of the chain in auxmaker's configuration.
+	Name string `toml:"name" env:"NAME"`
 	rskrpc.Config
 }
 
@@ -53,36 +66,32 @@ func DefaultConfig() Config {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		errs = append(errs, fmt.Errorf("network = %q: %w", c.Network, err))
+		faults.Addf("network = %q: %w", c.Network, err)
 	}
 	if c.DataDir == "" {
-		errs = append(errs, errors.New(`data_dir: must name a folder`))
+		faults.Addf(`data_dir = "": must name a folder`)
 	}
 	if c.Confirmations < 1 || c.Confirmations > 1_000_000 {
-		errs = append(errs, fmt.Errorf("confirmations = %d: must be 1 to 1000000", c.Confirmations))
+		faults.Addf("confirmations = %d: must be 1 to 1000000", c.Confirmations)
 	}
 	if len(c.Nodes) == 0 {
-		errs = append(errs, errors.New("nodes: at least one [[nodes]] section is needed"))
-	}
-	within := func(section string, i int, err error) {
-		if err != nil {
-			for fault := range strings.Lines(err.Error()) {
-				errs = append(errs, fmt.Errorf("%s[%d].%s", section, i, strings.TrimSpace(fault)))
-			}
-		}
+		faults.Addf("nodes: at least one [[nodes]] section is needed")
 	}
 	for i, n := range c.Nodes {
-		within("nodes", i, n.Validate())
+		faults.In(fmt.Sprintf("nodes[%d]", i), n.Validate())
 	}
 	for i, n := range c.AuxNodes {
-		within("aux_nodes", i, errors.Join(checkName(n.Name), n.Validate()))
+		faults.In(fmt.Sprintf("aux_nodes[%d]", i), errors.Join(checkName(n.Name), n.Validate()))
 	}
 	for i, n := range c.RSKNodes {
-		within("rsk_nodes", i, errors.Join(checkName(n.Name), n.Validate()))
+		faults.In(fmt.Sprintf("rsk_nodes[%d]", i), errors.Join(checkName(n.Name), n.Validate()))
 	}
-	return errors.Join(append(errs, c.Handover.Validate(), c.Kafka.Validate(), c.Database.Validate())...)
+	faults.Add(c.Handover.Validate())
+	faults.Add(c.Kafka.Validate())
+	faults.Add(c.Database.Validate())
+	return faults.Err()
 }
 
 func checkName(name string) error {

@@ -7,6 +7,7 @@ import (
 	"btcpool/blkmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
 
 const sample = "../configs/blkmaker.toml"
@@ -19,6 +20,7 @@ func TestSampleConfig(t *testing.T) {
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
+	testkit.SampleNames(t, sample, cfg, "nodes.zmq_hashblock", "aux_nodes.", "rsk_nodes.", "kafka.share_partitions", "kafka.topics.")
 	t.Setenv("BTCPOOL_NODES_0_RPC_URL", "http://node:8332")
 	t.Setenv("BTCPOOL_DATABASE_DSN", "sqlite:/tmp/pool.db")
 	if err := service.Load(sample, &cfg); err != nil {
@@ -40,7 +42,7 @@ func TestValidateReportsAllFaults(t *testing.T) {
 		t.Fatal("no error")
 	}
 	for _, want := range []string{
-		`network = "moonnet"`, "data_dir: ", "confirmations = 0: ", "nodes[0].rpc_url: ", "nodes[0].rpc_user: ", "kafka.brokers: ", "database.dsn: ",
+		`network = "moonnet"`, `data_dir = "": must name a folder`, "confirmations = 0: ", "nodes[0].rpc_url: ", "nodes[0].rpc_user: ", "kafka.brokers: ", "database.dsn: ",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%q is missing in\n%v", want, err)

@@ -25,6 +25,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
 
 const testToken = "0123456789abcdef"
@@ -69,8 +70,8 @@ func TestBothWays(t *testing.T) {
 	direct.Send(solved.Value)
 	p.eventuallyState(t, hash, store.Accepted)
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
-	eventually(t, "Kafka's copy read", func() bool { return s.journal.positions(p.cfg.Kafka.Topics.SolvedShare) != nil })
-	eventually(t, "share done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "Kafka's copy read", func() bool { return s.journal.positions(p.cfg.Kafka.Topics.SolvedShare) != nil })
+	testkit.Eventually(t, "share done", func() bool { return len(s.room) == 0 })
 
 	solved, hash = p.publish(t)
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
@@ -99,7 +100,7 @@ func TestKafkaAway(t *testing.T) {
 	for _, m := range []bus.Message{solved, solvedLater} {
 		parsed, err := share.ParseSolved(m.Value)
 		must(t, err)
-		eventually(t, "job and template read", func() bool {
+		testkit.Eventually(t, "job and template read", func() bool {
 			_, _, _, err := s.cache.find(job.ID(parsed.JobID))
 			return err == nil
 		})
@@ -111,7 +112,7 @@ func TestKafkaAway(t *testing.T) {
 
 	s, _ = p.start(t)
 	sender(t, s.Addr().String()).Send(solvedLater.Value)
-	eventually(t, "second block at the node", func() bool {
+	testkit.Eventually(t, "second block at the node", func() bool {
 		where, err := p.rpc.Block(t.Context(), later)
 		return err == nil && where.Confirmations == -1 // the first block was first
 	})
@@ -198,7 +199,7 @@ func testKilledAfterTaking(t *testing.T, p *pool, send func(solved bus.Message))
 	solved, hash := p.publish(t)
 	stopNode()
 	send(solved)
-	eventually(t, "share in the journal", func() bool {
+	testkit.Eventually(t, "share in the journal", func() bool {
 		text, err := os.ReadFile(p.cfg.DataDir + "/journal")
 		return err == nil && strings.Contains(string(text), hash)
 	})
@@ -252,11 +253,11 @@ func TestNodeWithoutParent(t *testing.T) {
 	p.cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
 	s, _ := p.start(t)
 	hash := p.find(t)
-	eventually(t, "submitted again", func() bool { return node.submitted.Load() >= 2 })
+	testkit.Eventually(t, "submitted again", func() bool { return node.submitted.Load() >= 2 })
 	if state := p.block(t, hash).State; state != store.Submitted {
 		t.Errorf("block is %s, want submitted", state)
 	}
 	node.knows.Store(&hash)
 	p.eventuallyState(t, hash, store.Accepted)
-	eventually(t, "share done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "share done", func() bool { return len(s.room) == 0 })
 }

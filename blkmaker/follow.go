@@ -19,13 +19,6 @@ const (
 	followAgain = 15 * time.Second
 )
 
-func (s *Service) wakeFollower() {
-	select {
-	case s.follow <- struct{}{}:
-	default:
-	}
-}
-
 // followBlocks brings found_blocks up to date whenever a tip moved or a block
 // was written down.
 func (s *Service) followBlocks(ctx context.Context) error {

@@ -14,6 +14,8 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/durable"
 )
 
 const (
@@ -128,11 +130,11 @@ func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
 	}
 	j.torn = len(content) > 0 && content[len(content)-1] != '\n'
 	j.size = int64(len(content))
-	if j.file, err = os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err == nil {
-		err = syncDir(dir)
-	}
-	if err != nil {
+	if j.file, err = os.OpenFile(j.path, os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640); err != nil {
 		return nil, err
+	}
+	if err := durable.SyncDir(dir); err != nil {
+		return nil, errors.Join(err, j.file.Close())
 	}
 	return j, nil
 }
@@ -298,30 +300,16 @@ func (j *journal) compact() error {
 			return err
 		}
 	}
-	file, err := os.OpenFile(j.path+".new", os.O_CREATE|os.O_TRUNC|os.O_APPEND|os.O_WRONLY, 0o640)
-	if err != nil {
+	err := durable.Replace(j.path, content, 0o640)
+	j.file.Close() // even if that failed: the name may be another file's now
+	file, openErr := os.OpenFile(j.path, os.O_APPEND|os.O_WRONLY, 0)
+	j.file = file
+	if err = errors.Join(err, openErr); err != nil {
 		return err
 	}
-	_, err = file.Write(content)
-	if err = errors.Join(err, file.Sync()); err == nil {
-		err = os.Rename(file.Name(), j.path)
-	}
-	if err != nil {
-		return errors.Join(err, file.Close())
-	}
-	j.file.Close()
-	j.file, j.size, j.torn = file, int64(len(content)), false
+	j.size, j.torn = int64(len(content)), false
 	j.limit = max(maxJournal, 2*j.size)
-	return syncDir(filepath.Dir(j.path))
+	return nil
 }
 
 func (j *journal) close() error { return j.file.Close() }
-
-// syncDir makes the names in a folder durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

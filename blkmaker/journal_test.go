@@ -187,6 +187,29 @@ func TestJournalDiskFails(t *testing.T) {
 	}
 }
 
+// A journal that could not be replaced is replaced the next time, and what it takes
+// until then is not acknowledged.
+func TestJournalCompactionFails(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "folder")
+	must(t, os.Mkdir(dir, 0o750))
+	j := testJournal(t, dir)
+	j.mustTake(t, 1, true, position{})
+	must(t, os.Rename(dir, dir+".away"))
+	j.limit = 0
+	for _, wantFirst := range []bool{true, false} {
+		if first, err := j.take(numbered(2), []byte("2"), time.Unix(2, 0), position{}); first != wantFirst || err == nil {
+			t.Fatalf("first %t, %v", first, err)
+		}
+	}
+	must(t, os.Mkdir(dir, 0o750))
+	j.mustTake(t, 3, true, position{})
+	must(t, j.close())
+	if diff := cmp.Diff([]string{"1", "2", "3"}, messages(testJournal(t, dir))); diff != "" {
+		t.Error(diff)
+	}
+}
+
 // A journal that can be read at all can be read again after it was compacted,
 // with the same content.
 func FuzzJournal(f *testing.F) {

@@ -20,7 +20,10 @@ import (
 	"btcpool/internal/auxwork/rskrpc"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/config"
 	"btcpool/internal/job"
+	"btcpool/internal/retry"
+	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
 
@@ -54,31 +57,28 @@ type mergedBlock struct {
 	proof        string        // hex; empty for RSK
 }
 
-func newMergedNodes(cfg Config) (mergedNodes, error) {
+// newMergedNodes makes clients, without calling, and has closing close them.
+func newMergedNodes(cfg Config, closing *service.Closing) (mergedNodes, error) {
 	nodes := make(mergedNodes)
+	add := func(name string, n mergedNode) {
+		nodes[name] = append(nodes[name], n)
+		closing.Add(func() error { n.close(); return nil })
+	}
 	for i, c := range cfg.AuxNodes {
 		client, err := noderpc.New(c.Config)
 		if err != nil {
-			return nil, fmt.Errorf("aux_nodes[%d]: %w", i, err)
+			return nil, config.In(fmt.Sprintf("aux_nodes[%d]", i), err)
 		}
-		nodes[c.Name] = append(nodes[c.Name], &auxNode{client})
+		add(c.Name, &auxNode{client})
 	}
 	for i, c := range cfg.RSKNodes {
 		node, err := newRSKNode(c.Config)
 		if err != nil {
-			return nil, fmt.Errorf("rsk_nodes[%d].%w", i, err)
+			return nil, config.In(fmt.Sprintf("rsk_nodes[%d]", i), err)
 		}
-		nodes[c.Name] = append(nodes[c.Name], node)
+		add(c.Name, node)
 	}
 	return nodes, nil
-}
-
-func (m mergedNodes) close() {
-	for _, nodes := range m {
-		for _, n := range nodes {
-			n.close()
-		}
-	}
 }
 
 // auxNode is a node of an AuxPoW chain.
@@ -146,7 +146,7 @@ func (n *rskNode) submit(ctx context.Context, b *mergedBlock) (response, result 
 		response, err = n.client.Submit(ctx, b.parent, b.transactions)
 	}
 	if refusal := (*rskrpc.Error)(nil); errors.As(err, &refusal) {
-		// The module mnr may be enabled yet.
+		// The node may get its module mnr later.
 		const methodNotFound = -32601
 		return err.Error(), resultRejected, refusal.Code != methodNotFound
 	}
@@ -340,7 +340,7 @@ func (w worker) offerMerged(ctx context.Context, key solvedKey, b *mergedBlock, 
 		log.Error().Msg("merged block not submitted: no [[aux_nodes]] or [[rsk_nodes]] of its chain are configured")
 		return "no node configured", resultRejected
 	}
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+	for pauses := retryPace().Pauses(); ; {
 		open := false
 		for i, n := range nodes {
 			answer, verdict, final := n.submit(ctx, b)
@@ -354,13 +354,8 @@ func (w worker) offerMerged(ctx context.Context, key solvedKey, b *mergedBlock, 
 			}
 			open = open || !final
 		}
-		if !open {
+		if !open || !retry.Sleep(ctx, pauses.NextBackOff()) {
 			return response, result
-		}
-		select {
-		case <-ctx.Done():
-			return response, result
-		case <-time.After(wait):
 		}
 	}
 }

@@ -20,6 +20,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
 
 // others are the nodes of other chains.
@@ -84,7 +85,7 @@ func (o *others) publish(t *testing.T, p *pool, edit func(*job.StratumJob)) (aux
 func (p *pool) merged(t *testing.T, rows int) map[string]store.MergedBlock {
 	t.Helper()
 	byChain := make(map[string]store.MergedBlock)
-	eventually(t, "merged blocks written down", func() bool {
+	testkit.Eventually(t, "merged blocks written down", func() bool {
 		all, err := p.store.MergedBlocks(t.Context(), 100)
 		must(t, err)
 		for _, b := range all {
@@ -132,7 +133,7 @@ func TestMergedMining(t *testing.T) {
 	if b := byChain["b"]; b.Response != "true" || b.State != store.Accepted || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > time.Minute {
 		t.Errorf("%+v", b)
 	}
-	eventually(t, "all done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "all done", func() bool { return len(s.room) == 0 })
 	if n := len(s.journal.pending()); n != 0 {
 		t.Errorf("%d shares left", n)
 	}
@@ -179,7 +180,7 @@ func TestMergedMiningRefused(t *testing.T) {
 		t.Errorf("responses %q and %q", a, b)
 	}
 	for kind, result := range map[kind]string{kindAux: resultRejected, kindRSK: resultInvalid} {
-		eventually(t, string(kind)+" counted", func() bool { return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kind), result)) > 0 })
+		testkit.Eventually(t, string(kind)+" counted", func() bool { return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kind), result)) > 0 })
 	}
 }
 
@@ -197,7 +198,7 @@ func TestMergedMiningRefusedByRSK(t *testing.T) {
 	if b.State != store.Rejected || !strings.Contains(b.Response, "node error -33000") {
 		t.Errorf("%+v", b)
 	}
-	eventually(t, "counted", func() bool {
+	testkit.Eventually(t, "counted", func() bool {
 		return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kindRSK), resultRejected)) == 1
 	})
 }
@@ -214,7 +215,7 @@ func TestMergedMiningWrongCoinbase(t *testing.T) {
 	must(t, err)
 	solved.Coinbase[len(solved.Coinbase)-1]++
 	p.write(t, p.cfg.Kafka.Topics.AuxSolved, bus.Message{Value: solved.AppendTo(nil)})
-	eventually(t, "refused", func() bool {
+	testkit.Eventually(t, "refused", func() bool {
 		return testutil.ToFloat64(s.metrics.merged.WithLabelValues(string(kindAux), resultInvalid)) == 1
 	})
 	if n := o.aux[0].Calls("submitauxblock"); n != 0 {

@@ -4,9 +4,9 @@ import (
 	"strconv"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"btcpool/internal/store"
+	"btcpool/internal/telemetry"
 )
 
 // What became of a solved share, as the label result.
@@ -33,38 +33,22 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
-	factory := promauto.With(reg)
-	gauge := func(name, help string) prometheus.Gauge {
-		return factory.NewGauge(prometheus.GaugeOpts{Name: "btcpool_blkmaker_" + name, Help: help})
-	}
-	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
-		return factory.NewCounterVec(prometheus.CounterOpts{Name: "btcpool_blkmaker_" + name, Help: help}, labels)
-	}
+	set := telemetry.Metrics(reg, "blkmaker")
 	m := &metrics{
-		solved:      counter("solved_shares_total", "Solved shares by what became of them.", "result"),
-		submissions: counter("submissions_total", "Answers to submitblock by node, counted from 0 as configured.", "node", "verdict"),
-		prepare: factory.NewHistogram(prometheus.HistogramOpts{
-			Name:    "btcpool_blkmaker_prepare_seconds",
-			Help:    "From the arrival of a solved share until its block leaves for the nodes.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 16), // 0.5 ms to 16 s
-		}),
-		submit: factory.NewHistogramVec(prometheus.HistogramOpts{
-			Name:    "btcpool_blkmaker_submit_seconds",
-			Help:    "From a block's leaving for a node until the node's answer.",
-			Buckets: prometheus.ExponentialBuckets(0.0005, 2, 18), // 0.5 ms to 65 s
-		}, []string{"node"}),
-		blocks: factory.NewGaugeVec(prometheus.GaugeOpts{
-			Name: "btcpool_blkmaker_blocks", Help: "Blocks in the database by state.",
-		}, []string{"state"}),
-		arrivals: counter("arrivals_total", "Solved shares by what they solve and the way on which they came first.", "kind", "way"),
-		merged:   counter("merged_blocks_total", "Blocks of other chains by what their nodes said.", "kind", "result"),
-		diskErrors: factory.NewCounter(prometheus.CounterOpts{
-			Name: "btcpool_blkmaker_disk_errors_total", Help: "Failures to write what a restart would need to data_dir.",
-		}),
-		invalid:       counter("invalid_messages_total", "Messages that could not be read, by topic.", "topic"),
-		templates:     gauge("cached_templates", "Templates kept."),
-		jobs:          gauge("cached_jobs", "Jobs kept."),
-		templateBytes: gauge("cached_transaction_bytes", "Bytes of transactions kept; templates share those they have in common."),
+		solved:      set.Counters("solved_shares_total", "Solved shares by what became of them.", "result"),
+		submissions: set.Counters("submissions_total", "Answers to submitblock by node, counted from 0 as configured.", "node", "verdict"),
+		prepare: set.Histogram("prepare_seconds", "From the arrival of a solved share until its block leaves for the nodes.",
+			prometheus.ExponentialBuckets(0.0005, 2, 16)), // 0.5 ms to 16 s
+		submit: set.Histograms("submit_seconds", "From a block's leaving for a node until the node's answer.",
+			prometheus.ExponentialBuckets(0.0005, 2, 18), "node"), // 0.5 ms to 65 s
+		blocks:        set.Gauges("blocks", "Blocks in the database by state.", "state"),
+		arrivals:      set.Counters("arrivals_total", "Solved shares by what they solve and the way on which they came first.", "kind", "way"),
+		merged:        set.Counters("merged_blocks_total", "Blocks of other chains by what their nodes said.", "kind", "result"),
+		diskErrors:    set.Counter("disk_errors_total", "Failures to write what a restart would need to data_dir."),
+		invalid:       set.Counters("invalid_messages_total", "Messages that could not be read, by topic.", "topic"),
+		templates:     set.Gauge("cached_templates", "Templates kept."),
+		jobs:          set.Gauge("cached_jobs", "Jobs kept."),
+		templateBytes: set.Gauge("cached_transaction_bytes", "Bytes of transactions kept; templates share those they have in common."),
 	}
 	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
 		m.solved.WithLabelValues(result)

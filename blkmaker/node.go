@@ -12,17 +12,20 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/config"
+	"btcpool/internal/retry"
+	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
 
-const (
-	// watchEvery is how often a node is asked for its tip; it keeps the
-	// connection open that a block will take.
-	watchEvery = 5 * time.Second
-	// A node that does not have the block on its chain is asked again after
-	// firstRetry, and then ever more slowly.
-	firstRetry, lastRetry = 100 * time.Millisecond, 10 * time.Second
-)
+// watchEvery is how often a node is asked for its tip; it keeps the connection
+// open that a block will take.
+const watchEvery = 5 * time.Second
+
+// retryPace is how a node is asked again that does not have a block on its chain.
+func retryPace() retry.Pace {
+	return retry.Pace{First: 100 * time.Millisecond, Longest: 10 * time.Second}
+}
 
 // node is one of the nodes that get every block.
 type node struct {
@@ -37,13 +40,15 @@ type nodeState struct {
 	err error
 }
 
-func newNodes(cfgs []noderpc.Config) ([]*node, error) {
+// newNodes makes clients, without calling, and has closing close them.
+func newNodes(cfgs []noderpc.Config, closing *service.Closing) ([]*node, error) {
 	nodes := make([]*node, len(cfgs))
 	for i, cfg := range cfgs {
 		client, err := noderpc.New(cfg)
 		if err != nil {
-			return nil, fmt.Errorf("nodes[%d]: %w", i, err)
+			return nil, config.In(fmt.Sprintf("nodes[%d]", i), err)
 		}
+		closing.Add(func() error { client.Close(); return nil })
 		nodes[i] = &node{label: strconv.Itoa(i), client: client}
 		nodes[i].state.Store(&nodeState{err: errors.New("not asked yet")})
 	}
@@ -71,7 +76,7 @@ func (s *Service) watch(ctx context.Context, n *node) error {
 			log.Info().Int32("height", tip.Blocks).Msg("node answers")
 		}
 		if err == nil && tip.BestBlockHash != was.tip.BestBlockHash {
-			s.wakeFollower()
+			s.follow.Ring()
 		}
 		select {
 		case <-ctx.Done():
@@ -153,7 +158,7 @@ func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex 
 func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.BlockState {
 	last := ""      // verdict
 	stored := false // the node has the block, beside its chain
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+	for pauses := retryPace().Pauses(); ; {
 		if !stored {
 			verdict, final := s.offer(ctx, n, b, last)
 			if final {
@@ -179,7 +184,7 @@ func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.Bl
 			return store.Submitted
 		case <-b.enough:
 			return store.Submitted
-		case <-time.After(wait):
+		case <-time.After(pauses.NextBackOff()):
 		}
 	}
 }

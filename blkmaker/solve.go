@@ -254,6 +254,6 @@ func (s *Service) record(ctx context.Context, row store.Block, settled <-chan st
 	}); err != nil {
 		return err
 	}
-	s.wakeFollower()
+	s.follow.Ring()
 	return nil
 }

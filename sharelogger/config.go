@@ -1,8 +1,6 @@
 package sharelogger
 
 import (
-	"errors"
-	"fmt"
 	"time"
 
 	"btcpool/internal/bus"
@@ -14,12 +12,21 @@ import (
 // Config is what sharelogger is configured by.
 type Config struct {
 	service.Common
-	DataDir       string          `toml:"data_dir" env:"SHARELOG_DIR"` // of the day files; this process's alone
-	Chain         string          `toml:"chain"`                       // part of the files' names
-	FlushInterval config.Duration `toml:"flush_interval"`              // a share is on disk after about this time
-	FlushBytes    int             `toml:"flush_bytes"`                 // or when this much has been collected; also what is kept in memory at most
-	Start         string          `toml:"start"`                       // where a directory without our checkpoints begins: earliest or latest
-	Kafka         bus.Config      `toml:"kafka"`
+	// DataDir is the folder of the day files, which is this process's alone;
+	// "sharelog" by default. It is made when it is missing.
+	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SHARELOG_DIR"`
+	// Chain is part of the files' names; "BTC" by default.
+	Chain string `toml:"chain"`
+	// FlushInterval is about how long a share may wait until it is on disk; 2 s by
+	// default.
+	FlushInterval config.Duration `toml:"flush_interval"`
+	// FlushBytes is how much is collected, before compression, until it is flushed
+	// at once. No more is kept in memory. 8 MB by default.
+	FlushBytes int `toml:"flush_bytes"`
+	// Start is where a folder without checkpoints of sharelogger begins in the
+	// topic: earliest, the default, or latest.
+	Start string     `toml:"start"`
+	Kafka bus.Config `toml:"kafka"`
 }
 
 // DefaultConfig returns what holds for keys that are not set.
@@ -44,21 +51,22 @@ const (
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	if c.DataDir == "" {
-		errs = append(errs, errors.New("data_dir: must be set"))
+		faults.Addf(`data_dir = "": must name a folder`)
 	}
 	if err := sharefile.CheckChain(c.Chain); err != nil {
-		errs = append(errs, fmt.Errorf("chain = %q: %w", c.Chain, err))
+		faults.Addf("chain = %q: %w", c.Chain, err)
 	}
 	if d := c.FlushInterval.Std(); d < 10*time.Millisecond || d > time.Minute {
-		errs = append(errs, fmt.Errorf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval))
+		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
 	if c.FlushBytes < minFlushBytes || c.FlushBytes > maxFlushBytes {
-		errs = append(errs, fmt.Errorf("flush_bytes = %d: must be %d to %d", c.FlushBytes, minFlushBytes, maxFlushBytes))
+		faults.Addf("flush_bytes = %d: must be %d to %d", c.FlushBytes, minFlushBytes, maxFlushBytes)
 	}
 	if c.Start != startEarliest && c.Start != startLatest {
-		errs = append(errs, fmt.Errorf("start = %q: must be %s or %s", c.Start, startEarliest, startLatest))
+		faults.Addf("start = %q: must be %s or %s", c.Start, startEarliest, startLatest)
 	}
-	return errors.Join(append(errs, c.Kafka.Validate())...)
+	faults.Add(c.Kafka.Validate())
+	return faults.Err()
 }

@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/sharelogger"
 )
 
@@ -25,6 +26,7 @@ func TestShippedConfig(t *testing.T) {
 	if diff := cmp.Diff(sharelogger.DefaultConfig(), got); diff != "" {
 		t.Errorf("the file does not show the defaults (-default +file):\n%s", diff)
 	}
+	testkit.SampleNames(t, "../configs/sharelogger.toml", got, "kafka.topics.")
 }
 
 func TestValidate(t *testing.T) {
@@ -36,12 +38,15 @@ func TestValidate(t *testing.T) {
 	cfg.FlushBytes = 1
 	cfg.Start = "now"
 	cfg.Kafka.Brokers = nil
+	if _, err := sharelogger.New(cfg, service.Deps{}); err == nil {
+		t.Error("a service was made of it")
+	}
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("valid")
 	}
 	for _, want := range []string{
-		"data_dir: must be set",
+		`data_dir = "": must name a folder`,
 		`chain = "../x": chain must be 1 to 16 letters and digits`,
 		`flush_interval = "1h0m0s": must be 10ms to 1m`,
 		"flush_bytes = 1: must be 65536 to 67108864",

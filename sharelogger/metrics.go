@@ -2,7 +2,8 @@ package sharelogger
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"btcpool/internal/telemetry"
 )
 
 type metrics struct {
@@ -15,22 +16,15 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	const namespace, subsystem = "btcpool", "sharelogger"
-	factory := promauto.With(reg)
-	opts := func(name, help string) prometheus.Opts {
-		return prometheus.Opts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help}
-	}
+	set := telemetry.Metrics(reg, "sharelogger")
 	return &metrics{
-		written: factory.NewCounter(prometheus.CounterOpts(opts("shares_written_total", "Shares on disk."))),
-		dropped: factory.NewCounterVec(prometheus.CounterOpts(opts("shares_dropped_total",
-			"Messages not written: malformed, invalid, or repeated (delivered before, or on disk since before a restart).")), []string{"reason"}),
-		failures: factory.NewCounter(prometheus.CounterOpts(opts("file_errors_total", "Attempts to use the files that went wrong."))),
-		flushTime: factory.NewHistogram(prometheus.HistogramOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "flush_seconds",
-			Help:    "Duration of a flush, the disk's part included.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8), // 1 ms to 16 s
-		}),
-		lag:     factory.NewGauge(prometheus.GaugeOpts(opts("lag_seconds", "Age of the newest share when it was read from the topic."))),
-		pending: factory.NewGauge(prometheus.GaugeOpts(opts("pending_bytes", "Records waiting for the next flush."))),
+		written: set.Counter("shares_written_total", "Shares on disk."),
+		dropped: set.Counters("shares_dropped_total",
+			"Messages not written: malformed, invalid, or repeated (delivered before, or on disk since before a restart).", "reason"),
+		failures: set.Counter("file_errors_total", "Attempts to use the files that went wrong."),
+		flushTime: set.Histogram("flush_seconds", "Duration of a flush, the disk's part included.",
+			prometheus.ExponentialBuckets(0.001, 4, 8)), // 1 ms to 16 s
+		lag:     set.Gauge("lag_seconds", "Age of the newest share when it was read from the topic."),
+		pending: set.Gauge("pending_bytes", "Records waiting for the next flush."),
 	}
 }

@@ -7,13 +7,13 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -25,39 +25,54 @@ type Service struct {
 	log     zerolog.Logger
 	metrics *metrics
 	bus     *bus.Client
+	closing service.Closing
 
-	missing atomic.Pointer[error] // what Ready says
+	adding, flushing *service.Fault // what goes wrong with the files
 
-	mu               sync.Mutex
-	writer           *sharefile.Writer
-	addErr, flushErr error // of the last Add and Flush
+	mu     sync.Mutex
+	writer *sharefile.Writer
 
 	body []byte // of a share of an old version; only Read's goroutine uses it
 }
 
-// New locks the directory, recovers its files and makes the client of the bus.
+// New locks the folder, recovers its files and makes the client of the bus.
 func New(cfg Config, deps service.Deps) (*Service, error) {
-	client, err := bus.New(cfg.Kafka, deps)
-	if err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	writer, err := sharefile.OpenWriter(cfg.DataDir, cfg.Chain, deps.Log)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("share log in %s: %w", cfg.DataDir, err), client.Close())
+	fault := func() *service.Fault {
+		return service.NewFault(deps.Log, zerolog.ErrorLevel,
+			"share log cannot be written: shares wait in the topic until this is mended", "share log is written again")
 	}
-	s := &Service{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), bus: client, writer: writer}
-	s.missing.Store(&errNoTopic)
+	s := &Service{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), adding: fault(), flushing: fault()}
+	s.adding.Await(errors.New("waiting for the share topic"))
+	if err := s.open(deps); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
 	return s, nil
 }
 
-var errNoTopic = errors.New("waiting for the share topic")
+func (s *Service) open(deps service.Deps) (err error) {
+	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
+		return err
+	}
+	s.closing.Add(s.bus.Close)
+	if s.writer, err = sharefile.OpenWriter(s.cfg.DataDir, s.cfg.Chain, s.log); err != nil {
+		return fmt.Errorf("share log in %s: %w", s.cfg.DataDir, err)
+	}
+	s.closing.Add(s.writer.Close)
+	return nil
+}
+
+// Close ends a service that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
 
 // Ready tells what keeps shares from getting to the disk.
-func (s *Service) Ready() error { return *s.missing.Load() }
+func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.Err()) }
 
 // Run works until ctx ends, then writes what it has.
 func (s *Service) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.writer.Close(), s.bus.Close()) }()
+	defer func() { err = errors.Join(err, s.Close()) }()
 	topic := s.cfg.Kafka.Topics.Share
 	if err := s.bus.EnsureTopics(ctx, topic); err != nil {
 		if ctx.Err() != nil {
@@ -65,7 +80,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		return err
 	}
-	s.missing.Store(new(error))
+	s.adding.Set(nil)
 
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -81,7 +96,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	return err
 }
 
-// start is where the files end, or what is configured for a directory that does not say.
+// start is where the files end, or what is configured for a folder that does not say.
 func (s *Service) start() bus.Start {
 	next, ok := s.writer.Resume()
 	switch {
@@ -117,7 +132,7 @@ func (s *Service) take(ctx context.Context, m bus.Message) error {
 		if err == nil {
 			return nil
 		}
-		if !sleep(ctx, retryInterval) {
+		if !retry.Sleep(ctx, retryInterval) {
 			return ctx.Err()
 		}
 	}
@@ -135,7 +150,7 @@ func (s *Service) add(m bus.Message, sh *share.Share, body []byte) error {
 		}
 	}
 	isNew, err := s.writer.Add(m.Partition, m.Offset, sh, body)
-	s.note(&s.addErr, err)
+	s.note(s.adding, err)
 	if err != nil {
 		return err
 	}
@@ -176,36 +191,14 @@ func (s *Service) flush() error {
 	s.metrics.flushTime.Observe(time.Since(start).Seconds())
 	s.metrics.written.Add(float64(n))
 	s.metrics.pending.Set(float64(s.writer.Pending()))
-	s.note(&s.flushErr, err)
+	s.note(s.flushing, err)
 	return err
 }
 
-// note keeps the outcome of an operation on the files in last, and tells when it changes. The caller holds mu.
-func (s *Service) note(last *error, err error) {
-	switch {
-	case err == nil && *last == nil:
-		return
-	case err == nil:
-		s.log.Info().Msg("share log is written again")
-	case *last == nil:
-		s.log.Error().Err(err).Int("pending_bytes", s.writer.Pending()).
-			Msg("share log cannot be written: shares wait in the topic until this is mended")
-	}
-	if *last = err; err != nil {
+// note keeps the outcome of an operation on the files.
+func (s *Service) note(f *service.Fault, err error) {
+	if err != nil {
 		s.metrics.failures.Inc()
 	}
-	missing := errors.Join(s.addErr, s.flushErr)
-	s.missing.Store(&missing)
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
+	f.Set(err)
 }

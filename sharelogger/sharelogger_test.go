@@ -20,11 +20,12 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
+	"btcpool/internal/durable"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 	"btcpool/sharelogger"
 )
 
@@ -59,12 +60,7 @@ type pool struct {
 
 func newPool(t *testing.T) *pool {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { broker.Close() })
-	cfg := testConfig(t.TempDir(), broker.Addr())
+	cfg := testConfig(t.TempDir(), testkit.Broker(t).Brokers[0])
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
@@ -119,23 +115,6 @@ func (p *pool) start(t *testing.T) (svc *sharelogger.Service, stop func()) {
 	}
 }
 
-// metric is the value of a counter or gauge without labels.
-func (p *pool) metric(t *testing.T, name string) float64 {
-	t.Helper()
-	families, err := p.registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if f.GetName() == name {
-			m := f.GetMetric()[0]
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
-}
-
 // newShare makes a share numbered by its nonce.
 func newShare(nonce uint32, time int64) share.Share {
 	return share.Share{
@@ -181,20 +160,6 @@ func (p *pool) nonces(t *testing.T) []uint32 {
 	return all
 }
 
-// waitFor asks again and again until ok or the test's patience ends.
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(5 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		<-tick.C
-	}
-}
-
 func TestWritesValidSharesOnce(t *testing.T) {
 	t.Parallel()
 	p := newPool(t)
@@ -211,7 +176,7 @@ func TestWritesValidSharesOnce(t *testing.T) {
 		s := newShare(nonce, monday+int64(nonce%2)*86400)
 		p.writeTo(t, byte(nonce%3), s, s)
 		if nonce == 10 {
-			waitFor(t, "the first half", func() bool { return len(p.nonces(t)) == 11 })
+			testkit.Eventually(t, "the first half", func() bool { return len(p.nonces(t)) == 11 })
 			if err := svc.Ready(); err != nil {
 				t.Error(err)
 			}
@@ -219,7 +184,7 @@ func TestWritesValidSharesOnce(t *testing.T) {
 			svc, stop = p.start(t)
 		}
 	}
-	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) >= 21 })
+	testkit.Eventually(t, "all shares", func() bool { return len(p.nonces(t)) >= 21 })
 	stop()
 	want := []uint32{0} // of the old version, which has no nonce
 	for nonce := uint32(1); nonce <= 20; nonce++ {
@@ -245,12 +210,14 @@ func TestStopFlushes(t *testing.T) {
 		size += 4 + len(s.AppendBody(nil))
 	}
 	p.writeTo(t, 0, shares...)
-	waitFor(t, "a flush by size", func() bool { return len(p.nonces(t)) > 0 })
+	testkit.Eventually(t, "a flush by size", func() bool { return len(p.nonces(t)) > 0 })
 	rest := size
 	for _, s := range shares[:len(p.nonces(t))] {
 		rest -= 4 + len(s.AppendBody(nil))
 	}
-	waitFor(t, "the rest in memory", func() bool { return p.metric(t, "btcpool_sharelogger_pending_bytes") == float64(rest) })
+	testkit.Eventually(t, "the rest in memory", func() bool {
+		return testkit.Metric(t, p.registry, "btcpool_sharelogger_pending_bytes") == float64(rest)
+	})
 	stop()
 	if got := len(p.nonces(t)); got != len(shares) {
 		t.Errorf("%d shares on disk, want %d", got, len(shares))
@@ -264,9 +231,9 @@ func TestStartLatest(t *testing.T) {
 	p.writeTo(t, 0, newShare(1, monday))
 	svc, stop := p.start(t)
 	defer stop()
-	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 	nonce := uint32(1)
-	waitFor(t, "a share", func() bool { // the end of the topic is looked up some time after readiness
+	testkit.Eventually(t, "a share", func() bool { // the end of the topic is looked up some time after readiness
 		nonce++
 		p.writeTo(t, 0, newShare(nonce, monday))
 		return len(p.nonces(t)) > 0
@@ -287,15 +254,42 @@ func TestFileInTheWay(t *testing.T) {
 		t.Fatal(err)
 	}
 	p.writeTo(t, 0, newShare(1, monday), newShare(2, monday+86400), newShare(3, monday))
-	waitFor(t, "unreadiness", func() bool {
+	testkit.Eventually(t, "unreadiness", func() bool {
 		err := svc.Ready()
 		return err != nil && strings.Contains(err.Error(), tuesday)
 	})
 	if err := os.Remove(tuesday); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) == 3 })
-	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	testkit.Eventually(t, "all shares", func() bool { return len(p.nonces(t)) == 3 })
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
+}
+
+// TestClose wants nothing to be left of a service that has not run: another one has
+// the folder.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t.TempDir(), "127.0.0.1:1")
+	deps := service.Deps{Log: zerolog.Nop()}
+	first, err := sharelogger.New(cfg, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sharelogger.New(cfg, deps); !errors.Is(err, durable.ErrLocked) {
+		t.Errorf("two in one folder: %v", err)
+	}
+	for range 2 {
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	second, err := sharelogger.New(cfg, deps)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
+	}
 }
 
 // TestKilled kills the process again and again while shares arrive, some of them twice.
@@ -321,7 +315,7 @@ func TestKilled(t *testing.T) {
 			p.writeTo(t, byte(worker), last[worker], s)
 			last[worker] = s
 		}
-		waitFor(t, "shares of this process", func() bool { return len(p.nonces(t)) > before })
+		testkit.Eventually(t, "shares of this process", func() bool { return len(p.nonces(t)) > before })
 		if err := child.Process.Kill(); err != nil {
 			t.Fatal(err)
 		}
@@ -331,7 +325,7 @@ func TestKilled(t *testing.T) {
 		}
 	}
 	_, stop := p.start(t)
-	waitFor(t, "all shares", func() bool { return len(p.nonces(t)) >= int(nonce) })
+	testkit.Eventually(t, "all shares", func() bool { return len(p.nonces(t)) >= int(nonce) })
 	stop()
 	var want []uint32
 	for n := range nonce {

@@ -1,10 +1,8 @@
 package slparser
 
 import (
-	"errors"
 	"flag"
 	"fmt"
-	"net"
 	"strconv"
 	"time"
 
@@ -18,16 +16,30 @@ import (
 // Config is what slparser is configured by.
 type Config struct {
 	service.Common
-	Network         string          `toml:"network" env:"NETWORK"`        // whose subsidies are counted
-	DataDir         string          `toml:"data_dir" env:"SHARELOG_DIR"`  // of sharelogger's files
-	Chain           string          `toml:"chain"`                        // part of the files' names
-	Listen          string          `toml:"listen" env:"SLPARSER_LISTEN"` // host:port of the HTTP answers; port 0: any free one
-	FlushDBInterval config.Duration `toml:"flush_db_interval"`            // between two writes of what changed
-	LateShares      config.Duration `toml:"late_shares"`                  // how long after midnight yesterday's file is still read
-	Database        store.Config    `toml:"database"`
+	// Network is the one whose subsidies are counted as earned; "mainnet" by
+	// default.
+	Network string `toml:"network" env:"NETWORK"`
+	// DataDir and Chain say which files of sharelogger are read; "sharelog" and
+	// "BTC" by default.
+	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SHARELOG_DIR"`
+	Chain   string `toml:"chain"`
+	// Listen is the host:port of the HTTP answers, "127.0.0.1:8081" by default;
+	// port 0 is any free one.
+	Listen string `toml:"listen" env:"LISTEN" oldenv:"SLPARSER_LISTEN"`
+	// FlushDBInterval is the time between two writes of what changed; 15 s by
+	// default.
+	FlushDBInterval config.Duration `toml:"flush_db_interval"`
+	// LateShares is how long after midnight yesterday's file is still read; 1 h by
+	// default.
+	LateShares config.Duration `toml:"late_shares"`
+	Database   store.Config    `toml:"database"`
 
-	Day  sharefile.Day `toml:"-"` // only compute this day's statistics anew, or print its shares; 0: serve
-	User *int32        `toml:"-"` // only print Day's shares of this user; 0: of all
+	// Day, unless it is 0, has only this day's statistics computed anew, or its
+	// shares printed.
+	Day sharefile.Day `toml:"-"`
+	// User, unless it is nil, has only Day's shares of this user printed; 0 means
+	// of all users.
+	User *int32 `toml:"-"`
 }
 
 // DefaultConfig returns what holds for keys that are not set. The database has no default.
@@ -69,32 +81,28 @@ func (c Config) Base() service.Common {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		errs = append(errs, fmt.Errorf("network = %q: %w", c.Network, err))
+		faults.Addf("network = %q: %w", c.Network, err)
 	}
 	if c.DataDir == "" {
-		errs = append(errs, errors.New("data_dir: must be set"))
+		faults.Addf(`data_dir = "": must name a folder`)
 	}
 	if err := sharefile.CheckChain(c.Chain); err != nil {
-		errs = append(errs, fmt.Errorf("chain = %q: %w", c.Chain, err))
+		faults.Addf("chain = %q: %w", c.Chain, err)
 	}
-	if _, port, err := net.SplitHostPort(c.Listen); err != nil {
-		errs = append(errs, fmt.Errorf("listen = %q: must be host:port", c.Listen))
-	} else if _, err := strconv.ParseUint(port, 10, 16); err != nil {
-		errs = append(errs, fmt.Errorf("listen = %q: port must be 0 to 65535", c.Listen))
-	}
+	faults.Listen("listen", c.Listen)
 	if d := c.FlushDBInterval.Std(); d < 10*time.Millisecond || d > time.Hour {
-		errs = append(errs, fmt.Errorf("flush_db_interval = %q: must be 10ms to 1h", c.FlushDBInterval))
+		faults.Addf("flush_db_interval = %q: must be 10ms to 1h", c.FlushDBInterval)
 	}
 	if d := c.LateShares.Std(); d < 0 || d > 24*time.Hour {
-		errs = append(errs, fmt.Errorf("late_shares = %q: must be 0s to 24h", c.LateShares))
+		faults.Addf("late_shares = %q: must be 0s to 24h", c.LateShares)
 	}
 	if c.User != nil && c.Day == 0 {
-		errs = append(errs, errors.New("-u: needs -d"))
+		faults.Addf("-u: needs -d")
 	}
 	if c.User == nil {
-		errs = append(errs, c.Database.Validate())
+		faults.Add(c.Database.Validate())
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }

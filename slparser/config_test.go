@@ -13,6 +13,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 	"btcpool/slparser"
 )
 
@@ -29,6 +30,7 @@ func TestShippedConfig(t *testing.T) {
 	if diff := cmp.Diff(slparser.DefaultConfig(), got); diff != "" {
 		t.Errorf("the file does not show the defaults (-default +file):\n%s", diff)
 	}
+	testkit.SampleNames(t, "../configs/slparser.toml", got)
 }
 
 func TestValidate(t *testing.T) {
@@ -37,13 +39,16 @@ func TestValidate(t *testing.T) {
 		Network: "moon", Chain: "?", Listen: "8081", LateShares: -1,
 		FlushDBInterval: config.Duration(2 * time.Hour),
 	}
+	if _, err := slparser.New(cfg, service.Deps{}); err == nil {
+		t.Error("a service was made of it")
+	}
 	err := cfg.Validate()
 	if err == nil {
 		t.Fatal("valid")
 	}
 	for _, want := range []string{
 		`network = "moon"`,
-		"data_dir: must be set",
+		`data_dir = "": must name a folder`,
 		`chain = "?"`,
 		`listen = "8081": must be host:port`,
 		`flush_db_interval = "2h0m0s": must be 10ms to 1h`,

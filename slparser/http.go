@@ -2,7 +2,6 @@ package slparser
 
 import (
 	"encoding/json"
-	"fmt"
 	"math/big"
 	"net/http"
 	"strconv"
@@ -10,6 +9,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -47,13 +47,6 @@ func (t *totals) measures() measures {
 	return m
 }
 
-// answer is the envelope of all answers.
-type answer struct {
-	ErrNo  int    `json:"err_no"`
-	ErrMsg string `json:"err_msg"`
-	Data   any    `json:"data,omitempty"`
-}
-
 type poolAnswer struct {
 	Uptime   string `json:"uptime"`
 	Requests uint64 `json:"request"`
@@ -82,7 +75,7 @@ func (s *Service) handler() http.Handler {
 	return mux
 }
 
-func (s *Service) serve(f func(*http.Request) answer) http.HandlerFunc {
+func (s *Service) serve(f func(*http.Request) httpapi.Legacy) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodGet, http.MethodPost, http.MethodHead:
@@ -96,21 +89,20 @@ func (s *Service) serve(f func(*http.Request) answer) http.HandlerFunc {
 		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		body, err := json.Marshal(f(r))
 		if err != nil {
-			s.log.Error().Err(err).Msg("answer not made")
+			s.log.Error().Err(err).Msg("answer cannot be written as JSON")
 			http.Error(w, "internal error", http.StatusInternalServerError)
 			return
 		}
 		w.Header().Set("Content-Type", "text/json")
-		n, _ := w.Write(body) // whoever asked is gone
+		n, _ := w.Write(body) // an error means that whoever asked is gone
 		s.bytes.Add(uint64(n))
 	}
 }
 
-func (s *Service) poolAnswer(*http.Request) answer {
+func (s *Service) poolAnswer(*http.Request) httpapi.Legacy {
 	now := time.Now().UTC()
 	var a poolAnswer
-	up := int(now.Sub(s.started).Seconds())
-	a.Uptime = fmt.Sprintf("%04d d %02d h %02d m %02d s", up/86400, up/3600%24, up/60%60, up%60)
+	a.Uptime = httpapi.LegacyUptime(now.Sub(s.started))
 	a.Requests, a.Bytes = s.requests.Load(), s.bytes.Load()
 	ofDay := now.Unix() % 86400
 	s.mu.Lock()
@@ -118,7 +110,7 @@ func (s *Service) poolAnswer(*http.Request) answer {
 	day, hour := s.lookUp(now, key{}, wholeDay), s.lookUp(now, key{}, now.Hour())
 	a.Pool.Today = poolMeasures{terahashes(day.accept, ofDay), day.measures()}
 	a.Pool.CurrHour = poolMeasures{terahashes(hour.accept, ofDay%3600), hour.measures()}
-	return answer{Data: a}
+	return httpapi.Legacy{Data: a}
 }
 
 // terahashes is the hashrate that did the work in so many seconds.
@@ -148,8 +140,8 @@ func (s *Service) lookUp(now time.Time, k key, hour int) *totals {
 
 // shareStats answers for workers (0: the user; of user 0: the pool) and hours (24: the day; 0, -1, …: the current one
 // and those before it, as far as they are of today).
-func (s *Service) shareStats(r *http.Request) answer {
-	invalid := answer{ErrNo: 1, ErrMsg: "invalid args"}
+func (s *Service) shareStats(r *http.Request) httpapi.Legacy {
+	invalid := httpapi.Legacy{ErrNo: 1, ErrMsg: "invalid args"}
 	user, err := strconv.ParseInt(r.FormValue("user_id"), 10, 32)
 	workers, okWorkers := integers(r.FormValue("worker_id"))
 	hours, okHours := integers(r.FormValue("hour"))
@@ -174,7 +166,7 @@ func (s *Service) shareStats(r *http.Request) answer {
 		}
 		data[strconv.FormatInt(worker, 10)] = list
 	}
-	return answer{Data: data}
+	return httpapi.Legacy{Data: data}
 }
 
 // integers reads numbers separated by commas; there must be one at least.

@@ -2,7 +2,8 @@ package slparser
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"btcpool/internal/telemetry"
 )
 
 type metrics struct {
@@ -17,26 +18,16 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	const namespace, subsystem = "btcpool", "slparser"
-	factory := promauto.With(reg)
-	counter := func(name, help string) prometheus.Counter {
-		return factory.NewCounter(prometheus.CounterOpts{Namespace: namespace, Subsystem: subsystem, Name: name, Help: help})
-	}
+	set := telemetry.Metrics(reg, "slparser")
 	return &metrics{
-		shares: counter("shares_total", "Shares counted; after a start those of the whole day again."),
-		dropped: factory.NewCounterVec(prometheus.CounterOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "shares_dropped_total", Help: "Records not counted.",
-		}, []string{"reason"}),
-		readErrors:  counter("read_errors_total", "Attempts to read a file that went wrong."),
-		rows:        counter("rows_written_total", "Rows of statistics written."),
-		flushErrors: counter("flush_failures_total", "Writes to the database that went wrong and are repeated."),
-		flushSeconds: factory.NewHistogram(prometheus.HistogramOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "flush_seconds", Help: "Duration of one write of all that changed.",
-			Buckets: prometheus.ExponentialBuckets(0.001, 4, 8), // 1 ms to 16 s
-		}),
-		requests: counter("http_requests_total", "Answered requests."),
-		newest: factory.NewGauge(prometheus.GaugeOpts{
-			Namespace: namespace, Subsystem: subsystem, Name: "newest_share_timestamp_seconds", Help: "Time of the newest share counted.",
-		}),
+		shares:      set.Counter("shares_total", "Shares counted; after a start those of the whole day again."),
+		dropped:     set.Counters("shares_dropped_total", "Records not counted.", "reason"),
+		readErrors:  set.Counter("read_errors_total", "Attempts to read a file that went wrong."),
+		rows:        set.Counter("rows_written_total", "Rows of statistics written."),
+		flushErrors: set.Counter("flush_failures_total", "Writes to the database that went wrong and are repeated."),
+		flushSeconds: set.Histogram("flush_seconds", "Duration of one write of all that changed.",
+			prometheus.ExponentialBuckets(0.001, 4, 8)), // 1 ms to 16 s
+		requests: set.Counter("http_requests_total", "Answered requests."),
+		newest:   set.Gauge("newest_share_timestamp_seconds", "Time of the newest share counted."),
 	}
 }

@@ -10,27 +10,19 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
-	"btcpool/internal/sharefile"
 )
 
-// printShares writes the valid shares of a file to w, one a line, those of one user or (0) of all.
-func printShares(ctx context.Context, w io.Writer, r *sharefile.Reader, user int32, m *metrics) error {
-	out := bufio.NewWriter(w)
+// print writes the valid shares of Config.Day to w, one a line.
+func (s *Service) print(ctx context.Context, w io.Writer) error {
+	out, user := bufio.NewWriter(w), *s.cfg.User
 	var line []byte
-	for {
-		_, err := readShares(r, batchSize, m, func(s *share.Share) {
-			if user == 0 || s.UserID == user {
-				line = appendLine(line[:0], s)
-				_, _ = out.Write(line) // Flush tells
-			}
-		})
-		if atEnd(err) {
-			return out.Flush()
+	err := s.readWhole(ctx, func(sh *share.Share) {
+		if user == 0 || sh.UserID == user {
+			line = appendLine(line[:0], sh)
+			_, _ = out.Write(line) // Flush tells
 		}
-		if err = errors.Join(err, out.Flush(), ctx.Err()); err != nil {
-			return err
-		}
-	}
+	})
+	return errors.Join(err, out.Flush())
 }
 
 // appendLine describes a share, in the order of btcpool's output.

@@ -26,6 +26,7 @@ import (
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 	"btcpool/slparser"
 )
 
@@ -127,19 +128,6 @@ func accepted(t *testing.T, db *store.Store, day sharefile.Day, user int32, work
 	return rows[0].Accept
 }
 
-func waitFor(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !ok() {
-		if time.Now().After(deadline) {
-			t.Fatalf("waited in vain for %s", what)
-		}
-		<-tick.C
-	}
-}
-
 // shares is the work of n shares of newShare.
 func shares(n uint64) bitcoin.Work { return bitcoin.Work{Lo: n << 42} }
 
@@ -178,20 +166,20 @@ func TestFollowsTwoDays(t *testing.T) {
 	today, yesterday := sharefile.DayOf(now.Unix()), sharefile.DayOf(now.Unix()-86400)
 	log.write(t, newShare(1, 11, now), newShare(1, 11, now.Add(-24*time.Hour)))
 	svc, stop := start(t, cfg)
-	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 	db := openStore(t, cfg)
-	waitFor(t, "both days", func() bool {
+	testkit.Eventually(t, "both days", func() bool {
 		return accepted(t, db, today, 1, 11) == shares(1) && accepted(t, db, yesterday, 1, 11) == shares(1)
 	})
 	log.write(t, newShare(1, 12, now), newShare(2, 11, now.Add(-24*time.Hour)))
-	waitFor(t, "late shares", func() bool {
+	testkit.Eventually(t, "late shares", func() bool {
 		return accepted(t, db, today, 1, 0) == shares(2) && accepted(t, db, yesterday, 0, 0) == shares(2)
 	})
 	stop()
 
 	log.write(t, newShare(1, 12, now))
 	_, stop = start(t, cfg)
-	waitFor(t, "what came meanwhile", func() bool { return accepted(t, db, today, 1, 12) == shares(2) })
+	testkit.Eventually(t, "what came meanwhile", func() bool { return accepted(t, db, today, 1, 12) == shares(2) })
 	stop()
 	rows, err := db.ReadStats(t.Context(), store.Day, 0, 0, int(today), int(today))
 	if err != nil || len(rows) != 1 {
@@ -220,7 +208,7 @@ func TestDatabaseAway(t *testing.T) {
 	svc, stop := start(t, cfg)
 	defer stop()
 	log.write(t, newShare(1, 11, now))
-	waitFor(t, "the share over HTTP", func() bool {
+	testkit.Eventually(t, "the share over HTTP", func() bool {
 		return accept(t, get(t, svc, "/share_stats?user_id=1&worker_id=11&hour=24"), "11") == 1024
 	})
 	if err := svc.Ready(); err == nil || !strings.Contains(err.Error(), "database") {
@@ -229,9 +217,9 @@ func TestDatabaseAway(t *testing.T) {
 	if err := os.Mkdir(folder, 0o750); err != nil {
 		t.Fatal(err)
 	}
-	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 	db := openStore(t, cfg)
-	waitFor(t, "the share", func() bool { return accepted(t, db, sharefile.DayOf(now.Unix()), 1, 11) == shares(1) })
+	testkit.Eventually(t, "the share", func() bool { return accepted(t, db, sharefile.DayOf(now.Unix()), 1, 11) == shares(1) })
 }
 
 // accept is a worker's accepted difficulty in the first of the hours of an answer.
@@ -255,7 +243,7 @@ func TestHTTP(t *testing.T) {
 	log.write(t, newShare(1, 11, now), newShare(2, -5, now), rejected)
 	svc, stop := start(t, cfg)
 	defer stop()
-	waitFor(t, "readiness", func() bool { return svc.Ready() == nil })
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 
 	pool := get(t, svc, "/")["data"].(map[string]any)["pool"].(map[string]any)["today"].(map[string]any)
 	for name, want := range map[string]any{
@@ -350,6 +338,32 @@ func TestComputeDay(t *testing.T) {
 		if err := run(t, cfg); err == nil {
 			t.Errorf("%d is computed", day)
 		}
+	}
+}
+
+// TestClose wants nothing to be left of a service that has not run: another one has
+// its port.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	first, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Listen = first.Addr().String()
+	if _, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop()}); err == nil || !strings.Contains(err.Error(), "listen = ") {
+		t.Errorf("two at one port: %v", err)
+	}
+	for range 2 {
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	second, stop := start(t, cfg)
+	get(t, second, "/")
+	stop()
+	if err := second.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

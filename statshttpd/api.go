@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -133,8 +134,8 @@ const maxOffset = 10_000_000
 
 func (s *Service) moment() time.Time { return s.now().UTC().Truncate(time.Second) }
 
-func (s *Service) getPool(_ *http.Request, q *query) (any, error) {
-	if err := q.done(); err != nil {
+func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
 	now := s.moment()
@@ -251,7 +252,7 @@ func (t *tally) rejectRatio() float64 {
 	return float64(refused) / float64(refused+t.Accepted.Shares)
 }
 
-func (s *Service) getWorkers(_ *http.Request, q *query) (any, error) {
+func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 	orders := []string{"-hashrate_5m"}
 	for order := range workerOrders {
 		orders = append(orders, order, "-"+order)
@@ -259,13 +260,13 @@ func (s *Service) getWorkers(_ *http.Request, q *query) (any, error) {
 	slices.Sort(orders[1:])
 	var (
 		now    = s.moment()
-		order  = q.choice("sort", orders...)
-		online = q.choice("online", "", "true", "false")
-		search = strings.ToLower(q.text("q", "", maxNameBytes))
-		limit  = q.integer("limit", 100, 1, 1000)
-		offset = q.integer("offset", 0, 0, maxOffset)
+		order  = q.Choice("sort", orders...)
+		online = q.Choice("online", "", "true", "false")
+		search = strings.ToLower(q.Text("q", "", maxNameBytes))
+		limit  = q.Integer("limit", 100, 1, 1000)
+		offset = q.Integer("offset", 0, 0, maxOffset)
 	)
-	if err := q.done(); err != nil {
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
 	by, down := strings.CutPrefix(order, "-")
@@ -300,8 +301,8 @@ func answerOfWorker(v *workerView) workerAnswer {
 	return a
 }
 
-func (s *Service) getWorker(r *http.Request, q *query) (any, error) {
-	if err := q.done(); err != nil {
+func (s *Service) getWorker(r *http.Request, q *httpapi.Query) (any, error) {
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
 	now := s.moment()
@@ -312,10 +313,10 @@ func (s *Service) getWorker(r *http.Request, q *query) (any, error) {
 	return oneWorkerAnswer{now, !s.replayed.Load(), answerOfWorker(v), v.errorSpans()}, nil
 }
 
-func (s *Service) getBlocks(r *http.Request, q *query) (any, error) {
-	limit := q.integer("limit", 50, 1, 500)
-	offset := q.integer("offset", 0, 0, maxOffset)
-	if err := q.done(); err != nil {
+func (s *Service) getBlocks(r *http.Request, q *httpapi.Query) (any, error) {
+	limit := q.Integer("limit", 50, 1, 500)
+	offset := q.Integer("offset", 0, 0, maxOffset)
+	if err := q.Done(); err != nil {
 		return nil, err
 	}
 	blocks, total, err := s.blocks(r.Context(), limit, offset)

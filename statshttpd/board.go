@@ -15,9 +15,8 @@ import (
 )
 
 const (
-	maxAhead     = time.Minute      // a share from further in the future is refused; one from less counts as now
-	onlineFor    = 10 * time.Minute // a worker is online that long after its last sign of life, unless it is known to have left
-	maxNameBytes = 128              // of a user, a worker or an agent; what is longer is cut
+	maxAhead  = time.Minute      // a share from further in the future is refused; one from less counts as now
+	onlineFor = 10 * time.Minute // a worker is online that long after its last sign of life, unless it is known to have left
 )
 
 // Why a share is not counted. Each has its label in the metrics.
@@ -31,9 +30,6 @@ type workerKey struct {
 	UserID   int32
 	WorkerID int64 // share.WorkerID of the worker's name; the same name gives the same id for every user
 }
-
-// workerName is what only events and the database know of a worker.
-type workerName struct{ Name, Agent string }
 
 // worker is one worker that gave a sign of life within the last hour, or whose row in the database is not cleared yet.
 type worker struct {
@@ -164,75 +160,6 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
 	w.seen = max(w.seen, t)
 	w.left = min(w.left, w.seen-1) // a worker that comes back within the second is there
 	return true
-}
-
-// rename remembers the names in e. b.mu is held.
-func (b *board) rename(k workerKey, e *share.Event, live bool) (kept bool) {
-	name := workerName{clip(e.WorkerName), clip(e.Agent)}
-	old, known := b.names[k]
-	if !known && len(b.names) >= b.limit {
-		return false
-	}
-	b.names[k] = name
-	if e.UserName != "" && (len(b.userIDs) < b.limit || b.userIDs[e.UserID] != "") {
-		b.userIDs[e.UserID] = clip(e.UserName)
-	}
-	if live || old != name {
-		b.renamed[k] = name
-	}
-	return true
-}
-
-// clip bounds a name and makes it valid UTF-8.
-func clip(name string) string {
-	return strings.ToValidUTF8(name[:min(len(name), maxNameBytes)], "")
-}
-
-// addKnown takes in a worker the database knows. One whose figures there are not zero yet is kept in memory until they are.
-func (b *board) addKnown(k workerKey, name workerName, lastShare time.Time, figures bool) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if _, known := b.names[k]; !known && len(b.names) < b.limit && name != (workerName{}) {
-		b.names[k] = name
-	}
-	if b.renamed[k] == name {
-		delete(b.renamed, k)
-	}
-	if !figures {
-		return
-	}
-	if w := b.workerAt(k); w != nil && w.last == 0 {
-		w.last = lastShare.Unix()
-		u := b.users[k.UserID]
-		u.last = max(u.last, w.last)
-	}
-}
-
-// addUsers takes in the names of users the database knows.
-func (b *board) addUsers(users map[string]int32) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	for name, id := range users {
-		if len(b.userIDs) < b.limit && b.userIDs[id] == "" {
-			b.userIDs[id] = clip(name)
-		}
-	}
-}
-
-// takeRenamed returns the names to be written and forgets them; putRenamed gives back those that could not be.
-func (b *board) takeRenamed() map[workerKey]workerName {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	renamed := b.renamed
-	b.renamed = make(map[workerKey]workerName)
-	return renamed
-}
-
-func (b *board) putRenamed(renamed map[workerKey]workerName) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	maps.Copy(renamed, b.renamed) // what came meanwhile is newer
-	b.renamed = renamed
 }
 
 // expire forgets whoever is silent, and returns how many workers are left. It is to be called once the zeros that their

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -17,12 +18,12 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 	"btcpool/statshttpd"
 )
 
@@ -39,14 +40,9 @@ type rig struct {
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { broker.Close() })
 	cfg := statshttpd.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
-	cfg.Kafka.Brokers = []string{broker.Addr()}
+	cfg.Kafka = testkit.Broker(t)
 	cfg.FlushDBInterval = config.Duration(time.Second)
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
@@ -116,17 +112,16 @@ func (r *rig) start() (s *statshttpd.Service, stop func()) {
 // eventually waits until check returns nil.
 func (r *rig) eventually(check func() error) {
 	r.t.Helper()
-	deadline := time.Now().Add(30 * time.Second)
-	for {
-		err := check()
-		if err == nil {
-			return
+	var err error
+	defer func() {
+		if err != nil {
+			r.t.Error(err)
 		}
-		if time.Now().After(deadline) {
-			r.t.Fatal(err)
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
+	}()
+	testkit.Eventually(r.t, "a check", func() bool {
+		err = check()
+		return err == nil
+	})
 }
 
 func get(s *statshttpd.Service, path string, into any) error {
@@ -314,6 +309,35 @@ func TestServiceAlone(t *testing.T) {
 	}
 	if err := s.Ready(); err == nil {
 		t.Error("ready without broker and database")
+	}
+}
+
+// TestClose wants nothing to be left of services that have not run: another one has
+// the port.
+func TestClose(t *testing.T) {
+	t.Parallel()
+	cfg := statshttpd.DefaultConfig()
+	cfg.Listen = "127.0.0.1:0"
+	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
+	first, err := statshttpd.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg.Listen = first.Addr().String()
+	if _, err := statshttpd.New(cfg, service.Deps{Log: zerolog.Nop()}); err == nil || !strings.Contains(err.Error(), "listen = ") {
+		t.Errorf("two at one port: %v", err)
+	}
+	for range 2 {
+		if err := first.Close(); err != nil {
+			t.Error(err)
+		}
+	}
+	second, err := statshttpd.New(cfg, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := second.Close(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/statshttpd"
 )
 
@@ -31,6 +32,7 @@ func TestShippedConfig(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("configs/statshttpd.toml (-default +file):\n%s", diff)
 	}
+	testkit.SampleNames(t, "../configs/statshttpd.toml", got, "kafka.topics.")
 }
 
 func TestConfigNamesEveryFault(t *testing.T) {

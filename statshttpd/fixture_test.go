@@ -44,8 +44,9 @@ func newTestService(t testing.TB, now time.Time) *Service {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		s.listener.Close()
-		s.bus.Close()
+		if err := s.Close(); err != nil {
+			t.Error(err)
+		}
 	})
 	s.now = func() time.Time { return now }
 	s.started = now.Add(-26*time.Hour - 3*time.Minute)

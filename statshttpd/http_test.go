@@ -3,7 +3,6 @@ package statshttpd
 import (
 	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -16,14 +15,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
 
 func get(h http.Handler, target string, header ...string) *httptest.ResponseRecorder {
 	r := httptest.NewRequest(http.MethodGet, target, nil)
@@ -43,19 +39,7 @@ func golden(t *testing.T, name string, got []byte) {
 		t.Fatalf("%s: %v\n%s", name, err, got)
 	}
 	indented.WriteByte('\n')
-	file := filepath.Join("testdata", name+".json")
-	if *update {
-		if err := os.WriteFile(file, indented.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), indented.String()); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
+	testkit.Golden(t, name+".json", indented.Bytes())
 }
 
 // small fills s with a few shares whose sums can be done by hand.
@@ -100,6 +84,7 @@ func TestAPIAnswers(t *testing.T) {
 	s := newTestService(t, noon)
 	s.small(t)
 	h := s.Handler()
+	d := testkit.OpenAPI(t, openAPI)
 	for name, target := range map[string]string{
 		"pool":               "/api/v1/pool",
 		"workers":            "/api/v1/workers",
@@ -123,6 +108,8 @@ func TestAPIAnswers(t *testing.T) {
 		w := get(h, target)
 		if legacy := strings.HasPrefix(name, "legacy"); legacy && w.Code != http.StatusOK {
 			t.Errorf("%s: status %d", target, w.Code)
+		} else if !legacy && name != "error-no-such-path" {
+			d.Check(httptest.NewRequest(http.MethodGet, target, nil), w.Result())
 		}
 		body := w.Body.Bytes()
 		if name == "legacy-pool" { // counts other requests of this test
@@ -165,6 +152,11 @@ func TestAPIBeforeAnythingIsKnown(t *testing.T) {
 	golden(t, "starting-workers", get(h, "/api/v1/workers").Body.Bytes())
 	golden(t, "starting-legacy", get(h, "/pool_status").Body.Bytes())
 	golden(t, "starting-legacy-worker", get(h, "/worker_status?user_id=1&worker_id=1").Body.Bytes())
+	d := testkit.OpenAPI(t, openAPI)
+	for _, path := range []string{"pool", "workers", "workers/ann/rig.1", "blocks"} {
+		r := httptest.NewRequest(http.MethodGet, "/api/v1/"+path, nil)
+		d.Check(r, get(h, r.URL.Path).Result())
+	}
 	w := get(h, "/api/v1/blocks")
 	if w.Code != http.StatusServiceUnavailable {
 		t.Errorf("blocks: status %d", w.Code)
@@ -303,7 +295,7 @@ func TestLegacyTakesPosts(t *testing.T) {
 	}
 	for _, body := range []string{
 		"", "user_id=1", "user_id=x&worker_id=1", "user_id=1&worker_id=1,x", "user_id=1&worker_id=1" + strings.Repeat(",1", maxWorkerIDs),
-		"user_id=1&worker_id=" + strings.Repeat("9", maxQueryBytes), "user_id=99999999999&worker_id=1", "%",
+		"user_id=1&worker_id=" + strings.Repeat("9", maxForm), "user_id=99999999999&worker_id=1", "%",
 	} {
 		if got := strings.TrimSpace(post(body)); got != `{"err_no":1,"err_msg":"invalid args"}` {
 			t.Errorf("%.40q: %s", body, got)
@@ -326,8 +318,7 @@ func TestWebDir(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer s.bus.Close()
-	defer s.listener.Close()
+	defer s.Close()
 	if got := get(s.Handler(), "/", "Accept", "text/html").Body.String(); got != "mine" {
 		t.Errorf("the page is %q", got)
 	}

@@ -2,14 +2,13 @@ package statshttpd
 
 import (
 	"encoding/json"
-	"errors"
-	"fmt"
 	"net/http"
 	"net/netip"
 	"net/url"
 	"strconv"
 	"strings"
 
+	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 )
 
@@ -17,20 +16,15 @@ import (
 // difficulty 1, arrays by span 1m, 5m, 15m, 1h. Places that btcpool always leaves 0 are 0 here too, and unlike there an
 // answer is always valid JSON.
 
-// legacyError is an error as btcpool numbers it.
-type legacyError struct {
-	No  int
-	Msg string
-}
-
-func (e *legacyError) Error() string { return e.Msg }
-
 var (
-	errInvalidArgs  = &legacyError{1, "invalid args"}
-	errInitializing = &legacyError{2, "service is initializing..."}
+	invalidArgs  = httpapi.Legacy{ErrNo: 1, ErrMsg: "invalid args"}
+	initializing = httpapi.Legacy{ErrNo: 2, ErrMsg: "service is initializing..."}
 )
 
-const maxWorkerIDs = 1000 // in one question
+const (
+	maxForm      = 64 << 10 // bytes of a POST body
+	maxWorkerIDs = 1000     // in one question
+)
 
 type legacyDetail map[share.Status]uint64
 
@@ -50,41 +44,29 @@ type legacyWorker struct {
 	Workers       *int   `json:"workers,omitempty"` // of a user
 }
 
-func (s *Service) legacy(answer func(form url.Values) (any, error)) http.Handler {
+func (s *Service) legacy(answer func(form url.Values) httpapi.Legacy) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		h := w.Header()
-		h.Set("Content-Type", "text/json")
-		h.Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxQueryBytes)
-		data, err := any(nil), error(errInvalidArgs)
+		w.Header().Set("Content-Type", "text/json")
+		w.Header().Set("Cache-Control", "no-store")
+		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		out := invalidArgs
 		if r.ParseForm() == nil {
-			data, err = answer(r.Form)
-		}
-		type envelope struct {
-			No   int    `json:"err_no"`
-			Msg  string `json:"err_msg"`
-			Data any    `json:"data,omitempty"`
-		}
-		out := envelope{Data: data}
-		var fault *legacyError
-		if errors.As(err, &fault) {
-			out = envelope{No: fault.No, Msg: fault.Msg}
+			out = answer(r.Form)
 		}
 		_ = json.NewEncoder(w).Encode(out) // the requester may be gone
 	})
 }
 
-func (s *Service) poolStatus(url.Values) (any, error) {
+func (s *Service) poolStatus(url.Values) httpapi.Legacy {
 	if !s.replayed.Load() {
-		return nil, errInitializing
+		return initializing
 	}
 	now := s.now()
 	v := s.board.poolView(now)
 	s.board.mu.RLock()
 	defer s.board.mu.RUnlock()
-	up := int64(now.Sub(s.started).Seconds())
-	return map[string]any{
-		"uptime":   fmt.Sprintf("%04d d %02d h %02d m %02d s", up/86400, up/3600%24, up/60%60, up%60),
+	return httpapi.Legacy{Data: map[string]any{
+		"uptime":   httpapi.LegacyUptime(now.Sub(s.started)),
 		"request":  s.requests.Load() + 1,
 		"repbytes": s.sent.Load(),
 		"pool": struct {
@@ -92,21 +74,21 @@ func (s *Service) poolStatus(url.Values) (any, error) {
 			Workers int `json:"workers"`
 			Users   int `json:"users"`
 		}{s.board.pool.legacySums(now.Unix()), v.Known, v.KnownUsers},
-	}, nil
+	}}
 }
 
-func (s *Service) flushDBTime(url.Values) (any, error) {
-	return map[string]int64{"flush_db_time": s.flushed.Load()}, nil
+func (s *Service) flushDBTime(url.Values) httpapi.Legacy {
+	return httpapi.Legacy{Data: map[string]int64{"flush_db_time": s.flushed.Load()}}
 }
 
-func (s *Service) workerStatus(form url.Values) (any, error) {
+func (s *Service) workerStatus(form url.Values) httpapi.Legacy {
 	if !s.replayed.Load() {
-		return nil, errInitializing
+		return initializing
 	}
 	user, err := strconv.ParseInt(form.Get("user_id"), 10, 32)
 	ids := strings.Split(form.Get("worker_id"), ",")
 	if err != nil || len(ids) > maxWorkerIDs {
-		return nil, errInvalidArgs
+		return invalidArgs
 	}
 	now := s.now().Unix()
 	answers := make(map[string]*legacyWorker, len(ids))
@@ -115,14 +97,14 @@ func (s *Service) workerStatus(form url.Values) (any, error) {
 	for _, text := range ids {
 		id, err := strconv.ParseInt(text, 10, 64)
 		if err != nil {
-			return nil, errInvalidArgs
+			return invalidArgs
 		}
 		answers[text] = s.board.legacyWorker(workerKey{int32(user), id}, now)
 	}
 	if merge := form.Get("is_merge"); strings.HasPrefix(merge, "t") || strings.HasPrefix(merge, "T") {
-		return map[string]*legacyWorker{"0": merged(answers)}, nil
+		return httpapi.Legacy{Data: map[string]*legacyWorker{"0": merged(answers)}}
 	}
-	return answers, nil
+	return httpapi.Legacy{Data: answers}
 }
 
 // legacyWorker returns the figures of a worker, or of a user when the worker's id is 0; zeros when nobody knows it.

@@ -35,6 +35,9 @@ func (f *Fault) Await(err error) { f.now.Store(&outcome{err: err}) }
 
 // Set keeps the outcome of the latest try, nil when it went well.
 func (f *Fault) Set(err error) {
+	if err == nil && f.now.Load().err == nil {
+		return // without an allocation: it may be called often
+	}
 	before := f.now.Swap(&outcome{err, err != nil})
 	switch {
 	case err != nil && !before.failed:

@@ -1,6 +1,7 @@
 // Package testkit is what the tests of all packages share: waiting for a
-// condition, golden files, metrics, an embedded broker, and the check that a sample
-// of a configuration is complete. Only tests import it.
+// condition, golden files, metrics, an embedded broker, and the checks that a
+// sample of a configuration is complete and an HTTP answer as described. Only tests
+// import it.
 package testkit
 
 import (

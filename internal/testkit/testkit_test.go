@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,7 +19,9 @@ type recorder struct {
 
 func (r *recorder) Helper() {}
 
-func (r *recorder) Errorf(_ string, args ...any) { r.said = append(r.said, args[len(args)-1].(string)) }
+func (r *recorder) Errorf(_ string, args ...any) {
+	r.said = append(r.said, fmt.Sprint(args[len(args)-1]))
+}
 
 type common struct {
 	Admin string `toml:"admin"`

@@ -16,7 +16,6 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
-	"net/http"
 	"os"
 	"sync/atomic"
 	"time"
@@ -42,22 +41,23 @@ type Service struct {
 	cfg      Config
 	log      zerolog.Logger
 	metrics  *metrics
+	closing  service.Closing
 	bus      *bus.Client
 	listener net.Listener
 	web      fs.FS
 	now      func() time.Time
 	started  time.Time
 
-	board         *board
-	dedup         share.Dedup
-	replayed      atomic.Bool                 // the last hour of shares is counted
-	network       atomic.Pointer[network]     // nil before the first job
-	db            atomic.Pointer[store.Store] // nil while the database was never there
-	ledger        atomic.Pointer[ledger]      // nil before the first look into the database
-	ledgerFailing atomic.Bool                 // and logged
-	flushed       atomic.Int64                // unix time of the last complete flush, 0 before
-	requests      atomic.Uint64
-	sent          atomic.Uint64 // bytes of answers
+	board    *board
+	dedup    share.Dedup
+	replayed atomic.Bool                 // the last hour of shares is counted
+	network  atomic.Pointer[network]     // nil before the first job
+	db       atomic.Pointer[store.Store] // nil while the database was never there
+	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
+	looking  *service.Fault              // at the ledger
+	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
+	requests atomic.Uint64
+	sent     atomic.Uint64 // bytes of answers
 }
 
 // New validates cfg and listens; nothing is answered before Run.
@@ -66,34 +66,43 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg:   cfg,
-		log:   deps.Log,
-		board: newBoard(cfg.MaxWorkers),
-		now:   time.Now,
+		cfg:     cfg,
+		log:     deps.Log,
+		board:   newBoard(cfg.MaxWorkers),
+		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		now:     time.Now,
 	}
 	s.started = s.now()
 	s.metrics = newMetrics(deps.Metrics, s.board)
-	if cfg.WebDir != "" {
-		s.web = os.DirFS(cfg.WebDir)
-	} else {
-		web, err := fs.Sub(builtin, "web")
-		if err != nil {
-			return nil, err
-		}
-		s.web = web
-	}
-	if _, err := fs.Stat(s.web, "index.html"); err != nil {
-		return nil, fmt.Errorf("web_dir = %q: %w", cfg.WebDir, err)
-	}
-	var err error
-	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
-		return nil, err
-	}
-	if s.listener, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, errors.Join(fmt.Errorf("listen = %q: %w", cfg.Listen, err), s.bus.Close())
+	if err := s.open(deps); err != nil {
+		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
+
+func (s *Service) open(deps service.Deps) (err error) {
+	if s.web, err = fs.Sub(builtin, "web"); err != nil {
+		return err
+	}
+	if s.cfg.WebDir != "" {
+		s.web = os.DirFS(s.cfg.WebDir)
+	}
+	if _, err := fs.Stat(s.web, "index.html"); err != nil {
+		return fmt.Errorf("web_dir = %q: %w", s.cfg.WebDir, err)
+	}
+	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
+		return err
+	}
+	s.closing.Add(s.bus.Close)
+	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
+		return fmt.Errorf("listen = %q: %w", s.cfg.Listen, err)
+	}
+	s.closing.Add(s.listener.Close)
+	return nil
+}
+
+// Close ends a service that has not run. It does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
 
 // Addr is where the dashboard and the API are.
 func (s *Service) Addr() net.Addr { return s.listener.Addr() }
@@ -121,8 +130,5 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.keep(ctx) })
-	return errors.Join(g.Wait(), s.bus.Close())
+	return errors.Join(g.Wait(), s.Close())
 }
-
-// Handler answers everything that statshttpd answers.
-func (s *Service) Handler() http.Handler { return s.routes() }

@@ -114,38 +114,3 @@ func TestEffort(t *testing.T) {
 		}
 	}
 }
-
-// Figures that cannot be written now are written later, names too.
-func TestFlushIsRetried(t *testing.T) {
-	t.Parallel()
-	s := newTestService(t, noon)
-	s.connect(t, noon, 1, "ann", "rig", "cgminer")
-	s.mine(t, share.Share{UserID: 1, WorkerID: share.WorkerID("rig"), Time: noon.Unix(), Status: share.StatusAccept})
-
-	closed, err := store.Open(t.Context(), s.cfg.Database.DSN)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := closed.Close(); err != nil {
-		t.Fatal(err)
-	}
-	s.flush(t.Context(), closed)
-	if s.flushed.Load() != 0 {
-		t.Error("flushed into a closed database")
-	}
-	s.replayed.Store(false)
-	s.flush(t.Context(), s.db.Load())
-	if s.flushed.Load() != 0 {
-		t.Error("flushed while history was read")
-	}
-	s.replayed.Store(true)
-	s.flush(t.Context(), s.db.Load())
-	workers, err := s.db.Load().Workers(t.Context())
-	if err != nil || len(workers) != 2 || workers[1].Name != "rig" || workers[1].Agent != "cgminer" || workers[1].UserName != "ann" ||
-		workers[1].Accept1m != difficulties(1) || workers[0].Accept1h != difficulties(1) {
-		t.Errorf("%v, rows %+v", err, workers)
-	}
-	if s.flushed.Load() != noon.Unix() {
-		t.Errorf("flushed at %d", s.flushed.Load())
-	}
-}

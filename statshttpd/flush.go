@@ -1,0 +1,99 @@
+package statshttpd
+
+import (
+	"context"
+	"net/netip"
+	"slices"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+const flushRows = 2000 // a transaction, so that other writers of a SQLite file get their turn
+
+// flush writes names that changed and the figures of every worker and user, and then forgets who is silent. What fails
+// is written with the next flush: all figures are absolute.
+func (s *Service) flush(ctx context.Context, db *store.Store) {
+	if !s.replayed.Load() {
+		return
+	}
+	now := s.now()
+	rows, err := s.writeNames(ctx, db)
+	if err == nil {
+		all := s.board.rows(now)
+		rows += len(all)
+		for chunk := range slices.Chunk(all, flushRows) {
+			if err = withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerStats(ctx, chunk) }); err != nil {
+				break
+			}
+		}
+	}
+	took := s.now().Sub(now)
+	s.metrics.flushSeconds.Observe(took.Seconds())
+	if err != nil {
+		s.metrics.flushes.WithLabelValues("failed").Inc()
+		s.log.Warn().Err(err).Msg("workers not written: will try again with the next flush")
+		return
+	}
+	s.metrics.flushes.WithLabelValues("ok").Inc()
+	s.flushed.Store(now.Unix())
+	left := s.board.expire(now)
+	s.log.Debug().Int("rows", rows).Int("workers", left).Dur("took_ms", took).Msg("workers written")
+}
+
+// rows makes a row of each worker, and of each user as worker 0.
+func (b *board) rows(now time.Time) []store.Worker {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	rows := make([]store.Worker, 0, len(b.workers)+len(b.users))
+	for k, w := range b.workers {
+		rows = append(rows, w.row(k, now.Unix()))
+	}
+	for id, u := range b.users {
+		rows = append(rows, u.row(workerKey{UserID: id}, now.Unix()))
+	}
+	return rows
+}
+
+func (w *window) row(k workerKey, now int64) store.Worker {
+	reject15m, detail15m := w.rejectedSum(now, quarterHour)
+	reject1h, detail1h := w.rejectedSum(now, hour)
+	row := store.Worker{
+		UserID: k.UserID, WorkerID: k.WorkerID,
+		Accept1m:  w.acceptedSum(now, minute).Work,
+		Accept5m:  w.acceptedSum(now, fiveMinutes).Work,
+		Accept15m: w.acceptedSum(now, quarterHour).Work,
+		Accept1h:  w.acceptedSum(now, hour).Work,
+		Stale15m:  w.staleSum(now, quarterHour).Work,
+		Stale1h:   w.staleSum(now, hour).Work,
+		Reject15m: reject15m.Work, RejectDetail15m: works(detail15m),
+		Reject1h: reject1h.Work, RejectDetail1h: works(detail1h),
+		AcceptCount: int64(w.accepted),
+		LastShareIP: ipText(w.lastIP),
+	}
+	if w.last != 0 {
+		row.LastShareTime = time.Unix(w.last, 0)
+	}
+	return row
+}
+
+// works keeps of amounts what the database keeps.
+func works(amounts map[share.Status]amount) map[share.Status]bitcoin.Work {
+	if amounts == nil {
+		return nil
+	}
+	out := make(map[share.Status]bitcoin.Work, len(amounts))
+	for status, a := range amounts {
+		out[status] = a.Work
+	}
+	return out
+}
+
+func ipText(ip netip.Addr) string {
+	if !ip.IsValid() {
+		return "0.0.0.0"
+	}
+	return ip.Unmap().String()
+}
