@@ -2,6 +2,7 @@ package bus
 
 import (
 	"errors"
+	"regexp"
 
 	"btcpool/internal/config"
 )
@@ -112,19 +113,12 @@ func (t Topics) validate() error {
 	return faults.Err()
 }
 
-var errTopic = errors.New("must be 1 to 249 of letters, digits, '.', '_' and '-'")
+var validTopic = regexp.MustCompile(`^[A-Za-z0-9._-]{1,249}$`)
 
-// CheckTopic holds name against Kafka's rule for names of topics.
+// CheckTopic says what is wrong with the name of a topic by Kafka's rule.
 func CheckTopic(name string) error {
-	for _, c := range []byte(name) {
-		switch {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '.', c == '_', c == '-':
-		default:
-			return errTopic
-		}
-	}
-	if len(name) == 0 || len(name) > 249 || name == "." || name == ".." {
-		return errTopic
+	if !validTopic.MatchString(name) || name == "." || name == ".." {
+		return errors.New("must be 1 to 249 of letters, digits, '.', '_' and '-'")
 	}
 	return nil
 }
