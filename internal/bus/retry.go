@@ -18,33 +18,28 @@ var pace = retry.Pace{First: 10 * time.Millisecond, Longest: time.Second}
 const logInterval = 10 * time.Second
 
 // retry calls f until it returns nil or an error that will stay, or ctx ends.
-// It returns that error, or nil, or ctx's. It is retry.Do without allocations:
-// most calls succeed at once.
+// It returns that error, or nil, or ctx's.
 func (c *Client) retry(ctx context.Context, what, topic string, f func(context.Context) error) error {
-	pauses := pace.Pauses()
+	attempts := 0
 	var told time.Time // when a failure was logged last
-	for attempts := 1; ; attempts++ {
+	err := retry.Do(ctx, pace, func() error {
+		attempts++
 		err := f(ctx)
-		switch {
-		case err == nil:
-			if !told.IsZero() {
-				c.log.Info().Str("topic", topic).Int("attempts", attempts).Msg(what + ": succeeded")
-			}
-			return nil
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case permanent(err):
-			return fmt.Errorf("%s %s: %w", what, topic, err)
+		if err != nil && ctx.Err() == nil && permanent(err) {
+			err = retry.Enough(fmt.Errorf("%s %s: %w", what, topic, err))
 		}
+		return err
+	}, func(err error, _ time.Duration) {
 		// The first attempt after a broker's restart always meets a dead connection.
 		if now := time.Now(); attempts > 1 && now.Sub(told) >= logInterval {
 			told = now
 			c.log.Warn().Err(err).Str("topic", topic).Int("attempts", attempts).Msg(what + ": will try again")
 		}
-		if !retry.Sleep(ctx, pauses.NextBackOff()) {
-			return ctx.Err()
-		}
+	})
+	if err == nil && !told.IsZero() {
+		c.log.Info().Str("topic", topic).Int("attempts", attempts).Msg(what + ": succeeded")
 	}
+	return err
 }
 
 // permanent tells errors that no repetition will mend from those of brokers
