@@ -254,6 +254,8 @@ func TestWaitsForBroker(t *testing.T) {
 	}
 	short, cancel := context.WithTimeout(ctx, 50*time.Millisecond)
 	defer cancel()
+	must(t, c.EnsureTopics(short, cfg.Topics.Job)) // the end of a context is no fault of these two
+	must(t, c.Read(short, cfg.Topics.Job, bus.Earliest(), nil))
 	if err := c.Write(short, cfg.Topics.Job, numbered(0, 1)...); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("write without a broker: got %v", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
 	"btcpool/internal/telemetry"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -38,10 +39,7 @@ func newClient(tb testing.TB, cfg bus.Config) *bus.Client {
 // newBus returns a client on a broker of its own.
 func newBus(tb testing.TB, partitions int) (*bus.Client, bus.Config) {
 	tb.Helper()
-	b := startBroker(tb, tb.TempDir(), "127.0.0.1:0")
-	tb.Cleanup(func() { b.Close() })
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{b.Addr()}
+	cfg := testkit.Broker(tb)
 	cfg.Partitions = partitions
 	return newClient(tb, cfg), cfg
 }

@@ -13,9 +13,11 @@ import (
 )
 
 const (
-	fetchBytes = 4 << 20 // of one answer; a larger message still comes, alone
-	fetchWait  = 100 * time.Millisecond
-	// A new partition of a topic is noticed within partitionCheck.
+	// fetchBytes bounds one answer; a larger message still comes, alone.
+	fetchBytes = 4 << 20
+	// fetchWait is how long a broker holds an answer back for a message to come.
+	fetchWait = 100 * time.Millisecond
+	// partitionCheck is how long a new partition of a topic may go unnoticed.
 	partitionCheck = 15 * time.Second
 )
 
@@ -90,14 +92,6 @@ func (c *Client) Read(ctx context.Context, topic string, from Start, handle func
 	return unlessEnded(ctx, g.Wait())
 }
 
-// unlessEnded returns nil for an error that only says that ctx has ended.
-func unlessEnded(ctx context.Context, err error) error {
-	if ended := ctx.Err(); ended != nil && errors.Is(err, ended) {
-		return nil
-	}
-	return err
-}
-
 // resolve returns the first offset to read of each partition.
 func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64, error) {
 	n, err := c.partitions(ctx, topic)
@@ -132,7 +126,7 @@ func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64
 	case startAt:
 		for p := range first {
 			if next, ok := from.at[p]; ok {
-				first[p] = next // fetching notices and tells what is out of range
+				first[p] = next // whether it is in range shows when it is fetched
 			}
 		}
 	}
@@ -184,12 +178,14 @@ type reader struct {
 
 // batch is what one request delivered.
 type batch struct {
-	msgs     []Message
-	caughtUp bool // this reaches what was the partition's end at the start; true once
+	msgs []Message
+	// caughtUp is true in the one batch that reaches what was the partition's end
+	// at the start.
+	caughtUp bool
 }
 
-// handle hands messages on. Of the partitions that existed at the start,
-// behind have not been caught up with.
+// handle hands messages on. The topic had as many partitions at the start as
+// behind says; none is caught up with yet.
 func (r *reader) handle(ctx context.Context, handle func(Message) error, behind int) error {
 	messages := r.metrics.readMessages.WithLabelValues(r.topic)
 	bytes := r.metrics.readBytes.WithLabelValues(r.topic)
@@ -244,39 +240,33 @@ func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error 
 
 // fetch delivers a partition's messages from offset next on until ctx ends.
 func (r *reader) fetch(ctx context.Context, partition int, next int64) error {
-	end := int64(-1) // of the partition when first seen
+	end := int64(-1) // where the partition ended when it was seen first
 	caughtUp := false
 	lag := r.metrics.readLag.WithLabelValues(r.topic, strconv.Itoa(partition))
-	pause := newBackoff()
 	for {
 		wait := fetchWait
 		if !caughtUp {
 			wait = time.Millisecond // an empty partition is caught up with at once
 		}
-		msgs, after, highWatermark, err := r.fetchOnce(ctx, r.topic, partition, next, wait)
-		if errors.Is(err, kafka.OffsetOutOfRange) {
-			next, err = r.skipTo(ctx, partition, next)
-			end = -1
-			if err == nil {
-				continue
+		var msgs []Message
+		var after, highWatermark int64
+		err := r.retry(ctx, "read from topic", r.topic, func(ctx context.Context) (err error) {
+			msgs, after, highWatermark, err = r.fetchOnce(ctx, r.topic, partition, next, wait)
+			if errors.Is(err, kafka.OffsetOutOfRange) {
+				end = -1
+				if next, err = r.skipTo(ctx, partition, next); err == nil {
+					msgs, after, highWatermark, err = r.fetchOnce(ctx, r.topic, partition, next, wait)
+				}
 			}
+			if err != nil && ctx.Err() == nil {
+				r.metrics.readErrors.WithLabelValues(r.topic).Inc()
+				err = fmt.Errorf("partition %d at %d: %w", partition, next, err)
+			}
+			return err
+		})
+		if err != nil {
+			return err
 		}
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case permanent(err):
-			return fmt.Errorf("read %s partition %d at %d: %w", r.topic, partition, next, err)
-		case err != nil:
-			r.metrics.readErrors.WithLabelValues(r.topic).Inc()
-			if pause.worthALine() {
-				r.log.Warn().Err(err).Str("topic", r.topic).Int("partition", partition).Int64("offset", next).Msg("read from topic: will try again")
-			}
-			if !pause.wait(ctx) {
-				return ctx.Err()
-			}
-			continue
-		}
-		pause = newBackoff()
 		if end < 0 {
 			end = highWatermark
 		}

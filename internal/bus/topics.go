@@ -18,7 +18,7 @@ const MaxTemplate = 64 << 20
 type topicSpec struct {
 	partitions int
 	retention  time.Duration
-	maxMessage int // bytes; 0: the broker's default
+	maxMessage int // size in bytes; 0: the broker's default
 }
 
 func (c *Client) spec(topic string) topicSpec {
@@ -40,22 +40,41 @@ func (c *Client) spec(topic string) topicSpec {
 }
 
 // EnsureTopics creates those of topics that do not exist and checks the limits
-// of those that do. It waits for brokers that are away until ctx ends.
+// of those that do. It waits for brokers that are away, and returns nil when ctx
+// ends before they are back.
 func (c *Client) EnsureTopics(ctx context.Context, topics ...string) error {
 	for _, topic := range topics {
 		spec := c.spec(topic)
-		if err := c.retry(ctx, "create topic", topic, func(ctx context.Context) error {
+		err := c.retry(ctx, "create topic", topic, func(ctx context.Context) error {
 			return c.createTopic(ctx, topic, spec)
-		}); err != nil {
-			return err
+		})
+		if err == nil {
+			err = c.retry(ctx, "check topic", topic, func(ctx context.Context) error {
+				return c.checkTopic(ctx, topic, spec)
+			})
 		}
-		if err := c.retry(ctx, "check topic", topic, func(ctx context.Context) error {
-			return c.checkTopic(ctx, topic, spec)
-		}); err != nil {
-			return err
+		if err != nil {
+			return unlessEnded(ctx, err)
 		}
 	}
 	return nil
+}
+
+// partitions returns the number of partitions that topic has.
+func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return 0, err
+	}
+	if len(res.Topics) != 1 {
+		return 0, kafka.UnknownTopicOrPartition
+	}
+	if err := res.Topics[0].Error; err != nil {
+		return 0, err
+	}
+	return len(res.Topics[0].Partitions), nil
 }
 
 func (c *Client) createTopic(ctx context.Context, topic string, spec topicSpec) error {

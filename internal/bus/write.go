@@ -3,6 +3,7 @@ package bus
 import (
 	"bytes"
 	"context"
+	"hash/crc32"
 	"sync"
 	"time"
 
@@ -17,9 +18,11 @@ const (
 	// alone.
 	batchBytes    = 512 << 10
 	batchMessages = 10_000
-	recordBytes   = 64 // what a record needs beside key and value, at most
+	// recordBytes is what a record needs beside key and value, at most.
+	recordBytes = 64
 
-	compressFrom = 4 << 10 // bytes; smaller batches are not worth the time
+	// compressFrom is the size in bytes from which compressing is worth its time.
+	compressFrom = 4 << 10
 )
 
 // topicWriter keeps the order of what is written to a topic: one batch at a
@@ -65,6 +68,14 @@ func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error
 		}
 	}
 	return g.Wait()
+}
+
+// partitionOf is librdkafka's "consistent" partitioner.
+func partitionOf(key []byte, partitions int) int {
+	if key == nil {
+		return 0
+	}
+	return int(crc32.ChecksumIEEE(key) % uint32(partitions))
 }
 
 func (c *Client) topicWriter(ctx context.Context, topic string) (*topicWriter, error) {

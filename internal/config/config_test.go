@@ -69,7 +69,7 @@ func TestIsLoopback(t *testing.T) {
 func TestSecret(t *testing.T) {
 	t.Parallel()
 	file := filepath.Join(t.TempDir(), "secret")
-	if err := os.WriteFile(file, []byte(" swordfish and chips\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte("\n swordfish and chips \r\nof May\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for _, s := range []config.Secret{{Key: "a"}, {Key: "a", Value: "v"}, {Key: "a", File: file}} {

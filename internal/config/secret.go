@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A Secret is a value that a configuration gives itself or by the name of a file, whose text, without space
-// around it, is the value. Its keys are key and key_file.
+// A Secret is a value that a configuration gives itself or by the name of a file, whose first line, without
+// space around it, is the value. Its keys are key and key_file.
 type Secret struct {
 	Key         string // as in the file, sections included
 	Value, File string
@@ -33,7 +33,8 @@ func (s Secret) Read() (string, error) {
 	if err != nil {
 		return "", fmt.Errorf("%s_file: %w", s.Key, err)
 	}
-	return strings.TrimSpace(string(text)), nil
+	line, _, _ := strings.Cut(strings.TrimSpace(string(text)), "\n")
+	return strings.TrimSpace(line), nil
 }
 
 // minToken keeps tokens from being guessed, in characters.

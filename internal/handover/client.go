@@ -12,6 +12,8 @@ import (
 	"sync"
 	"time"
 
+	"btcpool/internal/httpapi"
+	"btcpool/internal/retry"
 	"btcpool/internal/telemetry"
 
 	"github.com/rs/zerolog"
@@ -25,10 +27,10 @@ const (
 	requestFor = 5 * time.Second
 	// drainFor is how long shares on their way are tried when we are to stop.
 	drainFor = 3 * time.Second
-	// A blkmaker that is away is tried again after firstRetry, and then ever
-	// more slowly.
-	firstRetry, lastRetry = 50 * time.Millisecond, 2 * time.Second
 )
+
+// pace is that of tries to reach a blkmaker that is away.
+var pace = retry.Pace{First: 50 * time.Millisecond, Longest: 2 * time.Second}
 
 // Client hands solved shares to every blkmaker at once.
 type Client struct {
@@ -51,7 +53,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 		return nil, err
 	}
 	var err error
-	if c.token, err = cfg.read(); err != nil {
+	if c.token, err = cfg.token().Read(); err != nil {
 		return nil, err
 	}
 	for _, u := range cfg.URLs {
@@ -155,25 +157,23 @@ func (c *Client) deliver(ctx context.Context, solved []byte) {
 // two tries, retrying does.
 func (c *Client) offer(ctx, retrying context.Context, url string, solved []byte) (taken bool) {
 	log := c.log.With().Str("url", url).Logger()
-	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
+	err := retry.Do(retrying, pace, func() error {
 		start := time.Now()
 		err := c.post(ctx, url, solved)
-		if err == nil {
+		switch {
+		case err == nil:
 			log.Info().Dur("latency_ms", time.Since(start)).Msg("solved share handed over")
-			return true
+			return nil
+		case errors.Is(err, errRefused):
+			log.Error().Err(err).Msg("solved share not handed over")
+			err = retry.Enough(err)
 		}
 		c.metrics.failures.Inc()
-		if errors.Is(err, errRefused) {
-			log.Error().Err(err).Msg("solved share not handed over")
-			return false
-		}
-		log.Warn().Err(err).Dur("retry_ms", wait).Msg("solved share not handed over: will try again")
-		select {
-		case <-retrying.Done():
-			return false
-		case <-time.After(wait):
-		}
-	}
+		return err
+	}, func(err error, pause time.Duration) {
+		log.Warn().Err(err).Dur("retry_ms", pause).Msg("solved share not handed over: will try again")
+	})
+	return err == nil
 }
 
 // errRefused says that another try would not help.
@@ -186,7 +186,7 @@ func (c *Client) post(ctx context.Context, to string, solved []byte) error {
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", scheme+c.token)
+	httpapi.Authorize(req, c.token)
 	req.Header.Set("Content-Type", "application/octet-stream")
 	req.Header["Idempotency-Key"] = nil // not sent: the transport may repeat the request on another connection
 	resp, err := c.http.Do(req)

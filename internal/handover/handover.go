@@ -10,10 +10,10 @@ package handover
 
 import (
 	"errors"
-	"fmt"
 	"net/url"
-	"os"
 	"strings"
+
+	"btcpool/internal/config"
 )
 
 const (
@@ -21,52 +21,33 @@ const (
 	// maxBody bounds a solved share: a coinbase of 4 MB would leave no room for
 	// anything else in a block.
 	maxBody = 1 << 20
-	// minToken keeps secrets from being guessed.
-	minToken = 16
 )
 
-// Secret is what both sides know.
+// Secret is what both sides know: a value or the name of a file that holds it,
+// as config.Token takes them.
 type Secret struct {
 	Token     string `toml:"token" env:"HANDOVER_TOKEN"`
-	TokenFile string `toml:"token_file" env:"HANDOVER_TOKEN_FILE"` // its text, without space around it, is the token
+	TokenFile string `toml:"token_file" env:"HANDOVER_TOKEN_FILE"`
+}
+
+func (s Secret) token() config.Token {
+	return config.Token{Key: "handover.token", Value: s.Token, File: s.TokenFile}
 }
 
 // validate reports what is wrong without opening the file.
 func (s Secret) validate() error {
-	switch {
-	case s.Token == "" && s.TokenFile == "":
+	if s == (Secret{}) {
 		return errors.New("handover.token_file: is empty: name a file with a secret that sserver and blkmaker share")
-	case s.Token != "" && s.TokenFile != "":
-		return errors.New("handover.token, handover.token_file: only one of them may be set")
-	case s.Token != "":
-		return checkToken("handover.token", s.Token)
 	}
-	return nil
-}
-
-func checkToken(key, token string) error {
-	if len(token) < minToken || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		return fmt.Errorf("%s: must be %d printable characters or more, without spaces", key, minToken)
-	}
-	return nil
-}
-
-func (s Secret) read() (string, error) {
-	if s.TokenFile == "" {
-		return s.Token, nil
-	}
-	text, err := os.ReadFile(s.TokenFile)
-	if err != nil {
-		return "", fmt.Errorf("handover.token_file: %w", err)
-	}
-	token := strings.TrimSpace(string(text))
-	return token, checkToken("handover.token_file: "+s.TokenFile, token)
+	return s.token().Validate()
 }
 
 // Config is sserver's section [handover].
 type Config struct {
-	URLs   []string `toml:"urls" env:"HANDOVER_URLS"` // http://host:port of every blkmaker; none: solved shares go through Kafka alone
-	Secret          // toml: token, token_file
+	// URLs are http://host:port of every blkmaker. Without any, solved shares go
+	// through Kafka alone.
+	URLs []string `toml:"urls" env:"HANDOVER_URLS"`
+	Secret
 }
 
 // Validate reports all faults.
@@ -74,20 +55,23 @@ func (c Config) Validate() error {
 	if len(c.URLs) == 0 {
 		return nil
 	}
-	errs := []error{c.validate()}
+	var faults config.Faults
+	faults.Add(c.validate())
 	for i, text := range c.URLs {
 		u, err := url.Parse(text)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			errs = append(errs, fmt.Errorf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, text))
+			faults.Addf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, text)
 		}
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 // ServerConfig is blkmaker's section [handover].
 type ServerConfig struct {
-	Listen string `toml:"listen" env:"HANDOVER_LISTEN"` // host:port; "" = none: solved shares come through Kafka alone
-	Secret        // toml: token, token_file
+	// Listen is host:port; port 0 is any free one. Empty: solved shares come
+	// through Kafka alone.
+	Listen string `toml:"listen" env:"HANDOVER_LISTEN"`
+	Secret
 }
 
 // Validate reports all faults.

@@ -19,6 +19,7 @@ import (
 	"btcpool/internal/handover"
 	"btcpool/internal/share"
 	"btcpool/internal/telemetry"
+	"btcpool/internal/testkit"
 )
 
 const token = "0123456789abcdef"
@@ -150,9 +151,7 @@ func TestBounded(t *testing.T) {
 	})
 	c, stop := start(t, handover.Config{URLs: []string{url}, Secret: handover.Secret{Token: token}})
 	for i := range 400 {
-		for !c.Send(fmt.Append(nil, i)) {
-			time.Sleep(time.Millisecond) // Run has not had its turn
-		}
+		testkit.Eventually(t, "Run has had its turn", func() bool { return c.Send(fmt.Append(nil, i)) })
 	}
 	open.Store(true)
 	receive(t, newest)
@@ -213,9 +212,7 @@ func TestRefused(t *testing.T) {
 	url := receiver(t, func([]byte) error { tries.Add(1); return share.ErrSolved })
 	c, stop := start(t, handover.Config{URLs: []string{url}, Secret: handover.Secret{Token: token}})
 	c.Send([]byte("garbage"))
-	for tries.Load() == 0 {
-		time.Sleep(time.Millisecond)
-	}
+	testkit.Eventually(t, "it is offered", func() bool { return tries.Load() > 0 })
 	stop()
 	if n := tries.Load(); n != 1 {
 		t.Errorf("offered %d times", n)

@@ -2,7 +2,8 @@ package handover
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"btcpool/internal/telemetry"
 )
 
 // What became of a solved share, as the label result.
@@ -18,14 +19,10 @@ type metrics struct {
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
-	factory := promauto.With(reg)
+	set := telemetry.Metrics(reg, "handover")
 	m := &metrics{
-		shares: factory.NewCounterVec(prometheus.CounterOpts{
-			Name: "btcpool_handover_solved_shares_total", Help: "Solved shares given to the blkmakers directly, by what became of them.",
-		}, []string{"result"}),
-		failures: factory.NewCounter(prometheus.CounterOpts{
-			Name: "btcpool_handover_failures_total", Help: "Requests to a blkmaker that failed.",
-		}),
+		shares:   set.Counters("solved_shares_total", "Solved shares given to the blkmakers directly, by what became of them.", "result"),
+		failures: set.Counter("failures_total", "Requests to a blkmaker that failed."),
 	}
 	for _, result := range []string{resultTaken, resultFailed, resultDropped} {
 		m.shares.WithLabelValues(result)

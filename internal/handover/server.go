@@ -2,22 +2,16 @@ package handover
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
-	"strings"
 	"time"
 
 	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 )
-
-// scheme begins the header that holds the token.
-const scheme = "Bearer "
 
 // grace is how long requests under way may take when we are to stop.
 const grace = 5 * time.Second
@@ -30,7 +24,7 @@ type Server struct {
 
 // Listen opens the address of cfg, which must not be empty.
 func Listen(cfg ServerConfig) (*Server, error) {
-	token, err := cfg.read()
+	token, err := cfg.token().Read()
 	if err != nil {
 		return nil, err
 	}
@@ -55,12 +49,9 @@ func (s *Server) Run(ctx context.Context, take func(ctx context.Context, solved 
 // Handler gives solved shares to take, whose error wraps share.ErrSolved for
 // what is none. A nil error must mean that the share is on disk.
 func Handler(token string, take func(ctx context.Context, solved []byte) error) http.Handler {
-	want := sha256.Sum256([]byte(token))
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {
-		given, ok := strings.CutPrefix(r.Header.Get("Authorization"), scheme)
-		got := sha256.Sum256([]byte(given))
-		if subtle.ConstantTimeCompare(got[:], want[:]) == 0 || !ok {
+		if !httpapi.Authorized(r, token) {
 			http.Error(w, "the token is not ours", http.StatusUnauthorized)
 			return
 		}

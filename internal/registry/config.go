@@ -2,10 +2,7 @@ package registry
 
 import (
 	"errors"
-	"fmt"
-	"net"
 	"regexp"
-	"strconv"
 	"time"
 
 	"btcpool/internal/config"
@@ -13,9 +10,15 @@ import (
 
 // Config is the section [zookeeper], the same in every service's file.
 type Config struct {
-	Servers        []string        `toml:"servers" env:"ZOOKEEPER_SERVERS"` // host:port of every server of the ensemble; none: ids are fixed, everybody leads
-	SessionTimeout config.Duration `toml:"session_timeout"`                 // until the id of a dead process is free; the servers have limits of their own
-	KeepWhenSilent bool            `toml:"keep_when_silent"`                // go on when ZooKeeper is silent, though another may get the same id or lead
+	// Servers are host:port of every server of the ensemble. Without any, ids are
+	// fixed and everybody leads.
+	Servers []string `toml:"servers" env:"ZOOKEEPER_SERVERS"`
+	// SessionTimeout is how long the id of a dead process stays taken. The servers
+	// have limits of their own.
+	SessionTimeout config.Duration `toml:"session_timeout"`
+	// KeepWhenSilent has the holder of an id or the lead go on when ZooKeeper is
+	// silent, though another process may get the same then.
+	KeepWhenSilent bool `toml:"keep_when_silent"`
 }
 
 // DefaultConfig returns a Config without servers.
@@ -25,17 +28,16 @@ func DefaultConfig() Config {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	for _, server := range c.Servers {
-		host, port, err := net.SplitHostPort(server)
-		if n, e := strconv.ParseUint(port, 10, 16); err != nil || e != nil || n == 0 || host == "" {
-			errs = append(errs, fmt.Errorf("zookeeper.servers has %q: must be host:port", server))
+		if _, _, err := config.Peer(server); err != nil {
+			faults.Addf("servers has %q: %w", server, err)
 		}
 	}
 	if d := c.SessionTimeout.Std(); d < 2*time.Second || d > 5*time.Minute {
-		errs = append(errs, fmt.Errorf("zookeeper.session_timeout = %q: must be 2s to 5m", c.SessionTimeout))
+		faults.Addf("session_timeout = %q: must be 2s to 5m", c.SessionTimeout)
 	}
-	return errors.Join(errs...)
+	return config.In("zookeeper", faults.Err())
 }
 
 var validPath = regexp.MustCompile(`^(/[A-Za-z0-9_-][A-Za-z0-9_.-]*)+$`)

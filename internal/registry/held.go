@@ -7,11 +7,14 @@ import (
 	"sync"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/go-zookeeper/zk"
 )
 
 const (
-	renewals     = 6 // in the length of the validity
+	// renewals is how often a validity is renewed in its length.
+	renewals     = 6
 	leadValidity = 2 * time.Second
 	// leadQuiet must stay above leadValidity, in every version of this
 	// program that stands by for another.
@@ -21,7 +24,7 @@ const (
 // held is a node of ours.
 type held struct {
 	node      string
-	lead      bool // by a sequential node, which cannot be made again
+	lead      bool // whether it is a sequential node, which cannot be made again
 	content   []byte
 	owner     int64 // the session that made it
 	version   int32
@@ -41,7 +44,7 @@ func (h *held) life(s *session) time.Duration {
 func (s *session) keep(ctx context.Context, h *held, v *validity, cancel context.CancelCauseFunc) {
 	confirmed := s.metrics.confirmed.WithLabelValues(s.path)
 	confirmed.SetToCurrentTime()
-	for sleep(ctx, h.life(s)/renewals) {
+	for retry.Sleep(ctx, h.life(s)/renewals) {
 		switch err := s.renew(h); {
 		case err == nil:
 			v.extend(h.confirmed.Add(h.life(s)))
@@ -162,16 +165,4 @@ func (v *validity) stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.timer.Stop()
-}
-
-// sleep returns false if ctx ended before d was over.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
-	}
 }

@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/go-zookeeper/zk"
 )
 
@@ -35,7 +37,7 @@ func (s *session) campaign(ctx context.Context) (*held, error) {
 		if won {
 			return c.mine, nil
 		}
-		if !sleep(ctx, leadPoll) {
+		if !retry.Sleep(ctx, leadPoll) {
 			return nil, ctx.Err()
 		}
 	}

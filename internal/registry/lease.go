@@ -8,6 +8,8 @@ import (
 	"strconv"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/go-zookeeper/zk"
 )
 
@@ -21,7 +23,7 @@ func (s *session) lease(ctx context.Context) (uint8, *held, error) {
 		}
 		unsure = id
 		s.waiting(err)
-		if !sleep(ctx, retryInterval) {
+		if !retry.Sleep(ctx, retryInterval) {
 			return 0, nil, ctx.Err()
 		}
 	}

@@ -10,14 +10,17 @@ import (
 )
 
 const (
-	watchAgain = 5 * time.Minute // a node is read without being told of a change
-	watchRetry = 5 * time.Second // after a failure
+	// watchAgain is how long a change may go unnoticed of which ZooKeeper does
+	// not tell.
+	watchAgain = 5 * time.Minute
+	// watchRetry is the pause after a failure.
+	watchRetry = 5 * time.Second
 )
 
 // Host tells people who has written something.
 type Host struct {
 	Hostname string `json:"hostname"`
-	IP       string `json:"ip"` // by which ZooKeeper is reached; "" while it is not
+	IP       string `json:"ip"` // the address by which it reaches ZooKeeper; "" while it does not
 }
 
 // Watch calls take with what is in the node at path, at first and after each
@@ -41,14 +44,12 @@ func (r *Registry) Watch(ctx context.Context, path string, take func(content []b
 			s.waiting(err)
 			wait = watchRetry
 		}
-		timer := time.NewTimer(wait)
 		select {
 		case <-ctx.Done():
 		case <-w.changed:
 			w.changed = nil
-		case <-timer.C:
+		case <-time.After(wait):
 		}
-		timer.Stop()
 	}
 	return nil
 }

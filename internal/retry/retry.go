@@ -4,6 +4,7 @@ package retry
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
@@ -21,15 +22,28 @@ func (p Pace) Pauses() *backoff.ExponentialBackOff {
 
 // Do calls try until it returns nil, or an error that Enough has made, or ctx
 // ends; it returns that error, or ctx's. After each other failure it calls failed,
-// which may be nil, and pauses.
+// which may be nil, and pauses. Unlike backoff.Retry it does not allocate: it
+// stands around requests most of which succeed at once.
 func Do(ctx context.Context, pace Pace, try func() error, failed func(err error, pause time.Duration)) error {
-	_, err := backoff.Retry(ctx,
-		func() (struct{}, error) { return struct{}{}, try() },
-		backoff.WithBackOff(pace.Pauses()),
-		backoff.WithMaxElapsedTime(0),
-		backoff.WithNotify(failed),
-	)
-	return err
+	for pauses := pace.Pauses(); ; {
+		err := try()
+		if err == nil {
+			return nil
+		}
+		if enough := (*backoff.PermanentError)(nil); errors.As(err, &enough) {
+			return enough.Unwrap()
+		}
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		pause := pauses.NextBackOff()
+		if failed != nil {
+			failed(err, pause)
+		}
+		if !Sleep(ctx, pause) {
+			return ctx.Err()
+		}
+	}
 }
 
 // Enough marks an error that another try would not mend.

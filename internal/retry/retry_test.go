@@ -53,6 +53,18 @@ func TestDoEnds(t *testing.T) {
 	})
 }
 
+func TestDoDoesNotAllocate(t *testing.T) {
+	ctx, tries := t.Context(), 0
+	pace := retry.Pace{First: time.Second, Longest: time.Hour}
+	if n := testing.AllocsPerRun(100, func() {
+		if err := retry.Do(ctx, pace, func() error { tries++; return nil }, func(error, time.Duration) { tries-- }); err != nil {
+			t.Error(err)
+		}
+	}); n > 0 {
+		t.Errorf("%v allocations for a try that succeeds", n)
+	}
+}
+
 func TestSleep(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

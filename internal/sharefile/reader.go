@@ -23,12 +23,12 @@ type Reader struct {
 	file  *os.File
 	plain bool   // the file is not compressed
 	at    int64  // where the member starts that is next or being read; of plain files, the next byte
-	buf   []byte // data not returned yet, from next on
+	buf   []byte // from next on, data that has not been returned yet
 	next  int
 
 	own    inflater
 	gz     gzip.Reader // a member without a size, read piece by piece
-	src    *source     // its input; nil between members
+	src    *source     // what gz reads; nil between members
 	passed int64       // how much of that member's data is or was in buf
 }
 

@@ -19,8 +19,8 @@ import (
 	"btcpool/internal/share"
 )
 
-// Recovery looks for the newest flush in so many of the newest files, and a Writer keeps the ends of so many in mind
-// between flushes. Whatever lies outside costs looking again, nothing else.
+// daysKept is how many of the newest files recovery looks at for the newest flush, and of how many files a Writer
+// keeps the ends in mind between flushes. Whatever lies outside costs looking again, nothing else.
 const daysKept = 4
 
 // Writer appends shares to the day files of a chain. It is not safe for concurrent use.
@@ -28,28 +28,28 @@ type Writer struct {
 	dir, chain string
 	log        zerolog.Logger
 	lock       *os.File
-	fresh      bool // no flush was found
+	fresh      bool // no flush was found in the directory
 
-	flush      uint64        // number of the last flush tried
+	flush      uint64        // the number of the last flush tried
 	generation uint64        // of the topic, see Checkpoint
 	next       map[int]int64 // by partition: the offset behind the last share taken
-	dedup      *share.Dedup  // what has been seen
-	from       map[int]int64 // next when the shares that are being collected began
-	dedupState []byte        // dedup then
+	dedup      *share.Dedup  // the shares that have been seen
+	from       map[int]int64 // what next was when collecting for the next flush began
+	dedupState []byte        // what dedup was then
 
 	days    map[Day]*dayFile // those with pending shares and those used last
-	pending int              // bytes collected since then
+	pending int              // bytes of records that wait for Flush
 	gz      *gzip.Writer
 }
 
 // dayFile is what the Writer knows about a file, which is open only while it is written.
 type dayFile struct {
-	size    int64       // of the whole members
-	last    *Checkpoint // of the newest one
+	size    int64       // bytes of whole members
+	last    *Checkpoint // that of the newest member
 	used    uint64      // the flush that touched it last
-	records []byte      // for the next member
-	shares  int         // in records
-	member  *member     // not yet known to be on disk
+	records []byte      // what goes into the next member
+	shares  int         // how many shares those are
+	member  *member     // made, but not yet known to be on disk
 }
 
 type member struct {
@@ -297,16 +297,7 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 		return err
 	}
 	if f.size == 0 {
-		return syncDir(w.dir)
+		return durable.SyncDir(w.dir)
 	}
 	return nil
-}
-
-// syncDir puts the names of new files on disk.
-func syncDir(path string) error {
-	dir, err := os.Open(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
 }

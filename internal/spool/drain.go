@@ -8,18 +8,22 @@ import (
 	"time"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/retry"
 )
 
 const (
-	// batchRecords bounds what is handed to send at once, as does readBytes.
+	// batchRecords bounds what is handed to send at once, beside readBytes.
 	batchRecords = 10_000
 	// sendGap is the least time between the starts of two sends, unless so
-	// much waits that one cannot take it all: what a send costs is hardly the
-	// records.
+	// much waits that one cannot take it all: few records cost about as much to
+	// send as many.
 	sendGap = 20 * time.Millisecond
 	// drainGrace is how long Run goes on after its context has ended.
 	drainGrace = 5 * time.Second
 )
+
+// sendPace is that of tries to send the same records.
+var sendPace = retry.Pace{First: 100 * time.Millisecond, Longest: 10 * time.Second}
 
 // Run hands what is on disk to send, in order and at least once, beginning with
 // what earlier openings left. It reads records back from the segments, which
@@ -42,7 +46,7 @@ func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []b
 		switch seg, end, final := s.oldest(); {
 		case seg != nil && seg.sent < end:
 			if wait := time.Until(d.next); wait > 0 && end-seg.sent < readBytes && !final && ctx.Err() == nil {
-				pause(ctx, wait)
+				retry.Sleep(ctx, wait)
 				continue
 			}
 			d.next = time.Now().Add(sendGap)
@@ -75,12 +79,12 @@ func (s *Spool) oldest() (seg *segment, end int64, final bool) {
 type drainer struct {
 	*Spool
 	send func(ctx context.Context, msgs []bus.Message) error
-	from *segment // that file belongs to
+	from *segment // the one that file is open on
 	file *os.File
 
 	next time.Time     // when the next send may start
-	buf  []byte        // what was read last
-	msgs []bus.Message // in buf
+	buf  []byte        // what was read from file last
+	msgs []bus.Message // the records in buf
 }
 
 // idle waits for more records on disk; once ctx has ended, for sending.
@@ -105,7 +109,7 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
 	}
 	if err != nil {
 		d.log.Error().Err(err).Str("segment", seg.path).Msg("spool cannot be read, will try again")
-		pause(ctx, retryInterval)
+		retry.Sleep(ctx, retryInterval)
 		return
 	}
 	msgs, size, err := d.parse()
@@ -113,17 +117,12 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
 		d.skipRest(seg, err)
 		return
 	}
-	for wait := 100 * time.Millisecond; ; wait = min(2*wait, 10*time.Second) {
-		err := d.send(ctx, msgs)
-		if err == nil {
-			break
-		}
-		if ctx.Err() != nil {
-			return
-		}
+	err = retry.Do(ctx, sendPace, func() error { return d.send(ctx, msgs) }, func(err error, _ time.Duration) {
 		d.metrics.sendErrors.Inc()
 		d.log.Error().Err(err).Int("records", len(msgs)).Msg("records not sent, will try again")
-		pause(ctx, wait)
+	})
+	if err != nil {
+		return // ctx has ended
 	}
 	d.metrics.sent.Add(float64(len(msgs)))
 	d.done(seg, seg.sent+int64(size), int64(len(msgs)))
@@ -195,7 +194,7 @@ func (d *drainer) skipRest(seg *segment, err error) {
 // savePosition needs no sync: if a crash undoes it, the tail is sent again.
 func (d *drainer) savePosition(p position) {
 	if err := p.write(d.position); err != nil {
-		d.log.Warn().Err(err).Msg("position not written, records will be sent again after a restart")
+		d.log.Warn().Err(err).Msg("position of the spool not written, records will be sent again after a restart")
 	}
 }
 
@@ -211,20 +210,10 @@ func (d *drainer) finished(seg *segment) {
 		err = os.Remove(seg.path)
 	}
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		d.log.Warn().Err(err).Msg("segment stays until the next start")
+		d.log.Warn().Err(err).Msg("sent segment of the spool stays until the next start")
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.segments = d.segments[1:]
 	d.ages.sent(next)
-}
-
-// pause waits for d or for the end of ctx.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
 }

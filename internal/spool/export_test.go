@@ -1,6 +1,10 @@
 package spool
 
-import "os"
+import (
+	"os"
+	"path/filepath"
+	"testing"
+)
 
 const (
 	FrameSize    = frameSize
@@ -27,6 +31,24 @@ func Whole(b []byte) (n int, again []byte, err error) {
 		sealRecord(again[start:], r.epoch, r.seq, key)
 	})
 	return n, again, err
+}
+
+// Position returns what the file of a position holds.
+func Position(tb testing.TB, segment uint64, offset int64) []byte {
+	tb.Helper()
+	f, err := os.Create(filepath.Join(tb.TempDir(), "position"))
+	if err != nil {
+		tb.Fatal(err)
+	}
+	defer f.Close()
+	if err := (position{segment, offset}).write(f); err != nil {
+		tb.Fatal(err)
+	}
+	b, err := os.ReadFile(f.Name())
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return b
 }
 
 // Frame returns a record as it is in a segment.

@@ -5,6 +5,8 @@ import (
 	"os"
 	"path/filepath"
 	"time"
+
+	"btcpool/internal/durable"
 )
 
 // retryInterval is how often a disk that refuses writes is tried again.
@@ -14,11 +16,11 @@ const retryInterval = time.Second
 type segment struct {
 	number  uint64
 	path    string
-	size    int64 // up to here whole records are on disk; changed by the flusher
-	sent    int64 // up to here they have been sent; changed by the drainer
-	records int64 // not sent yet
-	corrupt bool
-	file    *os.File // while it is written to
+	size    int64    // where the whole records on disk end; changed by the flusher
+	sent    int64    // where those end that have been sent; changed by the drainer
+	records int64    // how many have not been sent
+	corrupt bool     // whether a record is damaged
+	file    *os.File // open while it is written to
 }
 
 // flushLoop writes what was appended, group after group, until the spool is
@@ -106,7 +108,7 @@ func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uin
 	seg.records += count
 	s.diskSeq = s.flushSeq
 	s.flush.end(nil)
-	wake(s.durable)
+	s.durable.Ring()
 	return s.tell, s.diskSeq
 }
 
@@ -164,7 +166,7 @@ func (s *Spool) write(buf []byte) error {
 // finish lets the drainer delete the segment when all is sent.
 func (s *Spool) finish(seg *segment) {
 	if err := seg.file.Close(); err != nil {
-		s.log.Warn().Err(err).Str("segment", seg.path).Msg("segment not closed well")
+		s.log.Warn().Err(err).Str("segment", seg.path).Msg("spool segment could not be closed")
 	}
 	s.mu.Lock()
 	s.active = nil
@@ -178,7 +180,7 @@ func (s *Spool) newSegment() (*segment, error) {
 		return nil, err
 	}
 	s.nextSegment++
-	if err := syncDir(s.cfg.Dir); err != nil {
+	if err := durable.SyncDir(s.cfg.Dir); err != nil {
 		seg.file.Close()
 		_ = os.Remove(seg.path)
 		return nil, err
@@ -191,13 +193,4 @@ func (s *Spool) newSegment() (*segment, error) {
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%08d%s", number, segmentSuffix))
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	return d.Sync()
 }

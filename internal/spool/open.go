@@ -1,10 +1,8 @@
 package spool
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"hash/crc32"
 	"io"
 	"io/fs"
 	"math"
@@ -17,6 +15,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/durable"
+	"btcpool/internal/retry"
 	"btcpool/internal/telemetry"
 )
 
@@ -48,8 +47,8 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		log:     deps.Log.With().Str("spool", name).Logger(),
 		lock:    lock,
 		sync:    fdatasync,
-		pending: make(chan struct{}, 1),
-		durable: make(chan struct{}, 1),
+		pending: retry.NewBell(),
+		durable: retry.NewBell(),
 		closing: make(chan struct{}),
 		flushed: make(chan struct{}),
 		gather:  newGroup(),
@@ -66,7 +65,7 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
 	}
 	if s.records > 0 {
-		s.log.Info().Int64("records", s.records).Int64("bytes", s.bytes).Msg("records left to send")
+		s.log.Info().Int64("records", s.records).Int64("bytes", s.bytes).Msg("records of an earlier run will be sent first")
 	}
 	go s.flushLoop()
 	return s, nil
@@ -80,7 +79,7 @@ func (s *Spool) recover() (err error) {
 	}
 	at, err := readPosition(s.position)
 	if err != nil {
-		s.log.Warn().Err(err).Msg("position unknown, sending all that is there")
+		s.log.Warn().Err(err).Msg("position of the spool cannot be read, sending all that is there")
 	}
 	numbers, err := listSegments(s.cfg.Dir)
 	if err != nil {
@@ -236,60 +235,5 @@ func (s *Spool) newEpoch(used uint32) error {
 		return fmt.Errorf("%s: no epoch left", path)
 	}
 	s.epoch = max(uint32(time.Now().Unix()), used+1)
-	return replaceFile(path, fmt.Appendln(nil, s.epoch))
-}
-
-// replaceFile writes a file so that after a crash either the old content or
-// the new one is there.
-func replaceFile(path string, content []byte) error {
-	f, err := os.Create(path + ".new")
-	if err != nil {
-		return err
-	}
-	_, err = f.Write(content)
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// position is where sending goes on: u64 segment, u64 offset, u32 CRC-32C,
-// little-endian.
-type position struct {
-	segment uint64
-	offset  int64
-}
-
-func (p position) before(q position) bool {
-	return p.segment < q.segment || p.segment == q.segment && p.offset < q.offset
-}
-
-const positionSize = 8 + 8 + 4
-
-func (p position) write(f *os.File) error {
-	var b [positionSize]byte
-	binary.LittleEndian.PutUint64(b[:], p.segment)
-	binary.LittleEndian.PutUint64(b[8:], uint64(p.offset))
-	binary.LittleEndian.PutUint32(b[16:], crc32.Checksum(b[:16], castagnoli))
-	_, err := f.WriteAt(b[:], 0)
-	return err
-}
-
-func readPosition(f *os.File) (position, error) {
-	var b [positionSize]byte
-	switch n, err := f.ReadAt(b[:], 0); {
-	case errors.Is(err, io.EOF) && n == 0:
-		return position{}, nil // a new spool
-	case err != nil:
-		return position{}, err
-	case crc32.Checksum(b[:16], castagnoli) != binary.LittleEndian.Uint32(b[16:]):
-		return position{}, errors.New("checksum of the position does not match")
-	}
-	return position{
-		segment: binary.LittleEndian.Uint64(b[:]),
-		offset:  int64(binary.LittleEndian.Uint64(b[8:])),
-	}, nil
+	return durable.Replace(path, fmt.Appendln(nil, s.epoch), 0o644)
 }

@@ -2,35 +2,26 @@ package spool
 
 import (
 	"encoding/binary"
-	"errors"
-	"hash/crc32"
+
+	"btcpool/internal/durable"
 )
 
-// A record in a segment, little-endian:
+// A record in a segment is a durable frame, whose body is, little-endian:
 //
-//	u32 length of what follows the checksum
-//	u32 CRC-32C of what follows the checksum
 //	u32 epoch
 //	u64 sequence
 //	u64 key
 //	    value
 const (
-	prefixSize = 4 + 4
-	headSize   = 4 + 8 + 8
-	frameSize  = prefixSize + headSize
-	keyAt      = prefixSize + 4 + 8
+	seqAt     = 4
+	keyAt     = seqAt + 8
+	valueAt   = keyAt + 8
+	frameSize = durable.FrameHead + valueAt // of a record without a value
 )
 
 // MaxValue is the longest value in bytes; a Kafka broker's default limit is
 // twice as much.
 const MaxValue = 512 << 10
-
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
-
-var (
-	errShort   = errors.New("record is cut off")
-	errCorrupt = errors.New("record is corrupt")
-)
 
 // record is a parsed record; key and value point into what was parsed.
 type record struct {
@@ -40,37 +31,26 @@ type record struct {
 	value []byte
 }
 
-// sealRecord completes the record at the start of frame, whose value is there.
+// sealRecord completes the record whose value is in frame already.
 func sealRecord(frame []byte, epoch uint32, seq, key uint64) {
-	binary.LittleEndian.PutUint32(frame, uint32(len(frame)-prefixSize))
-	binary.LittleEndian.PutUint32(frame[8:], epoch)
-	binary.LittleEndian.PutUint64(frame[12:], seq)
-	binary.LittleEndian.PutUint64(frame[keyAt:], key)
-	binary.LittleEndian.PutUint32(frame[4:], crc32.Checksum(frame[prefixSize:], castagnoli))
+	body := frame[durable.FrameHead:]
+	binary.LittleEndian.PutUint32(body, epoch)
+	binary.LittleEndian.PutUint64(body[seqAt:], seq)
+	binary.LittleEndian.PutUint64(body[keyAt:], key)
+	durable.SealFrame(frame)
 }
 
-// parseRecord parses the record at the start of b and returns its size there.
-// errShort means that b may end too early, errCorrupt that no more bytes would
-// help.
+// parseRecord parses the record that b begins with and returns its size there.
+// Its errors are those of durable.CutFrame.
 func parseRecord(b []byte) (record, int, error) {
-	if len(b) < prefixSize {
-		return record{}, 0, errShort
-	}
-	length := binary.LittleEndian.Uint32(b)
-	if length < headSize || length > headSize+MaxValue {
-		return record{}, 0, errCorrupt
-	}
-	size := prefixSize + int(length)
-	if len(b) < size {
-		return record{}, 0, errShort
-	}
-	if crc32.Checksum(b[prefixSize:size], castagnoli) != binary.LittleEndian.Uint32(b[4:]) {
-		return record{}, 0, errCorrupt
+	body, size, err := durable.CutFrame(b, valueAt, valueAt+MaxValue)
+	if err != nil {
+		return record{}, 0, err
 	}
 	return record{
-		epoch: binary.LittleEndian.Uint32(b[8:]),
-		seq:   binary.LittleEndian.Uint64(b[12:]),
-		key:   b[keyAt:frameSize:frameSize],
-		value: b[frameSize:size:size],
+		epoch: binary.LittleEndian.Uint32(body),
+		seq:   binary.LittleEndian.Uint64(body[seqAt:]),
+		key:   body[keyAt:valueAt:valueAt],
+		value: body[valueAt:],
 	}, size, nil
 }

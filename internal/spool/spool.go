@@ -28,11 +28,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
 	"btcpool/internal/config"
+	"btcpool/internal/retry"
 
 	"github.com/rs/zerolog"
 )
@@ -63,11 +63,16 @@ const (
 
 // Config says where and how much.
 type Config struct {
-	Dir      string          `toml:"dir"`       // of this spool alone; made if need be
-	MaxBytes int64           `toml:"max_bytes"` // that may wait to be sent; 0: 4 GiB
-	MaxAge   config.Duration `toml:"max_age"`   // of the oldest record that waits, for others to be taken; 0: any
-	NoSync   bool            `toml:"no_sync"`   // leave writing to the kernel: a power cut may then lose acknowledged records
-
+	// Dir is a folder of this spool alone, which is made when it is missing.
+	Dir string `toml:"dir"`
+	// MaxBytes bounds what waits to be sent; 0: 4 GiB.
+	MaxBytes int64 `toml:"max_bytes"`
+	// MaxAge is how long the oldest record may wait to be sent before the spool
+	// takes no more; 0: for ever.
+	MaxAge config.Duration `toml:"max_age"`
+	// NoSync leaves it to the kernel when to write: a power cut may then lose
+	// acknowledged records.
+	NoSync bool `toml:"no_sync"`
 	// SyncGap is the least time between the starts of two writes to disk, so
 	// that many records share one: a record on its own does not wait for it.
 	// 0: 4 ms; negative: none.
@@ -76,17 +81,15 @@ type Config struct {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	if c.Dir == "" {
-		errs = append(errs, errors.New("spool.dir: must name a directory"))
+		faults.Addf("dir = %q: must name a folder", c.Dir)
 	}
-	if c.MaxAge < 0 {
-		errs = append(errs, fmt.Errorf("spool.max_age = %q: must not be negative", c.MaxAge))
-	}
+	faults.AtLeast("max_age", c.MaxAge, 0)
 	if c.MaxBytes < 0 {
-		errs = append(errs, fmt.Errorf("spool.max_bytes = %d: must not be negative", c.MaxBytes))
+		faults.Addf("max_bytes = %d: must not be negative", c.MaxBytes)
 	}
-	return errors.Join(errs...)
+	return config.In("spool", faults.Err())
 }
 
 // Spool is an open spool. Append, Wait and Depth may be called from any
@@ -100,30 +103,30 @@ type Spool struct {
 	sync     func(*os.File) error // brings what was written to disk
 	epoch    uint32
 
-	pending chan struct{} // wakes the flusher, buffered
-	durable chan struct{} // wakes the drainer, buffered
+	pending retry.Bell // wakes the flusher
+	durable retry.Bell // wakes the drainer
 	closing chan struct{}
 	flushed chan struct{} // closed when the flusher has ended
 
 	mu       sync.Mutex
-	tell     func(durable uint64, err error) // see OnDurable
+	tell     func(durable uint64, err error) // given to OnDurable
 	closed   bool
-	broken   error  // why the disk does not take writes
-	lastSeq  uint64 // appended
-	diskSeq  uint64 // on disk
-	flushSeq uint64 // being written by the flusher
-	buf      []byte // records behind flushSeq
-	bufCount int64
-	gather   *group     // those who wait for buf
+	broken   error      // why the disk does not take writes; nil: it does
+	lastSeq  uint64     // of the last record appended
+	diskSeq  uint64     // of the last record on disk
+	flushSeq uint64     // of the last record that the flusher has taken
+	buf      []byte     // the records behind flushSeq
+	bufCount int64      // how many those are
+	gather   *group     // those who wait for what is in buf
 	flush    *group     // those who wait for what the flusher writes
-	segments []*segment // with records on disk, oldest first
-	active   *segment   // the one being written, not in segments before its first record
-	records  int64      // not sent yet, in memory and on disk
-	bytes    int64
+	segments []*segment // the files that hold records, oldest first
+	active   *segment   // the file being written, which joins segments with its first record
+	records  int64      // how many have not been sent, in memory and on disk
+	bytes    int64      // the size of those
 	ages     ages
-	aged     bool // a record has waited for MaxAge when the disk was written last
+	aged     bool // whether a record had waited for MaxAge when the disk was written last
 
-	nextSegment uint64 // number; the flusher's
+	nextSegment uint64 // the number of the next file, which only the flusher uses
 }
 
 // group is a set of records that reach the disk together.
@@ -176,7 +179,7 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 	s.bytes += int64(size)
 	s.metrics.appended.Inc()
 	if start == 0 {
-		wake(s.pending)
+		s.pending.Ring()
 	}
 	return seq, nil
 }
@@ -268,53 +271,4 @@ func (s *Spool) oldestAge(now time.Time) time.Duration {
 		return 0
 	}
 	return s.ages.oldest(now)
-}
-
-// wake lets whoever receives from c run once more; c has room for one.
-func wake(c chan struct{}) {
-	select {
-	case c <- struct{}{}:
-	default:
-	}
-}
-
-// ages knows roughly since when records have been waiting: one mark a second,
-// and fewer the more there are.
-type ages []mark
-
-type mark struct {
-	from position // records from here to the next mark's
-	at   time.Time
-}
-
-const maxMarks = 1024
-
-func (a *ages) appended(from position, now time.Time) {
-	marks := *a
-	if n := len(marks); n > 0 && now.Sub(marks[n-1].at).Abs() < time.Second {
-		return
-	}
-	if len(marks) == maxMarks {
-		for i := range maxMarks / 2 {
-			marks[i] = marks[2*i]
-		}
-		marks = marks[:maxMarks/2]
-	}
-	*a = append(marks, mark{from, now})
-}
-
-// sent forgets the marks of which all records have been sent.
-func (a *ages) sent(to position) {
-	n := 0
-	for n+1 < len(*a) && !to.before((*a)[n+1].from) {
-		n++
-	}
-	*a = slices.Delete(*a, 0, n)
-}
-
-func (a ages) oldest(now time.Time) time.Duration {
-	if len(a) == 0 {
-		return 0
-	}
-	return now.Sub(a[0].at)
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -20,7 +21,6 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -30,6 +30,7 @@ import (
 	"btcpool/internal/durable"
 	"btcpool/internal/spool"
 	"btcpool/internal/telemetry"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -71,7 +72,6 @@ func TestMaxAge(t *testing.T) {
 	t.Parallel()
 	s := open(t, spool.Config{Dir: t.TempDir(), MaxAge: config.Duration(50 * time.Millisecond), SyncGap: -1})
 	add(t, s, 1)
-	const patience = 20 * time.Second
 	begin := time.Now()
 	appended := func() error {
 		seq, err := s.Append(7, text(s.Epoch()))
@@ -80,11 +80,7 @@ func TestMaxAge(t *testing.T) {
 		}
 		return err
 	}
-	for appended() == nil {
-		if time.Since(begin) > patience {
-			t.Fatal("takes records still")
-		}
-	}
+	testkit.Eventually(t, "it takes no more", func() bool { return appended() != nil })
 	if err := appended(); !errors.Is(err, spool.ErrFull) || time.Since(begin) < 50*time.Millisecond {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
@@ -97,11 +93,7 @@ func TestMaxAge(t *testing.T) {
 			t.Error(err)
 		}
 	}()
-	for appended() != nil {
-		if time.Since(begin) > 2*patience {
-			t.Fatal("takes no records though all are sent")
-		}
-	}
+	testkit.Eventually(t, "it takes records again once all are sent", func() bool { return appended() == nil })
 }
 
 // add appends n records and waits for them.
@@ -240,8 +232,8 @@ func TestRefusals(t *testing.T) {
 	if _, err := s.Append(0, large(0)); !errors.Is(err, spool.ErrFull) {
 		t.Errorf("got %v, want ErrFull", err)
 	}
-	if n := testutil.CollectAndCount(reg, "btcpool_spool_full_total"); n != 1 {
-		t.Errorf("full_total: %d", n)
+	if n := testkit.Metric(t, reg, "btcpool_spool_full_total"); n != 1 {
+		t.Errorf("full_total: %v", n)
 	}
 	drain(t, s)
 	seq, err := s.Append(0, large(0))
@@ -369,10 +361,10 @@ func TestDiskRefuses(t *testing.T) {
 		t.Errorf("append: got %v, want ErrBroken", err)
 	}
 	full.Store(false)
-	for errors.Is(err, spool.ErrBroken) || err == nil && seq == 4 {
-		time.Sleep(time.Millisecond)
+	testkit.Eventually(t, "it takes records again", func() bool {
 		seq, err = s.Append(7, text(s.Epoch()))
-	}
+		return !errors.Is(err, spool.ErrBroken)
+	})
 	if seq != 5 || err != nil {
 		t.Fatalf("record %d after recovery: %v", seq, err)
 	}
@@ -639,7 +631,7 @@ func TestDamage(t *testing.T) {
 		if err != nil || len(kept) != 1 {
 			t.Errorf("damaged segment not kept: %v, %v", kept, err)
 		}
-		if n := metric(t, reg, "btcpool_spool_corrupt_total"); n != 1 {
+		if n := testkit.Metric(t, reg, "btcpool_spool_corrupt_total"); n != 1 {
 			t.Errorf("corrupt_total is %v", n)
 		}
 	}
@@ -715,21 +707,6 @@ func TestEpochWithClockInThePast(t *testing.T) {
 	}
 }
 
-func metric(t *testing.T, reg prometheus.Gatherer, name string) float64 {
-	t.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, f := range families {
-		if m := f.GetMetric()[0]; f.GetName() == name {
-			return m.GetCounter().GetValue() + m.GetGauge().GetValue()
-		}
-	}
-	t.Fatalf("no metric %s", name)
-	return 0
-}
-
 func TestMetrics(t *testing.T) {
 	t.Parallel()
 	dir, _ := leftover(t, 5)
@@ -740,10 +717,10 @@ func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	s := openWith(t, spool.Config{Dir: dir}, reg)
 	add(t, s, 2)
-	if age := metric(t, reg, "btcpool_spool_oldest_seconds"); age < 3599 || age > 3700 {
+	if age := testkit.Metric(t, reg, "btcpool_spool_oldest_seconds"); age < 3599 || age > 3700 {
 		t.Errorf("oldest is %v s old", age)
 	}
-	if n := metric(t, reg, "btcpool_spool_depth_records"); n != 7 {
+	if n := testkit.Metric(t, reg, "btcpool_spool_depth_records"); n != 7 {
 		t.Errorf("depth is %v", n)
 	}
 	drain(t, s)
@@ -751,12 +728,12 @@ func TestMetrics(t *testing.T) {
 		"btcpool_spool_oldest_seconds": 0, "btcpool_spool_depth_records": 0, "btcpool_spool_depth_bytes": 0,
 		"btcpool_spool_appended_total": 2, "btcpool_spool_sent_total": 7,
 	} {
-		if got := metric(t, reg, name); got != want {
+		if got := testkit.Metric(t, reg, name); got != want {
 			t.Errorf("%s is %v, want %v", name, got, want)
 		}
 	}
 	add(t, s, 1)
-	if age := metric(t, reg, "btcpool_spool_oldest_seconds"); age > 60 {
+	if age := testkit.Metric(t, reg, "btcpool_spool_oldest_seconds"); age > 60 {
 		t.Errorf("after a drain the oldest is %v s old", age)
 	}
 }
@@ -889,6 +866,19 @@ func TestAppendDoesNotAllocate(t *testing.T) {
 		}
 	}); n > 0.5 {
 		t.Errorf("%v allocations", n)
+	}
+}
+
+// TestFormat keeps what is on disk readable by other versions.
+func TestFormat(t *testing.T) {
+	t.Parallel()
+	const want = "19000000" + "36dc2fc0" + "04030201" + "0500000000000000" + "0d0c0b0a09080706" + "76616c7565"
+	if got := hex.EncodeToString(spool.Frame(0x01020304, 5, 0x060708090a0b0c0d, []byte("value"))); got != want {
+		t.Errorf("record %s, want %s", got, want)
+	}
+	const at = "0700000000000000" + "2c01000000000000" + "1499a991"
+	if got := hex.EncodeToString(spool.Position(t, 7, 300)); got != at {
+		t.Errorf("position %s, want %s", got, at)
 	}
 }
 

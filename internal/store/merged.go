@@ -10,14 +10,16 @@ import (
 // MergedBlock is a row of found_nmc_blocks: a block of another chain that was
 // mined with ours.
 type MergedBlock struct {
-	ParentHash    string // of the Bitcoin header that proves it, in display order
-	Hash          string // 64 hex digits, in display order; unique. RSK's is the one for merged mining
-	Chain         string // kept to 20 characters
-	Proof         string // AuxPoW in hex; empty for RSK, whose node does not take one. Longer than the column holds, it is left out
+	ParentHash string // that of the Bitcoin header that proves it, in display order
+	Hash       string // 64 hex digits, in display order; unique. RSK's is the one for merged mining
+	Chain      string // kept to 20 characters
+	// Proof is the AuxPoW in hex, left out when it is longer than the column holds,
+	// and empty for RSK, whose node does not take one.
+	Proof         string
 	Response      string // what the chain's node answered; kept to 255 characters
 	CreatedAt     time.Time
 	State         BlockState // on its own chain
-	Confirmations int64      // as of a Block
+	Confirmations int64      // counted as in Block
 }
 
 // maxProof is what MySQL's text holds.

@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/pressly/goose/v3"
 	_ "modernc.org/sqlite" // the driver "sqlite"
 )
@@ -66,10 +68,8 @@ func lockFile(ctx context.Context, path string) (unlock func() error, err error)
 		if !errors.Is(err, syscall.EWOULDBLOCK) && !errors.Is(err, syscall.EINTR) {
 			return nil, errors.Join(fmt.Errorf("lock %s: %w", path, err), f.Close())
 		}
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, 20*time.Millisecond) {
 			return nil, errors.Join(fmt.Errorf("lock %s, held by another process: %w", path, ctx.Err()), f.Close())
-		case <-time.After(20 * time.Millisecond):
 		}
 	}
 }

@@ -59,9 +59,11 @@ func (k StatsKey) ids() []any {
 type Stats struct {
 	StatsKey
 	Accept, Stale, Reject bitcoin.Work
-	RejectDetail          map[share.Status]bitcoin.Work // kept in whole difficulties; beyond 255 bytes of JSON the smallest ones are left out
-	Score                 *big.Int                      // in units of 10^-25; nil is 0
-	EarnSat               *big.Int                      // satoshi; nil is 0
+	// RejectDetail is kept in whole difficulties. What does not fit into 255 bytes
+	// of JSON is left out, the smallest first.
+	RejectDetail map[share.Status]bitcoin.Work
+	Score        *big.Int // in units of 10^-25; nil is 0
+	EarnSat      *big.Int // satoshi; nil is 0
 }
 
 // scoreDigits is the scale of the column score, decimal(35,25).

@@ -18,9 +18,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 	"strings"
 	"time"
+
+	"btcpool/internal/config"
+	"btcpool/internal/retry"
 
 	"github.com/pressly/goose/v3"
 	"github.com/rs/zerolog"
@@ -37,32 +39,30 @@ var migrations embed.FS
 
 // Config says where the database is: the [database] section of a service.
 type Config struct {
-	DSN     string `toml:"dsn" env:"DATABASE_DSN"` // as Open takes it
-	DSNFile string `toml:"dsn_file"`               // file holding the dsn, instead of dsn: keeps the password out of the configuration
+	// DSN is what Open takes.
+	DSN string `toml:"dsn" env:"DATABASE_DSN"`
+	// DSNFile names a file that holds the DSN: it keeps the password out of the
+	// configuration.
+	DSNFile string `toml:"dsn_file"`
 }
 
-// Validate reports a missing, doubled or misspelt data source.
+func (c Config) dsn() config.Secret {
+	return config.Secret{Key: "database.dsn", Value: c.DSN, File: c.DSNFile}
+}
+
+// Validate reports a missing, doubled or misspelt data source. A file is judged
+// when it is needed.
 func (c Config) Validate() error {
-	switch {
-	case c.DSN == "" && c.DSNFile == "":
+	if c.dsn().IsZero() {
 		return errors.New(`database.dsn: must be set, like "mysql://user:password@tcp(host:3306)/name" or "sqlite:/path/file.db"`)
-	case c.DSN != "" && c.DSNFile != "":
-		return errors.New("database.dsn, database.dsn_file: only one of them may be set")
-	case c.DSNFile != "":
-		return nil // the file is read, and so judged, when it is needed
+	}
+	if err := c.dsn().Validate(); err != nil || c.DSN == "" {
+		return err
 	}
 	if _, err := parseDSN(c.DSN); err != nil {
 		return fmt.Errorf("database.dsn: %w", err)
 	}
 	return nil
-}
-
-func (c Config) dsn() (string, error) {
-	if c.DSNFile == "" {
-		return c.DSN, nil
-	}
-	text, err := os.ReadFile(c.DSNFile)
-	return strings.TrimSpace(string(text)), err
 }
 
 // Store is an open database of the pool.
@@ -116,29 +116,24 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	return s, nil
 }
 
+// connectPace is that of tries to open a database that is away.
+var connectPace = retry.Pace{First: 200 * time.Millisecond, Longest: 10 * time.Second}
+
 // Connect is Open for services: it tries again, ever more slowly, until the
-// database is there or ctx ends, and logs what is to be done.
-func Connect(ctx context.Context, cfg Config, log zerolog.Logger) (*Store, error) {
-	const first, longest = 200 * time.Millisecond, 10 * time.Second
-	for wait := first; ; wait = min(2*wait, longest) {
-		dsn, err := cfg.dsn()
+// database is there, and logs what is to be done. Its only error is that ctx has
+// ended.
+func Connect(ctx context.Context, cfg Config, log zerolog.Logger) (s *Store, err error) {
+	err = retry.Do(ctx, connectPace, func() error {
+		dsn, err := cfg.dsn().Read()
 		if err == nil {
-			var s *Store
-			if s, err = Open(ctx, dsn); err == nil {
-				return s, nil
-			}
+			s, err = Open(ctx, dsn)
 		}
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		log.Warn().Err(err).Dur("retry_ms", wait).
+		return err
+	}, func(err error, pause time.Duration) {
+		log.Warn().Err(err).Dur("retry_ms", pause).
 			Msg("database not usable: check that it runs and that database.dsn names it; trying again")
-		select {
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		case <-time.After(wait):
-		}
-	}
+	})
+	return s, err
 }
 
 // Ping reports whether the database answers.

@@ -13,7 +13,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"os"
 	"strconv"
 	"strings"
 	"time"
@@ -33,34 +32,38 @@ const (
 
 // Config names a node.
 type Config struct {
-	URL          string          `toml:"rpc_url" env:"RPC_URL"` // http://host:port or https://host:port
-	User         string          `toml:"rpc_user" env:"RPC_USER"`
-	Password     string          `toml:"rpc_password" env:"RPC_PASSWORD"`
-	PasswordFile string          `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
-	Timeout      config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+	// URL is http://host:port or https://host:port.
+	URL string `toml:"rpc_url" env:"RPC_URL"`
+	// User logs in with the password, which is a value or the first line of a file.
+	// Empty: without a login.
+	User         string `toml:"rpc_user" env:"RPC_USER"`
+	Password     string `toml:"rpc_password" env:"RPC_PASSWORD"`
+	PasswordFile string `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"`
+	// Timeout bounds one call; 0: 10 s.
+	Timeout config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`
+}
+
+func (c Config) password() config.Secret {
+	return config.Secret{Key: "rpc_password", Value: c.Password, File: c.PasswordFile}
 }
 
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	switch u, err := url.Parse(c.URL); {
 	case err != nil: // url.Parse repeats what it was given, and that may hold a password
-		errs = append(errs, errors.New("rpc_url: is not a URL; it must be like http://127.0.0.1:4444"))
+		faults.Addf("rpc_url: is not a URL; it must be like http://127.0.0.1:4444")
 	case u.User != nil:
-		errs = append(errs, fmt.Errorf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted()))
+		faults.Addf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted())
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		errs = append(errs, fmt.Errorf("rpc_url = %q: must be like http://127.0.0.1:4444", c.URL))
+		faults.Addf("rpc_url = %q: must be like http://127.0.0.1:4444", c.URL)
 	}
-	if c.Password != "" && c.PasswordFile != "" {
-		errs = append(errs, fmt.Errorf("rpc_password_file = %q: cannot be combined with rpc_password", c.PasswordFile))
+	faults.Add(c.password().Validate())
+	if c.User == "" && !c.password().IsZero() {
+		faults.Addf("rpc_user: is empty beside a password")
 	}
-	if c.User == "" && (c.Password != "" || c.PasswordFile != "") {
-		errs = append(errs, errors.New("rpc_user: is empty beside a password"))
-	}
-	if c.Timeout < 0 {
-		errs = append(errs, fmt.Errorf("timeout = %q: must not be negative", c.Timeout))
-	}
-	return errors.Join(errs...)
+	faults.AtLeast("timeout", c.Timeout, 0)
+	return faults.Err()
 }
 
 // Client calls one node. It is safe for concurrent use.
@@ -74,13 +77,9 @@ func New(cfg Config) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.PasswordFile != "" {
-		text, err := os.ReadFile(cfg.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("rpc_password_file: %w", err)
-		}
-		line, _, _ := strings.Cut(string(text), "\n")
-		cfg.Password = strings.TrimSuffix(line, "\r")
+	var err error
+	if cfg.Password, err = cfg.password().Read(); err != nil {
+		return nil, err
 	}
 	if cfg.Timeout == 0 {
 		cfg.Timeout = config.Duration(defaultTimeout)
@@ -98,7 +97,7 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 type Work struct {
 	Target          auxwork.RSKHash
 	ParentBlockHash auxwork.RSKHash
-	BlockHash       auxwork.RSKHash // for merged mining
+	BlockHash       auxwork.RSKHash // the one for merged mining
 	FeesForMiner    string
 	Notify          bool // the miners should be told; the node says so once
 }
@@ -151,7 +150,7 @@ func (c *Client) Submit(ctx context.Context, parent *auxpow.Parent, transactions
 // Place says where the node has a block.
 type Place struct {
 	Height        int64
-	Confirmations int64 // 1 = newest block; 0 = not on the best chain
+	Confirmations int64 // 1 for the newest block, 0 for one that is not on the best chain
 }
 
 // ErrUnknownBlock is returned for a block that the node has never seen.
@@ -189,7 +188,7 @@ func (c *Client) Block(ctx context.Context, hash string) (Place, error) {
 // header is what is needed of a block.
 type header struct {
 	Hash   string `json:"hash"`
-	Number string `json:"number"` // "0x" and hex
+	Number string `json:"number"` // "0x" and hex digits
 }
 
 func (c *Client) header(ctx context.Context, method, block string) (h header, err error) {

@@ -141,7 +141,7 @@ func TestNewRefuses(t *testing.T) {
 	}{
 		"no URL":        {rskrpc.Config{}, "rpc_url"},
 		"login in URL":  {rskrpc.Config{URL: "http://user:secret@h"}, "must not hold a login"},
-		"two passwords": {rskrpc.Config{URL: "http://h", User: "u", Password: "p", PasswordFile: "f"}, "cannot be combined"},
+		"two passwords": {rskrpc.Config{URL: "http://h", User: "u", Password: "p", PasswordFile: "f"}, "rpc_password_file: only one of them"},
 		"no user":       {rskrpc.Config{URL: "http://h", Password: "p"}, "rpc_user"},
 		"timeout":       {rskrpc.Config{URL: "http://h", Timeout: -1}, "timeout"},
 		"no file":       {rskrpc.Config{URL: "http://h", User: "u", PasswordFile: "/nowhere/at/all"}, "rpc_password_file"},

@@ -15,48 +15,56 @@ const defaultTimeout = 10 * time.Second
 // Config names a node and the login it wants: rpc_user with rpc_password or
 // rpc_password_file, or rpc_cookie_file alone.
 type Config struct {
-	URL          string          `toml:"rpc_url" env:"RPC_URL"`                     // http://host:port or https://host:port
-	User         string          `toml:"rpc_user" env:"RPC_USER"`                   //
-	Password     string          `toml:"rpc_password" env:"RPC_PASSWORD"`           //
-	PasswordFile string          `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"` // its first line is the password
-	CookieFile   string          `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`     // .cookie in Bitcoin Core's data directory
-	CAFile       string          `toml:"rpc_ca_file" env:"RPC_CA_FILE"`             // PEM certificates that an https rpc_url is checked with, like btcd's rpc.cert; "" = the system's
-	ZMQ          string          `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`         // the node's zmqpubhashblock address; "" = none
-	Timeout      config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`                 // of one call; 0 = 10s
+	// URL is http://host:port or https://host:port.
+	URL string `toml:"rpc_url" env:"RPC_URL"`
+	// User logs in with the password, which is a value or the first line of a file.
+	User         string `toml:"rpc_user" env:"RPC_USER"`
+	Password     string `toml:"rpc_password" env:"RPC_PASSWORD"`
+	PasswordFile string `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"`
+	// CookieFile is .cookie in Bitcoin Core's data directory. It is read again when
+	// the node refuses what it said.
+	CookieFile string `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`
+	// CAFile has PEM certificates that an https URL is checked with, like btcd's
+	// rpc.cert. Empty: the system's.
+	CAFile string `toml:"rpc_ca_file" env:"RPC_CA_FILE"`
+	// ZMQ is the node's zmqpubhashblock address, tcp://host:port. Empty: none.
+	ZMQ string `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`
+	// Timeout bounds one call; 0: 10 s.
+	Timeout config.Duration `toml:"timeout" env:"RPC_TIMEOUT"`
+}
+
+func (c Config) password() config.Secret {
+	return config.Secret{Key: "rpc_password", Value: c.Password, File: c.PasswordFile}
 }
 
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-
+	var faults config.Faults
 	u, err := c.endpoint()
 	switch {
 	case err != nil:
-		errs = append(errs, err)
+		faults.Add(err)
 	case c.CAFile != "" && u.Scheme != "https":
-		fault("rpc_ca_file = %q: needs an rpc_url that starts with https://", c.CAFile)
+		faults.Addf("rpc_ca_file = %q: needs an rpc_url that starts with https://", c.CAFile)
 	}
 	switch {
-	case c.CookieFile != "" && (c.User != "" || c.Password != "" || c.PasswordFile != ""):
-		fault("rpc_cookie_file = %q: cannot be combined with rpc_user, rpc_password or rpc_password_file", c.CookieFile)
+	case c.CookieFile != "" && (c.User != "" || !c.password().IsZero()):
+		faults.Addf("rpc_cookie_file = %q: cannot be combined with rpc_user, rpc_password or rpc_password_file", c.CookieFile)
 	case c.CookieFile == "" && c.User == "":
-		fault("rpc_user: is empty: give rpc_user and a password, or rpc_cookie_file")
-	case c.CookieFile == "" && c.Password == "" && c.PasswordFile == "":
-		fault("rpc_password: is empty: give it or rpc_password_file")
-	case c.Password != "" && c.PasswordFile != "":
-		fault("rpc_password_file = %q: cannot be combined with rpc_password", c.PasswordFile)
+		faults.Addf("rpc_user: is empty: give rpc_user and a password, or rpc_cookie_file")
+	case c.CookieFile == "" && c.password().IsZero():
+		faults.Addf("rpc_password: is empty: give it or rpc_password_file")
+	default:
+		faults.Add(c.password().Validate())
 	}
 	if strings.Contains(c.User, ":") {
-		fault("rpc_user = %q: must not contain a colon", c.User)
+		faults.Addf("rpc_user = %q: must not contain a colon", c.User)
 	}
 	if c.ZMQ != "" {
-		errs = append(errs, validateZMQ(c.ZMQ))
+		faults.Add(validateZMQ(c.ZMQ))
 	}
-	if c.Timeout < 0 {
-		fault("timeout = %q: must not be negative", c.Timeout)
-	}
-	return errors.Join(errs...)
+	faults.AtLeast("timeout", c.Timeout, 0)
+	return faults.Err()
 }
 
 func validateZMQ(addr string) error {

@@ -30,8 +30,8 @@ const (
 var ErrUnknownBlock = errors.New("block is unknown to the node")
 
 // BlockTemplate returns the whole text of the answer to getblocktemplate, which
-// may turn out not to be valid JSON and, if it is long, to hold no template. With the longpollid of an earlier template
-// it waits until the node has a better one.
+// may turn out not to be valid JSON and, if it is long, to hold no template. With
+// the longpollid of an earlier template it waits until the node has a better one.
 func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, error) {
 	timeout := c.cfg.timeout()
 	if longpollID != "" {
@@ -142,7 +142,7 @@ func (c *Client) ChainInfo(ctx context.Context) (ChainInfo, error) {
 // BlockInfo says where the node has a block.
 type BlockInfo struct {
 	Height        int32 `json:"height"`        // 0 when btcd has it outside the active chain
-	Confirmations int64 `json:"confirmations"` // 1 = newest block; -1 = not on the active chain
+	Confirmations int64 `json:"confirmations"` // 1 for the newest block, -1 for one outside the active chain
 
 	// btcd gives these two for blocks of the active chain only, or not at all.
 	PrevHash   string `json:"previousblockhash"` // display order

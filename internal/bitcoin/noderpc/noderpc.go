@@ -25,6 +25,8 @@ import (
 	"syscall"
 	"time"
 
+	"btcpool/internal/config"
+
 	"github.com/tidwall/gjson"
 )
 
@@ -39,7 +41,7 @@ type Client struct {
 	http *http.Client
 
 	mu   sync.Mutex
-	auth *login // nil until first needed
+	auth *login // nil until it is needed first
 }
 
 type login struct{ user, password string }
@@ -174,8 +176,8 @@ func (c *Client) check(status int, answer []byte) error {
 // maxRefusal is more than a refusal is long, in bytes: it has no result.
 const maxRefusal = 64 << 10
 
-// glance is check for megabytes that someone else finds to be valid JSON, and to
-// be a result.
+// glance is check for megabytes: whether they are valid JSON, and a result, is
+// left to whoever reads them.
 func (c *Client) glance(status int, answer []byte) error {
 	if status == http.StatusOK && len(answer) > maxRefusal {
 		return nil
@@ -295,34 +297,19 @@ func (c *Client) login(refused *login) (*login, error) {
 }
 
 func (c *Client) readLogin() (*login, error) {
-	switch {
-	case c.cfg.CookieFile != "":
-		line, err := firstLine(c.cfg.CookieFile)
-		if err != nil {
-			return nil, fmt.Errorf("rpc_cookie_file: is the node running, and may this user read its cookie? %w", err)
-		}
-		user, password, ok := strings.Cut(line, ":")
-		if !ok {
-			return nil, fmt.Errorf("rpc_cookie_file = %q: holds no user:password", c.cfg.CookieFile)
-		}
-		return &login{user, password}, nil
-	case c.cfg.PasswordFile != "":
-		password, err := firstLine(c.cfg.PasswordFile)
-		if err != nil {
-			return nil, fmt.Errorf("rpc_password_file: %w", err)
-		}
-		return &login{c.cfg.User, password}, nil
+	if c.cfg.CookieFile == "" {
+		password, err := c.cfg.password().Read()
+		return &login{c.cfg.User, password}, err
 	}
-	return &login{c.cfg.User, c.cfg.Password}, nil
-}
-
-func firstLine(path string) (string, error) {
-	b, err := os.ReadFile(path)
+	line, err := config.Secret{Key: "rpc_cookie", File: c.cfg.CookieFile}.Read()
 	if err != nil {
-		return "", err
+		return nil, fmt.Errorf("%w: is the node running, and may this user read its cookie?", err)
 	}
-	line, _, _ := strings.Cut(string(b), "\n")
-	return strings.TrimSuffix(line, "\r"), nil
+	user, password, ok := strings.Cut(line, ":")
+	if !ok {
+		return nil, fmt.Errorf("rpc_cookie_file = %q: holds no user:password", c.cfg.CookieFile)
+	}
+	return &login{user, password}, nil
 }
 
 // excerpt returns the start of b for an error text.

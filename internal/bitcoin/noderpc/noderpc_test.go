@@ -258,7 +258,7 @@ func TestCookie(t *testing.T) {
 	}
 	call := func() error { return client.Call(t.Context(), "getblockcount", nil) }
 
-	if err := call(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "rpc_cookie_file: is the node running") {
+	if err := call(); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "rpc_cookie_file: ") || !strings.Contains(err.Error(), "is the node running") {
 		t.Errorf("before the node ran: %v", err)
 	}
 	write("no colon")

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/go-zeromq/zmq4"
 	"github.com/rs/zerolog"
@@ -36,8 +38,8 @@ func OnState(f func(up bool)) SubscribeOption {
 	return func(s *subscription) { s.onState = f }
 }
 
-// Silence makes a new subscription when nothing was heard for so long: of a host
-// that vanished one hears nothing for ever. 0 = never.
+// Silence makes a new subscription when nothing was heard for so long: a host
+// that vanished is silent for ever. 0: never.
 func Silence(limit time.Duration) SubscribeOption {
 	return func(s *subscription) { s.silence = limit }
 }
@@ -73,10 +75,10 @@ type subscription struct {
 	onBlock  func(chainhash.Hash)
 	onMissed func(uint32)
 	onState  func(bool)
-	silence  time.Duration // 0 = unlimited
+	silence  time.Duration // 0: unlimited
 
 	next    uint32 // sequence expected of the next message
-	started bool   // a message was seen: next is known
+	started bool   // whether a message was seen, so that next is known
 }
 
 // errSilent ends a session in which nothing is heard.
@@ -85,7 +87,7 @@ var errSilent = errors.New("nothing heard for long")
 // run keeps a session alive. zmq4 can reconnect by itself, but gives up for
 // ever when a greeting fails, as it does behind a proxy whose node is down.
 func (s *subscription) run(ctx context.Context) error {
-	up, down := false, false // said so already
+	up, down := false, false // what was said last; neither, at first
 	for ctx.Err() == nil {
 		err := s.session(ctx, func() {
 			if !up {
@@ -106,10 +108,7 @@ func (s *subscription) run(ctx context.Context) error {
 			down = true
 			s.log.Warn().Err(err).Msg("no subscription to the node's blocks: is the node running with zmqpubhashblock at this address?")
 		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(redialPause):
-		}
+		retry.Sleep(ctx, redialPause)
 	}
 	return nil
 }
@@ -147,7 +146,7 @@ func (s *subscription) session(ctx context.Context, subscribed func()) error {
 		}
 		heard()
 		if err := s.receive(msg.Frames, first); err != nil {
-			s.log.Warn().Err(err).Msg("message ignored")
+			s.log.Warn().Err(err).Msg("message of the node ignored")
 		}
 	}
 }

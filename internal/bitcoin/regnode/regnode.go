@@ -46,13 +46,19 @@ const (
 
 // Config of a Node. Only Dir is required.
 type Config struct {
-	Dir      string        // of the chain and the cookie; made when missing
-	RPCAddr  string        // host:port; "" = 127.0.0.1 and a free port
-	ZMQAddr  string        // host:port; "" = 127.0.0.1 and a free port
-	User     string        // of the RPC; "" = a new cookie in Dir, as Bitcoin Core does
-	Password string        //
-	Bits     uint32        // compact target of every block; 0 = DefaultBits; another value is another chain
-	TxWait   time.Duration // after which a long poll answers for new transactions; 0 = 10s
+	// Dir is the folder of the chain and the cookie, made when it is missing.
+	Dir string
+	// RPCAddr and ZMQAddr are host:port to listen at; empty: 127.0.0.1 and a free
+	// port.
+	RPCAddr, ZMQAddr string
+	// User and Password are the login of the RPC. Without a user there is a new
+	// cookie in Dir, as with Bitcoin Core.
+	User, Password string
+	// Bits is the compact target of every block; 0: DefaultBits. Another value is
+	// another chain.
+	Bits uint32
+	// TxWait is after how long a long poll answers for new transactions; 0: 10 s.
+	TxWait time.Duration
 }
 
 // Node is an open chain and its RPC and ZeroMQ listeners.
@@ -74,8 +80,8 @@ type Node struct {
 	// building of templates. It is not held while anyone waits. The chain and
 	// the pool have locks of their own for readers.
 	mu       sync.Mutex
-	txSeq    uint64        // changes of the memory pool
-	template *template     // the last one built, for its tip and txSeq
+	txSeq    uint64        // counts the changes of the memory pool
+	template *template     // built last, for the tip and the txSeq of then
 	changed  chan struct{} // closed and replaced at each change of chain or pool
 }
 

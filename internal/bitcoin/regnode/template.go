@@ -43,7 +43,7 @@ type template struct {
 type templateTx struct {
 	Data    string `json:"data"`
 	TxID    string `json:"txid"`
-	Hash    string `json:"hash"` // with the witness
+	Hash    string `json:"hash"` // of the transaction with its witness
 	Depends []int  `json:"depends"`
 	Fee     int64  `json:"fee"`
 	SigOps  int64  `json:"sigops"`
@@ -94,7 +94,7 @@ func newTemplate(t *mining.BlockTemplate) (template, error) {
 		Bits:              fmt.Sprintf("%08x", header.Bits),
 		Height:            t.Height,
 	}
-	index := make(map[chainhash.Hash]int) // of a transaction in the list, from 1
+	index := make(map[chainhash.Hash]int) // where a transaction is in the list, from 1
 	all := make([]*btcutil.Tx, len(t.Block.Transactions))
 	for i, msg := range t.Block.Transactions {
 		tx := btcutil.NewTx(msg)

@@ -39,8 +39,8 @@ func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Listening comes first because kfake would not close its data if it
-	// could not.
+	// We listen before kfake starts because it would leave its data open if it
+	// could not listen.
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		lock.Close()

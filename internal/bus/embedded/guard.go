@@ -30,8 +30,8 @@ func (l guardedListener) Accept() (net.Conn, error) {
 type guardedConn struct {
 	net.Conn
 	buf  [6]byte
-	head []byte // of buf, checked and not yet read
-	left int    // of the request behind its head, not yet read
+	head []byte // the part of buf that was checked and has not been read yet
+	left int    // bytes behind the head that have not been read yet
 }
 
 func (c *guardedConn) Read(p []byte) (int, error) {
