@@ -7,7 +7,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
-	"btcpool/internal/miner"
+	"btcpool/internal/stratum"
 )
 
 const (
@@ -50,9 +50,9 @@ type claim struct {
 }
 
 // claimOf reads a pool's job.
-func claimOf(n *miner.Notify) (claim, error) {
-	height, err := bitcoin.CoinbaseHeight(n.Coinbase1)
-	return claim{n.PrevHash, height, n.Bits, n.Time}, err
+func claimOf(j *stratum.Job) (claim, error) {
+	height, err := bitcoin.CoinbaseHeight(j.Coinbase1)
+	return claim{j.PrevHash, height, j.Bits, j.Time}, err
 }
 
 // check holds a claim against our own job, by the rules of btcpool's

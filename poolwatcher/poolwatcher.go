@@ -28,6 +28,7 @@ import (
 	"btcpool/internal/miner"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
+	"btcpool/internal/stratum"
 )
 
 const (
@@ -193,7 +194,7 @@ func (s *Service) watch(ctx context.Context, p Pool) {
 					log.Info().Msg("pool connected")
 				}
 			},
-			OnJob: func(j *miner.Job, at time.Time) { s.hear(p.Name, j.Notify, at, sightings) },
+			OnJob: func(j *miner.Job, at time.Time) { s.hear(p.Name, j.Job, at, sightings) },
 		}, log)
 		err := client.Run(ctx)
 		connected.Set(0)
@@ -209,8 +210,8 @@ func (s *Service) watch(ctx context.Context, p Pool) {
 }
 
 // hear judges a pool's job by what is known here.
-func (s *Service) hear(pool string, n *miner.Notify, at time.Time, sightings chan<- sighting) {
-	c, err := claimOf(n)
+func (s *Service) hear(pool string, j *stratum.Job, at time.Time, sightings chan<- sighting) {
+	c, err := claimOf(j)
 	if err != nil {
 		s.count(pool, c, verdictInvalid)
 		return

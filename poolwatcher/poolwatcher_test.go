@@ -2,13 +2,11 @@ package poolwatcher_test
 
 import (
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
-	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -66,12 +64,9 @@ func says(t *testing.T, c *pooltest.Conn, on byte, height int32) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash := blockHash(on)
-	for word := range slices.Chunk(hash[:], 4) {
-		slices.Reverse(word)
-	}
-	c.Send(fmt.Sprintf(`{"id":null,"method":"mining.notify","params":["%c%d","%x","%x","%x",[],"20000000","%08x","%08x",true]}`,
-		on, height, hash[:], coinbase1, coinbase2, bits, time.Now().Unix()))
+	c.SendJob(&job.StratumJob{
+		PrevHash: blockHash(on), Coinbase1: coinbase1, Coinbase2: coinbase2, Version: 0x20000000, Bits: bits, Time: uint32(time.Now().Unix()),
+	}, uint64(height))
 }
 
 func blockHash(on byte) chainhash.Hash { return chainhash.Hash{on, 1, 2, 3, 4, 5} }
@@ -300,9 +295,7 @@ func TestHostilePools(t *testing.T) {
 		w.count(t, "jobs_total", float64(i+1), "pool", "pool0", "verdict", "wrong_height")
 	}
 	// No height in the coinbase.
-	hash := blockHash('b')
-	conn.Send(fmt.Sprintf(`{"id":null,"method":"mining.notify","params":["1","%x","%s","00",[],"20000000","%08x","%08x",true]}`,
-		hash[:], hex.EncodeToString(make([]byte, 50)), bits, time.Now().Unix()))
+	conn.SendJob(&job.StratumJob{PrevHash: blockHash('b'), Coinbase1: make([]byte, 50), Bits: bits, Time: uint32(time.Now().Unix())}, 1)
 	w.count(t, "jobs_total", 1, "pool", "pool0", "verdict", "invalid")
 	// Garbage in our own topic.
 	if err := w.bus.Write(t.Context(), w.cfg.Topics.Job, bus.Message{Value: []byte("{}")}); err != nil {

@@ -48,8 +48,8 @@ func (a *ackFile) record(r miner.Result) {
 	}
 	line, err := json.Marshal(ack{
 		Session:     r.Extranonce1,
-		JobID:       r.JobID,
-		Extranonce2: r.Extranonce2,
+		JobID:       string(r.JobID),
+		Extranonce2: fmt.Sprintf("%0*x", 2*r.Extranonce2Size, r.ExtraNonce2),
 		Time:        r.Time,
 		Nonce:       r.Nonce,
 		VersionBits: r.VersionBits,

@@ -5,9 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -58,9 +58,13 @@ func TestAcksAreTheAcceptedShares(t *testing.T) {
 		if a.AckedAt < pooltest.FirstTime {
 			t.Errorf("acked at %d", a.AckedAt)
 		}
+		extranonce2, err := strconv.ParseUint(a.Extranonce2, 16, 64)
+		if err != nil || len(a.Extranonce2) != 8 {
+			t.Errorf("extranonce2 %q", a.Extranonce2)
+		}
 		got[pooltest.Share{
-			Extranonce1: a.Session, User: a.User, JobID: a.JobID, Extranonce2: a.Extranonce2,
-			Time: fmt.Sprintf("%08x", a.Time), Nonce: fmt.Sprintf("%08x", a.Nonce), VersionBits: fmt.Sprintf("%08x", a.VersionBits),
+			Extranonce1: a.Session, User: a.User, JobID: a.JobID, Extranonce2: extranonce2,
+			Time: a.Time, Nonce: a.Nonce, VersionBits: a.VersionBits,
 		}]++
 	}
 	want := make(map[pooltest.Share]int)

@@ -70,7 +70,7 @@ func parseRawGBT(b []byte) (RawGBT, error) {
 		CreatedAt: uint32(f.unsigned(created, math.MaxUint32)),
 		Hash:      f.text(hash),
 	}
-	r.Response, err = f.values[template].base64()
+	r.Response, err = base64Of(f.values[template])
 	f.fail(template, err)
 	if f.has(fromPool) {
 		r.FromPool = f.text(fromPool)

@@ -18,6 +18,7 @@ import (
 	"btcpool/internal/auxpow"
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/jsonscan"
 )
 
 // maxBranch is more than any block needs: 2^32 transactions.
@@ -173,7 +174,7 @@ func ParseStratumJob(b []byte) (*StratumJob, error) {
 	return j, nil
 }
 
-func parseStratumJob(object value) (*StratumJob, error) {
+func parseStratumJob(object jsonscan.Value) (*StratumJob, error) {
 	f := fieldsOf(object)
 	j := &StratumJob{
 		ID:            ID(f.unsigned("jobId", math.MaxUint64)),

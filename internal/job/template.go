@@ -15,6 +15,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/jsonscan"
 )
 
 // minCommitmentScript is the length of a witness commitment's script, which
@@ -95,7 +96,7 @@ func TemplateTransactions(response []byte) (height int32, txs [][]byte, err erro
 		return 0, nil, fmt.Errorf("template: %w", f.err)
 	}
 	err = eachTransaction(f.values["transactions"], func(tx transaction) error {
-		data, err := tx.data.hex()
+		data, err := tx.data.AppendHex(nil)
 		if err == nil && len(data) == 0 {
 			err = errors.New("empty")
 		}
@@ -123,7 +124,7 @@ func EmptyResponse(t *Template) []byte {
 }
 
 // parseResult returns the "result" of an RPC response.
-func parseResult(response []byte) (value, error) {
+func parseResult(response []byte) (jsonscan.Value, error) {
 	object, err := parseObject(response)
 	if err != nil {
 		return nil, err
@@ -133,7 +134,7 @@ func parseResult(response []byte) (value, error) {
 		return nil, fmt.Errorf("the node says %.200s", f.values["error"])
 	}
 	result := f.values["result"]
-	if !result.isObject() {
+	if !result.IsObject() {
 		return nil, fmt.Errorf("result: %w", errNotObject)
 	}
 	return result, nil
@@ -230,13 +231,13 @@ func (f *fields) coinbaseAux(key string) []byte {
 // the template holds needs to understand no more than segwit's commitment;
 // "!signet" is accepted for signets whose blocks need no signature.
 func (f *fields) rules(key string) []string {
-	if !f.values[key].isArray() {
+	if !f.values[key].IsArray() {
 		f.fail(key, errNotArray)
 		return nil
 	}
 	var rules []string
-	for _, element := range f.values[key].each() {
-		rule, err := element.text()
+	for _, element := range f.values[key].Each() {
+		rule, err := textOf(element)
 		if name, must := strings.CutPrefix(rule, "!"); must && name != "segwit" && name != "signet" {
 			err = fmt.Errorf("%.50q must be understood and is not", rule)
 		}
@@ -264,20 +265,20 @@ func (f *fields) witnessCommitment(key string) []byte {
 }
 
 // transaction is one element of a template's transactions.
-type transaction struct{ data, txid, hash value }
+type transaction struct{ data, txid, hash jsonscan.Value }
 
 // eachTransaction calls visit for each element of a template's transactions.
-func eachTransaction(list value, visit func(transaction) error) error {
-	if !list.isArray() {
+func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
+	if !list.IsArray() {
 		return fmt.Errorf("transactions: %w", errNotArray)
 	}
 	n := 0
-	for _, element := range list.each() {
+	for _, element := range list.Each() {
 		if n == maxTransactions {
 			return fmt.Errorf("transactions: more than %d", maxTransactions)
 		}
 		var tx transaction
-		for key, v := range element.each() {
+		for key, v := range element.Each() {
 			switch string(key) {
 			case `"data"`:
 				tx.data = v
@@ -302,15 +303,15 @@ type transactionIDs struct {
 
 // parseTransactionIDs takes the ids from the list, or computes them for nodes
 // that give only one of the two.
-func parseTransactionIDs(list value) (ids transactionIDs, err error) {
+func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
 	err = eachTransaction(list, func(tx transaction) error {
 		var txid, wtxid chainhash.Hash
 		var err error
 		if tx.txid != nil && tx.hash != nil {
-			if txid, err = tx.txid.hash(); err != nil {
+			if txid, err = hashOf(tx.txid); err != nil {
 				return fmt.Errorf("txid: %w", err)
 			}
-			if wtxid, err = tx.hash.hash(); err != nil {
+			if wtxid, err = hashOf(tx.hash); err != nil {
 				return fmt.Errorf("hash: %w", err)
 			}
 		} else if txid, wtxid, err = computeIDs(tx.data); err != nil {
@@ -324,8 +325,8 @@ func parseTransactionIDs(list value) (ids transactionIDs, err error) {
 	return ids, err
 }
 
-func computeIDs(data value) (txid, wtxid chainhash.Hash, err error) {
-	raw, err := data.hex()
+func computeIDs(data jsonscan.Value) (txid, wtxid chainhash.Hash, err error) {
+	raw, err := data.AppendHex(nil)
 	if err != nil {
 		return txid, wtxid, err
 	}

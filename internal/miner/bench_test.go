@@ -46,14 +46,3 @@ func BenchmarkSum256(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds()/1e6, "MH/s")
 }
-
-func BenchmarkParseNotify(b *testing.B) {
-	line, _, _ := notifyLine(b, block100000(b))
-	b.SetBytes(int64(len(line)))
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := miner.ParseNotifyLine([]byte(line)); err != nil {
-			b.Fatal(err)
-		}
-	}
-}

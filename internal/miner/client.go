@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"context"
 	"crypto/tls"
-	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -17,8 +15,9 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
-	"github.com/tidwall/gjson"
 	"golang.org/x/time/rate"
+
+	"btcpool/internal/stratum"
 )
 
 // maxPending bounds the requests a pool may leave unanswered on one connection before it gets no more shares.
@@ -102,6 +101,7 @@ type ClientConfig struct {
 // Run is called once. Job and Submit may be called from any goroutine at any time.
 type Client struct {
 	cfg     ClientConfig
+	worker  []byte // the user as mining.submit names it
 	log     zerolog.Logger
 	job     atomic.Pointer[Job] // nil until authorized and notified, and after the end
 	counter atomic.Uint64       // of header variations handed out, see Job.variation
@@ -147,6 +147,7 @@ func NewClient(cfg ClientConfig, log zerolog.Logger) *Client {
 	}
 	return &Client{
 		cfg:      cfg,
+		worker:   stratum.Escape(cfg.User),
 		log:      log,
 		pending:  make(map[uint64]pending),
 		session:  Job{Difficulty: 1, Target: TargetOf(1)},
@@ -207,12 +208,16 @@ func (c *Client) dial(ctx context.Context) (net.Conn, error) {
 func (c *Client) serve(conn net.Conn) error {
 	if c.cfg.VersionMask != 0 {
 		// Not waited for: pools that do not know mining.configure may keep silent. BIP 310 wants it before mining.subscribe.
-		options := map[string]any{"version-rolling.mask": hexWord(c.cfg.VersionMask), "version-rolling.min-bit-count": 2}
-		if err := c.request(pending{kind: configure}, "mining.configure", []string{"version-rolling"}, options); err != nil {
+		asked := stratum.Configure{Extensions: []string{stratum.VersionRolling}, VersionMask: c.cfg.VersionMask, MinBitCount: 2}
+		if err := c.send(pending{kind: configure}, func(dst []byte, id uint64) []byte {
+			return stratum.AppendConfigure(dst, id, asked)
+		}); err != nil {
 			return err
 		}
 	}
-	if err := c.request(pending{kind: subscribe}, "mining.subscribe", c.cfg.Agent); err != nil {
+	if err := c.send(pending{kind: subscribe}, func(dst []byte, id uint64) []byte {
+		return stratum.AppendSubscribe(dst, id, c.cfg.Agent, "")
+	}); err != nil {
 		return err
 	}
 	lines := bufio.NewReaderSize(conn, 2<<10) // an answer or notification; a notify on mainnet needs two reads
@@ -229,11 +234,11 @@ func (c *Client) serve(conn net.Conn) error {
 		if c.cfg.OnBytes != nil {
 			c.cfg.OnBytes(len(line)+1, 0)
 		}
-		m, err := parseMessage(line)
+		m, err := stratum.ParseMessage(line)
 		if err != nil {
 			return fmt.Errorf("line from pool %q: %w", cut(string(line)), err)
 		}
-		if m.method != "" {
+		if len(m.Method) > 0 {
 			err = c.obey(&m, now)
 		} else {
 			err = c.answered(&m, now)
@@ -252,58 +257,58 @@ func (c *Client) serve(conn net.Conn) error {
 func (c *Client) expect(by time.Time) { _ = c.conn.SetReadDeadline(by) }
 
 // obey does what a request or notification of the pool asks for.
-func (c *Client) obey(m *message, now time.Time) error {
+func (c *Client) obey(m *stratum.Message, now time.Time) error {
 	var err error
-	switch m.method {
+	switch string(m.Method) {
 	case "mining.notify":
-		var n *Notify
-		if n, err = parseNotify(m.params); err == nil {
-			c.session.Notify = n
+		job := new(stratum.Job)
+		if err = job.Parse(m.Params); err == nil {
+			c.session.Job = job
 			c.publish(now)
 		}
 	case "mining.set_difficulty":
 		var d float64
-		if d, err = parseDifficulty(m.params); err == nil && d != c.session.Difficulty {
+		if d, err = stratum.ParseSetDifficulty(m.Params); err == nil && d != c.session.Difficulty {
 			c.session.Difficulty, c.session.Target = d, TargetOf(d)
 		}
 	case "mining.set_extranonce":
 		var extranonce1 []byte
 		var size int
-		if extranonce1, size, err = parseExtranonce(m.params); err == nil {
+		if extranonce1, size, err = stratum.ParseSetExtranonce(m.Params); err == nil {
 			c.session.Extranonce1, c.session.Extranonce2Size = extranonce1, size
 		}
 	case "mining.set_version_mask":
 		var mask uint32
-		if mask, err = parseMask(m.params); err == nil {
+		if mask, err = stratum.ParseSetVersionMask(m.Params); err == nil {
 			c.setMask(mask)
 		}
 	case "client.reconnect":
-		err = c.redirected(m.params)
+		err = c.redirected(m.Params)
 		if redirect := (*RedirectError)(nil); errors.As(err, &redirect) {
 			return err
 		}
 	case "client.show_message":
-		if len(m.params) > 0 {
-			c.messages.Do(func() { c.log.Info().Str("text", cut(m.params[0].String())).Msg("message from pool") })
+		if text, ok := stratum.ParseShowMessage(m.Params); ok {
+			c.messages.Do(func() { c.log.Info().Str("text", cut(text)).Msg("message from pool") })
 		}
 	case "client.get_version":
-		err = c.reply(m.id, c.cfg.Agent, nil)
+		c.reply(func(dst []byte) []byte { return stratum.AppendVersion(dst, m.ID, c.cfg.Agent) })
 	case "mining.ping", "client.ping":
-		err = c.reply(m.id, "pong", nil)
+		c.reply(func(dst []byte) []byte { return stratum.AppendResult(dst, m.ID, `"pong"`) })
 	default:
-		if m.id.Exists() && m.id.Type != gjson.Null {
-			err = c.reply(m.id, nil, []any{20, "Unknown method", nil})
+		if m.ID != nil {
+			c.reply(func(dst []byte) []byte { return stratum.AppendAnswer(dst, m.ID, "null", `[20,"Unknown method",null]`) })
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("%s from pool: %w", cut(m.method), err)
+		return fmt.Errorf("%s from pool: %w", cut(string(m.Method)), err)
 	}
 	return nil
 }
 
 // redirected returns a *RedirectError unless the pool names a host that may not be followed.
-func (c *Client) redirected(params []gjson.Result) error {
-	host, port, wait, err := parseRedirect(params)
+func (c *Client) redirected(params []byte) error {
+	host, port, wait, err := stratum.ParseReconnect(params)
 	if err != nil {
 		return err
 	}
@@ -337,7 +342,7 @@ func (c *Client) setMask(mask uint32) {
 
 // publish makes the session's values the present job, once there are all of them.
 func (c *Client) publish(now time.Time) {
-	if !c.authorized || c.session.Notify == nil {
+	if !c.authorized || c.session.Job == nil {
 		return
 	}
 	job := c.session
@@ -348,28 +353,25 @@ func (c *Client) publish(now time.Time) {
 }
 
 // answered handles the pool's answer to a request of ours.
-func (c *Client) answered(m *message, now time.Time) error {
+func (c *Client) answered(m *stratum.Message, now time.Time) error {
 	p, ok := c.take(m)
 	if !ok {
 		return nil // an answer to nothing: late, doubled or invented
 	}
-	code, text, refused := m.refusal()
+	code, text, refused := m.Refusal()
+	text = cut(text)
 	switch p.kind {
 	case configure:
-		if m.result.Get("version-rolling").Bool() {
-			// Not all pools repeat the mask when they grant it whole.
-			mask := c.cfg.VersionMask
-			if granted := m.result.Get(`version-rolling\.mask`); granted.Exists() {
-				var err error
-				if mask, err = parseWord(granted); err != nil {
-					return fmt.Errorf("mining.configure: version-rolling.mask: %w", err)
-				}
-			}
+		mask, granted, err := stratum.ParseConfigured(m.Result, c.cfg.VersionMask)
+		if err != nil {
+			return fmt.Errorf("mining.configure: %w", err)
+		}
+		if granted {
 			c.setMask(mask)
 		}
 		return nil
 	case subscribe:
-		extranonce1, size, err := parseSubscription(m.result)
+		extranonce1, size, err := stratum.ParseSubscribed(m.Result)
 		if err != nil {
 			return fmt.Errorf("mining.subscribe: %w: %s", err, text)
 		}
@@ -378,7 +380,9 @@ func (c *Client) answered(m *message, now time.Time) error {
 		c.counter.Store(rand.Uint64N(1 << (8 * min(size, 7))))
 		c.step(Subscribe, now.Sub(p.at))
 		c.expect(now.Add(c.cfg.Timeout))
-		return c.request(pending{kind: authorize}, "mining.authorize", c.cfg.User, c.cfg.Password)
+		return c.send(pending{kind: authorize}, func(dst []byte, id uint64) []byte {
+			return stratum.AppendAuthorize(dst, id, c.cfg.User, c.cfg.Password)
+		})
 	case authorize:
 		if refused {
 			return fmt.Errorf("mining.authorize refused: %d %s", code, text)
@@ -398,10 +402,10 @@ func (c *Client) answered(m *message, now time.Time) error {
 }
 
 // take finds the request an answer belongs to and forgets it.
-func (c *Client) take(m *message) (pending, bool) {
+func (c *Client) take(m *stratum.Message) (pending, bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	id, ok := m.answerID()
+	id, ok := m.Number()
 	if !ok && len(c.garbled) > 0 {
 		id, c.garbled = c.garbled[0], c.garbled[1:]
 	}
@@ -412,21 +416,9 @@ func (c *Client) take(m *message) (pending, bool) {
 
 // Submit sends a share. When it returns nil, OnResult will get the share once, answered or not.
 func (c *Client) Submit(s Share) error {
-	params := []any{c.cfg.User, s.JobID, s.Extranonce2, hexWord(s.Time), hexWord(s.Nonce)}
-	if s.Rolled {
-		params = append(params, hexWord(s.VersionBits))
-	}
-	return c.request(pending{kind: submit, share: s}, "mining.submit", params...)
-}
-
-// request sends a request for which p is kept until its answer comes.
-func (c *Client) request(p pending, method string, params ...any) error {
-	text, err := json.Marshal(params)
-	if err != nil {
-		return err
-	}
-	return c.send(p, func(dst []byte, id uint64) []byte {
-		return fmt.Appendf(dst, "{\"id\":%d,\"method\":%q,\"params\":%s}\n", id, method, text)
+	s.Worker = c.worker
+	return c.send(pending{kind: submit, share: s}, func(dst []byte, id uint64) []byte {
+		return stratum.AppendSubmit(dst, id, s.Submit, s.Extranonce2Size)
 	})
 }
 
@@ -463,24 +455,12 @@ func (c *Client) register(p pending) (uint64, error) {
 	return c.nextID, nil
 }
 
-// reply answers a request of the pool.
-func (c *Client) reply(id gjson.Result, result, fault any) error {
-	if id.Type == gjson.JSON || len(id.Raw) > maxID {
-		return errors.New("id is not a short number or string")
-	}
-	text, err := json.Marshal(struct {
-		ID     json.RawMessage `json:"id"`
-		Result any             `json:"result"`
-		Error  any             `json:"error"`
-	}{json.RawMessage(id.Raw), result, fault})
-	if err != nil {
-		return err
-	}
+// reply writes the answer to a request of the pool that render makes.
+func (c *Client) reply(render func(dst []byte) []byte) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	c.out = append(append(c.out[:0], text...), '\n')
+	c.out = render(c.out[:0])
 	c.write()
-	return nil
 }
 
 // write sends c.out; c.writing is held. A failed or unfinished write ends the session.
@@ -530,8 +510,4 @@ func (c *Client) result(r Result) {
 	if c.cfg.OnResult != nil {
 		c.cfg.OnResult(r)
 	}
-}
-
-func hexWord(v uint32) string {
-	return hex.EncodeToString([]byte{byte(v >> 24), byte(v >> 16), byte(v >> 8), byte(v)})
 }

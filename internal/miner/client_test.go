@@ -17,8 +17,9 @@ import (
 	"btcpool/internal/miner/pooltest"
 )
 
-const goodNotify = `{"id":null,"method":"mining.notify","params":["j","` +
-	`0000000000000000000000000000000000000000000000000000000000000000","01","02",[],"20000000","1d00ffff","65000000",true]}`
+const emptyHash = `"0000000000000000000000000000000000000000000000000000000000000000"`
+
+const goodNotify = `{"id":null,"method":"mining.notify","params":["j",` + emptyHash + `,"01","02",[],"20000000","1d00ffff","65000000",true]}`
 
 // notifyWith replaces one parameter of a notify.
 func notifyWith(old, replacement string) string {
@@ -27,12 +28,12 @@ func notifyWith(old, replacement string) string {
 
 // hostileLines end a session, each with an error that says this.
 var hostileLines = []struct{ line, want string }{
-	{`not JSON`, "not JSON"},
-	{`{"id":1`, "not JSON"},
+	{`not JSON`, "not a JSON object"},
+	{`{"id":1`, "not a JSON object"},
 	{`[]`, "not a JSON object"},
 	{`{"method":7}`, "method is not a string"},
 	{strings.Repeat(" ", 70<<10), "line longer than 65536 bytes"},
-	{strings.Repeat("[", 60<<10), "not JSON"},
+	{strings.Repeat("[", 60<<10), "not a JSON object"},
 	{`{"method":"mining.notify"}`, "0 parameters, want 9"},
 	{`{"method":"mining.notify","params":{}}`, "0 parameters, want 9"},
 	{notifyWith(`"j"`, `5`), "job id"},
@@ -42,7 +43,7 @@ var hostileLines = []struct{ line, want string }{
 	{notifyWith(`"02"`, `"zz"`), "coinbase 2"},
 	{notifyWith(`[]`, `"x"`), "merkle branch is not an array"},
 	{notifyWith(`[]`, `["00"]`), "merkle branch"},
-	{notifyWith(`[]`, `[`+strings.Repeat(`"",`, 40)+`""]`), "merkle branch of 41 hashes"},
+	{notifyWith(`[]`, `[`+strings.Repeat(emptyHash+`,`, 40)+emptyHash+`]`), "merkle branch of more than 32 hashes"},
 	{notifyWith(`"20000000"`, `"2000000"`), "version"},
 	{notifyWith(`"1d00ffff"`, `486604799`), "bits"},
 	{notifyWith(`"65000000"`, `"6500000x"`), "time"},

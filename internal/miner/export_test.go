@@ -14,15 +14,6 @@ import (
 
 var ReadLine = func(r *bufio.Reader) ([]byte, error) { return readLine(r) }
 
-// ParseNotifyLine reads a whole mining.notify line.
-func ParseNotifyLine(line []byte) (*Notify, error) {
-	m, err := parseMessage(line)
-	if err != nil {
-		return nil, err
-	}
-	return parseNotify(m.params)
-}
-
 func (j *Job) Variation(counter uint64) ([]byte, uint32, uint32) { return j.variation(counter) }
 
 func Hash(header *[headerSize]byte, nonce uint32) chainhash.Hash {

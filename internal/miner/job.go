@@ -6,25 +6,14 @@ import (
 	"math/big"
 	"math/bits"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
-
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/stratum"
 )
 
-// Notify is the work of one mining.notify.
-type Notify struct {
-	JobID                string
-	PrevHash             chainhash.Hash
-	Coinbase1, Coinbase2 []byte
-	Branch               []chainhash.Hash
-	Version, Bits, Time  uint32
-	Clean                bool
-}
-
-// Job is a Notify together with what the session had agreed on when it came: a later mining.set_difficulty or
+// Job is a pool's job together with what the session had agreed on when it came: a later mining.set_difficulty or
 // mining.set_extranonce is for the next job. Jobs are immutable.
 type Job struct {
-	*Notify
+	*stratum.Job
 	Extranonce1     []byte
 	Extranonce2Size int
 	Difficulty      float64
@@ -32,16 +21,12 @@ type Job struct {
 	VersionMask     uint32         // bits the miner may choose (BIP 310)
 }
 
-// Share is a solution of a job, in the values that mining.submit carries.
+// Share is a solution of a job.
 type Share struct {
-	Extranonce1 string // hex; the session's, not submitted
-	JobID       string
-	Extranonce2 string // hex
-	Time        uint32
-	Nonce       uint32
-	VersionBits uint32
-	Rolled      bool  // VersionBits are part of the submission
-	Fault       Fault // what was made wrong on purpose, NoFault otherwise
+	Extranonce1     string // hex; the session's, not submitted
+	Extranonce2Size int    // bytes
+	stratum.Submit         // Worker is set by Client
+	Fault           Fault  // what was made wrong on purpose, NoFault otherwise
 }
 
 // Header returns the block header of a variation of the job. The version follows BIP 310:
@@ -94,15 +79,15 @@ func spread(v, mask uint32) uint32 {
 }
 
 func (j *Job) share(extranonce2 []byte, time, versionBits, nonce uint32) Share {
-	return Share{
-		Extranonce1: hex.EncodeToString(j.Extranonce1),
-		JobID:       j.JobID,
-		Extranonce2: hex.EncodeToString(extranonce2),
-		Time:        time,
-		Nonce:       nonce,
-		VersionBits: versionBits,
-		Rolled:      j.VersionMask != 0,
+	s := Share{
+		Extranonce1:     hex.EncodeToString(j.Extranonce1),
+		Extranonce2Size: len(extranonce2),
+		Submit:          stratum.Submit{JobID: j.ID, Time: time, Nonce: nonce, VersionBits: versionBits, Rolled: j.VersionMask != 0},
 	}
+	for _, b := range extranonce2 {
+		s.ExtraNonce2 = s.ExtraNonce2<<8 | uint64(b)
+	}
+	return s
 }
 
 // TargetOf returns the target of any positive difficulty: floor(0xffff·2^208 / d), at most 2^256 - 1. Pools other than ours

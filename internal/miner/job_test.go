@@ -19,6 +19,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/miner"
+	"btcpool/internal/stratum"
 )
 
 // block100000 is a mainnet block of four transactions.
@@ -77,18 +78,21 @@ func TestHeaderOfRealBlocks(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			line, extranonce1, extranonce2 := notifyLine(t, test.block)
-			notify, err := miner.ParseNotifyLine([]byte(line))
+			message, err := stratum.ParseMessage([]byte(line))
 			if err != nil {
 				t.Fatal(err)
 			}
-			job := miner.Job{Notify: notify, Extranonce1: extranonce1, Extranonce2Size: len(extranonce2)}
-			header := job.Header(extranonce2, notify.Time, 0, 0)
+			job := miner.Job{Job: new(stratum.Job), Extranonce1: extranonce1, Extranonce2Size: len(extranonce2)}
+			if err := job.Parse(message.Params); err != nil {
+				t.Fatal(err)
+			}
+			header := job.Header(extranonce2, job.Time, 0, 0)
 			got := miner.Hash(&header, test.block.Header.Nonce)
 			if got.String() != test.hash {
 				t.Errorf("hash %s, want %s", got, test.hash)
 			}
 
-			target, err := bitcoin.TargetFromBits(notify.Bits)
+			target, err := bitcoin.TargetFromBits(job.Bits)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -123,7 +127,7 @@ func TestVersionBits(t *testing.T) {
 		{0x30000000, 0x1fffe000, 0x00006000, 0x20006000}, // the job's own bit in the mask is the miner's to clear
 		{0x20000001, 0x00006000, 0xffffffff, 0x20006001},
 	} {
-		job := miner.Job{Notify: &miner.Notify{Version: test.version}, VersionMask: test.mask}
+		job := miner.Job{Job: &stratum.Job{Version: test.version}, VersionMask: test.mask}
 		header := job.Header(nil, 0, test.bits, 0)
 		if got := binary.LittleEndian.Uint32(header[:]); got != test.want {
 			t.Errorf("version %08x mask %08x bits %08x: %08x, want %08x", test.version, test.mask, test.bits, got, test.want)
@@ -142,7 +146,7 @@ func TestVariationsDiffer(t *testing.T) {
 	} {
 		t.Run(fmt.Sprint(test), func(t *testing.T) {
 			t.Parallel()
-			job := miner.Job{Notify: &miner.Notify{Time: 1000}, Extranonce2Size: test.size, VersionMask: test.mask}
+			job := miner.Job{Job: &stratum.Job{Time: 1000}, Extranonce2Size: test.size, VersionMask: test.mask}
 			type variation struct {
 				extranonce2 string
 				time, bits  uint32

@@ -417,7 +417,7 @@ func (m *Miner) turn(ctx context.Context, h *hasher, client *Client, fault Fault
 	case Duplicate:
 		m.submit(client, share)
 	case BadJob:
-		share.JobID = unknownJob
+		share.JobID = []byte(unknownJob)
 	}
 	share.Fault = fault
 	return m.submit(client, share)

@@ -62,16 +62,12 @@ func TestSharesAreAccepted(t *testing.T) {
 				if r.Outcome != miner.Accepted {
 					return
 				}
-				s := pooltest.Share{
-					Extranonce1: r.Extranonce1, User: r.User, JobID: r.JobID, Extranonce2: r.Extranonce2,
-					Time: fmt.Sprintf("%08x", r.Time), Nonce: fmt.Sprintf("%08x", r.Nonce),
-				}
-				if r.Rolled {
-					s.VersionBits = fmt.Sprintf("%08x", r.VersionBits)
-				}
 				mu.Lock()
 				defer mu.Unlock()
-				acked[s]++
+				acked[pooltest.Share{
+					Extranonce1: r.Extranonce1, User: r.User, JobID: string(r.JobID), Extranonce2: r.ExtraNonce2,
+					Time: r.Time, Nonce: r.Nonce, VersionBits: r.VersionBits,
+				}]++
 			}
 			pool := test.pool.Start(t)
 			report, err := mine(t, pool, test.cfg)

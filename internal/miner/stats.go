@@ -12,6 +12,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"btcpool/internal/stratum"
 )
 
 // Report says what a Miner has done so far.
@@ -169,16 +171,16 @@ func (s *stats) failed(err error) {
 // fingerprint tells jobs apart by their content: many pools number jobs per connection.
 type fingerprint uint64
 
-func (s *stats) fingerprint(n *Notify) fingerprint {
+func (s *stats) fingerprint(j *stratum.Job) fingerprint {
 	var h maphash.Hash
 	h.SetSeed(s.seed)
-	h.Write(n.PrevHash[:])
-	h.Write(n.Coinbase1)
-	h.Write(n.Coinbase2)
-	for i := range n.Branch {
-		h.Write(n.Branch[i][:])
+	h.Write(j.PrevHash[:])
+	h.Write(j.Coinbase1)
+	h.Write(j.Coinbase2)
+	for i := range j.Branch {
+		h.Write(j.Branch[i][:])
 	}
-	maphash.WriteComparable(&h, [...]uint32{n.Version, n.Bits, n.Time})
+	maphash.WriteComparable(&h, [...]uint32{j.Version, j.Bits, j.Time})
 	return fingerprint(h.Sum64())
 }
 
@@ -186,7 +188,7 @@ func (s *stats) fingerprint(n *Notify) fingerprint {
 // came got it late for that reason, and one that gets it again got it in time before: neither counts.
 func (s *stats) notified(l *link, job *Job, at time.Time) {
 	s.difficulty.Store(math.Float64bits(job.Difficulty))
-	key := s.fingerprint(job.Notify)
+	key := s.fingerprint(job.Job)
 	if key == l.last {
 		return
 	}

@@ -1,9 +1,15 @@
 package stratum
 
+import (
+	"encoding/hex"
+
+	"btcpool/internal/jsonscan"
+)
+
 // Submit is what mining.submit carries.
 type Submit struct {
-	Worker      []byte // as written, which one that was authorized; part of the line
-	JobID       []byte // likewise
+	Worker      []byte // as written, without its quotes: which one that was authorized
+	JobID       []byte // as written, without its quotes
 	ExtraNonce2 uint64 // its bytes as a big-endian number
 	Time        uint32
 	Nonce       uint32
@@ -11,57 +17,69 @@ type Submit struct {
 	Rolled      bool // VersionBits was given
 }
 
+// AppendSubmit appends mining.submit with an extranonce2 of size bytes.
+func AppendSubmit(dst []byte, id uint64, s Submit, size int) []byte {
+	dst = beginRequest(dst, id, "mining.submit")
+	dst = append(dst, '"')
+	dst = append(dst, s.Worker...)
+	dst = append(dst, `","`...)
+	dst = append(dst, s.JobID...)
+	dst = append(dst, `","`...)
+	for i := size - 1; i >= 0; i-- {
+		dst = hex.AppendEncode(dst, []byte{byte(s.ExtraNonce2 >> (8 * i))})
+	}
+	dst = append(dst, `","`...)
+	dst = appendHex32(dst, s.Time)
+	dst = append(dst, `","`...)
+	dst = appendHex32(dst, s.Nonce)
+	if s.Rolled {
+		dst = append(dst, `","`...)
+		dst = appendHex32(dst, s.VersionBits)
+	}
+	return append(dst, "\"]}\n"...)
+}
+
 // ParseSubmit reads the parameters of mining.submit: worker, job id,
-// extranonce2 of size bytes (at most 8), time, nonce and, from miners that roll
-// the version, version bits. All are hex. The extranonce2 has its full width;
-// numbers may lack leading zeros, as small miners write them. What does not
-// decode is ErrParams, never zero.
+// extranonce2 of size bytes, time, nonce and, from miners that roll the version,
+// version bits. All are hex. The extranonce2 has its full width, and those of its
+// bytes that are before the last 8 are zero; other numbers may lack leading
+// zeros, as small miners write them. What does not decode is ErrParams, never
+// zero. Worker and JobID are parts of params.
 func ParseSubmit(params []byte, size int) (Submit, error) {
-	var texts [6][]byte
-	n, ok := strings(params, texts[:])
+	var list [6][]byte
+	n, ok := texts(params, list[:])
 	if !ok || n < 5 {
 		return Submit{}, ErrParams
 	}
-	s := Submit{Worker: texts[0], JobID: texts[1], Rolled: n == 6}
-	extraNonce2, ok2 := parseHex(texts[2], 2*size)
-	time, ok3 := parseHex32(texts[3])
-	nonce, ok4 := parseHex32(texts[4])
+	s := Submit{Worker: list[0], JobID: list[1], Rolled: n == 6}
+	extraNonce2, ok2 := parseHex(list[2], 2*size)
+	time, ok3 := parseHex32(list[3])
+	nonce, ok4 := parseHex32(list[4])
 	if !ok2 || !ok3 || !ok4 {
 		return Submit{}, ErrParams
 	}
 	s.ExtraNonce2, s.Time, s.Nonce = extraNonce2, time, nonce
 	if s.Rolled {
-		if s.VersionBits, ok = parseHex32(texts[5]); !ok {
+		if s.VersionBits, ok = parseHex32(list[5]); !ok {
 			return Submit{}, ErrParams
 		}
 	}
 	return s, nil
 }
 
-// parseHex32 reads 1 to 8 hex digits.
-func parseHex32(text []byte) (uint32, bool) {
-	n, ok := parseHex(text, min(max(len(text), 1), 8))
-	return uint32(n), ok
-}
-
-// strings puts the leading elements of the array params into texts, without
-// quotes and with their escapes, and returns their number. It is not ok when
-// one of them is no string; what follows behind len(texts) is not looked at.
-func strings(params []byte, texts [][]byte) (n int, ok bool) {
-	if len(params) == 0 {
-		return 0, true
-	}
-	i := space(params, 1)
-	for n < len(texts) && i < len(params) && params[i] != ']' {
-		text, end := stringAt(params, i)
-		if end < 0 {
+// texts is elements for strings, which it puts into list without their quotes. It
+// is not ok when one of them is something else.
+func texts(params []byte, list [][]byte) (n int, ok bool) {
+	i := jsonscan.SkipSpace(params, min(1, len(params)))
+	for n < len(list) && i < len(params) && params[i] != ']' {
+		start := i
+		if i = jsonscan.SkipString(params, i); i < 0 {
 			return n, false
 		}
-		texts[n] = text
+		list[n] = params[start+1 : i-1]
 		n++
-		i = space(params, end)
-		if i < len(params) && params[i] == ',' {
-			i = space(params, i+1)
+		if i = jsonscan.SkipSpace(params, i); i < len(params) && params[i] == ',' {
+			i = jsonscan.SkipSpace(params, i+1)
 		}
 	}
 	return n, true

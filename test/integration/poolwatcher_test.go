@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -16,6 +15,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
 	"btcpool/internal/miner/pooltest"
 	"btcpool/test/integration/rig"
 )
@@ -33,11 +33,9 @@ func TestOtherPoolLies(t *testing.T) {
 		if err != nil {
 			t.Error(err)
 		}
-		for word := range slices.Chunk(block[:], 4) {
-			slices.Reverse(word)
-		}
-		c.Send(fmt.Sprintf(`{"id":null,"method":"mining.notify","params":["%d","%x","%x","%x",[],"20000000","207fffff","%08x",true]}`,
-			height, block[:], coinbase1, coinbase2, time.Now().Unix()))
+		c.SendJob(&job.StratumJob{
+			PrevHash: block, Coinbase1: coinbase1, Coinbase2: coinbase2, Version: 0x20000000, Bits: 0x207fffff, Time: uint32(time.Now().Unix()),
+		}, uint64(height))
 	}
 	other := (&pooltest.Pool{Handle: func(c *pooltest.Conn, req pooltest.Request) bool {
 		if req.Method != "mining.authorize" {

@@ -4,27 +4,30 @@ package pooltest
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
+	"errors"
 	"fmt"
-	"io"
 	"math/big"
 	"net"
 	"slices"
+	"strconv"
 	"sync"
 	"testing"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/job"
+	"btcpool/internal/stratum"
 )
 
-// Request is what a miner sent.
+// Request is what a miner sent: ID and Params are JSON. An answer has no method.
 type Request struct {
-	ID     json.RawMessage `json:"id"`
-	Method string          `json:"method"`
-	Params json.RawMessage `json:"params"`
+	ID     []byte
+	Method string
+	Params []byte
 }
 
 // Pool is a pool on a free port. Its exported fields are set before Start.
@@ -43,13 +46,15 @@ type Pool struct {
 	conns    map[*Conn]bool
 	accepted []Share
 	seen     map[Share]bool
-	sessions int
+	sessions uint32
 	time     uint32 // of the newest job
 }
 
 // Share holds the values of an accepted share.
 type Share struct {
-	Extranonce1, User, JobID, Extranonce2, Time, Nonce, VersionBits string
+	Extranonce1, User, JobID string
+	Extranonce2              uint64
+	Time, Nonce, VersionBits uint32
 }
 
 // Conn is a miner's connection.
@@ -57,30 +62,26 @@ type Conn struct {
 	net.Conn
 	pool        *Pool
 	writing     sync.Mutex
-	Extranonce1 string
+	extranonce1 uint32
 	mask        uint32
 	authorized  bool
 }
 
-// Parts of the pool's job; everything else is fixed, the time tells jobs apart.
-const (
-	jobVersion = 0x30000000 // with a bit inside the usual version mask, which BIP 310 lets a miner clear
-	jobBits    = 0x1d00ffff
-	FirstTime  = 1700000000 // of the first job; each Broadcast adds one second
-	coinbase1  = "01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff10"
-	coinbase2  = "ffffffff0100f2052a01000000015100000000"
-)
+// FirstTime is the time and id of the first job; each Broadcast adds one second.
+const FirstTime = 1700000000
 
-var branch = []string{
-	"000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f",
-	"f0e0d0c0b0a090807060504030201000f0e0d0c0b0a090807060504030201000",
+// poolJob is what all jobs have in common. The version has a bit inside the usual mask, which BIP 310 lets a miner clear.
+var poolJob = job.StratumJob{
+	PrevHash:  chainhash.Hash(unhex("0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20")),
+	Coinbase1: unhex("01000000010000000000000000000000000000000000000000000000000000000000000000ffffffff10"),
+	Coinbase2: unhex("ffffffff0100f2052a01000000015100000000"),
+	MerkleBranch: []chainhash.Hash{
+		chainhash.Hash(unhex("000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f")),
+		chainhash.Hash(unhex("f0e0d0c0b0a090807060504030201000f0e0d0c0b0a090807060504030201000")),
+	},
+	Version: 0x30000000,
+	Bits:    0x1d00ffff,
 }
-
-// prevHash in the byte order of the wire and in that of a header.
-const (
-	prevHashWire = "04030201080706050c0b0a09100f0e0d14131211181716151c1b1a19201f1e1d"
-	prevHash     = "0102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f20"
-)
 
 // Start makes the pool listen until the test ends.
 func (p *Pool) Start(t testing.TB) *Pool {
@@ -148,7 +149,7 @@ func (p *Pool) accept() {
 		}
 		p.mu.Lock()
 		p.sessions++
-		c := &Conn{Conn: conn, pool: p, Extranonce1: fmt.Sprintf("%08x", p.sessions)}
+		c := &Conn{Conn: conn, pool: p, extranonce1: p.sessions}
 		p.conns[c] = true
 		p.mu.Unlock()
 		p.wg.Go(func() {
@@ -164,141 +165,140 @@ func (p *Pool) accept() {
 }
 
 func (c *Conn) serve() {
-	const maxLine = 16 << 10
-	lines := bufio.NewReaderSize(c, maxLine)
+	lines := bufio.NewReaderSize(c, stratum.MaxLine)
 	for {
 		line, err := lines.ReadSlice('\n')
 		if err != nil {
 			return
 		}
-		var req Request
-		if json.Unmarshal(line, &req) != nil {
-			c.Send(`{"id":null,"result":null,"error":[27,"Illegal params",null]}`)
-			continue
-		}
-		if c.pool.Handle == nil || !c.pool.Handle(c, req) {
+		r, err := stratum.ParseRequest(bytes.Clone(line))
+		req := Request{r.ID, string(r.Method), r.Params}
+		switch {
+		case err != nil && !errors.Is(err, stratum.ErrAnswer):
+			c.Reply(req, "null", illegalParams)
+		case c.pool.Handle == nil || !c.pool.Handle(c, req):
 			c.Answer(req)
 		}
 	}
 }
 
 // Send writes a line.
-func (c *Conn) Send(line string) {
+func (c *Conn) Send(line string) { c.write([]byte(line + "\n")) }
+
+func (c *Conn) write(line []byte) {
 	c.writing.Lock()
 	defer c.writing.Unlock()
-	_, _ = io.WriteString(c, line+"\n") // a miner that has gone is no fault of the pool
+	_, _ = c.Write(line) // a miner that has gone is no fault of the pool
 }
 
 // Reply answers a request; result and fault are JSON.
 func (c *Conn) Reply(req Request, result, fault string) {
-	id := string(req.ID)
-	if c.pool.StringIDs {
-		id = `"` + id + `"`
+	c.write(stratum.AppendAnswer(nil, c.id(req), result, fault))
+}
+
+func (c *Conn) id(req Request) []byte {
+	if c.pool.StringIDs && req.ID != nil {
+		return fmt.Appendf(nil, "%q", req.ID)
 	}
-	c.Send(fmt.Sprintf(`{"id":%s,"result":%s,"error":%s}`, id, result, fault))
+	return req.ID
 }
 
 // Notify sends the newest job.
 func (c *Conn) Notify() {
 	c.pool.mu.Lock()
-	t := c.pool.time
+	j := poolJob
+	j.Time = c.pool.time
 	c.pool.mu.Unlock()
-	branchText, _ := json.Marshal(branch) // strings always can be marshalled
-	c.Send(fmt.Sprintf(`{"id":null,"method":"mining.notify","params":["%x","%s","%s","%s",%s,"%08x","%08x","%08x",true]}`,
-		t, prevHashWire, coinbase1, coinbase2, branchText, jobVersion, jobBits, t))
+	c.SendJob(&j, uint64(j.Time))
 }
+
+// SendJob sends any job.
+func (c *Conn) SendJob(j *job.StratumJob, id uint64) {
+	c.write(stratum.NewNotify(j, j.Coinbase1, j.Coinbase2).AppendTo(nil, id, 0, true))
+}
+
+const (
+	illegalParams = `[27,"Illegal params",null]`
+	unknownMethod = `[20,"Unknown method",null]`
+)
 
 // Answer does what a pool does with a request.
 func (c *Conn) Answer(req Request) {
 	switch req.Method {
 	case "mining.configure":
-		if c.pool.VersionMask == 0 {
-			c.Reply(req, "null", `[20,"Unknown method",null]`)
+		wishes, err := stratum.ParseConfigure(req.Params)
+		if err != nil || c.pool.VersionMask == 0 {
+			c.Reply(req, "null", unknownMethod)
 			return
 		}
 		c.mask = c.pool.VersionMask
-		c.Reply(req, fmt.Sprintf(`{"version-rolling":true,"version-rolling.mask":"%08x"}`, c.mask), "null")
+		c.write(stratum.AppendConfigured(nil, c.id(req), wishes, c.mask))
 	case "mining.subscribe":
-		c.Reply(req, fmt.Sprintf(`[[["mining.notify","1"]],"%s",%d]`, c.Extranonce1, c.pool.Extranonce2Size), "null")
+		c.write(stratum.AppendSubscribed(nil, c.id(req), c.extranonce1, c.pool.Extranonce2Size))
 	case "mining.authorize":
 		c.Reply(req, "true", "null")
 		c.pool.mu.Lock()
 		c.authorized = true
 		c.pool.mu.Unlock()
-		c.Send(`{"id":null,"method":"mining.set_difficulty","params":[` + c.pool.Difficulty + `]}`)
+		difficulty := stratum.Request{Method: []byte("mining.set_difficulty"), Params: []byte("[" + c.pool.Difficulty + "]")}
+		c.write(difficulty.AppendTo(nil))
 		c.Notify()
 	case "mining.submit":
-		if code, text := c.judge(req); code != 0 {
-			c.Reply(req, "null", fmt.Sprintf(`[%d,"%s",null]`, code, text))
+		if fault := c.judge(req); fault != "" {
+			c.Reply(req, "null", fault)
 			return
 		}
 		c.Reply(req, "true", "null")
 	default:
-		c.Reply(req, "null", `[20,"Unknown method",null]`)
+		c.Reply(req, "null", unknownMethod)
 	}
 }
 
-// judge returns the code and text of a refusal, zero for a good share, which it records.
-func (c *Conn) judge(req Request) (int, string) {
-	var params []string
-	if json.Unmarshal(req.Params, &params) != nil || len(params) < 5 {
-		return 27, "Illegal params"
-	}
-	s := Share{Extranonce1: c.Extranonce1, User: params[0], JobID: params[1], Extranonce2: params[2], Time: params[3], Nonce: params[4]}
-	if len(params) > 5 {
-		s.VersionBits = params[5]
-	}
-	jobTime, errJob := number(s.JobID)
-	shareTime, errTime := number(s.Time)
-	nonce, errNonce := number(s.Nonce)
-	bits, errBits := uint32(0), error(nil)
-	if s.VersionBits != "" {
-		bits, errBits = number(s.VersionBits)
-	}
-	extranonce2, errExtranonce := hex.DecodeString(s.Extranonce2)
-	if errTime != nil || errNonce != nil || errBits != nil || errExtranonce != nil || len(extranonce2) != c.pool.Extranonce2Size {
-		return 27, "Illegal params"
-	}
+// judge returns the error of a refusal, "" for a good share, which it records.
+func (c *Conn) judge(req Request) string {
 	p := c.pool
+	in, err := stratum.ParseSubmit(req.Params, p.Extranonce2Size)
+	if err != nil {
+		return illegalParams
+	}
+	s := Share{
+		Extranonce1: fmt.Sprintf("%08x", c.extranonce1), User: string(in.Worker), JobID: string(in.JobID),
+		Extranonce2: in.ExtraNonce2, Time: in.Time, Nonce: in.Nonce, VersionBits: in.VersionBits,
+	}
+	jobTime, err := strconv.ParseUint(s.JobID, 10, 32)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	switch {
-	case errJob != nil || jobTime < FirstTime || jobTime > p.time:
-		return 21, "Job not found"
-	case shareTime > jobTime+600:
-		return 32, "Time too new"
-	case bits&^c.mask != 0:
-		return 33, "Invalid version mask"
+	case err != nil || jobTime < FirstTime || jobTime > uint64(p.time):
+		return `[21,"Job not found",null]`
+	case uint64(s.Time) > jobTime+600:
+		return `[32,"Time too new",null]`
+	case s.VersionBits&^c.mask != 0:
+		return `[33,"Invalid version mask",null]`
 	case p.seen[s]:
-		return 22, "Duplicate share"
+		return `[22,"Duplicate share",null]`
 	}
-	if !meets(header(c.Extranonce1+s.Extranonce2, jobVersion&^c.mask|bits, shareTime, nonce), p.Difficulty) {
-		return 23, "Low difficulty"
+	if !meets(c.header(s), p.Difficulty) {
+		return `[23,"Low difficulty",null]`
 	}
 	p.seen[s] = true
 	p.accepted = append(p.accepted, s)
-	return 0, ""
+	return ""
 }
 
-func number(text string) (uint32, error) {
-	b, err := hex.DecodeString(text)
-	if err != nil || len(b) != 4 {
-		return 0, fmt.Errorf("%q is not 8 hex digits", text)
+// header returns the block header of a share.
+func (c *Conn) header(s Share) []byte {
+	extranonces := fmt.Sprintf("%s%0*x", s.Extranonce1, 2*c.pool.Extranonce2Size, s.Extranonce2)
+	hash := bitcoin.DoubleSHA256(slices.Concat(poolJob.Coinbase1, unhex(extranonces), poolJob.Coinbase2))
+	for _, b := range poolJob.MerkleBranch {
+		hash = bitcoin.DoubleSHA256(append(hash[:], b[:]...))
 	}
-	return binary.BigEndian.Uint32(b), nil
-}
-
-func header(extranonces string, version, time, nonce uint32) []byte {
-	hash := bitcoin.DoubleSHA256(unhex(coinbase1 + extranonces + coinbase2))
-	for _, b := range branch {
-		hash = bitcoin.DoubleSHA256(append(hash[:], unhex(b)...))
-	}
-	h := binary.LittleEndian.AppendUint32(nil, version)
-	h = append(h, unhex(prevHash)...)
+	h := binary.LittleEndian.AppendUint32(nil, uint32(poolJob.Version)&^c.mask|s.VersionBits)
+	h = append(h, poolJob.PrevHash[:]...)
 	h = append(h, hash[:]...)
-	h = binary.LittleEndian.AppendUint32(h, time)
-	h = binary.LittleEndian.AppendUint32(h, jobBits)
-	return binary.LittleEndian.AppendUint32(h, nonce)
+	h = binary.LittleEndian.AppendUint32(h, s.Time)
+	h = binary.LittleEndian.AppendUint32(h, poolJob.Bits)
+	return binary.LittleEndian.AppendUint32(h, s.Nonce)
 }
 
 // meets compares hash × difficulty with 0xffff·2^208.

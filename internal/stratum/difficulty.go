@@ -1,0 +1,82 @@
+package stratum
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/jsonscan"
+)
+
+// AppendSetDifficulty appends the notification of the difficulty of the jobs
+// to come.
+func AppendSetDifficulty(dst []byte, d bitcoin.Difficulty) []byte {
+	dst = append(dst, `{"id":null,"method":"mining.set_difficulty","params":[`...)
+	dst = d.AppendTo(dst)
+	return append(dst, "]}\n"...)
+}
+
+// ParseSetDifficulty reads the parameters of mining.set_difficulty: a finite
+// number above zero, which need not be whole.
+func ParseSetDifficulty(params []byte) (float64, error) {
+	var list [1]jsonscan.Value
+	elements(params, list[:])
+	d, ok := number(list[0])
+	if !ok {
+		return 0, errors.New("difficulty is not a number")
+	}
+	if !(d > 0) || math.IsInf(d, 1) {
+		return 0, fmt.Errorf("difficulty %.40s is not above zero", list[0])
+	}
+	return d, nil
+}
+
+// AppendSuggestDifficulty appends mining.suggest_difficulty.
+func AppendSuggestDifficulty(dst []byte, id uint64, d bitcoin.Difficulty) []byte {
+	dst = beginRequest(dst, id, "mining.suggest_difficulty")
+	dst = d.AppendTo(dst)
+	return append(dst, "]}\n"...)
+}
+
+// ParseSuggestDifficulty returns the difficulty of mining.suggest_difficulty, a
+// positive number or its text, rounded up to a power of two.
+func ParseSuggestDifficulty(params []byte) (bitcoin.Difficulty, error) {
+	var list [1]jsonscan.Value
+	elements(params, list[:])
+	return difficulty(list[0])
+}
+
+// difficulty reads a positive number, or the text of one.
+func difficulty(v jsonscan.Value) (bitcoin.Difficulty, error) {
+	f, err := strconv.ParseFloat(string(bare(v)), 64)
+	if err != nil || !(f > 0) {
+		return 0, ErrParams
+	}
+	return bitcoin.DifficultyAtLeast(f), nil
+}
+
+// ParseSuggestTarget returns the difficulty of mining.suggest_target, whose
+// parameter is a target of 1 to 64 hex digits, above zero, rounded up to a
+// power of two.
+func ParseSuggestTarget(params []byte) (bitcoin.Difficulty, error) {
+	var list [1]jsonscan.Value
+	elements(params, list[:])
+	digits, err := decode[string](list[0])
+	if err != nil || len(digits) == 0 || len(digits) > 64 {
+		return 0, ErrParams
+	}
+	var target bitcoin.Target // least significant byte first
+	for i := range len(digits) {
+		v := hexValue[digits[len(digits)-1-i]]
+		if v > 15 {
+			return 0, ErrParams
+		}
+		target[i/2] |= v << (4 * (i % 2))
+	}
+	if target == (bitcoin.Target{}) {
+		return 0, ErrParams
+	}
+	return bitcoin.DifficultyAtLeast(target.Difficulty()), nil
+}

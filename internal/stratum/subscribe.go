@@ -1,0 +1,93 @@
+package stratum
+
+import (
+	"errors"
+	"fmt"
+	"math"
+	"strconv"
+
+	"btcpool/internal/jsonscan"
+)
+
+// AppendSubscribe appends mining.subscribe. session is the extranonce1 of the
+// session to resume, as the pool wrote it; "" asks for a new one.
+func AppendSubscribe(dst []byte, id uint64, agent, session string) []byte {
+	dst = beginRequest(dst, id, "mining.subscribe")
+	dst = appendString(dst, agent)
+	if session != "" {
+		dst = append(dst, ',')
+		dst = appendString(dst, session)
+	}
+	return append(dst, "]}\n"...)
+}
+
+// ParseSubscribe returns the miner's software, "" when it does not say, and the
+// extranonce1 of the session that it would like to resume, which is the id of
+// its subscriptions.
+func ParseSubscribe(params []byte) (agent string, session uint32, resume bool, err error) {
+	var list [2]jsonscan.Value
+	elements(params, list[:])
+	if list[0] != nil && string(list[0]) != "null" {
+		if agent, err = decode[string](list[0]); err != nil {
+			return "", 0, false, err
+		}
+	}
+	if id, err := decode[string](list[1]); err == nil { // anything else is no id of ours
+		n, ok := parseHex([]byte(id), 8)
+		session, resume = uint32(n), ok
+	}
+	return agent, session, resume, nil
+}
+
+// AppendSubscribed appends the answer to mining.subscribe.
+func AppendSubscribed(dst, id []byte, extraNonce1 uint32, extraNonce2Size int) []byte {
+	dst = append(beginAnswer(dst, id), `[[["mining.set_difficulty","`...)
+	dst = appendHex32(dst, extraNonce1)
+	dst = append(dst, `"],["mining.notify","`...)
+	dst = appendHex32(dst, extraNonce1)
+	dst = append(dst, `"]],"`...)
+	dst = appendHex32(dst, extraNonce1)
+	dst = append(dst, `",`...)
+	dst = strconv.AppendInt(dst, int64(extraNonce2Size), 10)
+	return append(dst, "],\"error\":null}\n"...)
+}
+
+// ParseSubscribed reads the result of mining.subscribe, of which the
+// subscriptions are passed over.
+func ParseSubscribed(result []byte) (extraNonce1 []byte, extraNonce2Size int, err error) {
+	var list [3]jsonscan.Value
+	if n := elements(result, list[:]); !jsonscan.Value(result).IsArray() || n < len(list) {
+		return nil, 0, errors.New("result is not [subscriptions, extranonce1, extranonce2 size]")
+	}
+	return parseExtraNonces(list[1], list[2])
+}
+
+// ParseSetExtranonce reads the parameters of mining.set_extranonce, which are for
+// the jobs to come.
+func ParseSetExtranonce(params []byte) (extraNonce1 []byte, extraNonce2Size int, err error) {
+	var list [2]jsonscan.Value
+	if elements(params, list[:]) < len(list) {
+		return nil, 0, errors.New("extranonce1 or the size of extranonce2 is missing")
+	}
+	return parseExtraNonces(list[0], list[1])
+}
+
+// What is taken of a pool's extranonces, in bytes.
+const (
+	maxExtraNonce1 = 64
+	maxExtraNonce2 = 32
+)
+
+func parseExtraNonces(first, size jsonscan.Value) (extraNonce1 []byte, extraNonce2Size int, err error) {
+	if extraNonce1, err = first.AppendHex(nil); err != nil {
+		return nil, 0, fmt.Errorf("extranonce1: %w", err)
+	}
+	if len(extraNonce1) > maxExtraNonce1 {
+		return nil, 0, fmt.Errorf("extranonce1 of %d bytes, at most %d", len(extraNonce1), maxExtraNonce1)
+	}
+	n, ok := number(size)
+	if !ok || n != math.Trunc(n) || n < 1 || n > maxExtraNonce2 {
+		return nil, 0, fmt.Errorf("extranonce2 size %.40s is not a whole number from 1 to %d", size, maxExtraNonce2)
+	}
+	return extraNonce1, int(n), nil
+}
