@@ -536,13 +536,15 @@ func TestWithoutKafka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
-	defer cancel()
-	if err := s.Run(ctx); err != nil {
-		t.Error(err)
-	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- s.Run(ctx) }()
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for Kafka") {
 		t.Errorf("ready: %v", err)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 

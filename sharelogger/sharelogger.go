@@ -75,9 +75,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	topic := s.cfg.Kafka.Topics.Share
 	if err := s.bus.EnsureTopics(ctx, topic); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	s.adding.Set(nil)

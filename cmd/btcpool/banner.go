@@ -6,17 +6,15 @@ import (
 	"net"
 	"strings"
 	"time"
+
+	"btcpool/internal/retry"
 )
 
 // awaitReady returns true as soon as the pool can work, or false when ctx ends first.
 func (p *pool) awaitReady(ctx context.Context) bool {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
 	for p.Ready() != nil {
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, 20*time.Millisecond) {
 			return false
-		case <-tick.C:
 		}
 	}
 	return true
@@ -32,10 +30,10 @@ func (p *pool) greet(ctx context.Context) error {
 }
 
 func (p *pool) banner() string {
-	stratum := reachable(p.sserver.Addr())
-	dashboard := "http://" + reachable(p.statshttpd.Addr())
+	stratum := reachable(p.stratum)
+	dashboard := "http://" + reachable(p.dashboard)
 	var b strings.Builder
-	if p.node != nil {
+	if p.chain != nil {
 		fmt.Fprintf(&b, "\n  btcpool is mining on an embedded chain: real blocks, worthless coins.\n\n")
 	} else {
 		fmt.Fprintf(&b, "\n  btcpool is mining on %s for %s.\n\n", p.cfg.Network, p.cfg.PayoutAddress)

@@ -1,10 +1,7 @@
 package main
 
 import (
-	"errors"
 	"flag"
-	"fmt"
-	"net"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -13,6 +10,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -21,24 +19,36 @@ import (
 // chain instead of a node, a broker instead of Kafka, a SQLite file instead of MySQL.
 type Config struct {
 	service.Common
-	Data    string `toml:"data" env:"DATA"`       // folder of everything that is kept, a folder a chain
-	Stratum string `toml:"stratum" env:"STRATUM"` // host:port that miners connect to; port 0: any free one
-	HTTP    string `toml:"http" env:"HTTP"`       // host:port of the dashboard and the API; port 0: any free one
-	Demo    bool   `toml:"demo" env:"DEMO"`       // mine with the CPU
-	Threads int    `toml:"demo_threads"`          // of the demo's miner
+	// Data is the folder of everything that is kept, with a folder for each chain.
+	Data string `toml:"data" env:"DATA"`
+	// Stratum is host:port that miners connect to, HTTP that of the dashboard and the API; port 0: any
+	// free one.
+	Stratum string `toml:"stratum" env:"STRATUM"`
+	HTTP    string `toml:"http" env:"HTTP"`
+	// Demo mines with the CPU, in so many threads.
+	Demo    bool `toml:"demo" env:"DEMO"`
+	Threads int  `toml:"demo_threads"`
 
-	Network       string         `toml:"network" env:"NETWORK"`               // of the node: one of bitcoin.NetworkNames
-	PayoutAddress string         `toml:"payout_address" env:"PAYOUT_ADDRESS"` // receives the block rewards
-	CoinbaseText  string         `toml:"coinbase_text" env:"COINBASE_TEXT"`   // written into each block
-	Node          noderpc.Config `toml:"node" envPrefix:"NODE_"`              // rpc_url "": the embedded chain
-	Kafka         bus.Config     `toml:"kafka"`                               // no brokers: the embedded broker
-	Database      store.Config   `toml:"database"`                            // no dsn: a SQLite file
+	// Network is that of the node: one of bitcoin.NetworkNames. Empty without a node.
+	Network string `toml:"network" env:"NETWORK"`
+	// PayoutAddress receives the block rewards.
+	PayoutAddress string `toml:"payout_address" env:"PAYOUT_ADDRESS"`
+	// CoinbaseText is written into each block.
+	CoinbaseText string `toml:"coinbase_text" env:"COINBASE_TEXT"`
+	// Node without rpc_url is the embedded chain, Kafka without brokers the embedded broker, and Database
+	// without dsn a SQLite file.
+	Node     noderpc.Config `toml:"node" envPrefix:"NODE_"`
+	Kafka    bus.Config     `toml:"kafka"`
+	Database store.Config   `toml:"database"`
 
-	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"` // AuxPoW chains that are mined along
-	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`       // rpc_url "": not mined along
+	// Chains are the AuxPoW chains that are mined along. So is RSK, if it has an rpc_url.
+	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"`
+	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`
 
-	chainBits     uint32  // of the embedded chain; 0: a block in about ten seconds of two cores
-	cpuDifficulty float64 // of a miner's first shares on regtest
+	// chainBits is the target of the embedded chain; 0: a block in about ten seconds of two cores.
+	chainBits uint32
+	// cpuDifficulty is that of a miner's first shares on regtest.
+	cpuDifficulty float64
 }
 
 func defaultConfig() Config {
@@ -76,59 +86,54 @@ func (c *Config) Flags(f *flag.FlagSet) {
 
 // Validate reports all faults.
 func (c Config) Validate() error {
-	var errs []error
+	var faults config.Faults
 	if c.Data == "" {
-		errs = append(errs, errors.New("data: must name a folder"))
+		faults.Addf("data = %q: must name a folder", c.Data)
 	}
-	for _, a := range []struct{ key, addr string }{{"stratum", c.Stratum}, {"http", c.HTTP}} {
-		if _, _, err := net.SplitHostPort(a.addr); err != nil {
-			errs = append(errs, fmt.Errorf("%s = %q: must be host:port", a.key, a.addr))
-		}
-	}
+	faults.Listen("stratum", c.Stratum)
+	faults.Listen("http", c.HTTP)
 	if c.Demo && c.Threads < 1 {
-		errs = append(errs, fmt.Errorf("demo_threads = %d: must be at least 1", c.Threads))
+		faults.Addf("demo_threads = %d: must be at least 1", c.Threads)
 	}
 	if c.embeddedChain() {
 		if c.Network != "" && c.Network != embeddedNetwork {
-			errs = append(errs, fmt.Errorf("network = %q: needs a node; set node.rpc_url (or -node)", c.Network))
+			faults.Addf("network = %q: needs a node; set node.rpc_url (or -node)", c.Network)
 		}
 	} else {
-		errs = append(errs, c.Node.Validate())
+		faults.In("node", c.Node.Validate())
 		if c.Network == "" {
-			errs = append(errs, fmt.Errorf("network: name the node's network: %s", strings.Join(bitcoin.NetworkNames(), ", ")))
+			faults.Addf("network: name the node's network: %s", strings.Join(bitcoin.NetworkNames(), ", "))
 		}
 		if c.PayoutAddress == "" {
-			errs = append(errs, errors.New("payout_address: name the address that receives the block rewards"))
+			faults.Addf("payout_address: name the address that receives the block rewards")
 		}
 	}
 	if network, err := bitcoin.NetworkByName(c.network()); err != nil {
-		errs = append(errs, fmt.Errorf("network: %w", err))
+		faults.Addf("network: %w", err)
 	} else if c.PayoutAddress != "" {
 		if _, err := network.PayoutScript(c.PayoutAddress); err != nil {
-			errs = append(errs, fmt.Errorf("payout_address: %w", err))
+			faults.Addf("payout_address: %w", err)
 		}
 	}
 	if !c.embeddedBroker() {
-		errs = append(errs, c.Kafka.Validate())
+		faults.Add(c.Kafka.Validate())
 	}
 	if !c.embeddedDatabase() {
-		errs = append(errs, c.Database.Validate())
+		faults.Add(c.Database.Validate())
 	}
 	if c.minesAlong() {
-		along := c.along()
-		along.Kafka = bus.DefaultConfig() // judged above
-		errs = append(errs, along.Validate())
+		faults.Add(c.auxmaker().Validate())
 	}
-	return errors.Join(errs...)
+	return faults.Err()
 }
 
 func (c Config) minesAlong() bool { return len(c.Chains) > 0 || c.RSK.URL != "" }
 
-// along is the configuration of auxmaker.
-func (c Config) along() auxmaker.Config {
-	along := auxmaker.DefaultConfig()
-	along.Chains, along.RSK, along.Kafka = c.Chains, c.RSK, c.Kafka
-	return along
+// auxmaker is the configuration of auxmaker, but for Kafka.
+func (c Config) auxmaker() auxmaker.Config {
+	cfg := auxmaker.DefaultConfig()
+	cfg.Chains, cfg.RSK = c.Chains, c.RSK
+	return cfg
 }
 
 func (c Config) embeddedChain() bool    { return c.Node.URL == "" }

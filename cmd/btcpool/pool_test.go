@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
+	"go.uber.org/goleak"
 
 	"btcpool/auxmaker"
 	"btcpool/internal/auxpow/auxpowtest"
@@ -23,6 +26,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 )
 
 // TestDemo mines blocks through every service on the embedded parts, stops, and finds everything
@@ -65,17 +69,17 @@ func TestDemo(t *testing.T) {
 		return nil
 	})
 	banner := first.out.String()
-	for _, want := range []string{"stratum+tcp://" + first.sserver.Addr().String(), "http://" + first.statshttpd.Addr().String()} {
+	for _, want := range []string{"stratum+tcp://" + first.stratum.String(), "http://" + first.dashboard.String()} {
 		if !strings.Contains(banner, want) {
 			t.Errorf("the banner does not name %s:\n%s", want, banner)
 		}
 	}
 	first.stop()
-	height := first.node.Height()
+	height := first.chain.Height()
 	if int(height) < blocks {
 		t.Errorf("the chain has height %d", height)
 	}
-	if first.count("btcpool_blkmaker_arrivals_total", "kind=block,service=blkmaker,way=direct") == 0 {
+	if testkit.Metric(t, first.metrics, "btcpool_blkmaker_arrivals_total", "kind", "block", "way", "direct") == 0 {
 		t.Error("no block came by the direct way")
 	}
 
@@ -98,8 +102,8 @@ func TestDemo(t *testing.T) {
 				heights[b.Height] = true
 			}
 		}
-		if len(heights) != int(height) || second.node.Height() != height {
-			return fmt.Errorf("blocks accepted at %v, height %d, want %d", heights, second.node.Height(), height)
+		if len(heights) != int(height) || second.chain.Height() != height {
+			return fmt.Errorf("blocks accepted at %v, height %d, want %d", heights, second.chain.Height(), height)
 		}
 		return nil
 	})
@@ -134,27 +138,6 @@ type running struct {
 	metrics *prometheus.Registry
 	out     lockedBuffer
 	stop    func()
-}
-
-// count returns a counter by its name and its labels.
-func (r *running) count(name, labels string) float64 {
-	r.t.Helper()
-	families, err := r.metrics.Gather()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	for _, family := range families {
-		for _, metric := range family.GetMetric() {
-			var have []string
-			for _, label := range metric.GetLabel() {
-				have = append(have, label.GetName()+"="+label.GetValue())
-			}
-			if family.GetName() == name && strings.Join(have, ",") == labels {
-				return metric.GetCounter().GetValue()
-			}
-		}
-	}
-	return 0
 }
 
 func start(t *testing.T, cfg Config) *running {
@@ -206,7 +189,7 @@ func (r *running) until(what string, cond func(context.Context) error) {
 }
 
 func (r *running) get(ctx context.Context, path string, answer any) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.statshttpd.Addr().String()+path, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.dashboard.String()+path, nil)
 	if err != nil {
 		return err
 	}
@@ -270,12 +253,46 @@ func (b *lockedBuffer) String() string {
 
 func TestSampleConfig(t *testing.T) {
 	t.Parallel()
+	file := filepath.Join("..", "..", "configs", "btcpool.toml")
 	cfg := defaultConfig()
-	if err := service.Load(filepath.Join("..", "..", "configs", "btcpool.toml"), &cfg); err != nil {
+	if err := service.Load(file, &cfg); err != nil {
 		t.Fatal(err)
 	}
 	if err := cfg.Validate(); err != nil {
 		t.Error(err)
+	}
+	testkit.SampleNames(t, file, Config{})
+}
+
+// TestClose has a pool that cannot be built because the dashboard's port is taken, and pools that never
+// run: none keeps a folder, a port or a goroutine. It is not parallel to those that run.
+func TestClose(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreAnyFunction("github.com/go-zeromq/zmq4.(*pubMWriter).run")) // a PUB socket's, even when closed
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	cfg := defaultConfig()
+	cfg.Data, cfg.Stratum = t.TempDir(), "127.0.0.1:0"
+	build := func(http string) (*pool, error) {
+		cfg.HTTP = http
+		return newPool(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()}, io.Discard)
+	}
+	if _, err := build(taken.Addr().String()); err == nil || !strings.Contains(err.Error(), "statshttpd") {
+		t.Errorf("dashboard's port taken: %v", err)
+	}
+	for range 2 {
+		p, err := build("127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg.Stratum = p.stratum.String() // the next one gets it
+		for range 2 {
+			if err := p.Close(); err != nil {
+				t.Error(err)
+			}
+		}
 	}
 }
 

@@ -7,6 +7,18 @@ import (
 	"golang.org/x/sync/errgroup"
 )
 
+// A stage is when a part stops: after what the stages before it have sent is taken in.
+type stage int
+
+const (
+	producers stage = iota // make templates, and work of other chains
+	servers                // make jobs of those, and shares
+	consumers              // take in what servers send
+	readers                // read what consumers keep
+	base                   // all others stand on
+	stageCount
+)
+
 // runStages runs every function of every stage at once until ctx ends or one of them fails. It then
 // stops the stages in order, each only after the one before it has drained, so that whoever produces
 // ends before whoever consumes, and both before what they stand on.

@@ -12,9 +12,9 @@ func TestOldEnvironment(t *testing.T) {
 	}
 	type cfg struct {
 		Section section `toml:"section" envPrefix:"SECTION_"`
-		Dir    string `toml:"data_dir" env:"DATA_DIR" oldenv:"THING_DIR"`
-		Listen string `toml:"listen" env:"LISTEN" oldenv:"THING_LISTEN"`
-		Name   string `toml:"name" env:"NAME" oldenv:"THING_NAME"`
+		Dir     string  `toml:"data_dir" env:"DATA_DIR" oldenv:"THING_DIR"`
+		Listen  string  `toml:"listen" env:"LISTEN" oldenv:"THING_LISTEN"`
+		Name    string  `toml:"name" env:"NAME" oldenv:"THING_NAME"`
 	}
 	t.Setenv("BTCPOOL_THING_TOKEN", "old")
 	t.Setenv("BTCPOOL_THING_DIR", "old")

@@ -48,6 +48,9 @@ type Runner interface {
 	// Ready returns nil when work is possible, else what is missing. It is
 	// called often and from any goroutine, and must not block.
 	Ready() error
+	// Close ends a service that has not run. It does nothing to one that has,
+	// and nothing when it is called again.
+	Close() error
 }
 
 // A Flagger is a Config (by its pointer) with flags of its own besides the

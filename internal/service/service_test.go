@@ -81,6 +81,7 @@ type runner struct {
 
 func (r runner) Run(ctx context.Context) error { return r.run(ctx) }
 func (r runner) Ready() error                  { return r.ready() }
+func (r runner) Close() error                  { return nil }
 
 // build makes a service that tells its configuration and is done.
 func build(cfg testConfig, deps service.Deps) (runner, error) {

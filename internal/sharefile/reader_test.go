@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,9 +13,8 @@ import (
 
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // ownFile returns a file of three flushes of two shares each.
 func ownFile(t testing.TB) []byte {
@@ -61,17 +59,7 @@ func samples(t testing.TB) map[string][]byte {
 // TestGolden pins the header's layout: the same file must be readable for ever.
 func TestGolden(t *testing.T) {
 	t.Parallel()
-	path := filepath.Join("testdata", "three-flushes.hex")
-	if *update {
-		write(t, path, []byte(hex.Dump(ownFile(t))))
-	}
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(text), hex.Dump(ownFile(t))); diff != "" {
-		t.Errorf("(-golden +got):\n%s", diff)
-	}
+	testkit.Golden(t, "three-flushes.hex", []byte(hex.Dump(ownFile(t))))
 }
 
 // TestFollow reads each sample while it grows, stopping at every length.
