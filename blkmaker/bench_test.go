@@ -1,7 +1,6 @@
 package blkmaker
 
 import (
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -69,20 +68,9 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
 	check(err)
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	b.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			b.Error(err)
-		}
-	})
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	check(err)
-	b.Cleanup(func() { client.Close() })
+	testkit.Run(b, s.Run)
 	topics := cfg.Kafka.Topics
-	check(client.EnsureTopics(b.Context(), topics.RawGBT, topics.Job, topics.SolvedShare))
+	client := testkit.Bus(b, cfg.Kafka, topics.RawGBT, topics.Job, topics.SolvedShare)
 	check(client.Write(b.Context(), topics.RawGBT, bus.Message{Value: template.AppendTo(nil)}))
 	check(client.Write(b.Context(), topics.Job, bus.Message{Value: j.AppendTo(nil)}))
 	for found := false; !found || s.Ready() != nil; time.Sleep(time.Millisecond) {
