@@ -6,9 +6,11 @@
 // before anything else happens to its share.
 //
 // A few loops share the connections: each reads, judges and writes for its own,
-// and waits for none of them. A miner that does not read is disconnected. Jobs,
-// sessions, difficulties and verdicts know nothing of Stratum V1, which is one
-// codec.
+// and waits for no miner. A miner that does not read is disconnected.
+//
+// A protocol (protocol.go) parses what a miner says, calls the session's verbs
+// and appends what the session has to say. Jobs, sessions, difficulties,
+// verdicts and the operator's interface make no text of any protocol.
 package sserver
 
 import (
