@@ -85,11 +85,11 @@ type session struct {
 	heldBytes int
 	heldSeq   uint64
 
-	admitted  bool  // the session is counted by guard and metrics
-	closing   bool  // nothing more is read; the session is over when what was read is answered
-	cut       bool  // nothing more is sent
-	over      bool  // the session is counted no more; its link may still have something to send
-	lingering bool  // input is dropped, up to discard bytes, so that the last answer is not lost
+	admitted  bool // the session is counted by guard and metrics
+	closing   bool // nothing more is read; the session is over when what was read is answered
+	cut       bool // nothing more is sent
+	over      bool // the session is counted no more; its link may still have something to send
+	lingering bool // input is dropped, up to discard bytes, so that the last answer is not lost
 	discard   int
 	why       error // why closing was set; nil: the miner has ended it
 }
