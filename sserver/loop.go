@@ -59,7 +59,9 @@ func newLoop(srv *Service) (*loop, error) {
 // system's.
 func (l *loop) run() error {
 	defer l.Close()
-	l.leaving = false // as it is after an earlier run, which may have left answers too
+	// An earlier run was told to leave, and may have kept answers to sessions that
+	// were cut.
+	l.leaving = false
 	clear(l.held)
 	l.held, l.heldText = l.held[:0], l.heldText[:0]
 	for !l.leaving || len(l.sessions) > 0 {
