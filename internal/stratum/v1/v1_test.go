@@ -104,10 +104,18 @@ func TestConversation(t *testing.T) {
 			"log in alice.rig {Start:64 Floor:4 HasStart:true HasFloor:true}",
 			"submit alice.rig 7 false abc 15", "submit alice.rig 188 true abc 15",
 		}, []int{0, 0, 0, 0, 23, 23}, nil},
-		{"before the login", lines(`{"id":1,"method":"mining.submit","params":["a","1","00","60000000","1"]}`, `{"id":2,"method":"mining.no"}`),
-			nil, []int{24, 26}, nil},
-		{"what it is comes later", lines(`{"id":1,"method":"mining.subscribe","params":[]}`, `{"id":1,"result":"x/2"}`, `{"id":1,"result":"x/3"}`),
-			[]string{"subscribe  00000000 false", "name x/2"}, []int{0}, nil},
+		{
+			"before the login", lines(`{"id":1,"method":"mining.submit","params":["a","1","00","60000000","1"]}`, `{"id":2,"method":"mining.no"}`),
+			nil,
+			[]int{24, 26},
+			nil,
+		},
+		{
+			"what it is comes later", lines(`{"id":1,"method":"mining.subscribe","params":[]}`, `{"id":1,"result":"x/2"}`, `{"id":1,"result":"x/3"}`),
+			[]string{"subscribe  00000000 false", "name x/2"},
+			[]int{0},
+			nil,
+		},
 		{"no JSON", lines("a", "b", "c", "d", "e", "f"), []string{"bad input", "bad input", "bad input", "bad input", "bad input"}, []int{27, 27, 27, 27, 27}, v1.ErrBadInput},
 		{"frames before the login", agentwire.Unregister{Session: 1}.AppendTo(nil), []string{"bad input"}, nil, nil},
 	} {
@@ -202,14 +210,30 @@ func TestAnnounce(t *testing.T) {
 		a     v1.Announcement
 		want  []string // parts, in their order
 	}{
-		{"the first", v1.State{ExtraNonce2Size: 8}, v1.Announcement{First: true, NewDifficulty: true, Difficulty: 3, Clean: true},
-			[]string{`"mining.set_difficulty","params":[8]`, `"mining.notify","params":["0",`, `"ab",[]`, `"60000000",true]`, "client.get_version"}},
-		{"its number goes round", v1.State{ExtraNonce2Size: 4, Named: true}, v1.Announcement{Number: 258, Later: 2},
-			[]string{`"mining.notify","params":["2",`, `"00000000ab",[]`, `"60000002",false]`}},
-		{"no id twice", v1.State{ExtraNonce2Size: 8, UniqueJobIDs: true, Named: true}, v1.Announcement{Number: 258},
-			[]string{fmt.Sprintf(`"mining.notify","params":["%d",`, 0x60000000<<8|2)}},
-		{"a farm's difficulties come first", v1.State{ExtraNonce2Size: 8, Named: true}, v1.Announcement{Miners: map[uint16]bitcoin.Difficulty{1: 5}},
-			[]string{"\x7f\x05", "mining.notify"}},
+		{
+			"the first",
+			v1.State{ExtraNonce2Size: 8},
+			v1.Announcement{First: true, NewDifficulty: true, Difficulty: 3, Clean: true},
+			[]string{`"mining.set_difficulty","params":[8]`, `"mining.notify","params":["0",`, `"ab",[]`, `"60000000",true]`, "client.get_version"},
+		},
+		{
+			"its number goes round",
+			v1.State{ExtraNonce2Size: 4, Named: true},
+			v1.Announcement{Number: 258, Later: 2},
+			[]string{`"mining.notify","params":["2",`, `"00000000ab",[]`, `"60000002",false]`},
+		},
+		{
+			"no id twice",
+			v1.State{ExtraNonce2Size: 8, UniqueJobIDs: true, Named: true},
+			v1.Announcement{Number: 258},
+			[]string{fmt.Sprintf(`"mining.notify","params":["%d",`, 0x60000000<<8|2)},
+		},
+		{
+			"a farm's difficulties come first",
+			v1.State{ExtraNonce2Size: 8, Named: true},
+			v1.Announcement{Miners: map[uint16]bitcoin.Difficulty{1: 5}},
+			[]string{"\x7f\x05", "mining.notify"},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
