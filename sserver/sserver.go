@@ -52,11 +52,11 @@ const (
 type Service struct {
 	cfg         Config
 	log         zerolog.Logger
-	loginLog    zerolog.Logger // of failures that may come by the thousand
+	loginLog    zerolog.Logger // for failures that may come by the thousand
 	metrics     *metrics
 	serverID    atomic.Uint32 // 0: none yet
 	versionMask uint32
-	longAgents  *regexp.Regexp // nil: none
+	longAgents  *regexp.Regexp // user agents that may be silent for long; nil: no others than agents
 
 	registry  *registry.Registry
 	ports     []*port
@@ -65,7 +65,7 @@ type Service struct {
 	blocks    *spool.Spool
 	auxBlocks *spool.Spool // nil: there is no such topic
 	rskBlocks *spool.Spool // nil: there is no such topic
-	spooled   []spooled    // all that there are
+	spooled   []spooled    // the spools above that there are
 	handover  *handover.Client
 	events    *eventQueue
 	users     *users.Lists
@@ -73,14 +73,14 @@ type Service struct {
 	ids       *idPool
 	guard     *guard.Guard
 	loops     []*loop
-	admin     *operator.API      // nil: none
-	commands  *operator.Commands // nil: none
+	admin     *operator.API      // nil: not configured
+	commands  *operator.Commands // nil: not configured
 	started   time.Time
 	closing   service.Closing
 
 	open        atomic.Int64   // connections
-	agentMiners atomic.Int64   // behind agents
-	goroutines  sync.WaitGroup // that work for sessions
+	agentMiners atomic.Int64   // miners behind agents
+	goroutines  sync.WaitGroup // those that work for sessions
 }
 
 // New returns a server that listens already, unless it has to get its id first.
