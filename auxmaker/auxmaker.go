@@ -127,9 +127,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	g.Go(func() error {
 		if err := s.bus.EnsureTopics(ctx, s.topics()...); err != nil {
-			if ctx.Err() != nil {
-				return nil
-			}
 			return err
 		}
 		s.kafka.Set(nil)

@@ -22,9 +22,6 @@ const (
 // write writes what is chosen until ctx ends.
 func (s *Service) write(ctx context.Context) error {
 	if err := s.bus.EnsureTopics(ctx, s.topic, s.light); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	s.kafka.Set(nil)

@@ -15,11 +15,11 @@ import (
 type sentJob struct {
 	ID     job.ID
 	Number uint32
-	Later  uint32 // seconds, than the job's time
+	Later  uint32 // seconds by which its time is later than the job's
 }
 
 const (
-	maxSentJobs = 255 // what the miner sees must differ
+	maxSentJobs = 255 // the numbers that the miner sees must differ
 	// keptJobs are still known when a clean job is sent: their shares are
 	// stale, not unknown.
 	keptJobs = 4

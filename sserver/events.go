@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxEvents  = 50_000 // waiting for Kafka; about 10 MB
+	maxEvents  = 50_000 // that wait for Kafka; about 10 MB of memory
 	eventBatch = 1000
 	// eventGrace is what the last events get to reach Kafka.
 	eventGrace = 3 * time.Second

@@ -15,7 +15,7 @@ func (s *Service) release(durable uint64, failure error) {
 // on disk.
 type heldAnswer struct {
 	session *session
-	seq     uint64 // of the last of the shares
+	seq     uint64 // number of the last share in the spool
 	size    int    // bytes of heldText
 	since   time.Time
 }

@@ -27,7 +27,7 @@ type idPool struct {
 	mu      sync.Mutex
 	first   uint32         // index where this process began
 	given   uint32         // indexes that have been given at least once
-	freed   []freedID      // oldest first, those included that were claimed since
+	freed   []freedID      // oldest first; some were claimed since
 	claimed map[uint32]int // how many entries of freed are void
 	pasts   map[uint32]heldPast
 }

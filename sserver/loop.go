@@ -34,16 +34,16 @@ type loop struct {
 	in       [readBytes]byte
 
 	held     []heldAnswer // oldest first
-	heldText []byte       // of all of them
-	paused   []*session   // those included that have ended since
+	heldText []byte       // the answers themselves, one after the other
+	paused   []*session   // some may have ended since
 
 	toTell   int       // sessions before this place are to hear what is new
-	nextTour time.Time // for the sake of difficulties
+	nextTour time.Time // when difficulties are looked at next
 	told     uint64    // number of the latest round that all have heard of
-	counting spread    // of the tour in progress
-	counted  spread    // of the last one
+	counting spread    // difficulties in the tour in progress
+	counted  spread    // difficulties in the last tour
 	toCheck  int       // sessions from this place on have not been swept yet
-	leaving  bool      // sessions are ended
+	leaving  bool      // all sessions are to end
 }
 
 func newLoop(srv *Service) (*loop, error) {
@@ -58,7 +58,9 @@ func newLoop(srv *Service) (*loop, error) {
 // system's.
 func (l *loop) run() error {
 	defer l.Close()
-	l.leaving = false // as it is after an earlier run, which may have left answers too
+	// An earlier run was told to leave, and may have kept answers to sessions that
+	// were cut.
+	l.leaving = false
 	clear(l.held)
 	l.held, l.heldText = l.held[:0], l.heldText[:0]
 	for !l.leaving || len(l.sessions) > 0 {

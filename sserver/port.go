@@ -102,7 +102,7 @@ type port struct {
 	proxies    []netip.Prefix // who is to send a PROXY header
 	users      *users.List
 	vardiff    vardiff.Policy
-	difficulty bitcoin.Difficulty // of miners that wish for none
+	difficulty bitcoin.Difficulty // the start of miners that wish for none
 	nonceBytes uint8
 
 	bytesIn, bytesOut prometheus.Counter

@@ -26,32 +26,39 @@ const (
 
 func (p phase) String() string { return [...]string{"connected", "subscribed", "authorized"}[p] }
 
-// state is all there is to know of a session: a plain value, without locks or
-// references to anything that lives outside of it.
+// state is all there is to know of a session: a plain value, without locks or references to anything outside of it.
 type state struct {
 	Phase phase
-	ID    uint32 // also the extranonce1
+	ID    uint32 // the extranonce1 too
 	IP    netip.Addr
-	Agent string // the miner's software, as it says
+	Agent string // the software that the miner says it is
+	Since time.Time
 
-	Workers     []worker // that were authorized; the first is credited when a share names none of them
-	VersionMask uint32   // version bits agreed upon
-	OwnFloor    bool     // the miner has said what its difficulty must not fall below
-	Wished      bool     // Wish is the difficulty that the miner suggested last
-	Wish        bitcoin.Difficulty
-	Patient     bool // its software may be silent for long
-	V1          v1.State
-	Since       time.Time
-	Tally       tally
-	Conduct     guard.Conduct
+	// Workers are those that have logged in. The first is credited with shares that name no other.
+	Workers []worker
+	// VersionMask holds the version bits agreed upon.
+	VersionMask uint32
+	// OwnFloor says that the miner itself set the floor of its difficulty.
+	OwnFloor bool
+	// Wish is the difficulty that the miner suggested last, if it has (Wished).
+	Wished bool
+	Wish   bitcoin.Difficulty
+	// Patient software may be silent for long.
+	Patient bool
+	V1      v1.State
+	Tally   tally
+	Conduct guard.Conduct
 
-	Miner miner  // the one that is connected
-	Farm  *farm  // those it speaks for; nil when it is no agent
-	Ready bool   // the answer to the login is out, jobs may follow
-	Round uint64 // number of the latest round the miner was told of
-	Tip   uint64 // and the tip of its job; 0 before the first
+	Miner miner // the one that is connected
+	Farm  *farm // the miners that it speaks for; nil: it is no agent
+	// Ready means that the answer to the login is out, so that jobs may follow.
+	Ready bool
+	// Round and Tip are those of the latest job that the miner was sent; 0: none yet. Jobs are those it may still
+	// send shares for, Next is the number of the next one.
+	Round uint64
+	Tip   uint64
 	Jobs  []sentJob
-	Next  uint32 // number of the next job
+	Next  uint32
 }
 
 // session is one connection. All of it belongs to its loop.
@@ -59,43 +66,42 @@ type session struct {
 	state
 
 	srv      *Service
-	port     *port // where it connected
+	port     *port // where the miner connected
 	loop     *loop
 	link     poll.Link
 	protocol protocol
-	pos      int    // in loop.sessions; negative when it has gone
-	users    uint64 // version of the port's users that has all workers
+	pos      int    // index in loop.sessions; negative: the session has gone
+	users    uint64 // version of the port's users that was compared with the session's last
 
-	pending     []byte // has arrived, but not all of the message
+	pending     []byte // input that is not handled yet, as a rule the beginning of a message
 	outbox      poll.Outbox
-	readBy      time.Time // a message must have come; when it is over, its link must be closed
-	pausedUntil time.Time // zero: it is not
+	readBy      time.Time // deadline of the next message, and then of closing the link
+	pausedUntil time.Time // zero: the session is not paused
 	strange     int       // bytes that came before the login
-	asking      bool      // what is pending has to wait for an answer from elsewhere
+	asking      bool      // pending has to wait for an answer from elsewhere
 
-	held      int    // answers in loop.held
-	heldBytes int    // of them
-	heldSeq   uint64 // what the last of them waits for
+	// held answers in loop.held, of heldBytes in all, wait for the disk; the last for record heldSeq of the spool.
+	held      int
+	heldBytes int
+	heldSeq   uint64
 
-	admitted  bool  // it counts
-	closing   bool  // nothing more is read; it is over when what was read is answered
-	cut       bool  // nothing more is sent either
-	over      bool  // it does not count any more; its link may still have something to send
-	lingering bool  // what is read is dropped
-	discard   int   // so many bytes at most
-	why       error // closing was set, nil when the miner ends it
+	admitted  bool // the session is counted by guard and metrics
+	closing   bool // nothing more is read; the session is over when what was read is answered
+	cut       bool // nothing more is sent
+	over      bool // the session is counted no more; its link may still have something to send
+	lingering bool // input is dropped, up to discard bytes, so that the last answer is not lost
+	discard   int
+	why       error // why closing was set; nil: the miner has ended it
 }
 
 const (
-	// maxHeld is how many bytes of answers may wait for the disk before the
-	// session is not read from any more.
+	// maxHeld is how many bytes of answers may wait for the disk before the session is not read from any more.
 	maxHeld = 16 << 10
-	// Of what is left to read when the last answer must not be lost.
+	// maxDiscard bytes at most are dropped while the last answer is on its way, for lingerGrace at most.
 	maxDiscard  = 64 << 10
 	lingerGrace = time.Second
-	// What a login takes, in bytes. A session that says more before it is
-	// authorized is read from only once in strangerPause, whoever it is: thousands
-	// of them would keep the others waiting.
+	// maxStrange is what a login takes, in bytes. A session that says more before it is authorized is read from only
+	// once in strangerPause, whoever it is: thousands of such would keep the others waiting.
 	maxStrange    = 8 << 10
 	strangerPause = time.Second
 )

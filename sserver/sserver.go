@@ -6,9 +6,11 @@
 // before anything else happens to its share.
 //
 // A few loops share the connections: each reads, judges and writes for its own,
-// and waits for none of them. A miner that does not read is disconnected. Jobs,
-// sessions, difficulties and verdicts know nothing of Stratum V1, which is one
-// codec.
+// and waits for no miner. A miner that does not read is disconnected.
+//
+// A protocol (protocol.go) parses what a miner says, calls the session's verbs
+// and appends what the session has to say. Jobs, sessions, difficulties,
+// verdicts and the operator's interface make no text of any protocol.
 package sserver
 
 import (
@@ -50,11 +52,11 @@ const (
 type Service struct {
 	cfg         Config
 	log         zerolog.Logger
-	loginLog    zerolog.Logger // of failures that may come by the thousand
+	loginLog    zerolog.Logger // for failures that may come by the thousand
 	metrics     *metrics
 	serverID    atomic.Uint32 // 0: none yet
 	versionMask uint32
-	longAgents  *regexp.Regexp // nil: none
+	longAgents  *regexp.Regexp // user agents that may be silent for long; nil: no others than agents
 
 	registry  *registry.Registry
 	ports     []*port
@@ -63,7 +65,7 @@ type Service struct {
 	blocks    *spool.Spool
 	auxBlocks *spool.Spool // nil: there is no such topic
 	rskBlocks *spool.Spool // nil: there is no such topic
-	spooled   []spooled    // all that there are
+	spooled   []spooled    // the spools above that there are
 	handover  *handover.Client
 	events    *eventQueue
 	users     *users.Lists
@@ -71,14 +73,14 @@ type Service struct {
 	ids       *idPool
 	guard     *guard.Guard
 	loops     []*loop
-	admin     *operator.API      // nil: none
-	commands  *operator.Commands // nil: none
+	admin     *operator.API      // nil: not configured
+	commands  *operator.Commands // nil: not configured
 	started   time.Time
 	closing   service.Closing
 
 	open        atomic.Int64   // connections
-	agentMiners atomic.Int64   // behind agents
-	goroutines  sync.WaitGroup // that work for sessions
+	agentMiners atomic.Int64   // miners behind agents
+	goroutines  sync.WaitGroup // those that work for sessions
 }
 
 // New returns a server that listens already, unless it has to get its id first.

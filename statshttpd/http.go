@@ -29,18 +29,32 @@ var (
 	errUnavailable  = httpapi.Errorf(http.StatusServiceUnavailable, "unavailable", "the database does not answer, try again later")
 )
 
+// endpoint answers a path of the API. The name is its label in metrics.
+type endpoint struct {
+	path, name string
+	answer     func(r *http.Request, q *httpapi.Query) (any, error)
+}
+
+// endpoints are the paths of the API below apiRoot, each described in openapi.yaml.
+func (s *Service) endpoints() []endpoint {
+	return []endpoint{
+		{"/pool", "pool", s.getPool},
+		{"/workers", "workers", s.getWorkers},
+		{"/workers/{user}/{worker}", "worker", s.getWorker},
+		{"/blocks", "blocks", s.getBlocks},
+	}
+}
+
+const apiRoot = "/api/v1"
+
 // Handler answers everything that statshttpd answers.
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
-	api := func(path, name string, answer func(r *http.Request, q *httpapi.Query) (any, error)) {
-		mux.Handle(path, s.counted(name, s.api(answer)))
+	for _, e := range s.endpoints() {
+		mux.Handle("GET "+apiRoot+e.path, s.counted(e.name, s.api(e.answer)))
 	}
-	api("GET /api/v1/pool", "pool", s.getPool)
-	api("GET /api/v1/workers", "workers", s.getWorkers)
-	api("GET /api/v1/workers/{user}/{worker}", "worker", s.getWorker)
-	api("GET /api/v1/blocks", "blocks", s.getBlocks)
-	mux.Handle("GET /api/v1/openapi.yaml", s.counted("openapi", http.HandlerFunc(serveOpenAPI)))
-	api("/", "other", func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath })
+	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", http.HandlerFunc(serveOpenAPI)))
+	mux.Handle("/", s.counted("other", s.api(func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath })))
 
 	// btcpool answers these to any of GET, HEAD and POST.
 	legacy := func(path, name string, answer func(form url.Values) httpapi.Legacy) {

@@ -2,11 +2,14 @@ package statshttpd
 
 import (
 	"fmt"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/testkit"
 )
@@ -18,6 +21,14 @@ func TestOpenAPI(t *testing.T) {
 	d := testkit.OpenAPI(t, openAPI)
 	full, empty := newTestService(t, noon), newTestService(t, noon)
 	full.small(t)
+	described := slices.Sorted(maps.Keys(d.Doc.Paths.Map()))
+	var answered []string
+	for _, e := range full.endpoints() {
+		answered = append(answered, e.path)
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(answered)), described); diff != "" {
+		t.Errorf("paths (-answered +described):\n%s", diff)
+	}
 	example := strings.NewReplacer("{user}", "ann", "{worker}", "rig.1")
 	for path, item := range d.Doc.Paths.Map() {
 		target := d.Doc.Servers[0].URL + example.Replace(path)

@@ -24,8 +24,8 @@ const demoUser = "demo.cpu"
 type pool struct {
 	cfg      Config
 	log      zerolog.Logger
-	out      io.Writer     // the banner's
-	chain    *regnode.Node // nil: a real one
+	out      io.Writer     // where the banner goes
+	chain    *regnode.Node // nil: a node is configured
 	services []built
 	closing  service.Closing
 

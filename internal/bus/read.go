@@ -158,7 +158,7 @@ func (c *Client) offsets(ctx context.Context, topic string, n int, of func(parti
 		if a.Partition < 0 || a.Partition >= n {
 			return nil, fmt.Errorf("offset of partition %d, of %d", a.Partition, n)
 		}
-		offset := max(a.FirstOffset, a.LastOffset) // the one not asked for is -1
+		offset := max(a.FirstOffset, a.LastOffset) // the one that was not asked for is -1
 		for at := range a.Offsets {
 			offset = max(offset, at)
 		}
@@ -228,7 +228,7 @@ func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error 
 		}
 		n, err := r.partitions(ctx, r.topic)
 		if err != nil {
-			continue // whoever fetches from the brokers tells
+			continue // the goroutines that fetch tell of brokers that are away
 		}
 		for ; known < n; known++ {
 			partition := known

@@ -79,7 +79,7 @@ func (c *candidate) step() (won bool, err error) {
 	c.log.Warn().Str("leader", first).Msg("the leader is silent, its lead ends")
 	switch err := c.conn.Delete(first, stat.Version); {
 	case errors.Is(err, zk.ErrNoNode), errors.Is(err, zk.ErrBadVersion):
-		return false, nil // gone by itself, or not silent after all
+		return false, nil // the node went by itself, or its owner is not silent after all
 	case err != nil:
 		return false, err
 	}

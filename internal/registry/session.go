@@ -32,7 +32,7 @@ type session struct {
 	conn    *zk.Conn
 	events  <-chan zk.Event
 	granted atomic.Int64                       // the session timeout, as a time.Duration
-	breaks  atomic.Int64                       // connections lost, at least
+	breaks  atomic.Int64                       // grows when the connection is lost
 	away    atomic.Pointer[func(at time.Time)] // called when ZooKeeper was away for everybody
 
 	closing   context.Context

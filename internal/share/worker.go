@@ -33,7 +33,7 @@ func WorkerName(name string) string {
 	return name[:min(len(name), maxWorkerName)]
 }
 
-// AgentName returns likewise what a miner's software is called.
+// AgentName returns, cut and cleaned like a worker's name, what a miner's software is called.
 func AgentName(name string) string { return CleanName(name[:min(len(name), maxAgentName)]) }
 
 // CleanName keeps only the characters that names may have.

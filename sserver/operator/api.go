@@ -138,27 +138,35 @@ var (
 // action answers a request with what is to be encoded as JSON.
 type action func(r *http.Request) (any, error)
 
-// handler returns what answers requests; background starts what goes on after
+const root = "/api/v1"
+
+// paths are those of the API below root, by method, each described in openapi.yaml. background starts what goes on after
 // the answer.
+func (a *API) paths(background func(func(context.Context))) map[string]map[string]action {
+	return map[string]map[string]action{
+		"/status":               {"GET": a.getStatus},
+		"/sessions":             {"GET": a.getSessions},
+		"/sessions/{id}":        {"GET": a.getSession},
+		"/sessions/{id}/miners": {"GET": a.getMiners},
+		"/kick":                 {"POST": a.kick},
+		"/difficulty":           {"POST": a.setDifficulty},
+		"/message":              {"POST": a.message},
+		"/bans":                 {"GET": a.getBans, "POST": a.addBan, "DELETE": a.liftBan},
+		"/drain": {
+			"GET":    a.getDrain,
+			"POST":   func(r *http.Request) (any, error) { return a.startDrain(r, background) },
+			"DELETE": a.cancelDrain,
+		},
+	}
+}
+
+// handler returns what answers requests; background is that of paths.
 func (a *API) handler(background func(func(context.Context))) http.Handler {
 	mux := http.NewServeMux()
-	handle := func(path string, methods map[string]action) {
-		mux.Handle(path, a.methods(methods))
+	for path, methods := range a.paths(background) {
+		mux.Handle(root+path, a.methods(methods))
 	}
-	handle("/api/v1/status", map[string]action{"GET": a.getStatus})
-	handle("/api/v1/sessions", map[string]action{"GET": a.getSessions})
-	handle("/api/v1/sessions/{id}", map[string]action{"GET": a.getSession})
-	handle("/api/v1/sessions/{id}/miners", map[string]action{"GET": a.getMiners})
-	handle("/api/v1/kick", map[string]action{"POST": a.kick})
-	handle("/api/v1/difficulty", map[string]action{"POST": a.setDifficulty})
-	handle("/api/v1/message", map[string]action{"POST": a.message})
-	handle("/api/v1/bans", map[string]action{"GET": a.getBans, "POST": a.addBan, "DELETE": a.liftBan})
-	handle("/api/v1/drain", map[string]action{
-		"GET":    a.getDrain,
-		"POST":   func(r *http.Request) (any, error) { return a.startDrain(r, background) },
-		"DELETE": a.cancelDrain,
-	})
-	mux.HandleFunc("GET /api/v1/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
+	mux.HandleFunc("GET "+root+"/openapi.yaml", func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
 		_, _ = w.Write(OpenAPI)
 	})

@@ -13,7 +13,7 @@ import (
 type server struct {
 	http *httptest.Server
 
-	mu       sync.Mutex // also guards what the node adds
+	mu       sync.Mutex // guards the fields of the node too
 	down     bool
 	accepted []string // hashes in display order
 }

@@ -20,7 +20,7 @@ const publishQueue = 1000
 // doc/zmq.md).
 type publisher struct {
 	socket zmq4.Socket
-	seq    uint32 // both topics have a message a block
+	seq    uint32 // of either topic: both have one message a block
 }
 
 func newPublisher(addr string) (*publisher, error) {

@@ -116,7 +116,7 @@ func (n *Node) serveRPC(ctx context.Context, w http.ResponseWriter, r *http.Requ
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(status)
-	_, _ = w.Write(out.Bytes()) // the caller went away: its loss
+	_, _ = w.Write(out.Bytes()) // the caller may have gone away
 }
 
 func (n *Node) authorized(r *http.Request) bool {
