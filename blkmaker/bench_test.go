@@ -73,10 +73,10 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 	client := testkit.Bus(b, cfg.Kafka, topics.RawGBT, topics.Job, topics.SolvedShare)
 	check(client.Write(b.Context(), topics.RawGBT, bus.Message{Value: template.AppendTo(nil)}))
 	check(client.Write(b.Context(), topics.Job, bus.Message{Value: j.AppendTo(nil)}))
-	for found := false; !found || s.Ready() != nil; time.Sleep(time.Millisecond) {
+	testkit.Eventually(b, "the job is there", func() bool {
 		_, _, _, err := s.cache.find(j.ID)
-		found = err == nil
-	}
+		return err == nil && s.Ready() == nil
+	})
 
 	report := func(b *testing.B, run func() time.Duration) {
 		var took []time.Duration

@@ -1,8 +1,6 @@
 package share_test
 
 import (
-	"bytes"
-	"encoding/hex"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -77,13 +75,4 @@ func checkGolden(t *testing.T, name string, got []byte) {
 		lines = fmt.Appendf(lines, "%x\n", chunk)
 	}
 	testkit.Golden(t, name, lines)
-}
-
-func golden(t testing.TB, name string) []byte {
-	t.Helper()
-	b, err := hex.DecodeString(string(bytes.Join(bytes.Fields(testkit.Data(t, name)), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
 }

@@ -1,9 +1,11 @@
 package testkit
 
 import (
+	"encoding/hex"
 	"flag"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -35,6 +37,16 @@ func Data(tb testing.TB, name string) []byte {
 		tb.Fatal(err)
 	}
 	return text
+}
+
+// Hex returns what the file testdata/name says in hex, on any number of lines.
+func Hex(tb testing.TB, name string) []byte {
+	tb.Helper()
+	data, err := hex.DecodeString(strings.Join(strings.Fields(string(Data(tb, name))), ""))
+	if err != nil {
+		tb.Fatalf("%s: %v", name, err)
+	}
+	return data
 }
 
 // Seeds adds the files testdata/pattern to what a fuzz target begins with.

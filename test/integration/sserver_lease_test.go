@@ -4,6 +4,7 @@ package integration
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -56,25 +57,23 @@ func leasing(t *testing.T, zookeeper string, kafka bus.Config) *stratumServer {
 // fails unless its extranonce1 is of the server id.
 func (s *stratumServer) miner(id uint8) net.Conn {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			if time.Now().After(deadline) {
-				s.t.Fatal(err)
-			}
-			continue
-		}
-		s.t.Cleanup(func() { conn.Close() })
-		if err := conn.SetDeadline(deadline); err != nil {
-			s.t.Fatal(err)
-		}
-		fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if want := fmt.Sprintf(`,"%02x`, id); err != nil || !strings.Contains(line, want) {
-			s.t.Fatalf("not an extranonce1 of server %d: %s, %v", id, line, err)
-		}
-		return conn
+	const limit = 20 * time.Second
+	deadline := time.Now().Add(limit)
+	var conn net.Conn
+	testkit.Until(s.t, limit, "it listens", func(ctx context.Context) (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", s.Addr().String())
+		return err
+	})
+	s.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(deadline); err != nil {
+		s.t.Fatal(err)
 	}
+	fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if want := fmt.Sprintf(`,"%02x`, id); err != nil || !strings.Contains(line, want) {
+		s.t.Fatalf("not an extranonce1 of server %d: %s, %v", id, line, err)
+	}
+	return conn
 }
 
 // TestServerID cuts a sserver off from ZooKeeper: its miners are gone before
