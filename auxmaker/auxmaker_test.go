@@ -106,12 +106,8 @@ func start(t *testing.T, cfg auxmaker.Config) maker {
 // read parses the messages of a topic into a channel.
 func read[T any](t *testing.T, cfg bus.Config, topic string, parse func([]byte) (T, error), to chan<- T) {
 	t.Helper()
-	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	client := testkit.Bus(t, cfg)
 	testkit.Run(t, func(ctx context.Context) error {
-		defer client.Close()
 		return client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
 			value, err := parse(m.Value)
 			if err == nil {
@@ -478,15 +474,9 @@ func TestWithoutKafka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	testkit.Run(t, s.Run)
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for Kafka") {
 		t.Errorf("ready: %v", err)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

@@ -1,7 +1,6 @@
 package blkmaker
 
 import (
-	"context"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -69,26 +68,15 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 
 	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
 	check(err)
-	ctx, cancel := context.WithCancel(b.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	b.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			b.Error(err)
-		}
-	})
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	check(err)
-	b.Cleanup(func() { client.Close() })
+	testkit.Run(b, s.Run)
 	topics := cfg.Kafka.Topics
-	check(client.EnsureTopics(b.Context(), topics.RawGBT, topics.Job, topics.SolvedShare))
+	client := testkit.Bus(b, cfg.Kafka, topics.RawGBT, topics.Job, topics.SolvedShare)
 	check(client.Write(b.Context(), topics.RawGBT, bus.Message{Value: template.AppendTo(nil)}))
 	check(client.Write(b.Context(), topics.Job, bus.Message{Value: j.AppendTo(nil)}))
-	for found := false; !found || s.Ready() != nil; time.Sleep(time.Millisecond) {
+	testkit.Eventually(b, "the job is there", func() bool {
 		_, _, _, err := s.cache.find(j.ID)
-		found = err == nil
-	}
+		return err == nil && s.Ready() == nil
+	})
 
 	report := func(b *testing.B, run func() time.Duration) {
 		var took []time.Duration

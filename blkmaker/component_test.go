@@ -78,11 +78,8 @@ func startPool(t *testing.T) *pool {
 	p.cfg.Database.DSN = p.dsn
 	p.startNode(t, t.TempDir(), "127.0.0.1:0")
 
-	p.bus, err = bus.New(p.cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	must(t, err)
-	t.Cleanup(func() { p.bus.Close() })
 	topics := p.cfg.Kafka.Topics
-	must(t, p.bus.EnsureTopics(t.Context(), topics.RawGBT, topics.Job, topics.SolvedShare))
+	p.bus = testkit.Bus(t, p.cfg.Kafka, topics.RawGBT, topics.Job, topics.SolvedShare)
 	p.store, err = store.Open(t.Context(), p.dsn)
 	must(t, err)
 	t.Cleanup(func() { p.store.Close() })
@@ -94,20 +91,7 @@ func (p *pool) startNode(t *testing.T, dir, addr string) (stop func()) {
 	t.Helper()
 	node, err := regnode.Open(regnode.Config{Dir: dir, RPCAddr: addr, User: "user", Password: "password", Bits: easyBits}, zerolog.Nop())
 	must(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- node.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if !stopped {
-			stopped = true
-			cancel()
-			if err := errors.Join(<-ended, node.Close()); err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	t.Cleanup(stop)
+	stop = testkit.Run(t, func(ctx context.Context) error { return errors.Join(node.Run(ctx), node.Close()) })
 	cfg := noderpc.Config{URL: node.RPCURL(), User: node.User(), Password: node.Password()}
 	p.node, p.cfg.Nodes = node, []noderpc.Config{cfg}
 	p.rpc, err = noderpc.New(cfg)
@@ -121,21 +105,7 @@ func (p *pool) start(t *testing.T) (s *Service, stop func()) {
 	t.Helper()
 	s, err := New(p.cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))})
 	must(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	stopped := false
-	stop = func() {
-		if !stopped {
-			stopped = true
-			cancel()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-		}
-	}
-	t.Cleanup(stop)
-	return s, stop
+	return s, testkit.Run(t, s.Run)
 }
 
 // messages makes the three messages of a block on the node's tip.

@@ -35,13 +35,7 @@ func sender(t testing.TB, addr string) *handover.Client {
 	t.Helper()
 	c, err := handover.New(handover.Config{URLs: []string{"http://" + addr}, Secret: handover.Secret{Token: testToken}}, service.Deps{Log: zerolog.Nop()})
 	must(t, err)
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		must(t, <-ended)
-	})
+	testkit.Run(t, c.Run)
 	return c
 }
 

@@ -42,17 +42,13 @@ func BenchmarkBlockToTopic(b *testing.B) {
 			b.Fatal(err)
 		}
 		testkit.Run(b, s.Run)
-		reader, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-		if err != nil {
-			b.Fatal(err)
-		}
+		reader := testkit.Bus(b, cfg.Kafka)
 		type message struct {
 			at    time.Time
 			value []byte
 		}
 		arrived := make(chan message, 1000)
 		testkit.Run(b, func(ctx context.Context) error {
-			defer reader.Close()
 			return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
 				arrived <- message{time.Now(), m.Value}
 				return nil

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -62,17 +61,7 @@ func runNode(t *testing.T, cfg regnode.Config) (node *regnode.Node, stop func())
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- node.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := errors.Join(<-ended, node.Close()); err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(stop)
-	return node, stop
+	return node, testkit.Run(t, func(ctx context.Context) error { return errors.Join(node.Run(ctx), node.Close()) })
 }
 
 // pool is a gbtmaker under test and what comes out of it.
@@ -102,12 +91,8 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	reader, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
+	reader := testkit.Bus(t, cfg.Kafka)
 	testkit.Run(t, func(ctx context.Context) error {
-		defer reader.Close()
 		g, ctx := errgroup.WithContext(ctx)
 		g.Go(func() error {
 			return reader.Read(ctx, cfg.Kafka.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
@@ -536,15 +521,9 @@ func TestWithoutKafka(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
+	testkit.Run(t, s.Run)
 	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "waiting for Kafka") {
 		t.Errorf("ready: %v", err)
-	}
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
 	}
 }
 

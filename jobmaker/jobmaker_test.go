@@ -47,23 +47,12 @@ func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 	t.Helper()
 	cfg.Kafka.Brokers = testkit.Broker(t).Brokers
 	p := &pool{t: t, cfg: cfg, jobs: make(chan *job.StratumJob, 100), metrics: prometheus.NewRegistry()}
-	var err error
-	p.bus, err = bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.bus.Close() })
-	for _, topic := range []string{cfg.Kafka.Topics.RawGBT, cfg.Kafka.Topics.Job, cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork} {
-		if topic == "" {
-			continue
-		}
-		if err := p.bus.EnsureTopics(t.Context(), topic); err != nil {
-			t.Fatal(err)
-		}
-	}
+	topics := []string{cfg.Kafka.Topics.RawGBT, cfg.Kafka.Topics.Job, cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork}
+	p.bus = testkit.Bus(t, cfg.Kafka, slices.DeleteFunc(topics, func(topic string) bool { return topic == "" })...)
 	if before != nil {
 		before(p)
 	}
+	var err error
 	p.service, err = jobmaker.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: p.metrics})
 	if err != nil {
 		t.Fatal(err)

@@ -132,15 +132,9 @@ func start(t *testing.T, n *node, agree int, pools ...*pool) *watcher {
 		cfg.Pools = append(cfg.Pools, poolwatcher.Pool{Name: fmt.Sprintf("pool%d", i), Addr: p.Addr(), User: "us.watcher", Password: "x"})
 	}
 	w := &watcher{cfg: cfg.Kafka, metrics: prometheus.NewRegistry(), templates: make(chan job.RawGBT, 100)}
-	var err error
-	if w.bus, err = bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.bus.Close() })
 	topics := cfg.Kafka.Topics
-	if err := w.bus.EnsureTopics(t.Context(), topics.RawGBT, topics.Job); err != nil {
-		t.Fatal(err)
-	}
+	w.bus = testkit.Bus(t, cfg.Kafka, topics.RawGBT, topics.Job)
+	var err error
 	if w.Service, err = poolwatcher.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: w.metrics}); err != nil {
 		t.Fatal(err)
 	}

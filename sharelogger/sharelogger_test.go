@@ -1,7 +1,6 @@
 package sharelogger_test
 
 import (
-	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -61,15 +60,7 @@ type pool struct {
 func newPool(t *testing.T) *pool {
 	t.Helper()
 	cfg := testConfig(t.TempDir(), testkit.Broker(t).Brokers[0])
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	if err := client.EnsureTopics(t.Context(), cfg.Kafka.Topics.Share); err != nil {
-		t.Fatal(err)
-	}
-	return &pool{cfg: cfg, client: client}
+	return &pool{cfg: cfg, client: testkit.Bus(t, cfg.Kafka, cfg.Kafka.Topics.Share)}
 }
 
 func (p *pool) write(t *testing.T, values ...[]byte) {
@@ -95,7 +86,7 @@ func (p *pool) writeTo(t *testing.T, worker byte, shares ...share.Share) {
 	}
 }
 
-// start runs the service until the returned function is called, which waits for its end.
+// start runs the service until stop is called or the test ends.
 func (p *pool) start(t *testing.T) (svc *sharelogger.Service, stop func()) {
 	t.Helper()
 	p.registry = prometheus.NewRegistry()
@@ -103,16 +94,7 @@ func (p *pool) start(t *testing.T) (svc *sharelogger.Service, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- svc.Run(ctx) }()
-	return svc, func() {
-		t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
+	return svc, testkit.Run(t, svc.Run)
 }
 
 // newShare makes a share numbered by its nonce.
@@ -229,8 +211,7 @@ func TestStartLatest(t *testing.T) {
 	p := newPool(t)
 	p.cfg.Start = "latest"
 	p.writeTo(t, 0, newShare(1, monday))
-	svc, stop := p.start(t)
-	defer stop()
+	svc, _ := p.start(t)
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 	nonce := uint32(1)
 	testkit.Eventually(t, "a share", func() bool { // the end of the topic is looked up some time after readiness
@@ -247,8 +228,7 @@ func TestStartLatest(t *testing.T) {
 func TestFileInTheWay(t *testing.T) {
 	t.Parallel()
 	p := newPool(t)
-	svc, stop := p.start(t)
-	defer stop()
+	svc, _ := p.start(t)
 	tuesday := sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231121)
 	if err := os.Mkdir(tuesday, 0o750); err != nil {
 		t.Fatal(err)

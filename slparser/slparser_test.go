@@ -77,22 +77,14 @@ func testConfig(t *testing.T) slparser.Config {
 	return cfg
 }
 
-func start(t *testing.T, cfg slparser.Config) (*slparser.Service, func()) {
+// start runs a service until stop is called or the test ends.
+func start(t *testing.T, cfg slparser.Config) (svc *slparser.Service, stop func()) {
 	t.Helper()
 	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- svc.Run(ctx) }()
-	return svc, func() {
-		t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}
+	return svc, testkit.Run(t, svc.Run)
 }
 
 // run has a mode that exits do its work.
@@ -205,8 +197,7 @@ func TestDatabaseAway(t *testing.T) {
 	cfg.Database.DSN = "sqlite:" + filepath.Join(folder, "pool.db")
 	log := newShareLog(t, cfg.DataDir)
 	now := time.Now()
-	svc, stop := start(t, cfg)
-	defer stop()
+	svc, _ := start(t, cfg)
 	log.write(t, newShare(1, 11, now))
 	testkit.Eventually(t, "the share over HTTP", func() bool {
 		return accept(t, get(t, svc, "/share_stats?user_id=1&worker_id=11&hour=24"), "11") == 1024
@@ -241,8 +232,7 @@ func TestHTTP(t *testing.T) {
 	rejected := newShare(1, 11, now)
 	rejected.Status = share.StatusLowDifficulty
 	log.write(t, newShare(1, 11, now), newShare(2, -5, now), rejected)
-	svc, stop := start(t, cfg)
-	defer stop()
+	svc, _ := start(t, cfg)
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 
 	pool := get(t, svc, "/")["data"].(map[string]any)["pool"].(map[string]any)["today"].(map[string]any)

@@ -21,6 +21,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/testkit"
 	"btcpool/internal/users"
 )
 
@@ -109,12 +110,8 @@ func BenchmarkSubmitLine(b *testing.B) {
 	s := benchService(b)
 	p := s.ports[0]
 	p.difficulty, p.vardiff.Min, p.vardiff.Max = -32, -32, -32
-	ctx, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
-	go func() { done <- s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil }) }()
-	b.Cleanup(func() {
-		cancel()
-		<-done
+	testkit.Run(b, func(ctx context.Context) error {
+		return s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil })
 	})
 	c := benchSession(b, s)
 	w := s.jobs.newest()

@@ -8,10 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/rs/zerolog"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/service"
 	"btcpool/internal/testkit"
 )
 
@@ -22,33 +20,17 @@ func TestManagement(t *testing.T) {
 	cfg := testConfig(t)
 	cfg.ServerID = 3
 	cfg.Management.Enabled = true
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	commands, replies := cfg.Management.ControllerTopic, cfg.Management.ProcessorTopic
-	if err := client.EnsureTopics(t.Context(), commands, replies); err != nil {
-		t.Fatal(err)
-	}
+	client := testkit.Bus(t, cfg.Kafka, commands, replies)
 	got := make(chan object, 100)
-	ctx, cancel := context.WithCancel(t.Context())
-	read := make(chan struct{})
-	go func() {
-		defer close(read)
-		_ = client.Read(ctx, replies, bus.Earliest(), func(m bus.Message) error {
+	testkit.Run(t, func(ctx context.Context) error {
+		return client.Read(ctx, replies, bus.Earliest(), func(m bus.Message) error {
 			var v object
-			if err := json.Unmarshal(m.Value, &v); err != nil {
-				t.Errorf("%s: %v", m.Value, err)
-			}
+			err := json.Unmarshal(m.Value, &v)
 			got <- v
-			return nil
+			return err
 		})
-	}()
-	defer func() {
-		cancel()
-		<-read
-	}()
+	})
 	next := func(want object) object {
 		t.Helper()
 		for {

@@ -2,14 +2,11 @@ package sserver_test
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
 	"btcpool/internal/testkit"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 const (
@@ -32,13 +29,9 @@ func TestDialogues(t *testing.T) {
 	}
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
 			c := p.dial()
 			var got bytes.Buffer
-			for line := range strings.Lines(string(want)) {
+			for line := range strings.Lines(string(testkit.Data(t, filepath.Base(file)))) {
 				if strings.HasPrefix(line, "> ") {
 					got.WriteString(line)
 					if !c.say(&got, line[2:]) {
@@ -51,13 +44,7 @@ func TestDialogues(t *testing.T) {
 			if c.extraNonce1 != "" {
 				text = bytes.ReplaceAll(text, []byte(c.extraNonce1), []byte("SID"))
 			}
-			if testkit.Updating() {
-				if err := os.WriteFile(file, text, 0o600); err != nil {
-					t.Fatal(err)
-				}
-			} else if diff := cmp.Diff(string(want), string(text)); diff != "" {
-				t.Error(diff)
-			}
+			testkit.Golden(t, filepath.Base(file), text)
 		})
 	}
 }

@@ -10,14 +10,12 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
-	"github.com/rs/zerolog"
 
 	"btcpool/internal/auxwork"
-	"btcpool/internal/bus"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
-	"btcpool/internal/service"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -87,22 +85,10 @@ func (p *pool) mergedJob(prev byte, height int32) *job.StratumJob {
 	return j
 }
 
-func ensureTopics(t *testing.T, cfg sserver.Config, topics ...string) {
-	t.Helper()
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	if err := client.EnsureTopics(t.Context(), topics...); err != nil {
-		t.Fatal(err)
-	}
-}
-
 func TestMergedMining(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	ensureTopics(t, cfg, cfg.Kafka.Topics.AuxSolved, cfg.Kafka.Topics.RSKSolved)
+	testkit.Bus(t, cfg.Kafka, cfg.Kafka.Topics.AuxSolved, cfg.Kafka.Topics.RSKSolved)
 	p := startPool(t, cfg)
 	j := p.mergedJob(1, 100)
 	p.TakeJob(j)

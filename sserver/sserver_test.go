@@ -3,7 +3,6 @@ package sserver_test
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -21,7 +20,6 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
-	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
@@ -46,15 +44,8 @@ func testConfig(tb testing.TB) sserver.Config {
 	cfg.MinDifficulty = 1.0 / (1 << 30)
 	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	defer client.Close()
 	topics := cfg.Kafka.Topics
-	if err := client.EnsureTopics(tb.Context(), topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents); err != nil {
-		tb.Fatal(err)
-	}
+	testkit.Bus(tb, cfg.Kafka, topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents)
 	return cfg
 }
 
@@ -74,21 +65,7 @@ func startPool(tb testing.TB, cfg sserver.Config) *pool {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	stopped := false
-	p.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-done; err != nil {
-			tb.Errorf("Run: %v", err)
-		}
-	}
-	tb.Cleanup(p.stop)
+	p.stop = testkit.Run(tb, p.Run)
 	return p
 }
 

@@ -16,6 +16,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/internal/users"
 )
 
@@ -53,9 +54,7 @@ func TestTerms(t *testing.T) {
 		go func() {
 			ended <- s.term(t.Context(), t.Context(), held, id, func() { t.Error("it prepares to stop for good") })
 		}()
-		for s.serverID.Load() == 0 {
-			time.Sleep(time.Millisecond)
-		}
+		testkit.Eventually(t, "it has its id", func() bool { return s.serverID.Load() != 0 })
 		conn, err := net.Dial("tcp", s.Addr().String())
 		if err != nil {
 			t.Fatal(err)

@@ -10,11 +10,9 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
-	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/sserver"
@@ -23,11 +21,7 @@ import (
 // readTopic returns the first n messages of a topic.
 func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values [][]byte) {
 	t.Helper()
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := testkit.Bus(t, cfg.Kafka)
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	if err := client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
@@ -53,11 +47,7 @@ func TestTopics(t *testing.T) {
 	j := p.newJob(1, 100)
 	j.Bits = 0x1f00ffff // difficulty 2^-16: a few shares are blocks
 
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := testkit.Bus(t, cfg.Kafka)
 	for _, value := range [][]byte{[]byte("no job"), j.AppendTo(nil), j.AppendTo(nil)} {
 		if err := client.Write(t.Context(), cfg.Kafka.Topics.Job, bus.Message{Value: value}); err != nil {
 			t.Fatal(err)

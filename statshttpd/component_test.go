@@ -45,14 +45,8 @@ func newRig(t *testing.T) *rig {
 	cfg.Kafka = testkit.Broker(t)
 	cfg.FlushDBInterval = config.Duration(time.Second)
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
-	client, err := bus.New(cfg.Kafka, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { client.Close() })
-	if err := client.EnsureTopics(t.Context(), cfg.Kafka.Topics.Share, cfg.Kafka.Topics.CommonEvents, cfg.Kafka.Topics.Job); err != nil {
-		t.Fatal(err)
-	}
+	topics := cfg.Kafka.Topics
+	client := testkit.Bus(t, cfg.Kafka, topics.Share, topics.CommonEvents, topics.Job)
 	db, err := store.Open(t.Context(), cfg.Database.DSN)
 	if err != nil {
 		t.Fatal(err)
@@ -90,38 +84,20 @@ func event(action share.Action, user int32, userName, worker string) []byte {
 	return e.AppendTo(nil)
 }
 
-// start runs a service until stop is called, which waits for its end.
+// start runs a service until stop is called or the test ends.
 func (r *rig) start() (s *statshttpd.Service, stop func()) {
 	r.t.Helper()
 	s, err := statshttpd.New(r.cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(r.t)), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx) }()
-	return s, func() {
-		r.t.Helper()
-		cancel()
-		if err := <-done; err != nil {
-			r.t.Errorf("run: %v", err)
-		}
-	}
+	return s, testkit.Run(r.t, s.Run)
 }
 
 // eventually waits until check returns nil.
 func (r *rig) eventually(check func() error) {
 	r.t.Helper()
-	var err error
-	defer func() {
-		if err != nil {
-			r.t.Error(err)
-		}
-	}()
-	testkit.Eventually(r.t, "a check", func() bool {
-		err = check()
-		return err == nil
-	})
+	testkit.Until(r.t, testkit.Patience, "what the test waits for", func(context.Context) error { return check() })
 }
 
 func get(s *statshttpd.Service, path string, into any) error {
@@ -228,8 +204,7 @@ func TestService(t *testing.T) {
 		t.Error(err)
 	}
 
-	s, stop = r.start()
-	defer stop()
+	s, _ = r.start()
 	r.eventually(s.Ready)
 	r.eventually(counted(s, 4, 1, 1))
 	var worker struct{ User, Worker, Agent string }
@@ -270,8 +245,7 @@ func TestServiceClearsOldRows(t *testing.T) {
 	if err := r.db.UpsertWorkerName(t.Context(), store.Worker{UserID: 1, WorkerID: 9, Name: "gone", UserName: "ann"}); err != nil {
 		t.Fatal(err)
 	}
-	s, stop := r.start()
-	defer stop()
+	s, _ := r.start()
 	r.eventually(func() error {
 		workers, err := r.db.Workers(t.Context())
 		for _, w := range workers {
@@ -300,8 +274,7 @@ func TestServiceAlone(t *testing.T) {
 	r.cfg.Listen = "127.0.0.1:0"
 	r.cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
 	r.cfg.Database.DSN = "mysql://user@tcp(127.0.0.1:1)/pool"
-	s, stop := r.start()
-	defer stop()
+	s, _ := r.start()
 	var p pool
 	r.eventually(func() error { return get(s, "/api/v1/pool", &p) })
 	if !p.Starting || p.Blocks != nil || p.Network != nil {

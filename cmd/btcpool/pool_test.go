@@ -152,40 +152,19 @@ func start(t *testing.T, cfg Config) *running {
 		t.Fatal(err)
 	}
 	r.pool = p
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- p.Run(ctx) }()
-	r.stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
-	t.Cleanup(r.stop)
+	r.stop = testkit.Run(t, p.Run)
 	return r
 }
 
-func (r *running) until(what string, cond func(context.Context) error) {
+func (r *running) until(what string, check func(context.Context) error) {
 	r.t.Helper()
-	ctx, cancel := context.WithTimeout(r.t.Context(), time.Minute)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	var last error
-	for {
-		err := cond(ctx)
-		if err == nil {
-			return
+	testkit.Until(r.t, time.Minute, what, func(ctx context.Context) error {
+		err := check(ctx)
+		if err != nil {
+			err = errors.Join(err, r.Ready())
 		}
-		if ctx.Err() == nil {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			r.t.Fatalf("%s: not in time: %v; ready: %v", what, last, r.Ready())
-		case <-tick.C:
-		}
-	}
+		return err
+	})
 }
 
 func (r *running) get(ctx context.Context, path string, answer any) error {

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"fmt"
-	"os"
 	"strings"
 	"testing"
 
@@ -16,11 +14,10 @@ import (
 	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
-var update = flag.Bool("update", false, "rewrite golden files")
-
-const goldenFile = "testdata/frames.golden" // a line is "name: hex"
+const goldenFile = "frames.golden" // a line is "name: hex"
 
 type message interface{ AppendTo(dst []byte) []byte }
 
@@ -63,13 +60,10 @@ func parseAll(stream []byte) (messages []message, rest []byte, err error) {
 // goldenFrames returns the frames of the golden file by name.
 func goldenFrames(t testing.TB) map[string][]byte {
 	t.Helper()
-	text, err := os.ReadFile(goldenFile)
-	if err != nil {
-		t.Fatal(err)
-	}
 	frames := make(map[string][]byte)
-	for line := range strings.Lines(string(text)) {
+	for line := range strings.Lines(string(testkit.Data(t, goldenFile))) {
 		name, digits, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		var err error
 		if frames[name], err = hex.DecodeString(digits); err != nil {
 			t.Fatalf("%s: %v", name, err)
 		}
@@ -106,27 +100,16 @@ func TestGolden(t *testing.T) {
 		{"response, stale", agentwire.SubmitResponse{Index: 5, Status: share.StatusJobNotFoundOrStale}},
 		{"response, last index", agentwire.SubmitResponse{Index: 1<<16 - 1, Status: share.StatusUnknown}},
 	}
-	if *update {
-		var text []byte
-		for _, test := range tests {
-			text = fmt.Appendf(text, "%s: %x\n", test.name, test.message.AppendTo(nil))
-		}
-		if err := os.WriteFile(goldenFile, text, 0o600); err != nil {
-			t.Fatal(err)
-		}
+	var text []byte
+	for _, test := range tests {
+		text = fmt.Appendf(text, "%s: %x\n", test.name, test.message.AppendTo(nil))
 	}
+	testkit.Golden(t, goldenFile, text)
 	golden := goldenFrames(t)
-	if len(golden) != len(tests) {
-		t.Errorf("%d golden frames, %d tests", len(golden), len(tests))
-	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			want := golden[test.name]
-			if diff := cmp.Diff(fmt.Sprintf("%x", want), fmt.Sprintf("%x", test.message.AppendTo(nil))); diff != "" {
-				t.Errorf("frame (-want +got):\n%s", diff)
-			}
-			got, rest, err := parseAll(want)
+			got, rest, err := parseAll(golden[test.name])
 			if err != nil || len(rest) > 0 {
 				t.Errorf("error %v, rest %x", err, rest)
 			}

@@ -5,9 +5,7 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"math/big"
-	"os"
 	"slices"
-	"strings"
 	"testing"
 
 	"github.com/btcsuite/btcd/blockchain"
@@ -19,6 +17,7 @@ import (
 	"btcpool/internal/auxpow"
 	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/testkit"
 )
 
 const namecoin = 1 // its chain id
@@ -27,14 +26,7 @@ const namecoin = 1 // its chain id
 // proof behind the header.
 func published(t testing.TB, name string) (proof []byte, hash [32]byte, target *big.Int) {
 	t.Helper()
-	text, err := os.ReadFile("testdata/" + name)
-	if err != nil {
-		t.Fatal(err)
-	}
-	block, err := hex.DecodeString(strings.ReplaceAll(string(text), "\n", ""))
-	if err != nil {
-		t.Fatal(err)
-	}
+	block := testkit.Hex(t, name)
 	return block[80:], bitcoin.DoubleSHA256(block[:80]), blockchain.CompactToBig(binary.LittleEndian.Uint32(block[72:]))
 }
 

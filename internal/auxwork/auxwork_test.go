@@ -3,9 +3,6 @@ package auxwork_test
 import (
 	"bytes"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,43 +13,8 @@ import (
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
-
-// checkGolden compares got with a file in testdata.
-func checkGolden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(filepath.Join("testdata", name), got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(testdata(t, name)), string(got)); diff != "" {
-		t.Errorf("%s (-golden +got):\n%s", name, diff)
-	}
-}
-
-func testdata(t testing.TB, name string) []byte {
-	t.Helper()
-	b, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
-}
-
-// addSeeds adds files of testdata to a fuzz target.
-func addSeeds(f *testing.F, pattern string) {
-	f.Helper()
-	names, err := filepath.Glob(filepath.Join("testdata", pattern))
-	if err != nil || len(names) == 0 {
-		f.Fatalf("no seeds %s: %v", pattern, err)
-	}
-	for _, name := range names {
-		f.Add(testdata(f, filepath.Base(name)))
-	}
-}
 
 func hash(text string) chainhash.Hash { return bitcoin.DoubleSHA256([]byte(text)) }
 
@@ -107,7 +69,7 @@ func TestAux(t *testing.T) {
 		"three.aux": threeChains(t),
 	} {
 		text := want.AppendTo(nil)
-		checkGolden(t, golden, text)
+		testkit.Golden(t, golden, text)
 		got, err := auxwork.ParseAux(text)
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%s read back: %v\n%s", golden, err, diff)
@@ -194,7 +156,7 @@ func TestAuxSolved(t *testing.T) {
 	t.Parallel()
 	want := auxSolved()
 	text := want.AppendTo(nil)
-	checkGolden(t, "share.auxsolved", text)
+	testkit.Golden(t, "share.auxsolved", text)
 	got, err := auxwork.ParseAuxSolved(text)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("read back: %v\n%s", err, diff)
@@ -231,7 +193,7 @@ func TestRSK(t *testing.T) {
 	t.Parallel()
 	want := rsk()
 	text := want.AppendTo(nil)
-	checkGolden(t, "work.rsk", text)
+	testkit.Golden(t, "work.rsk", text)
 	got, err := auxwork.ParseRSK(text)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("read back: %v\n%s", err, diff)
@@ -277,7 +239,7 @@ func TestRSKSolved(t *testing.T) {
 	t.Parallel()
 	want := rskSolved()
 	wire := want.AppendTo(nil)
-	checkGolden(t, "share.rsksolved", wire)
+	testkit.Golden(t, "share.rsksolved", wire)
 	got, err := auxwork.ParseRSKSolved(wire)
 	if diff := cmp.Diff(want, got); err != nil || diff != "" {
 		t.Errorf("read back: %v\n%s", err, diff)
@@ -317,7 +279,7 @@ func stable[T any](t *testing.T, in []byte, parse func([]byte) (T, error), appen
 }
 
 func FuzzParseAux(f *testing.F) {
-	addSeeds(f, "*.aux")
+	testkit.Seeds(f, "*.aux")
 	f.Fuzz(func(t *testing.T, in []byte) { stable(t, in, auxwork.ParseAux, (*auxwork.Aux).AppendTo) })
 }
 
@@ -329,19 +291,19 @@ func FuzzParseChains(f *testing.F) {
 }
 
 func FuzzParseAuxSolved(f *testing.F) {
-	addSeeds(f, "*.auxsolved")
+	testkit.Seeds(f, "*.auxsolved")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		stable(t, in, auxwork.ParseAuxSolved, (*auxwork.AuxSolved).AppendTo)
 	})
 }
 
 func FuzzParseRSK(f *testing.F) {
-	addSeeds(f, "*.rsk")
+	testkit.Seeds(f, "*.rsk")
 	f.Fuzz(func(t *testing.T, in []byte) { stable(t, in, auxwork.ParseRSK, (*auxwork.RSK).AppendTo) })
 }
 
 func FuzzParseRSKSolved(f *testing.F) {
-	addSeeds(f, "*.rsksolved")
+	testkit.Seeds(f, "*.rsksolved")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		stable(t, in, auxwork.ParseRSKSolved, (*auxwork.RSKSolved).AppendTo)
 	})

@@ -15,6 +15,7 @@ import (
 	"github.com/segmentio/kafka-go"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/testkit"
 )
 
 func TestConfigValidate(t *testing.T) {
@@ -217,9 +218,9 @@ func TestEnsureTopicsChecksLimits(t *testing.T) {
 	// A topic that exists under another name was made with other limits.
 	other := cfg
 	other.Topics.RawGBT, other.Topics.Job = cfg.Topics.Job, cfg.Topics.RawGBT
-	must(t, newClient(t, other).EnsureTopics(ctx, cfg.Topics.RawGBT))
+	must(t, testkit.Bus(t, other).EnsureTopics(ctx, cfg.Topics.RawGBT))
 
-	err := newClient(t, cfg).EnsureTopics(ctx, cfg.Topics.RawGBT)
+	err := testkit.Bus(t, cfg).EnsureTopics(ctx, cfg.Topics.RawGBT)
 	if err == nil || !strings.Contains(err.Error(), "max.message.bytes=67108864") {
 		t.Errorf("got %v, want an error naming the setting", err)
 	}
@@ -232,7 +233,7 @@ func TestEnsureTopicsTwice(t *testing.T) {
 	all := []string{cfg.Topics.RawGBT, cfg.Topics.Job, cfg.Topics.Share, cfg.Topics.SolvedShare, cfg.Topics.CommonEvents}
 	done := make(chan error)
 	for range 4 {
-		go func() { done <- newClient(t, cfg).EnsureTopics(ctx, all...) }()
+		go func() { done <- testkit.Bus(t, cfg).EnsureTopics(ctx, all...) }()
 	}
 	for range 4 {
 		must(t, <-done)
@@ -247,7 +248,7 @@ func TestWaitsForBroker(t *testing.T) {
 	cfg.Brokers = []string{b.Addr()}
 	b.Close()
 
-	c := newClient(t, cfg)
+	c := testkit.Bus(t, cfg)
 	ctx := testContext(t)
 	if err := c.Ping(ctx); err == nil {
 		t.Error("ping without a broker succeeded")
@@ -289,7 +290,7 @@ func TestBrokerRestarts(t *testing.T) {
 	defer func() { b.Close() }()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{b.Addr()}
-	c := newClient(t, cfg)
+	c := testkit.Bus(t, cfg)
 	ctx := testContext(t)
 	topic := cfg.Topics.SolvedShare
 	must(t, c.EnsureTopics(ctx, topic))

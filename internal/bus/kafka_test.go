@@ -14,6 +14,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 	"btcpool/test/latency/busynode"
 )
@@ -23,7 +24,7 @@ func newKafkaBus(tb testing.TB) (*bus.Client, bus.Config) {
 	tb.Helper()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{rig.StartKafka(tb, tb.TempDir()).Addr}
-	c := newClient(tb, cfg)
+	c := testkit.Bus(tb, cfg)
 	must(tb, c.EnsureTopics(tb.Context(), cfg.Topics.Share, cfg.Topics.RawGBT))
 	return c, cfg
 }

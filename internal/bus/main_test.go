@@ -11,7 +11,6 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
-	"btcpool/internal/telemetry"
 	"btcpool/internal/testkit"
 )
 
@@ -26,22 +25,12 @@ func startBroker(tb testing.TB, dir, addr string) *embedded.Broker {
 	return b
 }
 
-func newClient(tb testing.TB, cfg bus.Config) *bus.Client {
-	tb.Helper()
-	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() { c.Close() })
-	return c
-}
-
 // newBus returns a client on a broker of its own.
 func newBus(tb testing.TB, partitions int) (*bus.Client, bus.Config) {
 	tb.Helper()
 	cfg := testkit.Broker(tb)
 	cfg.Partitions = partitions
-	return newClient(tb, cfg), cfg
+	return testkit.Bus(tb, cfg), cfg
 }
 
 func testContext(tb testing.TB) context.Context {

@@ -41,16 +41,7 @@ func start(t *testing.T, cfg handover.Config) (c *handover.Client, stop func()) 
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- c.Run(ctx) }()
-	stop = func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	}
-	return c, stop
+	return c, testkit.Run(t, c.Run)
 }
 
 func receive(t *testing.T, from <-chan string) string {
@@ -262,17 +253,11 @@ func TestServer(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 
-	ctx, cancel := context.WithCancel(t.Context())
-	arrived, ended := make(chan string, 1), make(chan error, 1)
-	go func() {
-		ended <- srv.Run(ctx, func(_ context.Context, solved []byte) error { arrived <- string(solved); return nil })
-	}()
-	c, stop := start(t, handover.Config{URLs: []string{"http://" + cfg.Listen}, Secret: cfg.Secret})
+	arrived := make(chan string, 1)
+	testkit.Run(t, func(ctx context.Context) error {
+		return srv.Run(ctx, func(_ context.Context, solved []byte) error { arrived <- string(solved); return nil })
+	})
+	c, _ := start(t, handover.Config{URLs: []string{"http://" + cfg.Listen}, Secret: cfg.Secret})
 	c.Send([]byte("block"))
 	receive(t, arrived)
-	stop()
-	cancel()
-	if err := <-ended; err != nil {
-		t.Error(err)
-	}
 }

@@ -7,11 +7,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 func light(t testing.TB, name string) job.LightGBT {
 	t.Helper()
-	response := testdata(t, name+".gbt")
+	response := testkit.Data(t, name+".gbt")
 	template, err := job.ParseTemplate(response)
 	if err != nil {
 		t.Fatal(err)
@@ -27,7 +28,7 @@ func TestLightGBT(t *testing.T) {
 			t.Parallel()
 			want := light(t, name)
 			text := want.AppendTo(nil)
-			checkGolden(t, name+".lightgbt", append(text, '\n'))
+			testkit.Golden(t, name+".lightgbt", append(text, '\n'))
 			got, err := job.ParseLightGBT(text)
 			if diff := cmp.Diff(want, got); err != nil || diff != "" {
 				t.Errorf("read back: %v\n%s", err, diff)
@@ -75,7 +76,7 @@ func TestParseLightGBTRefuses(t *testing.T) {
 }
 
 func FuzzParseLightGBT(f *testing.F) {
-	addSeeds(f, "*.lightgbt")
+	testkit.Seeds(f, "*.lightgbt")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		l, err := job.ParseLightGBT(in)
 		if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 func TestRawGBT(t *testing.T) {
@@ -20,13 +21,13 @@ func TestRawGBT(t *testing.T) {
 		golden string
 		raw    job.RawGBT
 	}{
-		{"core.rawgbt", job.NewRawGBT(testdata(t, "core.gbt"), time.Unix(1713571901, 999))},
+		{"core.rawgbt", job.NewRawGBT(testkit.Data(t, "core.gbt"), time.Unix(1713571901, 999))},
 		{"frompool.rawgbt", fromPool},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			t.Parallel()
 			text := tt.raw.AppendTo(nil)
-			checkGolden(t, tt.golden, text)
+			testkit.Golden(t, tt.golden, text)
 			got, err := job.ParseRawGBT(text)
 			if diff := cmp.Diff(tt.raw, got); err != nil || diff != "" {
 				t.Errorf("read back: %v\n%s", err, diff)
@@ -91,7 +92,7 @@ func manyKeys(n int) string {
 }
 
 func FuzzParseRawGBT(f *testing.F) {
-	addSeeds(f, "*.rawgbt")
+	testkit.Seeds(f, "*.rawgbt")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		raw, err := job.ParseRawGBT(in)
 		if err != nil {

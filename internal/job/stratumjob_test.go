@@ -13,6 +13,7 @@ import (
 	"btcpool/internal/auxpow"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 // plainJob is a job on mainnet's genesis block.
@@ -89,7 +90,7 @@ func TestStratumJob(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			text := want.AppendTo(nil)
-			checkGolden(t, name, text)
+			testkit.Golden(t, name, text)
 			if !json.Valid(text) {
 				t.Error("not JSON")
 			}
@@ -219,7 +220,7 @@ func TestParseStratumJobRefuses(t *testing.T) {
 }
 
 func FuzzParseStratumJob(f *testing.F) {
-	addSeeds(f, "*.stratumjob")
+	testkit.Seeds(f, "*.stratumjob")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		j, err := job.ParseStratumJob(in)
 		if err != nil {

@@ -16,6 +16,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 // The answers in testdata have the shape of Bitcoin Core 27 (core, empty), of
@@ -26,12 +27,16 @@ func TestParseTemplate(t *testing.T) {
 	for _, name := range []string{"core", "empty", "btcd", "old"} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			response := testdata(t, name+".gbt")
+			response := testkit.Data(t, name+".gbt")
 			template, err := job.ParseTemplate(response)
 			if err != nil {
 				t.Fatal(err)
 			}
-			checkGolden(t, name+".template", indented(t, template))
+			text, err := json.MarshalIndent(template, "", "\t")
+			if err != nil {
+				t.Fatal(err)
+			}
+			testkit.Golden(t, name+".template", append(text, '\n'))
 			if template.Empty() != (name == "empty") {
 				t.Errorf("Empty() = %v", template.Empty())
 			}
@@ -81,7 +86,7 @@ func edit(t testing.TB, response []byte, changes map[string]any) []byte {
 // What nodes leave out is computed, and comes out as other nodes give it.
 func TestParseTemplateComputes(t *testing.T) {
 	t.Parallel()
-	core := testdata(t, "core.gbt")
+	core := testkit.Data(t, "core.gbt")
 	want, err := job.ParseTemplate(core)
 	if err != nil {
 		t.Fatal(err)
@@ -107,7 +112,7 @@ func TestParseTemplateComputes(t *testing.T) {
 
 func TestParseTemplateRefuses(t *testing.T) {
 	t.Parallel()
-	core := testdata(t, "core.gbt")
+	core := testkit.Data(t, "core.gbt")
 	transaction := func(key string, value any) any {
 		tx := map[string]any{"data": "00", "txid": strings.Repeat("0", 64), "hash": strings.Repeat("0", 64)}
 		tx[key] = value
@@ -227,7 +232,7 @@ func TestCheckNetwork(t *testing.T) {
 
 func TestTemplateTransactionsRefuses(t *testing.T) {
 	t.Parallel()
-	core := testdata(t, "core.gbt")
+	core := testkit.Data(t, "core.gbt")
 	for name, list := range map[string]any{
 		"no list": nil,
 		"no data": []any{map[string]any{"txid": "00"}},
@@ -281,7 +286,7 @@ func TestEmptyResponse(t *testing.T) {
 // commitment is there when it is needed, and blkmaker finds as many
 // transactions as jobmaker did.
 func FuzzParseTemplate(f *testing.F) {
-	addSeeds(f, "*.gbt")
+	testkit.Seeds(f, "*.gbt")
 	f.Fuzz(func(t *testing.T, in []byte) {
 		template, err := job.ParseTemplate(in)
 		height, txs, txsErr := job.TemplateTransactions(in)

@@ -3,11 +3,9 @@ package miner_test
 import (
 	"bytes"
 	"encoding/binary"
-	"encoding/hex"
 	"fmt"
 	"math"
 	"math/big"
-	"os"
 	"strings"
 	"testing"
 
@@ -20,21 +18,14 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/miner"
 	"btcpool/internal/stratum"
+	"btcpool/internal/testkit"
 )
 
 // block100000 is a mainnet block of four transactions.
 func block100000(t testing.TB) *wire.MsgBlock {
 	t.Helper()
-	text, err := os.ReadFile("testdata/block100000.hex")
-	if err != nil {
-		t.Fatal(err)
-	}
-	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
-	if err != nil {
-		t.Fatal(err)
-	}
 	block := new(wire.MsgBlock)
-	if err := block.Deserialize(bytes.NewReader(raw)); err != nil {
+	if err := block.Deserialize(bytes.NewReader(testkit.Hex(t, "block100000.hex"))); err != nil {
 		t.Fatal(err)
 	}
 	return block

@@ -16,6 +16,7 @@ import (
 
 	"btcpool/internal/miner"
 	"btcpool/internal/miner/pooltest"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -354,28 +355,16 @@ func TestNotifySpread(t *testing.T) {
 		return false
 	}
 	pool.Start(t)
-	ctx, cancel := context.WithCancel(t.Context())
 	m, err := miner.New(miner.Config{URL: pool.Addr(), User: "u", Conns: conns, Rate: 50}, zerolog.Nop())
 	if err != nil {
 		t.Fatal(err)
 	}
-	done := make(chan error)
-	go func() { done <- m.Run(ctx) }()
+	testkit.Run(t, m.Run)
 	<-allReady
 	before := m.Report().Latency.Notify.Count
 	pool.Broadcast()
 	pool.Broadcast()
-	for m.Report().Latency.Notify.Count < before+2*conns {
-		select {
-		case <-t.Context().Done():
-			t.Fatal("no notifications counted")
-		case <-time.After(time.Millisecond):
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testkit.Eventually(t, "notifications are counted", func() bool { return m.Report().Latency.Notify.Count >= before+2*conns })
 }
 
 func TestRateIsThatOfEachConnection(t *testing.T) {
@@ -404,20 +393,8 @@ func TestRateOutOfReachIsSaid(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- m.Run(ctx) }()
-	for !strings.Contains(m.Report().Problem, "out of reach") {
-		select {
-		case err := <-done:
-			t.Fatal(err)
-		case <-time.After(time.Millisecond):
-		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	testkit.Run(t, m.Run)
+	testkit.Eventually(t, "it is said", func() bool { return strings.Contains(m.Report().Problem, "out of reach") })
 }
 
 func TestConfigFaults(t *testing.T) {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"net"
@@ -30,9 +29,8 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite what the scripts expect")
 
 func TestMain(m *testing.M) {
 	testscript.Main(leakCheck{m}, map[string]func(){
@@ -119,7 +117,7 @@ func TestScripts(t *testing.T) {
 	t.Parallel()
 	testscript.Run(t, testscript.Params{
 		Dir:           "testdata/script",
-		UpdateScripts: *update,
+		UpdateScripts: testkit.Updating(),
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			// exits CODE COMMAND…: the command ends with that exit code.
 			"exits": func(ts *testscript.TestScript, _ bool, args []string) {

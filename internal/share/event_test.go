@@ -8,11 +8,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 func TestParseEvent(t *testing.T) {
 	t.Parallel()
-	got, err := share.ParseEvent(golden(t, "event.hex"))
+	got, err := share.ParseEvent(testkit.Hex(t, "event.hex"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +52,7 @@ func TestParseEventRefuses(t *testing.T) {
 }
 
 func FuzzParseEvent(f *testing.F) {
-	f.Add(golden(f, "event.hex"))
+	f.Add(testkit.Hex(f, "event.hex"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		e, err := share.ParseEvent(in)
 		if err != nil {

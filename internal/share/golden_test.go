@@ -1,24 +1,17 @@
 package share_test
 
 import (
-	"bytes"
-	"encoding/hex"
-	"flag"
+	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 var cmpAddr = cmpopts.EquateComparable(netip.Addr{})
 
@@ -77,30 +70,9 @@ func event() share.Event {
 // checkGolden compares got with testdata/name, which holds hex in lines of 32 bytes.
 func checkGolden(t *testing.T, name string, got []byte) {
 	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		var lines strings.Builder
-		for chunk := range slices.Chunk(got, 32) {
-			lines.WriteString(hex.EncodeToString(chunk) + "\n")
-		}
-		if err := os.WriteFile(path, []byte(lines.String()), 0o644); err != nil {
-			t.Fatal(err)
-		}
+	var lines []byte
+	for chunk := range slices.Chunk(got, 32) {
+		lines = fmt.Appendf(lines, "%x\n", chunk)
 	}
-	if diff := cmp.Diff(hex.EncodeToString(golden(t, name)), hex.EncodeToString(got)); diff != "" {
-		t.Errorf("%s (-golden +got):\n%s", name, diff)
-	}
-}
-
-func golden(t testing.TB, name string) []byte {
-	t.Helper()
-	text, err := os.ReadFile(filepath.Join("testdata", name))
-	if err != nil {
-		t.Fatal(err)
-	}
-	b, err := hex.DecodeString(string(bytes.Join(bytes.Fields(text), nil)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return b
+	testkit.Golden(t, name, lines)
 }

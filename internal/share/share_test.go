@@ -19,6 +19,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 // v2 and v1 are shares as older btcpool versions wrote them, laid out by hand.
@@ -98,7 +99,7 @@ func TestParse(t *testing.T) {
 		},
 	} {
 		var got share.Share
-		if err := got.Parse(golden(t, name)); err != nil {
+		if err := got.Parse(testkit.Hex(t, name)); err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
 		if diff := cmp.Diff(want, got, cmpAddr); diff != "" {
@@ -334,7 +335,7 @@ func TestAllocations(t *testing.T) {
 
 func FuzzParse(f *testing.F) {
 	for _, name := range []string{"share-full.hex", "share-zero.hex", "share-small.hex", "share-v2.hex", "share-v1.hex"} {
-		f.Add(golden(f, name))
+		f.Add(testkit.Hex(f, name))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
 		var s, again share.Share

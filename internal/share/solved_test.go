@@ -8,11 +8,12 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 func TestParseSolved(t *testing.T) {
 	t.Parallel()
-	got, err := share.ParseSolved(golden(t, "solved.hex"))
+	got, err := share.ParseSolved(testkit.Hex(t, "solved.hex"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,8 +34,8 @@ func TestSolvedCutsName(t *testing.T) {
 
 func TestParseSolvedRefuses(t *testing.T) {
 	t.Parallel()
-	whole := golden(t, "solved.hex")
-	endless := golden(t, "solved.hex")
+	whole := testkit.Hex(t, "solved.hex")
+	endless := testkit.Hex(t, "solved.hex")
 	copy(endless[104:], strings.Repeat("x", 40))
 	for name, in := range map[string][]byte{
 		"nothing":      nil,
@@ -48,7 +49,7 @@ func TestParseSolvedRefuses(t *testing.T) {
 }
 
 func FuzzParseSolved(f *testing.F) {
-	f.Add(golden(f, "solved.hex"))
+	f.Add(testkit.Hex(f, "solved.hex"))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		s, err := share.ParseSolved(in)
 		if err != nil {

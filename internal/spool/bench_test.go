@@ -1,7 +1,6 @@
 package spool_test
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"slices"
@@ -10,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/spool"
 )
@@ -44,9 +42,7 @@ func BenchmarkSteady(b *testing.B) {
 					}
 					told <- durable
 				})
-				stop, drained := context.WithCancel(b.Context())
-				done := make(chan error)
-				go func() { done <- s.Run(stop, func(context.Context, []bus.Message) error { return nil }) }()
+				stop := run(b, s, discard)
 				value := make([]byte, 110)
 				encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
 
@@ -77,10 +73,7 @@ func BenchmarkSteady(b *testing.B) {
 				b.ReportMetric(float64(cpu.Nanoseconds())/float64(b.N), "cpu-ns/op")
 				b.ReportMetric(float64(took[len(took)/2].Microseconds()), "p50-µs")
 				b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "p99-µs")
-				drained()
-				if err := <-done; err != nil {
-					b.Error(err)
-				}
+				stop()
 			})
 		}
 	}

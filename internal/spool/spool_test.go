@@ -62,6 +62,15 @@ func closeSpool(tb testing.TB, s *spool.Spool) {
 	}
 }
 
+// run sends the records of s until stop is called or the test ends.
+func run(tb testing.TB, s *spool.Spool, send func(context.Context, []bus.Message) error) (stop func()) {
+	tb.Helper()
+	return testkit.Run(tb, func(ctx context.Context) error { return s.Run(ctx, send) })
+}
+
+// discard sends records nowhere.
+func discard(context.Context, []bus.Message) error { return nil }
+
 // text appends a value that says which record it is.
 func text(epoch uint32) func([]byte, uint64) []byte {
 	return func(dst []byte, seq uint64) []byte { return fmt.Appendf(dst, "%d/%d", epoch, seq) }
@@ -84,15 +93,7 @@ func TestMaxAge(t *testing.T) {
 	if err := appended(); !errors.Is(err, spool.ErrFull) || time.Since(begin) < 50*time.Millisecond {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() { done <- s.Run(ctx, func(context.Context, []bus.Message) error { return nil }) }()
-	defer func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	}()
+	run(t, s, discard)
 	testkit.Eventually(t, "it takes records again once all are sent", func() bool { return appended() == nil })
 }
 
@@ -459,27 +460,23 @@ func TestTopicAway(t *testing.T) {
 	t.Parallel()
 	cfg := spool.Config{Dir: t.TempDir()}
 	s := open(t, cfg)
-	ctx, cancel := context.WithCancel(t.Context())
 	var away atomic.Bool
 	var got []string
-	done := make(chan error)
 	arrived := make(chan int, 1)
-	go func() {
-		done <- s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
-			if away.Load() {
-				return errors.New("no broker")
-			}
-			for _, m := range msgs {
-				got = append(got, string(m.Value))
-			}
-			select {
-			case <-arrived:
-			default:
-			}
-			arrived <- len(got)
-			return nil
-		})
-	}()
+	stop := run(t, s, func(_ context.Context, msgs []bus.Message) error {
+		if away.Load() {
+			return errors.New("no broker")
+		}
+		for _, m := range msgs {
+			got = append(got, string(m.Value))
+		}
+		select {
+		case <-arrived:
+		default:
+		}
+		arrived <- len(got)
+		return nil
+	})
 	add(t, s, 10)
 	for n := range arrived {
 		if n == 10 {
@@ -497,10 +494,7 @@ func TestTopicAway(t *testing.T) {
 			break
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Error(err)
-	}
+	stop()
 	if diff := cmp.Diff(names(s.Epoch(), 1, 30_010), got); diff != "" {
 		t.Error(diff)
 	}
@@ -745,24 +739,20 @@ func TestConcurrent(t *testing.T) {
 	cfg := spool.Config{Dir: t.TempDir()}
 	for range 3 {
 		s := open(t, cfg)
-		ctx, cancel := context.WithCancel(t.Context())
 		var next uint64 = 1
-		done := make(chan error)
-		go func() {
-			done <- s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
-				if rand.IntN(50) == 0 {
-					return errors.New("now and then")
+		stop := run(t, s, func(_ context.Context, msgs []bus.Message) error {
+			if rand.IntN(50) == 0 {
+				return errors.New("now and then")
+			}
+			for _, m := range msgs {
+				seq, err := strconv.ParseUint(string(m.Value), 10, 64)
+				if err != nil || seq != next {
+					t.Errorf("%q instead of %d", m.Value, next)
 				}
-				for _, m := range msgs {
-					seq, err := strconv.ParseUint(string(m.Value), 10, 64)
-					if err != nil || seq != next {
-						t.Errorf("%q instead of %d", m.Value, next)
-					}
-					next = seq + 1
-				}
-				return nil
-			})
-		}()
+				next = seq + 1
+			}
+			return nil
+		})
 		var wg sync.WaitGroup
 		for range 20 {
 			wg.Go(func() {
@@ -778,9 +768,9 @@ func TestConcurrent(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		cancel()
-		if err := <-done; err != nil || next != 4001 {
-			t.Errorf("%v; sent up to %d", err, next-1)
+		stop()
+		if next != 4001 {
+			t.Errorf("sent up to %d", next-1)
 		}
 		closeSpool(t, s)
 	}
@@ -797,23 +787,10 @@ func TestThroughBroker(t *testing.T) {
 	defer func() { broker.Close() }()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{broker.Addr()}
-	client, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
 	topic := cfg.Topics.Share
-	if err := client.EnsureTopics(t.Context(), topic); err != nil {
-		t.Fatal(err)
-	}
+	client := testkit.Bus(t, cfg, topic)
 	s := open(t, spool.Config{Dir: t.TempDir()})
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() {
-		done <- s.Run(ctx, func(ctx context.Context, msgs []bus.Message) error {
-			return client.Write(ctx, topic, msgs...)
-		})
-	}()
+	stop := run(t, s, func(ctx context.Context, msgs []bus.Message) error { return client.Write(ctx, topic, msgs...) })
 	for range 3 {
 		add(t, s, 1000)
 		if err := broker.Close(); err != nil {
@@ -824,10 +801,7 @@ func TestThroughBroker(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	cancel()
-	if err := <-done; err != nil {
-		t.Fatal(err)
-	}
+	stop()
 	want := uint64(1)
 	reading, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
@@ -911,9 +885,7 @@ func BenchmarkAppendWait(b *testing.B) {
 	for _, waiters := range []int{1, 100, 10_000} {
 		b.Run(strconv.Itoa(waiters), func(b *testing.B) {
 			s := open(b, spool.Config{Dir: b.TempDir()})
-			stop, drained := context.WithCancel(b.Context())
-			done := make(chan error)
-			go func() { done <- s.Run(stop, func(context.Context, []bus.Message) error { return nil }) }()
+			stop := run(b, s, discard)
 			value := make([]byte, 100)
 			encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
 			b.ReportAllocs()
@@ -936,19 +908,14 @@ func BenchmarkAppendWait(b *testing.B) {
 			}
 			wg.Wait()
 			b.StopTimer()
-			drained()
-			if err := <-done; err != nil {
-				b.Error(err)
-			}
+			stop()
 		})
 	}
 }
 
 func BenchmarkAppend(b *testing.B) {
 	s := open(b, spool.Config{Dir: b.TempDir(), NoSync: true})
-	stop, cancel := context.WithCancel(b.Context())
-	done := make(chan error)
-	go func() { done <- s.Run(stop, func(context.Context, []bus.Message) error { return nil }) }()
+	run(b, s, discard)
 	value := make([]byte, 100)
 	encode := func(dst []byte, _ uint64) []byte { return append(dst, value...) }
 	b.ReportAllocs()
@@ -956,10 +923,6 @@ func BenchmarkAppend(b *testing.B) {
 		if _, err := s.Append(0, encode); err != nil && !errors.Is(err, spool.ErrFull) {
 			b.Fatal(err)
 		}
-	}
-	cancel()
-	if err := <-done; err != nil {
-		b.Error(err)
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/stratum"
+	"btcpool/internal/testkit"
 )
 
 // The client's half.
@@ -81,7 +82,7 @@ func TestPoolsGolden(t *testing.T) {
 		}
 		got = append(got, describe(m)+"\n"...)
 	}
-	golden(t, "pools.golden", got)
+	testkit.Golden(t, "pools.golden", got)
 }
 
 func TestClientGolden(t *testing.T) {
@@ -105,7 +106,7 @@ func TestClientGolden(t *testing.T) {
 	got = stratum.AppendSubmit(got, math.MaxUint64, submit, 12)
 	got = stratum.AppendVersion(got, []byte(`"a"`), "test/1")
 	got = stratum.AppendAnswer(got, []byte("9"), "null", `[20,"Unknown method",null]`)
-	golden(t, "client.golden", got)
+	testkit.Golden(t, "client.golden", got)
 }
 
 func TestParseMessageErrors(t *testing.T) {

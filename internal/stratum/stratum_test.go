@@ -3,9 +3,6 @@ package stratum_test
 import (
 	"bytes"
 	"errors"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
@@ -16,35 +13,13 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
+	"btcpool/internal/testkit"
 )
-
-var update = flag.Bool("update", false, "rewrite golden files")
-
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
 
 // requests returns the lines of testdata/requests.txt.
 func requests(t testing.TB) [][]byte {
 	t.Helper()
-	text, err := os.ReadFile("testdata/requests.txt")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return bytes.Split(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+	return bytes.Split(bytes.TrimSuffix(testkit.Data(t, "requests.txt"), []byte("\n")), []byte("\n"))
 }
 
 func TestRequestsGolden(t *testing.T) {
@@ -57,7 +32,7 @@ func TestRequestsGolden(t *testing.T) {
 		}
 		got = req.AppendTo(got)
 	}
-	golden(t, "requests.golden", got)
+	testkit.Golden(t, "requests.golden", got)
 }
 
 func hash(b byte) (h chainhash.Hash) {
@@ -121,7 +96,7 @@ func TestMessagesGolden(t *testing.T) {
 	got = stratum.AppendGetVersion(got)
 	got = stratum.AppendReconnect(got, "", 0, 0)
 	got = stratum.AppendReconnect(got, "pool.example", 3333, 5)
-	golden(t, "messages.golden", got)
+	testkit.Golden(t, "messages.golden", got)
 }
 
 func TestParseRequest(t *testing.T) {

@@ -1,24 +1,15 @@
-// Package testkit is what the tests of all packages share: waiting for a
-// condition, golden files, metrics, an embedded broker, and the checks that a
-// sample of a configuration is complete and an HTTP answer as described. Only tests
-// import it.
+// Package testkit is what the tests of all packages share: running what is tested,
+// waiting for a condition, golden files, metrics, an embedded broker, and the
+// checks that a sample of a configuration is complete and an HTTP answer as
+// described. Only tests import it.
 package testkit
 
 import (
-	"flag"
-	"os"
-	"path/filepath"
-	"slices"
+	"context"
+	"errors"
+	"sync"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
-	dto "github.com/prometheus/client_model/go"
-	"github.com/rs/zerolog"
-
-	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 )
 
 // Patience is how long Eventually waits: for busy machines, not for slow code.
@@ -35,77 +26,43 @@ func Eventually(tb testing.TB, what string, met func() bool) {
 	}
 }
 
-var update = flag.Bool("update", false, "rewrite golden files")
-
-// Updating reports whether the test was asked to rewrite golden files.
-func Updating() bool { return *update }
-
-// Golden compares got with the file testdata/name; -update rewrites it.
-func Golden(tb testing.TB, name string, got []byte) {
+// Until waits at most limit until check, which is asked twenty times a second,
+// returns nil. If it does not, the test fails with what check said last before
+// its context ended.
+func Until(tb testing.TB, limit time.Duration, what string, check func(ctx context.Context) error) {
 	tb.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			tb.Fatal(err)
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	defer cancel()
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	last := errors.New("never asked")
+	for {
+		if err := check(ctx); err == nil {
+			return
+		} else if ctx.Err() == nil {
+			last = err
 		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		tb.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), string(got)); diff != "" {
-		tb.Errorf("%s (-golden +got):\n%s", name, diff)
+		select {
+		case <-ctx.Done():
+			tb.Fatalf("%s: not within %s: %v", what, limit, last)
+		case <-tick.C:
+		}
 	}
 }
 
-// Metric returns the value of a counter or gauge, or the number of a histogram's
-// observations, added up over all that have the labels, given as name, value,
-// name, value; 0 when there is none.
-func Metric(tb testing.TB, reg prometheus.Gatherer, name string, labels ...string) float64 {
+// Run runs f until stop is called or the test ends. stop waits for f, which must
+// return nil; calling it again does nothing.
+func Run(tb testing.TB, f func(context.Context) error) (stop func()) {
 	tb.Helper()
-	families, err := reg.Gather()
-	if err != nil {
-		tb.Fatal(err)
-	}
-	var sum float64
-	for _, f := range families {
-		if f.GetName() != name {
-			continue
-		}
-		for _, m := range f.GetMetric() {
-			if hasLabels(m, labels) {
-				sum += m.GetCounter().GetValue() + m.GetGauge().GetValue() + float64(m.GetHistogram().GetSampleCount())
-			}
-		}
-	}
-	return sum
-}
-
-func hasLabels(m *dto.Metric, want []string) bool {
-	for pair := range slices.Chunk(want, 2) {
-		if !slices.ContainsFunc(m.GetLabel(), func(l *dto.LabelPair) bool {
-			return l.GetName() == pair[0] && l.GetValue() == pair[1]
-		}) {
-			return false
-		}
-	}
-	return true
-}
-
-// Broker starts a broker with a folder of its own, which ends with the test, and
-// returns what its clients are configured by.
-func Broker(tb testing.TB) bus.Config {
-	tb.Helper()
-	broker, err := embedded.Start(tb.TempDir(), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		tb.Fatal(err)
-	}
-	tb.Cleanup(func() {
-		if err := broker.Close(); err != nil {
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- f(ctx) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-ended; err != nil {
 			tb.Error(err)
 		}
 	})
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{broker.Addr()}
-	return cfg
+	tb.Cleanup(stop)
+	return stop
 }

@@ -1,14 +1,12 @@
 package users
 
 import (
-	"context"
 	"database/sql"
 	"errors"
 	"fmt"
 	"maps"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -61,17 +59,7 @@ func (s setup) start(t testing.TB) (l *List, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- lists.Run(ctx) }()
-	stop = sync.OnceFunc(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	t.Cleanup(stop)
-	return lists.Of(s.Source), stop
+	return lists.Of(s.Source), testkit.Run(t, lists.Run)
 }
 
 func (l *List) copyOfIDs() map[string]int32 {

@@ -2,17 +2,14 @@ package vardiff_test
 
 import (
 	"bytes"
-	"flag"
 	"fmt"
 	"math"
 	"math/rand/v2"
-	"os"
 	"testing"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
-
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/testkit"
 	"btcpool/internal/vardiff"
 )
 
@@ -317,8 +314,6 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-var update = flag.Bool("update", false, "write golden files")
-
 // The curve shows how the difficulty of miners follows their hashrate from the
 // usual start, in minutes: testdata/curve.txt.
 func TestCurve(t *testing.T) {
@@ -343,17 +338,5 @@ func TestCurve(t *testing.T) {
 		}
 		fmt.Fprintf(&out, "%7.1f%10d%16.1f\n", float64(m.state.Difficulty)-m.off(), len(m.changes), float64(m.shares)/float64(last))
 	}
-	const golden = "testdata/curve.txt"
-	if *update {
-		if err := os.WriteFile(golden, out.Bytes(), 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(golden)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), out.String()); diff != "" {
-		t.Error(diff)
-	}
+	testkit.Golden(t, "curve.txt", out.Bytes())
 }

@@ -2,7 +2,6 @@ package dialogues_test
 
 import (
 	"bytes"
-	"context"
 	"strings"
 	"testing"
 	"time"
@@ -60,27 +59,13 @@ func startPool(t *testing.T, cfg sserver.Config) *pool {
 	t.Helper()
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel)
 	p := &pool{t: t, topic: cfg.Kafka.Topics.Job, metrics: prometheus.NewRegistry(), ids: job.NewIDs(1)}
-	var err error
-	if p.bus, err = bus.New(cfg.Kafka, service.Deps{Log: log}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.bus.Close() })
 	topics := cfg.Kafka.Topics
-	if err := p.bus.EnsureTopics(t.Context(), topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents); err != nil {
-		t.Fatal(err)
-	}
+	p.bus = testkit.Bus(t, cfg.Kafka, topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents)
+	var err error
 	if p.Service, err = sserver.New(cfg, service.Deps{Log: log, Metrics: p.metrics}); err != nil {
 		t.Fatal(err)
 	}
-	ctx, stop := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- p.Run(ctx) }()
-	t.Cleanup(func() {
-		stop()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	})
+	testkit.Run(t, p.Run)
 	p.newBlock()
 	p.publish(jobSize{})
 	testkit.Eventually(t, "a job", func() bool { return p.Ready() == nil })

@@ -12,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
 
@@ -107,7 +108,7 @@ func TestBlkmakerKilled(t *testing.T) {
 	reaches(t, node, 1)
 	pool.WaitReady(t, "blkmaker")
 	conn := db.Open(t)
-	rig.Until(t, 30*time.Second, "the block is recorded as accepted", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "the block is recorded as accepted", func(ctx context.Context) error {
 		var tip, state string
 		if err := node.Call(ctx, "getbestblockhash", &tip); err != nil {
 			return err
@@ -132,7 +133,7 @@ func jobEverywhere(t *testing.T, pool *rig.Pool) {
 // has waits until a metric of a service is at least so much.
 func has(t *testing.T, pool *rig.Pool, service, metric string, want float64) {
 	t.Helper()
-	rig.Until(t, 30*time.Second, metric, func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, metric, func(ctx context.Context) error {
 		page, err := pool.Metrics(ctx, service)
 		if err != nil {
 			return err
@@ -162,7 +163,7 @@ func height(t *testing.T, node *rig.Btcd) (height int64) {
 // reaches waits until so many blocks are on the node's chain.
 func reaches(t *testing.T, node *rig.Btcd, want int64) {
 	t.Helper()
-	rig.Until(t, time.Minute, fmt.Sprintf("block %d is on the chain", want), func(ctx context.Context) error {
+	testkit.Until(t, time.Minute, fmt.Sprintf("block %d is on the chain", want), func(ctx context.Context) error {
 		var got int64
 		err := node.Call(ctx, "getblockcount", &got)
 		if err == nil && got < want {

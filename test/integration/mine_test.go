@@ -22,6 +22,7 @@ import (
 	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
 
@@ -79,7 +80,7 @@ func TestKilled(t *testing.T) {
 	}
 	for _, service := range pool.Names {
 		var before int64
-		rig.Until(t, time.Minute, "the chain grows before "+service+" is killed", func(ctx context.Context) error {
+		testkit.Until(t, time.Minute, "the chain grows before "+service+" is killed", func(ctx context.Context) error {
 			height, err := chain(ctx)
 			if before == 0 {
 				before = height
@@ -97,7 +98,7 @@ func TestKilled(t *testing.T) {
 		auxKilled := len(aux.Accepted())
 		pool.Service(service).Start()
 		pool.WaitReady(t, service)
-		rig.Until(t, time.Minute, "mining goes on after "+service+" was killed", func(ctx context.Context) error {
+		testkit.Until(t, time.Minute, "mining goes on after "+service+" was killed", func(ctx context.Context) error {
 			height, err := chain(ctx)
 			if err == nil && height < killed+3 {
 				err = fmt.Errorf("height %d, %d when it was killed", height, killed)
@@ -127,7 +128,7 @@ func TestKilled(t *testing.T) {
 func checkMerged(t *testing.T, db *rig.MariaDB, aux *auxpowtest.Node) {
 	t.Helper()
 	conn := db.Open(t)
-	rig.Until(t, 30*time.Second, "found_nmc_blocks agrees with the other chain", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "found_nmc_blocks agrees with the other chain", func(ctx context.Context) error {
 		rows, err := conn.QueryContext(ctx, "SELECT aux_block_hash FROM found_nmc_blocks WHERE state = 'accepted' AND chain_name = 'aux' ORDER BY id")
 		if err != nil {
 			return err
@@ -187,7 +188,7 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, 
 	}
 	var blocks []block
 	onChain := 0
-	rig.Until(t, 30*time.Second, "found_blocks agrees with the chain", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "found_blocks agrees with the chain", func(ctx context.Context) error {
 		var tip int32
 		if err := node.Call(ctx, "getblockcount", &tip); err != nil {
 			return err
@@ -287,7 +288,7 @@ func checkStatistics(t *testing.T, db *rig.MariaDB, log []share.Share) {
 		want[r] = true
 	}
 	conn := db.Open(t)
-	rig.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
 		got := map[row]bool{}
 		for _, query := range []string{
 			"SELECT 0, 0, day, accept_hashes FROM stats_pool_day",
@@ -335,7 +336,7 @@ func checkWorkers(t *testing.T, pool *rig.Pool, log []share.Share) {
 			workers[s.WorkerID]++
 		}
 	}
-	rig.Until(t, 15*time.Second, "the API agrees with the share log", func(ctx context.Context) error {
+	testkit.Until(t, 15*time.Second, "the API agrees with the share log", func(ctx context.Context) error {
 		var answer struct {
 			Shares struct{ Accepted counted } `json:"shares_1h"`
 		}

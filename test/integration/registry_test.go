@@ -29,6 +29,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
 
@@ -123,7 +124,7 @@ func observer(t *testing.T, addr string) *zk.Conn {
 // waitFor waits until there are nodes under path whose names begin with those given, and no others.
 func waitFor(t *testing.T, conn *zk.Conn, path string, want ...string) {
 	t.Helper()
-	rig.Until(t, 10*time.Second, path+" has the nodes it should", func(context.Context) error {
+	testkit.Until(t, 10*time.Second, path+" has the nodes it should", func(context.Context) error {
 		names, _, err := conn.Children(path)
 		if err != nil {
 			return err
@@ -191,7 +192,7 @@ func TestRegistryIDs(t *testing.T) {
 	}
 	third := lease(t, r)
 	third.wants(t, 1, 5*time.Second)
-	rig.Until(t, 5*time.Second, "the holder has written over the scribble", func(context.Context) error {
+	testkit.Until(t, 5*time.Second, "the holder has written over the scribble", func(context.Context) error {
 		data, _, err := conn.Get(lockPath + "/3")
 		if err == nil && string(data) == "scribble" {
 			err = errors.New("still there")
@@ -332,19 +333,9 @@ func TestRegistryPartition(t *testing.T) {
 
 func checkMetrics(t *testing.T, metrics prometheus.Gatherer, id, losses int) {
 	t.Helper()
-	families, err := metrics.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	got := map[string]float64{}
-	for _, f := range families {
-		for _, m := range f.GetMetric() {
-			got[f.GetName()] = m.GetGauge().GetValue() + m.GetCounter().GetValue()
-		}
-	}
 	for name, want := range map[string]int{"btcpool_registry_id": id, "btcpool_registry_losses_total": losses} {
-		if got[name] != float64(want) {
-			t.Errorf("%s is %v, want %d", name, got[name], want)
+		if got := testkit.Metric(t, metrics, name); got != float64(want) {
+			t.Errorf("%s is %v, want %d", name, got, want)
 		}
 	}
 }
@@ -517,11 +508,11 @@ func TestRegistryNeverTwo(t *testing.T) {
 		return nil
 	}
 	for round := range 4 {
-		rig.Until(t, 15*time.Second, "somebody leads", someone)
+		testkit.Until(t, 15*time.Second, "somebody leads", someone)
 		leader := leading.Load()
 		lines[leader-1].cut()
 		cut := time.Now()
-		rig.Until(t, 15*time.Second, "another leads", func(context.Context) error {
+		testkit.Until(t, 15*time.Second, "another leads", func(context.Context) error {
 			if now := leading.Load(); now == 0 || now == leader {
 				return fmt.Errorf("%d leads", now)
 			}
@@ -532,7 +523,7 @@ func TestRegistryNeverTwo(t *testing.T) {
 		z.Kill()
 		z.Start()
 	}
-	rig.Until(t, 15*time.Second, "somebody leads", someone)
+	testkit.Until(t, 15*time.Second, "somebody leads", someone)
 }
 
 // line is a TCP line to a server which can go dead without a word.

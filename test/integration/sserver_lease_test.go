@@ -10,7 +10,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -18,9 +17,10 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
-	"btcpool/internal/bus/embedded"
+	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/internal/users"
 	"btcpool/sserver"
 	"btcpool/test/integration/rig"
@@ -35,7 +35,7 @@ type stratumServer struct {
 	stop func()
 }
 
-func leasing(t *testing.T, zookeeper, kafka string) *stratumServer {
+func leasing(t *testing.T, zookeeper string, kafka bus.Config) *stratumServer {
 	t.Helper()
 	cfg := sserver.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
@@ -45,53 +45,35 @@ func leasing(t *testing.T, zookeeper, kafka string) *stratumServer {
 	cfg.ZooKeeper.SessionTimeout = config.Duration(3 * time.Second)
 	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
-	cfg.Kafka.Brokers = []string{kafka}
+	cfg.Kafka = kafka
 	s, err := sserver.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- s.Run(ctx) }()
-	server := &stratumServer{Service: s, t: t}
-	stopped := false
-	server.stop = func() {
-		if stopped {
-			return
-		}
-		stopped = true
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("Run: %v", err)
-		}
-	}
-	t.Cleanup(server.stop)
-	return server
+	return &stratumServer{Service: s, t: t, stop: testkit.Run(t, s.Run)}
 }
 
 // miner returns a connection that is subscribed, as soon as there is one, and
 // fails unless its extranonce1 is of the server id.
 func (s *stratumServer) miner(id uint8) net.Conn {
 	s.t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
-		conn, err := net.Dial("tcp", s.Addr().String())
-		if err != nil {
-			if time.Now().After(deadline) {
-				s.t.Fatal(err)
-			}
-			continue
-		}
-		s.t.Cleanup(func() { conn.Close() })
-		if err := conn.SetDeadline(deadline); err != nil {
-			s.t.Fatal(err)
-		}
-		fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)
-		line, err := bufio.NewReader(conn).ReadString('\n')
-		if want := fmt.Sprintf(`,"%02x`, id); err != nil || !strings.Contains(line, want) {
-			s.t.Fatalf("not an extranonce1 of server %d: %s, %v", id, line, err)
-		}
-		return conn
+	const limit = 20 * time.Second
+	deadline := time.Now().Add(limit)
+	var conn net.Conn
+	testkit.Until(s.t, limit, "it listens", func(ctx context.Context) (err error) {
+		conn, err = new(net.Dialer).DialContext(ctx, "tcp", s.Addr().String())
+		return err
+	})
+	s.t.Cleanup(func() { conn.Close() })
+	if err := conn.SetDeadline(deadline); err != nil {
+		s.t.Fatal(err)
 	}
+	fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)
+	line, err := bufio.NewReader(conn).ReadString('\n')
+	if want := fmt.Sprintf(`,"%02x`, id); err != nil || !strings.Contains(line, want) {
+		s.t.Fatalf("not an extranonce1 of server %d: %s, %v", id, line, err)
+	}
+	return conn
 }
 
 // TestServerID cuts a sserver off from ZooKeeper: its miners are gone before
@@ -99,17 +81,13 @@ func (s *stratumServer) miner(id uint8) net.Conn {
 func TestServerID(t *testing.T) {
 	t.Parallel()
 	z := rig.StartZooKeeper(t, t.TempDir())
-	broker, err := embedded.Start(filepath.Join(t.TempDir(), "kafka"), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
+	kafka := testkit.Broker(t)
 	line := newLine(t, z.Addr)
 	conn := observer(t, z.Addr)
 
-	first := leasing(t, line.addr(), broker.Addr())
+	first := leasing(t, line.addr(), kafka)
 	cutOff := first.miner(1)
-	second := leasing(t, z.Addr, broker.Addr())
+	second := leasing(t, z.Addr, kafka)
 	stays := second.miner(2)
 	waitFor(t, conn, serverPath, "1", "2")
 
@@ -130,7 +108,7 @@ func TestServerID(t *testing.T) {
 		t.Error("it is ready without an id")
 	}
 	waitFor(t, conn, serverPath, "2") // its session has expired
-	third := leasing(t, z.Addr, broker.Addr())
+	third := leasing(t, z.Addr, kafka)
 	third.miner(1)
 
 	line.mend()

@@ -8,20 +8,17 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/go-zookeeper/zk"
-	"github.com/rs/zerolog"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/bus/embedded"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
-	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
 
@@ -51,22 +48,15 @@ func TestWatch(t *testing.T) {
 	z := rig.StartZooKeeper(t, t.TempDir())
 	conn := observer(t, z.Addr)
 	r := registryAt(t, z.Addr, nil)
-	ctx, cancel := context.WithCancel(context.Background())
-	taken, done := make(chan string, 100), make(chan error, 1)
-	go func() {
-		done <- r.Watch(ctx, path, func(content []byte, self registry.Host) []byte {
+	taken := make(chan string, 100)
+	testkit.Run(t, func(ctx context.Context) error {
+		return r.Watch(ctx, path, func(content []byte, self registry.Host) []byte {
 			if self.IP != "127.0.0.1" || self.Hostname == "" {
 				t.Errorf("answered by %+v", self)
 			}
 			taken <- string(content)
 			return append([]byte("took "), content...)
 		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
 	})
 	wants := func(want string) {
 		t.Helper()
@@ -78,7 +68,7 @@ func TestWatch(t *testing.T) {
 		case <-time.After(20 * time.Second):
 			t.Fatalf("%q is not taken", want)
 		}
-		rig.Until(t, 10*time.Second, "the answer", func(context.Context) error {
+		testkit.Until(t, 10*time.Second, "the answer", func(context.Context) error {
 			got, _, err := conn.Get(path + "/ack")
 			if err == nil && string(got) != "took "+want {
 				err = fmt.Errorf("answer %q", got)
@@ -115,37 +105,11 @@ func TestSubPoolUpdate(t *testing.T) {
 	const path = "/jobmaker/subpool/farm"
 	dir := t.TempDir()
 	z := rig.StartZooKeeper(t, dir)
-	broker, err := embedded.Start(filepath.Join(dir, "kafka"), "127.0.0.1:0", zerolog.Nop())
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = broker.Close() })
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{broker.Addr()}
-	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = client.Close() })
-	if err := client.EnsureTopics(t.Context(), cfg.Topics.RawGBT, cfg.Topics.Job); err != nil {
-		t.Fatal(err)
-	}
-	config := filepath.Join(dir, "jobmaker.toml")
-	text := fmt.Sprintf("network = \"regtest\"\npayout_address = %[1]q\njob_interval = \"1s\"\n"+
+	cfg := testkit.Broker(t)
+	client := testkit.Bus(t, cfg, cfg.Topics.RawGBT, cfg.Topics.Job)
+	rig.StartService(t, dir, "jobmaker", "jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %[1]q\njob_interval = \"1s\"\n"+
 		"[[sub_pools]]\nname = \"farm\"\npayout_address = %[1]q\ncoinbase_text = \"/old/\"\nupdate_path = %[2]q\n"+
-		"[zookeeper]\nservers = [%[3]q]\n[kafka]\nbrokers = [%[4]q]\n", rig.PayoutAddress, path, z.Addr, broker.Addr())
-	if err := os.WriteFile(config, []byte(text), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command(rig.Bin(t, "jobmaker"), "-config", config)
-	cmd.Stderr = t.Output()
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait()
-	})
+		"[zookeeper]\nservers = [%[3]q]\n[kafka]\nbrokers = [%[4]q]\n", rig.PayoutAddress, path, z.Addr, cfg.Brokers[0]))
 	response, err := os.ReadFile(filepath.Join(rig.Root(t), "internal/job/testdata/core.gbt"))
 	if err != nil {
 		t.Fatal(err)
@@ -155,22 +119,14 @@ func TestSubPoolUpdate(t *testing.T) {
 		t.Fatal(err)
 	}
 	texts := make(chan string, 100) // of the sub-pool, one a job
-	ctx, cancel := context.WithCancel(context.Background())
-	read := make(chan error, 1)
-	go func() {
-		read <- client.Read(ctx, cfg.Topics.Job, bus.Earliest(), func(m bus.Message) error {
+	testkit.Run(t, func(ctx context.Context) error {
+		return client.Read(ctx, cfg.Topics.Job, bus.Earliest(), func(m bus.Message) error {
 			j, err := job.ParseStratumJob(m.Value)
 			if err == nil {
 				texts <- string(j.SubPools["farm"].Coinbase1)
 			}
 			return err
 		})
-	}()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-read; err != nil {
-			t.Error(err)
-		}
 	})
 	has := func(text string) {
 		t.Helper()
@@ -195,7 +151,7 @@ func TestSubPoolUpdate(t *testing.T) {
 		{`{"coinbase_info":"/bad/","payout_addr":"nobody"}`, "invalid payout address", "/new/"},
 	} {
 		set(t, conn, path, step.request)
-		rig.Until(t, 20*time.Second, step.message, func(context.Context) error {
+		testkit.Until(t, 20*time.Second, step.message, func(context.Context) error {
 			text, _, err := conn.Get(path + "/ack")
 			if err != nil {
 				return err

@@ -7,7 +7,6 @@ package latency
 
 import (
 	"bufio"
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -17,8 +16,6 @@ import (
 	"math/bits"
 	"net"
 	"net/http"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -26,11 +23,9 @@ import (
 	"testing"
 	"time"
 
-	"github.com/rs/zerolog"
-
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
-	"btcpool/internal/service"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 	"btcpool/test/latency/busynode"
 )
@@ -55,17 +50,18 @@ func TestLatency(t *testing.T) {
 	broker := rig.StartKafka(t, dir).Addr
 	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", broker)
 	stratum, admin := rig.FreeAddr(t), rig.FreeAddr(t)
+	start := func(service, config string) { rig.StartService(t, dir, service, service, config) }
 	// The node's other triggers rest, so that each template is a block's.
-	start(t, dir, "gbtmaker", "network = \"regtest\"\npoll_interval = \"30s\"\nrepeat_interval = \"30s\"\n"+
+	start("gbtmaker", "network = \"regtest\"\npoll_interval = \"30s\"\nrepeat_interval = \"30s\"\n"+
 		fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker"))+
 		fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = \"node\"\nrpc_password = \"secret\"\nzmq_hashblock = %q\n", node.URL, node.ZMQ)+kafka)
-	start(t, dir, "jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %q\nadmin = %q\n", rig.PayoutAddress, admin)+kafka)
-	start(t, dir, "sserver", fmt.Sprintf("listen = %q\ndata_dir = %q\n", stratum, filepath.Join(dir, "sserver"))+
+	start("jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %q\nadmin = %q\n", rig.PayoutAddress, admin)+kafka)
+	start("sserver", fmt.Sprintf("listen = %q\ndata_dir = %q\n", stratum, filepath.Join(dir, "sserver"))+
 		"[users]\nsource = \"static\"\n[users.static]\nminer = 1\n"+kafka)
 
 	jobs := mine(t, stratum)
 	// The subscription to the node's blocks takes a moment to arrive there.
-	rig.Until(t, time.Minute, "the miner hears of a block", func(context.Context) error {
+	testkit.Until(t, time.Minute, "the miner hears of a block", func(context.Context) error {
 		_, err := jobs.await(node.Block(t), 500*time.Millisecond)
 		return err
 	})
@@ -80,7 +76,7 @@ func TestLatency(t *testing.T) {
 		}
 		p.call = node.FirstCall(p.height)
 		// Between blocks there is time for what comes behind the job.
-		rig.Until(t, roundLimit, "jobmaker reads the whole template", func(context.Context) error {
+		testkit.Until(t, roundLimit, "jobmaker reads the whole template", func(context.Context) error {
 			if templatesRead(t, admin) == read {
 				return errors.New("not yet")
 			}
@@ -159,11 +155,7 @@ func writeTimes(t *testing.T, broker string) writes {
 	t.Helper()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{broker}
-	client, err := bus.New(cfg, service.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := testkit.Bus(t, cfg)
 	read := func(topic string, height func(message []byte) (int32, error)) map[int64]time.Time {
 		times := make(map[int64]time.Time)
 		ctx, cancel := context.WithCancel(t.Context())
@@ -237,7 +229,7 @@ func (jobs notifies) await(height int64, limit time.Duration) (time.Time, error)
 func mine(t *testing.T, addr string) notifies {
 	t.Helper()
 	var conn net.Conn
-	rig.Until(t, time.Minute, "sserver listens", func(ctx context.Context) (err error) {
+	testkit.Until(t, time.Minute, "sserver listens", func(ctx context.Context) (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		return err
 	})
@@ -274,26 +266,4 @@ func mine(t *testing.T, addr string) notifies {
 		}
 	}()
 	return jobs
-}
-
-// start runs a service until the test ends; its log is shown if the test failed.
-func start(t *testing.T, dir, service, config string) {
-	t.Helper()
-	path := filepath.Join(dir, service+".toml")
-	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	var log bytes.Buffer
-	cmd := exec.Command(rig.Bin(t, service), "-config", path)
-	cmd.Stderr = &log
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		_ = cmd.Wait() // killed
-		if t.Failed() {
-			t.Logf("%s:\n%s", service, log.Bytes()[max(0, log.Len()-2<<10):])
-		}
-	})
 }

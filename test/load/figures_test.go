@@ -15,7 +15,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
-	"btcpool/test/integration/rig"
+	"btcpool/internal/testkit"
 )
 
 // liveJobs are what a connection has when its memory is measured.
@@ -117,7 +117,7 @@ func (f *figures) broadcast(publish func(*testing.T) int64) (at int64, got tally
 
 func (f *figures) arrived(m *helper) (got tally) {
 	f.t.Helper()
-	rig.Until(f.t, time.Minute, "all miners have the job", func(context.Context) error {
+	testkit.Until(f.t, time.Minute, "all miners have the job", func(context.Context) error {
 		if got = ask[tally](f.t, m, order{Do: "report"}); got.Arrived < f.n {
 			return fmt.Errorf("%d of %d have it", got.Arrived, f.n)
 		}

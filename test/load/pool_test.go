@@ -21,14 +21,13 @@ import (
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
-	"github.com/rs/zerolog"
 	"golang.org/x/sys/unix"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
-	"btcpool/internal/service"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
 
@@ -57,14 +56,7 @@ func startPool(t *testing.T, text string) *pool {
 		height: 900_000,
 	}
 	p.config.Brokers = []string{rig.StartKafka(t, dir).Addr}
-	var err error
-	if p.bus, err = bus.New(p.config, service.Deps{Log: zerolog.Nop()}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { p.bus.Close() })
-	if err := p.bus.EnsureTopics(t.Context(), p.config.Topics.Job); err != nil {
-		t.Fatal(err)
-	}
+	p.bus = testkit.Bus(t, p.config, p.config.Topics.Job)
 
 	config := filepath.Join(dir, "sserver.toml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nadmin = %q\ndata_dir = %q\n%s\n"+
@@ -91,7 +83,7 @@ func startPool(t *testing.T, text string) *pool {
 			t.Logf("sserver:\n%s", log.Bytes()[max(0, log.Len()-4<<10):])
 		}
 	})
-	rig.Until(t, time.Minute, "sserver has a job", func(ctx context.Context) error {
+	testkit.Until(t, time.Minute, "sserver has a job", func(ctx context.Context) error {
 		p.newBlock(t)
 		_, err := p.get(ctx, "/readyz")
 		return err
@@ -230,7 +222,7 @@ func count(b byte) (n int64) {
 // sent waits until Kafka has what is in the spools.
 func (p *pool) sent(t *testing.T) {
 	t.Helper()
-	rig.Until(t, 5*time.Minute, "the spools are empty", func(context.Context) error {
+	testkit.Until(t, 5*time.Minute, "the spools are empty", func(context.Context) error {
 		if n := p.metrics(t)["btcpool_spool_depth_records"]; n > 0 {
 			return fmt.Errorf("%.0f records are left", n)
 		}
@@ -383,7 +375,7 @@ func connect(t *testing.T, m *helper, addr netip.AddrPort, n int, kind string) t
 	begin := monotonic()
 	ask[tally](t, m, order{Do: "connect", Addr: addr, Connections: n, Network: "127.1", Sources: 100, Kind: kind})
 	var got tally
-	rig.Until(t, 5*time.Minute, "all miners are authorized", func(context.Context) error {
+	testkit.Until(t, 5*time.Minute, "all miners are authorized", func(context.Context) error {
 		got = ask[tally](t, m, order{Do: "report"})
 		if got.Authorized < n || kind == "" && got.WithJob < n {
 			return fmt.Errorf("%d of %d are, %d have a job", got.Authorized, n, got.WithJob)
@@ -397,7 +389,7 @@ func connect(t *testing.T, m *helper, addr netip.AddrPort, n int, kind string) t
 func rest(t *testing.T, m *helper) {
 	t.Helper()
 	ask[tally](t, m, order{Do: "rest"})
-	rig.Until(t, time.Minute, "all shares are answered", func(context.Context) error {
+	testkit.Until(t, time.Minute, "all shares are answered", func(context.Context) error {
 		if got := ask[tally](t, m, order{Do: "report"}); got.Waiting > 0 {
 			return fmt.Errorf("%d are not", got.Waiting)
 		}

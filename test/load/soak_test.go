@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin"
-	"btcpool/test/integration/rig"
+	"btcpool/internal/testkit"
 )
 
 // sample is what one look at sserver says.
@@ -142,7 +142,7 @@ func compare(t *testing.T, all []sample) {
 func (p *pool) settled(t *testing.T, descriptors int, goroutines float64) {
 	t.Helper()
 	const few = 10
-	rig.Until(t, time.Minute, "sserver is as it was", func(context.Context) error {
+	testkit.Until(t, time.Minute, "sserver is as it was", func(context.Context) error {
 		u, now := p.usage(t), p.metrics(t)["go_goroutines"]
 		if u.Descriptors > descriptors+few || now > goroutines+few {
 			return fmt.Errorf("%d descriptors of %d, %.0f goroutines of %.0f", u.Descriptors, descriptors, now, goroutines)

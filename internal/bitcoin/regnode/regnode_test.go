@@ -26,6 +26,7 @@ import (
 
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
+	"btcpool/internal/testkit"
 )
 
 const easyBits = 0x207fffff // every other hash is a block
@@ -52,20 +53,12 @@ func start(t *testing.T, cfg regnode.Config) (*regnode.Node, *noderpc.Client) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	stopped := make(chan error, 1)
-	go func() { stopped <- node.Run(ctx) }()
+	testkit.Run(t, func(ctx context.Context) error { return errors.Join(node.Run(ctx), node.Close()) })
 	client, err := noderpc.New(noderpc.Config{URL: node.RPCURL(), User: node.User(), Password: node.Password()})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() {
-		client.Close()
-		cancel()
-		if err := errors.Join(<-stopped, node.Close()); err != nil {
-			t.Error(err)
-		}
-	})
+	t.Cleanup(client.Close)
 	return node, client
 }
 

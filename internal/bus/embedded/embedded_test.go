@@ -20,7 +20,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
 	"btcpool/internal/durable"
-	"btcpool/internal/telemetry"
+	"btcpool/internal/testkit"
 )
 
 // childDir makes this test's binary a broker that can be killed.
@@ -53,12 +53,7 @@ func newClient(t *testing.T, addr string) (*bus.Client, string) {
 	t.Helper()
 	cfg := bus.DefaultConfig()
 	cfg.Brokers = []string{addr}
-	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop()})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close() })
-	return c, cfg.Topics.Share
+	return testkit.Bus(t, cfg), cfg.Topics.Share
 }
 
 func messages(from, to int) []bus.Message {

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"btcpool/internal/auxpow/auxpowtest"
+	"btcpool/internal/testkit"
 )
 
 // Services are the pool's, in the order of the data flow.
@@ -64,6 +65,14 @@ func Bin(t testing.TB, program string) string {
 	return filepath.Join(buildDir, ".cache", "bin", program)
 }
 
+// StartService starts one of the project's programs as name, with this configuration.
+func StartService(t testing.TB, dir, name, program, config string) *Process {
+	t.Helper()
+	path := filepath.Join(dir, name+".toml")
+	write(t, path, config)
+	return start(t, dir, name, Bin(t, program), nil, "-config", path)
+}
+
 // Setup is what a pool works with.
 type Setup struct {
 	Kafka *Kafka
@@ -89,7 +98,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{
 		Stratum:  FreeAddr(t),
-		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
+		HTTP:     "http://" + FreeAddr(t),
 		Log:      filepath.Join(dir, "sharelog"),
 		Names:    slices.Clone(Services),
 		services: map[string]*Process{},
@@ -116,7 +125,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database,
 		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes.String() + kafka + database,
 		"sharelogger": fmt.Sprintf("data_dir = %q\nflush_interval = \"500ms\"\n", p.Log) + kafka,
-		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = \"127.0.0.1:%d\"\nflush_db_interval = \"1s\"\n", p.Log, freePort(t)) +
+		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\nflush_db_interval = \"1s\"\n", p.Log, FreeAddr(t)) +
 			database,
 		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
 			kafka + database,
@@ -136,9 +145,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	for service, text := range configs {
 		p.admin[service] = FreeAddr(t)
-		config := filepath.Join(dir, service+".toml")
-		write(t, config, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
-		p.services[service] = start(t, dir, service, Bin(t, service), nil, "-config", config)
+		p.services[service] = StartService(t, dir, service, service, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
 	}
 	for _, service := range p.Names {
 		p.WaitReady(t, service)
@@ -151,7 +158,7 @@ func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
 	t.Helper()
 	p := &Pool{
 		Stratum:  FreeAddr(t),
-		HTTP:     fmt.Sprintf("http://127.0.0.1:%d", freePort(t)),
+		HTTP:     "http://" + FreeAddr(t),
 		Log:      filepath.Join(dir, "data", "regtest", "sharelog"),
 		services: map[string]*Process{},
 		admin:    map[string]string{"btcpool": FreeAddr(t)},
@@ -171,7 +178,7 @@ func (p *Pool) Service(name string) *Process { return p.services[name] }
 // WaitReady waits until the service says that it can work.
 func (p *Pool) WaitReady(t testing.TB, service string) {
 	t.Helper()
-	Until(t, time.Minute, service+" is ready", func(ctx context.Context) error {
+	testkit.Until(t, time.Minute, service+" is ready", func(ctx context.Context) error {
 		if p.services[service].Exited() {
 			t.Fatalf("%s ended by itself", service)
 		}

@@ -3,8 +3,6 @@
 package rig
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"math/rand/v2"
 	"net"
@@ -18,7 +16,7 @@ import (
 )
 
 // Process is a program of the rig: it can be killed and started again with the same arguments,
-// appending to the same log.
+// appending to the same log. Only the test's own goroutine calls its methods.
 type Process struct {
 	Name string
 
@@ -28,8 +26,6 @@ type Process struct {
 	env  []string
 	log  string // of both outputs
 	out  string // of the standard output alone, if set
-
-	mu   sync.Mutex
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has been reaped
 }
@@ -80,9 +76,7 @@ func (p *Process) Start() {
 		p.t.Fatalf("start %s: %v (run test/install.sh first)", p.Name, err)
 	}
 	done := make(chan struct{})
-	p.mu.Lock()
 	p.cmd, p.done = cmd, done
-	p.mu.Unlock()
 	go func() {
 		_ = cmd.Wait() // its state says more
 		close(done)
@@ -91,36 +85,27 @@ func (p *Process) Start() {
 
 // Kill ends the program with SIGKILL and waits until it is gone.
 func (p *Process) Kill() {
-	p.mu.Lock()
-	cmd, done := p.cmd, p.done
-	p.mu.Unlock()
-	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGKILL)
-	<-done
+	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+	<-p.done
 }
 
 // Wait waits until the program ends by itself and returns its exit code.
 func (p *Process) Wait(limit time.Duration) int {
 	p.t.Helper()
-	p.mu.Lock()
-	cmd, done := p.cmd, p.done
-	p.mu.Unlock()
 	select {
-	case <-done:
+	case <-p.done:
 	case <-time.After(limit):
 		p.t.Fatalf("%s did not end within %v", p.Name, limit)
 	}
-	return cmd.ProcessState.ExitCode()
+	return p.cmd.ProcessState.ExitCode()
 }
 
 // Stop sends SIGTERM and returns the exit code; a program that has not ended within 30 s is killed.
 func (p *Process) Stop() (code int, err error) {
-	p.mu.Lock()
-	cmd, done := p.cmd, p.done
-	p.mu.Unlock()
-	_ = cmd.Process.Signal(syscall.SIGTERM)
+	_ = p.cmd.Process.Signal(syscall.SIGTERM)
 	select {
-	case <-done:
-		return cmd.ProcessState.ExitCode(), nil
+	case <-p.done:
+		return p.cmd.ProcessState.ExitCode(), nil
 	case <-time.After(30 * time.Second):
 		p.Kill()
 		return -1, fmt.Errorf("%s did not stop within 30 s of SIGTERM", p.Name)
@@ -129,8 +114,6 @@ func (p *Process) Stop() (code int, err error) {
 
 // Exited says whether the program has ended by itself.
 func (p *Process) Exited() bool {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	select {
 	case <-p.done:
 		return true
@@ -139,51 +122,13 @@ func (p *Process) Exited() bool {
 	}
 }
 
-// Pid is the program's process id.
-func (p *Process) Pid() int {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	return p.cmd.Process.Pid
-}
-
 // LogTail returns the last n bytes of the program's output.
-func (p *Process) LogTail(n int64) string {
-	f, err := os.Open(p.log)
+func (p *Process) LogTail(n int) string {
+	text, err := os.ReadFile(p.log)
 	if err != nil {
 		return err.Error()
 	}
-	defer f.Close()
-	info, err := f.Stat()
-	if err != nil {
-		return err.Error()
-	}
-	buf := make([]byte, min(n, info.Size()))
-	if _, err := f.ReadAt(buf, info.Size()-int64(len(buf))); err != nil {
-		return err.Error()
-	}
-	return string(buf)
-}
-
-// Until asks cond every 50 ms until it returns nil and fails the test with its last error after limit.
-func Until(t testing.TB, limit time.Duration, what string, cond func(ctx context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithTimeout(context.Background(), limit)
-	defer cancel()
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	last := errors.New("never asked")
-	for {
-		if err := cond(ctx); err == nil {
-			return
-		} else if ctx.Err() == nil {
-			last = err
-		}
-		select {
-		case <-ctx.Done():
-			t.Fatalf("%s: not within %v: %v", what, limit, last)
-		case <-tick.C:
-		}
-	}
+	return string(text[max(0, len(text)-n):])
 }
 
 // given holds the ports that freePort has returned.

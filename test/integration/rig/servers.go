@@ -10,14 +10,13 @@ import (
 	"bytes"
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
-	"net/http"
 	"os"
 	"os/exec"
+	"os/user"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -25,6 +24,9 @@ import (
 
 	_ "github.com/go-sql-driver/mysql" // the driver behind sql.Open
 	"github.com/segmentio/kafka-go"
+
+	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/testkit"
 )
 
 // Root is the project's folder.
@@ -106,7 +108,7 @@ func (k *Kafka) WaitReady(t testing.TB) {
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(k.Addr), Timeout: 2 * time.Second, Transport: transport}
-	Until(t, 3*time.Minute, "Kafka answers", func(ctx context.Context) error {
+	testkit.Until(t, 3*time.Minute, "Kafka answers", func(ctx context.Context) error {
 		if k.Exited() {
 			t.Fatalf("Kafka ended: %s", k.LogTail(4<<10))
 		}
@@ -129,21 +131,21 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	t.Helper()
 	data := filepath.Join(dir, "mariadb")
 	install := exec.Command("mariadb-install-db", "--no-defaults", "--auth-root-authentication-method=normal",
-		"--skip-test-db", "--user="+userName(), "--datadir="+data)
+		"--skip-test-db", "--user="+userName(t), "--datadir="+data)
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("mariadb-install-db: %v\n%s (run test/install.sh)", err, out)
 	}
 	socket := filepath.Join(dir, "mariadb.sock")
 	port := freePort(t)
 	m := &MariaDB{DSN: fmt.Sprintf("pool:secret@tcp(127.0.0.1:%d)/pool", port)}
-	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil, "--no-defaults", "--user="+userName(),
+	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil, "--no-defaults", "--user="+userName(t),
 		"--datadir="+data, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))
 	db, err := sql.Open("mysql", "root@unix("+socket+")/")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	Until(t, 30*time.Second, "MariaDB answers", db.PingContext)
+	testkit.Until(t, 30*time.Second, "MariaDB answers", db.PingContext)
 	for _, statement := range []string{
 		"CREATE DATABASE pool CHARACTER SET utf8mb4",
 		"CREATE USER pool@'127.0.0.1' IDENTIFIED BY 'secret'",
@@ -196,7 +198,7 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 // WaitReady waits until the server serves: it answers the command srvr with its state.
 func (z *ZooKeeper) WaitReady(t testing.TB) {
 	t.Helper()
-	Until(t, 30*time.Second, "ZooKeeper answers", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "ZooKeeper answers", func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", z.Addr)
 		if err != nil {
 			return err
@@ -219,6 +221,7 @@ func (z *ZooKeeper) WaitReady(t testing.TB) {
 // Btcd is a btcd node on a fresh regtest chain. It has no ZMQ.
 type Btcd struct {
 	*Process
+	*noderpc.Client
 	URL, User, Password string
 	peer                string // host:port for other nodes
 }
@@ -226,14 +229,19 @@ type Btcd struct {
 // StartBtcd starts the node, connects it to its peers and waits until it hands out templates.
 func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 	t.Helper()
-	port := freePort(t)
-	b := &Btcd{URL: fmt.Sprintf("http://127.0.0.1:%d", port), User: "node", Password: "secret", peer: FreeAddr(t)}
+	addr := FreeAddr(t)
+	b := &Btcd{URL: "http://" + addr, User: "node", Password: "secret", peer: FreeAddr(t)}
 	data := filepath.Join(dir, "btcd")
 	args := []string{
 		"--configfile=/dev/null", "--regtest", "--datadir=" + filepath.Join(data, "data"), "--logdir=" + filepath.Join(data, "logs"),
-		"--rpcuser=" + b.User, "--rpcpass=" + b.Password, fmt.Sprintf("--rpclisten=127.0.0.1:%d", port),
+		"--rpcuser=" + b.User, "--rpcpass=" + b.Password, "--rpclisten=" + addr,
 		"--notls", "--listen=" + b.peer, "--nodnsseed", "--nocfilters", "--miningaddr=" + miningAddress,
 	}
+	var err error
+	if b.Client, err = noderpc.New(noderpc.Config{URL: b.URL, User: b.User, Password: b.Password}); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(b.Close)
 	for _, p := range peers {
 		args = append(args, "--connect="+p.peer)
 	}
@@ -245,43 +253,10 @@ func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 // WaitReady waits until the node answers.
 func (b *Btcd) WaitReady(t testing.TB) {
 	t.Helper()
-	Until(t, 30*time.Second, "btcd answers", func(ctx context.Context) error {
+	testkit.Until(t, 30*time.Second, "btcd answers", func(ctx context.Context) error {
 		var height int
 		return b.Call(ctx, "getblockcount", &height)
 	})
-}
-
-// Call asks the node by JSON-RPC.
-func (b *Btcd) Call(ctx context.Context, method string, result any, params ...any) error {
-	if params == nil {
-		params = []any{}
-	}
-	body, err := json.Marshal(map[string]any{"jsonrpc": "1.0", "id": 1, "method": method, "params": params})
-	if err != nil {
-		return err
-	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, b.URL, bytes.NewReader(body))
-	if err != nil {
-		return err
-	}
-	req.SetBasicAuth(b.User, b.Password)
-	req.Header.Set("Content-Type", "application/json")
-	resp, err := http.DefaultClient.Do(req)
-	if err != nil {
-		return err
-	}
-	defer resp.Body.Close()
-	var answer struct {
-		Result json.RawMessage
-		Error  *struct{ Message string }
-	}
-	if err := json.NewDecoder(io.LimitReader(resp.Body, 64<<20)).Decode(&answer); err != nil {
-		return fmt.Errorf("%s: HTTP %s: %w", method, resp.Status, err)
-	}
-	if answer.Error != nil {
-		return fmt.Errorf("%s: %s", method, answer.Error.Message)
-	}
-	return json.Unmarshal(answer.Result, result)
 }
 
 func write(t testing.TB, path, text string) {
@@ -292,18 +267,13 @@ func write(t testing.TB, path, text string) {
 }
 
 // userName is whom mariadbd should run as: it refuses to be root unless told so by name.
-func userName() string {
-	if u := os.Getenv("USER"); u != "" {
-		return u
-	}
-	if os.Getuid() == 0 {
-		return "root"
-	}
-	out, err := exec.Command("id", "-un").Output()
+func userName(t testing.TB) string {
+	t.Helper()
+	u, err := user.Current()
 	if err != nil {
-		return ""
+		t.Fatal(err)
 	}
-	return strings.TrimSpace(string(out))
+	return u.Username
 }
 
 // PayoutAddress is a regtest address nobody holds a key to.

@@ -12,6 +12,7 @@ import (
 
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 )
 
 // WaitLogged waits until the share log holds every acknowledged share, once, and returns all that it
@@ -21,7 +22,7 @@ import (
 // it, but no more of them than were left unanswered.
 func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []share.Share) {
 	t.Helper()
-	Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
+	testkit.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
 		log = readLog(t, p.Log)
 		extra, err := missing(acks, log)
 		if err == nil && int64(extra) > unanswered {
