@@ -111,9 +111,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		topics = append(topics, from.topic)
 	}
 	if err := s.bus.EnsureTopics(ctx, topics...); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

@@ -105,9 +105,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	topics := s.cfg.Kafka.Topics
 	if err := s.bus.EnsureTopics(ctx, topics.RawGBT, topics.Job); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

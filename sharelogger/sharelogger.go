@@ -74,10 +74,7 @@ func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	topic := s.cfg.Kafka.Topics.Share
-	if err := s.bus.EnsureTopics(ctx, topic); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
+	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
 		return err
 	}
 	s.adding.Set(nil)

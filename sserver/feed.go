@@ -16,9 +16,6 @@ func (s *Service) readJobs(ctx context.Context) error {
 	names := []string{topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents, topics.AuxSolved, topics.RSKSolved}
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
 	if err := s.bus.EnsureTopics(ctx, names...); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	since := time.Now().Add(-s.cfg.MaxJobDelay.Std())

@@ -24,9 +24,6 @@ type network struct {
 func (s *Service) consume(ctx context.Context) error {
 	topics := s.cfg.Kafka.Topics
 	if err := s.bus.EnsureTopics(ctx, topics.Share, topics.CommonEvents, topics.Job); err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)

