@@ -62,13 +62,11 @@ func (s setup) start(t testing.TB) (l *List, stop func()) {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- lists.Run(ctx) }()
+	var running sync.WaitGroup
+	running.Go(func() { lists.Run(ctx) })
 	stop = sync.OnceFunc(func() {
 		cancel()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
+		running.Wait()
 	})
 	t.Cleanup(stop)
 	return lists.Of(s.Source), stop
