@@ -73,9 +73,7 @@ func (l Listener) validate() error {
 	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
 		faults.Addf("tls_cert_file, tls_key_file: both or none must be set")
 	}
-	if l.NonceBytes < 4 || l.NonceBytes > job.Extranonce2Size {
-		faults.Addf("extranonce2_size = %d: must be 4 to %d", l.NonceBytes, job.Extranonce2Size)
-	}
+	faults.Number("extranonce2_size", l.NonceBytes, 4, job.Extranonce2Size)
 	highest := bitcoin.MaxDifficulty.Float()
 	for _, d := range []struct {
 		key   string

@@ -73,8 +73,8 @@ type Place struct {
 	Port uint16
 }
 
-// parsePlace reads host:port; "" is where miners came from.
-func parsePlace(text string) (p Place, err error) {
+// ParsePlace reads host:port; "" is where miners came from.
+func ParsePlace(text string) (p Place, err error) {
 	if text != "" {
 		p.Host, p.Port, err = config.Peer(text)
 	}
