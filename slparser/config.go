@@ -65,8 +65,7 @@ func (c *Config) Flags(flags *flag.FlagSet) {
 		if err != nil || id < 0 {
 			return fmt.Errorf("%q is no user id", text)
 		}
-		user := int32(id)
-		c.User = &user
+		c.User = new(int32(id))
 		return nil
 	})
 }

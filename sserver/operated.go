@@ -39,7 +39,7 @@ func (s operated) Status() operator.Status {
 		}
 	}
 	if r := s.jobs.round.Load(); r != nil {
-		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time()}
+		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time().UTC()}
 	}
 	for _, addr := range s.Addrs() {
 		v.Listen = append(v.Listen, addr.String())

@@ -101,9 +101,9 @@ type Status struct {
 
 // Job is a job in short.
 type Job struct {
-	ID     uint64
-	Height int32
-	MadeAt time.Time
+	ID     uint64    `json:"id"`
+	Height int32     `json:"height"`
+	MadeAt time.Time `json:"made_at"` // UTC
 }
 
 // View is a session as the operator sees it.
