@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -30,10 +31,6 @@ func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
 	if err != nil {
 		return unsure, nil, err
 	}
-	taken := make(map[string]bool, len(names))
-	for _, name := range names {
-		taken[name] = true
-	}
 	for id := 1; id <= math.MaxUint8; id++ {
 		name := strconv.Itoa(id)
 		h := &held{node: s.path + "/" + name}
@@ -44,7 +41,7 @@ func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
 				h.content = s.content(time.Now())
 				err = s.renew(h)
 			}
-		case taken[name]:
+		case slices.Contains(names, name):
 			continue
 		default:
 			err = s.create(h)
