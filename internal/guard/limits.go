@@ -2,7 +2,6 @@ package guard
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"btcpool/internal/config"
@@ -54,10 +53,6 @@ func (l Limits) Validate() error {
 	}
 	faults.AtLeast("ban_time", l.BanTime, 0)
 	return faults.Err()
-}
-
-func (l Limits) exempts(ip netip.Addr) bool {
-	return slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // Exempt returns the network without limits that contains all of p, if there is

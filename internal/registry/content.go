@@ -19,13 +19,12 @@ func (s *session) content(now time.Time) []byte {
 	return text
 }
 
-// localIP is the address by which we reach ZooKeeper, "" if we do not.
-func (s *session) localIP() string {
+func (s *session) host() (h Host) {
+	h.Hostname, _ = os.Hostname()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.raw == nil {
-		return ""
+	if s.raw != nil {
+		h.IP, _, _ = net.SplitHostPort(s.raw.LocalAddr().String())
 	}
-	ip, _, _ := net.SplitHostPort(s.raw.LocalAddr().String())
-	return ip
+	return h
 }
