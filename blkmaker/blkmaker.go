@@ -241,11 +241,11 @@ func (s *Service) topicRead() {
 
 func (s *Service) keepTemplate(m bus.Message) error {
 	raw, err := job.ParseRawGBT(m.Value)
-	if err != nil {
-		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
-		return nil
+	var height int32
+	var txs [][]byte
+	if err == nil {
+		height, txs, err = job.TemplateTransactions(raw.Response)
 	}
-	height, txs, err := job.TemplateTransactions(raw.Response)
 	if err != nil {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil

@@ -3,6 +3,8 @@ package blkmaker
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"btcpool/internal/bitcoin/noderpc"
@@ -78,11 +80,7 @@ func (s *Service) followMergedOnce(ctx context.Context, now time.Time) error {
 				Int64("confirmations", confirmations).Msg("block of another chain changed its state")
 		}
 	}
-	var errs []error
-	for _, err := range away {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(slices.Collect(maps.Values(away))...)
 }
 
 // locateMerged returns where the nodes of a chain have a block: on the chain of

@@ -50,17 +50,14 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 		jobs:          set.Gauge("cached_jobs", "Jobs kept."),
 		templateBytes: set.Gauge("cached_transaction_bytes", "Bytes of transactions kept; templates share those they have in common."),
 	}
-	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
-		m.solved.WithLabelValues(result)
-	}
 	m.arrivals.WithLabelValues(string(kindBlock), wayDirect)
 	for _, kind := range []kind{kindBlock, kindAux, kindRSK} {
 		m.arrivals.WithLabelValues(string(kind), wayKafka)
 	}
-	for _, kind := range []kind{kindAux, kindRSK} {
-		for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultUnknown, resultInvalid} {
-			m.merged.WithLabelValues(string(kind), result)
-		}
+	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
+		m.solved.WithLabelValues(result)
+		m.merged.WithLabelValues(string(kindAux), result)
+		m.merged.WithLabelValues(string(kindRSK), result)
 	}
 	for node := range nodes {
 		for _, verdict := range []string{verdictAccepted, verdictDuplicate, verdictInconclusive, verdictRejected, verdictError} {

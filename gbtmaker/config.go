@@ -74,12 +74,9 @@ const minInterval, maxInterval = 100 * time.Millisecond, 30 * time.Second
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		faults.Addf("network = %q: %w", c.Network, err)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
+	_, err := bitcoin.NetworkByName(c.Network)
+	faults.Value("network", c.Network, err)
+	faults.Folder("data_dir", c.DataDir)
 	interval := func(key string, d config.Duration) {
 		if d.Std() < minInterval || d.Std() > maxInterval {
 			faults.Addf("%s = %q: must be %s to %s", key, d, minInterval, maxInterval)

@@ -1,6 +1,7 @@
 package jobmaker
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -56,16 +57,13 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 		PrevHash:          w.PrevHash,
 		Height:            w.Height,
 		MerkleBranch:      w.MerkleBranch,
-		Version:           b.blockVersion,
+		Version:           cmp.Or(b.blockVersion, w.Version),
 		Bits:              w.Bits,
 		Time:              w.CurTime,
 		MinTime:           w.MinTime,
 		CoinbaseValue:     w.CoinbaseValue,
 		WitnessCommitment: w.WitnessCommitment,
 		MergedMiningClean: w.urgent,
-	}
-	if j.Version == 0 {
-		j.Version = w.Version
 	}
 	if w.aux != nil {
 		j.Aux = auxOfJob(w.aux)

@@ -54,16 +54,8 @@ type candidate struct {
 // compare orders candidates from worse to better: height, then transactions,
 // then time.
 func (c candidate) compare(d candidate) int {
-	if n := cmp.Compare(c.Height, d.Height); n != 0 {
-		return n
-	}
-	if c.Empty() != d.Empty() {
-		if c.Empty() {
-			return -1
-		}
-		return 1
-	}
-	return c.created.Compare(d.created)
+	full := cmp.Compare(min(c.Transactions, 1), min(d.Transactions, 1))
+	return cmp.Or(cmp.Compare(c.Height, d.Height), full, c.created.Compare(d.created))
 }
 
 // schedule decides which template becomes a job, and when, by btcpool's rules.

@@ -75,7 +75,7 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 	session.protocol, session.readBy = stratumV1{session}, now.Add(s.cfg.LoginTimeout.Std())
 	session.admitted = true
 	session.Since = now
-	s.metrics.sessions[connected].Inc()
+	s.metrics.sessions[connected].Add(1)
 	return ""
 }
 
@@ -92,7 +92,7 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		}
 		return
 	}
-	s.metrics.sessions[session.Phase].Dec()
+	s.metrics.sessions[session.Phase].Add(-1)
 	before := session.end()
 	switch {
 	case session.Farm != nil:

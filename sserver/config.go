@@ -170,25 +170,16 @@ func (c Config) Validate() error {
 	faults.Add(c.validateID())
 	faults.In("admin_api", c.AdminAPI.Validate())
 	faults.In("management", c.Management.Validate(c.Kafka.Topics))
-	if _, err := c.longAgents(); err != nil {
-		faults.Addf("long_timeout_agent = %q: %w", c.LongAgents, err)
-	}
+	_, err := c.longAgents()
+	faults.Value("long_timeout_agent", c.LongAgents, err)
 	if d := c.NiceHash.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
 		faults.Addf("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
 	}
-	if c.MaxAgentMiners < 0 {
-		faults.Addf("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
+	faults.NotNegative("max_agent_miners", int64(c.MaxAgentMiners))
+	faults.Folder("data_dir", c.DataDir)
 	faults.AtLeast("spool_max_age", c.SpoolMaxAge, 0)
-	if c.SpoolMaxBytes < 0 {
-		faults.Addf("spool_max_bytes = %d: must not be negative", c.SpoolMaxBytes)
-	}
-	if c.MaxConnections < 1 || c.MaxConnections > sessionIDs {
-		faults.Addf("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
-	}
+	faults.NotNegative("spool_max_bytes", c.SpoolMaxBytes)
+	faults.Number("max_connections", c.MaxConnections, 1, sessionIDs)
 	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
 		faults.Addf("version_mask = %q: must be 8 hex digits", c.VersionMask)
 	}

@@ -12,7 +12,7 @@ import (
 )
 
 type metrics struct {
-	sessions      [phases]level
+	sessions      [phases]atomic.Int64
 	refused       *prometheus.CounterVec // reason
 	disconnected  *prometheus.CounterVec // reason
 	panics        prometheus.Counter
@@ -38,12 +38,6 @@ type metrics struct {
 	diffChanges      prometheus.Counter
 	eventsDropped    prometheus.Counter
 }
-
-// level is how many there are, for those who have to read it back.
-type level struct{ atomic.Int64 }
-
-func (l *level) Inc() { l.Add(1) }
-func (l *level) Dec() { l.Add(-1) }
 
 func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
 	set := telemetry.Metrics(reg, "sserver")

@@ -1,6 +1,7 @@
 package sserver
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 
@@ -44,24 +45,12 @@ func (c Config) places() []Listener {
 	}
 	list = append(list, c.Listeners...)
 	for i := range list {
-		if list[i].NonceBytes == 0 {
-			list[i].NonceBytes = c.NonceBytes
-		}
-		if list[i].Users == nil {
-			list[i].Users = &c.Users.Source
-		}
-		for _, d := range []struct {
-			own     *float64
-			general float64
-		}{
-			{&list[i].DefaultDifficulty, c.DefaultDifficulty},
-			{&list[i].MinDifficulty, c.MinDifficulty},
-			{&list[i].MaxDifficulty, c.MaxDifficulty},
-		} {
-			if *d.own == 0 {
-				*d.own = d.general
-			}
-		}
+		l := &list[i]
+		l.NonceBytes = cmp.Or(l.NonceBytes, c.NonceBytes)
+		l.Users = cmp.Or(l.Users, &c.Users.Source)
+		l.DefaultDifficulty = cmp.Or(l.DefaultDifficulty, c.DefaultDifficulty)
+		l.MinDifficulty = cmp.Or(l.MinDifficulty, c.MinDifficulty)
+		l.MaxDifficulty = cmp.Or(l.MaxDifficulty, c.MaxDifficulty)
 	}
 	return list
 }
@@ -73,9 +62,7 @@ func (l Listener) validate() error {
 	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
 		faults.Addf("tls_cert_file, tls_key_file: both or none must be set")
 	}
-	if l.NonceBytes < 4 || l.NonceBytes > job.Extranonce2Size {
-		faults.Addf("extranonce2_size = %d: must be 4 to %d", l.NonceBytes, job.Extranonce2Size)
-	}
+	faults.Number("extranonce2_size", l.NonceBytes, 4, job.Extranonce2Size)
 	highest := bitcoin.MaxDifficulty.Float()
 	for _, d := range []struct {
 		key   string

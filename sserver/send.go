@@ -1,5 +1,7 @@
 package sserver
 
+import "btcpool/sserver/operator"
+
 // What may wait for one link, in bytes: dozens of jobs, and for an agent new
 // difficulties of all its miners besides.
 const (
@@ -24,7 +26,7 @@ func (s *session) send(b []byte) {
 }
 
 // reconnect sends the miner to another place.
-func (s *session) reconnect(to place) {
+func (s *session) reconnect(to operator.Place) {
 	sc := &s.loop.sc
 	sc.out = s.protocol.reconnect(sc.out[:0], to)
 	s.send(sc.out)

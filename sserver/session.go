@@ -108,9 +108,9 @@ const (
 
 // setPhase moves the session on.
 func (s *session) setPhase(p phase) {
-	s.srv.metrics.sessions[s.Phase].Dec()
+	s.srv.metrics.sessions[s.Phase].Add(-1)
 	s.Phase = p
-	s.srv.metrics.sessions[p].Inc()
+	s.srv.metrics.sessions[p].Add(1)
 }
 
 // reads reports whether the session takes more input.

@@ -1,7 +1,6 @@
 package statshttpd
 
 import (
-	"errors"
 	"math"
 	"net/http"
 	"slices"
@@ -18,34 +17,28 @@ import (
 // 1, times RFC 3339 in UTC; a null says that something is not known.
 type (
 	poolAnswer struct {
-		Time          time.Time      `json:"time"`
-		Starting      bool           `json:"starting"`
-		Version       string         `json:"version"`
-		UptimeSeconds int64          `json:"uptime_seconds"`
-		StratumURL    string         `json:"stratum_url"`
-		Hashrate      spans          `json:"hashrate"`
-		HashrateError errorSpans     `json:"hashrate_error"`
-		WorkersOnline int            `json:"workers_online"`
-		WorkersKnown  int            `json:"workers_known"`
-		UsersOnline   int            `json:"users_online"`
-		Shares        sharesAnswer   `json:"shares_1h"`
-		Network       *networkAnswer `json:"network"`
-		Round         *roundAnswer   `json:"round"`
-		Blocks        *countsAnswer  `json:"blocks"`
-		LastBlock     *blockAnswer   `json:"last_block"`
-		Series        seriesAnswer   `json:"series"`
+		Time          time.Time       `json:"time"`
+		Starting      bool            `json:"starting"`
+		Version       string          `json:"version"`
+		UptimeSeconds int64           `json:"uptime_seconds"`
+		StratumURL    string          `json:"stratum_url"`
+		Hashrate      spans[float64]  `json:"hashrate"`
+		HashrateError spans[*float64] `json:"hashrate_error"`
+		WorkersOnline int             `json:"workers_online"`
+		WorkersKnown  int             `json:"workers_known"`
+		UsersOnline   int             `json:"users_online"`
+		Shares        sharesAnswer    `json:"shares_1h"`
+		Network       *networkAnswer  `json:"network"`
+		Round         *roundAnswer    `json:"round"`
+		Blocks        *countsAnswer   `json:"blocks"`
+		LastBlock     *blockAnswer    `json:"last_block"`
+		Series        seriesAnswer    `json:"series"`
 	}
-	spans struct {
-		M1  float64 `json:"1m"`
-		M5  float64 `json:"5m"`
-		M15 float64 `json:"15m"`
-		H1  float64 `json:"1h"`
-	}
-	errorSpans struct {
-		M1  *float64 `json:"1m"`
-		M5  *float64 `json:"5m"`
-		M15 *float64 `json:"15m"`
-		H1  *float64 `json:"1h"`
+	spans[T any] struct {
+		M1  T `json:"1m"`
+		M5  T `json:"5m"`
+		M15 T `json:"15m"`
+		H1  T `json:"1h"`
 	}
 	amountAnswer struct {
 		Shares     uint64  `json:"shares"`
@@ -96,21 +89,21 @@ type (
 		Workers  []workerAnswer `json:"workers"`
 	}
 	workerAnswer struct {
-		User        string       `json:"user"`
-		UserID      int32        `json:"user_id"`
-		Worker      string       `json:"worker"`
-		WorkerID    string       `json:"worker_id"`
-		Agent       string       `json:"agent"`
-		Online      bool         `json:"online"`
-		LastShareAt *time.Time   `json:"last_share_at"`
-		Hashrate    spans        `json:"hashrate"`
-		Shares      sharesAnswer `json:"shares_1h"`
+		User        string         `json:"user"`
+		UserID      int32          `json:"user_id"`
+		Worker      string         `json:"worker"`
+		WorkerID    string         `json:"worker_id"`
+		Agent       string         `json:"agent"`
+		Online      bool           `json:"online"`
+		LastShareAt *time.Time     `json:"last_share_at"`
+		Hashrate    spans[float64] `json:"hashrate"`
+		Shares      sharesAnswer   `json:"shares_1h"`
 	}
 	oneWorkerAnswer struct {
 		Time     time.Time `json:"time"`
 		Starting bool      `json:"starting"`
 		workerAnswer
-		HashrateError errorSpans `json:"hashrate_error"`
+		HashrateError spans[*float64] `json:"hashrate_error"`
 	}
 	blocksAnswer struct {
 		Time   time.Time     `json:"time"`
@@ -172,8 +165,7 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 	if l := s.ledger.Load(); l != nil {
 		a.Blocks = countsOf(l.Counts)
 		if l.Last != nil {
-			last := answerOfBlock(*l.Last)
-			a.LastBlock = &last
+			a.LastBlock = new(answerOfBlock(*l.Last))
 		}
 		if hashes, effort, ok := s.effort(now); ok {
 			a.Round = &roundAnswer{Difficulty: hashes / hashesPerDifficulty, Effort: effort}
@@ -185,12 +177,12 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 	return a, nil
 }
 
-func (t *tally) spans() spans {
-	return spans{t.Rate1m.HashesPerSecond, t.Rate5m.HashesPerSecond, t.Rate15m.HashesPerSecond, t.Rate1h.HashesPerSecond}
+func (t *tally) spans() spans[float64] {
+	return spans[float64]{t.Rate1m.HashesPerSecond, t.Rate5m.HashesPerSecond, t.Rate15m.HashesPerSecond, t.Rate1h.HashesPerSecond}
 }
 
-func (t *tally) errorSpans() errorSpans {
-	return errorSpans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
+func (t *tally) errorSpans() spans[*float64] {
+	return spans[*float64]{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
 }
 
 // relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares.
@@ -198,8 +190,7 @@ func (r rate) relativeError() *float64 {
 	if r.Shares == 0 {
 		return nil
 	}
-	e := 1 / math.Sqrt(float64(r.Shares))
-	return &e
+	return new(1 / math.Sqrt(float64(r.Shares)))
 }
 
 func (t *tally) shares() sharesAnswer {
@@ -295,8 +286,7 @@ func answerOfWorker(v *workerView) workerAnswer {
 		Hashrate: v.spans(), Shares: v.shares(),
 	}
 	if v.LastShare != 0 {
-		t := time.Unix(v.LastShare, 0).UTC()
-		a.LastShareAt = &t
+		a.LastShareAt = new(time.Unix(v.LastShare, 0).UTC())
 	}
 	return a
 }
@@ -320,9 +310,6 @@ func (s *Service) getBlocks(r *http.Request, q *httpapi.Query) (any, error) {
 		return nil, err
 	}
 	blocks, total, err := s.blocks(r.Context(), limit, offset)
-	if errors.Is(err, errNoDatabase) {
-		return nil, errUnavailable
-	}
 	if err != nil {
 		return nil, err
 	}

@@ -122,8 +122,7 @@ func (b *board) workerAt(k workerKey) *worker {
 	w := &worker{window: newWindow()}
 	b.workers[k] = w
 	if b.users[k.UserID] == nil {
-		u := newWindow()
-		b.users[k.UserID] = &u
+		b.users[k.UserID] = new(newWindow())
 	}
 	return w
 }

@@ -52,9 +52,7 @@ func (c Config) Validate() error {
 		}
 	}
 	faults.AtLeast("flush_db_interval", c.FlushDBInterval, time.Second)
-	if c.MaxWorkers < 1 || c.MaxWorkers > 10_000_000 {
-		faults.Addf("max_workers = %d: must be 1 to 10000000", c.MaxWorkers)
-	}
+	faults.Number("max_workers", c.MaxWorkers, 1, 10_000_000)
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
 	return faults.Err()

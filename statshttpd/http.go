@@ -138,8 +138,8 @@ func (s *Service) api(answer func(*http.Request, *httpapi.Query) (any, error)) h
 			_, _ = w.Write(body) // the requester may be gone
 			return
 		}
-		var known *httpapi.Error
-		if !errors.As(err, &known) {
+		known, ok := errors.AsType[*httpapi.Error](err)
+		if !ok {
 			s.log.Debug().Err(err).Str("path", r.URL.Path).Msg("request not answered") // the ledger warns, once
 			known = errUnavailable
 		}

@@ -128,8 +128,7 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 	switch {
 	case status.IsStale():
 		if w.stale == nil {
-			r := newRing(coarseWidth, coarseBuckets)
-			w.stale = &r
+			w.stale = new(newRing(coarseWidth, coarseBuckets))
 		}
 		w.stale.add(t, one)
 	case status.IsAccepted():
@@ -142,8 +141,7 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 		}
 		r := w.rejected[status]
 		if r == nil {
-			fresh := newRing(coarseWidth, coarseBuckets)
-			r = &fresh
+			r = new(newRing(coarseWidth, coarseBuckets))
 			w.rejected[status] = r
 		}
 		r.add(t, one)

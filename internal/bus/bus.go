@@ -41,7 +41,7 @@ type Client struct {
 	kafka     *kafka.Client
 
 	mu     sync.Mutex
-	topics map[string]*topicWriter
+	topics map[string][]partitionWriter
 }
 
 const clientID = "btcpool"
@@ -66,7 +66,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 		metrics:   newMetrics(deps.Metrics),
 		transport: transport,
 		kafka:     &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport},
-		topics:    make(map[string]*topicWriter),
+		topics:    make(map[string][]partitionWriter),
 	}, nil
 }
 

@@ -45,12 +45,11 @@ func (c *Client) retry(ctx context.Context, what, topic string, f func(context.C
 // permanent tells errors that no repetition will mend from those of brokers
 // that are away, busy or still joining their cluster.
 func permanent(err error) bool {
-	var limit *limitError
-	if errors.As(err, &limit) {
+	if _, ok := errors.AsType[*limitError](err); ok {
 		return true
 	}
-	var code kafka.Error
-	if !errors.As(err, &code) || code == kafka.Unknown || code.Temporary() || code.Timeout() {
+	code, ok := errors.AsType[kafka.Error](err)
+	if !ok || code == kafka.Unknown || code.Temporary() || code.Timeout() {
 		return false
 	}
 	switch code {

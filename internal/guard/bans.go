@@ -1,6 +1,7 @@
 package guard
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -159,10 +160,7 @@ func (l *Bans) List(now time.Time) []Ban {
 		}
 	}
 	slices.SortFunc(list, func(a, b Ban) int {
-		if c := a.Until.Compare(b.Until); c != 0 {
-			return c
-		}
-		return a.Prefix.Compare(b.Prefix)
+		return cmp.Or(a.Until.Compare(b.Until), a.Prefix.Compare(b.Prefix))
 	})
 	return list
 }

@@ -12,6 +12,7 @@ package guard
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -71,7 +72,10 @@ func (g *Guard) Run(ctx context.Context) {
 
 // Watches reports whether limits and bans are for ip. They are not for one that
 // is exempt or unknown.
-func (g *Guard) Watches(ip netip.Addr) bool { return ip.IsValid() && !g.limits.exempts(ip) }
+func (g *Guard) Watches(ip netip.Addr) bool {
+	exempt := func(p netip.Prefix) bool { return p.Contains(ip) }
+	return ip.IsValid() && !slices.ContainsFunc(g.limits.Exempt, exempt)
+}
 
 // prefixes returns what counts as the address ip, and as its network.
 func prefixes(ip netip.Addr) (host, network netip.Prefix) {

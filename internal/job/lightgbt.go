@@ -2,7 +2,6 @@ package job
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"math/bits"
 )
@@ -36,19 +35,10 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 // ParseLightGBT reads a message of the light template topic. What makes
 // ParseTemplate refuse a template makes it refuse a light one.
 func ParseLightGBT(b []byte) (LightGBT, error) {
-	l, err := parseLightGBT(b)
-	if err != nil {
-		return LightGBT{}, fmt.Errorf("light template: %w", err)
-	}
-	return l, nil
+	return parse("light template", b, readLightGBT)
 }
 
-func parseLightGBT(b []byte) (LightGBT, error) {
-	object, err := parseObject(b)
-	if err != nil {
-		return LightGBT{}, err
-	}
-	f := fieldsOf(object)
+func readLightGBT(f *fields) LightGBT {
 	l := LightGBT{
 		CreatedAt: uint32(f.unsigned("created_at_ts", math.MaxUint32)),
 		Hash:      f.hash("gbthash").String(),
@@ -59,8 +49,5 @@ func parseLightGBT(b []byte) (LightGBT, error) {
 	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
 		f.fail("merkle_branch", errors.New("not of that many transactions"))
 	}
-	if f.err != nil {
-		return LightGBT{}, f.err
-	}
-	return l, nil
+	return l
 }

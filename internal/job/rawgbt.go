@@ -3,7 +3,6 @@ package job
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -52,34 +51,20 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 // ParseRawGBT reads a message of the raw template topic. A hash that is not
 // that of the response is an error; the response itself is not looked into.
 func ParseRawGBT(b []byte) (RawGBT, error) {
-	r, err := parseRawGBT(b)
-	if err != nil {
-		return RawGBT{}, fmt.Errorf("raw template: %w", err)
-	}
-	return r, nil
+	return parse("raw template", b, readRawGBT)
 }
 
-func parseRawGBT(b []byte) (RawGBT, error) {
-	object, err := parseObject(b)
-	if err != nil {
-		return RawGBT{}, err
-	}
-	const created, template, hash, fromPool = "created_at_ts", "block_template_base64", "gbthash", "from_pool"
-	f := fieldsOf(object)
+func readRawGBT(f *fields) RawGBT {
 	r := RawGBT{
-		CreatedAt: uint32(f.unsigned(created, math.MaxUint32)),
-		Hash:      f.text(hash),
+		CreatedAt: uint32(f.unsigned("created_at_ts", math.MaxUint32)),
+		Response:  f.base64("block_template_base64"),
+		Hash:      f.text("gbthash"),
 	}
-	r.Response, err = base64Of(f.values[template])
-	f.fail(template, err)
-	if f.has(fromPool) {
-		r.FromPool = f.text(fromPool)
+	if f.has("from_pool") {
+		r.FromPool = f.text("from_pool")
 	}
-	if f.err != nil {
-		return RawGBT{}, f.err
+	if f.err == nil && r.Hash != gbtHash(r.Response) {
+		f.err = errors.New("gbthash is not the hash of the template")
 	}
-	if r.Hash != gbtHash(r.Response) {
-		return RawGBT{}, errors.New("gbthash is not the hash of the template")
-	}
-	return r, nil
+	return r
 }

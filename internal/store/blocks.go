@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -46,9 +47,7 @@ const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `
 // AddBlock keeps a found block; an empty State means Submitted. A block whose
 // hash is there already changes nothing.
 func (s *Store) AddBlock(ctx context.Context, b Block) error {
-	if b.State == "" {
-		b.State = Submitted
-	}
+	b.State = cmp.Or(b.State, Submitted)
 	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
 		b.UserID, b.WorkerID, truncate(b.WorkerName, 50), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
 		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations)

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -214,18 +215,16 @@ const chunkRows = 500
 // onConflict made.
 func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) error {
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
-	for len(rows) > 0 {
-		n := min(len(rows), chunkRows)
-		values := make([]any, 0, n*len(columns))
-		for _, r := range rows[:n] {
+	for chunk := range slices.Chunk(rows, chunkRows) {
+		values := make([]any, 0, len(chunk)*len(columns))
+		for _, r := range chunk {
 			values = append(values, args(r)...)
 		}
 		query := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " +
-			row + strings.Repeat(", "+row, n-1) + tail
+			row + strings.Repeat(", "+row, len(chunk)-1) + tail
 		if _, err := tx.ExecContext(ctx, query, values...); err != nil {
 			return fmt.Errorf("write %s: %w", table, err)
 		}
-		rows = rows[n:]
 	}
 	return nil
 }

@@ -68,9 +68,8 @@ func (c Config) Validate(others ...Source) error {
 	var faults config.Faults
 	faults.Add(c.Source.Validate())
 	if c.Kind == Address || slices.ContainsFunc(others, func(s Source) bool { return s.Kind == Address }) {
-		if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-			faults.Addf("network = %q: %w", c.Network, err)
-		}
+		_, err := bitcoin.NetworkByName(c.Network)
+		faults.Value("network", c.Network, err)
 	}
 	faults.AtLeast("list_interval", c.ListInterval, time.Second)
 	faults.AtLeast("reload_interval", c.ReloadInterval, time.Second)

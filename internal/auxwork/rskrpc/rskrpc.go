@@ -5,6 +5,7 @@ package rskrpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -81,9 +82,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Password, err = cfg.password().Read(); err != nil {
 		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = config.Duration(defaultTimeout)
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, config.Duration(defaultTimeout))
 	return &Client{cfg, &http.Client{
 		Transport:     &http.Transport{IdleConnTimeout: 20 * time.Second, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
