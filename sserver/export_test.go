@@ -7,6 +7,9 @@ import (
 	"btcpool/internal/job"
 )
 
+// MaxWorkers is how many may be authorized on one connection.
+const MaxWorkers = maxWorkers
+
 // TakeJob handles j as if it had come from Kafka.
 func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
 

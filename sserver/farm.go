@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
 )
 
@@ -61,6 +62,7 @@ func (s *session) register(number uint16, name, software string) {
 		return
 	}
 	own := s.Workers[0]
+	own.Conduct = guard.Conduct{}
 	own.Name, own.ID = name, share.WorkerID(name)
 	m := &farmMiner{worker: own, Agent: software}
 

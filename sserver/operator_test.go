@@ -463,6 +463,7 @@ func TestAdminDrain(t *testing.T) {
 func TestAdminRefuses(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
+	cfg.Limits = guard.DefaultLimits() // exempt addresses cannot be banned
 	cfg.AdminAPI = operator.APIConfig{Listen: "127.0.0.1:0", TokenFile: filepath.Join(t.TempDir(), "token")}
 	if err := os.WriteFile(cfg.AdminAPI.TokenFile, []byte("\n "+adminToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -585,7 +586,9 @@ func TestAdminSocket(t *testing.T) {
 // answers.
 func TestAdminDescription(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, withAdmin(t, testConfig(t)))
+	cfg := testConfig(t)
+	cfg.Limits = guard.DefaultLimits() // exempt addresses cannot be banned
+	p := startPool(t, withAdmin(t, cfg))
 	d := parseDescription(t, operator.OpenAPI)
 	if _, text, _ := p.adminText("GET", "/openapi.yaml", "", ""); !bytes.Equal([]byte(text), operator.OpenAPI) {
 		t.Error("another file is served")

@@ -174,7 +174,9 @@ func TestSpreadOfDifficulties(t *testing.T) {
 	start := strconv.FormatFloat(w.difficulty, 'f', -1, 64)
 	testkit.Eventually(t, "both are counted", func() bool { return p.metric("miners", "difficulty", start) == 2 })
 	c.mustCall(nil, "mining.suggest_difficulty", 1024)
-	testkit.Eventually(t, "one has moved", func() bool { return p.metric("miners", "difficulty", start) == 1 && p.metric("miners", "difficulty", "1024") == 1 })
+	testkit.Eventually(t, "one has moved", func() bool {
+		return p.metric("miners", "difficulty", start) == 1 && p.metric("miners", "difficulty", "1024") == 1
+	})
 	c.conn.Close()
 	testkit.Eventually(t, "one has gone", func() bool { return p.metric("miners") == 1 })
 }

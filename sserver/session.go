@@ -34,16 +34,19 @@ type state struct {
 	IP    netip.Addr
 	Agent string // the miner's software, as it says
 
-	Workers     []worker // that were authorized; the first is credited when a share names none of them
-	VersionMask uint32   // version bits agreed upon
-	OwnFloor    bool     // the miner has said what its difficulty must not fall below
-	Wished      bool     // Wish is the difficulty that the miner suggested last
+	Workers     []worker       // that were authorized; the first is credited when a share names none of them
+	Names       map[string]int // their places in Workers, by full name
+	VersionMask uint32         // version bits agreed upon
+	OwnFloor    bool           // the miner has said what its difficulty must not fall below
+	Wished      bool           // Wish is the difficulty that the miner suggested last
 	Wish        bitcoin.Difficulty
 	Patient     bool // its software may be silent for long
 	V1          v1.State
 	Since       time.Time
 	Tally       tally
-	Conduct     guard.Conduct
+	Pace        guard.Pace
+	Trusted     bool // the guard counts it among the good ones of its address
+	Refused     int  // logins
 
 	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
@@ -181,8 +184,7 @@ func (s *session) proceed(in []byte, messages int) {
 	l := s.loop
 	var err error
 	for err == nil && !s.asking {
-		if l.sc.banned {
-			err = errBanned
+		if err = l.sc.misuse; err != nil {
 			break
 		}
 		var n int
@@ -272,10 +274,11 @@ func (s *session) pace(messages int) {
 	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {
 		return
 	}
+	rate += max(len(s.Workers)-1, 0)
 	if s.Farm != nil {
 		rate += len(s.Farm.Miners)
 	}
-	if pause := s.Conduct.Spent(messages, rate, s.loop.now); pause > 0 {
+	if pause := s.Pace.Spent(messages, rate, s.loop.now); pause > 0 {
 		s.pause(pause)
 	}
 }

@@ -3,6 +3,7 @@ package sserver
 import (
 	"strings"
 
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
 )
 
@@ -19,16 +20,9 @@ type worker struct {
 	UserID   int32
 	Name     string // without the user's
 	ID       int64
+	Conduct  guard.Conduct // of its shares on this connection
 }
 
-func (w worker) fullName() string { return w.UserName + "." + w.Name }
+func (w *worker) fullName() string { return fullName(w.UserName, w.Name) }
 
-// is reports whether a login with name makes this worker.
-func (w worker) is(name []byte, canonical func(string) string) bool {
-	n := len(w.UserName)
-	if len(name) == n+1+len(w.Name) && string(name[:n]) == w.UserName && name[n] == '.' && string(name[n+1:]) == w.Name {
-		return true
-	}
-	user, own := splitName(string(name), canonical)
-	return user == w.UserName && own == w.Name
-}
+func fullName(user, worker string) string { return user + "." + worker }
