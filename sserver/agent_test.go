@@ -273,25 +273,73 @@ func TestBadFrames(t *testing.T) {
 	a, _ := p.agent("")
 	a.send("\x7f\x01\x03\x00")
 	a.wantEnd()
-	a, _ = p.agent("")
-	a.send("\x7f\x01\x00\x80")
-	a.wantEnd()
-	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 2 })
+	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 1 })
 
-	// Malformed, or of a miner that is no agent: a few.
-	a, _ = p.agent("")
+	// Malformed: skipped and counted, however many there are.
+	a, w := p.agent("", "subres")
 	a.send("\x7f\x44\x04\x00") // unknown: nothing wrong with it
-	for range 5 {
+	for range 20 {
 		a.send("\x7f\x01\x06\x00\xff\xff")
 	}
-	a.wantEnd()
+	a.frame(agentwire.Register{Session: 1, Worker: "w"}, a.framed(w, 1, 1))
+	a.wantVerdicts(0, share.StatusAccept)
+	if got := p.metric("bad_lines_total"); got != 20 {
+		t.Errorf("%v bad frames", got)
+	}
+
+	// Of a miner that is no agent: a few.
 	c, _ := p.miner()
 	for i := range 5 {
 		c.mustCall(nil, "mining.ping")
 		c.send(string(agentwire.Register{Session: agentwire.Session(i), Worker: "w"}.AppendTo(nil)))
 	}
 	c.wantEnd()
-	if got := p.metric("bad_lines_total"); got != 10 {
-		t.Errorf("%v bad lines", got)
+	c, _ = p.miner()
+	c.send("\x7f\x01\x00\x80")
+	c.wantEnd()
+}
+
+// A frame is skipped by the length that its header says, whatever is in it. A name
+// that is too long is cut, and its miner works.
+func TestLongFrames(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("", "subres")
+	a.frame(agentwire.Register{Session: 1, Worker: "good"})
+	long := func(command agentwire.Command, size int, begin string) string {
+		head := binary.LittleEndian.AppendUint16([]byte{agentwire.Magic, byte(command)}, uint16(size))
+		return string(head) + begin + strings.Repeat("x", size-len(head)-len(begin))
 	}
+	want := []share.Status{share.StatusAccept}
+	a.frame(a.framed(w, 1, 0))
+	for i, size := range []int{1025, 2018, 4096, 4097, 65535} {
+		miner := agentwire.Session(2 + i)
+		a.send(long(agentwire.CmdRegister, size, string([]byte{byte(miner), 0})+"cgminer\x00rig"))
+		a.send(long(0x44, size, ""))
+		a.frame(a.framed(w, miner, uint32(i)), a.framed(w, 1, uint32(1+i)))
+		want = append(want, share.StatusAccept, share.StatusAccept)
+	}
+	a.wantVerdicts(0, want...)
+	if got := p.metric("frames_cut_total"); got != 4 {
+		t.Errorf("%v frames cut", got)
+	}
+}
+
+// Bad lines end a session that sends many at a time, not one that sends one now and
+// then.
+func TestBadLinesNowAndThen(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	for range 10 {
+		for range 4 {
+			c.send("no JSON\n")
+			c.read()
+		}
+		p.ForgetBadInputs()
+	}
+	c.wantSubmit(c.share(w, 1), 0)
 }

@@ -16,6 +16,12 @@ func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.N
 // Sessions returns the number of connections.
 func (s *Service) Sessions() int { return int(s.open.Load()) }
 
+// ForgetBadInputs has a window's time pass for what sessions have sent.
+func (s *Service) ForgetBadInputs() {
+	ctx := context.Background()
+	_ = s.visit(ctx, s.allSessions(ctx), func(session *session) { session.BadSince = session.BadSince.Add(-badWindow) })
+}
+
 // Agents returns the software of all sessions.
 func (s *Service) Agents() (agents []string) {
 	for _, session := range s.allSessions(context.Background()) {

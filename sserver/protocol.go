@@ -1,6 +1,8 @@
 package sserver
 
 import (
+	"time"
+
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
@@ -51,6 +53,12 @@ func renderer(cfg Config) func(*job.StratumJob) renditions {
 	}
 	return func(j *job.StratumJob) renditions { return renditions{v1.NewJob(j, sizes)} }
 }
+
+// maxBadInputs within badWindow end a session: what comes is no Stratum V1.
+const (
+	maxBadInputs = 5
+	badWindow    = time.Minute
+)
 
 // stratumV1 has a session speak Stratum V1: it is the session's protocol, and
 // the conversation's session.
@@ -151,7 +159,17 @@ func (s stratumV1) SubmitOf(number uint16, sub v1.Submission) (status share.Stat
 }
 
 // BadInput is v1.Session.BadInput.
-func (s stratumV1) BadInput() { s.srv.metrics.badLines.Inc() }
+func (s stratumV1) BadInput() (tooMuch bool) {
+	s.srv.metrics.badLines.Inc()
+	if s.loop.now.Sub(s.BadSince) >= badWindow {
+		s.BadSince, s.BadInputs = s.loop.now, 0
+	}
+	s.BadInputs++
+	return s.BadInputs >= maxBadInputs
+}
+
+// CutFrame is v1.Session.CutFrame.
+func (s stratumV1) CutFrame() { s.srv.metrics.framesCut.Inc() }
 
 // UnknownCommand is v1.Session.UnknownCommand.
 func (s stratumV1) UnknownCommand() { s.srv.metrics.framesIgnored.WithLabelValues("command").Inc() }

@@ -47,6 +47,8 @@ type state struct {
 	Pace        guard.Pace
 	Trusted     bool // the guard counts it among the good ones of its address
 	Refused     int  // logins
+	BadInputs   int  // since BadSince
+	BadSince    time.Time
 
 	Miner miner  // the one that is connected
 	Farm  *farm  // those it speaks for; nil when it is no agent
