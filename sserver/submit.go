@@ -126,8 +126,8 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 		return status, 0
 	}
 	version := uint32(w.Version)
-	if sub.Rolled { // BIP 310
-		version = version&^s.VersionMask | sub.VersionBits&s.VersionMask
+	if sub.Rolled { // all bits that may be are clear in jobs
+		version |= sub.VersionBits
 	}
 	hash := w.hash(sc, s.ID, sub, version)
 	dev := s.srv.cfg.Development
@@ -159,10 +159,19 @@ func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 		return share.StatusTimeTooOld
 	case int64(sub.Time) > latest:
 		return share.StatusTimeTooNew
-	case sub.VersionBits&^s.VersionMask != 0:
+	case sub.VersionBits&^s.versionBits() != 0:
 		return share.StatusIllegalVersionMask
 	}
 	return share.StatusAccept
+}
+
+// versionBits are those that the miner may roll: what was agreed upon (BIP 310), or
+// what anybody may, since many do not ask and their blocks are valid.
+func (s *session) versionBits() uint32 {
+	if s.VersionMask != 0 {
+		return s.VersionMask
+	}
+	return s.srv.versionMask
 }
 
 // log puts the share into the spool.
