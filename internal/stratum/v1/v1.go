@@ -95,6 +95,7 @@ type State struct {
 	Responses       bool   // a farm proxy wants verdicts on shares
 	Submits         uint16 // of a farm proxy's miners, modulo 2^16
 	LoginID         []byte // JSON text of the request whose answer comes later
+	Unclear         bool   // a wish of that login
 }
 
 // Conn is a conversation.
@@ -256,19 +257,30 @@ func (c Conn) authorize(dst []byte, req stratum.Request) []byte {
 	if err != nil {
 		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
 	}
-	status, done := c.Session.LogIn(name, parsePassword(password))
+	wishes := parsePassword(password)
+	status, done := c.Session.LogIn(name, wishes)
+	c.Unclear = wishes.Unclear
 	if !done {
 		c.LoginID = bytes.Clone(req.ID)
 		return dst
 	}
-	return appendStatus(dst, req.ID, status)
+	return c.loggedIn(dst, req.ID, status)
+}
+
+// loggedIn appends the answer to a login, and what the peer should know about it.
+func (c Conn) loggedIn(dst, id []byte, status share.Status) []byte {
+	dst = appendStatus(dst, id, status)
+	if status.IsAccepted() && c.Unclear {
+		dst = c.AppendMessage(dst, unclearWish)
+	}
+	return dst
 }
 
 // LoggedIn appends the answer to the login that had to wait.
 func (c Conn) LoggedIn(dst []byte, status share.Status) []byte {
 	id := c.LoginID
 	c.LoginID = nil
-	return appendStatus(dst, id, status)
+	return c.loggedIn(dst, id, status)
 }
 
 func (c Conn) configure(dst []byte, req stratum.Request) []byte {
