@@ -16,6 +16,10 @@ import (
 // farm proxy has.
 const maxWorkers = 5000
 
+// maxLogin is how long a login may be that is kept to find its worker again, in
+// bytes; of longer ones shares take longer.
+const maxLogin = 128
+
 // subscribe begins a session with a miner that runs a software, which may want
 // to go on with the session it had before.
 func (s *session) subscribe(software string, before uint32, resume bool) {
@@ -51,7 +55,10 @@ func isNiceHash(userAgent string) bool {
 // known here it is asked for, and the protocol hears of the outcome: done is
 // false then, and the status means nothing.
 func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
-	user, own := splitName(name, s.port.users.Canonical)
+	user, own, start, hasStart := splitLogin(name, s.port.users)
+	if hasStart && !wishes.HasStart {
+		wishes.Start, wishes.HasStart = start, true
+	}
 	_, known := s.Names[fullName(user, own)]
 	switch {
 	case known:
@@ -65,6 +72,9 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		return share.StatusUnauthorized, true
 	}
 	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
+	if len(name) <= maxLogin {
+		w.Login = strings.Clone(name)
+	}
 	if id, ok := s.port.users.Cached(user); ok {
 		w.UserID = id
 		return s.admit(w, wishes), true
@@ -101,6 +111,9 @@ func (s *session) admit(w worker, wishes v1.Wishes) share.Status {
 	}
 	if s.Names == nil {
 		s.Names = make(map[string]int)
+	}
+	if w.Login != "" {
+		s.Names[w.Login] = len(s.Workers)
 	}
 	s.Names[w.fullName()] = len(s.Workers)
 	s.Workers = append(s.Workers, w)
@@ -156,6 +169,6 @@ func (s *session) credited(name []byte) *worker {
 	if i, ok := s.Names[string(name)]; ok {
 		return &s.Workers[i]
 	}
-	user, own := splitName(string(name), s.port.users.Canonical)
+	user, own, _, _ := splitLogin(string(name), s.port.users)
 	return &s.Workers[s.Names[fullName(user, own)]] // the first when there is none
 }
