@@ -4,8 +4,12 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
+
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/sserver"
@@ -46,6 +50,9 @@ func TestRefusedLogins(t *testing.T) {
 		if m := stranger.call("mining.authorize", "nobody.x"); m.Error == nil || m.Error[0] != want {
 			t.Errorf("login %d: %+v", i, m)
 		}
+	}
+	if bans := guard.NewBans(cfg.DataDir, zerolog.Nop(), time.Now()).List(time.Now()); len(bans) != 1 {
+		t.Errorf("a ban was announced, and %d are on disk", len(bans))
 	}
 	stranger.wantEnd()
 	p.dial().wantEnd()

@@ -8,7 +8,8 @@
 // an address, so the server acts on the culprit first: an address is banned only
 // while nobody there is trusted. Nothing here knows what a connection or its protocol is. A ban keeps
 // connections from being made; to end those that are there is the server's part.
-// Bans outlive the process, in bans.json, an array of Ban; counts do not.
+// Bans outlive the process, also one that is killed, in bans.json, an array of Ban,
+// and bans-new.jsonl, a Ban a line; counts do not.
 package guard
 
 import (
