@@ -11,6 +11,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/config"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 )
@@ -261,6 +262,27 @@ func TestAgentDifficulties(t *testing.T) {
 	}
 	if m := a.note(); m.Method != "mining.notify" {
 		t.Errorf("note %+v behind the difficulty", m)
+	}
+}
+
+// An agent hears something within 15 s of its login, and soon again, however rarely
+// jobs come: it would throw its miners off.
+func TestAgentIsReassured(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MiningNotifyInterval = config.Duration(time.Hour)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, _ := p.agent("")
+	for range 2 {
+		start := time.Now()
+		got, err := agentwire.ParseSetDifficulty(a.readFrame())
+		if err != nil || len(got.Sessions) > 0 {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if waited := time.Since(start); waited > 14*time.Second {
+			t.Errorf("silent for %s", waited)
+		}
 	}
 }
 

@@ -24,6 +24,8 @@ type protocol interface {
 	announce(dst []byte, a *announcement) []byte
 	// reconnect appends what sends the miner elsewhere.
 	reconnect(dst []byte, to place) []byte
+	// sign appends a sign of life for an agent.
+	sign(dst []byte) []byte
 	// message appends a text for the miner's display.
 	message(dst []byte, text string) []byte
 }
@@ -88,6 +90,8 @@ func (s stratumV1) announce(dst []byte, a *announcement) []byte {
 func (s stratumV1) reconnect(dst []byte, to place) []byte {
 	return s.conn().AppendReconnect(dst, to.Host, to.Port)
 }
+
+func (s stratumV1) sign(dst []byte) []byte { return s.conn().AppendSign(dst) }
 
 func (s stratumV1) message(dst []byte, text string) []byte { return s.conn().AppendMessage(dst, text) }
 

@@ -73,6 +73,7 @@ type session struct {
 
 	pending     []byte // has arrived, but not all of the message
 	outbox      poll.Outbox
+	said        time.Time // when something was sent last
 	readBy      time.Time // a message must have come; when it is over, its link must be closed
 	pausedUntil time.Time // zero: it is not
 	strange     int       // bytes that came before the login
