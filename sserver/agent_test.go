@@ -14,6 +14,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
+	"btcpool/sserver"
 )
 
 // agent is a client that speaks for miners.
@@ -32,6 +33,22 @@ func (p *pool) agent(password string, capabilities ...string) (agent, work) {
 		a.mustCall(nil, "agent.get_capabilities", capabilities)
 	}
 	return a, a.work()
+}
+
+// easy is what an agent's miners find here: they have a difficulty of at least 1,
+// which takes too long without the simulator.
+const easy = 1.0 / (1 << 20)
+
+func (a agent) share(w work, extraNonce2 uint64) find {
+	w.difficulty = easy
+	return a.client.share(w, extraNonce2)
+}
+
+// simulatorConfig is that of a pool that takes shares of any difficulty.
+func simulatorConfig(t *testing.T) sserver.Config {
+	cfg := testConfig(t)
+	cfg.Development.Simulator = true
+	return cfg
 }
 
 type frameText interface{ AppendTo(dst []byte) []byte }
@@ -107,7 +124,7 @@ func TestAgentCapabilities(t *testing.T) {
 // The four submit commands, their verdicts, and who is credited.
 func TestAgentShares(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	a, w := p.agent("", "verrol", "subres")
@@ -118,10 +135,10 @@ func TestAgentShares(t *testing.T) {
 	untimed.Time = 0
 	const mask, bits = 0x1fffe000, 0x00c0a000
 	rolled := agentwire.Submit{JobID: timed.JobID, Session: 3, ExtraNonce2: 7, VersionBits: bits, Rolled: true, Time: timed.Time}
-	rolled.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(7), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	rolled.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(7), unhex32(t, w.version)&^mask|bits, timed.Time), easy, 1e30)
 	rolledUntimed := rolled
 	rolledUntimed.Time, rolledUntimed.ExtraNonce2 = 0, 8
-	rolledUntimed.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(8), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	rolledUntimed.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(8), unhex32(t, w.version)&^mask|bits, timed.Time), easy, 1e30)
 	stranger, unknown, illegal := timed, timed, rolled
 	stranger.Session = 4
 	unknown.JobID += 9
@@ -185,7 +202,7 @@ func TestAgentShares(t *testing.T) {
 // before the login, there are. Lines and frames may be mixed.
 func TestAgentResponses(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, testConfig(t))
+	p := startPool(t, simulatorConfig(t))
 	p.TakeJob(p.newJob(1, 100))
 	quiet, w := p.agent("")
 	quiet.frame(agentwire.Register{Session: 1, Worker: "w"}, quiet.framed(w, 1, 1))
@@ -217,7 +234,7 @@ func TestAgentResponses(t *testing.T) {
 // A second registration takes the place of the first.
 func TestAgentRegistersAgain(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	cfg.MaxAgentMiners = 1
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
@@ -286,9 +303,22 @@ func TestAgentIsReassured(t *testing.T) {
 	}
 }
 
-func TestBadFrames(t *testing.T) {
+// An agent reads difficulties as whole numbers: one below 1 is 0 to it, and it never
+// lets its miners in.
+func TestAgentHearsOneAtLeast(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	for _, password := range []string{"", "d=0.001", "d=0.001,md=0.0001"} {
+		if _, w := p.agent(password); w.difficulty != 1 {
+			t.Errorf("%q: difficulty %v", password, w.difficulty)
+		}
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, simulatorConfig(t))
 	p.TakeJob(p.newJob(1, 100))
 
 	// Nobody can say where the next frame begins.
@@ -325,7 +355,7 @@ func TestBadFrames(t *testing.T) {
 // that is too long is cut, and its miner works.
 func TestLongFrames(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	a, w := p.agent("", "subres")

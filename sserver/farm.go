@@ -34,10 +34,7 @@ type farmMiner struct {
 // returns those that are new to them.
 func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) {
 	for id, m := range f.Miners {
-		d := m.Difficulty.Difficulty
-		if d < 0 { // no frame can say it: only the agent's own, for a beginning
-			d = min(m.announced(), 0)
-		}
+		d := max(m.Difficulty.Difficulty, 0) // no frame can say less
 		if d == m.announced() {
 			continue
 		}
@@ -67,7 +64,7 @@ func (s *session) register(number uint16, name, software string) {
 	m := &farmMiner{worker: own, Agent: software}
 
 	start := s.Miner.Difficulty
-	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, min(start.Difficulty, 0)), s.loop.now)
+	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, 0), s.loop.now)
 	m.tell(start.Difficulty, 0, 0)
 	s.Farm.Miners[number] = m
 	s.event(share.MinerConnect, m.worker, m.Agent, fromAgent)

@@ -133,7 +133,10 @@ func (s *session) begin(wishes v1.Wishes) {
 		start = wishes.Start
 	}
 	s.suggest(start) // the time before the login does not count
-	s.Miner.Fixed = s.Farm != nil
+	if s.Farm != nil { // agents read whole numbers, and frames have exponents from 0 on
+		s.Miner.Difficulty.Difficulty = max(s.Miner.Difficulty.Difficulty, 0)
+		s.Miner.Fixed = true
+	}
 }
 
 // suggest starts the search for the miner's difficulty anew at d. The miner

@@ -215,7 +215,7 @@ func TestInvalidSharesOfAWorker(t *testing.T) {
 // One broken miner does not cost a farm its link, nor its address.
 func TestInvalidSharesBehindAnAgent(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	cfg.Limits.InvalidAmong = 10
 	cfg.Limits.BanTime = 1e9
 	p := startPool(t, cfg)
