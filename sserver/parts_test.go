@@ -151,7 +151,7 @@ func TestDifficultyOfJobs(t *testing.T) {
 func TestFarmDifficulties(t *testing.T) {
 	t.Parallel()
 	f := farm{Miners: make(map[uint16]*farmMiner)}
-	const agents = -20 // its own: what miners begin with
+	const agents = 0 // its own: what miners begin with
 	for id := range uint16(4) {
 		m := new(farmMiner)
 		m.Difficulty.Difficulty = agents
@@ -168,7 +168,7 @@ func TestFarmDifficulties(t *testing.T) {
 		want map[uint16]bitcoin.Difficulty
 	}{
 		{[]bitcoin.Difficulty{-20, -20, -20, -20}, nil},
-		{[]bitcoin.Difficulty{-5, 0, 3, 14}, map[uint16]bitcoin.Difficulty{1: 0, 2: 3, 3: 14}},
+		{[]bitcoin.Difficulty{-5, 0, 3, 14}, map[uint16]bitcoin.Difficulty{2: 3, 3: 14}},
 		{[]bitcoin.Difficulty{-1, -3, -3, 14}, map[uint16]bitcoin.Difficulty{2: 0}},
 		{[]bitcoin.Difficulty{-1, -20, -20, -20}, map[uint16]bitcoin.Difficulty{3: 0}},
 		{[]bitcoin.Difficulty{1, -20, -20, 1}, map[uint16]bitcoin.Difficulty{0: 1, 3: 1}},

@@ -163,8 +163,10 @@ func (s stratumV1) SubmitOf(number uint16, sub v1.Submission) (status share.Stat
 }
 
 // BadInput is v1.Session.BadInput.
-func (s stratumV1) BadInput() (tooMuch bool) {
-	s.srv.metrics.badLines.Inc()
+func (s stratumV1) BadInput() { s.srv.metrics.badLines.Inc() }
+
+// Gibberish is v1.Session.Gibberish.
+func (s stratumV1) Gibberish() (tooMuch bool) {
 	if s.loop.now.Sub(s.BadSince) >= badWindow {
 		s.BadSince, s.BadInputs = s.loop.now, 0
 	}

@@ -56,9 +56,11 @@ type Session interface {
 	// SubmitOf judges a share of a miner, or says that there is no such miner.
 	SubmitOf(number uint16, sub Submission) (status share.Status, known bool)
 
-	// BadInput counts what is no request and no frame, and reports whether that
-	// was too much of it.
-	BadInput() (tooMuch bool)
+	// BadInput counts what is no proper request or frame.
+	BadInput()
+	// Gibberish reports whether there was too much lately of what is not even
+	// JSON, of which there is more now.
+	Gibberish() (tooMuch bool)
 	// CutFrame counts a frame of which only the beginning is looked at.
 	CutFrame()
 	// UnknownCommand counts a frame of a command that is not known.
@@ -145,7 +147,8 @@ func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
 
 // bad counts what is no request. Too much of it ends the conversation.
 func (c Conn) bad() error {
-	if c.Session.BadInput() {
+	c.Session.BadInput()
+	if c.Session.Gibberish() {
 		return ErrBadInput
 	}
 	return nil
