@@ -132,7 +132,7 @@ func (s *session) begin(wishes v1.Wishes) {
 	if wishes.HasStart {
 		start = wishes.Start
 	}
-	s.suggest(start) // the time before the login does not count
+	s.suggest(start)   // the time before the login does not count
 	if s.Farm != nil { // agents read whole numbers, and frames have exponents from 0 on
 		s.Miner.Difficulty.Difficulty = max(s.Miner.Difficulty.Difficulty, 0)
 		s.Miner.Fixed = true
