@@ -66,7 +66,7 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 	}
 	id, ok := s.ids.get(now)
 	if !ok {
-		s.guard.Leave(session.IP, now)
+		s.guard.Leave(session.IP, false, now)
 		return "session ids"
 	}
 	p := session.port
@@ -103,5 +103,5 @@ func (s *Service) disconnect(session *session, now time.Time) {
 	default:
 		s.ids.putPast(session.ID, before, session.IP, now)
 	}
-	s.guard.Leave(session.IP, now)
+	s.guard.Leave(session.IP, session.Trusted, now)
 }

@@ -19,8 +19,10 @@ type metrics struct {
 	loginsRefused *prometheus.CounterVec // reason
 	resumed       prometheus.Counter
 	bans          *prometheus.CounterVec // reason
+	culprits      *prometheus.CounterVec // kind
 	badLines      prometheus.Counter
 	framesIgnored *prometheus.CounterVec // reason
+	framesCut     prometheus.Counter
 	pauses        prometheus.Counter
 	bytesIn       *prometheus.CounterVec // listener
 	bytesOut      *prometheus.CounterVec // listener
@@ -49,8 +51,10 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		loginsRefused: set.Counters("logins_refused_total", "Authorizations refused.", "reason"),
 		resumed:       set.Counter("sessions_resumed_total", "Sessions that took up where one left that had ended."),
 		bans:          set.Counters("bans_total", "Addresses banned.", "reason"),
+		culprits:      set.Counters("culprits_total", "Sessions ended, workers and agents' miners refused for a while, for bad logins or shares, without a ban of their address.", "kind"),
 		badLines:      set.Counter("bad_lines_total", "Lines that were no requests, and malformed frames."),
 		framesIgnored: set.Counters("frames_ignored_total", "Frames of agents that had no effect.", "reason"),
+		framesCut:     set.Counter("frames_cut_total", "Frames of agents longer than any needs to be, which were skipped, or cut if they register a miner."),
 		pauses:        set.Counter("pauses_total", "Times that a connection was made to wait because it sends too much."),
 		bytesIn:       set.Counters("received_bytes_total", "Bytes from miners.", "listener"),
 		bytesOut:      set.Counters("sent_bytes_total", "Bytes to miners, those included that were still queued at the end.", "listener"),

@@ -1,6 +1,8 @@
 package sserver
 
 import (
+	"time"
+
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
@@ -23,6 +25,8 @@ type protocol interface {
 	announce(dst []byte, a *announcement) []byte
 	// reconnect appends what sends the miner elsewhere.
 	reconnect(dst []byte, to operator.Place) []byte
+	// sign appends a sign of life for an agent.
+	sign(dst []byte) []byte
 	// message appends a text for the miner's display.
 	message(dst []byte, text string) []byte
 }
@@ -53,6 +57,12 @@ func renderer(cfg Config) func(*job.StratumJob) renditions {
 	return func(j *job.StratumJob) renditions { return renditions{v1.NewJob(j, sizes)} }
 }
 
+// maxBadInputs within badWindow end a session: what comes is no Stratum V1.
+const (
+	maxBadInputs = 5
+	badWindow    = time.Minute
+)
+
 // stratumV1 has a session speak Stratum V1: it is the session's protocol, and
 // the conversation's v1.Session.
 type stratumV1 struct{ *session }
@@ -81,6 +91,8 @@ func (s stratumV1) announce(dst []byte, a *announcement) []byte {
 func (s stratumV1) reconnect(dst []byte, to operator.Place) []byte {
 	return s.conn().AppendReconnect(dst, to.Host, to.Port)
 }
+
+func (s stratumV1) sign(dst []byte) []byte { return s.conn().AppendSign(dst) }
 
 func (s stratumV1) message(dst []byte, text string) []byte { return s.conn().AppendMessage(dst, text) }
 
@@ -135,5 +147,16 @@ func (s stratumV1) SubmitOf(number uint16, sub v1.Submission) (status share.Stat
 	return status, true
 }
 
-func (s stratumV1) BadInput()       { s.srv.metrics.badLines.Inc() }
+func (s stratumV1) BadInput() { s.srv.metrics.badLines.Inc() }
+
+func (s stratumV1) Gibberish() (tooMuch bool) {
+	if s.loop.now.Sub(s.BadSince) >= badWindow {
+		s.BadSince, s.BadInputs = s.loop.now, 0
+	}
+	s.BadInputs++
+	return s.BadInputs >= maxBadInputs
+}
+
+func (s stratumV1) CutFrame() { s.srv.metrics.framesCut.Inc() }
+
 func (s stratumV1) UnknownCommand() { s.srv.metrics.framesIgnored.WithLabelValues("command").Inc() }

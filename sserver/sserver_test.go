@@ -40,6 +40,7 @@ func testConfig(tb testing.TB) sserver.Config {
 	cfg.Kafka = testkit.Broker(tb)
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = tb.TempDir()
+	cfg.Limits.Exempt = nil                 // or nothing would be limited, and nobody banned
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
 	cfg.MinDifficulty = 1.0 / (1 << 30)
 	cfg.Users.Kind = users.Static

@@ -29,22 +29,29 @@ type scratch struct {
 	header   [80]byte
 	seq      uint64 // of the last share to be durable before the answers leave
 	merged   bool   // the last share solved another chain's block
-	banned   bool   // the session is to end
+	misuse   error  // why the session is to end
 }
 
 // reset readies sc for the next batch.
-func (sc *scratch) reset() { sc.out, sc.seq, sc.banned = sc.out[:0], 0, false }
+func (sc *scratch) reset() { sc.out, sc.seq, sc.misuse = sc.out[:0], 0, nil }
 
 // judge decides on a submission. A share that the statistics need is in the
 // spool afterwards, and sc.seq is its number: the answer must wait for it.
 func (s *session) judge(sub *submission) share.Status {
 	now, sc := s.loop.now, &s.loop.sc
-	status := s.verdict(sub, now, sc)
+	conduct := &sub.worker.Conduct
+	status := share.StatusIPBanned
+	if barred := now.Before(conduct.BarredUntil); !barred {
+		status = s.verdict(sub, now, sc)
+	}
 	s.srv.metrics.judged(status)
 	s.Tally.add(status, now)
-	if s.Conduct.Judged(status, s.srv.cfg.Limits) && s.srv.guard.Ban(s.IP, "invalid shares", now) {
-		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
-		sc.banned = true
+	if status == share.StatusIPBanned {
+		return status
+	}
+	s.regard(status)
+	if conduct.Judged(status, s.srv.cfg.Limits) {
+		s.condemn(sub)
 	}
 	return status
 }
@@ -119,8 +126,8 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 		return status, 0
 	}
 	version := uint32(w.Version)
-	if sub.Rolled { // BIP 310
-		version = version&^s.VersionMask | sub.VersionBits&s.VersionMask
+	if sub.Rolled { // all bits that may be are clear in jobs
+		version |= sub.VersionBits
 	}
 	hash := w.hash(sc, s.ID, sub, version)
 	dev := s.srv.cfg.Development
@@ -152,10 +159,19 @@ func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 		return share.StatusTimeTooOld
 	case int64(sub.Time) > latest:
 		return share.StatusTimeTooNew
-	case sub.VersionBits&^s.VersionMask != 0:
+	case sub.VersionBits&^s.versionBits() != 0:
 		return share.StatusIllegalVersionMask
 	}
 	return share.StatusAccept
+}
+
+// versionBits are those that the miner may roll: what was agreed upon (BIP 310), or
+// what anybody may, since many do not ask and their blocks are valid.
+func (s *session) versionBits() uint32 {
+	if s.VersionMask != 0 {
+		return s.VersionMask
+	}
+	return s.srv.versionMask
 }
 
 // log puts the share into the spool.

@@ -122,6 +122,8 @@ func TestBoardOnline(t *testing.T) {
 		{"comes back", []step{{0, "miner_connect", true}, {1 * time.Second, "miner_dead", false}, {1 * time.Second, "miner_connect", true}}},
 		{"one of two connections goes", []step{{0, "miner_connect", true}, {0, "miner_connect", true}, {time.Second, "miner_dead", true}, {2 * time.Second, "miner_dead", false}}},
 		{"an older connection goes on", []step{{0, "miner_dead", false}, {1 * time.Second, "share", true}, {2 * time.Second, "miner_dead", false}, {3 * time.Second, "share", true}}},
+		{"the server has died", []step{{0, "miner_connect", true}, {time.Second, "server_dead", false}, {2 * time.Second, "miner_connect", true}}},
+		{"only one of two servers has", []step{{0, "miner_connect", true}, {time.Second, "server_dead", false}, {2 * time.Second, "share", true}}},
 	}
 	for _, test := range tests {
 		b := newBoard(10)

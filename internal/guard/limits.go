@@ -16,8 +16,10 @@ type Limits struct {
 	// LinesPerSec bounds what a connection sends after a burst of ten times as many;
 	// who speaks for others may send one more for each of them.
 	LinesPerSec int `toml:"lines_per_second"`
-	// RefusedLogins of an address in a minute, and the part InvalidShares of the last
-	// InvalidAmong shares of a connection: more are a ban, for BanTime.
+	// RefusedLogins are of an address in a minute, and InvalidShares the part of the
+	// last InvalidAmong shares of a worker. More are a ban of the culprit: of the
+	// session, of the worker or agent's miner beside good ones, and of the address
+	// if nobody there is good. BanTime is for how long.
 	RefusedLogins int             `toml:"refused_logins"`
 	InvalidShares float64         `toml:"invalid_shares"`
 	InvalidAmong  int             `toml:"invalid_shares_among"`

@@ -23,6 +23,8 @@ type session struct {
 	loggedIn bool
 	farm     bool
 	later    bool // the answer to a login comes later
+
+	gibberish int
 }
 
 func (s *session) note(format string, args ...any) {
@@ -63,7 +65,13 @@ func (s *session) Register(n uint16, worker, software string) {
 }
 func (s *session) Unregister(n uint16) { s.note("unregister %d", n) }
 func (s *session) BadInput()           { s.note("bad input") }
+func (s *session) CutFrame()           { s.note("cut frame") }
 func (s *session) UnknownCommand()     { s.note("unknown command") }
+
+func (s *session) Gibberish() (tooMuch bool) {
+	s.gibberish++
+	return s.gibberish == 5
+}
 
 // talk has all of in handled, which arrives in pieces that end at the cuts.
 func talk(s *session, in []byte, cuts ...int) (out []byte, err error) {
