@@ -28,6 +28,7 @@ type metrics struct {
 	arrivals    *prometheus.CounterVec
 	merged      *prometheus.CounterVec
 	diskErrors  prometheus.Counter
+	resubmitted prometheus.Counter
 
 	templates, jobs, templateBytes prometheus.Gauge
 }
@@ -45,6 +46,7 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 		arrivals:      set.Counters("arrivals_total", "Solved shares by what they solve and the way on which they came first.", "kind", "way"),
 		merged:        set.Counters("merged_blocks_total", "Blocks of other chains by what their nodes said.", "kind", "result"),
 		diskErrors:    set.Counter("disk_errors_total", "Failures to write what a restart would need to data_dir."),
+		resubmitted:   set.Counter("resubmitted_blocks_total", "Blocks submitted again because no node knew them any more."),
 		invalid:       set.Counters("invalid_messages_total", "Messages that could not be read, by topic.", "topic"),
 		templates:     set.Gauge("cached_templates", "Templates kept."),
 		jobs:          set.Gauge("cached_jobs", "Jobs kept."),

@@ -55,7 +55,7 @@ func (s *Service) fresh(now time.Time) *template {
 // follow it: a node that was reorganised away from it is right to be lower.
 // s.mu is held.
 func (s *Service) top(n *node, now time.Time) int32 {
-	if c := s.fresh(now); c != nil && c.PrevHash != n.left {
+	if c := s.fresh(now); c != nil && c.PrevHash != n.left.block {
 		return c.Height - 1
 	}
 	return 0

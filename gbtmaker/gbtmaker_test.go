@@ -448,7 +448,10 @@ func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		result = f.template.Load()
 		f.templates.Add(1)
 	case "getblockheader":
-		result = f.header.Load()
+		if result = f.header.Load(); result == "" {
+			fmt.Fprint(w, `{"result":null,"error":{"code":-5,"message":"Block not found"},"id":"1"}`)
+			return
+		}
 	}
 	fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 }

@@ -63,7 +63,7 @@ type node struct {
 	tip     int32          // height of its newest block
 	latest  *template      // nil until there is one
 	changed chan struct{}  // closed and replaced with latest
-	left    chainhash.Hash // block that its chain was reorganised away from
+	left    reorganisation // what its chain was reorganised away from
 	behind  time.Time      // since when the node is lower than the others; zero: it is not
 }
 
@@ -246,27 +246,55 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 		return nil, f
 	}
 	if last != nil && parsed.Height < last.Height {
-		s.lookForReorganisation(ctx, n, last.PrevHash)
+		if err := s.lookForReorganisation(ctx, n, last); err != nil {
+			return nil, &fault{reasonRPC, err}
+		}
 	}
 	s.setTip(n, parsed.Height-1)
-	return &template{Template: parsed, node: n, trigger: trigger, received: received, raw: <-raw}, nil
-}
-
-// lookForReorganisation asks n, which is below the block that miners build on,
-// whether it has left that block.
-func (s *Service) lookForReorganisation(ctx context.Context, n *node, block chainhash.Hash) {
-	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
-	defer cancel()
-	info, err := n.client.Block(ctx, block.String())
-	if err != nil || info.Confirmations >= 0 {
-		return // it does not know the block yet, or has just got it
-	}
+	t := &template{Template: parsed, node: n, trigger: trigger, received: received, raw: <-raw}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if n.left != block {
-		n.left = block
+	switch {
+	case parsed.PrevHash == n.left.block: // it is back
+		n.left = reorganisation{}
+	case parsed.Height < n.left.height:
+		t.raw.Left = n.left.block
+	}
+	return t, nil
+}
+
+// reorganisation is a block that a node has left for a lower one.
+type reorganisation struct {
+	block  chainhash.Hash
+	height int32 // of the templates on it
+}
+
+// lookForReorganisation asks n, which is below the block that miners build on
+// by last, whether it has left that block, or has lost it in a crash: it has
+// given templates on it and does not know it any more. The error says that n has
+// not told.
+func (s *Service) lookForReorganisation(ctx context.Context, n *node, last *template) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	block := last.PrevHash
+	info, err := n.client.Block(ctx, block.String())
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, noderpc.ErrUnknownBlock):
+		if n.latest == nil || n.latest.PrevHash != block {
+			return nil // the block has not come to it yet
+		}
+	case err != nil:
+		return err
+	case info.Confirmations >= 0:
+		return nil // it has just got the block
+	}
+	if n.left.block != block {
+		n.left = reorganisation{block, last.Height}
 		n.log.Warn().Stringer("hash", block).Msg("node's chain was reorganised to a lower height")
 	}
+	return nil
 }
 
 // settle records a template of n, or why there is none and the node is not to

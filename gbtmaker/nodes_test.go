@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
@@ -194,10 +196,39 @@ func TestLowerHeight(t *testing.T) {
 	}
 	fake.header.Store(`{"height":20,"confirmations":-1}`)
 	fake.setHeight(19, "bb", 1)
-	p.nextOf(t, 20)
+	if raw := <-p.raw; raw.Left.String() != blockOf(20, "aa") {
+		t.Errorf("left block %s", raw.Left)
+	}
+	for light := range p.light {
+		if light.Template.Height == 20 {
+			if light.Left.String() != blockOf(20, "aa") {
+				t.Errorf("left block of the light template %s", light.Left)
+			}
+			break
+		}
+	}
 	p.untilIs(t, 1, "node_up", "node", "0")
+	fake.setHeight(20, "bb", 2)
+	if raw := <-p.raw; raw.Left != (chainhash.Hash{}) {
+		t.Error("block still left at a height that no longer is lower")
+	}
 	if got := p.count(t, "failures_total", "reason", "time"); got != 0 {
 		t.Errorf("%v failures by time", got)
+	}
+}
+
+// TestLostBlock has the node that templates come from forget its last block, as
+// one does that was killed before the block was on its disk.
+func TestLostBlock(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, "", "")
+	fake.setHeight(20, "aa", 1)
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 21)
+	fake.header.Store("") // unknown
+	fake.setHeight(19, "aa", 1)
+	if raw := <-p.raw; raw.Left.String() != blockOf(20, "aa") {
+		t.Errorf("left block %s", raw.Left)
 	}
 }
 

@@ -63,6 +63,7 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 		CoinbaseValue:     w.CoinbaseValue,
 		WitnessCommitment: w.WitnessCommitment,
 		MergedMiningClean: w.urgent,
+		Left:              w.left,
 	}
 	if j.Version == 0 {
 		j.Version = w.Version

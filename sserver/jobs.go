@@ -99,7 +99,8 @@ func newJobBook(cfg Config) *jobBook {
 // A job with another previous block makes all earlier ones stale. Going back,
 // to a lower height or to a block of the same that was left, is for a node that
 // lags or sees another branch: it happens only when the current block has had no job
-// for maxDelay, or when jobmaker takes back the empty job of another pool's word.
+// for maxDelay, or when jobmaker says that this very block is left: a node of ours
+// has left it, or it was another pool's word and is taken back.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
 	if err != nil {
@@ -121,8 +122,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if current == nil || current.PrevHash != j.PrevHash {
 		if current != nil {
 			back := j.Height < current.Height || j.Height == current.Height && slices.Contains(b.left, j.PrevHash)
-			takenBack := j.Height == current.Height-1 && current.empty() && j.ID > current.ID
-			if back && !takenBack && now.Sub(current.ID.Time()) <= b.maxDelay {
+			if back && j.Left != current.PrevHash && now.Sub(current.ID.Time()) <= b.maxDelay {
 				return false, errJobBehind
 			}
 			b.leave(current.PrevHash, j.PrevHash)

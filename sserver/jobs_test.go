@@ -19,6 +19,7 @@ func TestJobBook(t *testing.T) {
 		id       int // low part
 		prev     byte
 		height   int32
+		left     byte // the block that miners are sent back from
 		full     bool // has transactions
 		merged   bool // MergedMiningClean
 		wantSent bool
@@ -50,11 +51,12 @@ func TestJobBook(t *testing.T) {
 			{at: 63, made: 63, id: 4, prev: 2, height: 10, wantErr: errJobBehind, wantNow: 3},
 			{at: 124, made: 124, id: 5, prev: 7, height: 1, wantSent: true, wantNow: 5},
 		}},
-		{"another pool's word is taken back", []step{
+		{"a block is left because jobmaker knows better", []step{
 			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
 			{at: 1, made: 1, id: 2, prev: 2, height: 11, wantSent: true, wantNow: 2},
-			{at: 2, made: 0, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
-			{at: 16, made: 16, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4},
+			{at: 2, made: 2, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
+			{at: 3, made: 3, id: 3, prev: 1, height: 10, left: 9, full: true, wantErr: errJobBehind, wantNow: 2},
+			{at: 16, made: 16, id: 4, prev: 1, height: 10, left: 2, full: true, wantSent: true, wantNow: 4},
 			{at: 18, made: 18, id: 5, prev: 2, height: 11, full: true, wantSent: true, wantNow: 5}, // our own node has it now
 		}},
 		{"first transactions", []step{
@@ -83,6 +85,7 @@ func TestJobBook(t *testing.T) {
 				at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 				j := &job.StratumJob{
 					ID: job.ID(at(s.made).Unix())<<32 | job.ID(s.id), PrevHash: chainhash.Hash{s.prev}, Height: s.height,
+					Left: chainhash.Hash{s.left},
 					Bits: 0x1d00ffff, MergedMiningClean: s.merged,
 				}
 				if s.full {

@@ -403,6 +403,10 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_blkmaker_solved_shares_total{result="rejected"} 0x30 1x29`}, {`btcpool_blkmaker_disk_errors_total 0x30 1x29`}},
 			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`}},
 		},
+		"BlockResubmitted": {
+			fire:  [][]string{{`btcpool_blkmaker_resubmitted_blocks_total 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_blkmaker_resubmitted_blocks_total 1x59`}},
+		},
 		"BlockOrphaned": {
 			fire:  [][]string{{`btcpool_blkmaker_blocks{state="orphaned"} 2x30 3x29`}},
 			quiet: [][]string{{`btcpool_blkmaker_blocks{state="orphaned"} 2x60`, `btcpool_blkmaker_blocks{state="confirmed"} 2x30 3x29`}},

@@ -5,13 +5,16 @@ import (
 	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
 )
 
 // LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
 // leave while the megabytes that blocks are made of are still on their way.
 type LightGBT struct {
-	CreatedAt uint32 // unix seconds
-	Hash      string // of the RawGBT
+	CreatedAt uint32         // unix seconds
+	Hash      string         // of the RawGBT
+	Left      chainhash.Hash // as RawGBT.Left
 	Template  *Template
 }
 
@@ -29,6 +32,9 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w.terms(t)
 	w.integer("transactions", int64(t.Transactions))
 	w.hashes("merkle_branch", t.MerkleBranch)
+	if l.Left != (chainhash.Hash{}) {
+		w.text("left_block", l.Left.String())
+	}
 	w.end()
 	return w.dst
 }
@@ -56,6 +62,9 @@ func parseLightGBT(b []byte) (LightGBT, error) {
 	}
 	l.Template.Transactions = int(f.unsigned("transactions", maxTransactions))
 	l.Template.MerkleBranch = f.hashes("merkle_branch", maxBranch)
+	if f.has("left_block") {
+		l.Left = f.hash("left_block")
+	}
 	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
 		f.fail("merkle_branch", errors.New("not of that many transactions"))
 	}

@@ -22,6 +22,10 @@ type RawGBT struct {
 	Response  []byte // the complete text of the RPC response
 	Hash      string // double SHA-256 of Response in display order: the template's name
 	FromPool  string // the other pool a template was derived from, usually none
+
+	// Left is a block that the template's node had on its chain and has left for
+	// a lower one: miners may be sent back. Zero: none.
+	Left chainhash.Hash
 }
 
 // NewRawGBT wraps an RPC response, which it retains, received at now.
@@ -46,6 +50,10 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 		dst = append(dst, `,"from_pool":`...)
 		dst = gjson.AppendJSONString(dst, r.FromPool)
 	}
+	if r.Left != (chainhash.Hash{}) {
+		dst = append(dst, `,"left_block":"`...)
+		dst = append(append(dst, r.Left.String()...), '"')
+	}
 	return append(dst, '}')
 }
 
@@ -64,7 +72,7 @@ func parseRawGBT(b []byte) (RawGBT, error) {
 	if err != nil {
 		return RawGBT{}, err
 	}
-	const created, template, hash, fromPool = "created_at_ts", "block_template_base64", "gbthash", "from_pool"
+	const created, template, hash, fromPool, leftBlock = "created_at_ts", "block_template_base64", "gbthash", "from_pool", "left_block"
 	f := fieldsOf(object)
 	r := RawGBT{
 		CreatedAt: uint32(f.unsigned(created, math.MaxUint32)),
@@ -74,6 +82,9 @@ func parseRawGBT(b []byte) (RawGBT, error) {
 	f.fail(template, err)
 	if f.has(fromPool) {
 		r.FromPool = f.text(fromPool)
+	}
+	if f.has(leftBlock) {
+		r.Left = f.hash(leftBlock)
 	}
 	if f.err != nil {
 		return RawGBT{}, f.err

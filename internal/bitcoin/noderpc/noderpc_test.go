@@ -105,6 +105,7 @@ func TestRefusals(t *testing.T) {
 		{"core wrong password", 401, ``, 0, "check rpc_user and rpc_password"},
 		{"btcd wrong password", 401, "401 Unauthorized.\n", 0, "check rpc_user and rpc_password"},
 		{"core foreign host", 403, ``, 0, "rpcallowip"},
+		{"core stopping", 503, "", 0, "is stopping"},
 		{"core overloaded", 503, "Work queue depth exceeded", 0, "rpcworkqueue"},
 		{"core warming up", 500, `{"result":null,"error":{"code":-28,"message":"Loading block index…"},"id":"1"}`, -28, "Loading block index"},
 		{"core unknown method", 404, `{"result":null,"error":{"code":-32601,"message":"Method not found"},"id":"1"}`, -32601, "Method not found"},
