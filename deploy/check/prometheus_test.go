@@ -293,6 +293,13 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_gbtmaker_node_height_blocks{node="a"} 8x5`, `btcpool_gbtmaker_node_height_blocks{node="b"} 8x5`,
 			}},
 		},
+		"NodesDisagree": {
+			fire: [][]string{{`btcpool_gbtmaker_node_disagrees_since_block{node="1"} 0 99x5`, `btcpool_gbtmaker_node_height_blocks{node="1"} 100x5`}},
+			quiet: [][]string{{
+				`btcpool_gbtmaker_node_disagrees_since_block{node="0"} 0x5`, `btcpool_gbtmaker_node_height_blocks{node="0"} 100x5`,
+				`btcpool_gbtmaker_node_disagrees_since_block{node="1"} 100x5`, `btcpool_gbtmaker_node_height_blocks{node="1"} 100x5`,
+			}},
+		},
 		"NoBlockSeen": {
 			fire: [][]string{{`btcpool_gbtmaker_template_height_blocks 7x130`}},
 			quiet: [][]string{

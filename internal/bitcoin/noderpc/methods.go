@@ -123,6 +123,7 @@ type ChainInfo struct {
 	Blocks               int32  `json:"blocks"`
 	Headers              int32  `json:"headers"`
 	BestBlockHash        string `json:"bestblockhash"`
+	ChainWork            string `json:"chainwork"`            // 64 hex digits: expected hashes in the chain; btcd does not tell: ""
 	InitialBlockDownload bool   `json:"initialblockdownload"` // btcd does not tell: false
 }
 
