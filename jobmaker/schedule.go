@@ -198,6 +198,12 @@ func (s *schedule) expire(now time.Time) {
 	if len(s.candidates) == 0 {
 		return
 	}
+	for i := range s.candidates { // a clock was ahead when it was made, and has been set right
+		if c := &s.candidates[i]; c.created.Sub(now) >= s.maxSkew {
+			c.created = now
+		}
+	}
+	slices.SortStableFunc(s.candidates, candidate.compare)
 	over := func(c candidate) bool {
 		life := s.life
 		if c.Empty() {

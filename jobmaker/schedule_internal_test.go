@@ -234,6 +234,28 @@ func TestScheduleAbandonedBlock(t *testing.T) {
 	}
 }
 
+// A template that was made by a clock which was ahead does not hold up those that
+// come when the clock is right.
+func TestScheduleClockSetBack(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	ahead := newCandidate(100, 10, at(3000))
+	ahead.PrevHash[0] = 'a'
+	if r := s.offer(ahead, at(3000)); r != accepted {
+		t.Fatal(r)
+	}
+	s.next(at(10))
+	for i, c := range []candidate{newCandidate(100, 11, at(20)), newCandidate(100, 12, at(30))} {
+		c.PrevHash[0] = 'a' + byte(i) // the second is a rival
+		if r := s.offer(c, c.created); r != accepted {
+			t.Fatalf("template %d is %s", i, r)
+		}
+		if got, _ := s.next(c.created); got.hash != c.hash {
+			t.Errorf("template %d is not the best", i)
+		}
+	}
+}
+
 // Only what another pool said is taken back to an older template.
 func TestSchedulePoolWordTakenBack(t *testing.T) {
 	t.Parallel()

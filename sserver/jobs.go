@@ -21,7 +21,8 @@ type work struct {
 	target     bitcoin.Target // the network's
 	merged     merged         // blocks of other chains
 	renditions renditions
-	tip        uint64 // number of its previous block, in the order in which they became current
+	made       time.Time // by its id, but not later than it came: clocks may differ
+	tip        uint64    // number of its previous block, in the order in which they became current
 	seen       shareSet
 }
 
@@ -71,7 +72,7 @@ type jobBook struct {
 
 // Why a job is not taken.
 var (
-	errJobLate   = errors.New("too far off the clock")
+	errJobLate   = errors.New("too old by the clock of this machine")
 	errJobKnown  = errors.New("known")
 	errJobBehind = errors.New("behind the current block")
 	errJobProxy  = errors.New("another pool's: not supported")
@@ -109,7 +110,8 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if j.Proxy.Difficulty > 0 {
 		return false, errJobProxy
 	}
-	if now.Sub(j.ID.Time()).Abs() > b.maxDelay {
+	age := max(now.Sub(j.ID.Time()), 0) // one ahead of our clock is as good as any
+	if age > b.maxDelay {
 		return false, errJobLate
 	}
 	b.mu.Lock()
@@ -122,7 +124,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if current == nil || current.PrevHash != j.PrevHash {
 		if current != nil {
 			back := j.Height < current.Height || j.Height == current.Height && slices.Contains(b.left, j.PrevHash)
-			if back && j.Left != current.PrevHash && now.Sub(current.ID.Time()) <= b.maxDelay {
+			if back && j.Left != current.PrevHash && now.Sub(current.made) <= b.maxDelay {
 				return false, errJobBehind
 			}
 			b.leave(current.PrevHash, j.PrevHash)
@@ -134,6 +136,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 		target:     target,
 		merged:     m,
 		renditions: b.render(j),
+		made:       now.Add(-age),
 		tip:        tip,
 	}
 	works := append(slices.Clone(*b.works.Load()), w)
@@ -183,7 +186,7 @@ func (b *jobBook) tick(now time.Time) (sent bool) {
 	defer b.mu.Unlock()
 	newest := b.newest()
 	works := *b.works.Load()
-	expired := func(w *work) bool { return w != newest && now.Sub(w.ID.Time()) > b.lifetime }
+	expired := func(w *work) bool { return w != newest && now.Sub(w.made) > b.lifetime }
 	if slices.ContainsFunc(works, expired) {
 		works = slices.DeleteFunc(slices.Clone(works), expired)
 		b.works.Store(&works)
@@ -196,13 +199,14 @@ func (b *jobBook) tick(now time.Time) (sent bool) {
 	return true
 }
 
-// newest returns the job with the largest id among those that are not stale,
-// nil before the first.
+// newest returns the last job that came among those that are not stale and not
+// older than one that came before, nil before the first. Ids tell no order: they
+// go back with jobmaker's clock.
 func (b *jobBook) newest() *work {
 	var newest *work
 	tip := b.tip.Load()
 	for _, w := range *b.works.Load() {
-		if w.tip == tip && (newest == nil || w.ID > newest.ID) {
+		if w.tip == tip && (newest == nil || newest.made.Sub(w.made) < time.Second/2) {
 			newest = w
 		}
 	}

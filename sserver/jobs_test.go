@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -74,8 +75,16 @@ func TestJobBook(t *testing.T) {
 		}},
 		{"late and early", []step{
 			{at: 61, made: 0, id: 1, prev: 1, height: 10, wantErr: errJobLate},
-			{at: 0, made: 61, id: 2, prev: 1, height: 10, wantErr: errJobLate},
+			{at: 0, made: 61, id: 2, prev: 1, height: 10, wantSent: true, wantNow: 2},
+		}},
+		{"just in time", []step{
 			{at: 60, made: 0, id: 3, prev: 1, height: 10, wantSent: true, wantNow: 3},
+		}},
+		{"jobmaker's clock was ahead and is set right", []step{
+			{at: 0, made: 3000, id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 20, made: 20, id: 2, prev: 1, height: 10, full: true, wantNow: 2},
+			{at: 25, made: 25, id: 3, prev: 2, height: 11, full: true, wantSent: true, wantNow: 3},
+			{at: 95, made: 95, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4}, // nothing else for long
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -150,5 +159,42 @@ func TestJobBookForgets(t *testing.T) {
 	}
 	if n := len(*b.works.Load()); n != maxWorks {
 		t.Errorf("%d jobs kept", n)
+	}
+}
+
+// Ready tells of jobs that are dropped, and of clocks that differ.
+func TestJobFault(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1_700_000_000, 0)
+	cfg := DefaultConfig()
+	s := &Service{cfg: cfg, jobs: newJobBook(cfg), metrics: newMetrics(nil, func() time.Duration { return 0 })}
+	ids := job.NewIDs(1)
+	take := func(made, now time.Time) {
+		j := &job.StratumJob{
+			ID: ids.Next(made), GBTHash: chainhash.Hash{}.String(), Height: 10, Bits: 0x1d00ffff,
+			Coinbase1: []byte{1}, Coinbase2: []byte{1}, PrevHash: chainhash.Hash{1},
+		}
+		s.takeJob(j.AppendTo(nil), now)
+	}
+	for _, step := range []struct {
+		made, at, asked int // seconds
+		want            string
+	}{
+		{made: -61, at: 0, asked: 0, want: "no job yet: those that come are dropped: too old"},
+		{made: 1, at: 1, asked: 1},
+		{made: -60, at: 2, asked: 62},
+		{made: -60, at: 10, asked: 63, want: "jobs have been dropped for 1m1s"},
+		{made: 64, at: 64, asked: 64},
+		{made: 3000, at: 65, asked: 100, want: "latest job is 48m20s ahead of the clock"},
+		{made: 131, at: 131, asked: 131},
+		{made: 131, at: 131, asked: 432, want: "latest job is 5m1s old"},
+	} {
+		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+		take(at(step.made), at(step.at))
+		s.jobs.tick(at(step.asked))
+		err := s.jobFault(at(step.asked))
+		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
+			t.Errorf("at %d: %v, want %q", step.asked, err, step.want)
+		}
 	}
 }

@@ -310,6 +310,7 @@ func TestAlertsFire(t *testing.T) {
 		"JobsOld": {
 			fire: [][]string{
 				{`btcpool_sserver_job_age_seconds 10x5 70`},
+				{`btcpool_sserver_job_age_seconds -2928`},
 				{`btcpool_sserver_job_age_seconds 0x5`, `btcpool_sserver_job_height 0x5`},
 				{`btcpool_jobmaker_since_last_job_seconds 61`},
 			},
