@@ -265,9 +265,9 @@ func (s *Service) keepJob(m bus.Message) error {
 }
 
 // sentAt is when a message was sent, not later than now whatever the sender's
-// clock says.
+// clock says; now for messages without a time.
 func sentAt(m bus.Message) time.Time {
-	if now := time.Now(); m.Time.After(now) {
+	if now := time.Now(); m.Time.After(now) || m.Time.Unix() <= 0 {
 		return now
 	}
 	return m.Time
