@@ -77,6 +77,7 @@ type template struct {
 	trigger  string
 	received time.Time
 	work     bitcoin.Work // in the chain below it; zero: unknown
+	easier   time.Time    // when a node gives easier bits than these; zero: never
 	raw      job.RawGBT
 }
 

@@ -184,6 +184,9 @@ func (s *Service) untilDue(n *node, now time.Time) time.Duration {
 		return 0
 	}
 	due := n.latest.received.Add(s.interval)
+	if easier := n.latest.easier; !easier.IsZero() && easier.Before(due) {
+		due = easier
+	}
 	if c := s.chosen; c != nil && c.node == n {
 		if repeat := c.received.Add(s.repeat); repeat.Before(due) {
 			due = repeat
@@ -275,7 +278,30 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 		n.left = chainhash.Hash{}
 	}
 	s.mu.Unlock()
-	return &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, raw: <-raw}, nil
+	t := &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, raw: <-raw}
+	t.easier = s.easierAt(ctx, t)
+	return t, nil
+}
+
+// easierAt returns when blocks on that of t get easier, by the rule of testnets
+// that nobody need wait long for one; zero: not any more, or unknown.
+func (s *Service) easierAt(ctx context.Context, t *template) time.Time {
+	p := s.network.Params
+	if !s.network.EasyBlocks() || t.Bits == p.PowLimitBits {
+		return time.Time{}
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	info, err := t.node.client.Block(ctx, t.PrevHash.String())
+	if err != nil || info.Time == 0 {
+		return time.Time{}
+	}
+	// By the node's clock, and after the last second of the others.
+	left := time.Duration(info.Time-int64(t.CurTime)+1)*time.Second + p.MinDiffReductionTime
+	if left <= 0 {
+		return time.Time{}
+	}
+	return t.received.Add(left)
 }
 
 // lookForReorganisation asks n, which is below the block that miners build on

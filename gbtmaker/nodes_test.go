@@ -343,6 +343,38 @@ func TestUnreachableBits(t *testing.T) {
 	p.nextOf(t, 2016)
 }
 
+// TestEasierBits has a testnet's node that gives easier bits 20 minutes after the
+// last block, and nothing that would tell.
+func TestEasierBits(t *testing.T) {
+	t.Parallel()
+	const wait = 3 // seconds
+	began := time.Now()
+	template := func(bits string) string {
+		text := strings.Replace(templateOf(200_001, "aa", 1), "1d00ffff", bits, 1)
+		return strings.Replace(text, `"curtime":2`, fmt.Sprintf(`"curtime":%d`, time.Now().Unix()), 1)
+	}
+	fake := newFake(strings.Replace(syncedChain, "main", "testnet4", 1), "")
+	fake.header.Store(fmt.Sprintf(`{"height":200000,"confirmations":1,"time":%d}`, began.Unix()+wait-20*60))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		bits := "1b00ffff"
+		if time.Now().Unix() > began.Unix()+wait {
+			bits = "1d00ffff"
+		}
+		fake.template.Store(template(bits))
+		fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p := start(t, server.URL, func(cfg *gbtmaker.Config) { cfg.Network = "testnet4" })
+	if got := p.next(t).Bits; got != 0x1b00ffff {
+		t.Fatalf("bits %08x", got)
+	}
+	for p.next(t).Bits != 0x1d00ffff {
+	}
+	if late := time.Since(time.Unix(began.Unix()+wait+1, 0)); late > time.Second {
+		t.Errorf("easier bits %s late", late)
+	}
+}
+
 // TestLostBlock has the node that templates come from forget its last block, as
 // one does that was killed before the block was on its disk.
 func TestLostBlock(t *testing.T) {

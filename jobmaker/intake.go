@@ -109,6 +109,9 @@ func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (
 	if ahead := time.Unix(int64(max(template.CurTime, template.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
 		return farFuture, fmt.Errorf("time is %s ahead of ours", ahead.Round(time.Second))
 	}
+	if s.network.EasyBlocks() && template.Bits == s.network.Params.PowLimitBits {
+		template.MinTime = max(template.MinTime, template.CurTime) // an earlier block would not be easy
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != "", left: raw.Left}, now)

@@ -38,6 +38,7 @@ const (
 	newHeight   reason = "height"
 	newBranch   reason = "branch"       // another block of the same height to build on
 	nowFull     reason = "full"         // the last job was empty
+	newBits     reason = "bits"         // another difficulty on the same block, as on testnets after 20 minutes
 	refuted     reason = "refuted"      // our nodes have not got the block that another pool named
 	abandoned   reason = "abandoned"    // a node of ours has left the block for a lower one
 	otherChains reason = "other_chains" // news of chains mined along
@@ -110,6 +111,7 @@ type schedule struct {
 type lastJob struct {
 	height   int32
 	prevHash chainhash.Hash
+	bits     uint32
 	empty    bool
 	fromPool bool
 	sent     time.Time
@@ -158,7 +160,7 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		}
 	}
 	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool {
-		return d.Height == c.Height && (d.PrevHash != c.PrevHash || d.fromPool)
+		return d.Height == c.Height && (d.PrevHash != c.PrevHash || d.fromPool || d.Bits != c.Bits && !c.created.Before(d.created))
 	})
 	i, found := slices.BinarySearchFunc(s.candidates, c, candidate.compare)
 	if found {
@@ -233,6 +235,8 @@ func (s *schedule) next(now time.Time) (candidate, reason) {
 		return best, newHeight
 	case best.Height == s.last.height && best.PrevHash != s.last.prevHash:
 		return best, newBranch
+	case best.Height == s.last.height && best.Bits != s.last.bits:
+		return best, newBits
 	case best.Height == s.last.height && s.last.empty && !best.Empty():
 		return best, nowFull
 	case best.Height < s.last.height && s.last.fromPool:
@@ -255,5 +259,5 @@ func (s *schedule) untilRoutine(now time.Time) time.Duration {
 
 // sent notes that a job was made of c.
 func (s *schedule) sent(c candidate, now time.Time) {
-	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, empty: c.Empty(), fromPool: c.fromPool, sent: now}
+	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, bits: c.Bits, empty: c.Empty(), fromPool: c.fromPool, sent: now}
 }

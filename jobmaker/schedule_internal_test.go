@@ -256,6 +256,28 @@ func TestScheduleClockSetBack(t *testing.T) {
 	}
 }
 
+// Other bits on the same block, as testnets have after 20 minutes, make a job at
+// once, also when the template with them is empty.
+func TestScheduleNewBits(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	hard, easy, more := newCandidate(100, 10, at(0)), newCandidate(100, 0, at(1)), newCandidate(100, 10, at(2))
+	hard.Bits, easy.Bits, more.Bits = 0x1b00ffff, 0x1d00ffff, 0x1d00ffff
+	for i, step := range []struct {
+		c    candidate
+		want reason
+	}{{hard, newHeight}, {easy, newBits}, {more, nowFull}} {
+		if r := s.offer(step.c, step.c.created); r != accepted {
+			t.Fatalf("step %d: %s", i, r)
+		}
+		c, why := s.next(step.c.created)
+		if why != step.want {
+			t.Fatalf("step %d: job for reason %q, want %q", i, why, step.want)
+		}
+		s.sent(c, step.c.created)
+	}
+}
+
 // Only what another pool said is taken back to an older template.
 func TestSchedulePoolWordTakenBack(t *testing.T) {
 	t.Parallel()

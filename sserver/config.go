@@ -148,6 +148,10 @@ func DefaultConfig() Config {
 	}
 }
 
+// rollable are the bits of the version that miners may have (BIP 323). Bits 29 to
+// 31 say how the others are to be read.
+const rollable = 0x1fffffe0
+
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -189,8 +193,10 @@ func (c Config) Validate() error {
 	if c.MaxConnections < 1 || c.MaxConnections > sessionIDs {
 		faults.Addf("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
 	}
-	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
+	if mask, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
 		faults.Addf("version_mask = %q: must be 8 hex digits", c.VersionMask)
+	} else if mask&^rollable != 0 {
+		faults.Addf("version_mask = %q: may hold bits of %08x only: nodes refuse blocks without the others", c.VersionMask, rollable)
 	}
 	faults.AtLeast("share_interval", c.ShareInterval, time.Second)
 	faults.AtLeast("max_job_delay", c.MaxJobDelay, time.Second)

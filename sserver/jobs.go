@@ -157,10 +157,11 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 }
 
 // urgent reports whether miners should have w at once: it is on a new block, it
-// has transactions and theirs has none, or another chain asks for it.
+// has transactions and theirs has none, its blocks are of another difficulty, as on
+// testnets after 20 minutes, or another chain asks for it.
 func (b *jobBook) urgent(w *work) bool {
 	last := b.round.Load()
-	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || w.MergedMiningClean
+	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || last.work.Bits != w.Bits || w.MergedMiningClean
 }
 
 func (b *jobBook) leave(old, next chainhash.Hash) {
@@ -226,8 +227,18 @@ func (b *jobBook) find(id job.ID) *work {
 
 func (b *jobBook) stale(w *work) bool { return w.tip != b.tip.Load() }
 
+// justLeft reports whether w is on the block before the current one.
+func (b *jobBook) justLeft(w *work) bool { return w.tip+1 == b.tip.Load() }
+
+// outOfTime reports whether a block of w with this time is none: since that time
+// its bits have had to be those of the current job.
+func (b *jobBook) outOfTime(w *work, time uint32) bool {
+	current := b.round.Load().work
+	return current.tip == w.tip && current.Bits != w.Bits && time >= current.MinTime
+}
+
 // late reports whether shares of w, which is stale, are credited all the same:
 // its miners may not have heard of the current block.
 func (b *jobBook) late(w *work, now time.Time) bool {
-	return b.grace > 0 && w.tip+1 == b.tip.Load() && now.UnixNano()-b.since.Load() <= int64(b.grace)
+	return b.grace > 0 && b.justLeft(w) && now.UnixNano()-b.since.Load() <= int64(b.grace)
 }

@@ -23,6 +23,7 @@ func TestJobBook(t *testing.T) {
 		left     byte // the block that miners are sent back from
 		full     bool // has transactions
 		merged   bool // MergedMiningClean
+		easy     bool // of other bits
 		wantSent bool
 		wantErr  error
 		wantNow  int // id of the newest job afterwards
@@ -65,6 +66,10 @@ func TestJobBook(t *testing.T) {
 			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, wantSent: true, wantNow: 2},
 			{at: 2, made: 2, id: 3, prev: 1, height: 10, full: true, wantNow: 3},
 		}},
+		{"other bits on the same block", []step{
+			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, easy: true, wantSent: true, wantNow: 2},
+		}},
 		{"merged mining", []step{
 			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
 			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, merged: true, wantSent: true, wantNow: 2},
@@ -96,6 +101,9 @@ func TestJobBook(t *testing.T) {
 					ID: job.ID(at(s.made).Unix())<<32 | job.ID(s.id), PrevHash: chainhash.Hash{s.prev}, Height: s.height,
 					Left: chainhash.Hash{s.left},
 					Bits: 0x1d00ffff, MergedMiningClean: s.merged,
+				}
+				if s.easy {
+					j.Bits = 0x1e00ffff
 				}
 				if s.full {
 					j.MerkleBranch = []chainhash.Hash{{1}}

@@ -31,6 +31,9 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w.text("gbthash", l.Hash)
 	w.terms(t)
 	w.integer("transactions", int64(t.Transactions))
+	if t.Weight > 0 {
+		w.integer("weight", int64(t.Weight))
+	}
 	w.hashes("merkle_branch", t.MerkleBranch)
 	if l.Left != (chainhash.Hash{}) {
 		w.text("left_block", l.Left.String())
@@ -62,6 +65,9 @@ func parseLightGBT(b []byte) (LightGBT, error) {
 	}
 	l.Template.Transactions = int(f.unsigned("transactions", maxTransactions))
 	l.Template.MerkleBranch = f.hashes("merkle_branch", maxBranch)
+	if f.has("weight") {
+		l.Template.Weight = int(f.unsigned("weight", math.MaxInt32))
+	}
 	if f.has("left_block") {
 		l.Left = f.hash("left_block")
 	}

@@ -147,6 +147,7 @@ type BlockInfo struct {
 
 	// btcd gives these two for blocks of the active chain only, or not at all.
 	PrevHash   string `json:"previousblockhash"` // display order
+	Time       int64  `json:"time"`              // unix seconds
 	MedianTime int64  `json:"mediantime"`        // of the block and the ten before it, unix seconds
 }
 
