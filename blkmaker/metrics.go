@@ -72,6 +72,13 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 	return m
 }
 
+// watchShares shows how many solved shares there are in room and waiting.
+func (m *metrics) watchShares(reg prometheus.Registerer, room, waiting chan struct{}) {
+	set := telemetry.Metrics(reg, "blkmaker")
+	set.GaugeFunc("solving", "Solved shares that are being worked on; no more are taken at 1000.", func() float64 { return float64(len(room)) })
+	set.GaugeFunc("waiting", "Solved shares that wait for their jobs and templates.", func() float64 { return float64(len(waiting)) })
+}
+
 // The ways of a solved share, as the label way.
 const (
 	wayDirect = "direct"
