@@ -407,6 +407,10 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_blkmaker_solved_shares_total{instance="a",result="rejected"} 0x10 1x5`,
 			}},
 		},
+		"HandoverBroken": {
+			fire:  [][]string{{`btcpool_handover_up{url="http://b:8300/solved"} 0x5`}},
+			quiet: [][]string{{`btcpool_handover_up{url="http://b:8300/solved"} 1x5`}},
+		},
 		"FoundBlockLost": {
 			fire:  [][]string{{`btcpool_blkmaker_solved_shares_total{result="rejected"} 0x30 1x29`}, {`btcpool_blkmaker_disk_errors_total 0x30 1x29`}},
 			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`}},
