@@ -23,7 +23,9 @@ func (s *Service) choose(now time.Time) {
 		s.left = reorganisation{c.PrevHash, c.Height}
 	}
 	if best.Height < s.left.height && best.PrevHash != s.left.block {
-		best.raw.Left = s.left.block
+		lower := *best // which may be on its way to the topic already
+		lower.raw.Left = s.left.block
+		best = &lower
 	} else {
 		s.left = reorganisation{}
 	}
