@@ -148,6 +148,10 @@ func DefaultConfig() Config {
 	}
 }
 
+// rollable are the bits of the version that miners may have (BIP 323). Bits 29 to
+// 31 say how the others are to be read.
+const rollable = 0x1fffffe0
+
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -180,8 +184,10 @@ func (c Config) Validate() error {
 	faults.AtLeast("spool_max_age", c.SpoolMaxAge, 0)
 	faults.NotNegative("spool_max_bytes", c.SpoolMaxBytes)
 	faults.Number("max_connections", c.MaxConnections, 1, sessionIDs)
-	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
+	if mask, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
 		faults.Addf("version_mask = %q: must be 8 hex digits", c.VersionMask)
+	} else if mask&^rollable != 0 {
+		faults.Addf("version_mask = %q: may hold bits of %08x only: nodes refuse blocks without the others", c.VersionMask, rollable)
 	}
 	faults.AtLeast("share_interval", c.ShareInterval, time.Second)
 	faults.AtLeast("max_job_delay", c.MaxJobDelay, time.Second)

@@ -28,7 +28,7 @@ type scratch struct {
 	coinbase []byte
 	header   [80]byte
 	seq      uint64 // of the last share to be durable before the answers leave
-	merged   bool   // the last share solved another chain's block
+	solved   bool   // the last share solved a block, of whichever chain
 	misuse   error  // why the session is to end
 }
 
@@ -81,7 +81,7 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 	}
 	status, bitsReached := s.check(w, difficulty, sub, now, sc)
 	accepted := status.IsAccepted()
-	if sc.merged && !accepted {
+	if sc.solved && !accepted {
 		w.seen.add(key)
 	}
 	if !accepted && sub.miner.Rejects.add(now) {
@@ -112,15 +112,17 @@ func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
 
 // check applies the rules that need no memory, to a share that must meet
 // difficulty. bitsReached is 0 when a rule was broken before the hash was
-// needed. A stale share may still solve another chain's block, one that breaks
-// a rule may not.
+// needed. A stale share may still solve another chain's block, and one of the block
+// before: whichever of two blocks nodes hear of first wins. One that breaks a rule
+// may not.
 func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
-	sc.merged = false
+	sc.solved = false
 	status = s.legal(w, sub, now)
 	stale := s.srv.jobs.stale(w)
 	late := stale && s.srv.jobs.late(w, now)
+	race := stale && s.srv.jobs.justLeft(w)
 	switch {
-	case stale && (status != share.StatusAccept || !late && !w.merged.any()):
+	case stale && (status != share.StatusAccept || !race && !w.merged.any()):
 		return share.StatusStale, 0
 	case status != share.StatusAccept:
 		return status, 0
@@ -132,14 +134,15 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 	hash := w.hash(sc, s.ID, sub, version)
 	dev := s.srv.cfg.Development
 	if w.merged.solvedBy(&hash, dev.SubmitInvalidBlocks) {
-		sc.merged = true
+		sc.solved = true
 		s.solvedMerged(w, hash, sub.worker, sc)
+	}
+	if (!stale || race) && (w.target.Met(&hash) && !s.srv.jobs.outOfTime(w, sub.Time) || dev.SubmitInvalidBlocks) {
+		sc.solved = true
+		s.solved(w, hash, sub.worker, sc)
 	}
 	if stale && !late {
 		return share.StatusStale, 0
-	}
-	if !stale && (w.target.Met(&hash) || dev.SubmitInvalidBlocks) {
-		s.solved(w, hash, sub.worker, sc)
 	}
 	reached := bitcoin.BitsOfHash(&hash)
 	switch {

@@ -5,7 +5,8 @@
 // A solved share, as its topic has it, is the body of a POST to /solved. The
 // request carries a secret that both sides know ("Authorization: Bearer").
 // 204 says that blkmaker has the share on its disk, 400 that it is none, 401
-// that the secrets differ; everything else asks for another try.
+// that the secrets differ; everything else asks for another try. An empty body is
+// a probe: would a share be taken?
 package handover
 
 import (

@@ -56,7 +56,7 @@ func Handler(token string, take func(ctx context.Context, solved []byte) error) 
 			return
 		}
 		solved, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil {
+		if err == nil && len(solved) > 0 { // else it is a probe
 			err = take(r.Context(), solved)
 		}
 		switch tooLarge := (*http.MaxBytesError)(nil); {

@@ -4,13 +4,16 @@ import (
 	"errors"
 	"math"
 	"math/bits"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
 )
 
 // LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
 // leave while the megabytes that blocks are made of are still on their way.
 type LightGBT struct {
-	CreatedAt uint32 // unix seconds
-	Hash      string // of the RawGBT
+	CreatedAt uint32         // unix seconds
+	Hash      string         // of the RawGBT
+	Left      chainhash.Hash // as RawGBT.Left
 	Template  *Template
 }
 
@@ -27,7 +30,13 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w.text("gbthash", l.Hash)
 	w.terms(t)
 	w.integer("transactions", int64(t.Transactions))
+	if t.Weight > 0 {
+		w.integer("weight", int64(t.Weight))
+	}
 	w.hashes("merkle_branch", t.MerkleBranch)
+	if l.Left != (chainhash.Hash{}) {
+		w.text("left_block", l.Left.String())
+	}
 	w.end()
 	return w.dst
 }
@@ -46,6 +55,12 @@ func readLightGBT(f *fields) LightGBT {
 	}
 	l.Template.Transactions = int(f.unsigned("transactions", maxTransactions))
 	l.Template.MerkleBranch = f.hashes("merkle_branch", maxBranch)
+	if f.has("weight") {
+		l.Template.Weight = int(f.unsigned("weight", math.MaxInt32))
+	}
+	if f.has("left_block") {
+		l.Left = f.hash("left_block")
+	}
 	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
 		f.fail("merkle_branch", errors.New("not of that many transactions"))
 	}

@@ -21,6 +21,10 @@ type RawGBT struct {
 	Response  []byte // the complete text of the RPC response
 	Hash      string // double SHA-256 of Response in display order: the template's name
 	FromPool  string // the other pool a template was derived from, usually none
+
+	// Left is a block that the template's node had on its chain and has left for
+	// a lower one: miners may be sent back. Zero: none.
+	Left chainhash.Hash
 }
 
 // NewRawGBT wraps an RPC response, which it retains, received at now.
@@ -45,6 +49,10 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 		dst = append(dst, `,"from_pool":`...)
 		dst = gjson.AppendJSONString(dst, r.FromPool)
 	}
+	if r.Left != (chainhash.Hash{}) {
+		dst = append(dst, `,"left_block":"`...)
+		dst = append(append(dst, r.Left.String()...), '"')
+	}
 	return append(dst, '}')
 }
 
@@ -62,6 +70,9 @@ func readRawGBT(f *fields) RawGBT {
 	}
 	if f.has("from_pool") {
 		r.FromPool = f.text("from_pool")
+	}
+	if f.has("left_block") {
+		r.Left = f.hash("left_block")
 	}
 	if f.err == nil && r.Hash != gbtHash(r.Response) {
 		f.err = errors.New("gbthash is not the hash of the template")

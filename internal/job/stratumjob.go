@@ -41,6 +41,10 @@ type StratumJob struct {
 	WitnessCommitment []byte // output script
 	MergedMiningClean bool   // send at once, although not clean
 
+	// Left is a block that miners are to be sent back from at once, although
+	// this job is lower: our nodes have left it, or never had it.
+	Left chainhash.Hash
+
 	GrandCoinbase1 []byte             // Coinbase1 for clients that serve a pool of their own
 	SubPools       map[string]SubPool // other coinbases for the same work
 	Proxy          Proxy
@@ -149,6 +153,9 @@ func (j *StratumJob) AppendTo(dst []byte) []byte {
 	w.text("vcashdRpcAddress", j.VCash.RPCAddr)
 	w.text("vcashdRpcUserPwd", j.VCash.RPCUserPass)
 	w.boolean("isVcashCleanJob", j.MergedMiningClean)
+	if j.Left != (chainhash.Hash{}) {
+		w.text("leftBlock", j.Left.String())
+	}
 	w.end()
 	return w.dst
 }
@@ -185,6 +192,9 @@ func readStratumJob(f *fields) *StratumJob {
 	}
 	if f.has("mergedMiningClean") {
 		j.MergedMiningClean = f.boolean("mergedMiningClean")
+	}
+	if f.has("leftBlock") {
+		j.Left = f.hash("leftBlock")
 	}
 	if f.hasAll("proxyExtraNonce2Size", "proxyJobDifficulty") {
 		j.Proxy = Proxy{
