@@ -145,13 +145,13 @@ func parseTemplate(f *fields) (*Template, error) {
 	if f.err != nil {
 		return nil, f.err
 	}
-	ids, err := parseTransactionIDs(f.values["transactions"])
+	txids, wtxids, err := parseTransactionIDs(f.values["transactions"])
 	if err != nil {
 		return nil, err
 	}
-	t.Transactions, t.MerkleBranch = len(ids.txids), bitcoin.MerkleBranch(ids.txids)
-	if t.WitnessCommitment == nil && ids.haveWitness {
-		t.WitnessCommitment = bitcoin.WitnessCommitment(ids.wtxids)
+	t.Transactions, t.MerkleBranch = len(txids), bitcoin.MerkleBranch(txids)
+	if t.WitnessCommitment == nil && !slices.Equal(txids, wtxids) {
+		t.WitnessCommitment = bitcoin.WitnessCommitment(wtxids)
 	}
 	return t, nil
 }
@@ -296,14 +296,9 @@ func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
 	return nil
 }
 
-type transactionIDs struct {
-	txids, wtxids []chainhash.Hash
-	haveWitness   bool
-}
-
 // parseTransactionIDs takes the ids from the list, or computes them for nodes
 // that give only one of the two.
-func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
+func parseTransactionIDs(list jsonscan.Value) (txids, wtxids []chainhash.Hash, err error) {
 	err = eachTransaction(list, func(tx transaction) error {
 		var txid, wtxid chainhash.Hash
 		var err error
@@ -317,12 +312,10 @@ func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
 		} else if txid, wtxid, err = computeIDs(tx.data); err != nil {
 			return fmt.Errorf("data: %w", err)
 		}
-		ids.txids = append(ids.txids, txid)
-		ids.wtxids = append(ids.wtxids, wtxid)
-		ids.haveWitness = ids.haveWitness || txid != wtxid
+		txids, wtxids = append(txids, txid), append(wtxids, wtxid)
 		return nil
 	})
-	return ids, err
+	return txids, wtxids, err
 }
 
 func computeIDs(data jsonscan.Value) (txid, wtxid chainhash.Hash, err error) {
