@@ -195,9 +195,14 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.direct != nil {
 		g.Go(func() error { return s.direct.Run(inner, w.takeDirect) })
 	}
-	g.Go(func() error { return s.connect(inner) })
-	g.Go(func() error { return s.followBlocks(inner) })
-	g.Go(func() error { return s.followMerged(inner, mergedEvery) })
+	g.Go(func() error {
+		if err := s.connect(inner); err != nil {
+			return err
+		}
+		g.Go(func() error { return s.followBlocks(inner) })
+		g.Go(func() error { return s.followMerged(inner, mergedEvery) })
+		return nil
+	})
 	g.Go(func() error { return s.pruneArchive(inner) })
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.watch(inner, n) })

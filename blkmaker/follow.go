@@ -21,14 +21,9 @@ const (
 	followAgain = 15 * time.Second
 )
 
-// followBlocks brings found_blocks up to date whenever a tip moved or a block
-// was written down.
+// followBlocks brings found_blocks up to date, at first and whenever a tip moved
+// or a block was written down.
 func (s *Service) followBlocks(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.connected:
-	}
 	for {
 		var again <-chan time.Time
 		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {

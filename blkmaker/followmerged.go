@@ -28,11 +28,6 @@ func (s *Service) followMerged(ctx context.Context, every time.Duration) error {
 	if len(s.merged) == 0 {
 		return nil
 	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.connected:
-	}
 	for again := true; again; again = retry.Sleep(ctx, every) {
 		if err := s.followMergedOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			s.log.Warn().Err(err).Msg("blocks of other chains not followed: will try again")

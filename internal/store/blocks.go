@@ -122,17 +122,7 @@ const countBlocks = `SELECT state, COUNT(*) FROM found_blocks GROUP BY state`
 // BlockCount returns the number of blocks by state; states without any are
 // absent.
 func (s *Store) BlockCount(ctx context.Context) (map[BlockState]int64, error) {
-	counts := make(map[BlockState]int64)
-	_, err := query(ctx, s, "number of blocks", countBlocks, nil, func(rows *sql.Rows) (n int64, err error) {
-		var state BlockState
-		err = rows.Scan(&state, &n)
-		counts[state] = n
-		return n, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return counts, nil
+	return queryMap[BlockState, int64](ctx, s, "number of blocks", countBlocks)
 }
 
 // unsigned reads 64 bits without sign, as dialect.unsigned wrote them.

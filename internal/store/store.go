@@ -208,6 +208,21 @@ func query[R any](ctx context.Context, s *Store, what, text string, args []any, 
 	return all, errors.Join(rows.Err(), rows.Close())
 }
 
+// queryMap returns the rows of a SELECT of two columns, the second by the first.
+func queryMap[K comparable, V any](ctx context.Context, s *Store, what, text string, args ...any) (map[K]V, error) {
+	all := make(map[K]V)
+	_, err := query(ctx, s, what, text, args, func(rows *sql.Rows) (value V, err error) {
+		var key K
+		err = rows.Scan(&key, &value)
+		all[key] = value
+		return value, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
 // chunkRows bounds a statement: SQLite takes 32,766 arguments.
 const chunkRows = 500
 

@@ -16,6 +16,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -75,6 +76,7 @@ type Node struct {
 	journal *journal
 	rpc     net.Listener
 	pub     *publisher
+	opened  []func() error // what ends each thing that is open, in the order of opening
 
 	// mu serialises whatever changes the chain or the memory pool, and the
 	// building of templates. It is not held while anyone waits. The chain and
@@ -126,9 +128,11 @@ func Open(cfg Config, log zerolog.Logger) (_ *Node, err error) {
 	if n.rpc, err = net.Listen("tcp", cmp.Or(cfg.RPCAddr, "127.0.0.1:0")); err != nil {
 		return nil, fmt.Errorf("chain's rpc: %w", err)
 	}
+	n.opened = append(n.opened, n.rpc.Close)
 	if n.pub, err = newPublisher(cmp.Or(cfg.ZMQAddr, "127.0.0.1:0")); err != nil {
 		return nil, fmt.Errorf("chain's zmq: %w", err)
 	}
+	n.opened = append(n.opened, n.pub.socket.Close)
 	return n, nil
 }
 
@@ -142,6 +146,7 @@ func (n *Node) openChain(dir string) error {
 		return err
 	}
 	n.db = db
+	n.opened = append(n.opened, db.Close)
 
 	const cacheEntries = 10_000
 	var (
@@ -160,6 +165,7 @@ func (n *Node) openChain(dir string) error {
 	if err != nil {
 		return err
 	}
+	n.opened = append(n.opened, func() error { return n.chain.FlushUtxoCache(blockchain.FlushRequired) })
 	const minRelayFee = 1000 // satoshi per kB, as Bitcoin Core's default
 	n.pool = mempool.New(&mempool.Config{
 		Policy: mempool.Policy{
@@ -205,22 +211,10 @@ func (n *Node) Run(ctx context.Context) error {
 // Close writes the chain to disk and closes the listeners.
 func (n *Node) Close() error {
 	var errs []error
-	if n.rpc != nil {
-		if err := n.rpc.Close(); !errors.Is(err, net.ErrClosed) { // Run has closed it
+	for _, end := range slices.Backward(n.opened) {
+		if err := end(); !errors.Is(err, net.ErrClosed) { // Run has closed the listener
 			errs = append(errs, err)
 		}
-	}
-	if n.pub != nil {
-		errs = append(errs, n.pub.socket.Close())
-	}
-	if n.chain != nil {
-		errs = append(errs, n.chain.FlushUtxoCache(blockchain.FlushRequired))
-	}
-	if n.db != nil {
-		errs = append(errs, n.db.Close())
-	}
-	if n.journal != nil {
-		errs = append(errs, n.journal.file.Close())
 	}
 	return errors.Join(errs...)
 }
