@@ -126,7 +126,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return httpapi.Serve(ctx, s.notify, s.handler(), time.Second) })
 	}
 	g.Go(func() error {
-		if err := s.bus.EnsureTopics(ctx, s.topics()...); err != nil {
+		if err := s.bus.EnsureTopics(ctx, s.topics()...); err != nil || ctx.Err() != nil {
 			return err
 		}
 		s.kafka.Set(nil)

@@ -67,9 +67,11 @@ func newChain(cfg Chain) (*chain, error) {
 
 // subscribe waits for the node's news until ctx ends.
 func (s *Service) subscribe(ctx context.Context, c *chain) error {
-	return noderpc.SubscribeBlocks(ctx, c.zmq, s.log.With().Str("chain", c.name).Logger(),
-		func(chainhash.Hash) { c.news.Ring() },
-		noderpc.OnMissed(func(n uint32) { s.metrics.missed.WithLabelValues(c.name).Add(float64(n)) }))
+	return noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
+		Addr: c.zmq, Log: s.log.With().Str("chain", c.name).Logger(),
+		OnBlock:  func(chainhash.Hash) { c.news.Ring() },
+		OnMissed: func(n uint32) { s.metrics.missed.WithLabelValues(c.name).Add(float64(n)) },
+	})
 }
 
 // follow keeps the block of c up to date until ctx ends.

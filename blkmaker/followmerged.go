@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/retry"
 	"btcpool/internal/store"
 )
 
@@ -30,18 +31,12 @@ func (s *Service) followMerged(ctx context.Context, every time.Duration) error {
 		return nil
 	case <-s.connected:
 	}
-	tick := time.NewTicker(every)
-	defer tick.Stop()
-	for {
+	for again := true; again; again = retry.Sleep(ctx, every) {
 		if err := s.followMergedOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
 			s.log.Warn().Err(err).Msg("blocks of other chains not followed: will try again")
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
 	}
+	return nil
 }
 
 // followMergedOnce asks the nodes of the other chains for the open blocks and

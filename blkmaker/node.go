@@ -58,8 +58,6 @@ func newNodes(cfgs []noderpc.Config, closing *service.Closing) ([]*node, error) 
 // watch keeps the state of a node.
 func (s *Service) watch(ctx context.Context, n *node) error {
 	log := s.log.With().Str("node", n.label).Str("url", n.client.URL()).Logger()
-	tick := time.NewTicker(watchEvery)
-	defer tick.Stop()
 	for first := true; ; first = false {
 		tip, err := n.client.ChainInfo(ctx)
 		if err == nil && tip.Chain != s.network.Chain {
@@ -78,10 +76,8 @@ func (s *Service) watch(ctx context.Context, n *node) error {
 		if err == nil && tip.BestBlockHash != was.tip.BestBlockHash {
 			s.follow.Ring()
 		}
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, watchEvery) {
 			return nil
-		case <-tick.C:
 		}
 	}
 }

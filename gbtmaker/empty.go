@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 
 	"btcpool/internal/job"
+	"btcpool/internal/retry"
 )
 
 // bridge gives miners an empty template on a block that n has announced when n
@@ -24,13 +25,10 @@ func (s *Service) bridge(ctx context.Context, n *node, last *template, block cha
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		late := time.NewTimer(s.emptyAfter)
-		defer late.Stop()
+		late := time.Now().Add(s.emptyAfter)
 		t, err := s.emptyTemplate(ctx, n, last, block)
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, time.Until(late)) {
 			return
-		case <-late.C:
 		}
 		if err != nil {
 			n.log.Debug().Err(err).Msg("no empty template")

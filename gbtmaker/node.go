@@ -335,24 +335,23 @@ func (s *Service) change(n *node, f *fault) {
 func (s *Service) subscribe(ctx context.Context, n *node) error {
 	up := s.metrics.zmqUp.WithLabelValues(n.label)
 	up.Set(0)
-	return noderpc.SubscribeBlocks(ctx, n.zmq, n.log,
-		func(hash chainhash.Hash) {
+	return noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
+		Addr: n.zmq, Log: n.log, Silence: s.zmqTimeout,
+		OnBlock: func(hash chainhash.Hash) {
 			select {
 			case <-n.blocks: // outdated
 			default:
 			}
 			n.blocks <- hash // there is room: nobody else sends
 		},
-		noderpc.Silence(s.zmqTimeout),
-		noderpc.OnMissed(func(count uint32) {
-			s.metrics.missed.WithLabelValues(n.label).Add(float64(count))
-		}),
-		noderpc.OnState(func(subscribed bool) {
+		OnMissed: func(count uint32) { s.metrics.missed.WithLabelValues(n.label).Add(float64(count)) },
+		OnState: func(subscribed bool) {
 			if subscribed {
 				up.Set(1)
 				return
 			}
 			up.Set(0)
 			n.doubted.Ring()
-		}))
+		},
+	})
 }

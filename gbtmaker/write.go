@@ -21,7 +21,7 @@ const (
 
 // write writes what is chosen until ctx ends.
 func (s *Service) write(ctx context.Context) error {
-	if err := s.bus.EnsureTopics(ctx, s.topic, s.light); err != nil {
+	if err := s.bus.EnsureTopics(ctx, s.topic, s.light); err != nil || ctx.Err() != nil {
 		return err
 	}
 	s.kafka.Set(nil)

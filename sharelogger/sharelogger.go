@@ -74,7 +74,7 @@ func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	topic := s.cfg.Kafka.Topics.Share
-	if err := s.bus.EnsureTopics(ctx, topic); err != nil {
+	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
 		return err
 	}
 	s.adding.Set(nil)
@@ -124,15 +124,12 @@ func (s *Service) take(ctx context.Context, m bus.Message) error {
 		body = s.body
 	}
 	s.metrics.lag.Set(time.Since(m.Time).Seconds())
-	for {
-		err := s.add(m, &sh, body)
-		if err == nil {
-			return nil
-		}
+	for s.add(m, &sh, body) != nil {
 		if !retry.Sleep(ctx, retryInterval) {
 			return ctx.Err()
 		}
 	}
+	return nil
 }
 
 const retryInterval = time.Second
@@ -164,18 +161,12 @@ func (s *Service) drop(reason string, m bus.Message, err error) {
 }
 
 func (s *Service) flushEvery(ctx context.Context, interval time.Duration) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-			s.mu.Lock()
-			_ = s.flush() // logged, and tried again with the next tick
-			s.mu.Unlock()
-		}
+	for retry.Sleep(ctx, interval) {
+		s.mu.Lock()
+		_ = s.flush() // logged, and tried again the next time
+		s.mu.Unlock()
 	}
+	return nil
 }
 
 // flush writes what is pending. The caller holds mu.

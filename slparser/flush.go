@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"btcpool/internal/retry"
 	"btcpool/internal/store"
 )
 
@@ -25,18 +26,8 @@ func (s *Service) keep(ctx context.Context) error {
 	}
 	defer db.Close()
 	s.writing.Set(nil)
-	tick := time.NewTicker(s.cfg.FlushDBInterval.Std())
-	defer tick.Stop()
 	var purged time.Time
-	for {
-		select {
-		case <-ctx.Done():
-			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
-			defer cancel()
-			s.flush(last, db)
-			return nil
-		case <-tick.C:
-		}
+	for retry.Sleep(ctx, s.cfg.FlushDBInterval.Std()) {
 		s.flush(ctx, db)
 		if now := time.Now(); now.Sub(purged) >= purgeInterval {
 			purged = now
@@ -45,6 +36,10 @@ func (s *Service) keep(ctx context.Context) error {
 			}
 		}
 	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+	defer cancel()
+	s.flush(last, db)
+	return nil
 }
 
 // flush writes the changes of all days. What could not be written is written with the next flush.

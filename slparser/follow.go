@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"btcpool/internal/retry"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -24,9 +25,13 @@ type dayFile struct {
 
 // follow reads the files of the present days as they grow.
 func (s *Service) follow(ctx context.Context) error {
-	defer s.closeFiles()
-	tick := time.NewTicker(pollInterval)
-	defer tick.Stop()
+	defer func() {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		for _, f := range s.files {
+			f.close()
+		}
+	}()
 	for {
 		more, err := s.readFiles(time.Now())
 		s.reading.Set(err)
@@ -39,10 +44,8 @@ func (s *Service) follow(ctx context.Context) error {
 		if err == nil {
 			s.behind.Store(false)
 		}
-		select {
-		case <-ctx.Done():
+		if !retry.Sleep(ctx, pollInterval) {
 			return nil
-		case <-tick.C:
 		}
 	}
 }
@@ -121,13 +124,5 @@ func (s *Service) readDay(day sharefile.Day) (more bool, err error) {
 func (f *dayFile) close() {
 	if f.reader != nil {
 		f.reader.Close()
-	}
-}
-
-func (s *Service) closeFiles() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, f := range s.files {
-		f.close()
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"btcpool/internal/poll"
+	"btcpool/internal/retry"
 )
 
 // accept starts a session for each connection until the port is closed.
@@ -24,11 +25,7 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 		// Out of descriptors, most likely: that passes.
 		s.metrics.refused.WithLabelValues("accept").Inc()
 		s.log.Error().Err(err).Msg("connection not accepted")
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-time.After(100 * time.Millisecond):
-		}
+		retry.Sleep(ctx, 100*time.Millisecond)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
+	"btcpool/internal/retry"
 )
 
 // readJobs takes jobs from Kafka until ctx ends.
@@ -81,16 +82,10 @@ func (s *Service) mergedMining(j *job.StratumJob) merged {
 // keepJobs lets jobs grow old, and repeats the latest when there is none for
 // long, until ctx ends.
 func (s *Service) keepJobs(ctx context.Context) error {
-	ticker := time.NewTicker(time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case now := <-ticker.C:
-			if s.jobs.tick(now) {
-				s.onLoops((*loop).newRound)
-			}
+	for retry.Sleep(ctx, time.Second) {
+		if s.jobs.tick(time.Now()) {
+			s.onLoops((*loop).newRound)
 		}
 	}
+	return nil
 }

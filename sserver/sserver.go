@@ -270,16 +270,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
 	if s.admin != nil {
-		g.Go(func() error {
-			s.admin.Run(beyond)
-			return nil
-		})
+		g.Go(func() error { s.admin.Run(beyond); return nil })
 	}
 	if s.commands != nil {
-		g.Go(func() error {
-			s.commands.Run(beyond)
-			return nil
-		})
+		g.Go(func() error { s.commands.Run(beyond); return nil })
 	}
 	g.Go(func() error { return s.events.run(beyond, s.sender(s.cfg.Kafka.Topics.CommonEvents)) })
 	g.Go(func() error {
@@ -302,11 +296,8 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	work, done := context.WithCancel(beyond)
 	defer done()
 	g, work := errgroup.WithContext(work)
-	g.Go(func() error { return s.users.Run(work) })
-	g.Go(func() error {
-		s.guard.Run(work)
-		return nil
-	})
+	g.Go(func() error { s.users.Run(work); return nil })
+	g.Go(func() error { s.guard.Run(work); return nil })
 	g.Go(func() error { return s.readJobs(work) })
 	g.Go(func() error { return s.keepJobs(work) })
 	g.Go(func() error {

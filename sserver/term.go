@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
+	"btcpool/internal/retry"
 )
 
 // validateID reports an id that is neither fixed nor can be leased.
@@ -133,16 +134,10 @@ func (s *Service) setID(id uint8) {
 
 // tick gives the loops their time until ctx ends.
 func (s *Service) tick(ctx context.Context) error {
-	ticker := time.NewTicker(tickInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-ticker.C:
-			s.onLoops((*loop).tick)
-		}
+	for retry.Sleep(ctx, tickInterval) {
+		s.onLoops((*loop).tick)
 	}
+	return nil
 }
 
 // hangUp ends all sessions, and the loops. Nothing is accepted any more.

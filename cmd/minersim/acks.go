@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"os"
 	"sync"
@@ -22,10 +23,8 @@ type ack struct {
 	AckedAt     int64  `json:"acked_at"` // unix seconds
 }
 
-// ackError is a failure to write the file: the run is worth nothing without it.
-type ackError struct{ error }
-
-func (e *ackError) Unwrap() error { return e.error }
+// errAcks is a failure to write the file: the run is worth nothing without it.
+var errAcks = errors.New("acknowledged share not recorded")
 
 // ackFile appends acknowledged shares to a file. Each is written before the next answer of its connection is looked at.
 type ackFile struct {
@@ -62,6 +61,6 @@ func (a *ackFile) record(r miner.Result) {
 		_, err = a.file.Write(append(line, '\n'))
 	}
 	if err != nil {
-		a.stop(&ackError{fmt.Errorf("acknowledged share not recorded: %w", err)})
+		a.stop(fmt.Errorf("%w: %w", errAcks, err))
 	}
 }

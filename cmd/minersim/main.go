@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -21,6 +22,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/miner"
+	"btcpool/internal/retry"
 )
 
 // Exit codes.
@@ -78,7 +80,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 		if err != nil || len(b) != 4 {
 			return errors.New("not 8 hex digits")
 		}
-		cfg.VersionMask = uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+		cfg.VersionMask = binary.BigEndian.Uint32(b)
 		return nil
 	})
 	flags.StringVar(&o.acks, "acks", "", "append a JSON line to this `file` for every share the pool accepted")
@@ -136,11 +138,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return fail(err)
 	}
 
-	progressEnded := make(chan struct{})
+	running, ended := context.WithCancel(context.Background())
 	var progress sync.WaitGroup
-	progress.Go(func() { printProgress(stderr, m, progressEnded) })
+	progress.Go(func() { printProgress(running, stderr, m) })
 	err = m.Run(ctx)
-	close(progressEnded)
+	ended()
 	progress.Wait()
 
 	report := m.Report()
@@ -155,7 +157,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	switch {
 	case err != nil:
 		return fail(err)
-	case errors.As(context.Cause(ctx), new(*ackError)):
+	case errors.Is(context.Cause(ctx), errAcks):
 		return fail(context.Cause(ctx))
 	case report.Authorized == 0:
 		return fail(errors.New("no connection was authorized"))
@@ -165,20 +167,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	return exitDone
 }
 
-func printProgress(w io.Writer, m *miner.Miner, ended <-chan struct{}) {
-	ticker := time.NewTicker(progressEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ended:
-			return
-		case <-ticker.C:
-			r := m.Report()
-			fmt.Fprintf(w, "%.0f s: %d of %d connections, %d accepted, %d rejected, %d unanswered, %s\n",
-				r.Seconds, r.Open, r.Connections, r.Accepted, r.Rejected, r.Unanswered, miner.FormatHashrate(r.Hashrate))
-			if r.Problem != "" {
-				fmt.Fprintln(w, r.Problem)
-			}
+func printProgress(ctx context.Context, w io.Writer, m *miner.Miner) {
+	for retry.Sleep(ctx, progressEvery) {
+		r := m.Report()
+		fmt.Fprintf(w, "%.0f s: %d of %d connections, %d accepted, %d rejected, %d unanswered, %s\n",
+			r.Seconds, r.Open, r.Connections, r.Accepted, r.Rejected, r.Unanswered, miner.FormatHashrate(r.Hashrate))
+		if r.Problem != "" {
+			fmt.Fprintln(w, r.Problem)
 		}
 	}
 }

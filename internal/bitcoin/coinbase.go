@@ -73,15 +73,12 @@ func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	coinbase1 = append(coinbase1, byte(size))
 	coinbase1 = append(coinbase1, script...)
 
-	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, sequence)
-	coinbase2 = appendVarInt(coinbase2, len(c.Outputs))
-	for _, out := range c.Outputs {
-		coinbase2 = binary.LittleEndian.AppendUint64(coinbase2, uint64(out.Value))
-		coinbase2 = appendVarInt(coinbase2, len(out.PkScript))
-		coinbase2 = append(coinbase2, out.PkScript...)
+	tail := bytes.NewBuffer(binary.LittleEndian.AppendUint32(nil, sequence))
+	_ = wire.WriteVarInt(tail, 0, uint64(len(c.Outputs))) // a buffer takes everything
+	for i := range c.Outputs {
+		_ = wire.WriteTxOut(tail, 0, version, &c.Outputs[i])
 	}
-	coinbase2 = binary.LittleEndian.AppendUint32(coinbase2, lockTime)
-	return coinbase1, coinbase2, nil
+	return coinbase1, binary.LittleEndian.AppendUint32(tail.Bytes(), lockTime), nil
 }
 
 // scriptAt is where a serialized coinbase has the length of its script: behind
@@ -126,15 +123,4 @@ func (c Coinbase) checkOutputs() error {
 		sum += out.Value
 	}
 	return nil
-}
-
-// appendVarInt appends n, at least 0, in Bitcoin's variable length encoding.
-func appendVarInt(dst []byte, n int) []byte {
-	switch {
-	case n < 0xfd:
-		return append(dst, byte(n))
-	case n <= 0xffff:
-		return binary.LittleEndian.AppendUint16(append(dst, 0xfd), uint16(n))
-	}
-	return binary.LittleEndian.AppendUint32(append(dst, 0xfe), uint32(n))
 }

@@ -53,16 +53,6 @@ func NetworkByName(name string) (Network, error) {
 	return Network{}, fmt.Errorf("unknown network %q, known are %s", name, strings.Join(NetworkNames(), ", "))
 }
 
-// NetworkByChain returns the network that a node's getblockchaininfo calls chain.
-func NetworkByChain(chain string) (Network, error) {
-	for _, n := range networks() {
-		if n.Chain == chain {
-			return n, nil
-		}
-	}
-	return Network{}, fmt.Errorf("unknown chain %q", chain)
-}
-
 // PayoutScript returns the output script that pays to an address of this
 // network: P2PKH, P2SH, P2WPKH, P2WSH or P2TR. The test networks share their
 // address prefixes, so an address of one is valid on the others.

@@ -7,6 +7,8 @@ import (
 	"strconv"
 	"time"
 
+	"btcpool/internal/retry"
+
 	"github.com/segmentio/kafka-go"
 	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 	"golang.org/x/sync/errgroup"
@@ -218,14 +220,7 @@ func (r *reader) handle(ctx context.Context, handle func(Message) error, behind 
 
 // watch begins to fetch partitions that are added to the topic.
 func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error {
-	tick := time.NewTicker(partitionCheck)
-	defer tick.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-tick.C:
-		}
+	for retry.Sleep(ctx, partitionCheck) {
 		n, err := r.partitions(ctx, r.topic)
 		if err != nil {
 			continue // the goroutines that fetch tell of brokers that are away
@@ -236,6 +231,7 @@ func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error 
 			g.Go(func() error { return r.fetch(ctx, partition, 0) })
 		}
 	}
+	return ctx.Err()
 }
 
 // fetch delivers a partition's messages from offset next on until ctx ends.

@@ -2,11 +2,11 @@ package miner
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"net"
 	"strconv"
@@ -114,7 +114,7 @@ type Client struct {
 	nextID  uint64
 	pending map[uint64]pending // nil after the end
 	garbled []uint64           // pending requests whose id the pool cannot read, oldest first
-	cause   error              // why we gave the connection up, nil while we have not
+	broken  error              // the first write that failed, nil while none has
 
 	// Used by Run alone.
 	session    Job // values for the next job
@@ -139,12 +139,8 @@ const (
 
 // NewClient prepares a session; Run starts it.
 func NewClient(cfg ClientConfig, log zerolog.Logger) *Client {
-	if cfg.Timeout == 0 {
-		cfg.Timeout = defaultTimeout
-	}
-	if cfg.Idle == 0 {
-		cfg.Idle = defaultIdle
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, defaultTimeout)
+	cfg.Idle = cmp.Or(cfg.Idle, defaultIdle)
 	return &Client{
 		cfg:      cfg,
 		worker:   stratum.Escape(cfg.User),
@@ -190,10 +186,7 @@ func (c *Client) Run(ctx context.Context) error {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.cause != nil {
-		return c.cause
-	}
-	return err
+	return cmp.Or(c.broken, err)
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
@@ -220,17 +213,10 @@ func (c *Client) serve(conn net.Conn) error {
 	}); err != nil {
 		return err
 	}
-	lines := bufio.NewReaderSize(conn, 2<<10) // an answer or notification; a notify on mainnet needs two reads
+	lines := newLines(conn)
 	c.expect(time.Now().Add(c.cfg.Timeout))
-	for {
-		line, err := readLine(lines)
-		if errors.Is(err, io.EOF) {
-			return errors.New("closed by the pool")
-		}
-		if err != nil {
-			return fmt.Errorf("read from pool: %w", err)
-		}
-		now := time.Now()
+	for lines.Scan() {
+		line, now := lines.Bytes(), time.Now()
 		if c.cfg.OnBytes != nil {
 			c.cfg.OnBytes(len(line)+1, 0)
 		}
@@ -251,6 +237,13 @@ func (c *Client) serve(conn net.Conn) error {
 			c.expect(now.Add(c.cfg.Idle))
 		}
 	}
+	switch err := lines.Err(); {
+	case errors.Is(err, bufio.ErrTooLong):
+		return fmt.Errorf("line longer than %d bytes from pool", maxLine)
+	case err != nil:
+		return fmt.Errorf("read from pool: %w", err)
+	}
+	return errors.New("closed by the pool")
 }
 
 // expect is when a line must have come. Setting a deadline fails on a closed connection only, which the next read will say.
@@ -473,16 +466,9 @@ func (c *Client) write() {
 	if err != nil {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		c.giveUp(fmt.Errorf("write to pool: %w", err))
+		c.broken = cmp.Or(c.broken, fmt.Errorf("write to pool: %w", err))
+		c.conn.Close() // which ends Run
 	}
-}
-
-// giveUp makes Run end with this error; c.mu is held.
-func (c *Client) giveUp(cause error) {
-	if c.cause == nil {
-		c.cause = cause
-	}
-	c.conn.Close()
 }
 
 // end reports the shares that nobody will answer any more.

@@ -2,6 +2,7 @@ package miner
 
 import (
 	"bufio"
+	"io"
 	"net"
 	"time"
 
@@ -12,7 +13,7 @@ import (
 
 // What tests in the external package need to see.
 
-var ReadLine = func(r *bufio.Reader) ([]byte, error) { return readLine(r) }
+func NewLines(r io.Reader) *bufio.Scanner { return newLines(r) }
 
 func (j *Job) Variation(counter uint64) ([]byte, uint32, uint32) { return j.variation(counter) }
 

@@ -2,41 +2,24 @@ package miner
 
 import (
 	"bufio"
-	"errors"
-	"fmt"
+	"bytes"
+	"io"
 )
 
 // maxLine is the longest line a pool may send, in bytes with its line feed.
 const maxLine = 64 << 10
 
-var errLineTooLong = fmt.Errorf("line longer than %d bytes", maxLine)
-
-// readLine returns the next line without its end, valid until the next call. Lines that fit the reader's buffer are not
-// copied; longer ones are gathered up to maxLine.
-func readLine(r *bufio.Reader) ([]byte, error) {
-	line, err := r.ReadSlice('\n')
-	if errors.Is(err, bufio.ErrBufferFull) {
-		long := append([]byte(nil), line...)
-		for errors.Is(err, bufio.ErrBufferFull) {
-			if len(long) > maxLine {
-				return nil, errLineTooLong
-			}
-			line, err = r.ReadSlice('\n')
-			long = append(long, line...)
+// newLines reads lines without their ends, each valid until the next. What ends without a line feed is none.
+func newLines(r io.Reader) *bufio.Scanner {
+	lines := bufio.NewScanner(r)
+	lines.Buffer(make([]byte, 2<<10), maxLine) // an answer or notification; a notify on mainnet makes it grow
+	lines.Split(func(data []byte, atEOF bool) (advance int, line []byte, err error) {
+		if bytes.IndexByte(data, '\n') < 0 {
+			return 0, nil, nil
 		}
-		line = long
-	}
-	if err != nil {
-		return nil, err
-	}
-	if len(line) > maxLine {
-		return nil, errLineTooLong
-	}
-	line = line[:len(line)-1]
-	if n := len(line); n > 0 && line[n-1] == '\r' {
-		line = line[:n-1]
-	}
-	return line, nil
+		return bufio.ScanLines(data, atEOF)
+	})
+	return lines
 }
 
 // cut keeps what is shown of a text of a pool short: 200 bytes.

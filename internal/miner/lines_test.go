@@ -14,7 +14,7 @@ import (
 	"btcpool/internal/miner"
 )
 
-func TestReadLine(t *testing.T) {
+func TestLines(t *testing.T) {
 	t.Parallel()
 	long := strings.Repeat("x", 64<<10-1)
 	tests := map[string]struct {
@@ -31,44 +31,33 @@ func TestReadLine(t *testing.T) {
 	for name, test := range tests {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			r := bufio.NewReaderSize(iotest.HalfReader(strings.NewReader(test.in)), 2<<10)
-			var got []string
-			var err error
-			for {
-				var line []byte
-				if line, err = miner.ReadLine(r); err != nil {
-					break
-				}
-				got = append(got, string(line))
-			}
+			got, err := readLines(iotest.HalfReader(strings.NewReader(test.in)))
 			if diff := cmp.Diff(test.want, got); diff != "" {
 				t.Error(diff)
 			}
-			if errors.Is(err, io.EOF) == test.err {
+			if errors.Is(err, bufio.ErrTooLong) != test.err {
 				t.Errorf("error %v", err)
 			}
 		})
 	}
 }
 
-// FuzzReadLine: lines do not depend on how the stream is cut.
-func FuzzReadLine(f *testing.F) {
+func readLines(r io.Reader) (all []string, err error) {
+	lines := miner.NewLines(r)
+	for lines.Scan() {
+		all = append(all, lines.Text())
+	}
+	return all, lines.Err()
+}
+
+// FuzzLines: lines do not depend on how the stream is cut.
+func FuzzLines(f *testing.F) {
 	f.Add([]byte("a\r\n\nb\n"), uint16(1))
 	f.Add(bytes.Repeat([]byte("x"), 5000), uint16(4096))
 	f.Fuzz(func(t *testing.T, in []byte, cut uint16) {
-		read := func(r io.Reader) (lines []string, err error) {
-			buffered := bufio.NewReaderSize(r, 16)
-			for {
-				line, err := miner.ReadLine(buffered)
-				if err != nil {
-					return lines, err
-				}
-				lines = append(lines, string(line))
-			}
-		}
 		at := min(int(cut), len(in))
-		whole, wholeErr := read(bytes.NewReader(in))
-		pieces, piecesErr := read(io.MultiReader(bytes.NewReader(in[:at]), bytes.NewReader(in[at:])))
+		whole, wholeErr := readLines(bytes.NewReader(in))
+		pieces, piecesErr := readLines(io.MultiReader(bytes.NewReader(in[:at]), bytes.NewReader(in[at:])))
 		if diff := cmp.Diff(whole, pieces); diff != "" || !errors.Is(piecesErr, wholeErr) {
 			t.Fatalf("errors %v and %v\n%s", wholeErr, piecesErr, diff)
 		}

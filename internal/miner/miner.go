@@ -6,12 +6,12 @@
 package miner
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net"
 	"net/url"
 	"runtime"
 	"strconv"
@@ -19,6 +19,9 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"btcpool/internal/config"
+	"btcpool/internal/retry"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/time/rate"
@@ -65,10 +68,8 @@ type Config struct {
 
 // Validate reports everything that is wrong.
 func (c Config) Validate() error {
-	var errs []error
-	if _, _, err := c.addr(); err != nil {
-		errs = append(errs, err)
-	}
+	_, _, err := c.addr()
+	errs := []error{err}
 	if c.User == "" {
 		errs = append(errs, errors.New("user is empty"))
 	}
@@ -110,8 +111,7 @@ func (c Config) addr() (addr string, secure bool, err error) {
 		}
 		addr = u.Host
 	}
-	host, port, err := net.SplitHostPort(addr)
-	if n, e := strconv.ParseUint(port, 10, 16); err != nil || host == "" || e != nil || n == 0 {
+	if _, _, err := config.Peer(addr); err != nil {
 		return "", false, fmt.Errorf("url %q is not stratum+tcp://host:port", c.URL)
 	}
 	return addr, secure, nil
@@ -129,7 +129,7 @@ func Run(ctx context.Context, cfg Config, log zerolog.Logger) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	meter.Go(func() {
-		for pause(ctx, meterEvery) {
+		for retry.Sleep(ctx, meterEvery) {
 			r := m.Report()
 			log.Info().Str("hashrate", FormatHashrate(r.Hashrate)).Float64("difficulty", r.Difficulty).
 				Int64("accepted", r.Accepted).Int64("rejected", r.Rejected).Msg("mining")
@@ -167,18 +167,10 @@ func New(cfg Config, log zerolog.Logger) (*Miner, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.Agent == "" {
-		cfg.Agent = "btcpool-miner"
-	}
-	if cfg.Threads == 0 {
-		cfg.Threads = runtime.GOMAXPROCS(0)
-	}
-	if cfg.Conns == 0 {
-		cfg.Conns = 1
-	}
-	if cfg.Backoff == 0 {
-		cfg.Backoff = defaultBackoff
-	}
+	cfg.Agent = cmp.Or(cfg.Agent, "btcpool-miner")
+	cfg.Threads = cmp.Or(cfg.Threads, runtime.GOMAXPROCS(0))
+	cfg.Conns = cmp.Or(cfg.Conns, 1)
+	cfg.Backoff = cmp.Or(cfg.Backoff, defaultBackoff)
 	m := &Miner{
 		cfg:     cfg,
 		log:     log,
@@ -200,8 +192,8 @@ func (m *Miner) Run(ctx context.Context) error {
 	m.stop = stop
 	connected, hangUp := context.WithCancel(context.WithoutCancel(ctx))
 	defer hangUp()
-	m.stats.start()
-	defer m.stats.end()
+	m.stats.note(&m.stats.started)
+	defer m.stats.note(&m.stats.ended)
 
 	var threads, links sync.WaitGroup
 	failures := make(chan error, len(m.links))
@@ -239,11 +231,9 @@ func (m *Miner) Run(ctx context.Context) error {
 func (m *Miner) drain() {
 	answered := make(chan struct{})
 	go func() { m.inFlight.Wait(); close(answered) }()
-	timeout := time.NewTimer(drainTime)
-	defer timeout.Stop()
 	select {
 	case <-answered:
-	case <-timeout.C:
+	case <-time.After(drainTime):
 	}
 }
 
@@ -253,14 +243,14 @@ func (m *Miner) enough() bool {
 
 // keep holds a connection up while there is work to do.
 func (m *Miner) keep(work, connected context.Context, l *link) error {
-	if !pause(work, m.cfg.Ramp*time.Duration(l.index)/time.Duration(len(m.links))) {
+	if !retry.Sleep(work, m.cfg.Ramp*time.Duration(l.index)/time.Duration(len(m.links))) {
 		return nil
 	}
 	addr, secure, err := m.cfg.addr()
 	if err != nil {
 		return err
 	}
-	backoff := m.cfg.Backoff
+	pauses := retry.Pace{First: m.cfg.Backoff, Longest: maxBackoff}.Pauses()
 	for {
 		client := m.newClient(addr, secure, l)
 		l.authorized = time.Time{}
@@ -269,7 +259,7 @@ func (m *Miner) keep(work, connected context.Context, l *link) error {
 		l.client.Store(nil)
 		if !l.authorized.IsZero() {
 			m.stats.open.Add(-1)
-			backoff = m.cfg.Backoff
+			pauses.Reset()
 		}
 		if work.Err() != nil {
 			return nil
@@ -277,14 +267,14 @@ func (m *Miner) keep(work, connected context.Context, l *link) error {
 		m.stats.failed(err)
 		m.notices.Do(func() { m.log.Warn().Err(err).Int("conn", l.index).Msg("connection ended") })
 
+		backoff := pauses.NextBackOff()
 		wait := backoff + rand.N(backoff/2+1)
 		if redirect := (*RedirectError)(nil); errors.As(err, &redirect) {
 			addr, wait = redirect.Addr, max(wait, redirect.Wait)
 		} else if !m.cfg.Reconnect {
 			return err
 		}
-		backoff = min(2*backoff, maxBackoff)
-		if !pause(work, wait) {
+		if !retry.Sleep(work, wait) {
 			return nil
 		}
 		m.stats.reconnects.Add(1)
@@ -518,19 +508,4 @@ func (s *signal) send() {
 	defer s.mu.Unlock()
 	close(s.ch)
 	s.ch = make(chan struct{})
-}
-
-// pause waits; false when ctx ends first.
-func pause(ctx context.Context, d time.Duration) bool {
-	if d <= 0 {
-		return ctx.Err() == nil
-	}
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
 }

@@ -111,16 +111,11 @@ func newStats() *stats {
 	}
 }
 
-func (s *stats) start() {
+// note keeps the present time in one of the fields that mu guards.
+func (s *stats) note(at *time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.started = time.Now()
-}
-
-func (s *stats) end() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.ended = time.Now()
+	*at = time.Now()
 }
 
 func (s *stats) bytes(in, out int) {

@@ -27,10 +27,6 @@ type api struct {
 	register string // URL
 }
 
-func newAPI(source Source) *api {
-	return &api{listURL: source.ListURL, register: source.RegisterURL}
-}
-
 // list is directory.list.
 func (a *api) list(ctx context.Context, after int32) (map[string]int32, error) {
 	u, err := url.Parse(a.listURL)

@@ -165,7 +165,7 @@ func TestAPIAnswerTooLong(t *testing.T) {
 		}
 	}))
 	defer server.Close()
-	api := newAPI(Source{ListURL: server.URL + "/list?key=secret"})
+	api := &api{listURL: server.URL + "/list?key=secret"}
 	defer api.client.CloseIdleConnections()
 	_, err := api.list(t.Context(), 0)
 	if err == nil || !strings.Contains(err.Error(), "longer") || strings.Contains(err.Error(), "secret") {

@@ -6,6 +6,8 @@ import (
 	"maps"
 	"sync"
 	"time"
+
+	"btcpool/internal/retry"
 )
 
 const (
@@ -28,7 +30,11 @@ type directory interface {
 // follow keeps the list as its directory has it until ctx ends.
 func (l *List) follow(ctx context.Context, dir directory) {
 	var wg sync.WaitGroup
-	wg.Go(func() { l.keepSnapshot(ctx) })
+	wg.Go(func() {
+		for retry.Sleep(ctx, snapshotInterval) {
+			l.writeSnapshot()
+		}
+	})
 	for range maxFinding {
 		wg.Go(func() { l.findAsked(ctx, dir) })
 	}
@@ -40,10 +46,10 @@ func (l *List) follow(ctx context.Context, dir directory) {
 // keep reads the whole list again and again, and between that what is new, until
 // ctx ends.
 func (l *List) keep(ctx context.Context, dir directory) {
-	ticker := time.NewTicker(l.cfg.ListInterval.Std())
-	defer ticker.Stop()
 	var last int32         // id
 	var complete time.Time // when the whole list was read
+	ticker := time.NewTicker(l.cfg.ListInterval.Std())
+	defer ticker.Stop()
 	for {
 		var err error
 		if now := time.Now(); now.Sub(complete) < l.cfg.ReloadInterval.Std() {

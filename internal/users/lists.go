@@ -7,7 +7,6 @@ import (
 	"sync"
 
 	"github.com/rs/zerolog"
-	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/store"
 	"btcpool/internal/telemetry"
@@ -49,10 +48,9 @@ func (l *Lists) Of(source Source) *List {
 	return nil
 }
 
-// Run keeps the lists up to date until ctx ends. It fails when the database
-// cannot be used at all.
-func (l *Lists) Run(ctx context.Context) error {
-	g, ctx := errgroup.WithContext(ctx)
+// Run keeps the lists up to date until ctx ends.
+func (l *Lists) Run(ctx context.Context) {
+	var following sync.WaitGroup
 	var inDatabase []*List
 	for _, list := range l.lists {
 		if list.cfg.Kind == Static {
@@ -63,26 +61,22 @@ func (l *Lists) Run(ctx context.Context) error {
 			inDatabase = append(inDatabase, list)
 			continue
 		}
-		g.Go(func() error {
-			api := newAPI(list.cfg.Source)
+		following.Go(func() {
+			api := &api{listURL: list.cfg.ListURL, register: list.cfg.RegisterURL}
 			defer api.client.CloseIdleConnections()
 			list.follow(ctx, api)
-			return nil
 		})
 	}
 	if len(inDatabase) > 0 {
-		g.Go(func() error { return l.followDatabase(ctx, inDatabase) })
+		following.Go(func() { l.followDatabase(ctx, inDatabase) })
 	}
-	return g.Wait()
+	following.Wait()
 }
 
-func (l *Lists) followDatabase(ctx context.Context, lists []*List) error {
+func (l *Lists) followDatabase(ctx context.Context, lists []*List) {
 	db, err := store.Connect(ctx, l.database, l.log)
 	if err != nil {
-		if ctx.Err() != nil {
-			return nil
-		}
-		return err
+		return // ctx has ended
 	}
 	defer db.Close()
 	var wg sync.WaitGroup
@@ -90,5 +84,4 @@ func (l *Lists) followDatabase(ctx context.Context, lists []*List) error {
 		wg.Go(func() { list.follow(ctx, table{db}) })
 	}
 	wg.Wait()
-	return nil
 }

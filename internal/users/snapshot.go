@@ -1,7 +1,6 @@
 package users
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -34,20 +33,7 @@ func (l *List) readSnapshot() error {
 	return nil
 }
 
-// keepSnapshot writes what changes until ctx ends.
-func (l *List) keepSnapshot(ctx context.Context) {
-	ticker := time.NewTicker(snapshotInterval)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-			l.writeSnapshot()
-		}
-	}
-}
-
+// writeSnapshot writes the list if it has changed.
 func (l *List) writeSnapshot() {
 	l.mu.Lock()
 	if !l.dirty {

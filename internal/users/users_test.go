@@ -1,6 +1,7 @@
 package users
 
 import (
+	"context"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -59,7 +60,10 @@ func (s setup) start(t testing.TB) (l *List, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return lists.Of(s.Source), testkit.Run(t, lists.Run)
+	return lists.Of(s.Source), testkit.Run(t, func(ctx context.Context) error {
+		lists.Run(ctx)
+		return nil
+	})
 }
 
 func (l *List) copyOfIDs() map[string]int32 {

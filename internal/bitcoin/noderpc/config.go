@@ -1,6 +1,7 @@
 package noderpc
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/url"
@@ -92,9 +93,4 @@ func (c Config) endpoint() (*url.URL, error) {
 	return u, nil
 }
 
-func (c Config) timeout() time.Duration {
-	if c.Timeout == 0 {
-		return defaultTimeout
-	}
-	return c.Timeout.Std()
-}
+func (c Config) timeout() time.Duration { return cmp.Or(c.Timeout.Std(), defaultTimeout) }

@@ -34,11 +34,9 @@ func FuzzReceive(f *testing.F) {
 	f.Add([]byte("hashtx"), make([]byte, 32), []byte{}, uint32(0), false)
 	f.Fuzz(func(t *testing.T, topic, hash, seq []byte, next uint32, first bool) {
 		blocks := 0
-		s := &subscription{
-			log:      zerolog.Nop(),
-			onBlock:  func(chainhash.Hash) { blocks++ },
-			onMissed: func(uint32) {},
-			next:     next,
+		s := &subscriber{
+			Subscription: Subscription{Log: zerolog.Nop(), OnBlock: func(chainhash.Hash) { blocks++ }},
+			next:         next,
 		}
 		err := s.receive([][]byte{topic, hash, seq}, first)
 		if (err == nil) != (blocks == 1) || (err == nil) != s.started {

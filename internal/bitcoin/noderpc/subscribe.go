@@ -23,62 +23,51 @@ const (
 	greetingLimit  = 10 * time.Second
 )
 
-// SubscribeOption changes what SubscribeBlocks does.
-type SubscribeOption func(*subscription)
-
-// OnMissed calls f with the number of messages that the node sent and we did
-// not get.
-func OnMissed(f func(n uint32)) SubscribeOption {
-	return func(s *subscription) { s.onMissed = f }
+// Subscription is to the blocks of a node. What is optional may be nil or 0.
+type Subscription struct {
+	// Addr is the node's zmqpubhashblock.
+	Addr string
+	Log  zerolog.Logger
+	// OnBlock gets the hash of each block that the node puts at the tip of its
+	// chain. It should return soon.
+	OnBlock func(hash chainhash.Hash)
+	// OnMissed, which is optional, gets the number of messages that the node sent
+	// and we did not get.
+	OnMissed func(n uint32)
+	// OnState, which is optional, gets true when there is a subscription, and false
+	// when it is lost.
+	OnState func(up bool)
+	// Silence, which is optional, is after how long without a word there is a new
+	// subscription: a host that vanished is silent for ever.
+	Silence time.Duration
 }
 
-// OnState calls f with true when there is a subscription, and with false when it
-// is lost.
-func OnState(f func(up bool)) SubscribeOption {
-	return func(s *subscription) { s.onState = f }
-}
-
-// Silence makes a new subscription when nothing was heard for so long: a host
-// that vanished is silent for ever. 0: never.
-func Silence(limit time.Duration) SubscribeOption {
-	return func(s *subscription) { s.silence = limit }
-}
-
-// SubscribeBlocks calls onBlock with the hash of each block that the node at
-// addr, its zmqpubhashblock, puts at the tip of its chain. It waits for the
-// node to appear, subscribes again when it went away, and returns nil when ctx
-// ends, or an error at once when addr is not an address. onBlock should return
-// soon.
+// SubscribeBlocks keeps a subscription. It waits for the node to appear,
+// subscribes again when it went away, and returns nil when ctx ends, or an error
+// at once when the address is none.
 //
 // Messages sent while there is no connection are lost, so this is a hint to
 // look at the node and cannot be the only one.
-func SubscribeBlocks(ctx context.Context, addr string, log zerolog.Logger, onBlock func(hash chainhash.Hash), opts ...SubscribeOption) error {
-	if err := validateZMQ(addr); err != nil {
+func SubscribeBlocks(ctx context.Context, sub Subscription) error {
+	if err := validateZMQ(sub.Addr); err != nil {
 		return err
 	}
-	s := &subscription{
-		addr:     addr,
-		log:      log.With().Str("zmq", addr).Logger(),
-		onBlock:  onBlock,
-		onMissed: func(uint32) {},
-		onState:  func(bool) {},
-	}
-	for _, opt := range opts {
-		opt(s)
-	}
+	s := &subscriber{Subscription: sub}
+	s.Log = s.Log.With().Str("zmq", sub.Addr).Logger()
 	return s.run(ctx)
 }
 
-type subscription struct {
-	addr     string
-	log      zerolog.Logger
-	onBlock  func(chainhash.Hash)
-	onMissed func(uint32)
-	onState  func(bool)
-	silence  time.Duration // 0: unlimited
+type subscriber struct {
+	Subscription
 
 	next    uint32 // sequence expected of the next message
 	started bool   // whether a message was seen, so that next is known
+}
+
+func (s *subscriber) state(up bool) {
+	if s.OnState != nil {
+		s.OnState(up)
+	}
 }
 
 // errSilent ends a session in which nothing is heard.
@@ -86,27 +75,27 @@ var errSilent = errors.New("nothing heard for long")
 
 // run keeps a session alive. zmq4 can reconnect by itself, but gives up for
 // ever when a greeting fails, as it does behind a proxy whose node is down.
-func (s *subscription) run(ctx context.Context) error {
+func (s *subscriber) run(ctx context.Context) error {
 	up, down := false, false // what was said last; neither, at first
 	for ctx.Err() == nil {
 		err := s.session(ctx, func() {
 			if !up {
-				s.log.Info().Msg("subscribed to the node's blocks")
-				s.onState(true)
+				s.Log.Info().Msg("subscribed to the node's blocks")
+				s.state(true)
 			}
 			up, down = true, false
 		})
 		if errors.Is(err, errSilent) && up {
-			s.log.Debug().Stringer("silence", s.silence).Msg("subscribing to the node's blocks again")
+			s.Log.Debug().Stringer("silence", s.Silence).Msg("subscribing to the node's blocks again")
 			continue
 		}
 		if up {
 			up = false
-			s.onState(false)
+			s.state(false)
 		}
 		if ctx.Err() == nil && !down {
 			down = true
-			s.log.Warn().Err(err).Msg("no subscription to the node's blocks: is the node running with zmqpubhashblock at this address?")
+			s.Log.Warn().Err(err).Msg("no subscription to the node's blocks: is the node running with zmqpubhashblock at this address?")
 		}
 		retry.Sleep(ctx, redialPause)
 	}
@@ -114,7 +103,7 @@ func (s *subscription) run(ctx context.Context) error {
 }
 
 // session subscribes once and hands on blocks until the connection ends.
-func (s *subscription) session(ctx context.Context, subscribed func()) error {
+func (s *subscriber) session(ctx context.Context, subscribed func()) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	sub := zmq4.NewSub(ctx,
@@ -131,10 +120,10 @@ func (s *subscription) session(ctx context.Context, subscribed func()) error {
 	}
 	subscribed()
 	heard := func() {}
-	if s.silence > 0 {
-		limit := time.AfterFunc(s.silence, func() { cancel(errSilent) })
+	if s.Silence > 0 {
+		limit := time.AfterFunc(s.Silence, func() { cancel(errSilent) })
 		defer limit.Stop()
-		heard = func() { limit.Reset(s.silence) }
+		heard = func() { limit.Reset(s.Silence) }
 	}
 	for first := true; ; first = false {
 		msg, err := sub.Recv()
@@ -146,16 +135,16 @@ func (s *subscription) session(ctx context.Context, subscribed func()) error {
 		}
 		heard()
 		if err := s.receive(msg.Frames, first); err != nil {
-			s.log.Warn().Err(err).Msg("message of the node ignored")
+			s.Log.Warn().Err(err).Msg("message of the node ignored")
 		}
 	}
 }
 
 // dial connects sub. zmq4 sets no limit to the exchange of greetings and cannot
 // be stopped in it, so a silent peer keeps this one goroutine waiting.
-func (s *subscription) dial(ctx context.Context, sub zmq4.Socket) error {
+func (s *subscriber) dial(ctx context.Context, sub zmq4.Socket) error {
 	connected := make(chan error, 1)
-	go func() { connected <- sub.Dial(s.addr) }()
+	go func() { connected <- sub.Dial(s.Addr) }()
 
 	late := time.NewTimer(greetingLimit)
 	defer late.Stop()
@@ -166,7 +155,7 @@ func (s *subscription) dial(ctx context.Context, sub zmq4.Socket) error {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-late.C:
-			s.log.Warn().Msg("peer sends no ZeroMQ greeting: is this the node's zmqpubhashblock address?")
+			s.Log.Warn().Msg("peer sends no ZeroMQ greeting: is this the node's zmqpubhashblock address?")
 		}
 	}
 }
@@ -174,7 +163,7 @@ func (s *subscription) dial(ctx context.Context, sub zmq4.Socket) error {
 // receive handles one message: topic, hash in display order, and a sequence
 // number, little-endian, that counts the messages of the topic (Bitcoin Core,
 // doc/zmq.md).
-func (s *subscription) receive(frames [][]byte, firstOfSession bool) error {
+func (s *subscriber) receive(frames [][]byte, firstOfSession bool) error {
 	if len(frames) != 3 || string(frames[0]) != topicHashBlock || len(frames[1]) != chainhash.HashSize || len(frames[2]) != 4 {
 		return fmt.Errorf("not a %s message: %d frames", topicHashBlock, len(frames))
 	}
@@ -182,13 +171,15 @@ func (s *subscription) receive(frames [][]byte, firstOfSession bool) error {
 	// A node that was restarted counts from 0 again.
 	restarted := firstOfSession && seq < s.next
 	if missed := seq - s.next; s.started && !restarted && missed != 0 {
-		s.onMissed(missed)
-		s.log.Warn().Uint32("missed", missed).Msg("messages of the node were lost")
+		if s.OnMissed != nil {
+			s.OnMissed(missed)
+		}
+		s.Log.Warn().Uint32("missed", missed).Msg("messages of the node were lost")
 	}
 	s.started, s.next = true, seq+1
 
 	hash := chainhash.Hash(frames[1])
 	slices.Reverse(hash[:])
-	s.onBlock(hash)
+	s.OnBlock(hash)
 	return nil
 }

@@ -65,9 +65,11 @@ func TestSubscribeBlocks(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		ended <- noderpc.SubscribeBlocks(ctx, addr, zerolog.Nop(),
-			func(hash chainhash.Hash) { events <- event{Block: hash[31]} },
-			noderpc.OnMissed(func(n uint32) { events <- event{Missed: n} }))
+		ended <- noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
+			Addr: addr, Log: zerolog.Nop(),
+			OnBlock:  func(hash chainhash.Hash) { events <- event{Block: hash[31]} },
+			OnMissed: func(n uint32) { events <- event{Missed: n} },
+		})
 	}()
 	if conn, err := ln.Accept(); err != nil { // a proxy whose node is down
 		t.Fatal(err)
@@ -143,10 +145,11 @@ func TestSubscribeAgain(t *testing.T) {
 	blocks := make(chan byte, 100)
 	states := make(chan bool, 100)
 	go func() {
-		ended <- noderpc.SubscribeBlocks(ctx, addr, zerolog.Nop(),
-			func(hash chainhash.Hash) { blocks <- hash[31] },
-			noderpc.OnState(func(up bool) { states <- up }),
-			noderpc.Silence(50*time.Millisecond))
+		ended <- noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
+			Addr: addr, Log: zerolog.Nop(), Silence: 50 * time.Millisecond,
+			OnBlock: func(hash chainhash.Hash) { blocks <- hash[31] },
+			OnState: func(up bool) { states <- up },
+		})
 	}()
 	if up := <-states; !up {
 		t.Error("down before it was up")
@@ -179,7 +182,7 @@ func TestSubscribeAgain(t *testing.T) {
 
 func TestSubscribeBlocksRefuses(t *testing.T) {
 	t.Parallel()
-	err := noderpc.SubscribeBlocks(t.Context(), "carrier://pigeon", zerolog.Nop(), func(chainhash.Hash) {})
+	err := noderpc.SubscribeBlocks(t.Context(), noderpc.Subscription{Addr: "carrier://pigeon"})
 	if err == nil {
 		t.Error("unknown transport: no error")
 	}

@@ -1,6 +1,7 @@
 package regnode
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -31,7 +32,7 @@ func (n *Node) submit(msg *wire.MsgBlock) (reason string, err error) {
 	before := n.tip()
 	onMainChain, _, err := n.chain.ProcessBlock(block, blockchain.BFNone)
 	if violation := (blockchain.RuleError{}); errors.As(err, &violation) {
-		reason := rejectReason(violation.ErrorCode)
+		reason := cmp.Or(rejectReasons[violation.ErrorCode], "rejected")
 		if violation.ErrorCode == blockchain.ErrDuplicateBlock && n.isInvalid(block) {
 			reason = "duplicate-invalid"
 		}
@@ -42,7 +43,7 @@ func (n *Node) submit(msg *wire.MsgBlock) (reason string, err error) {
 		return "", err
 	}
 	if err := n.journal.append(raw); err != nil {
-		return "", err
+		return "", fmt.Errorf("journal: %w", err)
 	}
 	if n.tip() != before {
 		n.pub.publish(block.Hash(), raw)
@@ -150,64 +151,38 @@ func solve(ctx context.Context, header *wire.BlockHeader) error {
 	return ctx.Err()
 }
 
-// rejectReason returns Bitcoin Core's word for a broken rule
-// (src/validation.cpp, src/consensus).
-func rejectReason(code blockchain.ErrorCode) string {
-	switch code {
-	case blockchain.ErrDuplicateBlock:
-		return "duplicate"
-	case blockchain.ErrKnownInvalidBlock:
-		return "duplicate-invalid"
-	case blockchain.ErrHighHash:
-		return "high-hash"
-	case blockchain.ErrUnexpectedDifficulty, blockchain.ErrDifficultyTooLow:
-		return "bad-diffbits"
-	case blockchain.ErrBlockVersionTooOld:
-		return "bad-version"
-	case blockchain.ErrTimeTooOld:
-		return "time-too-old"
-	case blockchain.ErrTimeTooNew:
-		return "time-too-new"
-	case blockchain.ErrPreviousBlockUnknown:
-		return "prev-blk-not-found"
-	case blockchain.ErrInvalidAncestorBlock:
-		return "bad-prevblk"
-	case blockchain.ErrBadMerkleRoot:
-		return "bad-txnmrklroot"
-	case blockchain.ErrBlockTooBig, blockchain.ErrNoTransactions:
-		return "bad-blk-length"
-	case blockchain.ErrBlockWeightTooHigh:
-		return "bad-blk-weight"
-	case blockchain.ErrTooManySigOps:
-		return "bad-blk-sigops"
-	case blockchain.ErrFirstTxNotCoinbase:
-		return "bad-cb-missing"
-	case blockchain.ErrMultipleCoinbases:
-		return "bad-cb-multiple"
-	case blockchain.ErrBadCoinbaseScriptLen:
-		return "bad-cb-length"
-	case blockchain.ErrBadCoinbaseValue:
-		return "bad-cb-amount"
-	case blockchain.ErrMissingCoinbaseHeight, blockchain.ErrBadCoinbaseHeight:
-		return "bad-cb-height"
-	case blockchain.ErrUnexpectedWitness:
-		return "unexpected-witness"
-	case blockchain.ErrInvalidWitnessCommitment:
-		return "bad-witness-nonce-size"
-	case blockchain.ErrWitnessCommitmentMismatch:
-		return "bad-witness-merkle-match"
-	case blockchain.ErrMissingTxOut:
-		return "bad-txns-inputs-missingorspent"
-	case blockchain.ErrImmatureSpend:
-		return "bad-txns-premature-spend-of-coinbase"
-	case blockchain.ErrSpendTooHigh:
-		return "bad-txns-in-belowout"
-	case blockchain.ErrUnfinalizedTx:
-		return "bad-txns-nonfinal"
-	case blockchain.ErrDuplicateTx, blockchain.ErrOverwriteTx:
-		return "bad-txns-BIP30"
-	case blockchain.ErrScriptValidation:
-		return "mandatory-script-verify-flag-failed"
-	}
-	return "rejected"
+// rejectReasons are Bitcoin Core's words for broken rules (src/validation.cpp,
+// src/consensus); any other is "rejected".
+var rejectReasons = map[blockchain.ErrorCode]string{
+	blockchain.ErrDuplicateBlock:            "duplicate",
+	blockchain.ErrKnownInvalidBlock:         "duplicate-invalid",
+	blockchain.ErrHighHash:                  "high-hash",
+	blockchain.ErrUnexpectedDifficulty:      "bad-diffbits",
+	blockchain.ErrDifficultyTooLow:          "bad-diffbits",
+	blockchain.ErrBlockVersionTooOld:        "bad-version",
+	blockchain.ErrTimeTooOld:                "time-too-old",
+	blockchain.ErrTimeTooNew:                "time-too-new",
+	blockchain.ErrPreviousBlockUnknown:      "prev-blk-not-found",
+	blockchain.ErrInvalidAncestorBlock:      "bad-prevblk",
+	blockchain.ErrBadMerkleRoot:             "bad-txnmrklroot",
+	blockchain.ErrBlockTooBig:               "bad-blk-length",
+	blockchain.ErrNoTransactions:            "bad-blk-length",
+	blockchain.ErrBlockWeightTooHigh:        "bad-blk-weight",
+	blockchain.ErrTooManySigOps:             "bad-blk-sigops",
+	blockchain.ErrFirstTxNotCoinbase:        "bad-cb-missing",
+	blockchain.ErrMultipleCoinbases:         "bad-cb-multiple",
+	blockchain.ErrBadCoinbaseScriptLen:      "bad-cb-length",
+	blockchain.ErrBadCoinbaseValue:          "bad-cb-amount",
+	blockchain.ErrMissingCoinbaseHeight:     "bad-cb-height",
+	blockchain.ErrBadCoinbaseHeight:         "bad-cb-height",
+	blockchain.ErrUnexpectedWitness:         "unexpected-witness",
+	blockchain.ErrInvalidWitnessCommitment:  "bad-witness-nonce-size",
+	blockchain.ErrWitnessCommitmentMismatch: "bad-witness-merkle-match",
+	blockchain.ErrMissingTxOut:              "bad-txns-inputs-missingorspent",
+	blockchain.ErrImmatureSpend:             "bad-txns-premature-spend-of-coinbase",
+	blockchain.ErrSpendTooHigh:              "bad-txns-in-belowout",
+	blockchain.ErrUnfinalizedTx:             "bad-txns-nonfinal",
+	blockchain.ErrDuplicateTx:               "bad-txns-BIP30",
+	blockchain.ErrOverwriteTx:               "bad-txns-BIP30",
+	blockchain.ErrScriptValidation:          "mandatory-script-verify-flag-failed",
 }

@@ -101,18 +101,15 @@ func readJournal(text []byte) (blocks [][]byte, end int64) {
 func (j *journal) append(raw []byte) error {
 	if time.Since(j.since) > journalPeriod {
 		if err := j.rotate(); err != nil {
-			return fmt.Errorf("journal: %w", err)
+			return err
 		}
 	}
 	record := append(make([]byte, durable.FrameHead, durable.FrameHead+len(raw)), raw...)
 	durable.SealFrame(record)
 	if _, err := j.file.Write(record); err != nil {
-		return fmt.Errorf("journal: %w", err)
+		return err
 	}
-	if err := j.file.Sync(); err != nil {
-		return fmt.Errorf("journal: %w", err)
-	}
-	return nil
+	return j.file.Sync()
 }
 
 func (j *journal) rotate() error {
@@ -129,5 +126,3 @@ func (j *journal) rotate() error {
 	j.file, j.since = file, time.Now()
 	return nil
 }
-
-func (j *journal) close() error { return j.file.Close() }

@@ -19,7 +19,7 @@ func newJournal(t testing.TB) *journal {
 	if j.file, err = os.Create(j.newer); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = j.close() })
+	t.Cleanup(func() { _ = j.file.Close() })
 	return j
 }
 

@@ -34,10 +34,6 @@ func newPublisher(addr string) (*publisher, error) {
 	return &publisher{socket: socket}, nil
 }
 
-func (p *publisher) addr() string { return "tcp://" + p.socket.Addr().String() }
-
-func (p *publisher) close() error { return p.socket.Close() }
-
 // publish queues the messages for a new tip. The socket keeps raw.
 func (p *publisher) publish(hash *chainhash.Hash, raw []byte) {
 	display := slices.Clone(hash[:])

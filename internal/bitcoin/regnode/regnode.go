@@ -211,7 +211,7 @@ func (n *Node) Close() error {
 		}
 	}
 	if n.pub != nil {
-		errs = append(errs, n.pub.close())
+		errs = append(errs, n.pub.socket.Close())
 	}
 	if n.chain != nil {
 		errs = append(errs, n.chain.FlushUtxoCache(blockchain.FlushRequired))
@@ -220,7 +220,7 @@ func (n *Node) Close() error {
 		errs = append(errs, n.db.Close())
 	}
 	if n.journal != nil {
-		errs = append(errs, n.journal.close())
+		errs = append(errs, n.journal.file.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -229,7 +229,7 @@ func (n *Node) Close() error {
 func (n *Node) RPCURL() string { return "http://" + n.rpc.Addr().String() }
 
 // ZMQAddr returns the address at which hashblock and rawblock are published.
-func (n *Node) ZMQAddr() string { return n.pub.addr() }
+func (n *Node) ZMQAddr() string { return "tcp://" + n.pub.socket.Addr().String() }
 
 // User returns the name to log in with.
 func (n *Node) User() string { return n.user }

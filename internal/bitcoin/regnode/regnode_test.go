@@ -439,9 +439,11 @@ func TestPublish(t *testing.T) {
 	heard := make(chan chainhash.Hash, 100)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- noderpc.SubscribeBlocks(ctx, node.ZMQAddr(), zerolog.Nop(),
-			func(hash chainhash.Hash) { heard <- hash },
-			noderpc.OnMissed(func(n uint32) { t.Errorf("%d messages missed", n) }))
+		ended <- noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
+			Addr: node.ZMQAddr(), Log: zerolog.Nop(),
+			OnBlock:  func(hash chainhash.Hash) { heard <- hash },
+			OnMissed: func(n uint32) { t.Errorf("%d messages missed", n) },
+		})
 	}()
 	// A subscription takes a moment to arrive: the first blocks may go unheard.
 	var mined []chainhash.Hash

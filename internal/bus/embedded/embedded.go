@@ -8,17 +8,20 @@
 package embedded
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
 	"os"
 	"path/filepath"
+	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/twmb/franz-go/pkg/kfake"
 
 	"btcpool/internal/durable"
+	"btcpool/internal/retry"
 )
 
 const retentionInterval = time.Minute
@@ -28,8 +31,8 @@ type Broker struct {
 	cluster *kfake.Cluster
 	addr    string
 	lock    *os.File
-	stop    chan struct{}
-	stopped chan struct{}
+	stop    context.CancelFunc
+	running sync.WaitGroup
 }
 
 // Start opens or makes the broker's data in dataDir and listens on addr, where
@@ -57,14 +60,13 @@ func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
 		err = fmt.Errorf("embedded broker in %s: %w", dataDir, err)
 		return nil, errors.Join(err, ln.Close(), lock.Close())
 	}
-	b := &Broker{
-		cluster: cluster,
-		addr:    ln.Addr().String(),
-		lock:    lock,
-		stop:    make(chan struct{}),
-		stopped: make(chan struct{}),
-	}
-	go b.applyRetention()
+	ctx, stop := context.WithCancel(context.Background())
+	b := &Broker{cluster: cluster, addr: ln.Addr().String(), lock: lock, stop: stop}
+	b.running.Go(func() {
+		for retry.Sleep(ctx, retentionInterval) {
+			cluster.ApplyRetention()
+		}
+	})
 	return b, nil
 }
 
@@ -74,24 +76,10 @@ func (b *Broker) Addr() string { return b.addr }
 // Close disconnects everybody and writes down what is still in memory. It must
 // be called once.
 func (b *Broker) Close() error {
-	close(b.stop)
-	<-b.stopped
+	b.stop()
+	b.running.Wait()
 	b.cluster.Close()
 	return b.lock.Close()
-}
-
-func (b *Broker) applyRetention() {
-	defer close(b.stopped)
-	tick := time.NewTicker(retentionInterval)
-	defer tick.Stop()
-	for {
-		select {
-		case <-b.stop:
-			return
-		case <-tick.C:
-			b.cluster.ApplyRetention()
-		}
-	}
 }
 
 // logger writes the broker's lines to ours, one level lower: what it calls
