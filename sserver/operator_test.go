@@ -8,6 +8,7 @@ import (
 	"maps"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -51,17 +52,17 @@ func (p *pool) admin(method, path string, body, answer any) int {
 			p.tb.Fatal(err)
 		}
 	}
-	res, out := p.adminText(method, path, string(in), adminToken)
+	res := p.adminText(method, path, string(in), adminToken)
 	if answer != nil {
-		if err := json.Unmarshal([]byte(out), answer); err != nil {
-			p.tb.Fatalf("%s %s: %s: %v", method, path, out, err)
+		if err := json.Unmarshal(res.Body.Bytes(), answer); err != nil {
+			p.tb.Fatalf("%s %s: %s: %v", method, path, res.Body, err)
 		}
 	}
-	return res.StatusCode
+	return res.Code
 }
 
-// adminText returns an answer and its body, which may be read again.
-func (p *pool) adminText(method, path, body, token string) (*http.Response, string) {
+// adminText asks the admin API as anybody may and records the answer.
+func (p *pool) adminText(method, path, body, token string) *httptest.ResponseRecorder {
 	p.tb.Helper()
 	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, p.AdminAddr().Network(), p.AdminAddr().String())
@@ -79,12 +80,13 @@ func (p *pool) adminText(method, path, body, token string) (*http.Response, stri
 		p.tb.Fatal(err)
 	}
 	defer res.Body.Close()
-	text, err := io.ReadAll(res.Body)
-	if err != nil {
+	answer := httptest.NewRecorder()
+	maps.Copy(answer.Header(), res.Header)
+	answer.WriteHeader(res.StatusCode)
+	if _, err := io.Copy(answer, res.Body); err != nil {
 		p.tb.Fatal(err)
 	}
-	res.Body = io.NopCloser(bytes.NewReader(text))
-	return res, string(text)
+	return answer
 }
 
 type object = map[string]any
@@ -473,8 +475,8 @@ func TestAdminRefuses(t *testing.T) {
 	p := startPool(t, cfg)
 	for _, token := range []string{"", "a-token-nobody-guesse", adminToken + "x", "wrong"} {
 		for _, path := range []string{"/status", "/openapi.yaml", "/nothing"} {
-			if res, text := p.adminText("GET", path, "", token); res.StatusCode != http.StatusUnauthorized || !strings.Contains(text, `"unauthorized"`) {
-				t.Errorf("%s with token %q: status %d: %s", path, token, res.StatusCode, text)
+			if res := p.adminText("GET", path, "", token); res.Code != http.StatusUnauthorized || !strings.Contains(res.Body.String(), `"unauthorized"`) {
+				t.Errorf("%s with token %q: status %d: %s", path, token, res.Code, res.Body)
 			}
 		}
 	}
@@ -518,10 +520,10 @@ func TestAdminRefuses(t *testing.T) {
 		{"POST", "/drain", `{"grace":"-1s"}`, 400, "invalid_request", ""},
 		{"POST", "/drain", `{"grace":"25h"}`, 400, "invalid_request", ""},
 	} {
-		res, text := p.adminText(test.method, test.path, test.body, adminToken)
-		allow := res.Header.Get("Allow")
-		if res.StatusCode != test.status || !strings.Contains(text, test.code) || allow != test.allow {
-			t.Errorf("%s %s %.60s: status %d, allow %q: %s", test.method, test.path, test.body, res.StatusCode, allow, text)
+		res := p.adminText(test.method, test.path, test.body, adminToken)
+		allow := res.Header().Get("Allow")
+		if res.Code != test.status || !strings.Contains(res.Body.String(), test.code) || allow != test.allow {
+			t.Errorf("%s %s %.60s: status %d, allow %q: %s", test.method, test.path, test.body, res.Code, allow, res.Body)
 		}
 	}
 	if n := p.metric("admin_requests_total", "code", "401"); n != 12 {
@@ -576,8 +578,8 @@ func TestAdminSocket(t *testing.T) {
 	if err != nil || info.Mode().Perm() != 0o660 {
 		t.Errorf("mode %v, %v", info.Mode(), err)
 	}
-	if res, _ := p.adminText("GET", "/status", "", ""); res.StatusCode != http.StatusOK {
-		t.Errorf("without token: status %d", res.StatusCode)
+	if res := p.adminText("GET", "/status", "", ""); res.Code != http.StatusOK {
+		t.Errorf("without token: status %d", res.Code)
 	}
 	p.stop()
 	if _, err := os.Stat(path); err == nil {
@@ -593,23 +595,22 @@ func TestAdminDescription(t *testing.T) {
 	cfg.Limits = guard.DefaultLimits() // exempt addresses cannot be banned
 	p := startPool(t, withAdmin(t, cfg))
 	d := testkit.OpenAPI(t, operator.OpenAPI)
-	if _, text := p.adminText("GET", "/openapi.yaml", "", ""); text != string(operator.OpenAPI) {
+	if res := p.adminText("GET", "/openapi.yaml", "", ""); !bytes.Equal(res.Body.Bytes(), operator.OpenAPI) {
 		t.Error("another file is served")
 	}
 	for path, item := range d.Doc.Paths.Map() {
 		described := strings.Join(slices.Sorted(maps.Keys(item.Operations())), ", ")
-		res, _ := p.adminText("PATCH", path, "", "")
-		if got := res.Header.Get("Allow"); got != described {
+		if got := p.adminText("PATCH", path, "", "").Header().Get("Allow"); got != described {
 			t.Errorf("%s: methods %s are answered, %s described", path, got, described)
 		}
 	}
 	try := func(method, path, body string, want int) {
 		t.Helper()
-		res, text := p.adminText(method, path, body, "")
-		if res.StatusCode != want {
-			t.Errorf("%s %s: status %d, want %d: %s", method, path, res.StatusCode, want, text)
+		res := p.adminText(method, path, body, "")
+		if res.Code != want {
+			t.Errorf("%s %s: status %d, want %d: %s", method, path, res.Code, want, res.Body)
 		}
-		d.Check(res.Request, res)
+		d.Check(httptest.NewRequest(method, d.Doc.Servers[0].URL+path, nil), res.Result())
 	}
 	try("GET", "/status", "", 200)
 	try("GET", "/sessions", "", 200)

@@ -3,7 +3,6 @@ package testkit
 import (
 	"maps"
 	"net/http"
-	"net/url"
 	"slices"
 	"testing"
 
@@ -80,8 +79,9 @@ func (d *Description) narrow(at string, ref *openapi3.SchemaRef) error {
 // each of its fields, or whose request is not.
 func (d *Description) Check(request *http.Request, answer *http.Response) {
 	d.tb.Helper()
-	path := request.URL.EscapedPath() // a slash may be part of a name
-	route, _, err := d.router.FindRoute(&http.Request{Method: request.Method, URL: &url.URL{Path: path}})
+	asked := request.Clone(request.Context())
+	asked.URL.Path = request.URL.EscapedPath() // a slash may be part of a name
+	route, _, err := d.router.FindRoute(asked)
 	if err != nil {
 		d.tb.Errorf("%s %s: %v", request.Method, request.URL, err)
 		return
