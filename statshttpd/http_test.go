@@ -284,8 +284,8 @@ func TestLegacyTakesPosts(t *testing.T) {
 	s.small(t)
 	h := s.Handler()
 	post := func(body string) string {
-		r := httptest.NewRequest(http.MethodPost, "/worker_status", strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r := httptest.NewRequest(http.MethodPost, "/worker_status/", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/plain")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w.Body.String()
@@ -293,9 +293,17 @@ func TestLegacyTakesPosts(t *testing.T) {
 	if got, want := post("user_id=1&worker_id=0"), get(h, "/worker_status?user_id=1&worker_id=0").Body.String(); got != want {
 		t.Errorf("POST answers %s, GET %s", got, want)
 	}
+	many := "user_id=1&worker_id=0"
+	for id := range 5000 {
+		many += fmt.Sprintf(",%d", id)
+	}
+	var answer struct{ Data map[string]any }
+	if err := json.Unmarshal([]byte(post(many)), &answer); err != nil || len(answer.Data) != 5000 {
+		t.Errorf("asked for 5000 workers, answered for %d: %v", len(answer.Data), err)
+	}
 	for _, body := range []string{
-		"", "user_id=1", "user_id=x&worker_id=1", "user_id=1&worker_id=1,x", "user_id=1&worker_id=1" + strings.Repeat(",1", maxWorkerIDs),
-		"user_id=1&worker_id=" + strings.Repeat("9", maxForm), "user_id=99999999999&worker_id=1", "%",
+		"", "user_id=1", "user_id=x&worker_id=1", "user_id=1&worker_id=1,x", "user_id=1&worker_id=1" + strings.Repeat(",1", 1<<20),
+		"user_id=1&worker_id=" + strings.Repeat("9", 100), "user_id=99999999999&worker_id=1", "%",
 	} {
 		if got := strings.TrimSpace(post(body)); got != `{"err_no":1,"err_msg":"invalid args"}` {
 			t.Errorf("%.40q: %s", body, got)
