@@ -1,6 +1,8 @@
 package sserver
 
 import (
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -118,6 +120,10 @@ func (s *Service) listen(l Listener) (*port, error) {
 		WriteTimeout: s.cfg.WriteTimeout.Std(),
 	})
 	if err != nil {
+		var system *net.OpError
+		if errors.As(err, &system) {
+			err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
+		}
 		return nil, err
 	}
 	var levels []vardiff.Level

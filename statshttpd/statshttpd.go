@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -95,7 +96,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	}
 	s.closing.Add(s.bus.Close)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
-		return fmt.Errorf("listen = %q: %w", s.cfg.Listen, err)
+		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}
 	s.closing.Add(s.listener.Close)
 	return nil
