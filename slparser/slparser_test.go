@@ -197,6 +197,20 @@ func TestFollowsTwoDays(t *testing.T) {
 }
 
 // TestDatabaseAway has no folder for the database at first.
+// TestFolderMissing has a data_dir that is not sharelogger's: no statistics would ever come, so it must not seem ready.
+func TestFolderMissing(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.DataDir = filepath.Join(cfg.DataDir, "sharelog")
+	svc, _ := start(t, cfg)
+	testkit.Eventually(t, "the missing folder is told", func() bool {
+		err := svc.Ready()
+		return err != nil && strings.Contains(err.Error(), `sharelog": there is no such folder: it must be sharelogger's`)
+	})
+	newShareLog(t, cfg.DataDir)
+	testkit.Eventually(t, "ready once the folder is there", func() bool { return svc.Ready() == nil })
+}
+
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
