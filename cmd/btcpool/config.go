@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"flag"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -26,6 +27,8 @@ type Config struct {
 	// free one.
 	Stratum string `toml:"stratum" env:"STRATUM"`
 	HTTP    string `toml:"http" env:"HTTP"`
+	// StratumURL is where the dashboard tells miners to connect; empty: where Stratum listens.
+	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
 	// Demo mines with the CPU, in so many threads.
 	Demo    bool `toml:"demo" env:"DEMO"`
 	Threads int  `toml:"demo_threads"`
@@ -93,6 +96,9 @@ func (c Config) Validate() error {
 	}
 	faults.Listen("stratum", c.Stratum)
 	faults.Listen("http", c.HTTP)
+	if u, err := url.Parse(c.StratumURL); c.StratumURL != "" && (err != nil || u.Host == "") {
+		faults.Addf("stratum_url = %q: must be like stratum+tcp://host:port", config.RedactURL(c.StratumURL))
+	}
 	if c.Demo && c.Threads < 1 {
 		faults.Addf("demo_threads = %d: must be at least 1", c.Threads)
 	}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"time"
 
@@ -114,7 +115,7 @@ func (p *pool) newSLParser(deps service.Deps) (service.Runner, error) {
 func (p *pool) newStatshttpd(deps service.Deps) (service.Runner, error) {
 	cfg := statshttpd.DefaultConfig()
 	cfg.Listen, cfg.Kafka, cfg.Database = p.cfg.HTTP, p.kafka, p.database
-	cfg.StratumURL = "stratum+tcp://" + p.stratum.String()
+	cfg.StratumURL = cmp.Or(p.cfg.StratumURL, stratumURL(p.stratum))
 	s, err := statshttpd.New(cfg, deps)
 	if err != nil {
 		return nil, err

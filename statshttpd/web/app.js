@@ -102,7 +102,7 @@ function placeConnect(empty, url) {
   if (!empty && connect !== $("main").lastElementChild) $("main").append(connect);
   set($("connect-title"), empty ? "Connect your first miner" : "Connect a miner");
   $("connect-url").hidden = url === "";
-  set($("stratum-url"), url);
+  set($("stratum-url"), url.replace("://:", `://${location.hostname}:`)); // without a host it is the one that serves this page
 }
 
 function showHashrate(pool, now) {
