@@ -56,7 +56,7 @@ func (c Config) places() []Listener {
 			own     *float64
 			general float64
 		}{
-			{&list[i].DefaultDifficulty, c.DefaultDifficulty},
+			{&list[i].DefaultDifficulty, c.startDifficulty()},
 			{&list[i].MinDifficulty, c.MinDifficulty},
 			{&list[i].MaxDifficulty, c.MaxDifficulty},
 		} {
@@ -66,6 +66,24 @@ func (c Config) places() []Listener {
 		}
 	}
 	return list
+}
+
+// Difficulties of first shares, unless they are configured: for ASICs, and for processors where blocks come on demand.
+const (
+	asicDifficulty      = 16384
+	processorDifficulty = 1.0 / 1024 // 2^22 hashes
+)
+
+// startDifficulty is that of miners who wish for none.
+func (c Config) startDifficulty() float64 {
+	if c.DefaultDifficulty != 0 {
+		return c.DefaultDifficulty
+	}
+	start := float64(asicDifficulty)
+	if network, err := bitcoin.NetworkByName(c.Users.Network); err == nil && network.OnDemand {
+		start = processorDifficulty
+	}
+	return min(max(start, c.MinDifficulty), c.MaxDifficulty)
 }
 
 // validate reports all faults of a listener that places returned.

@@ -431,6 +431,32 @@ func TestConfigFile(t *testing.T) {
 	}
 }
 
+// TestStartDifficulty lets a processor find shares at once where processors mine.
+func TestStartDifficulty(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		network             string
+		configured, minimum float64
+		want                float64
+	}{
+		{"mainnet", 0, 0.00001, 16384},
+		{"testnet4", 0, 0.00001, 16384},
+		{"regtest", 0, 0.00001, 1.0 / 1024},
+		{"regtest", 0, 8, 8},
+		{"regtest", 64, 8, 64},
+		{"not known", 0, 0.00001, 16384},
+	} {
+		cfg := sserver.DefaultConfig()
+		cfg.Users.Network, cfg.DefaultDifficulty, cfg.MinDifficulty = c.network, c.configured, c.minimum
+		if got := cfg.StartDifficulty(); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
+	}
+}
+
 func TestValidateReportsAll(t *testing.T) {
 	t.Parallel()
 	cfg := sserver.DefaultConfig()
@@ -495,7 +521,7 @@ func TestNewUndoesWhatItDid(t *testing.T) {
 	cfg.Listen = taken.Addr().String()
 	for range 2 { // the second finds no locks left
 		_, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
-		if err == nil || !strings.Contains(err.Error(), "in use") {
+		if err == nil || !strings.Contains(err.Error(), `listen = "`+cfg.Listen+`": another process listens there`) {
 			t.Fatalf("error %v", err)
 		}
 	}

@@ -49,7 +49,7 @@ type Config struct {
 	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"`
 	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`
 
-	// chainBits is the target of the embedded chain; 0: a block in about ten seconds of two cores.
+	// chainBits is the target of the embedded chain; 0: by the speed of this machine.
 	chainBits uint32
 	// cpuDifficulty is that of a miner's first shares on regtest.
 	cpuDifficulty float64

@@ -34,7 +34,7 @@ func (p *pool) embed(deps service.Deps) (err error) {
 	}
 	p.closing.Add(lock.Close)
 	if cfg.embeddedChain() {
-		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: cfg.chainBits},
+		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: cfg.bits()},
 			deps.For("chain").Log.Level(zerolog.ErrorLevel))
 		if err != nil {
 			return fmt.Errorf("embedded chain: %w", err)

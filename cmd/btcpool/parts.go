@@ -54,6 +54,9 @@ func (p *pool) newAuxmaker(deps service.Deps) (service.Runner, error) {
 func (p *pool) newGBTMaker(deps service.Deps) (service.Runner, error) {
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network, cfg.Node, cfg.Kafka, cfg.DataDir = p.cfg.network(), p.node, p.kafka, p.cfg.path("gbtmaker")
+	if p.cfg.embeddedChain() {
+		cfg.EmptyAfter = 0 // it does not halve rewards, as gbtmaker would in an empty template of regtest
+	}
 	return gbtmaker.New(cfg, deps)
 }
 
