@@ -23,8 +23,11 @@ type (
 		Version       string         `json:"version"`
 		UptimeSeconds int64          `json:"uptime_seconds"`
 		StratumURL    string         `json:"stratum_url"`
+		Chain         string         `json:"chain"`
+		Away          []string       `json:"away"`
+		SharesAsOf    *time.Time     `json:"shares_as_of"`
 		Hashrate      spans          `json:"hashrate"`
-		HashrateError errorSpans     `json:"hashrate_error"`
+		HashrateError spans          `json:"hashrate_error"`
 		WorkersOnline int            `json:"workers_online"`
 		WorkersKnown  int            `json:"workers_known"`
 		UsersOnline   int            `json:"users_online"`
@@ -36,12 +39,6 @@ type (
 		Series        seriesAnswer   `json:"series"`
 	}
 	spans struct {
-		M1  float64 `json:"1m"`
-		M5  float64 `json:"5m"`
-		M15 float64 `json:"15m"`
-		H1  float64 `json:"1h"`
-	}
-	errorSpans struct {
 		M1  *float64 `json:"1m"`
 		M5  *float64 `json:"5m"`
 		M15 *float64 `json:"15m"`
@@ -110,7 +107,7 @@ type (
 		Time     time.Time `json:"time"`
 		Starting bool      `json:"starting"`
 		workerAnswer
-		HashrateError errorSpans `json:"hashrate_error"`
+		HashrateError spans `json:"hashrate_error"`
 	}
 	blocksAnswer struct {
 		Time   time.Time     `json:"time"`
@@ -146,6 +143,9 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 		Version:       service.Version(),
 		UptimeSeconds: int64(now.Sub(s.started).Seconds()),
 		StratumURL:    s.cfg.StratumURL,
+		Chain:         s.cfg.Network,
+		Away:          s.away(),
+		SharesAsOf:    s.sharesAsOf(),
 		Hashrate:      v.spans(),
 		HashrateError: v.errorSpans(),
 		WorkersOnline: v.Online,
@@ -186,16 +186,25 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 }
 
 func (t *tally) spans() spans {
-	return spans{t.Rate1m.HashesPerSecond, t.Rate5m.HashesPerSecond, t.Rate15m.HashesPerSecond, t.Rate1h.HashesPerSecond}
+	return spans{t.Rate1m.measured(), t.Rate5m.measured(), t.Rate15m.measured(), t.Rate1h.measured()}
 }
 
-func (t *tally) errorSpans() errorSpans {
-	return errorSpans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
+func (t *tally) errorSpans() spans {
+	return spans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
 }
 
-// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares.
+// measured is the rate in H/s, nil while it is not known.
+func (r rate) measured() *float64 {
+	if !r.Known {
+		return nil
+	}
+	return &r.HashesPerSecond
+}
+
+// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares, or
+// while the rate is not known.
 func (r rate) relativeError() *float64 {
-	if r.Shares == 0 {
+	if r.Shares == 0 || !r.Known {
 		return nil
 	}
 	e := 1 / math.Sqrt(float64(r.Shares))

@@ -20,6 +20,9 @@ type Config struct {
 	// when this is empty, the default. Without a host, "stratum+tcp://:3333", it is
 	// the host by which the dashboard was reached.
 	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
+	// Network names the chain on the dashboard; it does not say so when this is
+	// empty, the default.
+	Network string `toml:"network" env:"NETWORK"`
 	// FlushDBInterval is the time between two writes of mining_workers, at least
 	// 1 s; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`

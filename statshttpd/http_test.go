@@ -167,6 +167,41 @@ func TestAPIBeforeAnythingIsKnown(t *testing.T) {
 	}
 }
 
+// TestAway keeps figures from seeming current while what they come from does not answer.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	s.small(t)
+	h, d := s.Handler(), testkit.OpenAPI(t, openAPI)
+	pool := func() (answer struct {
+		Away       []string
+		SharesAsOf *time.Time `json:"shares_as_of"`
+	},
+	) {
+		t.Helper()
+		w := get(h, "/api/v1/pool")
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			t.Fatal(err)
+		}
+		d.Check(httptest.NewRequest(http.MethodGet, "/api/v1/pool", nil), w.Result())
+		return answer
+	}
+	if got := pool(); len(got.Away) != 0 || got.SharesAsOf == nil || !got.SharesAsOf.Equal(noon.Truncate(time.Second)) {
+		t.Errorf("everything is there: %v", got)
+	}
+	left := noon.Add(-time.Minute)
+	s.heard.Store(left.Unix())
+	s.kafka.Set(errNoDatabase)
+	s.looking.Set(errNoDatabase)
+	if got := pool(); !slices.Equal(got.Away, []string{"kafka", "database"}) || got.SharesAsOf == nil || !got.SharesAsOf.Equal(left) {
+		t.Errorf("both are away: %v", got)
+	}
+	s.heard.Store(0)
+	if got := pool(); got.SharesAsOf != nil {
+		t.Errorf("Kafka was never there: %v", got)
+	}
+}
+
 func TestAPIRefuses(t *testing.T) {
 	t.Parallel()
 	h := newTestService(t, noon).Handler()

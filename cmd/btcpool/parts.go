@@ -117,7 +117,10 @@ func (p *pool) newSLParser(deps service.Deps) (service.Runner, error) {
 
 func (p *pool) newStatshttpd(deps service.Deps) (service.Runner, error) {
 	cfg := statshttpd.DefaultConfig()
-	cfg.Listen, cfg.Kafka, cfg.Database = p.cfg.HTTP, p.kafka, p.database
+	cfg.Listen, cfg.Kafka, cfg.Database, cfg.Network = p.cfg.HTTP, p.kafka, p.database, p.cfg.Network
+	if p.cfg.embeddedChain() {
+		cfg.Network = "embedded chain"
+	}
 	cfg.StratumURL = cmp.Or(p.cfg.StratumURL, stratumURL(p.stratum))
 	s, err := statshttpd.New(cfg, deps)
 	if err != nil {
