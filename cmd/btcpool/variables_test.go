@@ -23,8 +23,16 @@ func TestVariablesAreKnown(t *testing.T) {
 	t.Parallel()
 	var names []string
 	for _, cfg := range []any{
-		auxmaker.Config{}, blkmaker.Config{}, gbtmaker.Config{}, jobmaker.Config{}, poolwatcher.Config{},
-		sharelogger.Config{}, slparser.Config{}, sserver.Config{}, statshttpd.Config{}, Config{},
+		auxmaker.Config{},
+		blkmaker.Config{},
+		gbtmaker.Config{},
+		jobmaker.Config{},
+		poolwatcher.Config{},
+		sharelogger.Config{},
+		slparser.Config{},
+		sserver.Config{},
+		statshttpd.Config{},
+		Config{},
 	} {
 		names = append(names, service.Variables(cfg)...)
 	}
