@@ -4,6 +4,7 @@ import (
 	"runtime"
 	"time"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/miner"
 )
@@ -15,6 +16,16 @@ const (
 	// measureFor is how long the speed is measured when a chain begins.
 	measureFor = 250 * time.Millisecond
 )
+
+// sharesOf is the difficulty of first shares on a chain of bits: several shares a block.
+func sharesOf(bits uint32) float64 {
+	const sharesPerBlock = 8
+	target, err := bitcoin.TargetFromBits(bits)
+	if err != nil {
+		return 1 // regnode does not take such bits
+	}
+	return target.Difficulty() / sharesPerBlock
+}
 
 // bits is the target of the embedded chain: as configured, of the chain that is there, or by the speed of this machine.
 func (c Config) bits() uint32 {

@@ -25,6 +25,9 @@ func TestBitsBySpeed(t *testing.T) {
 		if late := math.Exp(-30 / (seconds * 1.05)); late > 1.0/1000 {
 			t.Errorf("%g H/s: a block in %.2f s on average, in more than 30 s in %.5f of all runs", speed, seconds, late)
 		}
+		if shares := hashes / (sharesOf(regnode.BitsFor(speed*blockTime.Seconds())) * (1 << 32)); shares < 7 || shares > 9 {
+			t.Errorf("%g H/s: %.1f shares a block", speed, shares)
+		}
 		if math.Abs(seconds/blockTime.Seconds()-1) > 0.01 {
 			t.Errorf("%g H/s: a block in %.2f s", speed, seconds)
 		}

@@ -34,7 +34,8 @@ func (p *pool) embed(deps service.Deps) (err error) {
 	}
 	p.closing.Add(lock.Close)
 	if cfg.embeddedChain() {
-		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: cfg.bits()},
+		p.chainBits = cfg.bits()
+		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: p.chainBits},
 			deps.For("chain").Log.Level(zerolog.ErrorLevel))
 		if err != nil {
 			return fmt.Errorf("embedded chain: %w", err)

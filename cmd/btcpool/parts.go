@@ -95,6 +95,11 @@ func (p *pool) newSServer(deps service.Deps) (service.Runner, error) {
 		cfg.DefaultDifficulty, cfg.MinDifficulty = p.cfg.cpuDifficulty, minCPUDifficulty
 		cfg.ShareInterval = config.Duration(2 * time.Second)
 	}
+	if p.cfg.embeddedChain() {
+		// A miner sends what meets its own difficulty only: it must stay below the chain's, or blocks wait for shares.
+		cfg.DefaultDifficulty = min(p.cfg.cpuDifficulty, sharesOf(p.chainBits))
+		cfg.ShareInterval = config.Duration(time.Second)
+	}
 	s, err := sserver.New(cfg, deps)
 	if err != nil {
 		return nil, err

@@ -23,12 +23,13 @@ const demoUser = "demo.cpu"
 
 // pool is every service of a pool, and what they stand on where that is embedded.
 type pool struct {
-	cfg      Config
-	log      zerolog.Logger
-	out      io.Writer     // where the banner goes
-	chain    *regnode.Node // nil: a node is configured
-	services []built
-	closing  service.Closing
+	cfg       Config
+	log       zerolog.Logger
+	out       io.Writer     // where the banner goes
+	chain     *regnode.Node // nil: a node is configured
+	chainBits uint32        // of chain
+	services  []built
+	closing   service.Closing
 
 	// What services are built of: as configured, or what is embedded instead.
 	node     noderpc.Config
