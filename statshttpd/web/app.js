@@ -134,13 +134,14 @@ function showHashrate(pool, now) {
 }
 
 function showCards(pool, now) {
-  set($("workers-online"), integer(pool.workers_online));
+  const unknown = pool.shares_as_of === null;
+  set($("workers-online"), unknown ? "–" : integer(pool.workers_online));
   const offline = pool.workers_known - pool.workers_online;
-  set($("workers-sub"), plural(pool.users_online, "user") + (offline > 0 ? `, ${integer(offline)} gone quiet` : ""));
+  set($("workers-sub"), unknown ? "" : plural(pool.users_online, "user") + (offline > 0 ? `, ${integer(offline)} gone quiet` : ""));
 
   const shares = pool.shares_1h;
-  set($("shares"), integer(shares.accepted.shares));
-  set($("shares-sub"), `${percent(shares.reject_ratio)} stale or rejected`);
+  set($("shares"), unknown ? "–" : integer(shares.accepted.shares));
+  set($("shares-sub"), unknown ? "" : `${percent(shares.reject_ratio)} stale or rejected`);
   $("shares-sub").title = [
     `Stale: ${integer(shares.stale.shares)}`,
     ...shares.reasons.map((r) => `${r.reason}: ${integer(r.shares)}`),
