@@ -26,6 +26,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/job"
 	"btcpool/internal/retry"
@@ -134,7 +135,7 @@ func (s *Service) open(cfg Config, deps service.Deps) (err error) {
 	s.closing.Add(s.outbox.close)
 	if cfg.NotifyListen != "" {
 		if s.notify, err = net.Listen("tcp", cfg.NotifyListen); err != nil {
-			return fmt.Errorf("notify_listen: %w", err)
+			return &config.ListenError{Key: "notify_listen", Addr: cfg.NotifyListen, Err: err}
 		}
 		s.closing.Add(s.notify.Close)
 	}

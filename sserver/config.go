@@ -47,6 +47,8 @@ type Config struct {
 	// MaxAgentMiners is how many are served behind all agents.
 	MaxAgentMiners int `toml:"max_agent_miners"`
 
+	// DefaultDifficulty is that of miners who wish for none; 0: by the network of
+	// Users, for processors on regtest and for ASICs elsewhere.
 	DefaultDifficulty float64 `toml:"default_difficulty"`
 	MinDifficulty     float64 `toml:"min_difficulty"`
 	MaxDifficulty     float64 `toml:"max_difficulty"`
@@ -121,7 +123,6 @@ func DefaultConfig() Config {
 		DataDir:              "data/sserver",
 		MaxConnections:       100_000,
 		MaxAgentMiners:       1_000_000,
-		DefaultDifficulty:    16384,
 		MinDifficulty:        0.00001,
 		MaxDifficulty:        bitcoin.MaxDifficulty.Float(),
 		ShareInterval:        config.Duration(10 * time.Second),

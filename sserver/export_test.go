@@ -34,3 +34,6 @@ func (s *Service) Agents() (agents []string) {
 	}
 	return agents
 }
+
+// StartDifficulty is that of miners who wish for none.
+func (c Config) StartDifficulty() float64 { return c.startDifficulty() }

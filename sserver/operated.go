@@ -26,7 +26,7 @@ func (s operated) Status() operator.Status {
 		Sessions:          make(map[string]int64),
 		Shares:            make(map[share.Status]int64),
 		MaxConnections:    s.cfg.MaxConnections,
-		DefaultDifficulty: s.cfg.DefaultDifficulty,
+		DefaultDifficulty: s.cfg.startDifficulty(),
 		ShareInterval:     s.cfg.ShareInterval.Std(),
 		Users:             s.cfg.Users.Kind,
 	}

@@ -2,6 +2,8 @@ package sserver
 
 import (
 	"cmp"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -48,11 +50,29 @@ func (c Config) places() []Listener {
 		l := &list[i]
 		l.NonceBytes = cmp.Or(l.NonceBytes, c.NonceBytes)
 		l.Users = cmp.Or(l.Users, &c.Users.Source)
-		l.DefaultDifficulty = cmp.Or(l.DefaultDifficulty, c.DefaultDifficulty)
+		l.DefaultDifficulty = cmp.Or(l.DefaultDifficulty, c.startDifficulty())
 		l.MinDifficulty = cmp.Or(l.MinDifficulty, c.MinDifficulty)
 		l.MaxDifficulty = cmp.Or(l.MaxDifficulty, c.MaxDifficulty)
 	}
 	return list
+}
+
+// Difficulties of first shares, unless they are configured: for ASICs, and for processors where blocks come on demand.
+const (
+	asicDifficulty      = 16384
+	processorDifficulty = 1.0 / 1024 // 2^22 hashes
+)
+
+// startDifficulty is that of miners who wish for none.
+func (c Config) startDifficulty() float64 {
+	if c.DefaultDifficulty != 0 {
+		return c.DefaultDifficulty
+	}
+	start := float64(asicDifficulty)
+	if network, err := bitcoin.NetworkByName(c.Users.Network); err == nil && network.OnDemand {
+		start = processorDifficulty
+	}
+	return min(max(start, c.MinDifficulty), c.MaxDifficulty)
 }
 
 // validate reports all faults of a listener that places returned.
@@ -105,6 +125,10 @@ func (s *Service) listen(l Listener) (*port, error) {
 		WriteTimeout: s.cfg.WriteTimeout.Std(),
 	})
 	if err != nil {
+		var system *net.OpError
+		if errors.As(err, &system) {
+			err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
+		}
 		return nil, err
 	}
 	var levels []vardiff.Level

@@ -17,28 +17,31 @@ import (
 // 1, times RFC 3339 in UTC; a null says that something is not known.
 type (
 	poolAnswer struct {
-		Time          time.Time       `json:"time"`
-		Starting      bool            `json:"starting"`
-		Version       string          `json:"version"`
-		UptimeSeconds int64           `json:"uptime_seconds"`
-		StratumURL    string          `json:"stratum_url"`
-		Hashrate      spans[float64]  `json:"hashrate"`
-		HashrateError spans[*float64] `json:"hashrate_error"`
-		WorkersOnline int             `json:"workers_online"`
-		WorkersKnown  int             `json:"workers_known"`
-		UsersOnline   int             `json:"users_online"`
-		Shares        sharesAnswer    `json:"shares_1h"`
-		Network       *networkAnswer  `json:"network"`
-		Round         *roundAnswer    `json:"round"`
-		Blocks        *countsAnswer   `json:"blocks"`
-		LastBlock     *blockAnswer    `json:"last_block"`
-		Series        seriesAnswer    `json:"series"`
+		Time          time.Time      `json:"time"`
+		Starting      bool           `json:"starting"`
+		Version       string         `json:"version"`
+		UptimeSeconds int64          `json:"uptime_seconds"`
+		StratumURL    string         `json:"stratum_url"`
+		Chain         string         `json:"chain"`
+		Away          []string       `json:"away"`
+		SharesAsOf    *time.Time     `json:"shares_as_of"`
+		Hashrate      spans          `json:"hashrate"`
+		HashrateError spans          `json:"hashrate_error"`
+		WorkersOnline int            `json:"workers_online"`
+		WorkersKnown  int            `json:"workers_known"`
+		UsersOnline   int            `json:"users_online"`
+		Shares        sharesAnswer   `json:"shares_1h"`
+		Network       *networkAnswer `json:"network"`
+		Round         *roundAnswer   `json:"round"`
+		Blocks        *countsAnswer  `json:"blocks"`
+		LastBlock     *blockAnswer   `json:"last_block"`
+		Series        seriesAnswer   `json:"series"`
 	}
-	spans[T any] struct {
-		M1  T `json:"1m"`
-		M5  T `json:"5m"`
-		M15 T `json:"15m"`
-		H1  T `json:"1h"`
+	spans struct {
+		M1  *float64 `json:"1m"`
+		M5  *float64 `json:"5m"`
+		M15 *float64 `json:"15m"`
+		H1  *float64 `json:"1h"`
 	}
 	amountAnswer struct {
 		Shares     uint64  `json:"shares"`
@@ -89,21 +92,21 @@ type (
 		Workers  []workerAnswer `json:"workers"`
 	}
 	workerAnswer struct {
-		User        string         `json:"user"`
-		UserID      int32          `json:"user_id"`
-		Worker      string         `json:"worker"`
-		WorkerID    string         `json:"worker_id"`
-		Agent       string         `json:"agent"`
-		Online      bool           `json:"online"`
-		LastShareAt *time.Time     `json:"last_share_at"`
-		Hashrate    spans[float64] `json:"hashrate"`
-		Shares      sharesAnswer   `json:"shares_1h"`
+		User        string       `json:"user"`
+		UserID      int32        `json:"user_id"`
+		Worker      string       `json:"worker"`
+		WorkerID    string       `json:"worker_id"`
+		Agent       string       `json:"agent"`
+		Online      bool         `json:"online"`
+		LastShareAt *time.Time   `json:"last_share_at"`
+		Hashrate    spans        `json:"hashrate"`
+		Shares      sharesAnswer `json:"shares_1h"`
 	}
 	oneWorkerAnswer struct {
 		Time     time.Time `json:"time"`
 		Starting bool      `json:"starting"`
 		workerAnswer
-		HashrateError spans[*float64] `json:"hashrate_error"`
+		HashrateError spans `json:"hashrate_error"`
 	}
 	blocksAnswer struct {
 		Time   time.Time     `json:"time"`
@@ -139,6 +142,9 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 		Version:       service.Version(),
 		UptimeSeconds: int64(now.Sub(s.started).Seconds()),
 		StratumURL:    s.cfg.StratumURL,
+		Chain:         s.cfg.Network,
+		Away:          s.away(),
+		SharesAsOf:    s.sharesAsOf(),
 		Hashrate:      v.spans(),
 		HashrateError: v.errorSpans(),
 		WorkersOnline: v.Online,
@@ -177,17 +183,26 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 	return a, nil
 }
 
-func (t *tally) spans() spans[float64] {
-	return spans[float64]{t.Rate1m.HashesPerSecond, t.Rate5m.HashesPerSecond, t.Rate15m.HashesPerSecond, t.Rate1h.HashesPerSecond}
+func (t *tally) spans() spans {
+	return spans{t.Rate1m.measured(), t.Rate5m.measured(), t.Rate15m.measured(), t.Rate1h.measured()}
 }
 
-func (t *tally) errorSpans() spans[*float64] {
-	return spans[*float64]{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
+func (t *tally) errorSpans() spans {
+	return spans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
 }
 
-// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares.
+// measured is the rate in H/s, nil while it is not known.
+func (r rate) measured() *float64 {
+	if !r.Known {
+		return nil
+	}
+	return &r.HashesPerSecond
+}
+
+// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares, or
+// while the rate is not known.
 func (r rate) relativeError() *float64 {
-	if r.Shares == 0 {
+	if r.Shares == 0 || !r.Known {
 		return nil
 	}
 	return new(1 / math.Sqrt(float64(r.Shares)))

@@ -39,7 +39,7 @@ func TestBoardBoundsTime(t *testing.T) {
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
-		if counted := b.pool.rate(noon.Unix(), hour).Shares == 1; counted != (test.want == nil) {
+		if counted := b.pool.coarse.sum(noon.Unix(), coarseBuckets).Shares == 1; counted != (test.want == nil) {
 			t.Errorf("%s: counted is %t", test.name, counted)
 		}
 		if b.pool.last > noon.Unix() {

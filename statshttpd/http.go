@@ -64,6 +64,7 @@ func (s *Service) Handler() http.Handler {
 	}
 	legacy("/pool_status", "pool_status", s.poolStatus)
 	legacy("/worker_status", "worker_status", s.workerStatus)
+	legacy("/worker_status/{$}", "worker_status", s.workerStatus)
 	legacy("/flush_db_time", "flush_db_time", s.flushDBTime)
 
 	page, status := s.counted("page", s.asset("index.html")), s.counted("pool_status", s.legacy(s.poolStatus))

@@ -33,7 +33,7 @@ func (c *Client) retry(ctx context.Context, what, topic string, f func(context.C
 		// The first attempt after a broker's restart always meets a dead connection.
 		if now := time.Now(); attempts > 1 && now.Sub(told) >= logInterval {
 			told = now
-			c.log.Warn().Err(err).Str("topic", topic).Int("attempts", attempts).Msg(what + ": will try again")
+			c.log.Warn().Err(c.explained(err)).Str("topic", topic).Int("attempts", attempts).Msg(what + ": will try again")
 		}
 	})
 	if err == nil && !told.IsZero() {

@@ -61,7 +61,7 @@ func (c Config) Validate() error {
 	for i, text := range c.URLs {
 		u, err := url.Parse(text)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			faults.Addf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, text)
+			faults.Addf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, config.RedactURL(text))
 		}
 	}
 	return faults.Err()

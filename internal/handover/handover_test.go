@@ -283,7 +283,7 @@ func TestValidate(t *testing.T) {
 		{"two secrets", handover.Config{URLs: []string{"http://a:1"}, Secret: handover.Secret{Token: token, TokenFile: "f"}}, "only one"},
 		{"short secret", handover.Config{URLs: []string{"http://a:1"}, Secret: handover.Secret{Token: "short"}}, "16 printable"},
 		{"no URL", handover.Config{URLs: []string{"127.0.0.1:8300"}, Secret: secret}, "handover.urls[0]"},
-		{"login in it", handover.Config{URLs: []string{"http://u:p@a:1"}, Secret: secret}, "handover.urls[0]"},
+		{"login in it", handover.Config{URLs: []string{"http://u:p@a:1"}, Secret: secret}, `handover.urls[0] = "http://…@a:1"`},
 		{"server off", handover.ServerConfig{}, ""},
 		{"server", handover.ServerConfig{Listen: "127.0.0.1:8300", Secret: secret}, ""},
 		{"server without secret", handover.ServerConfig{Listen: "127.0.0.1:8300"}, "handover.token_file: is empty"},

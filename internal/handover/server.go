@@ -3,12 +3,12 @@ package handover
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
 
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 )
@@ -30,7 +30,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	}
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("handover.listen = %q: %w", cfg.Listen, err)
+		return nil, &config.ListenError{Key: "handover.listen", Addr: cfg.Listen, Err: err}
 	}
 	return &Server{ln, token}, nil
 }

@@ -94,10 +94,10 @@ func (s Source) Validate() error {
 	case Open, Address, Database:
 	case API:
 		if !isWebURL(s.ListURL) {
-			faults.Addf("list_id_api_url = %q: must be an http or https URL", s.ListURL)
+			faults.Addf("list_id_api_url = %q: must be an http or https URL", config.RedactURL(s.ListURL))
 		}
 		if s.RegisterURL != "" && !isWebURL(s.RegisterURL) {
-			faults.Addf("register_url = %q: must be an http or https URL", s.RegisterURL)
+			faults.Addf("register_url = %q: must be an http or https URL", config.RedactURL(s.RegisterURL))
 		}
 	case Static:
 		for name, id := range s.Static {
@@ -112,7 +112,7 @@ func (s Source) Validate() error {
 		faults.Addf("source = %q: must be %s, %s, %s, %s or %s", s.Kind, Open, Address, Database, API, Static)
 	}
 	if s.RegisterURL != "" && s.Kind != API {
-		faults.Addf("register_url = %q: is for source %s only", s.RegisterURL, API)
+		faults.Addf("register_url = %q: is for source %s only", config.RedactURL(s.RegisterURL), API)
 	}
 	return faults.Err()
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
@@ -43,6 +44,7 @@ const (
 	stopGrace     = 5 * time.Second
 	cookieUser    = "__cookie__"
 	cookieFile    = ".cookie"
+	chainDir      = "chain-%08x" // by bits
 )
 
 // Config of a Node. Only Dir is required.
@@ -111,7 +113,7 @@ func Open(cfg Config, log zerolog.Logger) (_ *Node, err error) {
 		}
 	}()
 	// Chains of different proof of work have nothing in common.
-	dir := filepath.Join(cfg.Dir, fmt.Sprintf("chain-%08x", params.PowLimitBits))
+	dir := filepath.Join(cfg.Dir, fmt.Sprintf(chainDir, params.PowLimitBits))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("chain: %w", err)
 	}
@@ -246,12 +248,34 @@ func chainParams(bits uint32) (*chaincfg.Params, error) {
 	hash := genesis.Header.BlockHash()
 	p.GenesisBlock, p.GenesisHash = &genesis, &hash
 	p.PowLimit, p.PowLimitBits = limit, bits
+	p.SubsidyReductionInterval = 0 // regtest halves every 150 blocks: nothing would be left after half a day
 	// A chain keeps its clock in these: they must not be shared.
 	for i := range p.Deployments {
 		p.Deployments[i].DeploymentStarter = chaincfg.NewMedianTimeDeploymentStarter(time.Time{})
 		p.Deployments[i].DeploymentEnder = chaincfg.NewMedianTimeDeploymentEnder(time.Time{})
 	}
 	return &p, nil
+}
+
+// BitsFor returns the compact target that so many hashes meet on average, 256 at least.
+func BitsFor(hashes float64) uint32 {
+	const precision = 1 << 8
+	target := new(big.Int).Lsh(big.NewInt(precision), 256)
+	return blockchain.BigToCompact(target.Div(target, big.NewInt(int64(max(hashes, 256)*precision))))
+}
+
+// ChainBits returns the bits of the chain in dir that was used last, false when there is none.
+func ChainBits(dir string) (bits uint32, ok bool) {
+	entries, _ := os.ReadDir(dir) // what cannot be read is told when the chain is opened
+	var latest time.Time
+	for _, e := range entries {
+		var of uint32
+		info, err := e.Info()
+		if _, scanErr := fmt.Sscanf(e.Name(), chainDir, &of); err == nil && scanErr == nil && !info.ModTime().Before(latest) {
+			bits, ok, latest = of, true, info.ModTime()
+		}
+	}
+	return bits, ok
 }
 
 // tip returns the hash of the newest block.
