@@ -279,6 +279,7 @@ func TestReorganisation(t *testing.T) {
 	check := func(block *wire.MsgBlock, want noderpc.BlockInfo) {
 		t.Helper()
 		want.PrevHash = block.Header.PrevBlock.String()
+		want.Time = block.Header.Timestamp.Unix()
 		got, err := client.Block(t.Context(), block.BlockHash().String())
 		if diff := cmp.Diff(want, got); err != nil || diff != "" {
 			t.Errorf("%v\n%s", err, diff)
