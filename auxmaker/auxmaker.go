@@ -20,6 +20,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
@@ -100,7 +101,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	s.closing.Add(s.bus.Close)
 	if s.cfg.NotifyListen != "" {
 		if s.notify, err = net.Listen("tcp", s.cfg.NotifyListen); err != nil {
-			return fmt.Errorf("notify_listen: %w", err)
+			return &config.ListenError{Key: "notify_listen", Addr: s.cfg.NotifyListen, Err: err}
 		}
 		s.closing.Add(s.notify.Close)
 	}

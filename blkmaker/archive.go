@@ -30,7 +30,17 @@ func openArchive(dir string) (archive, error) {
 
 // write keeps a block; the file appears whole or not at all.
 func (a archive) write(b *block, blockHex string) error {
-	return durable.Replace(filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", b.height, b.hash)), []byte(blockHex), 0o644)
+	return durable.Replace(a.path(b.height, b.hash.String()), []byte(blockHex), 0o644)
+}
+
+// read returns a block that was kept.
+func (a archive) read(height int32, hash string) (blockHex string, err error) {
+	content, err := os.ReadFile(a.path(height, hash))
+	return string(content), err
+}
+
+func (a archive) path(height int32, hash string) string {
+	return filepath.Join(string(a), fmt.Sprintf("%d-%s.hex", height, hash))
 }
 
 // prune removes the files of blocks that nobody will submit any more.

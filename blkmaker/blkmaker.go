@@ -48,6 +48,9 @@ const (
 	// maxSolving is how many solved shares are worked on at a time; the rest
 	// wait where they are.
 	maxSolving = 1000
+	// maxWaiting is how many solved shares may wait for their jobs and templates
+	// besides; more are not real.
+	maxWaiting = 10_000
 )
 
 // Service is a blkmaker.
@@ -72,8 +75,9 @@ type Service struct {
 	connected chan struct{} // closed when store is there
 	follow    retry.Bell    // wakes the follower: a block was written down
 
-	room  chan struct{}  // holds one for each solved share that is being worked on
-	tasks sync.WaitGroup // all that works on them
+	room    chan struct{}  // holds one for each solved share that is being worked on
+	waiting chan struct{}  // holds one for each that waits for its job and template
+	tasks   sync.WaitGroup // all that works on them
 }
 
 // New opens data_dir and the address for solved shares, and makes clients of
@@ -85,12 +89,14 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	s := &Service{
 		cfg:       cfg,
 		log:       deps.Log,
-		metrics:   newMetrics(deps.Metrics, len(cfg.Nodes)),
 		caughtUp:  make(chan struct{}),
 		connected: make(chan struct{}),
 		follow:    retry.NewBell(),
 		room:      make(chan struct{}, maxSolving),
+		waiting:   make(chan struct{}, maxWaiting),
 	}
+	s.metrics = newMetrics(deps.Metrics, len(cfg.Nodes))
+	s.metrics.watchShares(deps.Metrics, s.room, s.waiting)
 	s.behind.Store(2)
 	if err := s.open(deps); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -161,6 +167,12 @@ func (s *Service) Ready() error {
 	default:
 		errs = append(errs, errors.New("jobs and templates are still being read"))
 	}
+	if len(s.room) == cap(s.room) {
+		errs = append(errs, errBusy)
+	}
+	if len(s.waiting) == cap(s.waiting) {
+		errs = append(errs, errCrowd)
+	}
 	if best, _ := s.best(); best == nil {
 		for i, n := range s.nodes {
 			errs = append(errs, fmt.Errorf("node %d: %w", i, n.state.Load().err))
@@ -183,9 +195,14 @@ func (s *Service) Run(ctx context.Context) error {
 	if s.direct != nil {
 		g.Go(func() error { return s.direct.Run(inner, w.takeDirect) })
 	}
-	g.Go(func() error { return s.connect(inner) })
-	g.Go(func() error { return s.followBlocks(inner) })
-	g.Go(func() error { return s.followMerged(inner, mergedEvery) })
+	g.Go(func() error {
+		if err := s.connect(inner); err != nil {
+			return err
+		}
+		g.Go(func() error { return s.followBlocks(inner) })
+		g.Go(func() error { return s.followMerged(inner, mergedEvery) })
+		return nil
+	})
 	g.Go(func() error { return s.pruneArchive(inner) })
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.watch(inner, n) })
@@ -241,11 +258,11 @@ func (s *Service) topicRead() {
 
 func (s *Service) keepTemplate(m bus.Message) error {
 	raw, err := job.ParseRawGBT(m.Value)
-	if err != nil {
-		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
-		return nil
+	var height int32
+	var txs [][]byte
+	if err == nil {
+		height, txs, err = job.TemplateTransactions(raw.Response)
 	}
-	height, txs, err := job.TemplateTransactions(raw.Response)
 	if err != nil {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil
@@ -265,9 +282,9 @@ func (s *Service) keepJob(m bus.Message) error {
 }
 
 // sentAt is when a message was sent, not later than now whatever the sender's
-// clock says.
+// clock says; now for messages without a time.
 func sentAt(m bus.Message) time.Time {
-	if now := time.Now(); m.Time.After(now) {
+	if now := time.Now(); m.Time.After(now) || m.Time.Unix() <= 0 {
 		return now
 	}
 	return m.Time

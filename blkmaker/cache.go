@@ -123,19 +123,29 @@ func (c *cache) addTemplate(number int32, hash string, raw [][]byte, sent time.T
 }
 
 // height returns the place for a message that was sent at the time sent, nil
-// when all places are taken by younger ones.
+// when all places are taken by younger ones. Those whose time is yet to come are
+// not to be believed, for a clock was ahead: they make way first.
 func (c *cache) height(number int32, sent time.Time) *height {
+	now := time.Now()
 	for _, h := range c.heights {
 		if h.number == number && h.bytes < maxHeightBytes {
-			if h.used.Before(sent) {
+			if h.used.Before(sent) || h.used.After(now) {
 				h.used = sent
 			}
 			return h
 		}
 	}
 	if len(c.heights) >= keepHeights {
-		oldest := slices.MinFunc(c.heights, func(a, b *height) int { return a.used.Compare(b.used) })
-		if sent.Before(oldest.used) {
+		oldest := slices.MinFunc(c.heights, func(a, b *height) int {
+			if doubt := a.used.After(now); doubt != b.used.After(now) {
+				if doubt {
+					return -1
+				}
+				return 1
+			}
+			return a.used.Compare(b.used)
+		})
+		if sent.Before(oldest.used) && !oldest.used.After(now) {
 			return nil
 		}
 		c.drop(oldest)

@@ -255,3 +255,42 @@ func FuzzHeightRead(f *testing.F) {
 		}
 	})
 }
+
+// Clocks that were ahead, or that differ, do not keep out what is new after a
+// restart.
+func TestCacheClocks(t *testing.T) {
+	t.Parallel()
+	for clocks, ahead := range map[string]time.Duration{
+		"files from the future":            50 * time.Minute,
+		"messages behind the disk's clock": -5 * time.Hour,
+		"all clocks right":                 -time.Minute,
+	} {
+		t.Run(clocks, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			c := testCache(t, dir)
+			sent := time.Now().Add(min(ahead, 0) - time.Minute)
+			for i := range keepHeights {
+				c.addTemplate(int32(i), name(string(rune('a'+i))), [][]byte{{byte(i)}}, sent.Add(time.Duration(i)*time.Second))
+			}
+			must(t, c.close())
+			if ahead > 0 {
+				files, err := filepath.Glob(filepath.Join(dir, "*.frames"))
+				must(t, err)
+				for _, file := range files {
+					must(t, os.Chtimes(file, time.Time{}, time.Now().Add(ahead)))
+				}
+			}
+			c = testCache(t, dir)
+			for i := keepHeights; i < 2*keepHeights; i++ {
+				id := job.ID(i)
+				when := sent.Add(time.Duration(i) * time.Second)
+				c.addTemplate(int32(i), name(string(rune('a'+i))), [][]byte{{byte(i)}}, when)
+				c.addJob(jobOn(t, id, int32(i), name(string(rune('a'+i)))), when)
+			}
+			for i := keepHeights; i < 2*keepHeights; i++ {
+				wantFound(t, c, job.ID(i), string([]byte{byte(i)}))
+			}
+		})
+	}
+}

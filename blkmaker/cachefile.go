@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"btcpool/internal/durable"
 	"btcpool/internal/job"
@@ -114,7 +115,11 @@ func (c *cache) write(h *height, records []byte) {
 	if h.file == nil {
 		return
 	}
-	if _, err := h.file.Write(records); err != nil {
+	_, err := h.file.Write(records)
+	if err == nil { // the clock of messages may be another than the disk's
+		err = os.Chtimes(h.path, time.Time{}, h.used)
+	}
+	if err != nil {
 		c.failed(h, err)
 		h.file.Close()
 		h.file = nil

@@ -67,15 +67,10 @@ func DefaultConfig() Config {
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		faults.Addf("network = %q: %w", c.Network, err)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
-	if c.Confirmations < 1 || c.Confirmations > 1_000_000 {
-		faults.Addf("confirmations = %d: must be 1 to 1000000", c.Confirmations)
-	}
+	_, err := bitcoin.NetworkByName(c.Network)
+	faults.Value("network", c.Network, err)
+	faults.Folder("data_dir", c.DataDir)
+	faults.Number("confirmations", c.Confirmations, 1, 1_000_000)
 	if len(c.Nodes) == 0 {
 		faults.Addf("nodes: at least one [[nodes]] section is needed")
 	}

@@ -3,6 +3,7 @@ package blkmaker
 import (
 	"bufio"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -65,7 +66,7 @@ func TestBothWays(t *testing.T) {
 	p.eventuallyState(t, hash, store.Accepted)
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
 	testkit.Eventually(t, "Kafka's copy read", func() bool { return s.journal.positions(p.cfg.Kafka.Topics.SolvedShare) != nil })
-	testkit.Eventually(t, "share done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "share done", func() bool { return len(s.room)+len(s.waiting) == 0 })
 
 	solved, hash = p.publish(t)
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
@@ -253,5 +254,43 @@ func TestNodeWithoutParent(t *testing.T) {
 	}
 	node.knows.Store(&hash)
 	p.eventuallyState(t, hash, store.Accepted)
-	testkit.Eventually(t, "share done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "share done", func() bool { return len(s.room)+len(s.waiting) == 0 })
+}
+
+// Solved shares that cannot be blocks are refused at once, and thousands whose jobs
+// are unknown do not hold up one whose job is here.
+func TestUnknownJobsDoNotBlock(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	p.listen(t)
+	s, _ := p.start(t)
+	testkit.Eventually(t, "node known", func() bool { best, _ := s.best(); return best != nil })
+	solved, hash := p.publish(t)
+	w := worker{s, t.Context(), t.Context()}
+	good, err := share.ParseSolved(solved.Value)
+	must(t, err)
+	if err := w.takeDirect(t.Context(), make([]byte, 500)); !errors.Is(err, share.ErrSolved) {
+		t.Errorf("zeros: %v", err)
+	}
+	for name, change := range map[string]func(*share.Solved){
+		"height 0":  func(s *share.Solved) { s.Height = 0 },
+		"far ahead": func(s *share.Solved) { s.Height += 2 * farOff },
+		"job 0":     func(s *share.Solved) { s.JobID = 0 },
+		"no bits":   func(s *share.Solved) { clear(s.Header[72:76]) },
+	} {
+		bad := good
+		change(&bad)
+		if err := w.takeDirect(t.Context(), bad.AppendTo(nil)); !errors.Is(err, share.ErrSolved) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for i := range maxSolving + 100 {
+		fake := good
+		fake.JobID = 1<<40 + uint64(i)
+		binary.LittleEndian.PutUint32(fake.Header[76:], uint32(i))
+		fake.Header[0] ^= 0x55
+		testkit.Eventually(t, "there is room", func() bool { return w.takeDirect(t.Context(), fake.AppendTo(nil)) == nil })
+	}
+	must(t, w.takeDirect(t.Context(), solved.Value))
+	p.eventuallyState(t, hash, store.Accepted)
 }

@@ -1,7 +1,9 @@
 package blkmaker
 
 import (
+	"cmp"
 	"context"
+	"slices"
 	"time"
 
 	"btcpool/internal/bitcoin/noderpc"
@@ -19,14 +21,9 @@ const (
 	followAgain = 15 * time.Second
 )
 
-// followBlocks brings found_blocks up to date whenever a tip moved or a block
-// was written down.
+// followBlocks brings found_blocks up to date, at first and whenever a tip moved
+// or a block was written down.
 func (s *Service) followBlocks(ctx context.Context) error {
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.connected:
-	}
 	for {
 		var again <-chan time.Time
 		if err := s.followOnce(ctx); err != nil && ctx.Err() == nil {
@@ -62,10 +59,14 @@ func (s *Service) followOnce(ctx context.Context) error {
 			blocks = append(blocks, b)
 		}
 	}
+	slices.SortStableFunc(blocks, func(a, b store.Block) int { return cmp.Compare(a.Height, b.Height) }) // parents first
 	for _, b := range blocks {
 		where, err := best.locate(ctx, b.Hash)
 		if err != nil {
 			return err
+		}
+		if where == nil && b.State == store.Accepted {
+			s.resubmit(ctx, b, tip)
 		}
 		state, confirmations := follow(b.State, b.Confirmations, where, tip < b.Height+buriedBy, int64(s.cfg.Confirmations))
 		if state == b.State && confirmations == b.Confirmations {
@@ -85,6 +86,35 @@ func (s *Service) followOnce(ctx context.Context) error {
 	}
 	s.metrics.setBlocks(counts)
 	return nil
+}
+
+// resubmit gives a young block that a node had on its chain to the nodes again
+// when none knows it any more: the one that had it was killed before the block
+// was on its disk, or at a peer. Tip is the height of the best node.
+func (s *Service) resubmit(ctx context.Context, b store.Block, tip int32) {
+	if tip >= b.Height+buriedBy || b.Height > tip+buriedBy {
+		return // too late, or the node is still far from having its parent
+	}
+	log := s.log.With().Str("hash", b.Hash).Int32("height", b.Height).Logger()
+	for _, n := range s.nodes {
+		if where, err := n.locate(ctx, b.Hash); err == nil && where != nil {
+			return
+		}
+	}
+	blockHex, err := s.archive.read(b.Height, b.Hash)
+	if err != nil {
+		log.Error().Err(err).Msg("no node knows a block of ours any more, and its file is not there")
+		return
+	}
+	s.metrics.resubmitted.Inc()
+	for _, n := range s.nodes {
+		if n.state.Load().err != nil {
+			continue
+		}
+		answer, err := n.client.SubmitBlock(ctx, blockHex)
+		log.Warn().Str("node", n.label).Stringer("verdict", answer.Outcome).Str("reason", answer.Reason).AnErr("error", err).
+			Msg("block submitted again: no node knew it any more")
+	}
 }
 
 // follow returns the next state and confirmations of a block with these that

@@ -2,7 +2,11 @@ package blkmaker
 
 import (
 	"errors"
+	"os"
 	"testing"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/store"
@@ -52,6 +56,50 @@ func TestFollow(t *testing.T) {
 		if state != test.want || confirmations != test.confirmed {
 			t.Errorf("%s: %s with %d, want %s with %d", test.name, state, confirmations, test.want, test.confirmed)
 		}
+	}
+}
+
+// A young block that no node knows any more is submitted again, one that a node
+// knows, or that is not young, is not.
+func TestResubmit(t *testing.T) {
+	t.Parallel()
+	const height, hash = 100, "00ab"
+	for _, test := range []struct {
+		name  string
+		known bool
+		tip   int32
+		want  int32
+	}{
+		{"lost", false, height - 1, 1},
+		{"lost with its parents", false, height - 4, 1},
+		{"another node knows it", true, height - 1, 0},
+		{"buried", false, height + buriedBy, 0},
+		{"node begins anew", false, 0, 0},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := &Service{log: zerolog.Nop(), metrics: newMetrics(prometheus.NewRegistry(), 2), archive: archive(t.TempDir())}
+			must(t, os.WriteFile(s.archive.path(height, hash), []byte("00"), 0o600))
+			var fakes []*fakeNode
+			for i := range 2 {
+				fake := newFakeNode(t)
+				if known := hash; test.known && i == 1 {
+					fake.knows.Store(&known)
+				}
+				client, err := noderpc.New(noderpc.Config{URL: fake.URL, User: "user", Password: "secret"})
+				must(t, err)
+				t.Cleanup(client.Close)
+				n := &node{client: client}
+				n.state.Store(&nodeState{})
+				s.nodes, fakes = append(s.nodes, n), append(fakes, fake)
+			}
+			s.resubmit(t.Context(), store.Block{Height: height, Hash: hash, State: store.Accepted}, test.tip)
+			for i, fake := range fakes {
+				if got := fake.submitted.Load(); got != test.want {
+					t.Errorf("node %d got %d blocks, want %d", i, got, test.want)
+				}
+			}
+		})
 	}
 }
 

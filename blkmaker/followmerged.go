@@ -3,6 +3,8 @@ package blkmaker
 import (
 	"context"
 	"errors"
+	"maps"
+	"slices"
 	"time"
 
 	"btcpool/internal/bitcoin/noderpc"
@@ -25,11 +27,6 @@ const (
 func (s *Service) followMerged(ctx context.Context, every time.Duration) error {
 	if len(s.merged) == 0 {
 		return nil
-	}
-	select {
-	case <-ctx.Done():
-		return nil
-	case <-s.connected:
 	}
 	for again := true; again; again = retry.Sleep(ctx, every) {
 		if err := s.followMergedOnce(ctx, time.Now()); err != nil && ctx.Err() == nil {
@@ -78,11 +75,7 @@ func (s *Service) followMergedOnce(ctx context.Context, now time.Time) error {
 				Int64("confirmations", confirmations).Msg("block of another chain changed its state")
 		}
 	}
-	var errs []error
-	for _, err := range away {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
+	return errors.Join(slices.Collect(maps.Values(away))...)
 }
 
 // locateMerged returns where the nodes of a chain have a block: on the chain of

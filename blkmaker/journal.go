@@ -212,12 +212,7 @@ func (j *journal) finish(key solvedKey, result string) {
 func (j *journal) pending() []*taken {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	all := make([]*taken, 0, len(j.open))
-	for _, t := range j.open {
-		all = append(all, t)
-	}
-	slices.SortFunc(all, func(a, b *taken) int { return a.sent.Compare(b.sent) })
-	return all
+	return slices.SortedFunc(maps.Values(j.open), func(a, b *taken) int { return a.sent.Compare(b.sent) })
 }
 
 // positions returns the offsets at which to go on in a topic; none when it was

@@ -43,7 +43,6 @@ type mergedNode interface {
 	// locate returns where the node has a block that was submitted, nil when it
 	// does not know it.
 	locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error)
-	close()
 }
 
 // mergedNodes are the nodes of other chains by the name of the chain.
@@ -60,31 +59,29 @@ type mergedBlock struct {
 // newMergedNodes makes clients, without calling, and has closing close them.
 func newMergedNodes(cfg Config, closing *service.Closing) (mergedNodes, error) {
 	nodes := make(mergedNodes)
-	add := func(name string, n mergedNode) {
+	add := func(name string, n mergedNode, end func()) {
 		nodes[name] = append(nodes[name], n)
-		closing.Add(func() error { n.close(); return nil })
+		closing.Add(func() error { end(); return nil })
 	}
 	for i, c := range cfg.AuxNodes {
 		client, err := noderpc.New(c.Config)
 		if err != nil {
 			return nil, config.In(fmt.Sprintf("aux_nodes[%d]", i), err)
 		}
-		add(c.Name, &auxNode{client})
+		add(c.Name, &auxNode{client}, client.Close)
 	}
 	for i, c := range cfg.RSKNodes {
 		node, err := newRSKNode(c.Config)
 		if err != nil {
 			return nil, config.In(fmt.Sprintf("rsk_nodes[%d]", i), err)
 		}
-		add(c.Name, node)
+		add(c.Name, node, node.client.Close)
 	}
 	return nodes, nil
 }
 
 // auxNode is a node of an AuxPoW chain.
 type auxNode struct{ client *noderpc.Client }
-
-func (n *auxNode) close() { n.client.Close() }
 
 func (n *auxNode) submit(ctx context.Context, b *mergedBlock) (response, result string, final bool) {
 	var help string
@@ -137,8 +134,6 @@ func newRSKNode(cfg rskrpc.Config) (*rskNode, error) {
 	}
 	return &rskNode{client, rate.NewLimiter(rskPerSecond, 1)}, nil
 }
-
-func (n *rskNode) close() { n.client.Close() }
 
 func (n *rskNode) submit(ctx context.Context, b *mergedBlock) (response, result string, final bool) {
 	err := n.limit.Wait(ctx)
@@ -224,7 +219,7 @@ func (w worker) solveRSK(key solvedKey, solved *auxwork.RSKSolved, sent time.Tim
 		if err != nil {
 			return w.noNode(key, err)
 		}
-		defer node.close()
+		defer node.client.Close()
 		nodes = mergedNodes{chain.Name: {node}}
 	}
 	return w.submitMerged(key, []*mergedBlock{{parent: parent, transactions: 1 + len(txs), chain: chain}}, nodes, sent)

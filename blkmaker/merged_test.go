@@ -133,7 +133,7 @@ func TestMergedMining(t *testing.T) {
 	if b := byChain["b"]; b.Response != "true" || b.State != store.Accepted || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > time.Minute {
 		t.Errorf("%+v", b)
 	}
-	testkit.Eventually(t, "all done", func() bool { return len(s.room) == 0 })
+	testkit.Eventually(t, "all done", func() bool { return len(s.room)+len(s.waiting) == 0 })
 	if n := len(s.journal.pending()); n != 0 {
 		t.Errorf("%d shares left", n)
 	}

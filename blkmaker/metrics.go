@@ -28,6 +28,7 @@ type metrics struct {
 	arrivals    *prometheus.CounterVec
 	merged      *prometheus.CounterVec
 	diskErrors  prometheus.Counter
+	resubmitted prometheus.Counter
 
 	templates, jobs, templateBytes prometheus.Gauge
 }
@@ -45,22 +46,20 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 		arrivals:      set.Counters("arrivals_total", "Solved shares by what they solve and the way on which they came first.", "kind", "way"),
 		merged:        set.Counters("merged_blocks_total", "Blocks of other chains by what their nodes said.", "kind", "result"),
 		diskErrors:    set.Counter("disk_errors_total", "Failures to write what a restart would need to data_dir."),
+		resubmitted:   set.Counter("resubmitted_blocks_total", "Blocks submitted again because no node knew them any more."),
 		invalid:       set.Counters("invalid_messages_total", "Messages that could not be read, by topic.", "topic"),
 		templates:     set.Gauge("cached_templates", "Templates kept."),
 		jobs:          set.Gauge("cached_jobs", "Jobs kept."),
 		templateBytes: set.Gauge("cached_transaction_bytes", "Bytes of transactions kept; templates share those they have in common."),
 	}
-	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
-		m.solved.WithLabelValues(result)
-	}
 	m.arrivals.WithLabelValues(string(kindBlock), wayDirect)
 	for _, kind := range []kind{kindBlock, kindAux, kindRSK} {
 		m.arrivals.WithLabelValues(string(kind), wayKafka)
 	}
-	for _, kind := range []kind{kindAux, kindRSK} {
-		for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultUnknown, resultInvalid} {
-			m.merged.WithLabelValues(string(kind), result)
-		}
+	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
+		m.solved.WithLabelValues(result)
+		m.merged.WithLabelValues(string(kindAux), result)
+		m.merged.WithLabelValues(string(kindRSK), result)
 	}
 	for node := range nodes {
 		for _, verdict := range []string{verdictAccepted, verdictDuplicate, verdictInconclusive, verdictRejected, verdictError} {
@@ -68,6 +67,13 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 		}
 	}
 	return m
+}
+
+// watchShares shows how many solved shares there are in room and waiting.
+func (m *metrics) watchShares(reg prometheus.Registerer, room, waiting chan struct{}) {
+	set := telemetry.Metrics(reg, "blkmaker")
+	set.GaugeFunc("solving", "Solved shares that are being worked on; no more are taken at 1000.", func() float64 { return float64(len(room)) })
+	set.GaugeFunc("waiting", "Solved shares that wait for their jobs and templates.", func() float64 { return float64(len(waiting)) })
 }
 
 // The ways of a solved share, as the label way.

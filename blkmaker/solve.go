@@ -2,6 +2,7 @@ package blkmaker
 
 import (
 	"context"
+	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -24,6 +25,9 @@ const templateWait = 10 * time.Minute
 
 // errBusy says that too many solved shares are being worked on.
 var errBusy = errors.New("too many solved shares are being worked on: check nodes and database")
+
+// errCrowd says that too many solved shares wait for what they need.
+var errCrowd = errors.New("too many solved shares wait for jobs and templates: check their topics, and who can write solved shares")
 
 // worker is what works on solved shares: ctx ends waiting for what is not here
 // yet, work ends submission and writing down. What is not done then is done
@@ -118,6 +122,9 @@ func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve sol
 		if err != nil {
 			return hash, nil, err
 		}
+		if err := w.plausible(&solved); err != nil {
+			return hash, nil, err
+		}
 		header = solved.Header
 		solve = func(key solvedKey, sent, arrived time.Time) string { return w.solve(key, &solved, sent, arrived) }
 	case kindAux:
@@ -138,6 +145,33 @@ func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve sol
 		return hash, nil, fmt.Errorf("solved share of unknown kind %q", kind)
 	}
 	return bitcoin.DoubleSHA256(header[:]), solve, nil
+}
+
+// farOff is how many blocks from the tip a solved share is that nobody needs.
+const farOff = 1000
+
+// plausible returns an error for a solved share that no block can come of,
+// whatever its job is.
+func (s *Service) plausible(solved *share.Solved) error {
+	bits := binary.LittleEndian.Uint32(solved.Header[72:])
+	target, err := bitcoin.TargetFromBits(bits)
+	if err != nil {
+		return fmt.Errorf("%w: %w", share.ErrSolved, err)
+	}
+	easiest, err := bitcoin.TargetFromBits(s.network.Params.PowLimitBits)
+	if err != nil {
+		return err
+	}
+	best, tip := s.best()
+	switch {
+	case !easiest.Met((*chainhash.Hash)(&target)):
+		return fmt.Errorf("%w: bits %08x are easier than %s allows", share.ErrSolved, bits, s.network.Name)
+	case solved.JobID == 0 || solved.Height < 1:
+		return fmt.Errorf("%w: job %d of height %d", share.ErrSolved, solved.JobID, solved.Height)
+	case best != nil && (solved.Height < tip-farOff || solved.Height > tip+farOff):
+		return fmt.Errorf("%w: height %d, while the chain is at %d", share.ErrSolved, solved.Height, tip)
+	}
+	return nil
 }
 
 // begin works on a solved share until it is done or a context ends.
@@ -208,7 +242,18 @@ func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.T
 // await returns job and transactions of a share that was sent at the time sent,
 // when they are here; the error wraps errUnknown when they do not come.
 func (w worker) await(id uint64, sent time.Time, log zerolog.Logger) (*job.StratumJob, []string, error) {
-	j, txs, err := w.cache.await(w.ctx, job.ID(id), w.caughtUp)
+	j, txs, _, err := w.cache.find(job.ID(id))
+	if !errors.Is(err, errUnknown) {
+		return j, txs, err
+	}
+	select {
+	case w.waiting <- struct{}{}:
+	default:
+		return nil, nil, fmt.Errorf("%w: %w", err, errCrowd)
+	}
+	<-w.room // for those that need not wait
+	defer func() { w.room <- struct{}{}; <-w.waiting }()
+	j, txs, err = w.cache.await(w.ctx, job.ID(id), w.caughtUp)
 	if !errors.Is(err, errUnknown) {
 		return j, txs, err
 	}

@@ -4,6 +4,8 @@ import (
 	"slices"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
+
 	"btcpool/internal/job"
 )
 
@@ -17,22 +19,38 @@ func (s *Service) choose(now time.Time) {
 	if last := s.chosen; last != nil && sameWork(best.Template, last.Template) && best.received.Sub(last.received) < s.repeat {
 		return
 	}
+	if c := s.fresh(now); c != nil && best.Height < c.Height {
+		s.left = reorganisation{c.PrevHash, c.Height}
+	}
+	if best.Height < s.left.height && best.PrevHash != s.left.block {
+		lower := *best // which may be on its way to the topic already
+		lower.raw.Left = s.left.block
+		best = &lower
+	} else {
+		s.left = reorganisation{}
+	}
 	s.chosen = best
 	s.queue.Ring()
 }
 
-// best returns the highest template, among equally high ones one with
-// transactions, or nil when none can be used. s.mu is held.
+// reorganisation is a block that miners are to be sent back from.
+type reorganisation struct {
+	block  chainhash.Hash
+	height int32 // of the templates on it
+}
+
+// best returns the template on the branch with most work, among equal ones one
+// with transactions, or nil when none can be used. s.mu is held.
 func (s *Service) best(now time.Time) *template {
 	var best *template
 	for _, n := range s.nodes {
 		t := n.latest
 		switch {
 		case n.fault != nil || t == nil || now.Sub(t.received) > staleAge:
-		case s.top(n, now) > t.Height-1:
-		case best == nil || t.Height > best.Height:
+		case !s.mayFollow(n, t, now):
+		case best == nil || t.outweighs(best):
 			best = t
-		case t.Height < best.Height || t.Empty() && !best.Empty():
+		case best.outweighs(t) || t.Empty() && !best.Empty():
 		case best.Empty() && !t.Empty():
 			best = t
 		case s.policy == PolicyEqual && s.chosen != nil && s.chosen.node == n:
@@ -49,16 +67,6 @@ func (s *Service) fresh(now time.Time) *template {
 		return nil
 	}
 	return s.chosen
-}
-
-// top returns the height of the chain that miners work on, as far as n must
-// follow it: a node that was reorganised away from it is right to be lower.
-// s.mu is held.
-func (s *Service) top(n *node, now time.Time) int32 {
-	if c := s.fresh(now); c != nil && c.PrevHash != n.left {
-		return c.Height - 1
-	}
-	return 0
 }
 
 // sameWork reports whether jobs made of a and b would differ by their time only.

@@ -33,7 +33,7 @@ type Config struct {
 	// NotifyListen is the loopback host:port of /notify, where port 0 is any free
 	// one. "": there is no /notify.
 	NotifyListen string `toml:"notify_listen" env:"NOTIFY_LISTEN"`
-	// NodePolicy chooses among the nodes with the highest chain.
+	// NodePolicy chooses among the nodes whose chains have most work.
 	NodePolicy Policy `toml:"node_policy" env:"NODE_POLICY"`
 	// Node is preferred to all Nodes, of which the most preferred comes first.
 	// Either may be left out, but not both.
@@ -44,7 +44,7 @@ type Config struct {
 	Kafka bus.Config `toml:"kafka"`
 }
 
-// A Policy says which of the nodes with the highest chain is used.
+// A Policy says which of the nodes whose chains have most work is used.
 type Policy string
 
 // Known policies.
@@ -74,12 +74,9 @@ const minInterval, maxInterval = 100 * time.Millisecond, 30 * time.Second
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		faults.Addf("network = %q: %w", c.Network, err)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
+	_, err := bitcoin.NetworkByName(c.Network)
+	faults.Value("network", c.Network, err)
+	faults.Folder("data_dir", c.DataDir)
 	interval := func(key string, d config.Duration) {
 		if d.Std() < minInterval || d.Std() > maxInterval {
 			faults.Addf("%s = %q: must be %s to %s", key, d, minInterval, maxInterval)

@@ -6,7 +6,7 @@
 // first.
 //
 // Every node is followed all the time, so that the newest template of another
-// is at hand when one dies or lags behind; the highest wins. A template comes
+// is at hand when one dies or lags behind; the branch with most work wins. A template comes
 // from a node that is on the configured network and has finished downloading,
 // and has all that a job needs. What is refused is counted by reason, and the
 // last good template stays.
@@ -26,6 +26,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/job"
 	"btcpool/internal/retry"
@@ -63,9 +64,11 @@ type Service struct {
 	kafka   *service.Fault // why templates do not reach it
 	queue   retry.Bell     // chosen is to be written
 
-	mu      sync.Mutex // guards what follows, and the state of the nodes
-	chosen  *template  // what is in the topic, or about to be
-	written time.Time  // when a template was written last
+	mu      sync.Mutex     // guards what follows, and the state of the nodes
+	began   time.Time      // when Run did
+	chosen  *template      // what is in the topic, or about to be
+	left    reorganisation // what chosen sends miners back from, as long as it is lower
+	written time.Time      // when a template was written last
 }
 
 // A template is what a node answered, and what is known of the answer.
@@ -74,6 +77,8 @@ type template struct {
 	node     *node
 	trigger  string
 	received time.Time
+	work     bitcoin.Work // in the chain below it; zero: unknown
+	easier   time.Time    // when a node gives easier bits than these; zero: never
 	raw      job.RawGBT
 }
 
@@ -130,7 +135,7 @@ func (s *Service) open(cfg Config, deps service.Deps) (err error) {
 	s.closing.Add(s.outbox.close)
 	if cfg.NotifyListen != "" {
 		if s.notify, err = net.Listen("tcp", cfg.NotifyListen); err != nil {
-			return fmt.Errorf("notify_listen: %w", err)
+			return &config.ListenError{Key: "notify_listen", Addr: cfg.NotifyListen, Err: err}
 		}
 		s.closing.Add(s.notify.Close)
 	}
@@ -155,7 +160,11 @@ func (s *Service) NotifyAddr() net.Addr {
 // Run makes templates until ctx ends.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
+	s.mu.Lock()
+	s.began = time.Now()
+	s.mu.Unlock()
 	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return s.compareBranches(ctx) })
 	if s.notify != nil {
 		g.Go(func() error { return httpapi.Serve(ctx, s.notify, s.notifyHandler(), time.Second) })
 	}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -419,21 +420,34 @@ func TestNodeComesBack(t *testing.T) {
 type fakeNode struct {
 	chain, template, header atomic.Value // results
 	templates               atomic.Int32
+	branch                  atomic.Pointer[branch] // answers for getblockheader and getblockhash, if there is one
 }
 
 func (f *fakeNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	var request struct{ Method string }
+	var request struct {
+		Method string
+		Params []any
+	}
 	if err := json.NewDecoder(r.Body).Decode(&request); err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
 	result := f.chain.Load()
+	on := f.branch.Load()
 	switch request.Method {
+	case "getblockhash":
+		result = strconv.Quote(on.block(int(request.Params[0].(float64))))
 	case "getblocktemplate":
 		result = f.template.Load()
 		f.templates.Add(1)
 	case "getblockheader":
-		result = f.header.Load()
+		if result = f.header.Load(); on != nil {
+			result = on.header(request.Params[0].(string))
+		}
+		if result == "" {
+			fmt.Fprint(w, `{"result":null,"error":{"code":-5,"message":"Block not found"},"id":"1"}`)
+			return
+		}
 	}
 	fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 }

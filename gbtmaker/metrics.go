@@ -20,6 +20,7 @@ type metrics struct {
 	up         *prometheus.GaugeVec
 	used       *prometheus.GaugeVec
 	nodeHeight *prometheus.GaugeVec
+	disagrees  *prometheus.GaugeVec
 	latency    *prometheus.GaugeVec
 	rpcSeconds *prometheus.HistogramVec
 	zmqUp      *prometheus.GaugeVec
@@ -32,7 +33,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return &metrics{
 		templates:    m.Counters("templates_total", "Templates written to the topic, by what asked for them.", "trigger"),
 		unchanged:    m.Counters("templates_unchanged_total", "Templates not written because the last one was the same but for its time.", "trigger"),
-		failures:     m.Counters("failures_total", "Templates that could not be had or not be used: rpc, chain, template, bits, time, lag or kafka.", "reason"),
+		failures:     m.Counters("failures_total", "Templates that could not be had or not be used: rpc, chain, template, bits, time, lag, branch or kafka.", "reason"),
 		writeSeconds: m.Histogram("write_seconds", "From the node's answer to its template in the topic.", seconds),
 		height:       m.Gauge("template_height_blocks", "Height of the block that the last template is for."),
 		transactions: m.Gauge("template_transactions", "Transactions in the last template."),
@@ -42,6 +43,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		up:         m.Gauges("node_up", "1 while the node can be used: it answers, is on the network, and not behind.", "node"),
 		used:       m.Gauges("node_used", "1 for the node that the last template is from.", "node"),
 		nodeHeight: m.Gauges("node_height_blocks", "Height of the node's newest block.", "node"),
+		disagrees:  m.Gauges("node_disagrees_since_block", "Height of the first block that the node and the one in use do not have in common; 0: one follows the other.", "node"),
 		latency:    m.Gauges("node_latency_seconds", "How long the node took for the last getblockchaininfo.", "node"),
 		rpcSeconds: m.Histograms("rpc_seconds", "How long the node took for getblocktemplate, long polls aside.", seconds, "node"),
 		zmqUp:      m.Gauges("node_zmq_up", "1 while the node's blocks are subscribed to.", "node"),

@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/job"
 	"btcpool/internal/retry"
@@ -38,6 +39,7 @@ const (
 	reasonBits     = "bits"     // of a difficulty that cannot be
 	reasonTime     = "time"     // too far in the future
 	reasonLag      = "lag"      // lower than the other nodes or the last template
+	reasonBranch   = "branch"   // on a branch with less work than another node's
 )
 
 // fault is why a node is not used.
@@ -64,7 +66,12 @@ type node struct {
 	latest  *template      // nil until there is one
 	changed chan struct{}  // closed and replaced with latest
 	left    chainhash.Hash // block that its chain was reorganised away from
-	behind  time.Time      // since when the node is lower than the others; zero: it is not
+	asked   chain          // what it said when it was last asked
+	work    bitcoin.Work   // in its chain up to tip; zero: it does not tell
+	heard   bool           // it has answered, or failed to, once
+	behind  time.Time      // since when the node is worse than the others; zero: it is not
+
+	disagrees int32 // since which block it is on another branch; only compareBranches uses it
 }
 
 func newNode(i int, cfg noderpc.Config, log zerolog.Logger) (*node, error) {
@@ -177,6 +184,9 @@ func (s *Service) untilDue(n *node, now time.Time) time.Duration {
 		return 0
 	}
 	due := n.latest.received.Add(s.interval)
+	if easier := n.latest.easier; !easier.IsZero() && easier.Before(due) {
+		due = easier
+	}
 	if c := s.chosen; c != nil && c.node == n {
 		if repeat := c.received.Add(s.repeat); repeat.Before(due) {
 			due = repeat
@@ -206,13 +216,17 @@ func (s *Service) ask(ctx context.Context, n *node) (tip string, _ *fault) {
 	case info.InitialBlockDownload && !s.network.OnDemand, info.Headers-info.Blocks > maxMissing:
 		return "", &fault{reasonChain, fmt.Errorf("node at %s is still downloading the chain: it has %d of %d blocks", n.client.URL(), info.Blocks, info.Headers)}
 	}
-	s.setTip(n, info.Blocks)
+	told := chainOf(info)
+	s.mu.Lock()
+	n.asked = told
+	s.mu.Unlock()
+	s.setTip(n, told.height, told.work)
 	return info.BestBlockHash, nil
 }
 
-func (s *Service) setTip(n *node, height int32) {
+func (s *Service) setTip(n *node, height int32, work bitcoin.Work) {
 	s.mu.Lock()
-	n.tip = height
+	n.tip, n.work = height, work
 	s.mu.Unlock()
 	s.metrics.nodeHeight.WithLabelValues(n.label).Set(float64(height))
 }
@@ -241,32 +255,81 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 	s.mu.Lock()
 	last := s.fresh(received)
 	s.mu.Unlock()
-	if f := s.refuse(parsed, last, received); f != nil {
+	work, f := s.workBelow(ctx, n, parsed)
+	if f != nil {
+		return nil, f
+	}
+	f = s.refuse(parsed, last, received)
+	if f != nil && f.reason == reasonBits && last != nil && s.onAnotherBranch(ctx, n, work, last) {
+		f = s.refuse(parsed, nil, received) // it is last that is wrong
+	}
+	if f != nil {
 		f.err = fmt.Errorf("node at %s: %w", n.client.URL(), f.err)
 		return nil, f
 	}
 	if last != nil && parsed.Height < last.Height {
-		s.lookForReorganisation(ctx, n, last.PrevHash)
+		if err := s.lookForReorganisation(ctx, n, last); err != nil {
+			return nil, &fault{reasonRPC, err}
+		}
 	}
-	s.setTip(n, parsed.Height-1)
-	return &template{Template: parsed, node: n, trigger: trigger, received: received, raw: <-raw}, nil
+	s.setTip(n, parsed.Height-1, work)
+	s.mu.Lock()
+	if parsed.PrevHash == n.left { // it is back
+		n.left = chainhash.Hash{}
+	}
+	s.mu.Unlock()
+	t := &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, raw: <-raw}
+	t.easier = s.easierAt(ctx, t)
+	return t, nil
 }
 
-// lookForReorganisation asks n, which is below the block that miners build on,
-// whether it has left that block.
-func (s *Service) lookForReorganisation(ctx context.Context, n *node, block chainhash.Hash) {
+// easierAt returns when blocks on that of t get easier, by the rule of testnets
+// that nobody need wait long for one; zero: not any more, or unknown.
+func (s *Service) easierAt(ctx context.Context, t *template) time.Time {
+	p := s.network.Params
+	if !s.network.EasyBlocks() || t.Bits == p.PowLimitBits {
+		return time.Time{}
+	}
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
-	info, err := n.client.Block(ctx, block.String())
-	if err != nil || info.Confirmations >= 0 {
-		return // it does not know the block yet, or has just got it
+	info, err := t.node.client.Block(ctx, t.PrevHash.String())
+	if err != nil || info.Time == 0 {
+		return time.Time{}
 	}
+	// By the node's clock, and after the last second of the others.
+	left := time.Duration(info.Time-int64(t.CurTime)+1)*time.Second + p.MinDiffReductionTime
+	if left <= 0 {
+		return time.Time{}
+	}
+	return t.received.Add(left)
+}
+
+// lookForReorganisation asks n, which is below the block that miners build on
+// by last, whether it has left that block, or has lost it in a crash: it has
+// given templates on it and does not know it any more. The error says that n has
+// not told.
+func (s *Service) lookForReorganisation(ctx context.Context, n *node, last *template) error {
+	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
+	defer cancel()
+	block := last.PrevHash
+	info, err := n.client.Block(ctx, block.String())
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	switch {
+	case errors.Is(err, noderpc.ErrUnknownBlock):
+		if n.latest == nil || n.latest.PrevHash != block {
+			return nil // the block has not come to it yet
+		}
+	case err != nil:
+		return err
+	case info.Confirmations >= 0:
+		return nil // it has just got the block
+	}
 	if n.left != block {
 		n.left = block
 		n.log.Warn().Stringer("hash", block).Msg("node's chain was reorganised to a lower height")
 	}
+	return nil
 }
 
 // settle records a template of n, or why there is none and the node is not to
@@ -274,6 +337,7 @@ func (s *Service) lookForReorganisation(ctx context.Context, n *node, block chai
 func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	n.heard = true
 	if t != nil {
 		n.latest = t
 		close(n.changed)
@@ -290,16 +354,20 @@ func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 	return f == nil
 }
 
-// lag returns a fault when n has been lower than it should be for too long.
-// s.mu is held.
+// lag returns a fault when n has been lower than it should be, or on a branch
+// with less work than that of another node, for too long. s.mu is held.
 func (s *Service) lag(n *node, now time.Time) *fault {
-	top := s.top(n, now)
+	var top int32
+	if c := s.binding(n, now); c != nil && outweighs(c.work, c.Height-1, n.work, n.tip) {
+		top = c.Height - 1
+	}
+	worse := top > 0
 	for _, other := range s.nodes {
-		if other.fault == nil {
-			top = max(top, other.tip)
+		if other.fault == nil && other != n && outweighs(other.work, other.tip, n.work, n.tip) {
+			top, worse = max(top, other.tip), true
 		}
 	}
-	if n.tip >= top {
+	if !worse {
 		n.behind = time.Time{}
 		return nil
 	}
@@ -308,6 +376,9 @@ func (s *Service) lag(n *node, now time.Time) *fault {
 	}
 	if now.Sub(n.behind) < lagGrace {
 		return nil
+	}
+	if n.tip >= top {
+		return &fault{reasonBranch, fmt.Errorf("node at %s is on a branch with less work than that of another node", n.client.URL())}
 	}
 	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d", n.client.URL(), n.tip, top)}
 }

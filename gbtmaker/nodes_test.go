@@ -5,14 +5,18 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
 
 	"btcpool/gbtmaker"
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/config"
+	"btcpool/internal/job"
 )
 
 func login(url string) noderpc.Config {
@@ -194,10 +198,195 @@ func TestLowerHeight(t *testing.T) {
 	}
 	fake.header.Store(`{"height":20,"confirmations":-1}`)
 	fake.setHeight(19, "bb", 1)
-	p.nextOf(t, 20)
+	if raw := <-p.raw; raw.Left.String() != blockOf(20, "aa") {
+		t.Errorf("left block %s", raw.Left)
+	}
+	for light := range p.light {
+		if light.Template.Height == 20 {
+			if light.Left.String() != blockOf(20, "aa") {
+				t.Errorf("left block of the light template %s", light.Left)
+			}
+			break
+		}
+	}
 	p.untilIs(t, 1, "node_up", "node", "0")
+	fake.setHeight(20, "bb", 2)
+	if raw := <-p.raw; raw.Left != (chainhash.Hash{}) {
+		t.Error("block still left at a height that no longer is lower")
+	}
 	if got := p.count(t, "failures_total", "reason", "time"); got != 0 {
 		t.Errorf("%v failures by time", got)
+	}
+}
+
+// branch is a chain that is fork's from a block on.
+type branch struct {
+	fork          string
+	since, height int
+	bits          string
+	work          int64
+}
+
+func (b *branch) block(height int) string {
+	if height < b.since {
+		return blockOf(height, "00")
+	}
+	return blockOf(height, b.fork)
+}
+
+func (b *branch) header(hash string) string {
+	height, err := strconv.Atoi(strings.TrimLeft(hash[2:], "0"))
+	if err != nil || height > b.height || b.block(height) != hash {
+		return ""
+	}
+	return fmt.Sprintf(`{"height":%d,"confirmations":%d}`, height, b.height-height+1)
+}
+
+// setBranch puts the node on a branch.
+func (f *fakeNode) setBranch(b branch) {
+	f.branch.Store(&b)
+	f.template.Store(strings.Replace(templateOf(b.height+1, b.fork, 1), "1d00ffff", b.bits, 1))
+	f.chain.Store(fmt.Sprintf(`{"chain":"main","blocks":%d,"headers":%[1]d,"bestblockhash":%q,"chainwork":"%064x"}`, b.height, b.block(b.height), b.work))
+}
+
+// TestBranchWithLessWork has a node with other rules: the same name of the chain,
+// more blocks, easier bits and less work. It may be the first that answers.
+func TestBranchWithLessWork(t *testing.T) {
+	t.Parallel()
+	good := branch{"aa", 4000, 4010, "17021fff", 1 << 50}
+	wrong := branch{"bb", 4000, 6060, "1a01ffff", 1 << 49}
+	for _, wrongFirst := range []bool{false, true} {
+		t.Run(fmt.Sprint("wrong first: ", wrongFirst), func(t *testing.T) {
+			t.Parallel()
+			first, url := startFake(t, syncedChain, goodTemplate)
+			second, secondURL := startFake(t, syncedChain, goodTemplate)
+			if wrongFirst {
+				first.setBranch(wrong)
+				second.chain.Store(`{"chain":"regtest"}`) // not to be used yet
+			} else {
+				first.setBranch(good)
+				second.setBranch(wrong)
+			}
+			p := start(t, url, func(cfg *gbtmaker.Config) {
+				cfg.Network = "mainnet"
+				cfg.Nodes = []noderpc.Config{login(secondURL)}
+				cfg.PollInterval = config.Duration(100 * time.Millisecond)
+				cfg.RepeatInterval = config.Duration(100 * time.Millisecond)
+			})
+			bad, alone := second, "1"
+			if wrongFirst {
+				if raw := <-p.raw; raw.Left != (chainhash.Hash{}) {
+					t.Error("the first template sends miners back")
+				}
+				second.setBranch(good)
+				for raw := range p.raw {
+					if template, err := job.ParseTemplate(raw.Response); err != nil || template.Height != 4011 {
+						continue
+					}
+					if raw.Left.String() != wrong.block(6060) {
+						t.Errorf("left block %s", raw.Left)
+					}
+					break
+				}
+				bad, alone = first, "0"
+			}
+			p.untilIs(t, 0, "node_up", "node", alone)
+			p.untilIs(t, 4000, "node_disagrees_since_block", "node", alone)
+			wrong := wrong
+			wrong.height++
+			bad.setBranch(wrong)
+			for range 5 {
+				if got := p.next(t).Height; got != 4011 {
+					t.Fatalf("template of height %d", got)
+				}
+			}
+		})
+	}
+}
+
+// TestLeftAlone has the good node go away: the branch with less work is no way out.
+func TestLeftAlone(t *testing.T) {
+	t.Parallel()
+	first, url := startFake(t, "", "")
+	second, secondURL := startFake(t, "", "")
+	first.setBranch(branch{"aa", 4000, 4010, "17021fff", 1 << 50})
+	second.setBranch(branch{"bb", 4000, 4020, "17021fff", 1 << 49})
+	p := start(t, url, func(cfg *gbtmaker.Config) {
+		cfg.Network = "mainnet"
+		cfg.Nodes = []noderpc.Config{login(secondURL)}
+	})
+	p.nextOf(t, 4011)
+	first.chain.Store("null")
+	first.template.Store("null")
+	p.untilIs(t, 0, "node_up", "node", "0")
+	p.untilAtLeast(t, 1, "failures_total", "reason", "branch")
+	if len(p.raw) != 0 {
+		t.Error("a template with less work was written")
+	}
+}
+
+// TestUnreachableBits has a node change the difficulty more than the rules allow
+// between periods.
+func TestUnreachableBits(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, "", "")
+	fake.setHeight(2014, "aa", 1)
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 2015)
+	fake.setHeight(2015, "aa", 1)
+	fake.template.Store(strings.Replace(templateOf(2016, "aa", 1), "1d00ffff", "1c003fff", 1)) // 1024 times as hard
+	p.untilAtLeast(t, 1, "failures_total", "reason", "bits")
+	if len(p.raw) != 0 {
+		t.Error("template with wrong bits was written")
+	}
+	fake.template.Store(strings.Replace(templateOf(2016, "aa", 1), "1d00ffff", "1c3fffc0", 1)) // 4 times
+	p.nextOf(t, 2016)
+}
+
+// TestEasierBits has a testnet's node that gives easier bits 20 minutes after the
+// last block, and nothing that would tell.
+func TestEasierBits(t *testing.T) {
+	t.Parallel()
+	const wait = 3 // seconds
+	began := time.Now()
+	template := func(bits string) string {
+		text := strings.Replace(templateOf(200_001, "aa", 1), "1d00ffff", bits, 1)
+		return strings.Replace(text, `"curtime":2`, fmt.Sprintf(`"curtime":%d`, time.Now().Unix()), 1)
+	}
+	fake := newFake(strings.Replace(syncedChain, "main", "testnet4", 1), "")
+	fake.header.Store(fmt.Sprintf(`{"height":200000,"confirmations":1,"time":%d}`, began.Unix()+wait-20*60))
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		bits := "1b00ffff"
+		if time.Now().Unix() > began.Unix()+wait {
+			bits = "1d00ffff"
+		}
+		fake.template.Store(template(bits))
+		fake.ServeHTTP(w, r)
+	}))
+	t.Cleanup(server.Close)
+	p := start(t, server.URL, func(cfg *gbtmaker.Config) { cfg.Network = "testnet4" })
+	if got := p.next(t).Bits; got != 0x1b00ffff {
+		t.Fatalf("bits %08x", got)
+	}
+	for p.next(t).Bits != 0x1d00ffff {
+	}
+	if late := time.Since(time.Unix(began.Unix()+wait+1, 0)); late > time.Second {
+		t.Errorf("easier bits %s late", late)
+	}
+}
+
+// TestLostBlock has the node that templates come from forget its last block, as
+// one does that was killed before the block was on its disk.
+func TestLostBlock(t *testing.T) {
+	t.Parallel()
+	fake, url := startFake(t, "", "")
+	fake.setHeight(20, "aa", 1)
+	p := start(t, url, func(cfg *gbtmaker.Config) { cfg.Network = "mainnet" })
+	p.nextOf(t, 21)
+	fake.header.Store("") // unknown
+	fake.setHeight(19, "aa", 1)
+	if raw := <-p.raw; raw.Left.String() != blockOf(20, "aa") {
+		t.Errorf("left block %s", raw.Left)
 	}
 }
 
@@ -215,7 +404,7 @@ func TestWrongBits(t *testing.T) {
 		t.Error("template with wrong bits was written")
 	}
 	fake.setHeight(2015, "aa", 1) // the first block of the next period
-	fake.template.Store(strings.Replace(templateOf(2016, "aa", 1), "1d00ffff", "1c00ffff", 1))
+	fake.template.Store(strings.Replace(templateOf(2016, "aa", 1), "1d00ffff", "1c7fff80", 1))
 	p.nextOf(t, 2016)
 }
 

@@ -1,6 +1,7 @@
 package jobmaker
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"time"
@@ -56,16 +57,14 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 		PrevHash:          w.PrevHash,
 		Height:            w.Height,
 		MerkleBranch:      w.MerkleBranch,
-		Version:           b.blockVersion,
+		Version:           cmp.Or(b.blockVersion, w.Version),
 		Bits:              w.Bits,
-		Time:              w.CurTime,
+		Time:              max(w.CurTime, w.MinTime),
 		MinTime:           w.MinTime,
 		CoinbaseValue:     w.CoinbaseValue,
 		WitnessCommitment: w.WitnessCommitment,
 		MergedMiningClean: w.urgent,
-	}
-	if j.Version == 0 {
-		j.Version = w.Version
+		Left:              w.left,
 	}
 	if w.aux != nil {
 		j.Aux = auxOfJob(w.aux)
@@ -85,8 +84,26 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 		if j.SubPools[name], err = b.parts(c, w, now); err != nil {
 			return nil, fmt.Errorf("sub-pool %s: %w", name, err)
 		}
+		if err := checkWeight(w, j.SubPools[name]); err != nil {
+			return nil, fmt.Errorf("sub-pool %s: %w", name, err)
+		}
 	}
-	return j, nil
+	return j, checkWeight(w, parts)
+}
+
+// checkWeight returns an error for blocks that nodes would refuse for their
+// weight (BIP 141): the node has left too little room for the coinbase.
+func checkWeight(w work, parts job.SubPool) error {
+	const (
+		maxWeight = 4_000_000
+		header    = 4 * (80 + 3) // with the number of transactions
+		witness   = 2 + 34       // marker and flag, the coinbase's reserved value
+	)
+	coinbase := 4*(len(parts.Coinbase1)+job.ExtranonceSize+len(parts.Coinbase2)) + witness
+	if weight := w.Weight + header + coinbase; w.Weight > 0 && weight > maxWeight {
+		return fmt.Errorf("block would have %d weight units of %d, %d in its coinbase: raise the node's blockreservedweight or lower its blockmaxweight", weight, maxWeight, coinbase)
+	}
+	return nil
 }
 
 // parts builds a coinbase.

@@ -324,3 +324,49 @@ func TestLongest(t *testing.T) {
 		t.Errorf("%d bytes, want %d", got, size)
 	}
 }
+
+// A job has a time that its blocks may have, also when the node's mintime is later
+// than its curtime.
+func TestBuildTime(t *testing.T) {
+	t.Parallel()
+	w := fixedWork("")
+	w.MinTime = w.CurTime + 1
+	j, err := builder{coinbase: single("")}.build(w, 1, time.Unix(2000, 0))
+	if err != nil || j.Time != j.MinTime || j.MinTime != w.MinTime {
+		t.Errorf("time %d, earliest %d, %v", j.Time, j.MinTime, err)
+	}
+}
+
+// A block that nodes would refuse for its weight is noticed when its job is made.
+func TestBuildHeavy(t *testing.T) {
+	t.Parallel()
+	b := builder{coinbase: single("/test/")}
+	b.coinbase.payouts[0].script = make([]byte, 100)
+	const room = 2000 // bitcoind's smallest blockreservedweight
+	for _, test := range []struct {
+		weight, outputs int
+		heavy           bool
+	}{
+		{4_000_000 - room, 1, false},
+		{4_000_000 - room, 5, true},
+		{0, 5, false}, // not known
+		{3_992_000, 5, false},
+	} {
+		w := fixedWork("")
+		w.Weight = test.weight
+		b.coinbase.payouts = make([]payout, test.outputs)
+		for i := range b.coinbase.payouts {
+			b.coinbase.payouts[i] = payout{make([]byte, 100), int64(allBasisPoints / test.outputs)}
+		}
+		_, err := b.build(w, 1, time.Unix(2000, 0))
+		if heavy := err != nil && strings.Contains(err.Error(), "blockreservedweight"); heavy != test.heavy {
+			t.Errorf("%+v: %v", test, err)
+		}
+		b.subPools = map[string]coinbase{"sub": b.coinbase}
+		b.coinbase = single("")
+		if _, err := b.build(w, 1, time.Unix(2000, 0)); (err != nil) != test.heavy {
+			t.Errorf("sub-pool, %+v: %v", test, err)
+		}
+		b.subPools = nil
+	}
+}

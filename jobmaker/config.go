@@ -118,16 +118,9 @@ func (c Config) Validate() error {
 	faults.AtLeast("gbt_life_time", c.GBTLifetime, time.Second)
 	faults.AtLeast("empty_gbt_life_time", c.EmptyGBTLifetime, time.Second)
 	faults.AtLeast("max_template_skew", c.MaxTemplateSkew, time.Second)
-	policy := func(key string, n notify) {
-		if n < notifyNever || n > notifyHash {
-			faults.Addf("%s = %d: must be 0, 1 or 2", key, n)
-		}
-	}
-	policy("aux_merged_mining_notify", c.AuxNotify)
-	policy("rsk_merged_mining_notify", c.RSKNotify)
-	if c.MaxUpdateText < 0 {
-		faults.Addf("sub_pool_max_update_text = %d: must not be negative", c.MaxUpdateText)
-	}
+	faults.Number("aux_merged_mining_notify", int(c.AuxNotify), int(notifyNever), int(notifyHash))
+	faults.Number("rsk_merged_mining_notify", int(c.RSKNotify), int(notifyNever), int(notifyHash))
+	faults.NotNegative("sub_pool_max_update_text", int64(c.MaxUpdateText))
 	_, err := c.builder()
 	faults.Add(err)
 	c.validateUpdatePaths(&faults)
@@ -170,9 +163,7 @@ func (c Config) validatePath(faults *config.Faults, key, path string) {
 	if len(c.ZooKeeper.Servers) == 0 {
 		faults.Addf("%s = %q: needs zookeeper.servers", key, path)
 	}
-	if err := registry.ValidatePath(path); err != nil {
-		faults.Addf("%s = %q: %w", key, path, err)
-	}
+	faults.Value(key, path, registry.ValidatePath(path))
 }
 
 var validSubPool = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)

@@ -184,7 +184,7 @@ func TestValidate(t *testing.T) {
 			c.SubPools = subPools("a")
 			c.SubPools[0].CoinbaseText = strings.Repeat("x", 78)
 		}, "sub_pools[0].coinbase_text"},
-		{"policy 3", func(c *jobmaker.Config) { c.AuxNotify = 3 }, "aux_merged_mining_notify = 3: must be 0, 1 or 2"},
+		{"policy 3", func(c *jobmaker.Config) { c.AuxNotify = 3 }, "aux_merged_mining_notify = 3: must be 0 to 2"},
 		{"policy -1", func(c *jobmaker.Config) { c.RSKNotify = -1 }, "rsk_merged_mining_notify = -1"},
 		{"no interval", func(c *jobmaker.Config) { c.JobInterval = 0 }, `job_interval = "0s": must be at least 1s`},
 		{"negative life", func(c *jobmaker.Config) { c.GBTLifetime = -1 }, "gbt_life_time"},

@@ -80,7 +80,7 @@ func (s *Service) takeLight(message []byte, now time.Time) (result, error) {
 	if err != nil {
 		return invalid, err
 	}
-	return s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash}, light.Template, now)
+	return s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash, Left: light.Left}, light.Template, now)
 }
 
 // judge takes in a template unless something is wrong with it. When it is nil it
@@ -109,9 +109,12 @@ func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (
 	if ahead := time.Unix(int64(max(template.CurTime, template.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
 		return farFuture, fmt.Errorf("time is %s ahead of ours", ahead.Round(time.Second))
 	}
+	if s.network.EasyBlocks() && template.Bits == s.network.Params.PowLimitBits {
+		template.MinTime = max(template.MinTime, template.CurTime) // an earlier block would not be easy
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != ""}, now)
+	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != "", left: raw.Left}, now)
 	if r != accepted {
 		return r, fmt.Errorf("height %d on %s", template.Height, template.PrevHash)
 	}

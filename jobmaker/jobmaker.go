@@ -55,6 +55,7 @@ type Service struct {
 	leading      bool      // jobs are ours to make
 	lastTemplate time.Time // when one was accepted
 	lastJob      time.Time // when one was sent
+	failure      error     // why none was since then
 }
 
 // New returns a jobmaker; it connects to nothing.
@@ -135,6 +136,8 @@ func (s *Service) Ready() error {
 		return fmt.Errorf("no template for %s", templateAge.Round(time.Second))
 	case s.standingBy():
 		return nil
+	case s.failure != nil:
+		return fmt.Errorf("no job can be sent: %w", s.failure)
 	case s.lastJob.IsZero():
 		return errors.New("no job sent yet")
 	case jobAge > 2*s.cfg.JobInterval.Std():
@@ -248,7 +251,7 @@ func (s *Service) send(ctx context.Context, w work, id job.ID, now time.Time) er
 func (s *Service) sent(w work, why reason, now time.Time) {
 	s.mu.Lock()
 	s.schedule.sent(w.candidate, now)
-	s.lastJob = time.Now()
+	s.lastJob, s.failure = time.Now(), nil
 	s.mu.Unlock()
 	s.metrics.jobs.WithLabelValues(string(why)).Inc()
 	s.metrics.height.Set(float64(w.Height))
@@ -265,6 +268,7 @@ func (s *Service) sent(w work, why reason, now time.Time) {
 func (s *Service) failed(w work, err error) {
 	s.mu.Lock()
 	s.schedule.urgent = s.schedule.urgent || w.urgent
+	s.failure = err
 	s.mu.Unlock()
 	s.metrics.failed.Inc()
 	s.log.Error().Err(err).Int32("height", w.Height).Msg("job not sent")

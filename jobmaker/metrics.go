@@ -41,7 +41,7 @@ func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics
 			m.works.WithLabelValues(kind, string(r))
 		}
 	}
-	for _, r := range []reason{newHeight, newBranch, nowFull, refuted, otherChains, routine} {
+	for _, r := range []reason{newHeight, newBranch, nowFull, newBits, refuted, abandoned, otherChains, routine} {
 		m.jobs.WithLabelValues(string(r))
 	}
 	return m

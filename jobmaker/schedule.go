@@ -38,7 +38,9 @@ const (
 	newHeight   reason = "height"
 	newBranch   reason = "branch"       // another block of the same height to build on
 	nowFull     reason = "full"         // the last job was empty
+	newBits     reason = "bits"         // another difficulty on the same block, as on testnets after 20 minutes
 	refuted     reason = "refuted"      // our nodes have not got the block that another pool named
+	abandoned   reason = "abandoned"    // a node of ours has left the block for a lower one
 	otherChains reason = "other_chains" // news of chains mined along
 	routine     reason = "interval"
 )
@@ -48,22 +50,15 @@ type candidate struct {
 	*job.Template
 	hash     string
 	created  time.Time
-	fromPool bool // made by poolwatcher of another pool's word: no node of ours has seen its block
+	fromPool bool           // made by poolwatcher of another pool's word: no node of ours has seen its block
+	left     chainhash.Hash // block that its node has left for a lower one; zero: none
 }
 
 // compare orders candidates from worse to better: height, then transactions,
 // then time.
 func (c candidate) compare(d candidate) int {
-	if n := cmp.Compare(c.Height, d.Height); n != 0 {
-		return n
-	}
-	if c.Empty() != d.Empty() {
-		if c.Empty() {
-			return -1
-		}
-		return 1
-	}
-	return c.created.Compare(d.created)
+	full := cmp.Compare(min(c.Transactions, 1), min(d.Transactions, 1))
+	return cmp.Or(cmp.Compare(c.Height, d.Height), full, c.created.Compare(d.created))
 }
 
 // schedule decides which template becomes a job, and when, by btcpool's rules.
@@ -73,8 +68,12 @@ func (c candidate) compare(d candidate) int {
 // be thrown back and forth between them:
 //
 //   - A lower height than that of the best template is refused until templates
-//     are twice the job interval newer than the best one. An empty best
-//     template grants no such protection.
+//     are twice the job interval newer than the best one. A template never
+//     makes way for a lower one that is older than itself, however old it is:
+//     when nodes fall silent the last good job stays.
+//   - When the node of a lower template has left the block of the best one, the
+//     lower template displaces it at once: that node knows. It does so once a
+//     block, so that nodes that disagree do not throw miners back and forth.
 //   - Of rival blocks at the same height the one built on last wins at once,
 //     for that is what a reorganisation looks like: the first template on
 //     another block that is not older than the best one displaces all on the
@@ -95,6 +94,7 @@ type schedule struct {
 	candidates []candidate      // from worst to best, one block a height to build on; not empty once a template was accepted
 	left       []chainhash.Hash // blocks below the best template that were left for a rival
 	believed   int32            // height of the last template that was taken from poolwatcher
+	refuted    chainhash.Hash   // the last block that was left because a node had left it
 	urgent     bool             // chains mined along want a job
 	last       lastJob
 }
@@ -103,6 +103,7 @@ type schedule struct {
 type lastJob struct {
 	height   int32
 	prevHash chainhash.Hash
+	bits     uint32
 	empty    bool
 	fromPool bool
 	sent     time.Time
@@ -134,10 +135,13 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		switch {
 		case c.fromPool:
 		case best.fromPool && c.Height == best.Height: // our own nodes know
+		case s.knows(c, best):
+			s.refuted = best.PrevHash
+			s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool { return d.Height > c.Height })
 		case c.Height > best.Height:
 			s.left = nil
 		case c.Height < best.Height:
-			if early && !best.Empty() {
+			if early && !best.fromPool {
 				return lowHeight
 			}
 		case c.PrevHash != best.PrevHash:
@@ -148,7 +152,7 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		}
 	}
 	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool {
-		return d.Height == c.Height && (d.PrevHash != c.PrevHash || d.fromPool)
+		return d.Height == c.Height && (d.PrevHash != c.PrevHash || d.fromPool || d.Bits != c.Bits && !c.created.Before(d.created))
 	})
 	i, found := slices.BinarySearchFunc(s.candidates, c, candidate.compare)
 	if found {
@@ -176,20 +180,37 @@ func (s *schedule) leave(block chainhash.Hash) {
 	s.left = s.left[max(0, len(s.left)-maxLeft):]
 }
 
-// expire drops candidates whose life is over, but never the last one.
+// knows reports whether the node of c, which is lower than best, has left the
+// block of best, and that is news.
+func (s *schedule) knows(c, best candidate) bool {
+	return c.Height < best.Height && c.left == best.PrevHash && c.left != s.refuted && !c.created.Before(best.created)
+}
+
+// expire drops candidates whose life is over. The best one stays until one is
+// there that is newer, unless it was another pool's word.
 func (s *schedule) expire(now time.Time) {
 	if len(s.candidates) == 0 {
 		return
 	}
-	best := s.candidates[len(s.candidates)-1]
-	s.candidates = slices.DeleteFunc(s.candidates, func(c candidate) bool {
+	for i := range s.candidates { // a clock was ahead when it was made, and has been set right
+		if c := &s.candidates[i]; c.created.Sub(now) >= s.maxSkew {
+			c.created = now
+		}
+	}
+	slices.SortStableFunc(s.candidates, candidate.compare)
+	over := func(c candidate) bool {
 		life := s.life
 		if c.Empty() {
 			life = s.emptyLife
 		}
 		return now.Sub(c.created) >= life
+	}
+	best := s.candidates[len(s.candidates)-1]
+	overtaken := over(best) && !best.fromPool
+	s.candidates = slices.DeleteFunc(s.candidates[:len(s.candidates)-1], func(c candidate) bool {
+		return over(c) || overtaken && !c.created.After(best.created)
 	})
-	if len(s.candidates) == 0 {
+	if !over(best) || len(s.candidates) == 0 {
 		s.candidates = append(s.candidates, best)
 	}
 }
@@ -206,10 +227,15 @@ func (s *schedule) next(now time.Time) (candidate, reason) {
 		return best, newHeight
 	case best.Height == s.last.height && best.PrevHash != s.last.prevHash:
 		return best, newBranch
+	case best.Height == s.last.height && best.Bits != s.last.bits:
+		return best, newBits
 	case best.Height == s.last.height && s.last.empty && !best.Empty():
 		return best, nowFull
 	case best.Height < s.last.height && s.last.fromPool:
+		best.left = s.last.prevHash
 		return best, refuted
+	case best.Height < s.last.height && best.left == s.last.prevHash && best.left != (chainhash.Hash{}):
+		return best, abandoned
 	case s.urgent:
 		return best, otherChains
 	case s.untilRoutine(now) <= 0:
@@ -225,5 +251,5 @@ func (s *schedule) untilRoutine(now time.Time) time.Duration {
 
 // sent notes that a job was made of c.
 func (s *schedule) sent(c candidate, now time.Time) {
-	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, empty: c.Empty(), fromPool: c.fromPool, sent: now}
+	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, bits: c.Bits, empty: c.Empty(), fromPool: c.fromPool, sent: now}
 }

@@ -104,13 +104,25 @@ func TestSchedule(t *testing.T) {
 			{90, 90, 99, full, accepted, "", 0, 0},
 			{now: 109, job: routine, jobHeight: 99},
 		}},
-		{"a lower height is taken while the best is empty", []step{
+		{"an empty best template protects its height as a full one does", []step{
 			{0, 0, 100, empty, accepted, newHeight, 100, 0},
-			{1, 1, 99, full, accepted, "", 0, 0},
-			{now: 14, job: ""},
-			{now: 15, job: ""},
-			{now: 20, job: routine, jobHeight: 99},
-			{21, 21, 100, full, accepted, newHeight, 100, 0},
+			{1, 1, 99, full, lowHeight, "", 0, 0},
+			{now: 20, job: routine, jobHeight: 100},
+			{39, 39, 99, full, lowHeight, "", 0, 0},
+			{41, 41, 99, full, accepted, routine, 99, 0},
+		}},
+		{"never back to an older template when the node falls silent after a block", []step{
+			{0, 0, 100, full, accepted, newHeight, 100, 'a'},
+			{5, 5, 101, empty, accepted, newHeight, 101, 'b'},
+			{now: 25, job: routine, jobHeight: 101, on: 'b'},
+			{now: 45, job: routine, jobHeight: 101, on: 'b'},
+			{now: 89, job: routine, jobHeight: 101, on: 'b'},
+			{now: 1000, job: routine, jobHeight: 101, on: 'b'},
+		}},
+		{"nor to one between when a lower, newer one takes over", []step{
+			{0, 0, 100, full, accepted, newHeight, 100, 'a'},
+			{1, 1, 101, empty, accepted, newHeight, 101, 'b'},
+			{50, 50, 99, full, accepted, routine, 99, 'c'},
 		}},
 		{"the last template is kept", []step{
 			{0, 0, 100, full, accepted, newHeight, 100, 0},
@@ -180,6 +192,113 @@ func TestSchedule(t *testing.T) {
 				s.sent(c, now)
 			}
 		})
+	}
+}
+
+// The node of a lower template knows that the block of the best one is left:
+// once a block, and only of the block that is the best one's.
+func TestScheduleAbandonedBlock(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	on := func(height int32, created float64, block, left byte) candidate {
+		c := newCandidate(height, 10, at(created))
+		c.PrevHash[0], c.left[0] = block, left
+		return c
+	}
+	for i, step := range []struct {
+		c    candidate
+		want result
+		job  reason
+	}{
+		{on(100, 0, 'a', 0), accepted, newHeight},
+		{on(102, 1, 'c', 0), accepted, newHeight},
+		{on(100, 2, 'a', 'b'), lowHeight, ""}, // another block than ours was left
+		{on(100, 3, 'a', 'c'), accepted, abandoned},
+		{on(100, 4, 'a', 'c'), accepted, ""},
+		{on(102, 5, 'c', 0), accepted, newHeight}, // another node does not agree
+		{on(100, 6, 'a', 'c'), lowHeight, ""},
+		{on(103, 7, 'd', 0), accepted, newHeight},
+		{on(101, 8, 'b', 'd'), accepted, abandoned},
+	} {
+		now := step.c.created
+		if got := s.offer(step.c, now); got != step.want {
+			t.Fatalf("step %d: template is %s, want %s", i, got, step.want)
+		}
+		c, why := s.next(now)
+		if why != step.job {
+			t.Fatalf("step %d: job for reason %q, want %q", i, why, step.job)
+		}
+		if why != "" {
+			s.sent(c, now)
+		}
+	}
+}
+
+// A template that was made by a clock which was ahead does not hold up those that
+// come when the clock is right.
+func TestScheduleClockSetBack(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	ahead := newCandidate(100, 10, at(3000))
+	ahead.PrevHash[0] = 'a'
+	if r := s.offer(ahead, at(3000)); r != accepted {
+		t.Fatal(r)
+	}
+	s.next(at(10))
+	for i, c := range []candidate{newCandidate(100, 11, at(20)), newCandidate(100, 12, at(30))} {
+		c.PrevHash[0] = 'a' + byte(i) // the second is a rival
+		if r := s.offer(c, c.created); r != accepted {
+			t.Fatalf("template %d is %s", i, r)
+		}
+		if got, _ := s.next(c.created); got.hash != c.hash {
+			t.Errorf("template %d is not the best", i)
+		}
+	}
+}
+
+// Other bits on the same block, as testnets have after 20 minutes, make a job at
+// once, also when the template with them is empty.
+func TestScheduleNewBits(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	hard, easy, more := newCandidate(100, 10, at(0)), newCandidate(100, 0, at(1)), newCandidate(100, 10, at(2))
+	hard.Bits, easy.Bits, more.Bits = 0x1b00ffff, 0x1d00ffff, 0x1d00ffff
+	for i, step := range []struct {
+		c    candidate
+		want reason
+	}{{hard, newHeight}, {easy, newBits}, {more, nowFull}} {
+		if r := s.offer(step.c, step.c.created); r != accepted {
+			t.Fatalf("step %d: %s", i, r)
+		}
+		c, why := s.next(step.c.created)
+		if why != step.want {
+			t.Fatalf("step %d: job for reason %q, want %q", i, why, step.want)
+		}
+		s.sent(c, step.c.created)
+	}
+}
+
+// Only what another pool said is taken back to an older template.
+func TestSchedulePoolWordTakenBack(t *testing.T) {
+	t.Parallel()
+	s := newSchedule()
+	send := func(want reason, now time.Time) candidate {
+		t.Helper()
+		c, why := s.next(now)
+		if why != want {
+			t.Fatalf("job for reason %q, want %q", why, want)
+		}
+		s.sent(c, now)
+		return c
+	}
+	own, said := newCandidate(100, 10, at(0)), newCandidate(101, 0, at(1))
+	said.PrevHash[0], said.fromPool = 'b', true
+	s.offer(own, at(0))
+	send(newHeight, at(0))
+	s.offer(said, at(1))
+	send(newHeight, at(1))
+	if c := send(refuted, at(16)); c.Height != 100 || c.left != said.PrevHash {
+		t.Errorf("job of height %d, left %s", c.Height, c.left)
 	}
 }
 

@@ -2,6 +2,7 @@ package poolwatcher
 
 import (
 	"crypto/tls"
+	"fmt"
 	"regexp"
 
 	"btcpool/internal/bitcoin"
@@ -60,9 +61,8 @@ var validName = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._-]{0,31}$`)
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		faults.Addf("network = %q: %w", c.Network, err)
-	}
+	_, err := bitcoin.NetworkByName(c.Network)
+	faults.Value("network", c.Network, err)
 	if len(c.Pools) == 0 || len(c.Pools) > maxPools {
 		faults.Addf("pools: 1 to %d [[pools]] sections are needed", maxPools)
 	}
@@ -75,9 +75,8 @@ func (c Config) Validate() error {
 			faults.Addf("pools[%d].name = %q: must be 1 to 32 letters, digits, '.', '_' and '-' that no other has", i, p.Name)
 		}
 		names[p.Name] = true
-		if _, _, err := config.Peer(p.Addr); err != nil {
-			faults.Addf("pools[%d].addr = %q: %w", i, p.Addr, err)
-		}
+		_, _, err := config.Peer(p.Addr)
+		faults.Value(fmt.Sprintf("pools[%d].addr", i), p.Addr, err)
 		if p.User == "" {
 			faults.Addf("pools[%d].user: must name an account of the pool", i)
 		}

@@ -52,18 +52,12 @@ const (
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
-	if err := sharefile.CheckChain(c.Chain); err != nil {
-		faults.Addf("chain = %q: %w", c.Chain, err)
-	}
+	faults.Folder("data_dir", c.DataDir)
+	faults.Value("chain", c.Chain, sharefile.CheckChain(c.Chain))
 	if d := c.FlushInterval.Std(); d < 10*time.Millisecond || d > time.Minute {
 		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
-	if c.FlushBytes < minFlushBytes || c.FlushBytes > maxFlushBytes {
-		faults.Addf("flush_bytes = %d: must be %d to %d", c.FlushBytes, minFlushBytes, maxFlushBytes)
-	}
+	faults.Number("flush_bytes", c.FlushBytes, minFlushBytes, maxFlushBytes)
 	if c.Start != startEarliest && c.Start != startLatest {
 		faults.Addf("start = %q: must be %s or %s", c.Start, startEarliest, startLatest)
 	}

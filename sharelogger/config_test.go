@@ -23,6 +23,7 @@ func TestShippedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	got.Common = service.Common{} // the file shows values that have no default
+	got.DataDir = sharelogger.DefaultConfig().DataDir
 	if diff := cmp.Diff(sharelogger.DefaultConfig(), got); diff != "" {
 		t.Errorf("the file does not show the defaults (-default +file):\n%s", diff)
 	}

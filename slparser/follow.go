@@ -3,7 +3,9 @@ package slparser
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io/fs"
+	"os"
 	"slices"
 	"time"
 
@@ -52,6 +54,9 @@ func (s *Service) follow(ctx context.Context) error {
 
 // readFiles reads a batch of each file, and returns whether there is more.
 func (s *Service) readFiles(now time.Time) (more bool, err error) {
+	if _, err := os.Stat(s.cfg.DataDir); errors.Is(err, fs.ErrNotExist) {
+		return false, fmt.Errorf("data_dir = %q: there is no such folder: it must be sharelogger's", s.cfg.DataDir)
+	}
 	s.mu.Lock()
 	days := s.chooseDays(now)
 	s.mu.Unlock()

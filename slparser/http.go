@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"math/big"
 	"net/http"
+	"net/url"
 	"strconv"
 	"strings"
 	"time"
@@ -14,11 +15,9 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-// Bounds of one request.
-const (
-	maxForm    = 64 << 10 // bytes of a POST body
-	maxAnswers = 20_000   // workers times hours
-)
+const maxAnswers = 200_000 // to one request: workers times hours
+
+var invalidArgs = httpapi.Legacy{ErrNo: 1, ErrMsg: "invalid args"}
 
 // measures are the numbers of a key and a time; work is in whole shares of difficulty 1.
 type measures struct {
@@ -72,10 +71,11 @@ func (s *Service) handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("/{$}", s.serve(s.poolAnswer))
 	mux.HandleFunc("/share_stats", s.serve(s.shareStats))
+	mux.HandleFunc("/share_stats/{$}", s.serve(s.shareStats))
 	return mux
 }
 
-func (s *Service) serve(f func(*http.Request) httpapi.Legacy) http.HandlerFunc {
+func (s *Service) serve(f func(url.Values) httpapi.Legacy) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		switch r.Method {
 		case http.MethodGet, http.MethodPost, http.MethodHead:
@@ -86,8 +86,11 @@ func (s *Service) serve(f func(*http.Request) httpapi.Legacy) http.HandlerFunc {
 		}
 		s.metrics.requests.Inc()
 		s.requests.Add(1)
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
-		body, err := json.Marshal(f(r))
+		answer := invalidArgs
+		if form, err := httpapi.LegacyForm(w, r); err == nil {
+			answer = f(form)
+		}
+		body, err := json.Marshal(answer)
 		if err != nil {
 			s.log.Error().Err(err).Msg("answer cannot be written as JSON")
 			http.Error(w, "internal error", http.StatusInternalServerError)
@@ -99,7 +102,7 @@ func (s *Service) serve(f func(*http.Request) httpapi.Legacy) http.HandlerFunc {
 	}
 }
 
-func (s *Service) poolAnswer(*http.Request) httpapi.Legacy {
+func (s *Service) poolAnswer(url.Values) httpapi.Legacy {
 	now := time.Now().UTC()
 	var a poolAnswer
 	a.Uptime = httpapi.LegacyUptime(now.Sub(s.started))
@@ -140,13 +143,12 @@ func (s *Service) lookUp(now time.Time, k key, hour int) *totals {
 
 // shareStats answers for workers (0: the user; of user 0: the pool) and hours (24: the day; 0, -1, …: the current one
 // and those before it, as far as they are of today).
-func (s *Service) shareStats(r *http.Request) httpapi.Legacy {
-	invalid := httpapi.Legacy{ErrNo: 1, ErrMsg: "invalid args"}
-	user, err := strconv.ParseInt(r.FormValue("user_id"), 10, 32)
-	workers, okWorkers := integers(r.FormValue("worker_id"))
-	hours, okHours := integers(r.FormValue("hour"))
+func (s *Service) shareStats(form url.Values) httpapi.Legacy {
+	user, err := strconv.ParseInt(form.Get("user_id"), 10, 32)
+	workers, okWorkers := integers(form.Get("worker_id"))
+	hours, okHours := integers(form.Get("hour"))
 	if err != nil || !okWorkers || !okHours || len(workers)*len(hours) > maxAnswers {
-		return invalid
+		return invalidArgs
 	}
 	now := time.Now().UTC()
 	data := make(map[string][]hourMeasures, len(workers))

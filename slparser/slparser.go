@@ -6,7 +6,6 @@ package slparser
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"sync"
@@ -17,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/sharefile"
@@ -69,7 +69,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		return s, nil
 	}
 	if s.ln, err = net.Listen("tcp", cfg.Listen); err != nil {
-		return nil, fmt.Errorf("listen = %q: %w", cfg.Listen, err)
+		return nil, &config.ListenError{Key: "listen", Addr: cfg.Listen, Err: err}
 	}
 	s.closing.Add(s.ln.Close)
 	return s, nil

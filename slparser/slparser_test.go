@@ -8,7 +8,6 @@ import (
 	"math/big"
 	"net/http"
 	"net/netip"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -190,6 +189,20 @@ func TestFollowsTwoDays(t *testing.T) {
 }
 
 // TestDatabaseAway has no folder for the database at first.
+// TestFolderMissing has a data_dir that is not sharelogger's: no statistics would ever come, so it must not seem ready.
+func TestFolderMissing(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.DataDir = filepath.Join(cfg.DataDir, "sharelog")
+	svc, _ := start(t, cfg)
+	testkit.Eventually(t, "the missing folder is told", func() bool {
+		err := svc.Ready()
+		return err != nil && strings.Contains(err.Error(), `sharelog": there is no such folder: it must be sharelogger's`)
+	})
+	newShareLog(t, cfg.DataDir)
+	testkit.Eventually(t, "ready once the folder is there", func() bool { return svc.Ready() == nil })
+}
+
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -263,14 +276,19 @@ func TestHTTP(t *testing.T) {
 	if got := accept(t, get(t, svc, "/share_stats?user_id=0&worker_id=0&hour=24"), "0"); got != 2048 {
 		t.Errorf("the pool has %v", got)
 	}
-	res, err := http.PostForm("http://"+svc.Addr().String()+"/share_stats", url.Values{"user_id": {"1"}, "worker_id": {"0"}, "hour": {"24"}})
+	var many strings.Builder
+	for id := range 30_000 {
+		fmt.Fprintf(&many, ",%d", id)
+	}
+	res, err := http.Post("http://"+svc.Addr().String()+"/share_stats/", "text/plain",
+		strings.NewReader("user_id=1&hour=24&worker_id=0"+many.String()))
 	if err != nil {
 		t.Fatal(err)
 	}
 	if got := accept(t, decode(t, res), "0"); got != 1024 {
 		t.Errorf("user 1 has %v", got)
 	}
-	for _, query := range []string{"", "?user_id=1", "?user_id=x&worker_id=0&hour=0", "?user_id=1&worker_id=1,,2&hour=0", "?user_id=1&worker_id=0&hour=" + strings.Repeat("0,", 20001) + "0"} {
+	for _, query := range []string{"", "?user_id=1", "?user_id=x&worker_id=0&hour=0", "?user_id=1&worker_id=1,,2&hour=0", "?user_id=1&worker_id=0" + strings.Repeat(",0", 500) + "&hour=0" + strings.Repeat(",0", 500)} {
 		if diff := cmp.Diff(map[string]any{"err_no": 1.0, "err_msg": "invalid args"}, get(t, svc, "/share_stats"+query)); diff != "" {
 			t.Errorf("%.40s (-want +got):\n%s", query, diff)
 		}

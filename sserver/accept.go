@@ -66,7 +66,7 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 	}
 	id, ok := s.ids.get(now)
 	if !ok {
-		s.guard.Leave(session.IP, now)
+		s.guard.Leave(session.IP, false, now)
 		return "session ids"
 	}
 	p := session.port
@@ -75,7 +75,7 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 	session.protocol, session.readBy = stratumV1{session}, now.Add(s.cfg.LoginTimeout.Std())
 	session.admitted = true
 	session.Since = now
-	s.metrics.sessions[connected].Inc()
+	s.metrics.sessions[connected].Add(1)
 	return ""
 }
 
@@ -92,7 +92,7 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		}
 		return
 	}
-	s.metrics.sessions[session.Phase].Dec()
+	s.metrics.sessions[session.Phase].Add(-1)
 	before := session.end()
 	switch {
 	case session.Farm != nil:
@@ -103,5 +103,5 @@ func (s *Service) disconnect(session *session, now time.Time) {
 	default:
 		s.ids.putPast(session.ID, before, session.IP, now)
 	}
-	s.guard.Leave(session.IP, now)
+	s.guard.Leave(session.IP, session.Trusted, now)
 }

@@ -11,8 +11,10 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/config"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
+	"btcpool/sserver"
 )
 
 // agent is a client that speaks for miners.
@@ -31,6 +33,22 @@ func (p *pool) agent(password string, capabilities ...string) (agent, work) {
 		a.mustCall(nil, "agent.get_capabilities", capabilities)
 	}
 	return a, a.work()
+}
+
+// easy is what an agent's miners find here: they have a difficulty of at least 1,
+// which takes too long without the simulator.
+const easy = 1.0 / (1 << 20)
+
+func (a agent) share(w work, extraNonce2 uint64) find {
+	w.difficulty = easy
+	return a.client.share(w, extraNonce2)
+}
+
+// simulatorConfig is that of a pool that takes shares of any difficulty.
+func simulatorConfig(t *testing.T) sserver.Config {
+	cfg := testConfig(t)
+	cfg.Development.Simulator = true
+	return cfg
 }
 
 type frameText interface{ AppendTo(dst []byte) []byte }
@@ -106,7 +124,7 @@ func TestAgentCapabilities(t *testing.T) {
 // The four submit commands, their verdicts, and who is credited.
 func TestAgentShares(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	a, w := p.agent("", "verrol", "subres")
@@ -117,10 +135,10 @@ func TestAgentShares(t *testing.T) {
 	untimed.Time = 0
 	const mask, bits = 0x1fffe000, 0x00c0a000
 	rolled := agentwire.Submit{JobID: timed.JobID, Session: 3, ExtraNonce2: 7, VersionBits: bits, Rolled: true, Time: timed.Time}
-	rolled.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(7), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	rolled.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(7), unhex32(t, w.version)&^mask|bits, timed.Time), easy, 1e30)
 	rolledUntimed := rolled
 	rolledUntimed.Time, rolledUntimed.ExtraNonce2 = 0, 8
-	rolledUntimed.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(8), unhex32(t, w.version)&^mask|bits, timed.Time), w.difficulty, 1e30)
+	rolledUntimed.Nonce = a.mine(w, a.header(w, agentwire.Session(3).ExtraNonce2(8), unhex32(t, w.version)&^mask|bits, timed.Time), easy, 1e30)
 	stranger, unknown, illegal := timed, timed, rolled
 	stranger.Session = 4
 	unknown.JobID += 9
@@ -184,7 +202,7 @@ func TestAgentShares(t *testing.T) {
 // before the login, there are. Lines and frames may be mixed.
 func TestAgentResponses(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, testConfig(t))
+	p := startPool(t, simulatorConfig(t))
 	p.TakeJob(p.newJob(1, 100))
 	quiet, w := p.agent("")
 	quiet.frame(agentwire.Register{Session: 1, Worker: "w"}, quiet.framed(w, 1, 1))
@@ -216,7 +234,7 @@ func TestAgentResponses(t *testing.T) {
 // A second registration takes the place of the first.
 func TestAgentRegistersAgain(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
+	cfg := simulatorConfig(t)
 	cfg.MaxAgentMiners = 1
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
@@ -264,34 +282,116 @@ func TestAgentDifficulties(t *testing.T) {
 	}
 }
 
-func TestBadFrames(t *testing.T) {
+// An agent hears something within 15 s of its login, and soon again, however rarely
+// jobs come: it would throw its miners off.
+func TestAgentIsReassured(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MiningNotifyInterval = config.Duration(time.Hour)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, _ := p.agent("")
+	for range 2 {
+		start := time.Now()
+		got, err := agentwire.ParseSetDifficulty(a.readFrame())
+		if err != nil || len(got.Sessions) > 0 {
+			t.Errorf("got %+v, %v", got, err)
+		}
+		if waited := time.Since(start); waited > 14*time.Second {
+			t.Errorf("silent for %s", waited)
+		}
+	}
+}
+
+// An agent reads difficulties as whole numbers: one below 1 is 0 to it, and it never
+// lets its miners in.
+func TestAgentHearsOneAtLeast(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	for _, password := range []string{"", "d=0.001", "d=0.001,md=0.0001"} {
+		if _, w := p.agent(password); w.difficulty != 1 {
+			t.Errorf("%q: difficulty %v", password, w.difficulty)
+		}
+	}
+}
+
+func TestBadFrames(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, simulatorConfig(t))
 	p.TakeJob(p.newJob(1, 100))
 
 	// Nobody can say where the next frame begins.
 	a, _ := p.agent("")
 	a.send("\x7f\x01\x03\x00")
 	a.wantEnd()
-	a, _ = p.agent("")
-	a.send("\x7f\x01\x00\x80")
-	a.wantEnd()
-	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 2 })
+	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 1 })
 
-	// Malformed, or of a miner that is no agent: a few.
-	a, _ = p.agent("")
+	// Malformed: skipped and counted, however many there are.
+	a, w := p.agent("", "subres")
 	a.send("\x7f\x44\x04\x00") // unknown: nothing wrong with it
-	for range 5 {
+	for range 20 {
 		a.send("\x7f\x01\x06\x00\xff\xff")
 	}
-	a.wantEnd()
+	a.frame(agentwire.Register{Session: 1, Worker: "w"}, a.framed(w, 1, 1))
+	a.wantVerdicts(0, share.StatusAccept)
+	if got := p.metric("bad_lines_total"); got != 20 {
+		t.Errorf("%v bad frames", got)
+	}
+
+	// Of a miner that is no agent: a few.
 	c, _ := p.miner()
 	for i := range 5 {
 		c.mustCall(nil, "mining.ping")
 		c.send(string(agentwire.Register{Session: agentwire.Session(i), Worker: "w"}.AppendTo(nil)))
 	}
 	c.wantEnd()
-	if got := p.metric("bad_lines_total"); got != 10 {
-		t.Errorf("%v bad lines", got)
+	c, _ = p.miner()
+	c.send("\x7f\x01\x00\x80")
+	c.wantEnd()
+}
+
+// A frame is skipped by the length that its header says, whatever is in it. A name
+// that is too long is cut, and its miner works.
+func TestLongFrames(t *testing.T) {
+	t.Parallel()
+	cfg := simulatorConfig(t)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("", "subres")
+	a.frame(agentwire.Register{Session: 1, Worker: "good"})
+	long := func(command agentwire.Command, size int, begin string) string {
+		head := binary.LittleEndian.AppendUint16([]byte{agentwire.Magic, byte(command)}, uint16(size))
+		return string(head) + begin + strings.Repeat("x", size-len(head)-len(begin))
 	}
+	want := []share.Status{share.StatusAccept}
+	a.frame(a.framed(w, 1, 0))
+	for i, size := range []int{1025, 2018, 4096, 4097, 65535} {
+		miner := agentwire.Session(2 + i)
+		a.send(long(agentwire.CmdRegister, size, string([]byte{byte(miner), 0})+"cgminer\x00rig"))
+		a.send(long(0x44, size, ""))
+		a.frame(a.framed(w, miner, uint32(i)), a.framed(w, 1, uint32(1+i)))
+		want = append(want, share.StatusAccept, share.StatusAccept)
+	}
+	a.wantVerdicts(0, want...)
+	if got := p.metric("frames_cut_total"); got != 4 {
+		t.Errorf("%v frames cut", got)
+	}
+}
+
+// Bad lines end a session that sends many at a time, not one that sends one now and
+// then.
+func TestBadLinesNowAndThen(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	c, w := p.miner()
+	for range 10 {
+		for range 4 {
+			c.send("no JSON\n")
+			c.read()
+		}
+		p.ForgetBadInputs()
+	}
+	c.wantSubmit(c.share(w, 1), 0)
 }

@@ -66,7 +66,7 @@ func benchSession(b *testing.B, s *Service) stratumV1 {
 	p, l := s.ports[0], s.loops[0]
 	l.now = time.Now()
 	session := &session{srv: s, port: p, loop: l, state: state{
-		Phase: authorized, ID: 0x01000001, Workers: []worker{{"alice", 7, "rig", 1}},
+		Phase: authorized, ID: 0x01000001, Workers: []worker{{UserName: "alice", UserID: 7, Name: "rig", ID: 1}},
 		VersionMask: s.versionMask, V1: v1.State{ExtraNonce2Size: job.Extranonce2Size}, Ready: true,
 		Miner: miner{Difficulty: p.vardiff.Start(p.difficulty, p.vardiff.Min, l.now)},
 	}}

@@ -47,6 +47,8 @@ type Config struct {
 	// MaxAgentMiners is how many are served behind all agents.
 	MaxAgentMiners int `toml:"max_agent_miners"`
 
+	// DefaultDifficulty is that of miners who wish for none; 0: by the network of
+	// Users, for processors on regtest and for ASICs elsewhere.
 	DefaultDifficulty float64 `toml:"default_difficulty"`
 	MinDifficulty     float64 `toml:"min_difficulty"`
 	MaxDifficulty     float64 `toml:"max_difficulty"`
@@ -121,7 +123,6 @@ func DefaultConfig() Config {
 		DataDir:              "data/sserver",
 		MaxConnections:       100_000,
 		MaxAgentMiners:       1_000_000,
-		DefaultDifficulty:    16384,
 		MinDifficulty:        0.00001,
 		MaxDifficulty:        bitcoin.MaxDifficulty.Float(),
 		ShareInterval:        config.Duration(10 * time.Second),
@@ -148,6 +149,10 @@ func DefaultConfig() Config {
 	}
 }
 
+// rollable are the bits of the version that miners may have (BIP 323). Bits 29 to
+// 31 say how the others are to be read.
+const rollable = 0x1fffffe0
+
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -170,27 +175,20 @@ func (c Config) Validate() error {
 	faults.Add(c.validateID())
 	faults.In("admin_api", c.AdminAPI.Validate())
 	faults.In("management", c.Management.Validate(c.Kafka.Topics))
-	if _, err := c.longAgents(); err != nil {
-		faults.Addf("long_timeout_agent = %q: %w", c.LongAgents, err)
-	}
+	_, err := c.longAgents()
+	faults.Value("long_timeout_agent", c.LongAgents, err)
 	if d := c.NiceHash.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
 		faults.Addf("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
 	}
-	if c.MaxAgentMiners < 0 {
-		faults.Addf("max_agent_miners = %d: must not be negative", c.MaxAgentMiners)
-	}
-	if c.DataDir == "" {
-		faults.Addf(`data_dir = "": must name a folder`)
-	}
+	faults.NotNegative("max_agent_miners", int64(c.MaxAgentMiners))
+	faults.Folder("data_dir", c.DataDir)
 	faults.AtLeast("spool_max_age", c.SpoolMaxAge, 0)
-	if c.SpoolMaxBytes < 0 {
-		faults.Addf("spool_max_bytes = %d: must not be negative", c.SpoolMaxBytes)
-	}
-	if c.MaxConnections < 1 || c.MaxConnections > sessionIDs {
-		faults.Addf("max_connections = %d: must be 1 to %d", c.MaxConnections, sessionIDs)
-	}
-	if _, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
+	faults.NotNegative("spool_max_bytes", c.SpoolMaxBytes)
+	faults.Number("max_connections", c.MaxConnections, 1, sessionIDs)
+	if mask, err := strconv.ParseUint(c.VersionMask, 16, 32); err != nil || len(c.VersionMask) != 8 {
 		faults.Addf("version_mask = %q: must be 8 hex digits", c.VersionMask)
+	} else if mask&^rollable != 0 {
+		faults.Addf("version_mask = %q: may hold bits of %08x only: nodes refuse blocks without the others", c.VersionMask, rollable)
 	}
 	faults.AtLeast("share_interval", c.ShareInterval, time.Second)
 	faults.AtLeast("max_job_delay", c.MaxJobDelay, time.Second)

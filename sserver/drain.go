@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"btcpool/internal/config"
+	"btcpool/sserver/operator"
 )
 
 // Drain says how miners leave a server that stops.
@@ -28,38 +29,23 @@ func (d Drain) validate(stop time.Duration) error {
 	if limit := stop - drainLinger - closeGrace - eventGrace; d.Grace > 0 && d.Grace.Std() > limit {
 		faults.Addf("grace = %q: must be at most %s, or stop_timeout = %q longer", d.Grace, max(limit, 0), stop)
 	}
-	if _, err := parsePlace(d.ReconnectTo); err != nil {
-		faults.Addf("reconnect_to = %q: %w", d.ReconnectTo, err)
-	}
+	_, err := operator.ParsePlace(d.ReconnectTo)
+	faults.Value("reconnect_to", d.ReconnectTo, err)
 	return faults.Err()
-}
-
-// place is where miners are sent; the zero value is where they came from.
-type place struct {
-	Host string
-	Port uint16
-}
-
-// parsePlace reads host:port; "" is where miners came from.
-func parsePlace(text string) (p place, err error) {
-	if text != "" {
-		p.Host, p.Port, err = config.Peer(text)
-	}
-	return p, err
 }
 
 // drain sends all miners away within the grace period of the configuration.
 // Nothing is accepted any more.
 func (s *Service) drain(ctx context.Context) {
 	if s.cfg.Drain.Grace > 0 {
-		to, _ := parsePlace(s.cfg.Drain.ReconnectTo) // valid
+		to, _ := operator.ParsePlace(s.cfg.Drain.ReconnectTo) // valid
 		s.sendAway(ctx, s.cfg.Drain.Grace.Std(), to)
 	}
 }
 
 // sendAway sends all sessions there are to a place, evenly over a time, and ends
 // each a moment later, until ctx ends.
-func (s *Service) sendAway(ctx context.Context, grace time.Duration, to place) {
+func (s *Service) sendAway(ctx context.Context, grace time.Duration, to operator.Place) {
 	waiting := s.allSessions(ctx)
 	s.log.Info().Int("sessions", len(waiting)).Stringer("grace", grace).Msg("sending miners away")
 	var (

@@ -19,6 +19,7 @@ func (e *ending) Reason() string { return e.reason }
 var (
 	errSpool       = &ending{"shares cannot be kept", "spool"}
 	errBanned      = &ending{"banned", "banned"}
+	errMisuse      = &ending{"sends refused logins or invalid shares only", "misuse"}
 	errUserGone    = &ending{"user was removed or has another id", "user"}
 	errKicked      = &ending{"sent away by the operator", "kicked"}
 	errProxyHeader = errors.New("no PROXY header") // a connection of a proxy does not begin as it should

@@ -7,11 +7,20 @@ import (
 	"btcpool/internal/job"
 )
 
+// MaxWorkers is how many may be authorized on one connection.
+const MaxWorkers = maxWorkers
+
 // TakeJob handles j as if it had come from Kafka.
 func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
 
 // Sessions returns the number of connections.
 func (s *Service) Sessions() int { return int(s.open.Load()) }
+
+// ForgetBadInputs has a window's time pass for what sessions have sent.
+func (s *Service) ForgetBadInputs() {
+	ctx := context.Background()
+	_ = s.visit(ctx, s.allSessions(ctx), func(session *session) { session.BadSince = session.BadSince.Add(-badWindow) })
+}
 
 // Agents returns the software of all sessions.
 func (s *Service) Agents() (agents []string) {
@@ -25,3 +34,6 @@ func (s *Service) Agents() (agents []string) {
 	}
 	return agents
 }
+
+// StartDifficulty is that of miners who wish for none.
+func (c Config) StartDifficulty() float64 { return c.startDifficulty() }

@@ -4,6 +4,7 @@ import (
 	"strings"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
 )
 
@@ -33,10 +34,7 @@ type farmMiner struct {
 // returns those that are new to them.
 func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) {
 	for id, m := range f.Miners {
-		d := m.Difficulty.Difficulty
-		if d < 0 { // no frame can say it: only the agent's own, for a beginning
-			d = min(m.announced(), 0)
-		}
+		d := max(m.Difficulty.Difficulty, 0) // no frame can say less
 		if d == m.announced() {
 			continue
 		}
@@ -61,11 +59,12 @@ func (s *session) register(number uint16, name, software string) {
 		return
 	}
 	own := s.Workers[0]
+	own.Conduct = guard.Conduct{}
 	own.Name, own.ID = name, share.WorkerID(name)
 	m := &farmMiner{worker: own, Agent: software}
 
 	start := s.Miner.Difficulty
-	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, min(start.Difficulty, 0)), s.loop.now)
+	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, 0), s.loop.now)
 	m.tell(start.Difficulty, 0, 0)
 	s.Farm.Miners[number] = m
 	s.event(share.MinerConnect, m.worker, m.Agent, fromAgent)

@@ -3,6 +3,7 @@ package sserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -52,6 +53,12 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		result = "sent"
 	}
 	s.metrics.jobs.WithLabelValues(result).Inc()
+	switch {
+	case err == nil:
+		s.dropping.Store(nil)
+	case result != "known" && s.dropping.Load() == nil:
+		s.dropping.Store(&dropping{now, err})
+	}
 	if err != nil && result != "known" {
 		s.log.Warn().Err(err).Uint64("job", uint64(j.ID)).Int32("height", j.Height).Msg("job dropped")
 	}
@@ -60,6 +67,31 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		s.metrics.jobHeight.Set(float64(j.Height))
 		s.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
 	}
+}
+
+// dropping says why jobs have not been taken since a moment.
+type dropping struct {
+	since time.Time
+	err   error
+}
+
+// jobFault returns what is wrong with the jobs that miners have, or nil.
+func (s *Service) jobFault(now time.Time) error {
+	r, d := s.jobs.round.Load(), s.dropping.Load()
+	maxDelay := s.cfg.MaxJobDelay.Std()
+	switch {
+	case r == nil && d != nil:
+		return fmt.Errorf("%w: those that come are dropped: %w", errNoJob, d.err)
+	case r == nil:
+		return errNoJob
+	case d != nil && now.Sub(d.since) > maxDelay:
+		return fmt.Errorf("jobs have been dropped for %s: %w", now.Sub(d.since).Round(time.Second), d.err)
+	case r.work.ID.Time().Sub(now) > maxDelay:
+		return fmt.Errorf("latest job is %s ahead of the clock: that of this machine or of jobmaker's is wrong", r.work.ID.Time().Sub(now).Round(time.Second))
+	case now.Sub(r.work.made) > s.cfg.MaxJobLifetime.Std():
+		return fmt.Errorf("latest job is %s old", now.Sub(r.work.made).Round(time.Second))
+	}
+	return nil
 }
 
 // mergedMining returns the blocks of other chains that shares of j may solve

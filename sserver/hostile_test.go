@@ -214,8 +214,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// endOfFrame completes any frame and any line.
-var endOfFrame = strings.Repeat("\n", 1024)
+// endOfFrame completes any frame and any line; of who is no agent, frames are short.
+var endOfFrame = strings.Repeat("\n", agentwire.MaxFrame)
 
 // Arbitrary bytes, in two pieces, before and after an agent's login: the
 // connection may end, the pool may not.
@@ -234,6 +234,7 @@ func FuzzSession(f *testing.F) {
 	frames = agentwire.Unregister{Session: 1}.AppendTo(frames)
 	f.Add(frames, 9, true)
 	cfg := testConfig(f)
+	cfg.Limits.LinesPerSec = 0
 	p := startPool(f, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	f.Fuzz(func(t *testing.T, in []byte, cut int, login bool) {
@@ -249,7 +250,11 @@ func FuzzSession(f *testing.F) {
 			c.mustCall(nil, "mining.authorize", "alice.rig", "x")
 		}
 		_, _ = c.conn.Write(in[:cut])
-		_, _ = c.conn.Write(append(in[cut:], endOfFrame+pingLine+"\n"...))
+		end := endOfFrame
+		if !login {
+			end = end[:4096]
+		}
+		_, _ = c.conn.Write(append(in[cut:], end+pingLine+"\n"...))
 		for {
 			line, err := c.readLine()
 			if errors.Is(err, os.ErrDeadlineExceeded) {

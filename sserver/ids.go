@@ -1,8 +1,7 @@
 package sserver
 
 import (
-	"crypto/rand"
-	"encoding/binary"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"time"
@@ -44,12 +43,10 @@ type heldPast struct {
 }
 
 func newIDPool(server uint8, rest time.Duration) *idPool {
-	var start [4]byte
-	_, _ = rand.Read(start[:]) // never fails
 	return &idPool{
 		server:  server,
 		rest:    rest,
-		first:   binary.LittleEndian.Uint32(start[:]) % sessionIDs,
+		first:   rand.Uint32N(sessionIDs),
 		claimed: make(map[uint32]int),
 		pasts:   make(map[uint32]heldPast),
 	}

@@ -21,7 +21,8 @@ type work struct {
 	target     bitcoin.Target // the network's
 	merged     merged         // blocks of other chains
 	renditions renditions
-	tip        uint64 // number of its previous block, in the order in which they became current
+	made       time.Time // by its id, but not later than it came: clocks may differ
+	tip        uint64    // number of its previous block, in the order in which they became current
 	seen       shareSet
 }
 
@@ -71,7 +72,7 @@ type jobBook struct {
 
 // Why a job is not taken.
 var (
-	errJobLate   = errors.New("too far off the clock")
+	errJobLate   = errors.New("too old by the clock of this machine")
 	errJobKnown  = errors.New("known")
 	errJobBehind = errors.New("behind the current block")
 	errJobProxy  = errors.New("another pool's: not supported")
@@ -99,7 +100,8 @@ func newJobBook(cfg Config) *jobBook {
 // A job with another previous block makes all earlier ones stale. Going back,
 // to a lower height or to a block of the same that was left, is for a node that
 // lags or sees another branch: it happens only when the current block has had no job
-// for maxDelay, or when jobmaker takes back the empty job of another pool's word.
+// for maxDelay, or when jobmaker says that this very block is left: a node of ours
+// has left it, or it was another pool's word and is taken back.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
 	if err != nil {
@@ -108,7 +110,8 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if j.Proxy.Difficulty > 0 {
 		return false, errJobProxy
 	}
-	if now.Sub(j.ID.Time()).Abs() > b.maxDelay {
+	age := max(now.Sub(j.ID.Time()), 0) // one ahead of our clock is as good as any
+	if age > b.maxDelay {
 		return false, errJobLate
 	}
 	b.mu.Lock()
@@ -121,8 +124,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if current == nil || current.PrevHash != j.PrevHash {
 		if current != nil {
 			back := j.Height < current.Height || j.Height == current.Height && slices.Contains(b.left, j.PrevHash)
-			takenBack := j.Height == current.Height-1 && current.empty() && j.ID > current.ID
-			if back && !takenBack && now.Sub(current.ID.Time()) <= b.maxDelay {
+			if back && j.Left != current.PrevHash && now.Sub(current.made) <= b.maxDelay {
 				return false, errJobBehind
 			}
 			b.leave(current.PrevHash, j.PrevHash)
@@ -134,6 +136,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 		target:     target,
 		merged:     m,
 		renditions: b.render(j),
+		made:       now.Add(-age),
 		tip:        tip,
 	}
 	works := append(slices.Clone(*b.works.Load()), w)
@@ -154,10 +157,11 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 }
 
 // urgent reports whether miners should have w at once: it is on a new block, it
-// has transactions and theirs has none, or another chain asks for it.
+// has transactions and theirs has none, its blocks are of another difficulty, as on
+// testnets after 20 minutes, or another chain asks for it.
 func (b *jobBook) urgent(w *work) bool {
 	last := b.round.Load()
-	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || w.MergedMiningClean
+	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || last.work.Bits != w.Bits || w.MergedMiningClean
 }
 
 func (b *jobBook) leave(old, next chainhash.Hash) {
@@ -183,7 +187,7 @@ func (b *jobBook) tick(now time.Time) (sent bool) {
 	defer b.mu.Unlock()
 	newest := b.newest()
 	works := *b.works.Load()
-	expired := func(w *work) bool { return w != newest && now.Sub(w.ID.Time()) > b.lifetime }
+	expired := func(w *work) bool { return w != newest && now.Sub(w.made) > b.lifetime }
 	if slices.ContainsFunc(works, expired) {
 		works = slices.DeleteFunc(slices.Clone(works), expired)
 		b.works.Store(&works)
@@ -196,13 +200,14 @@ func (b *jobBook) tick(now time.Time) (sent bool) {
 	return true
 }
 
-// newest returns the job with the largest id among those that are not stale,
-// nil before the first.
+// newest returns the last job that came among those that are not stale and not
+// older than one that came before, nil before the first. Ids tell no order: they
+// go back with jobmaker's clock.
 func (b *jobBook) newest() *work {
 	var newest *work
 	tip := b.tip.Load()
 	for _, w := range *b.works.Load() {
-		if w.tip == tip && (newest == nil || w.ID > newest.ID) {
+		if w.tip == tip && (newest == nil || newest.made.Sub(w.made) < time.Second/2) {
 			newest = w
 		}
 	}
@@ -222,8 +227,18 @@ func (b *jobBook) find(id job.ID) *work {
 
 func (b *jobBook) stale(w *work) bool { return w.tip != b.tip.Load() }
 
+// justLeft reports whether w is on the block before the current one.
+func (b *jobBook) justLeft(w *work) bool { return w.tip+1 == b.tip.Load() }
+
+// outOfTime reports whether a block of w with this time is none: since that time
+// its bits have had to be those of the current job.
+func (b *jobBook) outOfTime(w *work, time uint32) bool {
+	current := b.round.Load().work
+	return current.tip == w.tip && current.Bits != w.Bits && time >= current.MinTime
+}
+
 // late reports whether shares of w, which is stale, are credited all the same:
 // its miners may not have heard of the current block.
 func (b *jobBook) late(w *work, now time.Time) bool {
-	return b.grace > 0 && w.tip+1 == b.tip.Load() && now.UnixNano()-b.since.Load() <= int64(b.grace)
+	return b.grace > 0 && b.justLeft(w) && now.UnixNano()-b.since.Load() <= int64(b.grace)
 }

@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,8 +20,10 @@ func TestJobBook(t *testing.T) {
 		id       int // low part
 		prev     byte
 		height   int32
+		left     byte // the block that miners are sent back from
 		full     bool // has transactions
 		merged   bool // MergedMiningClean
+		easy     bool // of other bits
 		wantSent bool
 		wantErr  error
 		wantNow  int // id of the newest job afterwards
@@ -50,17 +53,22 @@ func TestJobBook(t *testing.T) {
 			{at: 63, made: 63, id: 4, prev: 2, height: 10, wantErr: errJobBehind, wantNow: 3},
 			{at: 124, made: 124, id: 5, prev: 7, height: 1, wantSent: true, wantNow: 5},
 		}},
-		{"another pool's word is taken back", []step{
+		{"a block is left because jobmaker knows better", []step{
 			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
 			{at: 1, made: 1, id: 2, prev: 2, height: 11, wantSent: true, wantNow: 2},
-			{at: 2, made: 0, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
-			{at: 16, made: 16, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4},
+			{at: 2, made: 2, id: 3, prev: 1, height: 10, full: true, wantErr: errJobBehind, wantNow: 2},
+			{at: 3, made: 3, id: 3, prev: 1, height: 10, left: 9, full: true, wantErr: errJobBehind, wantNow: 2},
+			{at: 16, made: 16, id: 4, prev: 1, height: 10, left: 2, full: true, wantSent: true, wantNow: 4},
 			{at: 18, made: 18, id: 5, prev: 2, height: 11, full: true, wantSent: true, wantNow: 5}, // our own node has it now
 		}},
 		{"first transactions", []step{
 			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
 			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, wantSent: true, wantNow: 2},
 			{at: 2, made: 2, id: 3, prev: 1, height: 10, full: true, wantNow: 3},
+		}},
+		{"other bits on the same block", []step{
+			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 1, made: 1, id: 2, prev: 1, height: 10, full: true, easy: true, wantSent: true, wantNow: 2},
 		}},
 		{"merged mining", []step{
 			{id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
@@ -72,8 +80,16 @@ func TestJobBook(t *testing.T) {
 		}},
 		{"late and early", []step{
 			{at: 61, made: 0, id: 1, prev: 1, height: 10, wantErr: errJobLate},
-			{at: 0, made: 61, id: 2, prev: 1, height: 10, wantErr: errJobLate},
+			{at: 0, made: 61, id: 2, prev: 1, height: 10, wantSent: true, wantNow: 2},
+		}},
+		{"just in time", []step{
 			{at: 60, made: 0, id: 3, prev: 1, height: 10, wantSent: true, wantNow: 3},
+		}},
+		{"jobmaker's clock was ahead and is set right", []step{
+			{at: 0, made: 3000, id: 1, prev: 1, height: 10, full: true, wantSent: true, wantNow: 1},
+			{at: 20, made: 20, id: 2, prev: 1, height: 10, full: true, wantNow: 2},
+			{at: 25, made: 25, id: 3, prev: 2, height: 11, full: true, wantSent: true, wantNow: 3},
+			{at: 95, made: 95, id: 4, prev: 1, height: 10, full: true, wantSent: true, wantNow: 4}, // nothing else for long
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -83,7 +99,11 @@ func TestJobBook(t *testing.T) {
 				at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 				j := &job.StratumJob{
 					ID: job.ID(at(s.made).Unix())<<32 | job.ID(s.id), PrevHash: chainhash.Hash{s.prev}, Height: s.height,
+					Left: chainhash.Hash{s.left},
 					Bits: 0x1d00ffff, MergedMiningClean: s.merged,
+				}
+				if s.easy {
+					j.Bits = 0x1e00ffff
 				}
 				if s.full {
 					j.MerkleBranch = []chainhash.Hash{{1}}
@@ -147,5 +167,42 @@ func TestJobBookForgets(t *testing.T) {
 	}
 	if n := len(*b.works.Load()); n != maxWorks {
 		t.Errorf("%d jobs kept", n)
+	}
+}
+
+// Ready tells of jobs that are dropped, and of clocks that differ.
+func TestJobFault(t *testing.T) {
+	t.Parallel()
+	start := time.Unix(1_700_000_000, 0)
+	cfg := DefaultConfig()
+	s := &Service{cfg: cfg, jobs: newJobBook(cfg), metrics: newMetrics(nil, func() time.Duration { return 0 })}
+	ids := job.NewIDs(1)
+	take := func(made, now time.Time) {
+		j := &job.StratumJob{
+			ID: ids.Next(made), GBTHash: chainhash.Hash{}.String(), Height: 10, Bits: 0x1d00ffff,
+			Coinbase1: []byte{1}, Coinbase2: []byte{1}, PrevHash: chainhash.Hash{1},
+		}
+		s.takeJob(j.AppendTo(nil), now)
+	}
+	for _, step := range []struct {
+		made, at, asked int // seconds
+		want            string
+	}{
+		{made: -61, at: 0, asked: 0, want: "no job yet: those that come are dropped: too old"},
+		{made: 1, at: 1, asked: 1},
+		{made: -60, at: 2, asked: 62},
+		{made: -60, at: 10, asked: 63, want: "jobs have been dropped for 1m1s"},
+		{made: 64, at: 64, asked: 64},
+		{made: 3000, at: 65, asked: 100, want: "latest job is 48m20s ahead of the clock"},
+		{made: 131, at: 131, asked: 131},
+		{made: 131, at: 131, asked: 432, want: "latest job is 5m1s old"},
+	} {
+		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
+		take(at(step.made), at(step.at))
+		s.jobs.tick(at(step.asked))
+		err := s.jobFault(at(step.asked))
+		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
+			t.Errorf("at %d: %v, want %q", step.asked, err, step.want)
+		}
 	}
 }

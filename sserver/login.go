@@ -3,7 +3,6 @@ package sserver
 import (
 	"context"
 	"errors"
-	"slices"
 	"strings"
 
 	"btcpool/internal/bitcoin"
@@ -13,8 +12,13 @@ import (
 	"btcpool/internal/users"
 )
 
-// maxWorkers is how many may be authorized on one connection.
-const maxWorkers = 100
+// maxWorkers is how many may be authorized on one connection: far more than a
+// farm proxy has.
+const maxWorkers = 5000
+
+// maxLogin is how long a login may be that is kept to find its worker again, in
+// bytes; of longer ones shares take longer.
+const maxLogin = 128
 
 // subscribe begins a session with a miner that runs a software, which may want
 // to go on with the session it had before.
@@ -51,19 +55,26 @@ func isNiceHash(userAgent string) bool {
 // known here it is asked for, and the protocol hears of the outcome: done is
 // false then, and the status means nothing.
 func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
-	user, own := splitName(name, s.port.users.Canonical)
-	known := func(w worker) bool { return w.UserName == user && w.Name == own }
+	user, own, start, hasStart := splitLogin(name, s.port.users)
+	if hasStart && !wishes.HasStart {
+		wishes.Start, wishes.HasStart = start, true
+	}
+	_, known := s.Names[fullName(user, own)]
 	switch {
-	case slices.ContainsFunc(s.Workers, known):
+	case known:
 		return share.StatusAccept, true
 	case s.Phase == connected:
 		return share.StatusNotSubscribed, true
 	case user == "":
 		return s.refuse("name", share.StatusInvalidUsername), true
 	case len(s.Workers) == maxWorkers:
-		return s.refuse("limit", share.StatusUnauthorized), true
+		s.srv.metrics.loginsRefused.WithLabelValues("limit").Inc() // ours: nothing is wrong with it
+		return share.StatusUnauthorized, true
 	}
 	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
+	if len(name) <= maxLogin {
+		w.Login = strings.Clone(name)
+	}
 	if id, ok := s.port.users.Cached(user); ok {
 		w.UserID = id
 		return s.admit(w, wishes), true
@@ -96,7 +107,15 @@ func (s *session) admit(w worker, wishes v1.Wishes) share.Status {
 	if s.Phase != authorized { // the difficulty is the connection's
 		s.begin(wishes)
 		s.setPhase(authorized)
+		s.trust()
 	}
+	if s.Names == nil {
+		s.Names = make(map[string]int)
+	}
+	if w.Login != "" {
+		s.Names[w.Login] = len(s.Workers)
+	}
+	s.Names[w.fullName()] = len(s.Workers)
 	s.Workers = append(s.Workers, w)
 	s.event(share.MinerConnect, w, s.Agent, "new_conn")
 	s.srv.log.Debug().Str("session", s.sessionID()).Str("worker", w.fullName()).Str("agent", s.Agent).
@@ -113,20 +132,11 @@ func (s *session) begin(wishes v1.Wishes) {
 	if wishes.HasStart {
 		start = wishes.Start
 	}
-	s.suggest(start) // the time before the login does not count
-	s.Miner.Fixed = s.Farm != nil
-}
-
-// refuse counts a login that is not granted, those against its address that are
-// not our fault.
-func (s *session) refuse(reason string, status share.Status) share.Status {
-	s.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
-	if status != share.StatusInternalError && s.srv.guard.LoginRefused(s.IP, s.loop.now) {
-		s.srv.metrics.bans.WithLabelValues("logins").Inc()
-		s.loop.sc.banned = true
-		return share.StatusIPBanned
+	s.suggest(start)   // the time before the login does not count
+	if s.Farm != nil { // agents read whole numbers, and frames have exponents from 0 on
+		s.Miner.Difficulty.Difficulty = max(s.Miner.Difficulty.Difficulty, 0)
+		s.Miner.Fixed = true
 	}
-	return status
 }
 
 // suggest starts the search for the miner's difficulty anew at d. The miner
@@ -156,12 +166,12 @@ func (s *session) wish(d bitcoin.Difficulty) {
 
 // credited returns the worker that a share is for when it names one.
 func (s *session) credited(name []byte) *worker {
-	if len(s.Workers) > 1 {
-		for i := range s.Workers {
-			if w := &s.Workers[i]; w.is(name, s.port.users.Canonical) {
-				return w
-			}
-		}
+	if len(s.Workers) == 1 {
+		return &s.Workers[0]
 	}
-	return &s.Workers[0]
+	if i, ok := s.Names[string(name)]; ok {
+		return &s.Workers[i]
+	}
+	user, own, _, _ := splitLogin(string(name), s.port.users)
+	return &s.Workers[s.Names[fullName(user, own)]] // the first when there is none
 }

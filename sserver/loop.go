@@ -240,6 +240,8 @@ func (l *loop) check(s *session) {
 		s.fail(nil)
 	case !s.closing && !s.asking && late:
 		s.finish(os.ErrDeadlineExceeded)
+	case s.reassures():
+		s.reassure()
 	default:
 		return
 	}

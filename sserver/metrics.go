@@ -12,15 +12,17 @@ import (
 )
 
 type metrics struct {
-	sessions      [phases]level
+	sessions      [phases]atomic.Int64
 	refused       *prometheus.CounterVec // reason
 	disconnected  *prometheus.CounterVec // reason
 	panics        prometheus.Counter
 	loginsRefused *prometheus.CounterVec // reason
 	resumed       prometheus.Counter
 	bans          *prometheus.CounterVec // reason
+	culprits      *prometheus.CounterVec // kind
 	badLines      prometheus.Counter
 	framesIgnored *prometheus.CounterVec // reason
+	framesCut     prometheus.Counter
 	pauses        prometheus.Counter
 	bytesIn       *prometheus.CounterVec // listener
 	bytesOut      *prometheus.CounterVec // listener
@@ -39,12 +41,6 @@ type metrics struct {
 	eventsDropped    prometheus.Counter
 }
 
-// level is how many there are, for those who have to read it back.
-type level struct{ atomic.Int64 }
-
-func (l *level) Inc() { l.Add(1) }
-func (l *level) Dec() { l.Add(-1) }
-
 func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
 	set := telemetry.Metrics(reg, "sserver")
 	buckets := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
@@ -55,8 +51,10 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		loginsRefused: set.Counters("logins_refused_total", "Authorizations refused.", "reason"),
 		resumed:       set.Counter("sessions_resumed_total", "Sessions that took up where one left that had ended."),
 		bans:          set.Counters("bans_total", "Addresses banned.", "reason"),
+		culprits:      set.Counters("culprits_total", "Sessions ended, workers and agents' miners refused for a while, for bad logins or shares, without a ban of their address.", "kind"),
 		badLines:      set.Counter("bad_lines_total", "Lines that were no requests, and malformed frames."),
 		framesIgnored: set.Counters("frames_ignored_total", "Frames of agents that had no effect.", "reason"),
+		framesCut:     set.Counter("frames_cut_total", "Frames of agents longer than any needs to be, which were skipped, or cut if they register a miner."),
 		pauses:        set.Counter("pauses_total", "Times that a connection was made to wait because it sends too much."),
 		bytesIn:       set.Counters("received_bytes_total", "Bytes from miners.", "listener"),
 		bytesOut:      set.Counters("sent_bytes_total", "Bytes to miners, those included that were still queued at the end.", "listener"),

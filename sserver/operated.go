@@ -13,10 +13,9 @@ import (
 	"btcpool/sserver/operator"
 )
 
-// operated is the server as the operator sees it.
+// operated is the server as the operator sees it, an operator.Server.
 type operated struct{ *Service }
 
-// Status is operator.Server.Status.
 func (s operated) Status() operator.Status {
 	v := operator.Status{
 		Started:           s.started,
@@ -27,7 +26,7 @@ func (s operated) Status() operator.Status {
 		Sessions:          make(map[string]int64),
 		Shares:            make(map[share.Status]int64),
 		MaxConnections:    s.cfg.MaxConnections,
-		DefaultDifficulty: s.cfg.DefaultDifficulty,
+		DefaultDifficulty: s.cfg.startDifficulty(),
 		ShareInterval:     s.cfg.ShareInterval.Std(),
 		Users:             s.cfg.Users.Kind,
 	}
@@ -40,7 +39,7 @@ func (s operated) Status() operator.Status {
 		}
 	}
 	if r := s.jobs.round.Load(); r != nil {
-		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time()}
+		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time().UTC()}
 	}
 	for _, addr := range s.Addrs() {
 		v.Listen = append(v.Listen, addr.String())
@@ -48,7 +47,6 @@ func (s operated) Status() operator.Status {
 	return v
 }
 
-// Visit is operator.Server.Visit.
 func (s operated) Visit(ctx context.Context, do func(operator.Session)) error {
 	return s.visit(ctx, s.allSessions(ctx), func(session *session) {
 		if session.admitted {
@@ -57,34 +55,25 @@ func (s operated) Visit(ctx context.Context, do func(operator.Session)) error {
 	})
 }
 
-// SendAway is operator.Server.SendAway.
 func (s operated) SendAway(ctx context.Context, grace time.Duration, to operator.Place) error {
-	s.sendAway(ctx, grace, place(to))
+	s.sendAway(ctx, grace, to)
 	return s.visit(ctx, s.allSessions(ctx), func(session *session) {
-		session.reconnect(place(to))
+		session.reconnect(to)
 		session.finish(nil)
 	})
 }
 
-// Guard is operator.Server.Guard.
 func (s operated) Guard() *guard.Guard { return s.guard }
+func (s operated) CountBan()           { s.metrics.bans.WithLabelValues("operator").Inc() }
 
-// CountBan is operator.Server.CountBan.
-func (s operated) CountBan() { s.metrics.bans.WithLabelValues("operator").Inc() }
-
-// operatedSession is a session as the operator sees it. Its loop calls.
+// operatedSession is a session as the operator sees it, an operator.Session. Its
+// loop calls.
 type operatedSession struct{ *session }
 
-// ID is operator.Session.ID.
-func (s operatedSession) ID() uint32 { return s.session.ID }
-
-// Address is operator.Session.Address.
+func (s operatedSession) ID() uint32          { return s.session.ID }
 func (s operatedSession) Address() netip.Addr { return s.IP }
+func (s operatedSession) Software() string    { return s.Agent }
 
-// Software is operator.Session.Software.
-func (s operatedSession) Software() string { return s.Agent }
-
-// Workers is operator.Session.Workers.
 func (s operatedSession) Workers() iter.Seq2[string, string] {
 	return func(yield func(user, name string) bool) {
 		for i := range s.session.Workers {
@@ -103,7 +92,6 @@ func (s operatedSession) Workers() iter.Seq2[string, string] {
 	}
 }
 
-// View is operator.Session.View.
 func (s operatedSession) View() operator.View {
 	v := operator.View{
 		ID:          s.session.ID,
@@ -144,7 +132,6 @@ func (m *miner) view(shares tally) operator.Miner {
 	return v
 }
 
-// Miners is operator.Session.Miners.
 func (s operatedSession) Miners(after, limit int) (page []operator.Miner, total int, ok bool) {
 	if s.Farm == nil {
 		return nil, 0, false
@@ -161,19 +148,16 @@ func (s operatedSession) Miners(after, limit int) (page []operator.Miner, total 
 	return page, len(s.Farm.Miners), true
 }
 
-// Kick is operator.Session.Kick.
 func (s operatedSession) Kick(to *operator.Place) {
 	if to != nil {
-		s.reconnect(place(*to))
+		s.reconnect(*to)
 	}
 	s.discard = maxDiscard
 	s.finish(errKicked)
 }
 
-// Ban is operator.Session.Ban.
 func (s operatedSession) Ban() { s.finish(errBanned) }
 
-// Message is operator.Session.Message.
 func (s operatedSession) Message(text string) bool {
 	if s.Phase != authorized {
 		return false

@@ -467,6 +467,7 @@ func TestAdminDrain(t *testing.T) {
 func TestAdminRefuses(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
+	cfg.Limits = guard.DefaultLimits() // exempt addresses cannot be banned
 	cfg.AdminAPI = operator.APIConfig{Listen: "127.0.0.1:0", TokenFile: filepath.Join(t.TempDir(), "token")}
 	if err := os.WriteFile(cfg.AdminAPI.TokenFile, []byte("\n "+adminToken+"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -590,7 +591,9 @@ func TestAdminSocket(t *testing.T) {
 // answers.
 func TestAdminDescription(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, withAdmin(t, testConfig(t)))
+	cfg := testConfig(t)
+	cfg.Limits = guard.DefaultLimits() // exempt addresses cannot be banned
+	p := startPool(t, withAdmin(t, cfg))
 	d := testkit.OpenAPI(t, operator.OpenAPI)
 	if res := p.adminText("GET", "/openapi.yaml", "", ""); !bytes.Equal(res.Body.Bytes(), operator.OpenAPI) {
 		t.Error("another file is served")

@@ -10,33 +10,53 @@ import (
 
 	"github.com/btcsuite/btcd/chaincfg/v2"
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
-	"btcpool/internal/share"
+	"btcpool/internal/service"
+	"btcpool/internal/store"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/users"
 )
 
-func TestSplitName(t *testing.T) {
+func TestSplitLogin(t *testing.T) {
 	t.Parallel()
-	canonical := func(name string) string { return strings.ToLower(share.CleanName(name)) }
-	for _, test := range []struct{ name, user, worker string }{
-		{"Alice.rig1", "alice", "rig1"},
-		{"alice.a.b", "alice", "a.b"},
-		{"alice", "alice", "__default__"},
-		{"alice.", "alice", "__default__"},
-		{".rig", "", "rig"},
-		{"", "", "__default__"},
-		{"al ice\x00<>\u00e9.r(i)g", "alice", "rig"},
-		{"a-b_c:d|e^f/g.w", "a-b_c:d|e^f/g", "w"},
-		{"alice." + strings.Repeat("w", 30), "alice", strings.Repeat("w", 20)},
-		{"\"';--.x", "--", "x"},
+	cfg := users.DefaultConfig()
+	lists, err := users.New(cfg, []users.Source{cfg.Source}, t.TempDir(), store.Config{}, service.Deps{Log: zerolog.Nop()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := bitcoin.Difficulty(-99)
+	for _, test := range []struct {
+		login, user, worker string
+		start               bitcoin.Difficulty
+	}{
+		{"Alice.rig1", "alice", "rig1", none},
+		{"alice.a.b", "alice", "a.b", none},
+		{"alice", "alice", "__default__", none},
+		{"alice.", "alice", "__default__", none},
+		{".rig", "", "rig", none},
+		{"", "", "__default__", none},
+		{"alice.r(i)g", "alice", "rig", none},
+		{"a-b_c:d|e^f/g.w", "a-b_c:d|e^f/g", "w", none},
+		{"alice." + strings.Repeat("w", 30), "alice", strings.Repeat("w", 20), none},
+		{"\"';--.x", "", "x", none},
+		{"al ice.rig", "", "rig", none},
+		{"alice\u00e9", "", "__default__", none},
+		{"alice+1000", "alice", "__default__", 10},
+		{"alice+500K.rig", "alice", "rig", 19},
+		{"alice+inf.rig", "", "rig", none},
+		{"alice+.rig", "", "rig", none},
+		{"alice+rig", "", "__default__", none},
+		{"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4+50000", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "__default__", 16},
+		{"bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4_rig.1", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "rig.1", none},
 	} {
-		t.Run(test.name, func(t *testing.T) {
+		t.Run(test.login, func(t *testing.T) {
 			t.Parallel()
-			user, worker := splitName(test.name, canonical)
-			if user != test.user || worker != test.worker {
-				t.Errorf("got %q and %q", user, worker)
+			user, worker, start, hasStart := splitLogin(test.login, lists.Of(cfg.Source))
+			if user != test.user || worker != test.worker || hasStart != (test.start != none) || hasStart && start != test.start {
+				t.Errorf("got %q, %q and %v, %v", user, worker, start, hasStart)
 			}
 		})
 	}
@@ -131,7 +151,7 @@ func TestDifficultyOfJobs(t *testing.T) {
 func TestFarmDifficulties(t *testing.T) {
 	t.Parallel()
 	f := farm{Miners: make(map[uint16]*farmMiner)}
-	const agents = -20 // its own: what miners begin with
+	const agents = 0 // its own: what miners begin with
 	for id := range uint16(4) {
 		m := new(farmMiner)
 		m.Difficulty.Difficulty = agents
@@ -148,7 +168,7 @@ func TestFarmDifficulties(t *testing.T) {
 		want map[uint16]bitcoin.Difficulty
 	}{
 		{[]bitcoin.Difficulty{-20, -20, -20, -20}, nil},
-		{[]bitcoin.Difficulty{-5, 0, 3, 14}, map[uint16]bitcoin.Difficulty{1: 0, 2: 3, 3: 14}},
+		{[]bitcoin.Difficulty{-5, 0, 3, 14}, map[uint16]bitcoin.Difficulty{2: 3, 3: 14}},
 		{[]bitcoin.Difficulty{-1, -3, -3, 14}, map[uint16]bitcoin.Difficulty{2: 0}},
 		{[]bitcoin.Difficulty{-1, -20, -20, -20}, map[uint16]bitcoin.Difficulty{3: 0}},
 		{[]bitcoin.Difficulty{1, -20, -20, 1}, map[uint16]bitcoin.Difficulty{0: 1, 3: 1}},

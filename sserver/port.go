@@ -1,6 +1,9 @@
 package sserver
 
 import (
+	"cmp"
+	"errors"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -44,26 +47,32 @@ func (c Config) places() []Listener {
 	}
 	list = append(list, c.Listeners...)
 	for i := range list {
-		if list[i].NonceBytes == 0 {
-			list[i].NonceBytes = c.NonceBytes
-		}
-		if list[i].Users == nil {
-			list[i].Users = &c.Users.Source
-		}
-		for _, d := range []struct {
-			own     *float64
-			general float64
-		}{
-			{&list[i].DefaultDifficulty, c.DefaultDifficulty},
-			{&list[i].MinDifficulty, c.MinDifficulty},
-			{&list[i].MaxDifficulty, c.MaxDifficulty},
-		} {
-			if *d.own == 0 {
-				*d.own = d.general
-			}
-		}
+		l := &list[i]
+		l.NonceBytes = cmp.Or(l.NonceBytes, c.NonceBytes)
+		l.Users = cmp.Or(l.Users, &c.Users.Source)
+		l.DefaultDifficulty = cmp.Or(l.DefaultDifficulty, c.startDifficulty())
+		l.MinDifficulty = cmp.Or(l.MinDifficulty, c.MinDifficulty)
+		l.MaxDifficulty = cmp.Or(l.MaxDifficulty, c.MaxDifficulty)
 	}
 	return list
+}
+
+// Difficulties of first shares, unless they are configured: for ASICs, and for processors where blocks come on demand.
+const (
+	asicDifficulty      = 16384
+	processorDifficulty = 1.0 / 1024 // 2^22 hashes
+)
+
+// startDifficulty is that of miners who wish for none.
+func (c Config) startDifficulty() float64 {
+	if c.DefaultDifficulty != 0 {
+		return c.DefaultDifficulty
+	}
+	start := float64(asicDifficulty)
+	if network, err := bitcoin.NetworkByName(c.Users.Network); err == nil && network.OnDemand {
+		start = processorDifficulty
+	}
+	return min(max(start, c.MinDifficulty), c.MaxDifficulty)
 }
 
 // validate reports all faults of a listener that places returned.
@@ -73,9 +82,7 @@ func (l Listener) validate() error {
 	if (l.TLSCertFile == "") != (l.TLSKeyFile == "") {
 		faults.Addf("tls_cert_file, tls_key_file: both or none must be set")
 	}
-	if l.NonceBytes < 4 || l.NonceBytes > job.Extranonce2Size {
-		faults.Addf("extranonce2_size = %d: must be 4 to %d", l.NonceBytes, job.Extranonce2Size)
-	}
+	faults.Number("extranonce2_size", l.NonceBytes, 4, job.Extranonce2Size)
 	highest := bitcoin.MaxDifficulty.Float()
 	for _, d := range []struct {
 		key   string
@@ -118,6 +125,10 @@ func (s *Service) listen(l Listener) (*port, error) {
 		WriteTimeout: s.cfg.WriteTimeout.Std(),
 	})
 	if err != nil {
+		var system *net.OpError
+		if errors.As(err, &system) {
+			err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
+		}
 		return nil, err
 	}
 	var levels []vardiff.Level

@@ -5,18 +5,16 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
-	"fmt"
 	"net"
 	"net/http/httptest"
 	"net/netip"
 	"os"
 	"path/filepath"
-	"strings"
 	"testing"
 	"time"
 
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
-	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -123,6 +121,7 @@ func TestProxyProtocol(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Listeners = []sserver.Listener{{Listen: "127.0.0.1:0", ProxyNetworks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}}
+	cfg.Limits = guard.DefaultLimits() // which exempt the proxy
 	cfg.Limits.PerAddress = 1
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
@@ -156,64 +155,9 @@ func TestProxyProtocol(t *testing.T) {
 	}
 }
 
-func TestBans(t *testing.T) {
-	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Limits.Exempt = nil
-	cfg.Limits.RefusedLogins = 2
-	cfg.Limits.BanTime = 2e9
-	p := startPool(t, cfg)
-	p.TakeJob(p.newJob(1, 100))
-	c, w := p.miner()
-	stranger := p.dial()
-	stranger.mustCall(nil, "mining.subscribe")
-	for i, want := range []float64{29, 29, 28} {
-		if m := stranger.call("mining.authorize", "nobody.x"); m.Error == nil || m.Error[0] != want {
-			t.Errorf("login %d: %+v", i, m)
-		}
-	}
-	stranger.wantEnd()
-	p.dial().wantEnd()
-	c.wantSubmit(c.share(w, 1), 0) // who is here may stay
-	testkit.Eventually(t, "end of the ban", func() bool {
-		conn := p.dial()
-		conn.send(pingLine + "\n")
-		line, err := conn.readLine()
-		conn.conn.Close()
-		return err == nil && strings.TrimSpace(line) == pongLine
-	})
-	if got := p.metric("bans_total", "reason", "logins"); got != 1 {
-		t.Errorf("%v bans", got)
-	}
-}
-
-func TestInvalidShares(t *testing.T) {
-	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Limits.Exempt = nil
-	cfg.Limits.InvalidAmong = 10
-	p := startPool(t, cfg)
-	p.TakeJob(p.newJob(1, 100))
-	c, w := p.miner()
-	for i := range uint64(4) {
-		c.wantSubmit(c.share(w, i), 0)
-	}
-	bad := find{job: w.id, time: "00000000", nonce: "00000000"}
-	for i := range 6 {
-		bad.extraNonce2 = fmt.Sprintf("%016x", i)
-		c.wantSubmit(bad, 31)
-	}
-	c.wantEnd()
-	p.dial().wantEnd()
-	if got := p.metric("bans_total", "reason", "invalid shares"); got != 1 {
-		t.Errorf("%v bans", got)
-	}
-}
-
 func TestLinesPerSecond(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.Limits.Exempt = nil
 	cfg.Limits.LinesPerSec = 10
 	p := startPool(t, cfg)
 	c := p.dial()

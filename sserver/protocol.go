@@ -1,10 +1,13 @@
 package sserver
 
 import (
+	"time"
+
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/sserver/operator"
 )
 
 // protocol is what a session speaks. It parses what arrives, calls the session's
@@ -21,7 +24,9 @@ type protocol interface {
 	// announce appends a job.
 	announce(dst []byte, a *announcement) []byte
 	// reconnect appends what sends the miner elsewhere.
-	reconnect(dst []byte, to place) []byte
+	reconnect(dst []byte, to operator.Place) []byte
+	// sign appends a sign of life for an agent.
+	sign(dst []byte) []byte
 	// message appends a text for the miner's display.
 	message(dst []byte, text string) []byte
 }
@@ -52,8 +57,14 @@ func renderer(cfg Config) func(*job.StratumJob) renditions {
 	return func(j *job.StratumJob) renditions { return renditions{v1.NewJob(j, sizes)} }
 }
 
+// maxBadInputs within badWindow end a session: what comes is no Stratum V1.
+const (
+	maxBadInputs = 5
+	badWindow    = time.Minute
+)
+
 // stratumV1 has a session speak Stratum V1: it is the session's protocol, and
-// the conversation's session.
+// the conversation's v1.Session.
 type stratumV1 struct{ *session }
 
 func (s stratumV1) conn() v1.Conn { return v1.Conn{State: &s.V1, Session: s} }
@@ -77,13 +88,14 @@ func (s stratumV1) announce(dst []byte, a *announcement) []byte {
 	})
 }
 
-func (s stratumV1) reconnect(dst []byte, to place) []byte {
+func (s stratumV1) reconnect(dst []byte, to operator.Place) []byte {
 	return s.conn().AppendReconnect(dst, to.Host, to.Port)
 }
 
+func (s stratumV1) sign(dst []byte) []byte { return s.conn().AppendSign(dst) }
+
 func (s stratumV1) message(dst []byte, text string) []byte { return s.conn().AppendMessage(dst, text) }
 
-// Subscribe is v1.Session.Subscribe.
 func (s stratumV1) Subscribe(software string, before uint32, resume bool) (v1.Subscription, share.Status) {
 	if s.Phase != connected {
 		return v1.Subscription{}, share.StatusUnknown
@@ -96,49 +108,34 @@ func (s stratumV1) Subscribe(software string, before uint32, resume bool) (v1.Su
 	}, share.StatusAccept
 }
 
-// Name is v1.Session.Name.
 func (s stratumV1) Name(software string) { s.Agent = software }
 
-// LogIn is v1.Session.LogIn.
 func (s stratumV1) LogIn(name string, wishes v1.Wishes) (share.Status, bool) {
 	return s.logIn(name, wishes)
 }
 
-// LoggedIn is v1.Session.LoggedIn.
-func (s stratumV1) LoggedIn() bool { return s.Phase == authorized }
-
-// VersionBits is v1.Session.VersionBits.
-func (s stratumV1) VersionBits() uint32 { return s.srv.versionMask }
-
-// RollVersion is v1.Session.RollVersion.
-func (s stratumV1) RollVersion(mask uint32) { s.VersionMask = mask }
-
-// WishDifficulty is v1.Session.WishDifficulty.
+func (s stratumV1) LoggedIn() bool                      { return s.Phase == authorized }
+func (s stratumV1) VersionBits() uint32                 { return s.srv.versionMask }
+func (s stratumV1) RollVersion(mask uint32)             { s.VersionMask = mask }
 func (s stratumV1) WishDifficulty(d bitcoin.Difficulty) { s.wish(d) }
 
-// LimitDifficulty is v1.Session.LimitDifficulty.
 func (s stratumV1) LimitDifficulty(floor bitcoin.Difficulty) {
 	s.OwnFloor = true
 	s.limit(floor)
 }
 
-// Submit is v1.Session.Submit.
 func (s stratumV1) Submit(sub v1.Submission) share.Status {
 	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: s.credited(sub.Worker)})
 }
 
-// SpeaksForFarm is v1.Session.SpeaksForFarm.
 func (s stratumV1) SpeaksForFarm() bool { return s.Farm != nil && s.Phase == authorized }
 
-// Register is v1.Session.Register.
 func (s stratumV1) Register(number uint16, worker, software string) {
 	s.register(number, worker, software)
 }
 
-// Unregister is v1.Session.Unregister.
 func (s stratumV1) Unregister(number uint16) { s.unregister(number) }
 
-// SubmitOf is v1.Session.SubmitOf.
 func (s stratumV1) SubmitOf(number uint16, sub v1.Submission) (status share.Status, known bool) {
 	m := s.Farm.Miners[number]
 	if m == nil {
@@ -150,8 +147,16 @@ func (s stratumV1) SubmitOf(number uint16, sub v1.Submission) (status share.Stat
 	return status, true
 }
 
-// BadInput is v1.Session.BadInput.
 func (s stratumV1) BadInput() { s.srv.metrics.badLines.Inc() }
 
-// UnknownCommand is v1.Session.UnknownCommand.
+func (s stratumV1) Gibberish() (tooMuch bool) {
+	if s.loop.now.Sub(s.BadSince) >= badWindow {
+		s.BadSince, s.BadInputs = s.loop.now, 0
+	}
+	s.BadInputs++
+	return s.BadInputs >= maxBadInputs
+}
+
+func (s stratumV1) CutFrame() { s.srv.metrics.framesCut.Inc() }
+
 func (s stratumV1) UnknownCommand() { s.srv.metrics.framesIgnored.WithLabelValues("command").Inc() }

@@ -1,5 +1,11 @@
 package sserver
 
+import (
+	"time"
+
+	"btcpool/sserver/operator"
+)
+
 // What may wait for one link, in bytes: dozens of jobs, and for an agent new
 // difficulties of all its miners besides.
 const (
@@ -13,6 +19,7 @@ func (s *session) send(b []byte) {
 	if len(b) == 0 || s.over || s.cut {
 		return
 	}
+	s.said = s.loop.now
 	s.port.bytesOut.Add(float64(len(b)))
 	limit := maxUnsent
 	if s.Farm != nil {
@@ -24,9 +31,25 @@ func (s *session) send(b []byte) {
 }
 
 // reconnect sends the miner to another place.
-func (s *session) reconnect(to place) {
+func (s *session) reconnect(to operator.Place) {
 	sc := &s.loop.sc
 	sc.out = s.protocol.reconnect(sc.out[:0], to)
+	s.send(sc.out)
+}
+
+// agentSilence is after what time an agent gets a sign of life: BTCAgent throws off
+// its miners when it has heard nothing for 15 s after the login, or for 60 s later.
+const agentSilence = 10 * time.Second
+
+// reassures reports whether the session is an agent's and has heard nothing for long.
+func (s *session) reassures() bool {
+	return s.Farm != nil && s.Ready && !s.closing && s.loop.now.Sub(s.said) >= agentSilence
+}
+
+// reassure gives a sign of life.
+func (s *session) reassure() {
+	sc := &s.loop.sc
+	sc.out = s.protocol.sign(sc.out[:0])
 	s.send(sc.out)
 }
 

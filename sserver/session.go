@@ -34,8 +34,10 @@ type state struct {
 	Agent string // the software that the miner says it is
 	Since time.Time
 
-	// Workers are those that have logged in. The first is credited with shares that name no other.
+	// Workers are those that have logged in, Names their places among them by full name. The first is credited with
+	// shares that name no other.
 	Workers []worker
+	Names   map[string]int
 	// VersionMask holds the version bits agreed upon.
 	VersionMask uint32
 	// OwnFloor says that the miner itself set the floor of its difficulty.
@@ -47,7 +49,13 @@ type state struct {
 	Patient bool
 	V1      v1.State
 	Tally   tally
-	Conduct guard.Conduct
+	Pace    guard.Pace
+	// Trusted means that the guard counts the session among the good ones of its address.
+	Trusted bool
+	Refused int // logins that were not granted
+	// BadInputs were gibberish, since BadSince.
+	BadInputs int
+	BadSince  time.Time
 
 	Miner miner // the one that is connected
 	Farm  *farm // the miners that it speaks for; nil: it is no agent
@@ -75,6 +83,7 @@ type session struct {
 
 	pending     []byte // input that is not handled yet, as a rule the beginning of a message
 	outbox      poll.Outbox
+	said        time.Time // when something was sent last
 	readBy      time.Time // deadline of the next message, and then of closing the link
 	pausedUntil time.Time // zero: the session is not paused
 	strange     int       // bytes that came before the login
@@ -108,9 +117,9 @@ const (
 
 // setPhase moves the session on.
 func (s *session) setPhase(p phase) {
-	s.srv.metrics.sessions[s.Phase].Dec()
+	s.srv.metrics.sessions[s.Phase].Add(-1)
 	s.Phase = p
-	s.srv.metrics.sessions[p].Inc()
+	s.srv.metrics.sessions[p].Add(1)
 }
 
 // reads reports whether the session takes more input.
@@ -187,8 +196,7 @@ func (s *session) proceed(in []byte, messages int) {
 	l := s.loop
 	var err error
 	for err == nil && !s.asking {
-		if l.sc.banned {
-			err = errBanned
+		if err = l.sc.misuse; err != nil {
 			break
 		}
 		var n int
@@ -278,10 +286,11 @@ func (s *session) pace(messages int) {
 	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {
 		return
 	}
+	rate += max(len(s.Workers)-1, 0)
 	if s.Farm != nil {
 		rate += len(s.Farm.Miners)
 	}
-	if pause := s.Conduct.Spent(messages, rate, s.loop.now); pause > 0 {
+	if pause := s.Pace.Spent(messages, rate, s.loop.now); pause > 0 {
 		s.pause(pause)
 	}
 }

@@ -156,3 +156,40 @@ func TestNoMergedMining(t *testing.T) {
 		t.Errorf("%v solved", got)
 	}
 }
+
+// A share that solves a block of the height before is handed over: nodes may hear
+// of it first. It stays stale. One of an older block is not.
+func TestSolvedTooLate(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	solved := blkmaker(t, &cfg)
+	p := startPool(t, cfg)
+	j := p.newJob(1, 100)
+	j.Bits = 0x1f00ffff
+	p.TakeJob(j)
+	c, w := p.miner()
+	var finds []find
+	for extraNonce2 := uint64(1); extraNonce2 < 3; extraNonce2++ {
+		header := c.header(w, extraNonce2, unhex32(t, w.version), unhex32(t, w.time))
+		nonce := c.mine(w, header, 1.0/(1<<16), 1e30)
+		finds = append(finds, find{job: w.id, extraNonce2: fmt.Sprintf("%016x", extraNonce2), time: w.time, nonce: fmt.Sprintf("%08x", nonce)})
+	}
+	p.TakeJob(p.newJob(2, 101))
+	c.work()
+	c.wantSubmit(finds[0], 21)
+	c.wantSubmit(finds[0], 22)
+	select {
+	case s := <-solved:
+		if s.JobID != uint64(j.ID) {
+			t.Errorf("solved %+v", s)
+		}
+	case <-time.After(patience):
+		t.Fatal("not handed over")
+	}
+	p.TakeJob(p.newJob(3, 102))
+	c.work()
+	c.wantSubmit(finds[1], 21)
+	if got := p.metric("solved_total"); got != 1 {
+		t.Errorf("%v blocks solved", got)
+	}
+}

@@ -16,7 +16,6 @@ package sserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -70,6 +69,7 @@ type Service struct {
 	events    *eventQueue
 	users     *users.Lists
 	jobs      *jobBook
+	dropping  atomic.Pointer[dropping] // nil: the last job was taken
 	ids       *idPool
 	guard     *guard.Guard
 	loops     []*loop
@@ -233,19 +233,13 @@ func (s *Service) Addrs() []net.Addr {
 
 // Ready returns nil when miners can connect and have something to do.
 func (s *Service) Ready() error {
-	r := s.jobs.round.Load()
 	switch {
 	case s.serverID.Load() == 0:
 		return errNoServerID
 	case s.guard.Closed.Load():
 		return errDraining
-	case r == nil:
-		return errNoJob
 	}
-	if age := time.Since(r.work.ID.Time()); age > s.cfg.MaxJobLifetime.Std() {
-		return fmt.Errorf("latest job is %s old", age.Round(time.Second))
-	}
-	return nil
+	return s.jobFault(time.Now())
 }
 
 func (s *Service) jobAge() time.Duration {

@@ -40,6 +40,7 @@ func testConfig(tb testing.TB) sserver.Config {
 	cfg.Kafka = testkit.Broker(tb)
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = tb.TempDir()
+	cfg.Limits.Exempt = nil                 // or nothing would be limited, and nobody banned
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
 	cfg.MinDifficulty = 1.0 / (1 << 30)
 	cfg.Users.Kind = users.Static
@@ -402,8 +403,35 @@ func TestConfigFile(t *testing.T) {
 	want := sserver.DefaultConfig()
 	want.Common = cfg.Common
 	want.Users.Static = cfg.Users.Static
+	want.DataDir, want.Database = cfg.DataDir, cfg.Database // as the other services' files have them
 	if got, want := fmt.Sprintf("%+v", cfg), fmt.Sprintf("%+v", want); got != want {
 		t.Errorf("the file does not show the defaults:\n%s\n%s", got, want)
+	}
+}
+
+// TestStartDifficulty lets a processor find shares at once where processors mine.
+func TestStartDifficulty(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		network             string
+		configured, minimum float64
+		want                float64
+	}{
+		{"mainnet", 0, 0.00001, 16384},
+		{"testnet4", 0, 0.00001, 16384},
+		{"regtest", 0, 0.00001, 1.0 / 1024},
+		{"regtest", 0, 8, 8},
+		{"regtest", 64, 8, 64},
+		{"not known", 0, 0.00001, 16384},
+	} {
+		cfg := sserver.DefaultConfig()
+		cfg.Users.Network, cfg.DefaultDifficulty, cfg.MinDifficulty = c.network, c.configured, c.minimum
+		if got := cfg.StartDifficulty(); got != c.want {
+			t.Errorf("%+v: got %v", c, got)
+		}
+		if err := cfg.Validate(); err != nil {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }
 
@@ -471,7 +499,7 @@ func TestNewUndoesWhatItDid(t *testing.T) {
 	cfg.Listen = taken.Addr().String()
 	for range 2 { // the second finds no locks left
 		_, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
-		if err == nil || !strings.Contains(err.Error(), "in use") {
+		if err == nil || !strings.Contains(err.Error(), `listen = "`+cfg.Listen+`": another process listens there`) {
 			t.Fatalf("error %v", err)
 		}
 	}

@@ -28,23 +28,30 @@ type scratch struct {
 	coinbase []byte
 	header   [80]byte
 	seq      uint64 // of the last share to be durable before the answers leave
-	merged   bool   // the last share solved another chain's block
-	banned   bool   // the session is to end
+	solved   bool   // the last share solved a block, of whichever chain
+	misuse   error  // why the session is to end
 }
 
 // reset readies sc for the next batch.
-func (sc *scratch) reset() { sc.out, sc.seq, sc.banned = sc.out[:0], 0, false }
+func (sc *scratch) reset() { sc.out, sc.seq, sc.misuse = sc.out[:0], 0, nil }
 
 // judge decides on a submission. A share that the statistics need is in the
 // spool afterwards, and sc.seq is its number: the answer must wait for it.
 func (s *session) judge(sub *submission) share.Status {
 	now, sc := s.loop.now, &s.loop.sc
-	status := s.verdict(sub, now, sc)
+	conduct := &sub.worker.Conduct
+	status := share.StatusIPBanned
+	if barred := now.Before(conduct.BarredUntil); !barred {
+		status = s.verdict(sub, now, sc)
+	}
 	s.srv.metrics.judged(status)
 	s.Tally.add(status, now)
-	if s.Conduct.Judged(status, s.srv.cfg.Limits) && s.srv.guard.Ban(s.IP, "invalid shares", now) {
-		s.srv.metrics.bans.WithLabelValues("invalid shares").Inc()
-		sc.banned = true
+	if status == share.StatusIPBanned {
+		return status
+	}
+	s.regard(status)
+	if conduct.Judged(status, s.srv.cfg.Limits) {
+		s.condemn(sub)
 	}
 	return status
 }
@@ -74,7 +81,7 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 	}
 	status, bitsReached := s.check(w, difficulty, sub, now, sc)
 	accepted := status.IsAccepted()
-	if sc.merged && !accepted {
+	if sc.solved && !accepted {
 		w.seen.add(key)
 	}
 	if !accepted && sub.miner.Rejects.add(now) {
@@ -105,34 +112,37 @@ func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
 
 // check applies the rules that need no memory, to a share that must meet
 // difficulty. bitsReached is 0 when a rule was broken before the hash was
-// needed. A stale share may still solve another chain's block, one that breaks
-// a rule may not.
+// needed. A stale share may still solve another chain's block, and one of the block
+// before: whichever of two blocks nodes hear of first wins. One that breaks a rule
+// may not.
 func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
-	sc.merged = false
+	sc.solved = false
 	status = s.legal(w, sub, now)
 	stale := s.srv.jobs.stale(w)
 	late := stale && s.srv.jobs.late(w, now)
+	race := stale && s.srv.jobs.justLeft(w)
 	switch {
-	case stale && (status != share.StatusAccept || !late && !w.merged.any()):
+	case stale && (status != share.StatusAccept || !race && !w.merged.any()):
 		return share.StatusStale, 0
 	case status != share.StatusAccept:
 		return status, 0
 	}
 	version := uint32(w.Version)
-	if sub.Rolled { // BIP 310
-		version = version&^s.VersionMask | sub.VersionBits&s.VersionMask
+	if sub.Rolled { // all bits that may be are clear in jobs
+		version |= sub.VersionBits
 	}
 	hash := w.hash(sc, s.ID, sub, version)
 	dev := s.srv.cfg.Development
 	if w.merged.solvedBy(&hash, dev.SubmitInvalidBlocks) {
-		sc.merged = true
+		sc.solved = true
 		s.solvedMerged(w, hash, sub.worker, sc)
+	}
+	if (!stale || race) && (w.target.Met(&hash) && !s.srv.jobs.outOfTime(w, sub.Time) || dev.SubmitInvalidBlocks) {
+		sc.solved = true
+		s.solved(w, hash, sub.worker, sc)
 	}
 	if stale && !late {
 		return share.StatusStale, 0
-	}
-	if !stale && (w.target.Met(&hash) || dev.SubmitInvalidBlocks) {
-		s.solved(w, hash, sub.worker, sc)
 	}
 	reached := bitcoin.BitsOfHash(&hash)
 	switch {
@@ -152,10 +162,19 @@ func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 		return share.StatusTimeTooOld
 	case int64(sub.Time) > latest:
 		return share.StatusTimeTooNew
-	case sub.VersionBits&^s.VersionMask != 0:
+	case sub.VersionBits&^s.versionBits() != 0:
 		return share.StatusIllegalVersionMask
 	}
 	return share.StatusAccept
+}
+
+// versionBits are those that the miner may roll: what was agreed upon (BIP 310), or
+// what anybody may, since many do not ask and their blocks are valid.
+func (s *session) versionBits() uint32 {
+	if s.VersionMask != 0 {
+		return s.VersionMask
+	}
+	return s.srv.versionMask
 }
 
 // log puts the share into the spool.

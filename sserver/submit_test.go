@@ -53,7 +53,7 @@ func TestShareVerdicts(t *testing.T) {
 	}
 
 	rolled := good
-	rolled.bits = "00002000" // never agreed upon
+	rolled.bits = "20000000" // not within the server's mask
 	c.wantSubmit(rolled, 33)
 
 	for _, bad := range []find{

@@ -99,7 +99,7 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 		done()
 	}
 	defer context.AfterFunc(held, func() { s.onLoops((*loop).cutAll) })()
-	err = errors.Join(err, s.hangUp(&loops))
+	err = errors.Join(err, s.hangUp(&loops), s.endLife())
 	if err != nil {
 		s.commands.Exception(err)
 	}
@@ -123,6 +123,9 @@ func (s *Service) begin(id uint8) error {
 		}
 	}
 	s.setID(id)
+	if err := s.beginLife(id); err != nil {
+		return err
+	}
 	s.commands.Online()
 	return nil
 }

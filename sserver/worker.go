@@ -3,32 +3,38 @@ package sserver
 import (
 	"strings"
 
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/guard"
 	"btcpool/internal/share"
+	"btcpool/internal/stratum"
+	"btcpool/internal/users"
 )
 
-// splitName splits what a miner logs in with into user and worker at the first
-// dot. The user is in the form that canonical makes.
-func splitName(name string, canonical func(string) string) (user, worker string) {
-	user, worker, _ = strings.Cut(name, ".")
-	return canonical(user), share.WorkerName(worker)
+// splitLogin splits what a miner logs in with into user, in canonical form, and
+// worker. A difficulty that it wishes may stand behind the user, as in
+// "alice+1024.rig": hasStart says so.
+func splitLogin(login string, of *users.List) (user, worker string, start bitcoin.Difficulty, hasStart bool) {
+	account, rest, _ := strings.Cut(login, ".")
+	if name, wish, ok := strings.Cut(account, "+"); ok {
+		if d, err := stratum.ParseDifficulty(wish); err == nil {
+			start, hasStart = d, true
+			login = name + "." + rest
+		}
+	}
+	user, worker = of.Split(login)
+	return user, share.WorkerName(worker), start, hasStart
 }
 
 // worker is whom shares are credited to.
 type worker struct {
+	Login    string // as it said when it logged in; "" if that was very long
 	UserName string
 	UserID   int32
 	Name     string // without the user's
 	ID       int64
+	Conduct  guard.Conduct // of its shares on this connection
 }
 
-func (w worker) fullName() string { return w.UserName + "." + w.Name }
+func (w *worker) fullName() string { return fullName(w.UserName, w.Name) }
 
-// is reports whether a login with name makes this worker.
-func (w worker) is(name []byte, canonical func(string) string) bool {
-	n := len(w.UserName)
-	if len(name) == n+1+len(w.Name) && string(name[:n]) == w.UserName && name[n] == '.' && string(name[n+1:]) == w.Name {
-		return true
-	}
-	user, own := splitName(string(name), canonical)
-	return user == w.UserName && own == w.Name
-}
+func fullName(user, worker string) string { return user + "." + worker }

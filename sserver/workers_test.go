@@ -84,19 +84,6 @@ func TestSeveralWorkers(t *testing.T) {
 	}
 }
 
-func TestTooManyWorkers(t *testing.T) {
-	t.Parallel()
-	p := startPool(t, testConfig(t))
-	c := p.dial()
-	c.login()
-	for i := range 99 {
-		c.mustCall(nil, "mining.authorize", fmt.Sprintf("alice.%d", i), "")
-	}
-	if m := c.call("mining.authorize", "alice.more", ""); m.Error == nil || m.Error[0] != 24.0 {
-		t.Errorf("got %+v", m)
-	}
-}
-
 func (c *client) resume(extraNonce1 string) {
 	c.tb.Helper()
 	var result []any

@@ -37,6 +37,7 @@ type worker struct {
 	seen           int64 // unix time of the last share or connection, 0 for one that is only in the database
 	left           int64 // unix time of the last disconnection that left no session behind, 0 when none
 	sessions       int   // connections that came and did not go, as far as events were read
+	server         uint8 // id of the server that the last of them is to
 	lastDifficulty bitcoin.Difficulty
 }
 
@@ -122,8 +123,7 @@ func (b *board) workerAt(k workerKey) *worker {
 	w := &worker{window: newWindow()}
 	b.workers[k] = w
 	if b.users[k.UserID] == nil {
-		u := newWindow()
-		b.users[k.UserID] = &u
+		b.users[k.UserID] = new(newWindow())
 	}
 	return w
 }
@@ -134,6 +134,10 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
+	if e.Action == share.ServerDead {
+		b.serverLeft(uint8(e.SessionID>>24), min(e.Time.Unix(), now.Unix()))
+		return true
+	}
 	k := workerKey{e.UserID, e.WorkerID}
 	if e.Action == share.MinerConnect {
 		if !b.rename(k, e, live) {
@@ -157,9 +161,20 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
 		return false
 	}
 	w.sessions++
+	w.server = uint8(e.SessionID >> 24)
 	w.seen = max(w.seen, t)
 	w.left = min(w.left, w.seen-1) // a worker that comes back within the second is there
 	return true
+}
+
+// serverLeft ends the sessions of workers that came to a server last. One that is
+// elsewhere too is back with its next share. b.mu is held.
+func (b *board) serverLeft(id uint8, t int64) {
+	for _, w := range b.workers {
+		if w.sessions > 0 && w.server == id {
+			w.sessions, w.left = 0, max(t, w.seen)
+		}
+	}
 }
 
 // expire forgets whoever is silent, and returns how many workers are left. It is to be called once the zeros that their

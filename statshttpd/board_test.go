@@ -39,7 +39,7 @@ func TestBoardBoundsTime(t *testing.T) {
 		if !errors.Is(err, test.want) {
 			t.Errorf("%s: %v, want %v", test.name, err, test.want)
 		}
-		if counted := b.pool.rate(noon.Unix(), hour).Shares == 1; counted != (test.want == nil) {
+		if counted := b.pool.coarse.sum(noon.Unix(), coarseBuckets).Shares == 1; counted != (test.want == nil) {
 			t.Errorf("%s: counted is %t", test.name, counted)
 		}
 		if b.pool.last > noon.Unix() {
@@ -122,6 +122,8 @@ func TestBoardOnline(t *testing.T) {
 		{"comes back", []step{{0, "miner_connect", true}, {1 * time.Second, "miner_dead", false}, {1 * time.Second, "miner_connect", true}}},
 		{"one of two connections goes", []step{{0, "miner_connect", true}, {0, "miner_connect", true}, {time.Second, "miner_dead", true}, {2 * time.Second, "miner_dead", false}}},
 		{"an older connection goes on", []step{{0, "miner_dead", false}, {1 * time.Second, "share", true}, {2 * time.Second, "miner_dead", false}, {3 * time.Second, "share", true}}},
+		{"the server has died", []step{{0, "miner_connect", true}, {time.Second, "server_dead", false}, {2 * time.Second, "miner_connect", true}}},
+		{"only one of two servers has", []step{{0, "miner_connect", true}, {time.Second, "server_dead", false}, {2 * time.Second, "share", true}}},
 	}
 	for _, test := range tests {
 		b := newBoard(10)

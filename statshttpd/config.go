@@ -17,8 +17,12 @@ type Config struct {
 	// default; port 0 is any free one.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"HTTP_LISTEN"`
 	// StratumURL is where the dashboard tells miners to connect; it does not say so
-	// when this is empty, the default.
+	// when this is empty, the default. Without a host, "stratum+tcp://:3333", it is
+	// the host by which the dashboard was reached.
 	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
+	// Network names the chain on the dashboard; it does not say so when this is
+	// empty, the default.
+	Network string `toml:"network" env:"NETWORK"`
 	// FlushDBInterval is the time between two writes of mining_workers, at least
 	// 1 s; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`
@@ -52,9 +56,7 @@ func (c Config) Validate() error {
 		}
 	}
 	faults.AtLeast("flush_db_interval", c.FlushDBInterval, time.Second)
-	if c.MaxWorkers < 1 || c.MaxWorkers > 10_000_000 {
-		faults.Addf("max_workers = %d: must be 1 to 10000000", c.MaxWorkers)
-	}
+	faults.Number("max_workers", c.MaxWorkers, 1, 10_000_000)
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
 	return faults.Err()

@@ -27,8 +27,9 @@ func TestShippedConfig(t *testing.T) {
 	want.Admin = "127.0.0.1:9107"
 	want.StopTimeout = config.Duration(30 * time.Second)
 	want.Log = service.Log{Level: "info", Format: "json"}
+	want.Network = "mainnet"
 	want.StratumURL = "stratum+tcp://pool.example.org:3333"
-	want.Database.DSN = "sqlite:/var/lib/btcpool/pool.db"
+	want.Database.DSN = "mysql://btcpool:password@tcp(127.0.0.1:3306)/btcpool"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("configs/statshttpd.toml (-default +file):\n%s", diff)
 	}

@@ -65,14 +65,14 @@ func (s *Service) handleShare(m bus.Message) error {
 	case err != nil:
 		return drop("future")
 	}
+	result := "rejected"
 	switch {
 	case one.Status.IsStale():
-		s.metrics.shares.WithLabelValues("stale").Inc()
+		result = "stale"
 	case one.Status.IsAccepted():
-		s.metrics.shares.WithLabelValues("accepted").Inc()
-	default:
-		s.metrics.shares.WithLabelValues("rejected").Inc()
+		result = "accepted"
 	}
+	s.metrics.shares.WithLabelValues(result).Inc()
 	if !kept {
 		return drop("workers_full")
 	}
@@ -80,15 +80,13 @@ func (s *Service) handleShare(m bus.Message) error {
 }
 
 func (s *Service) handleEvent(m bus.Message, live bool) error {
-	event, err := share.ParseEvent(m.Value)
-	switch {
-	case err != nil:
-		s.metrics.events.WithLabelValues("malformed").Inc()
-	case !s.board.addEvent(s.now(), &event, live):
-		s.metrics.events.WithLabelValues("workers_full").Inc()
-	default:
-		s.metrics.events.WithLabelValues("ok").Inc()
+	result := "ok"
+	if event, err := share.ParseEvent(m.Value); err != nil {
+		result = "malformed"
+	} else if !s.board.addEvent(s.now(), &event, live) {
+		result = "workers_full"
 	}
+	s.metrics.events.WithLabelValues(result).Inc()
 	return nil
 }
 

@@ -64,6 +64,7 @@ func (s *Service) Handler() http.Handler {
 	}
 	legacy("/pool_status", "pool_status", s.poolStatus)
 	legacy("/worker_status", "worker_status", s.workerStatus)
+	legacy("/worker_status/{$}", "worker_status", s.workerStatus)
 	legacy("/flush_db_time", "flush_db_time", s.flushDBTime)
 
 	page, status := s.counted("page", s.asset("index.html")), s.counted("pool_status", s.legacy(s.poolStatus))
@@ -138,8 +139,8 @@ func (s *Service) api(answer func(*http.Request, *httpapi.Query) (any, error)) h
 			_, _ = w.Write(body) // the requester may be gone
 			return
 		}
-		var known *httpapi.Error
-		if !errors.As(err, &known) {
+		known, ok := errors.AsType[*httpapi.Error](err)
+		if !ok {
 			s.log.Debug().Err(err).Str("path", r.URL.Path).Msg("request not answered") // the ledger warns, once
 			known = errUnavailable
 		}

@@ -167,6 +167,41 @@ func TestAPIBeforeAnythingIsKnown(t *testing.T) {
 	}
 }
 
+// TestAway keeps figures from seeming current while what they come from does not answer.
+func TestAway(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	s.small(t)
+	h, d := s.Handler(), testkit.OpenAPI(t, openAPI)
+	pool := func() (answer struct {
+		Away       []string
+		SharesAsOf *time.Time `json:"shares_as_of"`
+	},
+	) {
+		t.Helper()
+		w := get(h, "/api/v1/pool")
+		if err := json.Unmarshal(w.Body.Bytes(), &answer); err != nil {
+			t.Fatal(err)
+		}
+		d.Check(httptest.NewRequest(http.MethodGet, "/api/v1/pool", nil), w.Result())
+		return answer
+	}
+	if got := pool(); len(got.Away) != 0 || got.SharesAsOf == nil || !got.SharesAsOf.Equal(noon.Truncate(time.Second)) {
+		t.Errorf("everything is there: %v", got)
+	}
+	left := noon.Add(-time.Minute)
+	s.heard.Store(left.Unix())
+	s.kafka.Set(errUnavailable)
+	s.looking.Set(errUnavailable)
+	if got := pool(); !slices.Equal(got.Away, []string{"kafka", "database"}) || got.SharesAsOf == nil || !got.SharesAsOf.Equal(left) {
+		t.Errorf("both are away: %v", got)
+	}
+	s.heard.Store(0)
+	if got := pool(); got.SharesAsOf != nil {
+		t.Errorf("Kafka was never there: %v", got)
+	}
+}
+
 func TestAPIRefuses(t *testing.T) {
 	t.Parallel()
 	h := newTestService(t, noon).Handler()
@@ -284,8 +319,8 @@ func TestLegacyTakesPosts(t *testing.T) {
 	s.small(t)
 	h := s.Handler()
 	post := func(body string) string {
-		r := httptest.NewRequest(http.MethodPost, "/worker_status", strings.NewReader(body))
-		r.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		r := httptest.NewRequest(http.MethodPost, "/worker_status/", strings.NewReader(body))
+		r.Header.Set("Content-Type", "text/plain")
 		w := httptest.NewRecorder()
 		h.ServeHTTP(w, r)
 		return w.Body.String()
@@ -293,9 +328,17 @@ func TestLegacyTakesPosts(t *testing.T) {
 	if got, want := post("user_id=1&worker_id=0"), get(h, "/worker_status?user_id=1&worker_id=0").Body.String(); got != want {
 		t.Errorf("POST answers %s, GET %s", got, want)
 	}
+	many := "user_id=1&worker_id=0"
+	for id := range 5000 {
+		many += fmt.Sprintf(",%d", id)
+	}
+	var answer struct{ Data map[string]any }
+	if err := json.Unmarshal([]byte(post(many)), &answer); err != nil || len(answer.Data) != 5000 {
+		t.Errorf("asked for 5000 workers, answered for %d: %v", len(answer.Data), err)
+	}
 	for _, body := range []string{
-		"", "user_id=1", "user_id=x&worker_id=1", "user_id=1&worker_id=1,x", "user_id=1&worker_id=1" + strings.Repeat(",1", maxWorkerIDs),
-		"user_id=1&worker_id=" + strings.Repeat("9", maxForm), "user_id=99999999999&worker_id=1", "%",
+		"", "user_id=1", "user_id=x&worker_id=1", "user_id=1&worker_id=1,x", "user_id=1&worker_id=1" + strings.Repeat(",1", 1<<20),
+		"user_id=1&worker_id=" + strings.Repeat("9", 100), "user_id=99999999999&worker_id=1", "%",
 	} {
 		if got := strings.TrimSpace(post(body)); got != `{"err_no":1,"err_msg":"invalid args"}` {
 			t.Errorf("%.40q: %s", body, got)

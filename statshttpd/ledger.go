@@ -2,7 +2,6 @@ package statshttpd
 
 import (
 	"context"
-	"errors"
 	"maps"
 	"slices"
 	"time"
@@ -109,13 +108,11 @@ func readWork(ctx context.Context, db *store.Store, from, to time.Time) (float64
 	return hashes, nil
 }
 
-var errNoDatabase = errors.New("the database is not open yet")
-
 // blocks returns a page of found blocks and how many there are.
 func (s *Service) blocks(ctx context.Context, limit, offset int) (blocks []store.Block, total int64, err error) {
 	db := s.db.Load()
 	if db == nil {
-		return nil, 0, errNoDatabase
+		return nil, 0, errUnavailable
 	}
 	counts, err := db.BlockCount(ctx)
 	if err != nil {

@@ -21,11 +21,6 @@ var (
 	initializing = httpapi.Legacy{ErrNo: 2, ErrMsg: "service is initializing..."}
 )
 
-const (
-	maxForm      = 64 << 10 // bytes of a POST body
-	maxWorkerIDs = 1000     // in one question
-)
-
 type legacyDetail map[share.Status]uint64
 
 // legacySums are the figures of one window.
@@ -48,10 +43,9 @@ func (s *Service) legacy(answer func(form url.Values) httpapi.Legacy) http.Handl
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/json")
 		w.Header().Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
 		out := invalidArgs
-		if r.ParseForm() == nil {
-			out = answer(r.Form)
+		if form, err := httpapi.LegacyForm(w, r); err == nil {
+			out = answer(form)
 		}
 		_ = json.NewEncoder(w).Encode(out) // the requester may be gone
 	})
@@ -87,7 +81,7 @@ func (s *Service) workerStatus(form url.Values) httpapi.Legacy {
 	}
 	user, err := strconv.ParseInt(form.Get("user_id"), 10, 32)
 	ids := strings.Split(form.Get("worker_id"), ",")
-	if err != nil || len(ids) > maxWorkerIDs {
+	if err != nil {
 		return invalidArgs
 	}
 	now := s.now().Unix()
@@ -99,7 +93,9 @@ func (s *Service) workerStatus(form url.Values) httpapi.Legacy {
 		if err != nil {
 			return invalidArgs
 		}
-		answers[text] = s.board.legacyWorker(workerKey{int32(user), id}, now)
+		if name := strconv.FormatInt(id, 10); answers[name] == nil { // asking twice costs nothing
+			answers[name] = s.board.legacyWorker(workerKey{int32(user), id}, now)
+		}
 	}
 	if merge := form.Get("is_merge"); strings.HasPrefix(merge, "t") || strings.HasPrefix(merge, "T") {
 		return httpapi.Legacy{Data: map[string]*legacyWorker{"0": merged(answers)}}

@@ -24,6 +24,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -55,6 +56,8 @@ type Service struct {
 	db       atomic.Pointer[store.Store] // nil while the database was never there
 	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
 	looking  *service.Fault              // at the ledger
+	kafka    *service.Fault              // Kafka does not answer
+	heard    atomic.Int64                // unix time of its last answer, 0 before
 	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
 	requests atomic.Uint64
 	sent     atomic.Uint64 // bytes of answers
@@ -70,6 +73,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		log:     deps.Log,
 		board:   newBoard(cfg.MaxWorkers),
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
 	}
 	s.started = s.now()
@@ -95,7 +99,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	}
 	s.closing.Add(s.bus.Close)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
-		return fmt.Errorf("listen = %q: %w", s.cfg.Listen, err)
+		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}
 	s.closing.Add(s.listener.Close)
 	return nil
@@ -130,5 +134,9 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.keep(ctx) })
+	g.Go(func() error {
+		s.listen(ctx)
+		return nil
+	})
 	return errors.Join(g.Wait(), s.Close())
 }

@@ -12,15 +12,15 @@ import (
 type span int64 // seconds
 
 const (
-	minute         span = 60
-	fiveMinutes    span = 5 * 60
-	quarterHour    span = 15 * 60
-	hour           span = 60 * 60
-	fineWidth           = 10 // seconds a bucket of the rings behind spans up to a quarter of an hour
-	coarseWidth         = 60 // seconds a bucket of the rings behind the hour
-	coarseBuckets       = int(hour)/coarseWidth + 1
-	fineBuckets         = int(quarterHour)/fineWidth + 1
-	minRateSeconds      = 60 // no rate is formed over less time, so that a first share is no spike
+	minute        span = 60
+	fiveMinutes   span = 5 * 60
+	quarterHour   span = 15 * 60
+	hour          span = 60 * 60
+	fineWidth          = 10 // seconds a bucket of the rings behind spans up to a quarter of an hour
+	coarseWidth        = 60 // seconds a bucket of the rings behind the hour
+	coarseBuckets      = int(hour)/coarseWidth + 1
+	fineBuckets        = int(quarterHour)/fineWidth + 1
+	minRateShares      = 4 // below so many a rate says nothing, unless the whole span is covered
 )
 
 // amount is what a number of shares is worth.
@@ -100,6 +100,7 @@ func (r *ring) at(n int64) amount {
 type rate struct {
 	HashesPerSecond float64
 	Shares          uint64 // that it was measured with; its relative standard error is 1/sqrt(Shares)
+	Known           bool   // false: it is being measured
 }
 
 // window is the last hour of a worker, a user or the pool.
@@ -108,7 +109,9 @@ type window struct {
 	stale        *ring
 	rejected     map[share.Status]*ring
 	accepted     uint64 // shares since the window exists
-	first, last  int64  // unix time of the first and of the last share of any kind, 0 before
+	began        int64  // unix time of the first accepted share, 0 before
+	opening      amount // that share: it took a time before began, which is not known
+	last         int64  // unix time of the last share of any kind, 0 before
 	lastIP       netip.Addr
 }
 
@@ -118,9 +121,6 @@ func newWindow() window {
 
 // add counts one share of the given worth at unix time t.
 func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.Addr) {
-	if w.first == 0 || t < w.first {
-		w.first = t
-	}
 	if t >= w.last {
 		w.last, w.lastIP = t, ip
 	}
@@ -128,12 +128,14 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 	switch {
 	case status.IsStale():
 		if w.stale == nil {
-			r := newRing(coarseWidth, coarseBuckets)
-			w.stale = &r
+			w.stale = new(newRing(coarseWidth, coarseBuckets))
 		}
 		w.stale.add(t, one)
 	case status.IsAccepted():
 		w.accepted++
+		if w.began == 0 || t < w.began {
+			w.began, w.opening = t, one
+		}
 		w.fine.add(t, one)
 		w.coarse.add(t, one)
 	default:
@@ -142,8 +144,7 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 		}
 		r := w.rejected[status]
 		if r == nil {
-			fresh := newRing(coarseWidth, coarseBuckets)
-			r = &fresh
+			r = new(newRing(coarseWidth, coarseBuckets))
 			w.rejected[status] = r
 		}
 		r.add(t, one)
@@ -165,14 +166,20 @@ func (w *window) acceptedSum(now int64, s span) amount {
 	return r.sum(now, int(int64(s)/r.width))
 }
 
-// rate is the accepted work of s seconds and the running bucket over exactly the time they cover, or over the time since
-// the first share where that is shorter.
+// rate is the accepted work of s seconds and the running bucket over exactly the time they cover. Where the first share is
+// not that old, it is the work after that share over the time since then.
 func (w *window) rate(now int64, s span) rate {
+	if w.began == 0 {
+		return rate{}
+	}
 	r := w.source(s)
 	a := r.sum(now, int(int64(s)/r.width)+1)
 	covered := int64(s) + now%r.width
-	covered = min(covered, max(now-w.first, minRateSeconds))
-	return rate{HashesPerSecond: a.Work.Float() / float64(covered), Shares: a.Shares}
+	if since := now - w.began; since < covered {
+		work, shares := max(a.Work.Float()-w.opening.Work.Float(), 0), max(a.Shares, 1)-1
+		return rate{HashesPerSecond: work / float64(max(since, 1)), Shares: shares, Known: shares >= minRateShares}
+	}
+	return rate{HashesPerSecond: a.Work.Float() / float64(covered), Shares: a.Shares, Known: true}
 }
 
 // staleSum is the amount that came too late in the last s seconds.

@@ -120,8 +120,8 @@ func TestWindow(t *testing.T) {
 	if diff := cmp.Diff(times(2), total) + cmp.Diff(want, reasons); diff != "" {
 		t.Errorf("rejected in a quarter of an hour: %s", diff)
 	}
-	if w.accepted != 3600 || w.first != start || w.last != now || w.lastIP != last {
-		t.Errorf("accepted %d, first %d, last %d from %s", w.accepted, w.first, w.last, w.lastIP)
+	if w.accepted != 3600 || w.began != start || w.last != now || w.lastIP != last {
+		t.Errorf("accepted %d, began %d, last %d from %s", w.accepted, w.began, w.last, w.lastIP)
 	}
 
 	later := now + 2*int64(hour)
@@ -139,9 +139,12 @@ func TestRateOfNewcomer(t *testing.T) {
 	const start = 1_700_000_000
 	one := bitcoin.Difficulty(0).Hashes()
 	w := newWindow()
+	if r := w.rate(start, hour); r.Known {
+		t.Errorf("before any share the rate is %v", r)
+	}
 	w.add(start, share.StatusAccept, one, netip.Addr{})
-	if got, want := w.rate(start, hour).HashesPerSecond, one.Float()/minRateSeconds; got != want {
-		t.Errorf("after one share the rate is %v, want %v", got, want)
+	if r := w.rate(start+3, hour); r.Known || r.relativeError() != nil {
+		t.Errorf("after one share the rate is %v", r)
 	}
 	for i := int64(1); i <= 300; i++ {
 		w.add(start+i, share.StatusAccept, one, netip.Addr{})
@@ -149,6 +152,41 @@ func TestRateOfNewcomer(t *testing.T) {
 	for _, s := range []span{minute, fiveMinutes, quarterHour, hour} {
 		if got, want := w.rate(start+300, s).HashesPerSecond, one.Float(); math.Abs(got/want-1) > 0.03 {
 			t.Errorf("rate over %d s is %v, want about %v", s, got, want)
+		}
+	}
+}
+
+// TestRateOfFirstMinute looks at the first minute of many miners, whose shares come as they do, by chance: rates are right on
+// average, and the error beside a rate contains the truth about as often as a standard error does.
+func TestRateOfFirstMinute(t *testing.T) {
+	t.Parallel()
+	const miners, start = 4000, 1_700_000_000
+	random := rand.New(rand.NewPCG(1, 2))
+	one := bitcoin.Difficulty(0).Hashes()
+	for _, after := range []int64{20, 40, 59} {
+		var sum float64
+		known, contained := 0, 0
+		for range miners {
+			w := newWindow()
+			for at := random.ExpFloat64() * 2; at < float64(after); at += random.ExpFloat64() * 2 {
+				w.add(start+int64(at), share.StatusAccept, one, netip.Addr{})
+			}
+			r := w.rate(start+after, fiveMinutes)
+			if !r.Known {
+				continue
+			}
+			known++
+			got := r.HashesPerSecond / (one.Float() / 2)
+			sum += got
+			if e := *r.relativeError(); got*(1-e) <= 1 && 1 <= got*(1+e) {
+				contained++
+			}
+		}
+		if mean := sum / float64(known); known < miners*9/10 || math.Abs(mean-1) > 0.06 {
+			t.Errorf("after %d s %d of %d miners have a rate, %.2f of the true one on average", after, known, miners, mean)
+		}
+		if part := float64(contained) / float64(known); part < 0.6 {
+			t.Errorf("after %d s the error contains the truth in %.2f of all cases", after, part)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"cmp"
 	"flag"
+	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -25,6 +27,8 @@ type Config struct {
 	// free one.
 	Stratum string `toml:"stratum" env:"STRATUM"`
 	HTTP    string `toml:"http" env:"HTTP"`
+	// StratumURL is where the dashboard tells miners to connect; empty: where Stratum listens.
+	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
 	// Demo mines with the CPU, in so many threads.
 	Demo    bool `toml:"demo" env:"DEMO"`
 	Threads int  `toml:"demo_threads"`
@@ -45,7 +49,7 @@ type Config struct {
 	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"`
 	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`
 
-	// chainBits is the target of the embedded chain; 0: a block in about ten seconds of two cores.
+	// chainBits is the target of the embedded chain; 0: by the speed of this machine.
 	chainBits uint32
 	// cpuDifficulty is that of a miner's first shares on regtest.
 	cpuDifficulty float64
@@ -92,29 +96,13 @@ func (c Config) Validate() error {
 	}
 	faults.Listen("stratum", c.Stratum)
 	faults.Listen("http", c.HTTP)
+	if u, err := url.Parse(c.StratumURL); c.StratumURL != "" && (err != nil || u.Host == "") {
+		faults.Addf("stratum_url = %q: must be like stratum+tcp://host:port", config.RedactURL(c.StratumURL))
+	}
 	if c.Demo && c.Threads < 1 {
 		faults.Addf("demo_threads = %d: must be at least 1", c.Threads)
 	}
-	if c.embeddedChain() {
-		if c.Network != "" && c.Network != embeddedNetwork {
-			faults.Addf("network = %q: needs a node; set node.rpc_url (or -node)", c.Network)
-		}
-	} else {
-		faults.In("node", c.Node.Validate())
-		if c.Network == "" {
-			faults.Addf("network: name the node's network: %s", strings.Join(bitcoin.NetworkNames(), ", "))
-		}
-		if c.PayoutAddress == "" {
-			faults.Addf("payout_address: name the address that receives the block rewards")
-		}
-	}
-	if network, err := bitcoin.NetworkByName(c.network()); err != nil {
-		faults.Addf("network: %w", err)
-	} else if c.PayoutAddress != "" {
-		if _, err := network.PayoutScript(c.PayoutAddress); err != nil {
-			faults.Addf("payout_address: %w", err)
-		}
-	}
+	faults.Add(c.validateChain())
 	if !c.embeddedBroker() {
 		faults.Add(c.Kafka.Validate())
 	}
@@ -123,6 +111,60 @@ func (c Config) Validate() error {
 	}
 	if c.minesAlong() {
 		faults.Add(c.auxmaker().Validate())
+	}
+	return withFlags(faults.Err())
+}
+
+// validateChain reports the faults of what is mined where, and for whom.
+func (c Config) validateChain() error {
+	var faults config.Faults
+	if !c.embeddedChain() {
+		faults.In("node", c.Node.Validate())
+		if c.Network == "" {
+			faults.Addf("network: name the node's network: %s", strings.Join(bitcoin.NetworkNames(), ", "))
+		}
+		if c.PayoutAddress == "" {
+			faults.Addf("payout_address: name the address that receives the block rewards")
+		}
+	}
+	network, err := bitcoin.NetworkByName(cmp.Or(c.Network, embeddedNetwork))
+	switch {
+	case err != nil:
+		faults.Addf("network: %w", err)
+	case c.embeddedChain() && network.Name != embeddedNetwork:
+		faults.Addf("network = %q: needs a node: give its address as node.rpc_url (-node)", c.Network)
+	case c.PayoutAddress == "" || !c.embeddedChain() && c.Network == "":
+	default:
+		_, err := network.PayoutScript(c.PayoutAddress)
+		switch {
+		case err != nil && c.embeddedChain() && c.Network == "":
+			faults.Addf("payout_address = %q: needs a node: give its address as node.rpc_url (-node), and its network (-network); without one coins are worth nothing", c.PayoutAddress)
+		case err != nil:
+			faults.Addf("payout_address: %w", err)
+		}
+	}
+	return faults.Err()
+}
+
+// flagOf is the flag of a key, if it has one.
+var flagOf = map[string]string{
+	"data": "-data", "stratum": "-stratum", "http": "-http", "demo": "-demo", "network": "-network", "payout_address": "-payout",
+	"node.rpc_url": "-node", "node.rpc_user": "-node-user", "node.rpc_password_file": "-node-password-file",
+	"node.rpc_cookie_file": "-node-cookie", "node.zmq_hashblock": "-node-zmq",
+}
+
+// withFlags puts the flag behind the key with which a fault begins.
+func withFlags(err error) error {
+	if err == nil {
+		return nil
+	}
+	var faults config.Faults
+	for line := range strings.SplitSeq(err.Error(), "\n") {
+		end := max(strings.IndexAny(line, " :"), 0)
+		if f := flagOf[line[:end]]; f != "" {
+			line = line[:end] + " (" + f + ")" + line[end:]
+		}
+		faults.Addf("%s", line)
 	}
 	return faults.Err()
 }

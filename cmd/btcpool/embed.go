@@ -2,6 +2,7 @@ package main
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 
 	"github.com/rs/zerolog"
@@ -9,6 +10,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus/embedded"
+	"btcpool/internal/durable"
 	"btcpool/internal/service"
 )
 
@@ -23,8 +25,17 @@ const (
 func (p *pool) embed(deps service.Deps) (err error) {
 	cfg := p.cfg
 	p.node, p.kafka, p.database, p.payout = cfg.Node, cfg.Kafka, cfg.Database, cfg.PayoutAddress
+	lock, err := durable.Lock(cfg.path(""))
+	switch {
+	case errors.Is(err, durable.ErrLocked):
+		return fmt.Errorf("data (-data) = %q: another btcpool uses this folder: stop that one, or choose another", cfg.Data)
+	case err != nil:
+		return fmt.Errorf("data (-data) = %q: %w", cfg.Data, err)
+	}
+	p.closing.Add(lock.Close)
 	if cfg.embeddedChain() {
-		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: cfg.chainBits},
+		p.chainBits = cfg.bits()
+		p.chain, err = regnode.Open(regnode.Config{Dir: cfg.path("chain"), Bits: p.chainBits},
 			deps.For("chain").Log.Level(zerolog.ErrorLevel))
 		if err != nil {
 			return fmt.Errorf("embedded chain: %w", err)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"crypto/rand"
 	"time"
 
@@ -53,6 +54,9 @@ func (p *pool) newAuxmaker(deps service.Deps) (service.Runner, error) {
 func (p *pool) newGBTMaker(deps service.Deps) (service.Runner, error) {
 	cfg := gbtmaker.DefaultConfig()
 	cfg.Network, cfg.Node, cfg.Kafka, cfg.DataDir = p.cfg.network(), p.node, p.kafka, p.cfg.path("gbtmaker")
+	if p.cfg.embeddedChain() {
+		cfg.EmptyAfter = 0 // it does not halve rewards, as gbtmaker would in an empty template of regtest
+	}
 	return gbtmaker.New(cfg, deps)
 }
 
@@ -91,6 +95,11 @@ func (p *pool) newSServer(deps service.Deps) (service.Runner, error) {
 		cfg.DefaultDifficulty, cfg.MinDifficulty = p.cfg.cpuDifficulty, minCPUDifficulty
 		cfg.ShareInterval = config.Duration(2 * time.Second)
 	}
+	if p.cfg.embeddedChain() {
+		// A miner sends what meets its own difficulty only: it must stay below the chain's, or blocks wait for shares.
+		cfg.DefaultDifficulty = min(p.cfg.cpuDifficulty, sharesOf(p.chainBits))
+		cfg.ShareInterval = config.Duration(time.Second)
+	}
 	s, err := sserver.New(cfg, deps)
 	if err != nil {
 		return nil, err
@@ -113,8 +122,11 @@ func (p *pool) newSLParser(deps service.Deps) (service.Runner, error) {
 
 func (p *pool) newStatshttpd(deps service.Deps) (service.Runner, error) {
 	cfg := statshttpd.DefaultConfig()
-	cfg.Listen, cfg.Kafka, cfg.Database = p.cfg.HTTP, p.kafka, p.database
-	cfg.StratumURL = "stratum+tcp://" + p.stratum.String()
+	cfg.Listen, cfg.Kafka, cfg.Database, cfg.Network = p.cfg.HTTP, p.kafka, p.database, p.cfg.Network
+	if p.cfg.embeddedChain() {
+		cfg.Network = "embedded chain"
+	}
+	cfg.StratumURL = cmp.Or(p.cfg.StratumURL, stratumURL(p.stratum))
 	s, err := statshttpd.New(cfg, deps)
 	if err != nil {
 		return nil, err

@@ -12,6 +12,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/handover"
 	"btcpool/internal/miner"
 	"btcpool/internal/service"
@@ -22,12 +23,13 @@ const demoUser = "demo.cpu"
 
 // pool is every service of a pool, and what they stand on where that is embedded.
 type pool struct {
-	cfg      Config
-	log      zerolog.Logger
-	out      io.Writer     // where the banner goes
-	chain    *regnode.Node // nil: a node is configured
-	services []built
-	closing  service.Closing
+	cfg       Config
+	log       zerolog.Logger
+	out       io.Writer     // where the banner goes
+	chain     *regnode.Node // nil: a node is configured
+	chainBits uint32        // of chain
+	services  []built
+	closing   service.Closing
 
 	// What services are built of: as configured, or what is embedded instead.
 	node     noderpc.Config
@@ -64,7 +66,7 @@ func (p *pool) build(deps service.Deps) error {
 	for _, part := range parts {
 		s, err := part.build(p, deps.For(part.name))
 		if err != nil {
-			return fmt.Errorf("%s: %w", part.name, err)
+			return fmt.Errorf("%s: %w", part.name, p.asTyped(err))
 		}
 		if s != nil {
 			p.closing.Add(s.Close)
@@ -72,6 +74,20 @@ func (p *pool) build(deps service.Deps) error {
 		}
 	}
 	return nil
+}
+
+// asTyped returns an error of a service with the key and the flag by which the pool's own address was given.
+func (p *pool) asTyped(err error) error {
+	var listen *config.ListenError
+	if errors.As(err, &listen) {
+		switch listen.Addr {
+		case p.cfg.Stratum:
+			listen.Key = "stratum (-stratum)"
+		case p.cfg.HTTP:
+			listen.Key = "http (-http)"
+		}
+	}
+	return err
 }
 
 // Close ends a pool that has not run. It does nothing to one that has.

@@ -255,16 +255,20 @@ func TestClose(t *testing.T) {
 	cfg := defaultConfig()
 	cfg.Data, cfg.Stratum = t.TempDir(), "127.0.0.1:0"
 	build := func(http string) (*pool, error) {
+		cfg := cfg
 		cfg.HTTP = http
 		return newPool(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()}, io.Discard)
 	}
-	if _, err := build(taken.Addr().String()); err == nil || !strings.Contains(err.Error(), "statshttpd") {
+	if _, err := build(taken.Addr().String()); err == nil || !strings.Contains(err.Error(), `statshttpd: http (-http) = "`+taken.Addr().String()+`": another process listens there`) {
 		t.Errorf("dashboard's port taken: %v", err)
 	}
 	for range 2 {
 		p, err := build("127.0.0.1:0")
 		if err != nil {
 			t.Fatal(err)
+		}
+		if _, err := build("127.0.0.1:0"); err == nil || !strings.Contains(err.Error(), `data (-data) = "`+cfg.Data+`": another btcpool uses this folder`) {
+			t.Errorf("folder in use: %v", err)
 		}
 		cfg.Stratum = p.stratum.String() // the next one gets it
 		for range 2 {
@@ -281,13 +285,16 @@ func TestMisconfigured(t *testing.T) {
 	const node = "[node]\nrpc_url = \"http://127.0.0.1:8332\"\nrpc_user = \"u\"\nrpc_password = \"p\"\n"
 	for name, c := range map[string]struct{ file, want string }{
 		"unknown key":                 {"payout_to = \"x\"\n", `unknown key "payout_to"`},
-		"node without address":        {"network = \"mainnet\"\n" + node, "payout_address: name the address"},
-		"node without network":        {"payout_address = \"x\"\n" + node, "network: name the node's network"},
-		"network without node":        {"network = \"mainnet\"\n", "needs a node"},
+		"node without address":        {"network = \"mainnet\"\n" + node, "payout_address (-payout): name the address"},
+		"node without network":        {"payout_address = \"x\"\n" + node, "network (-network): name the node's network"},
+		"network without node":        {"network = \"mainnet\"\n", "network (-network) = \"mainnet\": needs a node: give its address as node.rpc_url (-node)"},
+		"network that is not":         {"network = \"testnet\"\n", "network (-network): unknown network \"testnet\", known are mainnet, "},
+		"address without node":        {"payout_address = \"bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq\"\n", "payout_address (-payout) = \"bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq\": needs a node"},
+		"password without user":       {"network = \"mainnet\"\npayout_address = \"bc1qar0srrr7xfkvy5l643lydnw9re59gtzzwf5mdq\"\n[node]\nrpc_url = \"http://127.0.0.1:8332\"\nrpc_password = \"p\"\n", "node.rpc_user (-node-user): "},
 		"address of another network":  {"network = \"mainnet\"\npayout_address = \"" + embeddedPayout + "\"\n" + node, "payout_address"},
 		"address with a typing error": {"payout_address = \"bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4x\"\n", "payout_address"},
 		"chain without node":          {"[[chains]]\nname = \"other\"\n", "chains[0].rpc_url"},
-		"no address to listen at":     {"stratum = \"3333\"\n", "stratum = \"3333\": must be host:port"},
+		"no address to listen at":     {"stratum = \"3333\"\n", "stratum (-stratum) = \"3333\": must be host:port"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -57,15 +57,18 @@ func TestCompose(t *testing.T) {
 	if out, err := build.CombinedOutput(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	ours := 0
+	ours, builders := 0, 0
+	image := project.Services["sserver"].Image
 	for name, service := range project.Services {
-		if service.Build == nil {
-			if service.Image == "" {
-				t.Errorf("%s has neither image nor build", name)
-			}
+		if service.Image != image {
 			continue
 		}
 		ours++
+		if service.Build != nil {
+			builders++
+		} else if service.PullPolicy != "never" {
+			t.Errorf("%s would be pulled from a registry, which does not have the image", name)
+		}
 		check := exec.Command(filepath.Join(bin, service.Command[0]), "-check")
 		for key, value := range service.Environment {
 			check.Env = append(check.Env, key+"="+*value)
@@ -76,6 +79,9 @@ func TestCompose(t *testing.T) {
 	}
 	if ours != 9 {
 		t.Errorf("the file runs %d of the pool's 9 services", ours)
+	}
+	if builders != 1 {
+		t.Errorf("%d services build the image %s at once, want one", builders, image)
 	}
 	give, take := project.Services["sserver"].Environment, project.Services["blkmaker"].Environment
 	_, port, err := net.SplitHostPort(*take["BTCPOOL_HANDOVER_LISTEN"])
@@ -148,7 +154,10 @@ func TestUnits(t *testing.T) {
 			if !strings.HasSuffix(name, ".service") {
 				return
 			}
-			for key, want := range map[string]string{"Service.Type": "notify", "Service.Restart": "always"} {
+			for key, want := range map[string]string{
+				"Service.Type": "notify", "Service.Restart": "always",
+				"Unit.StartLimitIntervalSec": "0", // or a few quick failures leave it dead
+			} {
 				if got[key] != want {
 					t.Errorf("%s = %q, want %q", key, got[key], want)
 				}

@@ -293,6 +293,13 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_gbtmaker_node_height_blocks{node="a"} 8x5`, `btcpool_gbtmaker_node_height_blocks{node="b"} 8x5`,
 			}},
 		},
+		"NodesDisagree": {
+			fire: [][]string{{`btcpool_gbtmaker_node_disagrees_since_block{node="1"} 0 99x5`, `btcpool_gbtmaker_node_height_blocks{node="1"} 100x5`}},
+			quiet: [][]string{{
+				`btcpool_gbtmaker_node_disagrees_since_block{node="0"} 0x5`, `btcpool_gbtmaker_node_height_blocks{node="0"} 100x5`,
+				`btcpool_gbtmaker_node_disagrees_since_block{node="1"} 100x5`, `btcpool_gbtmaker_node_height_blocks{node="1"} 100x5`,
+			}},
+		},
 		"NoBlockSeen": {
 			fire: [][]string{{`btcpool_gbtmaker_template_height_blocks 7x130`}},
 			quiet: [][]string{
@@ -303,6 +310,7 @@ func TestAlertsFire(t *testing.T) {
 		"JobsOld": {
 			fire: [][]string{
 				{`btcpool_sserver_job_age_seconds 10x5 70`},
+				{`btcpool_sserver_job_age_seconds -2928`},
 				{`btcpool_sserver_job_age_seconds 0x5`, `btcpool_sserver_job_height 0x5`},
 				{`btcpool_jobmaker_since_last_job_seconds 61`},
 			},
@@ -399,9 +407,17 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_blkmaker_solved_shares_total{instance="a",result="rejected"} 0x10 1x5`,
 			}},
 		},
+		"HandoverBroken": {
+			fire:  [][]string{{`btcpool_handover_up{url="http://b:8300/solved"} 0x5`}},
+			quiet: [][]string{{`btcpool_handover_up{url="http://b:8300/solved"} 1x5`}},
+		},
 		"FoundBlockLost": {
 			fire:  [][]string{{`btcpool_blkmaker_solved_shares_total{result="rejected"} 0x30 1x29`}, {`btcpool_blkmaker_disk_errors_total 0x30 1x29`}},
 			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`}},
+		},
+		"BlockResubmitted": {
+			fire:  [][]string{{`btcpool_blkmaker_resubmitted_blocks_total 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_blkmaker_resubmitted_blocks_total 1x59`}},
 		},
 		"BlockOrphaned": {
 			fire:  [][]string{{`btcpool_blkmaker_blocks{state="orphaned"} 2x30 3x29`}},

@@ -78,6 +78,17 @@ func ParseFrame(src []byte, limit int) (f Frame, n int, err error) {
 	return Frame{Command: Command(src[1]), Body: src[headerSize:n:n]}, n, nil
 }
 
+// PeekFrame returns as much of the frame that src begins with as there is, and the
+// length in bytes that its header gives it: 0 when there is no whole header.
+func PeekFrame(src []byte) (f Frame, size int) {
+	if len(src) < headerSize || src[0] != Magic {
+		return Frame{}, 0
+	}
+	size = int(binary.LittleEndian.Uint16(src[2:]))
+	end := max(headerSize, min(size, len(src)))
+	return Frame{Command: Command(src[1]), Body: src[headerSize:end:end]}, size
+}
+
 func appendHeader(dst []byte, c Command, size int) []byte {
 	return binary.LittleEndian.AppendUint16(append(dst, Magic, byte(c)), uint16(size))
 }

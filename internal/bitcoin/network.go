@@ -99,6 +99,12 @@ const MaxFutureBlockTime = 2 * time.Hour
 // (DifficultyAdjustmentInterval in Bitcoin Core's src/consensus/params.h).
 const RetargetInterval = 2016
 
+// EasyBlocks reports whether blocks get as easy as can be when none came for
+// Params.MinDiffReductionTime, for one block: on testnets.
+func (n Network) EasyBlocks() bool {
+	return n.Params.ReduceMinDifficulty && !n.Params.PoWNoRetargeting
+}
+
 // Subsidy returns the newly created satoshi of the block at height.
 func (n Network) Subsidy(height int32) int64 {
 	if height < 0 {

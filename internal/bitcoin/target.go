@@ -4,7 +4,9 @@ import (
 	"encoding/binary"
 	"fmt"
 	"math"
+	"math/big"
 	"math/bits"
+	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 )
@@ -65,6 +67,19 @@ func (t Target) Bits() uint32 {
 		size++
 	}
 	return uint32(size)<<24 | word
+}
+
+// Work returns the expected number of hashes for a block of target t.
+func (t Target) Work() Work {
+	slices.Reverse(t[:]) // a copy: to most significant first
+	n := new(big.Int).SetBytes(t[:])
+	n.Div(new(big.Int).Lsh(big.NewInt(1), 256), n.Add(n, big.NewInt(1)))
+	if n.BitLen() > 128 {
+		return Work{math.MaxUint64, math.MaxUint64}
+	}
+	var b [16]byte
+	n.FillBytes(b[:])
+	return Work{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])}
 }
 
 // Difficulty returns 0xffff·2^208 / t, to a relative error below 2^-51; +Inf

@@ -142,3 +142,21 @@ func BenchmarkTargetMet(b *testing.B) {
 		target.Met(&hash)
 	}
 }
+
+func TestTargetWork(t *testing.T) {
+	t.Parallel()
+	for bits, want := range map[uint32]bitcoin.Work{
+		0x1d00ffff: {Lo: 0x100010001}, // mainnet's chainwork of block 0
+		0x207fffff: {Lo: 2},           // regtest's
+		0x17021fff: {Hi: 0x7878, Lo: 0xb129bcc858d6c065},
+		0x03000001: {Hi: 1<<64 - 1, Lo: 1<<64 - 1},
+	} {
+		target, err := bitcoin.TargetFromBits(bits)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := target.Work(); got != want {
+			t.Errorf("%08x: work %x %x", bits, got.Hi, got.Lo)
+		}
+	}
+}

@@ -1,6 +1,7 @@
 package bitcoin
 
 import (
+	"cmp"
 	"fmt"
 	"math"
 	"math/big"
@@ -21,26 +22,8 @@ func (w Work) Add(v Work) Work {
 	return Work{hi, lo}
 }
 
-// Sub returns w - v, at least zero.
-func (w Work) Sub(v Work) Work {
-	lo, borrow := bits.Sub64(w.Lo, v.Lo, 0)
-	hi, borrow := bits.Sub64(w.Hi, v.Hi, borrow)
-	if borrow != 0 {
-		return Work{}
-	}
-	return Work{hi, lo}
-}
-
 // Cmp returns -1, 0 or 1 as w is less than, equal to or greater than v.
-func (w Work) Cmp(v Work) int {
-	switch {
-	case w == v:
-		return 0
-	case w.Hi < v.Hi, w.Hi == v.Hi && w.Lo < v.Lo:
-		return -1
-	}
-	return 1
-}
+func (w Work) Cmp(v Work) int { return cmp.Or(cmp.Compare(w.Hi, v.Hi), cmp.Compare(w.Lo, v.Lo)) }
 
 // IsZero reports whether w is no work.
 func (w Work) IsZero() bool { return w == Work{} }

@@ -11,7 +11,6 @@ package bus
 import (
 	"context"
 	"errors"
-	"net"
 	"sync"
 	"time"
 
@@ -41,7 +40,7 @@ type Client struct {
 	kafka     *kafka.Client
 
 	mu     sync.Mutex
-	topics map[string]*topicWriter
+	topics map[string][]partitionWriter
 }
 
 const clientID = "btcpool"
@@ -55,7 +54,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	// that outlive every client.
 	transport := &kafka.Transport{
 		ClientID:    clientID,
-		Dial:        (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext,
+		Dial:        dial,
 		DialTimeout: 5 * time.Second,
 		IdleTimeout: time.Minute,
 		MetadataTTL: 2 * time.Second, // bounds how long a moved partition or a returned broker goes unnoticed
@@ -66,7 +65,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 		metrics:   newMetrics(deps.Metrics),
 		transport: transport,
 		kafka:     &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport},
-		topics:    make(map[string]*topicWriter),
+		topics:    make(map[string][]partitionWriter),
 	}, nil
 }
 

@@ -6,15 +6,18 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"net"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/telemetry"
 	"btcpool/internal/testkit"
 )
 
@@ -238,6 +241,67 @@ func TestEnsureTopicsTwice(t *testing.T) {
 	for range 4 {
 		must(t, <-done)
 	}
+}
+
+// TestTellsWhyBrokersAreAway looks at what is logged: whom to look after, and why.
+func TestTellsWhyBrokersAreAway(t *testing.T) {
+	t.Parallel()
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	other, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	free.Close()
+	t.Cleanup(func() { other.Close() })
+	go func() {
+		for {
+			conn, err := other.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprint(conn, "HTTP/1.1 400 Bad Request\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	for addr, want := range map[string]string{
+		free.Addr().String():        "nothing listens at " + free.Addr().String() + ": is Kafka running, and is kafka.brokers right?",
+		"no-such-host.invalid:9092": "the host of no-such-host.invalid:9092 is not known: is Kafka running, and is kafka.brokers right?",
+		other.Addr().String():       "Kafka at " + other.Addr().String() + ": its first answer is none of Kafka's: is it running, and is kafka.brokers right?",
+	} {
+		t.Run(addr, func(t *testing.T) {
+			t.Parallel()
+			cfg := bus.DefaultConfig()
+			cfg.Brokers = []string{addr}
+			ctx, cancel := context.WithCancel(testContext(t))
+			defer cancel()
+			lines := make(chan string, 1)
+			c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.New(firstLine{lines})})
+			must(t, err)
+			defer c.Close()
+			done := make(chan error, 1)
+			go func() { done <- c.EnsureTopics(ctx, cfg.Topics.Job) }()
+			select {
+			case line := <-lines:
+				if !strings.Contains(line, want) {
+					t.Errorf("logged %s, want %s", line, want)
+				}
+			case <-ctx.Done():
+				t.Error("nothing was logged")
+			}
+			cancel()
+			must(t, <-done)
+		})
+	}
+}
+
+// firstLine passes on the first line that is written to it.
+type firstLine struct{ lines chan string }
+
+func (f firstLine) Write(line []byte) (int, error) {
+	select {
+	case f.lines <- string(line):
+	default:
+	}
+	return len(line), nil
 }
 
 func TestWaitsForBroker(t *testing.T) {

@@ -73,12 +73,8 @@ func (c Config) Validate() error {
 			faults.Addf("brokers has %q: %w", broker, err)
 		}
 	}
-	if c.Replication < 1 || c.Replication > 1<<15-1 {
-		faults.Addf("replication = %d: must be 1 to 32767", c.Replication)
-	}
-	if c.Partitions < 1 || c.Partitions > 1000 {
-		faults.Addf("share_partitions = %d: must be 1 to 1000", c.Partitions)
-	}
+	faults.Number("replication", c.Replication, 1, 1<<15-1)
+	faults.Number("share_partitions", c.Partitions, 1, 1000)
 	faults.In("topics", c.Topics.validate())
 	return config.In("kafka", faults.Err())
 }

@@ -33,7 +33,7 @@ func (c *Client) retry(ctx context.Context, what, topic string, f func(context.C
 		// The first attempt after a broker's restart always meets a dead connection.
 		if now := time.Now(); attempts > 1 && now.Sub(told) >= logInterval {
 			told = now
-			c.log.Warn().Err(err).Str("topic", topic).Int("attempts", attempts).Msg(what + ": will try again")
+			c.log.Warn().Err(c.explained(err)).Str("topic", topic).Int("attempts", attempts).Msg(what + ": will try again")
 		}
 	})
 	if err == nil && !told.IsZero() {
@@ -45,12 +45,11 @@ func (c *Client) retry(ctx context.Context, what, topic string, f func(context.C
 // permanent tells errors that no repetition will mend from those of brokers
 // that are away, busy or still joining their cluster.
 func permanent(err error) bool {
-	var limit *limitError
-	if errors.As(err, &limit) {
+	if _, ok := errors.AsType[*limitError](err); ok {
 		return true
 	}
-	var code kafka.Error
-	if !errors.As(err, &code) || code == kafka.Unknown || code.Temporary() || code.Timeout() {
+	code, ok := errors.AsType[kafka.Error](err)
+	if !ok || code == kafka.Unknown || code.Temporary() || code.Timeout() {
 		return false
 	}
 	switch code {

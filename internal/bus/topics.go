@@ -80,8 +80,8 @@ func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
 func (c *Client) createTopic(ctx context.Context, topic string, spec topicSpec) error {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
-	if _, err := c.partitions(ctx, topic); err == nil {
-		return nil
+	if _, err := c.partitions(ctx, topic); !errors.Is(err, kafka.UnknownTopicOrPartition) {
+		return err // the topic is there, or it cannot be known, whose reason CreateTopics would not tell
 	}
 	configs := []kafka.ConfigEntry{
 		{ConfigName: "cleanup.policy", ConfigValue: "delete"},

@@ -25,12 +25,8 @@ const (
 	compressFrom = 4 << 10
 )
 
-// topicWriter keeps the order of what is written to a topic: one batch at a
-// time a partition.
-type topicWriter struct {
-	partitions []partitionWriter
-}
-
+// partitionWriter keeps the order of what is written to a partition: one batch
+// at a time.
 type partitionWriter struct {
 	mu      sync.Mutex
 	encoder encoder
@@ -49,14 +45,14 @@ func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error
 	if len(msgs) == 0 {
 		return nil
 	}
-	w, err := c.topicWriter(ctx, topic)
+	writers, err := c.writers(ctx, topic)
 	if err != nil {
 		return err
 	}
-	if len(w.partitions) == 1 {
-		return c.writePartition(ctx, w, topic, 0, msgs)
+	if len(writers) == 1 {
+		return c.writePartition(ctx, &writers[0], topic, 0, msgs)
 	}
-	parts := make([][]Message, len(w.partitions))
+	parts := make([][]Message, len(writers))
 	for _, m := range msgs {
 		p := partitionOf(m.Key, len(parts))
 		parts[p] = append(parts[p], m)
@@ -64,7 +60,7 @@ func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error
 	g, ctx := errgroup.WithContext(ctx)
 	for p, msgs := range parts {
 		if len(msgs) > 0 {
-			g.Go(func() error { return c.writePartition(ctx, w, topic, p, msgs) })
+			g.Go(func() error { return c.writePartition(ctx, &writers[p], topic, p, msgs) })
 		}
 	}
 	return g.Wait()
@@ -78,12 +74,13 @@ func partitionOf(key []byte, partitions int) int {
 	return int(crc32.ChecksumIEEE(key) % uint32(partitions))
 }
 
-func (c *Client) topicWriter(ctx context.Context, topic string) (*topicWriter, error) {
+// writers returns those of topic's partitions.
+func (c *Client) writers(ctx context.Context, topic string) ([]partitionWriter, error) {
 	c.mu.Lock()
-	w := c.topics[topic]
+	known := c.topics[topic]
 	c.mu.Unlock()
-	if w != nil {
-		return w, nil
+	if known != nil {
+		return known, nil
 	}
 	var n int
 	if err := c.retry(ctx, "look up topic", topic, func(ctx context.Context) (err error) {
@@ -95,13 +92,12 @@ func (c *Client) topicWriter(ctx context.Context, topic string) (*topicWriter, e
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.topics[topic] == nil {
-		c.topics[topic] = &topicWriter{partitions: make([]partitionWriter, n)}
+		c.topics[topic] = make([]partitionWriter, n)
 	}
 	return c.topics[topic], nil
 }
 
-func (c *Client) writePartition(ctx context.Context, w *topicWriter, topic string, partition int, msgs []Message) error {
-	p := &w.partitions[partition]
+func (c *Client) writePartition(ctx context.Context, p *partitionWriter, topic string, partition int, msgs []Message) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for len(msgs) > 0 {

@@ -35,9 +35,7 @@ func (f *Faults) In(section string, err error) { f.Add(In(section, err)) }
 // Listen adds a fault when addr is no host:port to listen at; port 0 is any
 // free one.
 func (f *Faults) Listen(key, addr string) {
-	if err := checkPort(addr); err != nil {
-		f.Addf("%s = %q: %w", key, addr, err)
-	}
+	f.Value(key, addr, checkPort(addr))
 }
 
 // AtLeast adds a fault when d is shorter than least.
@@ -48,6 +46,34 @@ func (f *Faults) AtLeast(key string, d Duration, least time.Duration) {
 		f.Addf("%s = %q: must not be negative", key, d)
 	default:
 		f.Addf("%s = %q: must be at least %s", key, d, Duration(least))
+	}
+}
+
+// Number adds a fault when n is not from least to most.
+func (f *Faults) Number(key string, n, least, most int) {
+	if n < least || n > most {
+		f.Addf("%s = %d: must be %d to %d", key, n, least, most)
+	}
+}
+
+// NotNegative adds a fault when n is.
+func (f *Faults) NotNegative(key string, n int64) {
+	if n < 0 {
+		f.Addf("%s = %d: must not be negative", key, n)
+	}
+}
+
+// Folder adds a fault when path is empty.
+func (f *Faults) Folder(key, path string) {
+	if path == "" {
+		f.Addf("%s = %q: must name a folder", key, path)
+	}
+}
+
+// Value adds what err, unless it is nil, says of a key's value.
+func (f *Faults) Value(key, value string, err error) {
+	if err != nil {
+		f.Addf("%s = %q: %w", key, value, err)
 	}
 }
 

@@ -1,9 +1,11 @@
 package guard
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/netip"
 	"os"
@@ -34,9 +36,13 @@ const (
 var errTooManyBans = errors.New("too many bans")
 
 // Bans knows who is banned. It is safe for concurrent use.
+//
+// What changes is appended to a journal before it holds, and gets into the file of
+// all bans later: a process that is killed has forgotten nothing that it said.
 type Bans struct {
-	path string // "": nowhere
-	log  zerolog.Logger
+	path    string // "": nowhere
+	journal string // lines of Ban since path was written; one that has ended is lifted
+	log     zerolog.Logger
 
 	mu    sync.RWMutex
 	bans  map[netip.Prefix]Ban
@@ -51,18 +57,42 @@ func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
 	if dir == "" {
 		return l
 	}
-	l.path = filepath.Join(dir, "bans.json")
+	l.path, l.journal = filepath.Join(dir, "bans.json"), filepath.Join(dir, "bans-new.jsonl")
 	bans, err := readBans(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.log.Warn().Err(err).Str("file", l.path).Msg("bans are lost, starting without them")
 	}
-	for _, b := range bans {
+	added, err := readJournal(l.journal)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		l.log.Warn().Err(err).Str("file", l.journal).Msg("the latest bans are lost")
+	}
+	for _, b := range slices.Concat(bans, added) {
+		l.drop(b.Prefix)
 		if now.Before(b.Until) {
-			_ = l.Add(b) // one too many is not worth a word here
+			_ = l.put(b) // one too many is not worth a word here
 		}
 	}
-	l.dirty = false
+	if l.dirty = err == nil; l.dirty { // the end of the journal may be half a line
+		l.save(now)
+	}
 	return l
+}
+
+// readJournal returns the lines up to one that was not written to its end.
+func readJournal(path string) (bans []Ban, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	lines := json.NewDecoder(io.LimitReader(f, maxBanFile))
+	for {
+		var b Ban
+		if lines.Decode(&b) != nil || !b.Prefix.IsValid() {
+			return bans, nil
+		}
+		bans = append(bans, b)
+	}
 }
 
 func readBans(path string) ([]Ban, error) {
@@ -93,6 +123,35 @@ func (l *Bans) Add(b Ban) error {
 	b.Prefix = b.Prefix.Masked()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.note(b)
+	return l.put(b)
+}
+
+// note appends b to the journal. The system has it then, whatever becomes of the
+// process.
+func (l *Bans) note(b Ban) {
+	if l.journal == "" {
+		return
+	}
+	line, err := json.Marshal(b)
+	if err == nil {
+		err = appendTo(l.journal, append(line, '\n'))
+	}
+	if err != nil {
+		l.log.Warn().Err(err).Msg("a ban is not on disk yet")
+	}
+}
+
+func appendTo(path string, text []byte) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(text)
+	return errors.Join(err, f.Close())
+}
+
+func (l *Bans) put(b Ban) error {
 	if _, known := l.bans[b.Prefix]; !known {
 		if len(l.bans) == MaxBans {
 			return errTooManyBans
@@ -109,8 +168,12 @@ func (l *Bans) Add(b Ban) error {
 func (l *Bans) Lift(p netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	_, ok := l.bans[p.Masked()]
-	l.drop(p.Masked())
+	p = p.Masked()
+	_, ok := l.bans[p]
+	if ok {
+		l.note(Ban{Prefix: p})
+	}
+	l.drop(p)
 	return ok
 }
 
@@ -159,10 +222,7 @@ func (l *Bans) List(now time.Time) []Ban {
 		}
 	}
 	slices.SortFunc(list, func(a, b Ban) int {
-		if c := a.Until.Compare(b.Until); c != 0 {
-			return c
-		}
-		return a.Prefix.Compare(b.Prefix)
+		return cmp.Or(a.Until.Compare(b.Until), a.Prefix.Compare(b.Prefix))
 	})
 	return list
 }
@@ -190,10 +250,13 @@ func (l *Bans) save(now time.Time) {
 	if err == nil {
 		err = durable.Replace(l.path, text, 0o600)
 	}
-	if err != nil {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && !l.dirty { // else the journal has more than the file
+		err = os.Truncate(l.journal, 0)
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.log.Warn().Err(err).Msg("bans not written")
-		l.mu.Lock()
 		l.dirty = true
-		l.mu.Unlock()
 	}
 }

@@ -74,3 +74,43 @@ func TestDamagedBans(t *testing.T) {
 		}
 	}
 }
+
+// What was said of a ban holds after kill -9, and so does that it was lifted.
+func TestBansOutliveAKill(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Unix(1_700_000_000, 0).UTC()
+	killed := func() []Ban { return NewBans(dir, zerolog.Nop(), now).List(now) }
+	first := Ban{prefix("192.0.2.1/32"), now.Add(time.Minute), "written at once"}
+	second := Ban{prefix("192.0.2.2/32"), now.Add(time.Hour), "beside one in the file"}
+	l := NewBans(dir, zerolog.Nop(), now)
+	want := func(bans ...Ban) {
+		t.Helper()
+		if diff := cmp.Diff(bans, killed(), cmpopts.EquateComparable(netip.Prefix{}), cmpopts.EquateEmpty()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if err := l.Add(first); err != nil {
+		t.Fatal(err)
+	}
+	want(first)
+	l.save(now)
+	want(first)
+	if info, err := os.Stat(l.journal); err != nil || info.Size() > 0 {
+		t.Errorf("journal of %v bytes, %v", info.Size(), err)
+	}
+	if err := l.Add(second); err != nil {
+		t.Fatal(err)
+	}
+	want(first, second)
+	l.Lift(first.Prefix)
+	want(second)
+	if err := appendTo(l.journal, []byte(`{"prefix":"192.0.2.3/32","unt`)); err != nil {
+		t.Fatal(err)
+	}
+	l = NewBans(dir, zerolog.Nop(), now)
+	if err := l.Add(first); err != nil {
+		t.Fatal(err)
+	}
+	want(first, second)
+}

@@ -13,12 +13,14 @@ const (
 	maxPause = time.Second
 )
 
-// Conduct is how a connection behaves: what its limits count. The zero value is
-// that of a new one. It is a plain value, which the connection's owner keeps.
+// Conduct is what is known of the shares of one worker, or of one miner behind a
+// farm proxy. The zero value is that of a new one. It is a plain value, which
+// belongs to whoever keeps it.
 type Conduct struct {
-	Shares, Invalid int     // since the last look
-	Credit          float64 // lines it may send at once
-	At              time.Time
+	Shares, Invalid int  // since the last look
+	Proven          bool // a share of it was accepted
+	Doubtful        bool // a share of it was invalid
+	BarredUntil     time.Time
 }
 
 // Judged counts a share and reports whether there are too many invalid ones
@@ -28,7 +30,11 @@ func (c *Conduct) Judged(status share.Status, l Limits) (bad bool) {
 		return false
 	}
 	c.Shares++
-	if status.IsMinersFault() {
+	switch {
+	case status.IsAccepted():
+		c.Proven = true
+	case status.IsMinersFault():
+		c.Doubtful = true
 		c.Invalid++
 	}
 	if c.Shares < l.InvalidAmong {
@@ -39,18 +45,34 @@ func (c *Conduct) Judged(status share.Status, l Limits) (bad bool) {
 	return bad
 }
 
+// Bar has no shares taken until a time.
+func (c *Conduct) Bar(until time.Time) { *c = Conduct{BarredUntil: until} }
+
+// Good reports whether nothing speaks against whom c is of: it is not barred, and
+// has had a share accepted, or none that was invalid.
+func (c *Conduct) Good(now time.Time) bool {
+	return !now.Before(c.BarredUntil) && (c.Proven || !c.Doubtful)
+}
+
+// Pace is how much a connection may say. The zero value is that of a new one. It
+// is a plain value, which the connection's owner keeps.
+type Pace struct {
+	Credit float64 // lines it may send at once
+	At     time.Time
+}
+
 // Spent takes n lines off the credit of a connection, which grows by rate per
 // second, and returns how long it must pause for it.
-func (c *Conduct) Spent(n, rate int, now time.Time) time.Duration {
-	if c.At.IsZero() {
-		c.Credit = lineBurst * float64(rate)
+func (p *Pace) Spent(n, rate int, now time.Time) time.Duration {
+	if p.At.IsZero() {
+		p.Credit = lineBurst * float64(rate)
 	} else {
-		c.Credit = min(c.Credit+now.Sub(c.At).Seconds()*float64(rate), lineBurst*float64(rate))
+		p.Credit = min(p.Credit+now.Sub(p.At).Seconds()*float64(rate), lineBurst*float64(rate))
 	}
-	c.At = now
-	if c.Credit -= float64(n); c.Credit >= 0 {
+	p.At = now
+	if p.Credit -= float64(n); p.Credit >= 0 {
 		return 0
 	}
-	c.Credit = max(c.Credit, -float64(rate))
-	return min(time.Duration(-c.Credit/float64(rate)*float64(time.Second)), maxPause)
+	p.Credit = max(p.Credit, -float64(rate))
+	return min(time.Duration(-p.Credit/float64(rate)*float64(time.Second)), maxPause)
 }

@@ -39,7 +39,7 @@ func TestConduct(t *testing.T) {
 func TestPace(t *testing.T) {
 	t.Parallel()
 	now := time.Unix(1_700_000_000, 0)
-	var c Conduct
+	var p Pace
 	const rate = 100
 	for i, step := range []struct {
 		after time.Duration
@@ -54,7 +54,7 @@ func TestPace(t *testing.T) {
 		{time.Hour, 1000, 0},
 	} {
 		now = now.Add(step.after)
-		if got := c.Spent(step.lines, rate, now); (got - step.want).Abs() > time.Microsecond {
+		if got := p.Spent(step.lines, rate, now); (got - step.want).Abs() > time.Microsecond {
 			t.Errorf("step %d: pause of %s, want %s", i, got, step.want)
 		}
 	}

@@ -3,15 +3,19 @@
 // sends too much, and bans who tries out names or sends worthless shares.
 //
 // A server asks Admit for each connection and calls Leave when that has ended,
-// tells of refused logins, keeps a Conduct with each connection, and runs the
-// Guard. Nothing here knows what a connection or its protocol is. A ban keeps
+// tells of refused logins and of connections that are trusted, keeps a Pace with
+// each connection and a Conduct with each worker, and runs the Guard. Many share
+// an address, so the server acts on the culprit first: an address is banned only
+// while nobody there is trusted. Nothing here knows what a connection or its protocol is. A ban keeps
 // connections from being made; to end those that are there is the server's part.
-// Bans outlive the process, in bans.json, an array of Ban; counts do not.
+// Bans outlive the process, also one that is killed, in bans.json, an array of Ban,
+// and bans-new.jsonl, a Ban a line; counts do not.
 package guard
 
 import (
 	"context"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,6 +26,9 @@ const (
 	refusedWindow = time.Minute
 	// saveInterval is how often changed bans are written.
 	saveInterval = 5 * time.Second
+	// trustGrace is for how long an address is trusted after the last who was: a farm
+	// whose line has failed comes back in any order.
+	trustGrace = 10 * time.Minute
 	// sweepInterval is how often addresses that have gone are forgotten.
 	sweepInterval = time.Minute
 )
@@ -40,9 +47,11 @@ type Guard struct {
 }
 
 type host struct {
-	connections int
-	refused     int // logins since the time
-	since       time.Time
+	connections  int
+	trusted      int       // connections, of those
+	trustedUntil time.Time // without any
+	refused      int       // logins since the time
+	since        time.Time
 }
 
 // New returns a guard of a server that has no connections yet.
@@ -71,7 +80,10 @@ func (g *Guard) Run(ctx context.Context) {
 
 // Watches reports whether limits and bans are for ip. They are not for one that
 // is exempt or unknown.
-func (g *Guard) Watches(ip netip.Addr) bool { return ip.IsValid() && !g.limits.exempts(ip) }
+func (g *Guard) Watches(ip netip.Addr) bool {
+	exempt := func(p netip.Prefix) bool { return p.Contains(ip) }
+	return ip.IsValid() && !slices.ContainsFunc(g.limits.Exempt, exempt)
+}
 
 // prefixes returns what counts as the address ip, and as its network.
 func prefixes(ip netip.Addr) (host, network netip.Prefix) {
@@ -120,8 +132,24 @@ func (g *Guard) host(address netip.Prefix) *host {
 	return h
 }
 
-// Leave ends a connection that was admitted.
-func (g *Guard) Leave(ip netip.Addr, now time.Time) {
+// Trust says that a connection has a good miner, until Distrust or Leave.
+func (g *Guard) Trust(ip netip.Addr) { g.trust(ip, 1) }
+
+// Distrust takes back Trust.
+func (g *Guard) Distrust(ip netip.Addr) { g.trust(ip, -1) }
+
+func (g *Guard) trust(ip netip.Addr, change int) {
+	if !g.Watches(ip) {
+		return
+	}
+	address, _ := prefixes(ip)
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.hosts[address].trusted += change
+}
+
+// Leave ends a connection that was admitted, and the trust in it if there is any.
+func (g *Guard) Leave(ip netip.Addr, trusted bool, now time.Time) {
 	if !g.Watches(ip) {
 		return
 	}
@@ -130,6 +158,10 @@ func (g *Guard) Leave(ip netip.Addr, now time.Time) {
 	defer g.mu.Unlock()
 	h := g.hosts[address]
 	h.connections--
+	if trusted {
+		h.trusted--
+		h.trustedUntil = now.Add(trustGrace)
+	}
 	g.forget(address, h, now)
 	if g.networks[network]--; g.networks[network] == 0 {
 		delete(g.networks, network)
@@ -138,7 +170,7 @@ func (g *Guard) Leave(ip netip.Addr, now time.Time) {
 
 // forget drops what is known of an address if that is nothing.
 func (g *Guard) forget(address netip.Prefix, h *host, now time.Time) {
-	if h.connections == 0 && now.Sub(h.since) >= refusedWindow {
+	if h.connections == 0 && now.Sub(h.since) >= refusedWindow && !now.Before(h.trustedUntil) {
 		delete(g.hosts, address)
 	}
 }
@@ -153,7 +185,8 @@ func (g *Guard) sweep(now time.Time) {
 	}
 }
 
-// LoginRefused counts a login and reports whether its address is banned now.
+// LoginRefused counts a login that was refused for what the miner said, and reports
+// whether its address is banned now.
 func (g *Guard) LoginRefused(ip netip.Addr, now time.Time) (banned bool) {
 	if g.limits.RefusedLogins == 0 || !g.Watches(ip) {
 		return false
@@ -174,12 +207,28 @@ func (g *Guard) countRefused(ip netip.Addr, now time.Time) int {
 	return h.refused
 }
 
-// Ban keeps an address out for Limits.BanTime and reports whether it may and
-// can.
+// Ban keeps an address out for Limits.BanTime, if nobody there is trusted, and
+// reports whether it may and can.
 func (g *Guard) Ban(ip netip.Addr, reason string, now time.Time) bool {
 	if !g.Watches(ip) {
 		return false
 	}
 	address, _ := prefixes(ip)
+	if g.trusts(address, now) {
+		return false
+	}
 	return g.Bans.Add(Ban{Prefix: address, Until: now.Add(g.limits.BanTime.Std()), Reason: reason}) == nil
+}
+
+// TooManyRefused reports whether so many refused logins of one connection are more
+// than an address may have in a minute.
+func (g *Guard) TooManyRefused(ip netip.Addr, logins int) bool {
+	return g.limits.RefusedLogins > 0 && logins > g.limits.RefusedLogins && g.Watches(ip)
+}
+
+func (g *Guard) trusts(address netip.Prefix, now time.Time) bool {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	h := g.hosts[address]
+	return h != nil && (h.trusted > 0 || now.Before(h.trustedUntil))
 }

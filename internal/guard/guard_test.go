@@ -46,7 +46,7 @@ func TestGuardCounts(t *testing.T) {
 		t.Errorf("an unknown address: %q", got)
 	}
 	for _, ip := range []string{"192.0.2.1", "192.0.2.1", "192.0.2.2", "192.0.3.3", "2001:db8:1:2::9", "2001:db8:1:2::9", "2001:db8:1:3::9", "10.1.1.1"} {
-		g.Leave(addr(ip), now)
+		g.Leave(addr(ip), false, now)
 	}
 	g.sweep(now)
 	if len(g.networks) > 0 || len(g.hosts) > 0 {
@@ -83,8 +83,8 @@ func TestGuardBans(t *testing.T) {
 	if !g.Ban(ip, "for a test", now) || g.Ban(exempt, "", now) {
 		t.Error("ban")
 	}
-	g.Leave(ip, now)
-	g.Leave(addr("192.0.2.2"), now)
+	g.Leave(ip, false, now)
+	g.Leave(addr("192.0.2.2"), false, now)
 	g.sweep(now.Add(2 * time.Hour))
 	if left := g.Bans.List(now); len(g.hosts) > 0 || len(left) > 0 {
 		t.Errorf("left over: %v, %v", g.hosts, left)
@@ -126,4 +126,37 @@ func TestRun(t *testing.T) {
 			t.Errorf("%d bans written in the end", got)
 		}
 	})
+}
+
+// An address is not banned while somebody there is good, nor soon after.
+func TestTrust(t *testing.T) {
+	t.Parallel()
+	now := time.Unix(1_700_000_000, 0)
+	ip := addr("192.0.2.1")
+	g := New(Limits{RefusedLogins: 1, BanTime: config.Duration(time.Hour)}, NewBans("", zerolog.Nop(), now))
+	g.Admit(ip, now)
+	g.Admit(ip, now)
+	g.Trust(ip)
+	g.Trust(ip)
+	g.Distrust(ip)
+	for range 5 {
+		if g.LoginRefused(ip, now) || g.Ban(ip, "for a test", now) {
+			t.Error("banned beside a good miner")
+		}
+	}
+	g.Leave(ip, true, now)
+	g.Leave(ip, false, now)
+	now = now.Add(trustGrace - 1)
+	g.sweep(now)
+	if g.Ban(ip, "for a test", now) {
+		t.Error("banned soon after the last good miner")
+	}
+	now = now.Add(1)
+	g.sweep(now)
+	if len(g.hosts) > 0 {
+		t.Errorf("left over: %v", g.hosts)
+	}
+	if !g.Ban(ip, "for a test", now) {
+		t.Error("not banned")
+	}
 }

@@ -2,7 +2,6 @@ package guard
 
 import (
 	"net/netip"
-	"slices"
 	"time"
 
 	"btcpool/internal/config"
@@ -17,8 +16,10 @@ type Limits struct {
 	// LinesPerSec bounds what a connection sends after a burst of ten times as many;
 	// who speaks for others may send one more for each of them.
 	LinesPerSec int `toml:"lines_per_second"`
-	// RefusedLogins of an address in a minute, and the part InvalidShares of the last
-	// InvalidAmong shares of a connection: more are a ban, for BanTime.
+	// RefusedLogins are of an address in a minute, and InvalidShares the part of the
+	// last InvalidAmong shares of a worker. More are a ban of the culprit: of the
+	// session, of the worker or agent's miner beside good ones, and of the address
+	// if nobody there is good. BanTime is for how long.
 	RefusedLogins int             `toml:"refused_logins"`
 	InvalidShares float64         `toml:"invalid_shares"`
 	InvalidAmong  int             `toml:"invalid_shares_among"`
@@ -44,29 +45,16 @@ func DefaultLimits() Limits {
 // Validate reports all faults.
 func (l Limits) Validate() error {
 	var faults config.Faults
-	for _, n := range []struct {
-		key   string
-		value int
-	}{
-		{"connections_per_address", l.PerAddress},
-		{"connections_per_network", l.PerNetwork},
-		{"lines_per_second", l.LinesPerSec},
-		{"refused_logins", l.RefusedLogins},
-		{"invalid_shares_among", l.InvalidAmong},
-	} {
-		if n.value < 0 {
-			faults.Addf("%s = %d: must not be negative", n.key, n.value)
-		}
-	}
+	faults.NotNegative("connections_per_address", int64(l.PerAddress))
+	faults.NotNegative("connections_per_network", int64(l.PerNetwork))
+	faults.NotNegative("lines_per_second", int64(l.LinesPerSec))
+	faults.NotNegative("refused_logins", int64(l.RefusedLogins))
+	faults.NotNegative("invalid_shares_among", int64(l.InvalidAmong))
 	if !(l.InvalidShares >= 0 && l.InvalidShares <= 1) {
 		faults.Addf("invalid_shares = %v: must be 0 to 1", l.InvalidShares)
 	}
 	faults.AtLeast("ban_time", l.BanTime, 0)
 	return faults.Err()
-}
-
-func (l Limits) exempts(ip netip.Addr) bool {
-	return slices.ContainsFunc(l.Exempt, func(p netip.Prefix) bool { return p.Contains(ip) })
 }
 
 // Exempt returns the network without limits that contains all of p, if there is

@@ -14,6 +14,8 @@ import (
 
 	"btcpool/internal/httpapi"
 	"btcpool/internal/retry"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
 	"btcpool/internal/telemetry"
 
 	"github.com/rs/zerolog"
@@ -25,6 +27,9 @@ const (
 	maxSending = 64
 	// requestFor bounds one request, which waits for blkmaker's disk.
 	requestFor = 5 * time.Second
+	// probeEvery is how often blkmakers are asked whether they would take a share.
+	// After a failure they are asked sooner.
+	probeEvery, probeAgain = time.Minute, 5 * time.Second
 	// drainFor is how long shares on their way are tried when we are to stop.
 	drainFor = 3 * time.Second
 )
@@ -96,6 +101,11 @@ func (c *Client) Run(ctx context.Context) error {
 	defer c.http.CloseIdleConnections()
 	work, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
+	var probing sync.WaitGroup
+	for _, u := range c.urls {
+		probing.Go(func() { c.probe(ctx, u) })
+	}
+	defer probing.Wait()
 	var (
 		sending sync.WaitGroup
 		cancels [maxSending]context.CancelFunc
@@ -127,6 +137,29 @@ func (c *Client) Run(ctx context.Context) error {
 	defer timer.Stop()
 	sending.Wait()
 	return nil
+}
+
+// probe asks a blkmaker whether it would take a solved share, at once and every
+// minute until ctx ends: a wrong address or token is to be known before a block.
+func (c *Client) probe(ctx context.Context, url string) {
+	log := c.log.With().Str("url", url).Logger()
+	fault := service.NewFault(log, zerolog.ErrorLevel, "blkmaker would not take solved shares directly", "blkmaker takes solved shares directly again")
+	for pause := time.Duration(0); retry.Sleep(ctx, pause); {
+		err := c.post(ctx, url, nil)
+		if errors.Is(err, errRefused) && strings.Contains(err.Error(), share.ErrSolved.Error()) {
+			err = nil // a blkmaker that does not know probes: it has judged an empty share
+		}
+		if ctx.Err() != nil {
+			return
+		}
+		fault.Set(err)
+		up := 0.0
+		pause = probeAgain
+		if err == nil {
+			up, pause = 1, probeEvery
+		}
+		c.metrics.up.WithLabelValues(url).Set(up)
+	}
 }
 
 // deliver gives a solved share to every blkmaker, to each until it answers or

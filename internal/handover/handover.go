@@ -5,7 +5,8 @@
 // A solved share, as its topic has it, is the body of a POST to /solved. The
 // request carries a secret that both sides know ("Authorization: Bearer").
 // 204 says that blkmaker has the share on its disk, 400 that it is none, 401
-// that the secrets differ; everything else asks for another try.
+// that the secrets differ; everything else asks for another try. An empty body is
+// a probe: would a share be taken?
 package handover
 
 import (
@@ -60,7 +61,7 @@ func (c Config) Validate() error {
 	for i, text := range c.URLs {
 		u, err := url.Parse(text)
 		if err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
-			faults.Addf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, text)
+			faults.Addf("handover.urls[%d] = %q: must be like http://127.0.0.1:8300", i, config.RedactURL(text))
 		}
 	}
 	return faults.Err()

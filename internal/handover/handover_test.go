@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
@@ -175,6 +177,8 @@ func TestHandler(t *testing.T) {
 		name, method, path, auth, body string
 		want                           int
 	}{
+		{"probe", "POST", "/solved", "Bearer " + token, "", 204},
+		{"probe with another token", "POST", "/solved", "Bearer " + token + "0", "", 401},
 		{"taken", "POST", "/solved", "Bearer " + token, "block", 204},
 		{"no share", "POST", "/solved", "Bearer " + token, "garbage", 400},
 		{"not now", "POST", "/solved", "Bearer " + token, "trouble", 503},
@@ -194,6 +198,60 @@ func TestHandler(t *testing.T) {
 			t.Errorf("%s: HTTP %d, want %d", test.name, w.Code, test.want)
 		}
 	}
+}
+
+// A wrong address or token is known before the first block.
+func TestProbe(t *testing.T) {
+	t.Parallel()
+	none := func([]byte) error { t.Error("a probe is no share"); return nil }
+	other := httptest.NewServer(http.NotFoundHandler())
+	t.Cleanup(other.Close)
+	older := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, share.ErrSolved.Error()+": 0 bytes", http.StatusBadRequest)
+	}))
+	t.Cleanup(older.Close)
+	for _, test := range []struct {
+		name, url, token string
+		want             float64
+		log              string
+	}{
+		{"right", receiver(t, none), token, 1, ""},
+		{"an older blkmaker", older.URL, token, 1, ""},
+		{"wrong token", receiver(t, none), token + "0", 0, "do not have the same token"},
+		{"another service", other.URL, token, 0, "HTTP 404"},
+		{"nobody", "http://127.0.0.1:1", token, 0, "connection refused"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			metrics, log := prometheus.NewRegistry(), make(chan string, 10)
+			deps := telemetry.Deps{Log: zerolog.New(lines(log)), Metrics: metrics}
+			c, err := handover.New(handover.Config{URLs: []string{test.url}, Secret: handover.Secret{Token: test.token}}, deps)
+			if err != nil {
+				t.Fatal(err)
+			}
+			testkit.Run(t, c.Run)
+			testkit.Eventually(t, "probed", func() bool {
+				n, err := testutil.GatherAndCount(metrics, "btcpool_handover_up")
+				return err == nil && n == 1
+			})
+			if got := testkit.Metric(t, metrics, "btcpool_handover_up", "url", test.url+"/solved"); got != test.want {
+				t.Errorf("up: %v", got)
+			}
+			if test.log != "" {
+				if got := receive(t, log); !strings.Contains(got, test.log) {
+					t.Errorf("log: %s", got)
+				}
+			}
+		})
+	}
+}
+
+// lines is a log that a test reads.
+type lines chan<- string
+
+func (l lines) Write(b []byte) (int, error) {
+	l <- string(b)
+	return len(b), nil
 }
 
 // A share that blkmaker calls none is not offered again.
@@ -225,7 +283,7 @@ func TestValidate(t *testing.T) {
 		{"two secrets", handover.Config{URLs: []string{"http://a:1"}, Secret: handover.Secret{Token: token, TokenFile: "f"}}, "only one"},
 		{"short secret", handover.Config{URLs: []string{"http://a:1"}, Secret: handover.Secret{Token: "short"}}, "16 printable"},
 		{"no URL", handover.Config{URLs: []string{"127.0.0.1:8300"}, Secret: secret}, "handover.urls[0]"},
-		{"login in it", handover.Config{URLs: []string{"http://u:p@a:1"}, Secret: secret}, "handover.urls[0]"},
+		{"login in it", handover.Config{URLs: []string{"http://u:p@a:1"}, Secret: secret}, `handover.urls[0] = "http://…@a:1"`},
 		{"server off", handover.ServerConfig{}, ""},
 		{"server", handover.ServerConfig{Listen: "127.0.0.1:8300", Secret: secret}, ""},
 		{"server without secret", handover.ServerConfig{Listen: "127.0.0.1:8300"}, "handover.token_file: is empty"},

@@ -16,12 +16,14 @@ const (
 type metrics struct {
 	shares   *prometheus.CounterVec
 	failures prometheus.Counter
+	up       *prometheus.GaugeVec // by URL
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	set := telemetry.Metrics(reg, "handover")
 	m := &metrics{
 		shares:   set.Counters("solved_shares_total", "Solved shares given to the blkmakers directly, by what became of them.", "result"),
+		up:       set.Gauges("up", "1 when the blkmaker would take a solved share directly, as asked every minute.", "url"),
 		failures: set.Counter("failures_total", "Requests to a blkmaker that failed."),
 	}
 	for _, result := range []string{resultTaken, resultFailed, resultDropped} {

@@ -3,12 +3,12 @@ package handover
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"time"
 
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
 )
@@ -30,7 +30,7 @@ func Listen(cfg ServerConfig) (*Server, error) {
 	}
 	ln, err := net.Listen("tcp", cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("handover.listen = %q: %w", cfg.Listen, err)
+		return nil, &config.ListenError{Key: "handover.listen", Addr: cfg.Listen, Err: err}
 	}
 	return &Server{ln, token}, nil
 }
@@ -56,7 +56,7 @@ func Handler(token string, take func(ctx context.Context, solved []byte) error) 
 			return
 		}
 		solved, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-		if err == nil {
+		if err == nil && len(solved) > 0 { // else it is a probe
 			err = take(r.Context(), solved)
 		}
 		switch tooLarge := (*http.MaxBytesError)(nil); {

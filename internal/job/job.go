@@ -18,7 +18,8 @@ const (
 )
 
 // ID identifies a job: unix seconds in the high 32 bits, a counter, and the id
-// of the jobmaker in the low 8 bits. A later job of one jobmaker has a larger ID.
+// of the jobmaker in the low 8 bits. A later job of one jobmaker has a larger ID,
+// but for those from before its clock was set back.
 type ID uint64
 
 // Time returns when the job was made, to the second.
@@ -31,18 +32,30 @@ func (id ID) Server() uint8 { return uint8(id) }
 type IDs struct {
 	server uint8
 	last   ID
+	steps  int // of the clock, backwards
 }
+
+// clockStep is how far the clock must have gone back for ids to follow it, rather
+// than to wait for it with the counter: who reads them takes them for the time.
+const clockStep = 10 * time.Second
 
 // NewIDs returns an allocator for the jobmaker with the id server.
 func NewIDs(server uint8) *IDs { return &IDs{server: server} }
 
-// Next returns an ID larger than all before. The counter starts at the
-// millisecond of now, so that a jobmaker which restarts within a second repeats
-// none of its IDs.
+// Next returns an ID that was not there before, larger than the one before it
+// unless the clock was set back. The counter starts at the millisecond of now,
+// so that a jobmaker which restarts within a second repeats none of its IDs, and
+// above it counts the steps of the clock, for seconds that come twice.
 func (ids *IDs) Next(now time.Time) ID {
-	id := ID(now.Unix())<<32 | ID(now.Nanosecond()/int(time.Millisecond))<<8 | ID(ids.server)
+	const counter, milliseconds = 24, 10 // bits
+	if ids.last.Time().Sub(now) > clockStep {
+		ids.steps = (ids.steps + 1) % (1 << (counter - milliseconds))
+		ids.last = 0
+	}
+	count := ids.steps<<milliseconds | now.Nanosecond()/int(time.Millisecond)
+	id := ID(now.Unix())<<32 | ID(count)<<8 | ID(ids.server)
 	if id <= ids.last {
-		id = ids.last + 1<<8 // the same millisecond, or the clock went back
+		id = ids.last + 1<<8 // the same millisecond, or the clock went back a little
 	}
 	ids.last = id
 	return id

@@ -50,6 +50,22 @@ func parseObject(b []byte) (jsonscan.Value, error) {
 	return object, nil
 }
 
+// parse returns what read makes of the fields of the object that b is. what says
+// in errors what b should have been.
+func parse[T any](what string, b []byte, read func(*fields) T) (T, error) {
+	object, err := parseObject(b)
+	var result T
+	if err == nil {
+		f := fieldsOf(object)
+		result, err = read(f), f.err
+	}
+	if err != nil {
+		var none T
+		return none, fmt.Errorf("%s: %w", what, err)
+	}
+	return result, nil
+}
+
 func textOf(v jsonscan.Value) (string, error) {
 	s, err := v.Content()
 	if err != nil {
@@ -59,14 +75,6 @@ func textOf(v jsonscan.Value) (string, error) {
 		return "", errors.New("not UTF-8")
 	}
 	return string(s), nil
-}
-
-func base64Of(v jsonscan.Value) ([]byte, error) {
-	digits, err := v.Content()
-	if err != nil {
-		return nil, err
-	}
-	return base64.StdEncoding.Strict().AppendDecode(nil, digits)
 }
 
 // hashOf reads 64 hex digits in display order.
@@ -173,6 +181,15 @@ func (f *fields) text(key string) string {
 	s, err := textOf(f.values[key])
 	f.fail(key, err)
 	return s
+}
+
+func (f *fields) base64(key string) []byte {
+	b, err := f.values[key].Content()
+	if err == nil {
+		b, err = base64.StdEncoding.Strict().AppendDecode(nil, b)
+	}
+	f.fail(key, err)
+	return b
 }
 
 // hex returns the bytes that hex digits stand for, nil for none.

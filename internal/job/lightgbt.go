@@ -2,16 +2,18 @@ package job
 
 import (
 	"errors"
-	"fmt"
 	"math"
 	"math/bits"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
 )
 
 // LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
 // leave while the megabytes that blocks are made of are still on their way.
 type LightGBT struct {
-	CreatedAt uint32 // unix seconds
-	Hash      string // of the RawGBT
+	CreatedAt uint32         // unix seconds
+	Hash      string         // of the RawGBT
+	Left      chainhash.Hash // as RawGBT.Left
 	Template  *Template
 }
 
@@ -28,7 +30,13 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w.text("gbthash", l.Hash)
 	w.terms(t)
 	w.integer("transactions", int64(t.Transactions))
+	if t.Weight > 0 {
+		w.integer("weight", int64(t.Weight))
+	}
 	w.hashes("merkle_branch", t.MerkleBranch)
+	if l.Left != (chainhash.Hash{}) {
+		w.text("left_block", l.Left.String())
+	}
 	w.end()
 	return w.dst
 }
@@ -36,19 +44,10 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 // ParseLightGBT reads a message of the light template topic. What makes
 // ParseTemplate refuse a template makes it refuse a light one.
 func ParseLightGBT(b []byte) (LightGBT, error) {
-	l, err := parseLightGBT(b)
-	if err != nil {
-		return LightGBT{}, fmt.Errorf("light template: %w", err)
-	}
-	return l, nil
+	return parse("light template", b, readLightGBT)
 }
 
-func parseLightGBT(b []byte) (LightGBT, error) {
-	object, err := parseObject(b)
-	if err != nil {
-		return LightGBT{}, err
-	}
-	f := fieldsOf(object)
+func readLightGBT(f *fields) LightGBT {
 	l := LightGBT{
 		CreatedAt: uint32(f.unsigned("created_at_ts", math.MaxUint32)),
 		Hash:      f.hash("gbthash").String(),
@@ -56,11 +55,14 @@ func parseLightGBT(b []byte) (LightGBT, error) {
 	}
 	l.Template.Transactions = int(f.unsigned("transactions", maxTransactions))
 	l.Template.MerkleBranch = f.hashes("merkle_branch", maxBranch)
+	if f.has("weight") {
+		l.Template.Weight = int(f.unsigned("weight", math.MaxInt32))
+	}
+	if f.has("left_block") {
+		l.Left = f.hash("left_block")
+	}
 	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
 		f.fail("merkle_branch", errors.New("not of that many transactions"))
 	}
-	if f.err != nil {
-		return LightGBT{}, f.err
-	}
-	return l, nil
+	return l
 }

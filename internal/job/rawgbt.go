@@ -3,7 +3,6 @@ package job
 import (
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"math"
 	"slices"
 	"strconv"
@@ -22,6 +21,10 @@ type RawGBT struct {
 	Response  []byte // the complete text of the RPC response
 	Hash      string // double SHA-256 of Response in display order: the template's name
 	FromPool  string // the other pool a template was derived from, usually none
+
+	// Left is a block that the template's node had on its chain and has left for
+	// a lower one: miners may be sent back. Zero: none.
+	Left chainhash.Hash
 }
 
 // NewRawGBT wraps an RPC response, which it retains, received at now.
@@ -46,40 +49,33 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 		dst = append(dst, `,"from_pool":`...)
 		dst = gjson.AppendJSONString(dst, r.FromPool)
 	}
+	if r.Left != (chainhash.Hash{}) {
+		dst = append(dst, `,"left_block":"`...)
+		dst = append(append(dst, r.Left.String()...), '"')
+	}
 	return append(dst, '}')
 }
 
 // ParseRawGBT reads a message of the raw template topic. A hash that is not
 // that of the response is an error; the response itself is not looked into.
 func ParseRawGBT(b []byte) (RawGBT, error) {
-	r, err := parseRawGBT(b)
-	if err != nil {
-		return RawGBT{}, fmt.Errorf("raw template: %w", err)
-	}
-	return r, nil
+	return parse("raw template", b, readRawGBT)
 }
 
-func parseRawGBT(b []byte) (RawGBT, error) {
-	object, err := parseObject(b)
-	if err != nil {
-		return RawGBT{}, err
-	}
-	const created, template, hash, fromPool = "created_at_ts", "block_template_base64", "gbthash", "from_pool"
-	f := fieldsOf(object)
+func readRawGBT(f *fields) RawGBT {
 	r := RawGBT{
-		CreatedAt: uint32(f.unsigned(created, math.MaxUint32)),
-		Hash:      f.text(hash),
+		CreatedAt: uint32(f.unsigned("created_at_ts", math.MaxUint32)),
+		Response:  f.base64("block_template_base64"),
+		Hash:      f.text("gbthash"),
 	}
-	r.Response, err = base64Of(f.values[template])
-	f.fail(template, err)
-	if f.has(fromPool) {
-		r.FromPool = f.text(fromPool)
+	if f.has("from_pool") {
+		r.FromPool = f.text("from_pool")
 	}
-	if f.err != nil {
-		return RawGBT{}, f.err
+	if f.has("left_block") {
+		r.Left = f.hash("left_block")
 	}
-	if r.Hash != gbtHash(r.Response) {
-		return RawGBT{}, errors.New("gbthash is not the hash of the template")
+	if f.err == nil && r.Hash != gbtHash(r.Response) {
+		f.err = errors.New("gbthash is not the hash of the template")
 	}
-	return r, nil
+	return r
 }

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/job"
@@ -17,12 +18,15 @@ func TestRawGBT(t *testing.T) {
 	t.Parallel()
 	fromPool := job.NewRawGBT([]byte("{}\n"), time.Unix(1<<32-1, 0))
 	fromPool.FromPool = `other "pool"`
+	left := job.NewRawGBT([]byte("{}\n"), time.Unix(1713571901, 0))
+	left.Left = chainhash.Hash{1, 2, 3}
 	for _, tt := range []struct {
 		golden string
 		raw    job.RawGBT
 	}{
 		{"core.rawgbt", job.NewRawGBT(testkit.Data(t, "core.gbt"), time.Unix(1713571901, 999))},
 		{"frompool.rawgbt", fromPool},
+		{"left.rawgbt", left},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			t.Parallel()
@@ -67,6 +71,7 @@ func TestParseRawGBTRefuses(t *testing.T) {
 		{"template without padding", replace("e30K", "e30"), "block_template_base64"},
 		{"another template", replace("e30K", "e31K"), "not the hash"},
 		{"hash missing", replace("gbthash", "x"), "gbthash"},
+		{"left block is a number", replace(`{`, `{"left_block":1,`), "left_block"},
 		{"pool is a number", replace(`{`, `{"from_pool":1,`), "from_pool"},
 		{"too many keys", replace(`{`, `{`+manyKeys(1000)), "more than 256 keys"},
 	} {

@@ -2,6 +2,7 @@ package job
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
@@ -18,7 +19,6 @@ import (
 	"btcpool/internal/auxpow"
 	"btcpool/internal/auxwork"
 	"btcpool/internal/bitcoin"
-	"btcpool/internal/jsonscan"
 )
 
 // maxBranch is more than any block needs: 2^32 transactions.
@@ -40,6 +40,10 @@ type StratumJob struct {
 	CoinbaseValue     int64  // satoshi
 	WitnessCommitment []byte // output script
 	MergedMiningClean bool   // send at once, although not clean
+
+	// Left is a block that miners are to be sent back from at once, although
+	// this job is lower: our nodes have left it, or never had it.
+	Left chainhash.Hash
 
 	GrandCoinbase1 []byte             // Coinbase1 for clients that serve a pool of their own
 	SubPools       map[string]SubPool // other coinbases for the same work
@@ -137,45 +141,32 @@ func (j *StratumJob) AppendTo(dst []byte) []byte {
 		w.dst = auxwork.AppendChains(w.dst, j.Aux.Chains)
 	}
 	w.text("rskBlockHashForMergedMining", j.RSK.BlockHash)
-	w.text("rskNetworkTarget", orNoTarget(j.RSK.NetworkTarget))
+	w.text("rskNetworkTarget", cmp.Or(j.RSK.NetworkTarget, noTarget))
 	w.text("rskFeesForMiner", j.RSK.FeesForMiner)
 	w.text("rskdRpcAddress", j.RSK.RPCAddr)
 	w.text("rskdRpcUserPwd", j.RSK.RPCUserPass)
 	w.boolean("isRskCleanJob", j.MergedMiningClean)
 	w.boolean("mergedMiningClean", j.MergedMiningClean)
 	w.text("vcashBlockHashForMergedMining", j.VCash.BlockHash)
-	w.text("vcashNetworkTarget", orNoTarget(j.VCash.NetworkTarget))
+	w.text("vcashNetworkTarget", cmp.Or(j.VCash.NetworkTarget, noTarget))
 	w.unsigned("vcashHeight", j.VCash.Height)
 	w.text("vcashdRpcAddress", j.VCash.RPCAddr)
 	w.text("vcashdRpcUserPwd", j.VCash.RPCUserPass)
 	w.boolean("isVcashCleanJob", j.MergedMiningClean)
+	if j.Left != (chainhash.Hash{}) {
+		w.text("leftBlock", j.Left.String())
+	}
 	w.end()
 	return w.dst
-}
-
-func orNoTarget(target string) string {
-	if target == "" {
-		return noTarget
-	}
-	return target
 }
 
 // ParseStratumJob reads a message of the job topic. Keys it does not know are
 // ignored, keys that belong together must come together.
 func ParseStratumJob(b []byte) (*StratumJob, error) {
-	object, err := parseObject(b)
-	if err != nil {
-		return nil, fmt.Errorf("stratum job: %w", err)
-	}
-	j, err := parseStratumJob(object)
-	if err != nil {
-		return nil, fmt.Errorf("stratum job: %w", err)
-	}
-	return j, nil
+	return parse("stratum job", b, readStratumJob)
 }
 
-func parseStratumJob(object jsonscan.Value) (*StratumJob, error) {
-	f := fieldsOf(object)
+func readStratumJob(f *fields) *StratumJob {
 	j := &StratumJob{
 		ID:            ID(f.unsigned("jobId", math.MaxUint64)),
 		GBTHash:       f.hash("gbtHash").String(),
@@ -201,6 +192,9 @@ func parseStratumJob(object jsonscan.Value) (*StratumJob, error) {
 	}
 	if f.has("mergedMiningClean") {
 		j.MergedMiningClean = f.boolean("mergedMiningClean")
+	}
+	if f.has("leftBlock") {
+		j.Left = f.hash("leftBlock")
 	}
 	if f.hasAll("proxyExtraNonce2Size", "proxyJobDifficulty") {
 		j.Proxy = Proxy{
@@ -240,10 +234,10 @@ func parseStratumJob(object jsonscan.Value) (*StratumJob, error) {
 			RPCUserPass:   f.text("vcashdRpcUserPwd"),
 		}
 	}
-	if f.err != nil {
-		return nil, f.err
+	if prevHashBE := f.text("prevHashBeStr"); f.err == nil {
+		f.err = j.check(prevHashBE)
 	}
-	return j, j.check(f.text("prevHashBeStr"))
+	return j
 }
 
 // check verifies what goes beyond single values.

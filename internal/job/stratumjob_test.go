@@ -247,3 +247,22 @@ func BenchmarkParseStratumJob(b *testing.B) {
 		}
 	}
 }
+
+// The block that is left is optional, in jobs and in light templates.
+func TestLeftBlock(t *testing.T) {
+	t.Parallel()
+	j, l := fullJob(), light(t, "core")
+	for _, left := range []chainhash.Hash{{}, {1, 2, 3}} {
+		j.Left, l.Left = left, left
+		jobText, lightText := j.AppendTo(nil), l.AppendTo(nil)
+		if written := bytes.Contains(jobText, []byte("leftBlock")) && bytes.Contains(lightText, []byte("left_block")); written != (left != chainhash.Hash{}) {
+			t.Errorf("left block %s written: %t", left, written)
+		}
+		if got, err := job.ParseStratumJob(jobText); err != nil || got.Left != left {
+			t.Errorf("job read back: %v, %v", got, err)
+		}
+		if got, err := job.ParseLightGBT(lightText); err != nil || got.Left != left {
+			t.Errorf("light template read back: %v, %v", got, err)
+		}
+	}
+}

@@ -35,6 +35,7 @@ type Template struct {
 	Version           int32
 	CoinbaseValue     int64            // satoshi
 	Transactions      int              // without the coinbase
+	Weight            int              // of these, 0 when the node does not say
 	MerkleBranch      []chainhash.Hash // from the coinbase to the root, of the ids that the node says
 	WitnessCommitment []byte           // output script, nil when no transaction has a witness
 	CoinbaseAux       []byte           // the values of coinbaseaux
@@ -149,7 +150,7 @@ func parseTemplate(f *fields) (*Template, error) {
 	if err != nil {
 		return nil, err
 	}
-	t.Transactions, t.MerkleBranch = len(ids.txids), bitcoin.MerkleBranch(ids.txids)
+	t.Transactions, t.Weight, t.MerkleBranch = len(ids.txids), ids.weight, bitcoin.MerkleBranch(ids.txids)
 	if t.WitnessCommitment == nil && ids.haveWitness {
 		t.WitnessCommitment = bitcoin.WitnessCommitment(ids.wtxids)
 	}
@@ -227,6 +228,10 @@ func (f *fields) coinbaseAux(key string) []byte {
 	return aux
 }
 
+// anyoneCanSign is the challenge of a signet whose blocks need no signature:
+// OP_TRUE (BIP 325).
+const anyoneCanSign = "51"
+
 // rules reads the names of the rules in force. A pool that builds only what
 // the template holds needs to understand no more than segwit's commitment;
 // "!signet" is accepted for signets whose blocks need no signature.
@@ -240,6 +245,9 @@ func (f *fields) rules(key string) []string {
 		rule, err := textOf(element)
 		if name, must := strings.CutPrefix(rule, "!"); must && name != "segwit" && name != "signet" {
 			err = fmt.Errorf("%.50q must be understood and is not", rule)
+		}
+		if rule == "!signet" && f.has("signet_challenge") && f.text("signet_challenge") != anyoneCanSign {
+			err = fmt.Errorf("blocks of this signet must be signed (signet_challenge %.80q): it cannot be mined without its key", f.text("signet_challenge"))
 		}
 		if err != nil {
 			f.fail(key, err)
@@ -265,7 +273,7 @@ func (f *fields) witnessCommitment(key string) []byte {
 }
 
 // transaction is one element of a template's transactions.
-type transaction struct{ data, txid, hash jsonscan.Value }
+type transaction struct{ data, txid, hash, weight jsonscan.Value }
 
 // eachTransaction calls visit for each element of a template's transactions.
 func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
@@ -286,6 +294,8 @@ func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
 				tx.txid = v
 			case `"hash"`:
 				tx.hash = v
+			case `"weight"`:
+				tx.weight = v
 			}
 		}
 		if err := visit(tx); err != nil {
@@ -299,11 +309,13 @@ func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
 type transactionIDs struct {
 	txids, wtxids []chainhash.Hash
 	haveWitness   bool
+	weight        int // of all, 0 when one is unknown
 }
 
 // parseTransactionIDs takes the ids from the list, or computes them for nodes
 // that give only one of the two.
 func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
+	weighed := true
 	err = eachTransaction(list, func(tx transaction) error {
 		var txid, wtxid chainhash.Hash
 		var err error
@@ -317,11 +329,19 @@ func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
 		} else if txid, wtxid, err = computeIDs(tx.data); err != nil {
 			return fmt.Errorf("data: %w", err)
 		}
+		if weight, err := strconv.ParseUint(string(tx.weight), 10, 31); err == nil {
+			ids.weight += int(weight)
+		} else {
+			weighed = false
+		}
 		ids.txids = append(ids.txids, txid)
 		ids.wtxids = append(ids.wtxids, wtxid)
 		ids.haveWitness = ids.haveWitness || txid != wtxid
 		return nil
 	})
+	if !weighed {
+		ids.weight = 0
+	}
 	return ids, err
 }
 

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+
+	"btcpool/internal/retry"
 )
 
 // poller only wakes its loop: all links are streams here.
-type poller struct{ bell chan struct{} }
+type poller struct{ bell retry.Bell }
 
-func newPoller() (*poller, error) { return &poller{make(chan struct{}, 1)}, nil }
+func newPoller() (*poller, error) { return &poller{retry.NewBell()}, nil }
 
 func (p *poller) wait(block bool) error {
 	if block {
@@ -22,12 +24,7 @@ func (p *poller) wait(block bool) error {
 
 func (p *poller) serve() {}
 
-func (p *poller) wake() {
-	select {
-	case p.bell <- struct{}{}:
-	default:
-	}
-}
+func (p *poller) wake() { p.bell.Ring() }
 
 func (p *poller) close() {}
 

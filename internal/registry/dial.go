@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"maps"
 	"net"
 	"slices"
 	"syscall"
@@ -82,11 +83,7 @@ func (r *refusals) record(server string, began time.Time, err error) (at time.Ti
 	if len(r.at) < enough {
 		return time.Time{}, false
 	}
-	newest := make([]time.Time, 0, len(r.at))
-	for _, t := range r.at {
-		newest = append(newest, t)
-	}
-	slices.SortFunc(newest, func(a, b time.Time) int { return b.Compare(a) })
+	newest := slices.SortedFunc(maps.Values(r.at), func(a, b time.Time) int { return b.Compare(a) })
 	return newest[enough-1], true
 }
 

@@ -59,11 +59,8 @@ func (c *candidate) step() (won bool, err error) {
 	}
 	first := c.path + "/" + names[0]
 	if first == c.mine.node {
-		// Only a write proves that we may begin.
-		if err := c.renew(c.mine); err != nil {
-			return false, err
-		}
-		return true, nil
+		err := c.renew(c.mine) // only a write proves that we may begin
+		return err == nil, err
 	}
 	if !c.standing {
 		c.standing = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"time"
 
@@ -14,19 +15,13 @@ import (
 )
 
 // lease waits for an id; it fails only with ctx.
-func (s *session) lease(ctx context.Context) (uint8, *held, error) {
-	var unsure uint8 // the id we asked for without getting an answer
-	for {
-		id, h, err := s.tryLease(unsure)
-		if err == nil {
-			return id, h, nil
-		}
-		unsure = id
-		s.waiting(err)
-		if !retry.Sleep(ctx, retryInterval) {
-			return 0, nil, ctx.Err()
-		}
-	}
+func (s *session) lease(ctx context.Context) (id uint8, h *held, err error) {
+	pace := retry.Pace{First: retryInterval, Longest: retryInterval}
+	err = retry.Do(ctx, pace, func() (err error) {
+		id, h, err = s.tryLease(id)
+		return err
+	}, func(err error, _ time.Duration) { s.waiting(err) })
+	return id, h, err
 }
 
 // tryLease takes the lowest id that is free or ours already. With an error it
@@ -35,10 +30,6 @@ func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
 	names, err := s.children()
 	if err != nil {
 		return unsure, nil, err
-	}
-	taken := make(map[string]bool, len(names))
-	for _, name := range names {
-		taken[name] = true
 	}
 	for id := 1; id <= math.MaxUint8; id++ {
 		name := strconv.Itoa(id)
@@ -50,7 +41,7 @@ func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
 				h.content = s.content(time.Now())
 				err = s.renew(h)
 			}
-		case taken[name]:
+		case slices.Contains(names, name):
 			continue
 		default:
 			err = s.create(h)

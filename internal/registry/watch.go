@@ -3,7 +3,6 @@ package registry
 import (
 	"context"
 	"errors"
-	"os"
 	"time"
 
 	"github.com/go-zookeeper/zk"
@@ -103,9 +102,4 @@ func (w *watch) answer(text []byte) error {
 		_, err = w.conn.Set(node, text, -1)
 	}
 	return err
-}
-
-func (s *session) host() Host {
-	hostname, _ := os.Hostname()
-	return Host{hostname, s.localIP()}
 }

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"reflect"
 	"strings"
 	"time"
 
@@ -60,17 +59,22 @@ func (c Common) StopGrace() time.Duration {
 // out. A key that *cfg does not have is an error which shows its line.
 //
 // A variable that had another name once is still read by that: the field's
-// oldenv tag.
+// oldenv tag. One that begins with EnvPrefix and is known to no service of the
+// project is an error: somebody has mistyped it.
 func Load[C any](path string, cfg *C) error {
 	if path != "" {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
 		}
+		text = bytes.TrimPrefix(text, []byte("\xef\xbb\xbf")) // which Windows' editors begin a file with
 		dec := toml.NewDecoder(bytes.NewReader(text)).DisallowUnknownFields()
 		if err := dec.Decode(cfg); err != nil {
 			return fileError(path, err)
 		}
+	}
+	if err := unknownVariables(*cfg); err != nil {
+		return err
 	}
 	variables := env.ToMap(os.Environ())
 	for old, now := range outdatedEnv(*cfg) {
@@ -82,33 +86,6 @@ func Load[C any](path string, cfg *C) error {
 		return fmt.Errorf("environment %s*: %w", EnvPrefix, errors.Join(all.Errors...))
 	}
 	return err
-}
-
-// outdatedEnv returns the variables that are set by the old names of fields of
-// cfg, which is a struct, and not by the new ones: their new names by the old,
-// without EnvPrefix.
-func outdatedEnv(cfg any) map[string]string {
-	outdated := make(map[string]string)
-	addOutdated(outdated, reflect.TypeOf(cfg), "")
-	return outdated
-}
-
-func addOutdated(outdated map[string]string, t reflect.Type, prefix string) {
-	if t.Kind() != reflect.Struct {
-		return
-	}
-	for i := range t.NumField() {
-		field := t.Field(i)
-		addOutdated(outdated, field.Type, prefix+field.Tag.Get("envPrefix"))
-		old, now := field.Tag.Get("oldenv"), prefix+field.Tag.Get("env")
-		if old == "" {
-			continue
-		}
-		_, setNow := os.LookupEnv(EnvPrefix + now)
-		if _, setOld := os.LookupEnv(EnvPrefix + old); setOld && !setNow {
-			outdated[old] = now
-		}
-	}
 }
 
 // fileError puts file, line and the text with a caret into err.

@@ -21,6 +21,7 @@ import (
 	"syscall"
 	"time"
 
+	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/telemetry"
 
@@ -134,7 +135,7 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 	var admin net.Listener
 	if common.Admin != "" {
 		if admin, err = net.Listen("tcp", common.Admin); err != nil {
-			deps.Log.Error().Err(err).Msg("cannot listen for admin requests")
+			deps.Log.Error().Err(&config.ListenError{Key: "admin", Addr: common.Admin, Err: err}).Msg("cannot listen for admin requests")
 			return exitFailed
 		}
 		defer func() { _ = admin.Close() }() // httpapi.Serve has closed it, if it ran

@@ -17,12 +17,13 @@ type Action string
 const (
 	MinerConnect Action = "miner_connect"
 	MinerDead    Action = "miner_dead"
+	ServerDead   Action = "server_dead" // all sessions of a server are over: of an Event's texts and ids only SessionID counts
 )
 
 // ErrEvent says that a message is no common event this package knows. Its topic may carry others: readers skip them.
 var ErrEvent = errors.New("not a worker event")
 
-// Event tells that a worker came or went.
+// Event tells that a worker came or went, or all those of a server.
 type Event struct {
 	Time       time.Time // whole seconds, UTC
 	Action     Action
@@ -32,13 +33,14 @@ type Event struct {
 	WorkerName string // without the user
 	Agent      string // the miner's software, as it says
 	IP         netip.Addr
-	SessionID  uint32
+	SessionID  uint32 // its highest byte is the server's id
 	Desc       string // new_conn, del_conn, from_btcagent, switch_chain
 	ExtUserID  int32  // see Share.ExtUserID
 }
 
 const (
 	eventType       = "worker_update"
+	serverType      = "server_update" // of ServerDead, which btcpool does not know
 	eventTimeLayout = "2006-01-02 15:04:05"
 )
 
@@ -72,10 +74,14 @@ func (e *Event) AppendTo(dst []byte) []byte {
 	buf := bytes.NewBuffer(dst)
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false) // btcpool does not undo \u escapes
+	kind := eventType
+	if e.Action == ServerDead {
+		kind = serverType
+	}
 	// Strings and integers always encode.
 	_ = enc.Encode(eventJSON{
 		CreatedAt: e.Time.UTC().Format(eventTimeLayout),
-		Type:      eventType,
+		Type:      kind,
 		Action:    e.Action,
 		Content: eventContent{
 			UserID:     &e.UserID,
@@ -98,7 +104,10 @@ func ParseEvent(src []byte) (Event, error) {
 	if err := json.Unmarshal(src, &in); err != nil {
 		return Event{}, fmt.Errorf("%w: %w", ErrEvent, err)
 	}
-	if in.Type != eventType || (in.Action != MinerConnect && in.Action != MinerDead) {
+	switch {
+	case in.Type == eventType && (in.Action == MinerConnect || in.Action == MinerDead):
+	case in.Type == serverType && in.Action == ServerDead:
+	default:
 		return Event{}, fmt.Errorf("%w: type %.32q, action %.32q", ErrEvent, in.Type, in.Action)
 	}
 	c := &in.Content

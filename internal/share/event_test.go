@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -19,6 +20,19 @@ func TestParseEvent(t *testing.T) {
 	}
 	if diff := cmp.Diff(event(), got, cmpAddr); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestServerDead(t *testing.T) {
+	t.Parallel()
+	want := share.Event{Time: time.Unix(1_700_000_000, 0).UTC(), Action: share.ServerDead, SessionID: 7 << 24}
+	text := want.AppendTo(nil)
+	if !strings.Contains(string(text), `"type":"server_update"`) {
+		t.Errorf("btcpool would take it for a worker: %s", text)
+	}
+	got, err := share.ParseEvent(text)
+	if diff := cmp.Diff(want, got, cmpAddr); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
 	}
 }
 

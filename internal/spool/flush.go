@@ -70,26 +70,25 @@ func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 			s.metrics.syncSeconds.Observe(time.Since(start).Seconds())
 			break
 		}
-		s.fail(err)
+		s.metrics.writeErrors.Inc()
+		tell, durable, broken := s.notOnDisk(err)
+		tell(durable, broken)
 		select {
 		case <-time.After(retryInterval):
 		case <-s.closing:
 			return nil, false
 		}
 	}
-	s.written(int64(len(buf)), count)
+	tell, durable := s.onDisk(int64(len(buf)), count)
+	tell(durable, nil)
 	if cap(buf) > keepBytes {
 		buf = nil
 	}
 	return buf, true
 }
 
-// written tells everybody that the group is on disk.
-func (s *Spool) written(size, count int64) {
-	tell, durable := s.onDisk(size, count)
-	tell(durable, nil)
-}
-
+// onDisk lets those go on who wait for the group. It returns whom else to tell,
+// without the lock.
 func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -112,13 +111,8 @@ func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uin
 	return s.tell, s.diskSeq
 }
 
-// fail tells everybody who waits, and from now on everybody who comes.
-func (s *Spool) fail(err error) {
-	s.metrics.writeErrors.Inc()
-	tell, durable, err := s.notOnDisk(err)
-	tell(durable, err)
-}
-
+// notOnDisk is onDisk for a group that the disk refused: those who wait get err,
+// and from now on everybody who comes.
 func (s *Spool) notOnDisk(err error) (tell func(uint64, error), durable uint64, broken error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

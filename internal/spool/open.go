@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io"
@@ -32,12 +33,8 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	if cfg.MaxBytes == 0 {
-		cfg.MaxBytes = defaultMaxBytes
-	}
-	if cfg.SyncGap == 0 {
-		cfg.SyncGap = config.Duration(defaultSyncGap)
-	}
+	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
+	cfg.SyncGap = cmp.Or(cfg.SyncGap, config.Duration(defaultSyncGap))
 	lock, err := durable.Lock(cfg.Dir)
 	if err != nil {
 		return nil, err

@@ -82,13 +82,9 @@ type Config struct {
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
-	if c.Dir == "" {
-		faults.Addf("dir = %q: must name a folder", c.Dir)
-	}
+	faults.Folder("dir", c.Dir)
 	faults.AtLeast("max_age", c.MaxAge, 0)
-	if c.MaxBytes < 0 {
-		faults.Addf("max_bytes = %d: must not be negative", c.MaxBytes)
-	}
+	faults.NotNegative("max_bytes", c.MaxBytes)
 	return config.In("spool", faults.Err())
 }
 

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -46,9 +47,7 @@ const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `
 // AddBlock keeps a found block; an empty State means Submitted. A block whose
 // hash is there already changes nothing.
 func (s *Store) AddBlock(ctx context.Context, b Block) error {
-	if b.State == "" {
-		b.State = Submitted
-	}
+	b.State = cmp.Or(b.State, Submitted)
 	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
 		b.UserID, b.WorkerID, truncate(b.WorkerName, 50), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
 		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations)
@@ -123,17 +122,7 @@ const countBlocks = `SELECT state, COUNT(*) FROM found_blocks GROUP BY state`
 // BlockCount returns the number of blocks by state; states without any are
 // absent.
 func (s *Store) BlockCount(ctx context.Context) (map[BlockState]int64, error) {
-	counts := make(map[BlockState]int64)
-	_, err := query(ctx, s, "number of blocks", countBlocks, nil, func(rows *sql.Rows) (n int64, err error) {
-		var state BlockState
-		err = rows.Scan(&state, &n)
-		counts[state] = n
-		return n, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return counts, nil
+	return queryMap[BlockState, int64](ctx, s, "number of blocks", countBlocks)
 }
 
 // unsigned reads 64 bits without sign, as dialect.unsigned wrote them.

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"fmt"
@@ -39,9 +40,7 @@ func (s *Store) AddMergedBlock(ctx context.Context, b MergedBlock) error {
 	if len(b.Proof) > maxProof {
 		b.Proof = ""
 	}
-	if b.State == "" {
-		b.State = Submitted
-	}
+	b.State = cmp.Or(b.State, Submitted)
 	response := truncate(b.Response, 255)
 	_, err := s.db.ExecContext(ctx, insertMergedBlock+s.onConflict([]string{"aux_block_hash"}),
 		b.ParentHash, b.Hash, b.Proof, truncate(b.Chain, 20), response, timestamp(b.CreatedAt), string(b.State))

@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 	"time"
 
@@ -207,6 +208,21 @@ func query[R any](ctx context.Context, s *Store, what, text string, args []any, 
 	return all, errors.Join(rows.Err(), rows.Close())
 }
 
+// queryMap returns the rows of a SELECT of two columns, the second by the first.
+func queryMap[K comparable, V any](ctx context.Context, s *Store, what, text string, args ...any) (map[K]V, error) {
+	all := make(map[K]V)
+	_, err := query(ctx, s, what, text, args, func(rows *sql.Rows) (value V, err error) {
+		var key K
+		err = rows.Scan(&key, &value)
+		all[key] = value
+		return value, err
+	})
+	if err != nil {
+		return nil, err
+	}
+	return all, nil
+}
+
 // chunkRows bounds a statement: SQLite takes 32,766 arguments.
 const chunkRows = 500
 
@@ -214,18 +230,16 @@ const chunkRows = 500
 // onConflict made.
 func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) error {
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
-	for len(rows) > 0 {
-		n := min(len(rows), chunkRows)
-		values := make([]any, 0, n*len(columns))
-		for _, r := range rows[:n] {
+	for chunk := range slices.Chunk(rows, chunkRows) {
+		values := make([]any, 0, len(chunk)*len(columns))
+		for _, r := range chunk {
 			values = append(values, args(r)...)
 		}
 		query := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " +
-			row + strings.Repeat(", "+row, n-1) + tail
+			row + strings.Repeat(", "+row, len(chunk)-1) + tail
 		if _, err := tx.ExecContext(ctx, query, values...); err != nil {
 			return fmt.Errorf("write %s: %w", table, err)
 		}
-		rows = rows[n:]
 	}
 	return nil
 }

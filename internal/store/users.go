@@ -51,25 +51,11 @@ func (s *Store) userID(ctx context.Context, name string) (int32, error) {
 
 // Users returns the ids of all users by name.
 func (s *Store) Users(ctx context.Context) (map[string]int32, error) {
-	return s.users(ctx, selectUsers)
+	return queryMap[string, int32](ctx, s, "users", selectUsers)
 }
 
 // UsersAfter returns the ids by name of the users above id, at most n of them:
 // those with the lowest ids.
 func (s *Store) UsersAfter(ctx context.Context, id int32, n int) (map[string]int32, error) {
-	return s.users(ctx, selectUsersAfter, id, n)
-}
-
-func (s *Store) users(ctx context.Context, text string, args ...any) (map[string]int32, error) {
-	users := make(map[string]int32)
-	_, err := query(ctx, s, "users", text, args, func(rows *sql.Rows) (id int32, err error) {
-		var name string
-		err = rows.Scan(&name, &id)
-		users[name] = id
-		return id, err
-	})
-	if err != nil {
-		return nil, err
-	}
-	return users, nil
+	return queryMap[string, int32](ctx, s, "users", selectUsersAfter, id, n)
 }

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"strconv"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/jsonscan"
@@ -50,11 +49,7 @@ func ParseSuggestDifficulty(params []byte) (bitcoin.Difficulty, error) {
 
 // difficulty reads a positive number, or the text of one.
 func difficulty(v jsonscan.Value) (bitcoin.Difficulty, error) {
-	f, err := strconv.ParseFloat(string(bare(v)), 64)
-	if err != nil || !(f > 0) {
-		return 0, ErrParams
-	}
-	return bitcoin.DifficultyAtLeast(f), nil
+	return ParseDifficulty(string(bare(v)))
 }
 
 // ParseSuggestTarget returns the difficulty of mining.suggest_target, whose

@@ -5,6 +5,7 @@ import (
 	"hash/crc32"
 	"net/url"
 	"slices"
+	"strings"
 	"time"
 
 	"btcpool/internal/bitcoin"
@@ -21,6 +22,9 @@ type Config struct {
 	Network string `toml:"network" env:"NETWORK"`
 	// CaseInsensitive keeps names that are no addresses in lower case.
 	CaseInsensitive bool `toml:"case_insensitive"`
+	// StripUserSuffix cuts user names at the last UserSuffixSeparator.
+	StripUserSuffix     bool   `toml:"strip_user_suffix"`
+	UserSuffixSeparator string `toml:"user_suffix_separator"`
 	// ListInterval is between questions for new users, ReloadInterval between
 	// readings of all, which tell who was removed or got another id.
 	ListInterval   config.Duration `toml:"list_interval"`
@@ -56,9 +60,12 @@ func DefaultConfig() Config {
 		Source:          Source{Kind: Open},
 		Network:         "mainnet",
 		CaseInsensitive: true,
-		ListInterval:    config.Duration(10 * time.Second),
-		ReloadInterval:  config.Duration(5 * time.Minute),
-		LoginDeadline:   config.Duration(5 * time.Second),
+
+		UserSuffixSeparator: "_",
+
+		ListInterval:   config.Duration(10 * time.Second),
+		ReloadInterval: config.Duration(5 * time.Minute),
+		LoginDeadline:  config.Duration(5 * time.Second),
 	}
 }
 
@@ -68,9 +75,11 @@ func (c Config) Validate(others ...Source) error {
 	var faults config.Faults
 	faults.Add(c.Source.Validate())
 	if c.Kind == Address || slices.ContainsFunc(others, func(s Source) bool { return s.Kind == Address }) {
-		if _, err := bitcoin.NetworkByName(c.Network); err != nil {
-			faults.Addf("network = %q: %w", c.Network, err)
-		}
+		_, err := bitcoin.NetworkByName(c.Network)
+		faults.Value("network", c.Network, err)
+	}
+	if sep := c.UserSuffixSeparator; c.StripUserSuffix && (sep == "" || strings.ContainsAny(sep, ".+")) {
+		faults.Addf(`user_suffix_separator = %q: must be a text without "." and "+"`, sep)
 	}
 	faults.AtLeast("list_interval", c.ListInterval, time.Second)
 	faults.AtLeast("reload_interval", c.ReloadInterval, time.Second)
@@ -85,10 +94,10 @@ func (s Source) Validate() error {
 	case Open, Address, Database:
 	case API:
 		if !isWebURL(s.ListURL) {
-			faults.Addf("list_id_api_url = %q: must be an http or https URL", s.ListURL)
+			faults.Addf("list_id_api_url = %q: must be an http or https URL", config.RedactURL(s.ListURL))
 		}
 		if s.RegisterURL != "" && !isWebURL(s.RegisterURL) {
-			faults.Addf("register_url = %q: must be an http or https URL", s.RegisterURL)
+			faults.Addf("register_url = %q: must be an http or https URL", config.RedactURL(s.RegisterURL))
 		}
 	case Static:
 		for name, id := range s.Static {
@@ -103,7 +112,7 @@ func (s Source) Validate() error {
 		faults.Addf("source = %q: must be %s, %s, %s, %s or %s", s.Kind, Open, Address, Database, API, Static)
 	}
 	if s.RegisterURL != "" && s.Kind != API {
-		faults.Addf("register_url = %q: is for source %s only", s.RegisterURL, API)
+		faults.Addf("register_url = %q: is for source %s only", config.RedactURL(s.RegisterURL), API)
 	}
 	return faults.Err()
 }

@@ -26,7 +26,10 @@ func TestValidate(t *testing.T) {
 		{"deadline", func(c *users.Config) { c.LoginDeadline = -1 }, nil, `login_deadline = "-1ns": must be at least 1s`},
 		{"list", func(c *users.Config) { c.Kind, c.ListURL = "api", "ftp://a/" }, nil, `list_id_api_url = "ftp://a/": must be an http or https URL`},
 		{"register", func(c *users.Config) { c.Kind, c.ListURL, c.RegisterURL = "api", "http://a/", "b" }, nil, `register_url = "b": must be an http or https URL`},
+		{"login in a list", func(c *users.Config) { c.Kind, c.ListURL = "api", "ftp://me:secret@a/?token=secret" }, nil, `list_id_api_url = "ftp://…@a/?…": must be an http or https URL`},
+		{"login in a register", func(c *users.Config) { c.RegisterURL = "http://me:secret@a/" }, nil, `register_url = "http://…@a/": is for source api only`},
 		{"register nowhere", func(c *users.Config) { c.RegisterURL = "http://a/" }, nil, `register_url = "http://a/": is for source api only`},
+		{"separator", func(c *users.Config) { c.StripUserSuffix, c.UserSuffixSeparator = true, "." }, nil, `user_suffix_separator = ".": must be a text without "." and "+"`},
 		{"nobody", func(c *users.Config) { c.Kind = "static" }, nil, `static: must name at least one user`},
 		{"no id", func(c *users.Config) { c.Kind, c.Static = "static", map[string]int32{"a": 0} }, nil, `static has "a" = 0: must be a name and an id above 0`},
 	} {

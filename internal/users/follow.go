@@ -147,7 +147,7 @@ func (l *List) pages(ctx context.Context, dir directory, last int32, take func(m
 		for _, id := range page {
 			last = max(last, id)
 		}
-		take(l.fold(page))
+		take(l.fold(page, l.listed))
 		if last == before {
 			return last, nil
 		}
@@ -162,10 +162,10 @@ func (l *List) page(ctx context.Context, dir directory, last int32) (map[string]
 
 // fold returns the users of a page by canonical names. Of several with the same
 // the oldest, which is the one with the lowest id, has it.
-func (l *List) fold(page map[string]int32) map[string]int32 {
+func (l *List) fold(page map[string]int32, canonical func(string) string) map[string]int32 {
 	folded := make(map[string]int32, len(page))
 	for name, id := range page {
-		name = l.foldCase(name)
+		name = canonical(name)
 		if _, known := l.Cached(name); id <= 0 || !known && !l.admits(name) {
 			continue
 		}

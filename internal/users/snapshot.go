@@ -28,7 +28,7 @@ func (l *List) readSnapshot() error {
 		l.log.Warn().Err(err).Str("file", l.snapshot).Msg("snapshot of users is damaged, starting without it")
 		return nil
 	}
-	l.learn(l.fold(ids))
+	l.learn(l.fold(ids, l.foldCase))
 	l.dirty = false
 	return nil
 }

@@ -78,7 +78,7 @@ func open(cfg Config, dir string, log zerolog.Logger, m *metrics) (*List, error)
 		}
 	}
 	if cfg.Kind == Static {
-		l.learn(l.fold(cfg.Static))
+		l.learn(l.fold(cfg.Static, l.listed))
 		close(l.ready)
 		return l, nil
 	}

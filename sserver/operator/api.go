@@ -6,7 +6,6 @@ import (
 	_ "embed"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -64,7 +63,7 @@ func Listen(cfg APIConfig, srv Server, deps telemetry.Deps) (*API, error) {
 		a.ln, err = net.Listen("tcp", cfg.Listen)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("admin_api.listen = %q: %w", cfg.Listen, err)
+		return nil, &config.ListenError{Key: "admin_api.listen", Addr: cfg.Listen, Err: err}
 	}
 	return a, nil
 }

@@ -65,7 +65,7 @@ func (a *API) startDrain(r *http.Request, background func(func(context.Context))
 	if err != nil {
 		return nil, err
 	}
-	to, err := parsePlace(order.ReconnectTo)
+	to, err := ParsePlace(order.ReconnectTo)
 	switch {
 	case err != nil:
 		return nil, badRequest("reconnect_to = %.60q: %v", order.ReconnectTo, err)

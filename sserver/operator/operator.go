@@ -73,8 +73,8 @@ type Place struct {
 	Port uint16
 }
 
-// parsePlace reads host:port; "" is where miners came from.
-func parsePlace(text string) (p Place, err error) {
+// ParsePlace reads host:port; "" is where miners came from.
+func ParsePlace(text string) (p Place, err error) {
 	if text != "" {
 		p.Host, p.Port, err = config.Peer(text)
 	}
@@ -101,9 +101,9 @@ type Status struct {
 
 // Job is a job in short.
 type Job struct {
-	ID     uint64
-	Height int32
-	MadeAt time.Time
+	ID     uint64    `json:"id"`
+	Height int32     `json:"height"`
+	MadeAt time.Time `json:"made_at"` // UTC
 }
 
 // View is a session as the operator sees it.

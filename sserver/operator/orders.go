@@ -45,7 +45,7 @@ func (a *API) kick(r *http.Request) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	to, err := parsePlace(order.ReconnectTo)
+	to, err := ParsePlace(order.ReconnectTo)
 	if err != nil {
 		return nil, badRequest("reconnect_to = %.60q: %v", order.ReconnectTo, err)
 	}

@@ -20,15 +20,9 @@ type statusView struct {
 	AgentMiners int64            `json:"agent_miners"`
 	Accepted    int64            `json:"accepted"` // shares since the start
 	Rejected    int64            `json:"rejected"`
-	Job         *jobView         `json:"job"` // that miners work on
+	Job         *Job             `json:"job"` // that miners work on
 	Bans        int              `json:"bans"`
 	Drain       string           `json:"drain"`
-}
-
-type jobView struct {
-	ID     uint64    `json:"id"`
-	Height int32     `json:"height"`
-	MadeAt time.Time `json:"made_at"`
 }
 
 func (a *API) getStatus(r *http.Request) (any, error) {
@@ -41,14 +35,12 @@ func (a *API) getStatus(r *http.Request) (any, error) {
 		Connections: s.Connections,
 		Sessions:    s.Sessions,
 		AgentMiners: s.AgentMiners,
+		Job:         s.Job,
 		Bans:        a.srv.Guard().Bans.Len(),
 		Drain:       a.drainState().State,
 	}
 	if s.NotReady != nil {
 		v.NotReady = new(s.NotReady.Error())
-	}
-	if s.Job != nil {
-		v.Job = &jobView{s.Job.ID, s.Job.Height, s.Job.MadeAt.UTC()}
 	}
 	for status, n := range s.Shares {
 		if status == share.StatusAccept {

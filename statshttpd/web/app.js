@@ -2,7 +2,7 @@
 // reach the page as text only.
 
 import { Chart } from "/assets/chart.js";
-import { ago, bitcoin, difficulty, digits, duration, hashrate, integer, percent, scaleOf } from "/assets/format.js";
+import { ago, bitcoin, clock, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf } from "/assets/format.js";
 
 const interval = 3000; // ms between two questions; doubles up to longest while the pool is away
 const longest = 30_000;
@@ -14,6 +14,7 @@ const view = { sort: "-hashrate_5m", filter: "", workers: 50, blocks: 8 };
 let known = null; // hash of the newest block seen, to tell news from history
 let wait = interval;
 let timer = 0;
+let shown = null; // Date of the figures on the page
 let running = null; // AbortController of the questions under way
 
 // --- asking ---
@@ -42,13 +43,23 @@ async function refresh() {
     if (mine !== running) return;
     show(pool, workers, blocks);
     wait = interval;
-    link(pool.starting ? "wait" : "live", pool.starting ? "Reading history" : "Live");
+    document.body.classList.toggle("old", pool.away.includes("kafka"));
+    if (pool.away.length > 0 || !blocks) link("wait", away(pool));
+    else link(pool.starting ? "wait" : "live", pool.starting ? "Reading history" : "Live");
   } catch {
     if (mine !== running) return;
     wait = Math.min(wait * 2, longest);
-    link("lost", `Pool does not answer, asking again in ${Math.round(wait / 1000)} s`);
+    document.body.classList.add("old");
+    link("lost", `Pool does not answer${shown ? `, figures of ${clock(shown)}` : ""}, asking again in ${Math.round(wait / 1000)} s`);
   }
   timer = setTimeout(refresh, wait);
+}
+
+// away says what does not answer, and how old figures are for that.
+function away(pool) {
+  if (!pool.away.includes("kafka")) return "Database does not answer: blocks and names may be old";
+  const of = pool.shares_as_of ? `figures of ${clock(new Date(pool.shares_as_of))}` : "nothing is known yet";
+  return `Kafka does not answer: ${of}`;
 }
 
 function link(state, text) {
@@ -83,13 +94,16 @@ function plural(n, one, many = `${one}s`) {
 
 function show(pool, workers, blocks) {
   const now = Date.parse(pool.time);
-  const empty = pool.workers_known === 0 && !pool.starting;
+  const empty = pool.workers_known === 0 && !pool.starting && pool.shares_as_of !== null;
   $("main").hidden = false;
   placeConnect(empty, pool.stratum_url);
   showHashrate(pool, now);
   showCards(pool, now);
   showWorkers(workers, now, empty);
+  shown = new Date(pool.time);
+  $("blocks-away").hidden = blocks !== null;
   if (blocks) showBlocks(blocks, now);
+  else $("no-blocks").hidden = true;
   set($("version"), `btcpool ${pool.version}`);
   set($("uptime"), ` · up ${duration(pool.uptime_seconds)}`);
 }
@@ -102,36 +116,39 @@ function placeConnect(empty, url) {
   if (!empty && connect !== $("main").lastElementChild) $("main").append(connect);
   set($("connect-title"), empty ? "Connect your first miner" : "Connect a miner");
   $("connect-url").hidden = url === "";
-  set($("stratum-url"), url);
+  set($("stratum-url"), url.replace("://:", `://${location.hostname}:`)); // without a host it is the one that serves this page
 }
 
 function showHashrate(pool, now) {
-  const rate = pool.hashrate["5m"];
-  const { factor, unit } = scaleOf(rate);
-  set($("hashrate"), digits(rate / factor));
-  set($("hashrate-unit"), unit);
+  const unknown = pool.shares_as_of === null || pool.starting; // which is not zero
+  const rate = unknown ? null : pool.hashrate["5m"];
+  const { factor, unit } = scaleOf(rate ?? 0);
+  set($("hashrate"), rate === null ? "–" : digits(rate / factor));
+  set($("hashrate-unit"), rate === null ? "" : unit);
   const error = pool.hashrate_error["5m"];
-  set($("hashrate-error"), error === null ? "No shares in the last 5 minutes" : `5 minute average, ± ${percent(error)}`);
-  for (const span of ["1m", "15m", "1h"]) set($(`rate-${span}`), hashrate(pool.hashrate[span]));
-  document.title = `${hashrate(rate)} · btcpool`;
-  chart.show(pool.series, now, pool.hashrate["1m"]);
+  set($("hashrate-error"), unknown ? "Not known yet" : rate === null ? "Measuring: too few shares yet"
+    : error === null ? "No shares in the last 5 minutes" : `5 minute average, ± ${percent(error)}`);
+  for (const span of ["1m", "15m", "1h"]) set($(`rate-${span}`), unknown ? "–" : hashrate(pool.hashrate[span]));
+  document.title = rate === null ? "btcpool" : `${hashrate(rate)} · btcpool`;
+  chart.show(pool.series, now, pool.hashrate["1m"] ?? 0);
 }
 
 function showCards(pool, now) {
-  set($("workers-online"), integer(pool.workers_online));
+  const unknown = pool.shares_as_of === null;
+  set($("workers-online"), unknown ? "–" : integer(pool.workers_online));
   const offline = pool.workers_known - pool.workers_online;
-  set($("workers-sub"), plural(pool.users_online, "user") + (offline > 0 ? `, ${integer(offline)} gone quiet` : ""));
+  set($("workers-sub"), unknown ? "" : plural(pool.users_online, "user") + (offline > 0 ? `, ${integer(offline)} gone quiet` : ""));
 
   const shares = pool.shares_1h;
-  set($("shares"), integer(shares.accepted.shares));
-  set($("shares-sub"), `${percent(shares.reject_ratio)} stale or rejected`);
+  set($("shares"), unknown ? "–" : integer(shares.accepted.shares));
+  set($("shares-sub"), unknown ? "" : `${percent(shares.reject_ratio)} stale or rejected`);
   $("shares-sub").title = [
     `Stale: ${integer(shares.stale.shares)}`,
     ...shares.reasons.map((r) => `${r.reason}: ${integer(r.shares)}`),
   ].join("\n");
 
   const round = pool.round;
-  set($("effort"), round ? percent(round.effort) : "–");
+  set($("effort"), round ? effort(round.effort) : "–");
   $("effort-bar").style.width = `${Math.min(100, (round?.effort ?? 0) * 100)}%`;
   $("effort-bar").classList.toggle("over", (round?.effort ?? 0) > 1);
   set($("effort-sub"), !round ? "of the work a block takes on average"
@@ -147,7 +164,8 @@ function showCards(pool, now) {
 
   const network = pool.network;
   set($("height"), network ? integer(network.height) : "–");
-  set($("network-sub"), !network ? "waiting for a job" : [
+  set($("network-sub"), !network ? [pool.chain, "waiting for a job"].filter(Boolean).join(" · ") : [
+    pool.chain,
     `difficulty ${difficulty(network.difficulty)}`,
     network.hashrate > pool.hashrate["5m"] && hashrate(network.hashrate), // a private chain says nothing about it
   ].filter(Boolean).join(" · "));

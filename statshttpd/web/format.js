@@ -16,7 +16,9 @@ export function digits(v) {
   return v.toFixed(places);
 }
 
+// hashrate writes what is not known yet as such: it is not zero.
 export function hashrate(v) {
+  if (v === null) return "measuring";
   const { factor, unit } = scaleOf(v);
   return `${digits(v / factor)} ${unit}`;
 }
@@ -46,6 +48,11 @@ export function percent(ratio) {
   if (p === 0) return "0 %";
   if (p < 0.01) return "< 0.01 %";
   return `${p >= 9.95 ? p.toFixed(0) : p >= 0.995 ? p.toFixed(1) : p.toFixed(2)} %`;
+}
+
+// effort writes a part of the work that a block takes, and how many times that work when it is a lot.
+export function effort(ratio) {
+  return ratio < 10 ? percent(ratio) : `${difficulty(ratio)} ×`;
 }
 
 // bitcoin writes satoshi as BTC, exactly.

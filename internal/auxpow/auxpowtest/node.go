@@ -31,11 +31,7 @@ func StartNode(id int32, bits uint32, old bool) *Node {
 }
 
 // Advance makes the chain grow by a block of somebody else.
-func (n *Node) Advance() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.height++
-}
+func (n *Node) Advance() { n.do(func() { n.height++ }) }
 
 // Orphan takes the blocks that the node has taken from its chain.
 func (n *Node) Orphan() {
@@ -47,24 +43,21 @@ func (n *Node) Orphan() {
 }
 
 // Hash returns the block that the node wants proved, in display order.
-func (n *Node) Hash() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.hash()
+func (n *Node) Hash() (hash string) {
+	n.do(func() { hash = n.hash() })
+	return hash
 }
 
 // Calls returns how often method was called.
-func (n *Node) Calls(method string) int {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.calls[method]
+func (n *Node) Calls(method string) (count int) {
+	n.do(func() { count = n.calls[method] })
+	return count
 }
 
 // Payout returns the address of the last createauxblock.
-func (n *Node) Payout() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.payout
+func (n *Node) Payout() (address string) {
+	n.do(func() { address = n.payout })
+	return address
 }
 
 func (n *Node) hash() string {

@@ -32,24 +32,19 @@ func StartRSK(bits uint32) *RSKNode {
 // Advance makes the chain grow by a block of somebody else. The next work has
 // notify set.
 func (n *RSKNode) Advance() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.height++
-	n.notify = true
+	n.do(func() {
+		n.height++
+		n.notify = true
+	})
 }
 
 // Orphan takes the blocks that the node has taken from its chain.
-func (n *RSKNode) Orphan() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.orphaned = true
-}
+func (n *RSKNode) Orphan() { n.do(func() { n.orphaned = true }) }
 
 // Hash returns the block to mine, as the node writes it.
-func (n *RSKNode) Hash() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.hash(n.height)
+func (n *RSKNode) Hash() (hash string) {
+	n.do(func() { hash = n.hash(n.height) })
+	return hash
 }
 
 func (n *RSKNode) hash(height int) string {

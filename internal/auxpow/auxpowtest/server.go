@@ -22,9 +22,7 @@ type server struct {
 // held.
 func (s *server) start(call func(method string, params []string) (any, error)) {
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.serve(w, r, call)
+		s.do(func() { s.serve(w, r, call) })
 	}))
 }
 
@@ -35,17 +33,19 @@ func (s *server) Close() { s.http.Close() }
 func (s *server) URL() string { return s.http.URL }
 
 // SetDown makes the node fail every call, or answer again.
-func (s *server) SetDown(down bool) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.down = down
-}
+func (s *server) SetDown(down bool) { s.do(func() { s.down = down }) }
 
 // Accepted returns the hashes of the blocks that the node has taken.
-func (s *server) Accepted() []string {
+func (s *server) Accepted() (hashes []string) {
+	s.do(func() { hashes = slices.Clone(s.accepted) })
+	return hashes
+}
+
+// do calls f while the node answers no call.
+func (s *server) do(f func()) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return slices.Clone(s.accepted)
+	f()
 }
 
 func (s *server) serve(w http.ResponseWriter, r *http.Request, call func(method string, params []string) (any, error)) {

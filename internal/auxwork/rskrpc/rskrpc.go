@@ -5,6 +5,7 @@ package rskrpc
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -54,9 +55,9 @@ func (c Config) Validate() error {
 	case err != nil: // url.Parse repeats what it was given, and that may hold a password
 		faults.Addf("rpc_url: is not a URL; it must be like http://127.0.0.1:4444")
 	case u.User != nil:
-		faults.Addf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted())
+		faults.Addf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", config.RedactURL(c.URL))
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		faults.Addf("rpc_url = %q: must be like http://127.0.0.1:4444", c.URL)
+		faults.Addf("rpc_url = %q: must be like http://127.0.0.1:4444", config.RedactURL(c.URL))
 	}
 	faults.Add(c.password().Validate())
 	if c.User == "" && !c.password().IsZero() {
@@ -81,9 +82,7 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Password, err = cfg.password().Read(); err != nil {
 		return nil, err
 	}
-	if cfg.Timeout == 0 {
-		cfg.Timeout = config.Duration(defaultTimeout)
-	}
+	cfg.Timeout = cmp.Or(cfg.Timeout, config.Duration(defaultTimeout))
 	return &Client{cfg, &http.Client{
 		Transport:     &http.Transport{IdleConnTimeout: 20 * time.Second, DisableCompression: true},
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },

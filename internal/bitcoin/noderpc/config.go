@@ -86,9 +86,9 @@ func (c Config) endpoint() (*url.URL, error) {
 	case err != nil: // url.Parse repeats what it was given, and that may hold a password
 		return nil, errors.New("rpc_url: is not a URL; it must be like http://127.0.0.1:8332")
 	case u.User != nil:
-		return nil, fmt.Errorf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", u.Redacted())
+		return nil, fmt.Errorf("rpc_url = %q: must not hold a login; use rpc_user and rpc_password", config.RedactURL(c.URL))
 	case (u.Scheme != "http" && u.Scheme != "https") || u.Host == "":
-		return nil, fmt.Errorf("rpc_url = %q: must be like http://127.0.0.1:8332", c.URL)
+		return nil, fmt.Errorf("rpc_url = %q: must be like http://127.0.0.1:8332", config.RedactURL(c.URL))
 	}
 	return u, nil
 }

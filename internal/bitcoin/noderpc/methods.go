@@ -123,6 +123,7 @@ type ChainInfo struct {
 	Blocks               int32  `json:"blocks"`
 	Headers              int32  `json:"headers"`
 	BestBlockHash        string `json:"bestblockhash"`
+	ChainWork            string `json:"chainwork"`            // 64 hex digits: expected hashes in the chain; btcd does not tell: ""
 	InitialBlockDownload bool   `json:"initialblockdownload"` // btcd does not tell: false
 }
 
@@ -146,6 +147,7 @@ type BlockInfo struct {
 
 	// btcd gives these two for blocks of the active chain only, or not at all.
 	PrevHash   string `json:"previousblockhash"` // display order
+	Time       int64  `json:"time"`              // unix seconds
 	MedianTime int64  `json:"mediantime"`        // of the block and the ten before it, unix seconds
 }
 

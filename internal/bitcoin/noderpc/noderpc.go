@@ -197,6 +197,9 @@ func (c *Client) inspect(status int, answer []byte) error {
 	case http.StatusForbidden:
 		return fmt.Errorf("the node at %s refuses this host: check the node's rpcallowip and rpcwhitelist", c.url)
 	case http.StatusServiceUnavailable:
+		if len(bytes.TrimSpace(answer)) == 0 { // an overloaded one says so
+			return fmt.Errorf("the node at %s is stopping (HTTP 503)", c.url)
+		}
 		return fmt.Errorf("the node at %s is overloaded (%s): check the node's rpcworkqueue and rpcthreads", c.url, excerpt(answer))
 	}
 	if status != http.StatusOK && !gjson.ValidBytes(answer) {

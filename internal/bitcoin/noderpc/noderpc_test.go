@@ -105,6 +105,7 @@ func TestRefusals(t *testing.T) {
 		{"core wrong password", 401, ``, 0, "check rpc_user and rpc_password"},
 		{"btcd wrong password", 401, "401 Unauthorized.\n", 0, "check rpc_user and rpc_password"},
 		{"core foreign host", 403, ``, 0, "rpcallowip"},
+		{"core stopping", 503, "", 0, "is stopping"},
 		{"core overloaded", 503, "Work queue depth exceeded", 0, "rpcworkqueue"},
 		{"core warming up", 500, `{"result":null,"error":{"code":-28,"message":"Loading block index…"},"id":"1"}`, -28, "Loading block index"},
 		{"core unknown method", 404, `{"result":null,"error":{"code":-32601,"message":"Method not found"},"id":"1"}`, -32601, "Method not found"},
@@ -368,7 +369,7 @@ func TestChainInfo(t *testing.T) {
 	}{
 		"core": {
 			`{"result":{"chain":"main","blocks":870000,"headers":870001,"bestblockhash":"00ab","bits":"17030ecd","difficulty":1.01e14,"time":1,"mediantime":1,"verificationprogress":0.99,"initialblockdownload":true,"chainwork":"00","size_on_disk":1,"pruned":false,"warnings":[]},"error":null,"id":"1"}`,
-			noderpc.ChainInfo{Chain: "main", Blocks: 870000, Headers: 870001, BestBlockHash: "00ab", InitialBlockDownload: true},
+			noderpc.ChainInfo{Chain: "main", Blocks: 870000, Headers: 870001, BestBlockHash: "00ab", ChainWork: "00", InitialBlockDownload: true},
 		},
 		"btcd": {
 			`{"jsonrpc":"1.0","result":{"chain":"regtest","blocks":2,"headers":2,"bestblockhash":"7f40","difficulty":1,"mediantime":1795262422,"pruned":false,"warnings":null,"bip9_softforks":{}},"error":null,"id":"1"}`,

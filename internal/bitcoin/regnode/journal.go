@@ -49,6 +49,7 @@ func (n *Node) openJournal(dir string) (recovered int, err error) {
 		return 0, err
 	}
 	n.journal = j
+	n.opened = append(n.opened, func() error { return j.file.Close() })
 	// After a torn record nothing can be appended: what replay did not read
 	// was never acknowledged.
 	if err := j.file.Truncate(end); err != nil {

@@ -142,13 +142,9 @@ func (n *Node) getBlockTemplate(ctx context.Context, p params) (any, error) {
 }
 
 func (n *Node) submitBlock(_ context.Context, p params) (any, error) {
-	var text string
-	if err := p.decode(0, &text); err != nil {
-		return nil, err
-	}
 	var block wire.MsgBlock
-	if err := decodeHex(text, block.Deserialize); err != nil {
-		return nil, refuse(codeUndecodable, "Block decode failed")
+	if err := p.deserialize(0, "Block", block.Deserialize); err != nil {
+		return nil, err
 	}
 	reason, err := n.submit(&block)
 	if err != nil || reason == "" {
@@ -158,13 +154,9 @@ func (n *Node) submitBlock(_ context.Context, p params) (any, error) {
 }
 
 func (n *Node) sendRawTransaction(_ context.Context, p params) (any, error) {
-	var text string
-	if err := p.decode(0, &text); err != nil {
-		return nil, err
-	}
 	var msg wire.MsgTx
-	if err := decodeHex(text, msg.Deserialize); err != nil {
-		return nil, refuse(codeUndecodable, "TX decode failed")
+	if err := p.deserialize(0, "TX", msg.Deserialize); err != nil {
+		return nil, err
 	}
 	tx := btcutil.NewTx(&msg)
 
@@ -329,18 +321,17 @@ func (p params) hash(i int) (*chainhash.Hash, error) {
 	return hash, nil
 }
 
-// decodeHex gives the bytes that text stands for to read, which must take all.
-func decodeHex(text string, read func(io.Reader) error) error {
+// deserialize gives the bytes of parameter i, in hex, to read, which must take
+// all.
+func (p params) deserialize(i int, what string, read func(io.Reader) error) error {
+	var text string
+	if err := p.decode(i, &text); err != nil {
+		return err
+	}
 	raw, err := hex.DecodeString(text)
-	if err != nil {
-		return err
-	}
 	r := bytes.NewReader(raw)
-	if err := read(r); err != nil {
-		return err
-	}
-	if r.Len() != 0 {
-		return fmt.Errorf("%d bytes too many", r.Len())
+	if err != nil || read(r) != nil || r.Len() != 0 {
+		return refuse(codeUndecodable, "%s decode failed", what)
 	}
 	return nil
 }

@@ -12,10 +12,12 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"math/big"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +44,7 @@ const (
 	stopGrace     = 5 * time.Second
 	cookieUser    = "__cookie__"
 	cookieFile    = ".cookie"
+	chainDir      = "chain-%08x" // by bits
 )
 
 // Config of a Node. Only Dir is required.
@@ -75,6 +78,7 @@ type Node struct {
 	journal *journal
 	rpc     net.Listener
 	pub     *publisher
+	opened  []func() error // what ends each thing that is open, in the order of opening
 
 	// mu serialises whatever changes the chain or the memory pool, and the
 	// building of templates. It is not held while anyone waits. The chain and
@@ -109,7 +113,7 @@ func Open(cfg Config, log zerolog.Logger) (_ *Node, err error) {
 		}
 	}()
 	// Chains of different proof of work have nothing in common.
-	dir := filepath.Join(cfg.Dir, fmt.Sprintf("chain-%08x", params.PowLimitBits))
+	dir := filepath.Join(cfg.Dir, fmt.Sprintf(chainDir, params.PowLimitBits))
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("chain: %w", err)
 	}
@@ -126,9 +130,11 @@ func Open(cfg Config, log zerolog.Logger) (_ *Node, err error) {
 	if n.rpc, err = net.Listen("tcp", cmp.Or(cfg.RPCAddr, "127.0.0.1:0")); err != nil {
 		return nil, fmt.Errorf("chain's rpc: %w", err)
 	}
+	n.opened = append(n.opened, n.rpc.Close)
 	if n.pub, err = newPublisher(cmp.Or(cfg.ZMQAddr, "127.0.0.1:0")); err != nil {
 		return nil, fmt.Errorf("chain's zmq: %w", err)
 	}
+	n.opened = append(n.opened, n.pub.socket.Close)
 	return n, nil
 }
 
@@ -142,6 +148,7 @@ func (n *Node) openChain(dir string) error {
 		return err
 	}
 	n.db = db
+	n.opened = append(n.opened, db.Close)
 
 	const cacheEntries = 10_000
 	var (
@@ -160,6 +167,7 @@ func (n *Node) openChain(dir string) error {
 	if err != nil {
 		return err
 	}
+	n.opened = append(n.opened, func() error { return n.chain.FlushUtxoCache(blockchain.FlushRequired) })
 	const minRelayFee = 1000 // satoshi per kB, as Bitcoin Core's default
 	n.pool = mempool.New(&mempool.Config{
 		Policy: mempool.Policy{
@@ -205,22 +213,10 @@ func (n *Node) Run(ctx context.Context) error {
 // Close writes the chain to disk and closes the listeners.
 func (n *Node) Close() error {
 	var errs []error
-	if n.rpc != nil {
-		if err := n.rpc.Close(); !errors.Is(err, net.ErrClosed) { // Run has closed it
+	for _, end := range slices.Backward(n.opened) {
+		if err := end(); !errors.Is(err, net.ErrClosed) { // Run has closed the listener
 			errs = append(errs, err)
 		}
-	}
-	if n.pub != nil {
-		errs = append(errs, n.pub.socket.Close())
-	}
-	if n.chain != nil {
-		errs = append(errs, n.chain.FlushUtxoCache(blockchain.FlushRequired))
-	}
-	if n.db != nil {
-		errs = append(errs, n.db.Close())
-	}
-	if n.journal != nil {
-		errs = append(errs, n.journal.file.Close())
 	}
 	return errors.Join(errs...)
 }
@@ -252,12 +248,34 @@ func chainParams(bits uint32) (*chaincfg.Params, error) {
 	hash := genesis.Header.BlockHash()
 	p.GenesisBlock, p.GenesisHash = &genesis, &hash
 	p.PowLimit, p.PowLimitBits = limit, bits
+	p.SubsidyReductionInterval = 0 // regtest halves every 150 blocks: nothing would be left after half a day
 	// A chain keeps its clock in these: they must not be shared.
 	for i := range p.Deployments {
 		p.Deployments[i].DeploymentStarter = chaincfg.NewMedianTimeDeploymentStarter(time.Time{})
 		p.Deployments[i].DeploymentEnder = chaincfg.NewMedianTimeDeploymentEnder(time.Time{})
 	}
 	return &p, nil
+}
+
+// BitsFor returns the compact target that so many hashes meet on average, 256 at least.
+func BitsFor(hashes float64) uint32 {
+	const precision = 1 << 8
+	target := new(big.Int).Lsh(big.NewInt(precision), 256)
+	return blockchain.BigToCompact(target.Div(target, big.NewInt(int64(max(hashes, 256)*precision))))
+}
+
+// ChainBits returns the bits of the chain in dir that was used last, false when there is none.
+func ChainBits(dir string) (bits uint32, ok bool) {
+	entries, _ := os.ReadDir(dir) // what cannot be read is told when the chain is opened
+	var latest time.Time
+	for _, e := range entries {
+		var of uint32
+		info, err := e.Info()
+		if _, scanErr := fmt.Sscanf(e.Name(), chainDir, &of); err == nil && scanErr == nil && !info.ModTime().Before(latest) {
+			bits, ok, latest = of, true, info.ModTime()
+		}
+	}
+	return bits, ok
 }
 
 // tip returns the hash of the newest block.

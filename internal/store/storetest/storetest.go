@@ -62,6 +62,16 @@ func equal(t *testing.T, got, want any) {
 	}
 }
 
+// returns checks that a call succeeds and returns want.
+func returns[T any](t *testing.T, want T) func(got T, err error) {
+	t.Helper()
+	return func(got T, err error) {
+		t.Helper()
+		check(t, err)
+		equal(t, got, want)
+	}
+}
+
 func block(n int) store.Block {
 	return store.Block{
 		UserID: 7, WorkerID: -9127309812730981273, WorkerName: "alice.rig1", JobID: 1<<63 + uint64(n), Height: int32(900000 + n),
@@ -80,12 +90,8 @@ func testBlocks(t *testing.T, s *store.Store) {
 	again.UserID, again.State = 8, store.Accepted
 	check(t, s.AddBlock(ctx, again)) // changes nothing
 
-	got, err := s.Blocks(ctx, 2, 0)
-	check(t, err)
-	equal(t, got, []store.Block{three, two})
-	got, err = s.Blocks(ctx, 2, 2)
-	check(t, err)
-	equal(t, got, []store.Block{one})
+	returns(t, []store.Block{three, two})(s.Blocks(ctx, 2, 0))
+	returns(t, []store.Block{one})(s.Blocks(ctx, 2, 2))
 
 	check(t, s.SettleBlock(ctx, one.Hash, store.Accepted))
 	check(t, s.SetBlockState(ctx, one.Hash, store.Confirmed, 100))
@@ -93,12 +99,8 @@ func testBlocks(t *testing.T, s *store.Store) {
 	check(t, s.SetBlockState(ctx, two.Hash, store.Accepted, 3))
 	check(t, s.SetBlockState(ctx, two.Hash, store.Accepted, 3)) // a row that stays as it is was found all the same
 	two.State, two.Confirmations = store.Accepted, 3
-	got, err = s.OpenBlocks(ctx, 10)
-	check(t, err)
-	equal(t, got, []store.Block{two, three})
-	got, err = s.OpenBlocks(ctx, 1)
-	check(t, err)
-	equal(t, got, []store.Block{two})
+	returns(t, []store.Block{two, three})(s.OpenBlocks(ctx, 10))
+	returns(t, []store.Block{two})(s.OpenBlocks(ctx, 1))
 
 	if err := s.SetBlockState(ctx, block(4).Hash, store.Accepted, 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("state of an unknown block: %v, want ErrNotFound", err)
@@ -107,10 +109,8 @@ func testBlocks(t *testing.T, s *store.Store) {
 	long := block(5)
 	long.WorkerName = strings.Repeat("é", 60)
 	check(t, s.AddBlock(ctx, long))
-	got, err = s.Blocks(ctx, 1, 0)
-	check(t, err)
 	long.WorkerName = strings.Repeat("é", 50)
-	equal(t, got, []store.Block{long})
+	returns(t, []store.Block{long})(s.Blocks(ctx, 1, 0))
 }
 
 func testMergedBlocks(t *testing.T, s *store.Store) {
@@ -129,26 +129,16 @@ func testMergedBlocks(t *testing.T, s *store.Store) {
 	late.ParentHash, late.Response, late.State = block(3).Hash, "duplicate", store.Rejected
 	check(t, s.AddMergedBlock(ctx, late))
 
-	got, err := s.MergedBlocks(ctx, 10)
-	check(t, err)
 	two.Chain, two.Response, two.State = strings.Repeat("é", 20), strings.Repeat("x", 255), store.Submitted
-	equal(t, got, []store.MergedBlock{two, one})
-	got, err = s.MergedBlocks(ctx, 1)
-	check(t, err)
-	equal(t, got, []store.MergedBlock{two})
+	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10))
+	returns(t, []store.MergedBlock{two})(s.MergedBlocks(ctx, 1))
 
-	got, err = s.OpenMergedBlocks(ctx, 10)
-	check(t, err)
-	equal(t, got, []store.MergedBlock{one, two})
+	returns(t, []store.MergedBlock{one, two})(s.OpenMergedBlocks(ctx, 10))
 	check(t, s.SetMergedBlockState(ctx, two.Hash, store.Orphaned, 0))
 	check(t, s.SetMergedBlockState(ctx, one.Hash, store.Accepted, 5))
 	one.Confirmations, two.State = 5, store.Orphaned
-	got, err = s.OpenMergedBlocks(ctx, 10)
-	check(t, err)
-	equal(t, got, []store.MergedBlock{one})
-	got, err = s.MergedBlocks(ctx, 10)
-	check(t, err)
-	equal(t, got, []store.MergedBlock{two, one})
+	returns(t, []store.MergedBlock{one})(s.OpenMergedBlocks(ctx, 10))
+	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10))
 	if err := s.SetMergedBlockState(ctx, block(4).Hash, store.Accepted, 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("state of an unknown block: %v, want ErrNotFound", err)
 	}
@@ -156,9 +146,7 @@ func testMergedBlocks(t *testing.T, s *store.Store) {
 
 func testBlockCount(t *testing.T, s *store.Store) {
 	ctx := t.Context()
-	got, err := s.BlockCount(ctx)
-	check(t, err)
-	equal(t, got, map[store.BlockState]int64{})
+	returns(t, map[store.BlockState]int64{})(s.BlockCount(ctx))
 	for n := range 5 {
 		check(t, s.AddBlock(ctx, block(n)))
 	}
@@ -166,9 +154,7 @@ func testBlockCount(t *testing.T, s *store.Store) {
 	check(t, s.SetBlockState(ctx, block(1).Hash, store.Rejected, 0))
 	check(t, s.SetBlockState(ctx, block(2).Hash, store.Orphaned, 0))
 	check(t, s.SetBlockState(ctx, block(2).Hash, store.Accepted, 1)) // back by a reorganisation
-	got, err = s.BlockCount(ctx)
-	check(t, err)
-	equal(t, got, map[store.BlockState]int64{store.Submitted: 2, store.Orphaned: 1, store.Rejected: 1, store.Accepted: 1})
+	returns(t, map[store.BlockState]int64{store.Submitted: 2, store.Orphaned: 1, store.Rejected: 1, store.Accepted: 1})(s.BlockCount(ctx))
 }
 
 func testUsers(t *testing.T, s *store.Store) {
@@ -185,14 +171,10 @@ func testUsers(t *testing.T, s *store.Store) {
 		}
 		want[name] = id
 		for _, create := range []bool{true, false} {
-			again, err := s.UserID(ctx, name, create)
-			check(t, err)
-			equal(t, again, id)
+			returns(t, id)(s.UserID(ctx, name, create))
 		}
 	}
-	got, err := s.Users(ctx)
-	check(t, err)
-	equal(t, got, want)
+	returns(t, want)(s.Users(ctx))
 
 	paged := make(map[string]int32)
 	for last := int32(0); ; {
@@ -370,12 +352,8 @@ func testReplaceDay(t *testing.T, s *store.Store) {
 			wantDays = []store.Stats{wantDays[0], days[i], wantDays[1]}
 			wantHours = []store.Stats{wantHours[0], hours[i], wantHours[1]}
 		}
-		got, err := s.ReadStats(ctx, store.Day, k.UserID, k.WorkerID, 0, 99999999)
-		check(t, err)
-		equal(t, got, wantDays)
-		got, err = s.ReadStats(ctx, store.Hour, k.UserID, k.WorkerID, 0, 1<<31-1)
-		check(t, err)
-		equal(t, got, wantHours)
+		returns(t, wantDays)(s.ReadStats(ctx, store.Day, k.UserID, k.WorkerID, 0, 99999999))
+		returns(t, wantHours)(s.ReadStats(ctx, store.Hour, k.UserID, k.WorkerID, 0, 1<<31-1))
 	}
 
 	// What cannot be written leaves all as it was.
@@ -384,9 +362,7 @@ func testReplaceDay(t *testing.T, s *store.Store) {
 	if err := s.ReplaceDay(ended, 20260301, nil, nil); err == nil {
 		t.Error("no error")
 	}
-	got, err := s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301)
-	check(t, err)
-	equal(t, got, days[:1])
+	returns(t, days[:1])(s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301))
 }
 
 func testPurgeStats(t *testing.T, s *store.Store) {
@@ -443,27 +419,21 @@ func testWorkers(t *testing.T, s *store.Store) {
 	idle := store.Worker{UserID: 7, WorkerID: 9, LastShareIP: "2001:db8:1111:2222:3333:4444:5555:6666"}
 	user := store.Worker{UserID: 7, Accept1h: work(60, 0), AcceptCount: 12}
 	check(t, s.UpsertWorkerStats(ctx, []store.Worker{busy, idle, user}))
-	got, err := s.Workers(ctx)
-	check(t, err)
-	equal(t, got, []store.Worker{busy, user, idle})
+	returns(t, []store.Worker{busy, user, idle})(s.Workers(ctx))
 
 	busy.Accept1m, busy.RejectDetail15m, busy.LastShareIP = work(0, 0), nil, "::1"
 	check(t, s.UpsertWorkerStats(ctx, []store.Worker{busy}))
 	check(t, s.UpsertWorkerStats(ctx, nil))
-	got, err = s.Workers(ctx)
-	check(t, err)
-	equal(t, got, []store.Worker{busy, user, idle})
+	returns(t, []store.Worker{busy, user, idle})(s.Workers(ctx))
 
 	fast := busy
 	fast.Accept1h, fast.AcceptCount = bitcoin.Work{Hi: 1<<64 - 1}, 1<<40
 	fast.LastShareTime = time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 	fast.Accept5m = bitcoin.Work{Lo: 1<<33 - 1} // whole difficulties are kept
 	check(t, s.UpsertWorkerStats(ctx, []store.Worker{fast}))
-	got, err = s.Workers(ctx)
-	check(t, err)
 	fast.Accept1h, fast.Accept5m, fast.AcceptCount = work(1<<63-1, 0), work(1, 0), 1<<31-1
 	fast.LastShareTime = time.Unix(1<<31-1, 0).UTC()
-	equal(t, got, []store.Worker{fast, user, idle})
+	returns(t, []store.Worker{fast, user, idle})(s.Workers(ctx))
 }
 
 func testWorkerNames(t *testing.T, s *store.Store) {
@@ -474,16 +444,12 @@ func testWorkerNames(t *testing.T, s *store.Store) {
 	check(t, s.UpsertWorkerStats(ctx, []store.Worker{counted})) // names stay
 	want := named
 	want.AcceptCount, want.LastShareIP = 3, "203.0.113.9"
-	got, err := s.Workers(ctx)
-	check(t, err)
-	equal(t, got, []store.Worker{want})
+	returns(t, []store.Worker{want})(s.Workers(ctx))
 
 	named.Name, named.Agent = strings.Repeat("n", 60), strings.Repeat("ü", 40)
 	check(t, s.UpsertWorkerName(ctx, named)) // statistics stay
 	want.Name, want.Agent = strings.Repeat("n", 50), strings.Repeat("ü", 30)
-	got, err = s.Workers(ctx)
-	check(t, err)
-	equal(t, got, []store.Worker{want})
+	returns(t, []store.Worker{want})(s.Workers(ctx))
 }
 
 func testEndedContext(t *testing.T, s *store.Store) {

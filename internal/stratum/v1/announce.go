@@ -73,6 +73,10 @@ func (c Conn) AppendReconnect(dst []byte, host string, port uint16) []byte {
 	return stratum.AppendReconnect(dst, host, port, 0)
 }
 
+// AppendSign appends a sign of life for a farm proxy: new difficulties for none of
+// its miners.
+func (c Conn) AppendSign(dst []byte) []byte { return agentwire.SetDifficulty{}.AppendTo(dst) }
+
 // AppendMessage appends a text that the peer is to show.
 func (c Conn) AppendMessage(dst []byte, text string) []byte {
 	return stratum.AppendShowMessage(dst, text)

@@ -8,38 +8,70 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// maxFrame is more than any frame to the pool needs, in bytes: names are not cut
-// before they are sent.
-const maxFrame = 1024
+// maxFrame is more than what is wanted of any frame to the pool, in bytes. Frames
+// of names that a miner made very long are longer.
+const maxFrame = 4096
 
-// frame appends the answer to one frame of a farm proxy, if it has any.
-func (c Conn) frame(dst []byte, f agentwire.Frame) ([]byte, error) {
-	if !c.Session.SpeaksForFarm() {
-		return dst, c.bad()
+// frame handles the frame that in begins with, and appends the answer if it has
+// any. Of one that is very long only the beginning is waited for.
+func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
+	limit := maxFrame
+	if c.Session.SpeaksForFarm() {
+		limit = agentwire.MaxFrame
 	}
+	if f, size := agentwire.PeekFrame(in); maxFrame < size && size <= limit {
+		if len(in) < maxFrame {
+			return dst, 0, nil
+		}
+		c.Session.CutFrame()
+		if f.Command == agentwire.CmdRegister {
+			c.farmFrame(dst, f)
+		}
+		n = min(size, len(in))
+		c.Skip = size - n
+		return dst, n, nil
+	}
+	f, n, err := agentwire.ParseFrame(in, limit)
+	switch {
+	case err != nil:
+		return dst, 0, ErrStream
+	case n == 0:
+		return dst, 0, nil
+	case !c.Session.SpeaksForFarm():
+		return dst, n, c.bad()
+	}
+	return c.farmFrame(dst, f), n, nil
+}
+
+// farmFrame handles a frame of a farm proxy. One that is malformed is of one of its
+// miners, so it costs the others nothing.
+func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
 	switch f.Command {
 	case agentwire.CmdSubmit, agentwire.CmdSubmitTime, agentwire.CmdSubmitVersion, agentwire.CmdSubmitTimeVersion:
 		sub, err := agentwire.ParseSubmit(f)
 		if err != nil {
-			return dst, c.bad()
+			c.Session.BadInput()
+			return dst
 		}
-		return c.submitFrame(dst, sub), nil
+		return c.submitFrame(dst, sub)
 	case agentwire.CmdRegister:
 		reg, err := agentwire.ParseRegister(f)
 		if err != nil {
-			return dst, c.bad()
+			c.Session.BadInput()
+			return dst
 		}
 		c.Session.Register(uint16(reg.Session), reg.Worker, reg.Agent)
 	case agentwire.CmdUnregister:
 		un, err := agentwire.ParseUnregister(f)
 		if err != nil {
-			return dst, c.bad()
+			c.Session.BadInput()
+			return dst
 		}
 		c.Session.Unregister(uint16(un.Session))
 	default:
 		c.Session.UnknownCommand()
 	}
-	return dst, nil
+	return dst
 }
 
 // submitFrame judges a share. One of a miner that nobody registered gets no

@@ -56,8 +56,13 @@ type Session interface {
 	// SubmitOf judges a share of a miner, or says that there is no such miner.
 	SubmitOf(number uint16, sub Submission) (status share.Status, known bool)
 
-	// BadInput counts what is no request and no frame.
+	// BadInput counts what is no proper request or frame.
 	BadInput()
+	// Gibberish reports whether there was too much lately of what is not even
+	// JSON, of which there is more now.
+	Gibberish() (tooMuch bool)
+	// CutFrame counts a frame of which only the beginning is looked at.
+	CutFrame()
 	// UnknownCommand counts a frame of a command that is not known.
 	UnknownCommand()
 }
@@ -88,10 +93,11 @@ type State struct {
 	ExtraNonce2Size uint8
 	UniqueJobIDs    bool
 	Named           bool   // the peer has said what it is
-	BadInputs       uint8  // lines that are no JSON, frames that are none
+	Skip            int    // bytes to come that are the end of a frame and not wanted
 	Responses       bool   // a farm proxy wants verdicts on shares
 	Submits         uint16 // of a farm proxy's miners, modulo 2^16
 	LoginID         []byte // JSON text of the request whose answer comes later
+	Unclear         bool   // a wish of that login
 }
 
 // Conn is a conversation.
@@ -99,10 +105,6 @@ type Conn struct {
 	*State
 	Session Session
 }
-
-// maxBadInputs is how many lines that are no JSON, or frames that are none, a
-// peer may send.
-const maxBadInputs = 5
 
 // Error ends a conversation.
 type Error struct{ text, reason string }
@@ -123,16 +125,13 @@ var (
 // answer to dst. The message's length n is 0 when not all of it has arrived. An
 // error ends the conversation, after the answer.
 func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
+	if c.Skip > 0 {
+		n = min(c.Skip, len(in))
+		c.Skip -= n
+		return dst, n, nil
+	}
 	if len(in) > 0 && in[0] == agentwire.Magic {
-		f, n, err := agentwire.ParseFrame(in, maxFrame)
-		if err != nil {
-			return dst, 0, ErrStream
-		}
-		if n == 0 {
-			return dst, 0, nil
-		}
-		dst, err = c.frame(dst, f)
-		return dst, n, err
+		return c.frame(dst, in)
 	}
 	line, n, err := stratum.CutLine(in)
 	if err != nil {
@@ -149,7 +148,7 @@ func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
 // bad counts what is no request. Too much of it ends the conversation.
 func (c Conn) bad() error {
 	c.Session.BadInput()
-	if c.BadInputs++; c.BadInputs == maxBadInputs {
+	if c.Session.Gibberish() {
 		return ErrBadInput
 	}
 	return nil
@@ -261,19 +260,30 @@ func (c Conn) authorize(dst []byte, req stratum.Request) []byte {
 	if err != nil {
 		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
 	}
-	status, done := c.Session.LogIn(name, parsePassword(password))
+	wishes := parsePassword(password)
+	status, done := c.Session.LogIn(name, wishes)
+	c.Unclear = wishes.Unclear
 	if !done {
 		c.LoginID = bytes.Clone(req.ID)
 		return dst
 	}
-	return appendStatus(dst, req.ID, status)
+	return c.loggedIn(dst, req.ID, status)
+}
+
+// loggedIn appends the answer to a login, and what the peer should know about it.
+func (c Conn) loggedIn(dst, id []byte, status share.Status) []byte {
+	dst = appendStatus(dst, id, status)
+	if status.IsAccepted() && c.Unclear {
+		dst = c.AppendMessage(dst, unclearWish)
+	}
+	return dst
 }
 
 // LoggedIn appends the answer to the login that had to wait.
 func (c Conn) LoggedIn(dst []byte, status share.Status) []byte {
 	id := c.LoginID
 	c.LoginID = nil
-	return appendStatus(dst, id, status)
+	return c.loggedIn(dst, id, status)
 }
 
 func (c Conn) configure(dst []byte, req stratum.Request) []byte {

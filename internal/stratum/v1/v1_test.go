@@ -23,6 +23,8 @@ type session struct {
 	loggedIn bool
 	farm     bool
 	later    bool // the answer to a login comes later
+
+	gibberish int
 }
 
 func (s *session) note(format string, args ...any) {
@@ -63,7 +65,13 @@ func (s *session) Register(n uint16, worker, software string) {
 }
 func (s *session) Unregister(n uint16) { s.note("unregister %d", n) }
 func (s *session) BadInput()           { s.note("bad input") }
+func (s *session) CutFrame()           { s.note("cut frame") }
 func (s *session) UnknownCommand()     { s.note("unknown command") }
+
+func (s *session) Gibberish() (tooMuch bool) {
+	s.gibberish++
+	return s.gibberish == 5
+}
 
 // talk has all of in handled, which arrives in pieces that end at the cuts.
 func talk(s *session, in []byte, cuts ...int) (out []byte, err error) {
@@ -101,7 +109,7 @@ func TestConversation(t *testing.T) {
 			`{"id":6,"method":"mining.submit","params":["alice.rig","700","0000000000000abc","60000000","0000000f"]}`,
 		), []string{
 			"roll 1fffe000", "limit 1", "subscribe x/1 0a0b0c0d true", "wish 10",
-			"log in alice.rig {Start:64 Floor:4 HasStart:true HasFloor:true}",
+			"log in alice.rig {Start:64 Floor:4 HasStart:true HasFloor:true Unclear:false}",
 			"submit alice.rig 7 false abc 15", "submit alice.rig 188 true abc 15",
 		}, []int{0, 0, 0, 0, 23, 23}, nil},
 		{
@@ -173,7 +181,7 @@ func TestFarm(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := []string{
-		"subscribe btccom-agent/1 00000000 false", "log in alice.farm {Start:1 Floor:1 HasStart:false HasFloor:false}",
+		"subscribe btccom-agent/1 00000000 false", "log in alice.farm {Start:1 Floor:1 HasStart:false HasFloor:false Unclear:false}",
 		"register 3 rig x/1", "submit of 3 5 300000007", "submit of 9 5 900000007", "submit of 3 5 300000008",
 	}
 	if diff := cmp.Diff(want, s.asked); diff != "" {
