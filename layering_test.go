@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestLayering keeps the house in order: cmd imports services, services import internal, internal
-// imports nobody above it, and no service imports another.
+// TestLayering keeps the house in order: cmd imports services, services import internal, internal imports nobody above
+// it, and no service imports another.
 func TestLayering(t *testing.T) {
 	t.Parallel()
 	const module = "btcpool/"

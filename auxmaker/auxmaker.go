@@ -1,10 +1,8 @@
-// Package auxmaker asks the nodes of other chains for blocks that may be mined
-// along with the pool's, and writes them to the work topics: those of all AuxPoW
-// chains together, as one merkle tree that a coinbase can commit to, and RSK's.
+// Package auxmaker asks the nodes of other chains for blocks that may be mined along with the pool's, and writes them
+// to the work topics: those of all AuxPoW chains together, as one merkle tree that a coinbase can commit to, and RSK's.
 //
-// A new block goes out as soon as it is known, and what there is goes out again
-// with every interval, because jobmaker forgets old work. A chain whose node is
-// away is left out until it answers again; the others go on.
+// A new block goes out as soon as it is known, and what there is goes out again with every interval, because jobmaker
+// forgets old work. A chain whose node is away is left out until it answers again; the others go on.
 package auxmaker
 
 import (
@@ -29,8 +27,7 @@ import (
 const (
 	// staleAge is the age from which on jobs are not made of work.
 	staleAge = time.Minute
-	// writeTimeout is how long to try to write work before asking for newer is
-	// better.
+	// writeTimeout is how long to try to write work before asking for newer is better.
 	writeTimeout = 10 * time.Second
 	// callSpacing bounds what a node costs whose news come all the time.
 	callSpacing = 20 * time.Millisecond
@@ -191,8 +188,8 @@ func (s *Service) write(ctx context.Context, label, topic string, value []byte) 
 	return true
 }
 
-// handler serves /notify, for the blocknotify of a node: every chain is asked
-// for work at once. The answer is that of btcpool's gwmaker.
+// handler serves /notify, for the blocknotify of a node: every chain is asked for work at once. The answer is that of
+// btcpool's gwmaker.
 func (s *Service) handler() http.Handler {
 	mux := http.NewServeMux()
 	notify := func(w http.ResponseWriter, _ *http.Request) {
@@ -209,8 +206,7 @@ func (s *Service) handler() http.Handler {
 	return mux
 }
 
-// repeat calls f at once, whenever the bell rings, and after each interval in
-// which it does not, until ctx ends.
+// repeat calls f at once, whenever the bell rings, and after each interval in which it does not, until ctx ends.
 func repeat(ctx context.Context, news retry.Bell, interval time.Duration, f func()) {
 	for ctx.Err() == nil {
 		f()

@@ -152,8 +152,7 @@ func (m maker) count(t *testing.T, name string, labels ...string) float64 {
 	return testkit.Metric(t, m.metrics, "btcpool_auxmaker_"+name, labels...)
 }
 
-// solve returns a parent block for the work, which meets easyBits and has four
-// to seven transactions.
+// solve returns a parent block for the work, which meets easyBits and has four to seven transactions.
 func solve(t *testing.T, aux []byte, outputs ...wire.TxOut) *auxpow.Parent {
 	t.Helper()
 	coinbase1, coinbase2, err := bitcoin.Coinbase{
@@ -193,8 +192,7 @@ func submit(t *testing.T, node *auxpowtest.Node, method string, parent *auxpow.P
 	return accepted
 }
 
-// TestChainsTogether mines one parent block for three chains of a tree, of
-// which one is too hard.
+// TestChainsTogether mines one parent block for three chains of a tree, of which one is too hard.
 func TestChainsTogether(t *testing.T) {
 	t.Parallel()
 	nodes := map[string]*auxpowtest.Node{
@@ -235,8 +233,8 @@ func TestChainsTogether(t *testing.T) {
 	}
 }
 
-// TestOneChain has what an old jobmaker, sserver and blkmaker need: the block's
-// own hash in a tree of one, whose proof has an empty branch.
+// TestOneChain has what an old jobmaker, sserver and blkmaker need: the block's own hash in a tree of one, whose proof
+// has an empty branch.
 func TestOneChain(t *testing.T) {
 	t.Parallel()
 	node := startNode(t, 1, easyBits, false)
@@ -473,8 +471,7 @@ func TestWithoutKafka(t *testing.T) {
 	}
 }
 
-// TestClose has auxmakers that never run, and one that cannot begin: none keeps
-// port or goroutines.
+// TestClose has auxmakers that never run, and one that cannot begin: none keeps port or goroutines.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(startNode(t, 1, easyBits, false))

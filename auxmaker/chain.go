@@ -113,8 +113,7 @@ func (c *chain) keep(block auxpow.Chain, at time.Time, err error) (before auxpow
 	return before, fault
 }
 
-// fetch asks the node for a block to mine. reason says for the metrics what is
-// wrong.
+// fetch asks the node for a block to mine. reason says for the metrics what is wrong.
 func (c *chain) fetch(ctx context.Context) (block auxpow.Chain, reason string, err error) {
 	if c.method == "" {
 		if c.method, err = c.findMethod(ctx); err != nil {
@@ -138,8 +137,7 @@ func (c *chain) fetch(ctx context.Context) (block auxpow.Chain, reason string, e
 
 const createAuxBlock, getAuxBlock = "createauxblock", "getauxblock"
 
-// findMethod returns the method that creates blocks. Old nodes pay to their
-// wallet only.
+// findMethod returns the method that creates blocks. Old nodes pay to their wallet only.
 func (c *chain) findMethod(ctx context.Context) (string, error) {
 	var help string
 	if err := c.node.Call(ctx, "help", &help); err != nil {
@@ -191,8 +189,8 @@ func (s *Service) writeAux(ctx context.Context) {
 	})
 }
 
-// plant returns the tree of the chains whose nodes answer. A chain that has no
-// room in it beside those before it is left out.
+// plant returns the tree of the chains whose nodes answer. A chain that has no room in it beside those before it is
+// left out.
 func (s *Service) plant(now time.Time) (tree auxpow.Tree, in []auxpow.Chain) {
 	for _, c := range s.chains {
 		c.mu.Lock()
@@ -217,8 +215,7 @@ func (s *Service) plant(now time.Time) (tree auxpow.Tree, in []auxpow.Chain) {
 	return tree, in
 }
 
-// setPart keeps in p whether a chain is part of the work, and logs it when that
-// changes.
+// setPart keeps in p whether a chain is part of the work, and logs it when that changes.
 func (s *Service) setPart(name string, p *part, now part, fault error) {
 	if *p == now {
 		return

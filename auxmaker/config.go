@@ -17,17 +17,13 @@ import (
 // Config of an auxmaker.
 type Config struct {
 	service.Common
-	// PollInterval is the time from one call of a node to the next when nothing
-	// happens.
+	// PollInterval is the time from one call of a node to the next when nothing happens.
 	PollInterval config.Duration `toml:"poll_interval" env:"POLL_INTERVAL"`
-	// WorkLifetime is how long a chain is part of the work without an answer of its
-	// node.
+	// WorkLifetime is how long a chain is part of the work without an answer of its node.
 	WorkLifetime config.Duration `toml:"work_lifetime" env:"WORK_LIFETIME"`
-	// NotifyListen is the host:port of /notify, where port 0 is any free one. "":
-	// there is no /notify.
+	// NotifyListen is the host:port of /notify, where port 0 is any free one. "": there is no /notify.
 	NotifyListen string `toml:"notify_listen" env:"NOTIFY_LISTEN"`
-	// PublishRPC puts address and login of the node into messages, in place of its
-	// name.
+	// PublishRPC puts address and login of the node into messages, in place of its name.
 	PublishRPC bool `toml:"publish_rpc" env:"PUBLISH_RPC"`
 	// Chains may be left out, as may RSK, which is not mined along without rpc_url.
 	Chains []Chain `toml:"chains" envPrefix:"CHAINS_"`
@@ -62,8 +58,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Jobs are not made of work older than a minute, so the interval leaves room
-// for a failed call.
+// Jobs are not made of work older than a minute, so the interval leaves room for a failed call.
 const minPollInterval, maxPollInterval = 100 * time.Millisecond, 30 * time.Second
 
 // Names fit into the column chain_name of found_nmc_blocks.
@@ -118,8 +113,8 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// validatePublish holds what publish_rpc would publish against what btcpool's
-// messages can carry: one login, in JSON without escapes.
+// validatePublish holds what publish_rpc would publish against what btcpool's messages can carry: one login, in JSON
+// without escapes.
 func (c Config) validatePublish(faults *config.Faults) {
 	if len(c.Chains) > 1 {
 		faults.Addf("publish_rpc: a message has room for the node of one chain only")

@@ -26,9 +26,8 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// BenchmarkSolvedShareToNode measures from the writing of a solved share to its
-// topic, or from its being handed over, until a node has the whole submitblock
-// request, for a block of 3,000 transactions and 1.5 MB. Beside it: the bare
+// BenchmarkSolvedShareToNode measures from the writing of a solved share to its topic, or from its being handed over,
+// until a node has the whole submitblock request, for a block of 3,000 transactions and 1.5 MB. Beside it: the bare
 // request, without a pool, and the write to disk that comes before it.
 func BenchmarkSolvedShareToNode(b *testing.B) {
 	check := func(err error) {
@@ -138,8 +137,7 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 	})
 }
 
-// templateResponse is what a node would answer to getblocktemplate, as far as
-// blkmaker looks into it.
+// templateResponse is what a node would answer to getblocktemplate, as far as blkmaker looks into it.
 func templateResponse(b *testing.B, txs []string) []byte {
 	type entry struct {
 		Data string `json:"data"`

@@ -3,13 +3,11 @@
 // block, submits it to every node at once and follows what becomes of it in
 // found_blocks.
 //
-// A solved share comes through Kafka and directly from sserver; the first to
-// arrive wins. It is in the journal, on disk, before anything else happens to
-// it, and is worked on again after every start until a node has the block on
-// its chain, every node has refused it, or it is buried, and until the row is
-// written. All of that may be repeated, so a blkmaker that is killed at any
-// point loses nothing. Database and Kafka take no part in the submission: they
-// may be away.
+// A solved share comes through Kafka and directly from sserver; the first to arrive wins. It is in the journal, on
+// disk, before anything else happens to it, and is worked on again after every start until a node has the block on its
+// chain, every node has refused it, or it is buried, and until the row is written. All of that may be repeated, so a
+// blkmaker that is killed at any point loses nothing. Database and Kafka take no part in the submission: they may be
+// away.
 package blkmaker
 
 import (
@@ -36,20 +34,17 @@ import (
 )
 
 const (
-	// readBack is how far back jobs and templates are read at the start: a job
-	// can be solved for 5 minutes, and may be made of a template that is some
-	// minutes old. Those of the time before are in data_dir.
+	// readBack is how far back jobs and templates are read at the start: a job can be solved for 5 minutes, and may be
+	// made of a template that is some minutes old. Those of the time before are in data_dir.
 	readBack = 15 * time.Minute
-	// firstReadBack is how far back solved shares are read by a blkmaker whose
-	// data_dir is new. By then others have built on the parents of the rest.
+	// firstReadBack is how far back solved shares are read by a blkmaker whose data_dir is new. By then others have
+	// built on the parents of the rest.
 	firstReadBack = time.Hour
 	// drainFor is how long submissions under way go on when we are to stop.
 	drainFor = 5 * time.Second
-	// maxSolving is how many solved shares are worked on at a time; the rest
-	// wait where they are.
+	// maxSolving is how many solved shares are worked on at a time; the rest wait where they are.
 	maxSolving = 1000
-	// maxWaiting is how many solved shares may wait for their jobs and templates
-	// besides; more are not real.
+	// maxWaiting is how many solved shares may wait for their jobs and templates besides; more are not real.
 	maxWaiting = 10_000
 )
 
@@ -80,8 +75,7 @@ type Service struct {
 	tasks   sync.WaitGroup // all that works on them
 }
 
-// New opens data_dir and the address for solved shares, and makes clients of
-// broker and nodes, without calling them.
+// New opens data_dir and the address for solved shares, and makes clients of broker and nodes, without calling them.
 func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -232,8 +226,7 @@ func (s *Service) readTemplates(ctx context.Context) error {
 	return g.Wait()
 }
 
-// readSolved reads the topic of a kind of solved shares from where an earlier
-// run has come to.
+// readSolved reads the topic of a kind of solved shares from where an earlier run has come to.
 func (w worker) readSolved(kind kind, topic string) error {
 	if topic == "" {
 		return nil
@@ -281,8 +274,8 @@ func (s *Service) keepJob(m bus.Message) error {
 	return nil
 }
 
-// sentAt is when a message was sent, not later than now whatever the sender's
-// clock says; now for messages without a time.
+// sentAt is when a message was sent, not later than now whatever the sender's clock says; now for messages without a
+// time.
 func sentAt(m bus.Message) time.Time {
 	if now := time.Now(); m.Time.After(now) || m.Time.Unix() <= 0 {
 		return now

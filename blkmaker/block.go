@@ -23,9 +23,8 @@ type block struct {
 	raw       []byte // complete, with witness
 }
 
-// assemble makes a block of what a miner found, the job it worked on and the
-// other transactions of the job's template. What could not be a block on any
-// chain is an error.
+// assemble makes a block of what a miner found, the job it worked on and the other transactions of the job's template.
+// What could not be a block on any chain is an error.
 func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, error) {
 	b := &block{height: j.Height}
 	if err := b.header.Deserialize(bytes.NewReader(solved.Header[:])); err != nil {
@@ -59,8 +58,8 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, er
 	for _, out := range coinbase.TxOut {
 		b.rewardSat += out.Value
 		if isCommitment(out.PkScript) && !coinbase.HasWitness() {
-			// The witness reserved value (BIP 141). Bitcoin Core adds it where
-			// it is missing, other nodes refuse the block.
+			// The witness reserved value (BIP 141). Bitcoin Core adds it where it is missing, other nodes refuse the
+			// block.
 			coinbase.TxIn[0].Witness = wire.TxWitness{make([]byte, chainhash.HashSize)}
 		}
 	}
@@ -97,8 +96,7 @@ func parseCoinbase(raw []byte) (*wire.MsgTx, error) {
 	return &tx, nil
 }
 
-// isCommitment tells whether an output commits to the witness data of the
-// block (BIP 141).
+// isCommitment tells whether an output commits to the witness data of the block (BIP 141).
 func isCommitment(script []byte) bool {
 	return len(script) >= 38 && bytes.HasPrefix(script, []byte{0x6a, 0x24, 0xaa, 0x21, 0xa9, 0xed})
 }

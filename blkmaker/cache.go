@@ -16,23 +16,21 @@ import (
 )
 
 const (
-	// keepHeights is how many heights are kept: a block is of use until
-	// buriedBy others are above it.
+	// keepHeights is how many heights are kept: a block is of use until buriedBy others are above it.
 	keepHeights = 2 * buriedBy
-	// maxHeightBytes bounds what is kept of one height; one that gets more, as
-	// no real one does, takes the place of two.
+	// maxHeightBytes bounds what is kept of one height; one that gets more, as no real one does, takes the place of
+	// two.
 	maxHeightBytes = 128 << 20
 )
 
 // errUnknown says that a job or its template is not in the cache.
 var errUnknown = errors.New("unknown")
 
-// cache holds the jobs and the transactions of templates of the last heights,
-// in memory for speed and in files for the time after a restart.
+// cache holds the jobs and the transactions of templates of the last heights, in memory for speed and in files for the
+// time after a restart.
 //
-// "Last" is meant by the time at which messages were sent, and not by number: a
-// message with an absurd height costs one place, a chain that starts anew finds
-// its own, and what is read again at the start displaces nothing younger.
+// "Last" is meant by the time at which messages were sent, and not by number: a message with an absurd height costs one
+// place, a chain that starts anew finds its own, and what is read again at the start displaces nothing younger.
 type cache struct {
 	dir     string
 	log     zerolog.Logger
@@ -44,8 +42,8 @@ type cache struct {
 	changed chan struct{} // closed and replaced when something came
 }
 
-// height is what came for one height. Templates that follow each other are
-// nearly equal, so each transaction is held once.
+// height is what came for one height. Templates that follow each other are nearly equal, so each transaction is held
+// once.
 type height struct {
 	number       int32
 	file         *os.File // nil after it could not be written
@@ -88,8 +86,7 @@ func (c *cache) addJob(j *job.StratumJob, sent time.Time) {
 	if file == nil {
 		return
 	}
-	// With the job, all that came before it. What a power failure takes
-	// nevertheless, Kafka still has.
+	// With the job, all that came before it. What a power failure takes nevertheless, Kafka still has.
 	if err := file.Sync(); err != nil && !errors.Is(err, os.ErrClosed) {
 		c.log.Error().Err(err).Str("file", file.Name()).Msg("job not on disk")
 	}
@@ -122,9 +119,8 @@ func (c *cache) addTemplate(number int32, hash string, raw [][]byte, sent time.T
 	c.update()
 }
 
-// height returns the place for a message that was sent at the time sent, nil
-// when all places are taken by younger ones. Those whose time is yet to come are
-// not to be believed, for a clock was ahead: they make way first.
+// height returns the place for a message that was sent at the time sent, nil when all places are taken by younger ones.
+// Those whose time is yet to come are not to be believed, for a clock was ahead: they make way first.
 func (c *cache) height(number int32, sent time.Time) *height {
 	now := time.Now()
 	for _, h := range c.heights {
@@ -178,9 +174,8 @@ func (c *cache) update() {
 	c.changed = make(chan struct{})
 }
 
-// find returns a job and the raw transactions of its template. The error wraps
-// errUnknown and says what is missing; changed is closed when there is a
-// reason to look again.
+// find returns a job and the raw transactions of its template. The error wraps errUnknown and says what is missing;
+// changed is closed when there is a reason to look again.
 func (c *cache) find(id job.ID) (j *job.StratumJob, txs []string, changed <-chan struct{}, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -208,8 +203,7 @@ func (c *cache) job(id job.ID) *job.StratumJob {
 	return nil
 }
 
-// await is find for what may still come: it looks until stop is closed, and
-// then once more.
+// await is find for what may still come: it looks until stop is closed, and then once more.
 func (c *cache) await(ctx context.Context, id job.ID, stop <-chan struct{}) (*job.StratumJob, []string, error) {
 	for last := false; ; {
 		j, txs, changed, err := c.find(id)
@@ -251,8 +245,8 @@ func (h *height) addTransaction(data string) (place uint32) {
 // hashSize is the length of RawGBT.Hash.
 const hashSize = 64
 
-// addTemplate takes the payload of a template's record: its hash and, 4 bytes
-// each, little-endian, the places of its transactions.
+// addTemplate takes the payload of a template's record: its hash and, 4 bytes each, little-endian, the places of its
+// transactions.
 func (h *height) addTemplate(payload []byte) bool {
 	if len(payload) < hashSize || (len(payload)-hashSize)%4 != 0 {
 		return false

@@ -129,8 +129,7 @@ func TestCacheOldFiles(t *testing.T) {
 	}
 }
 
-// The heights of the youngest messages are kept, in memory and on disk, whatever
-// their numbers, and over a restart.
+// The heights of the youngest messages are kept, in memory and on disk, whatever their numbers, and over a restart.
 func TestCacheBounds(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -256,8 +255,7 @@ func FuzzHeightRead(f *testing.F) {
 	})
 }
 
-// Clocks that were ahead, or that differ, do not keep out what is new after a
-// restart.
+// Clocks that were ahead, or that differ, do not keep out what is new after a restart.
 func TestCacheClocks(t *testing.T) {
 	t.Parallel()
 	for clocks, ahead := range map[string]time.Duration{

@@ -12,8 +12,7 @@ import (
 	"btcpool/internal/job"
 )
 
-// A height's file holds frames (package durable) in the order in which things
-// came. The body of each is
+// A height's file holds frames (package durable) in the order in which things came. The body of each is
 //
 //	u8  kind
 //	    a raw transaction; a template, see addTemplate; or a job as in its topic
@@ -109,8 +108,7 @@ func (c *cache) load() error {
 	return nil
 }
 
-// write appends records to the height's file. A height whose file cannot be
-// written is kept in memory only.
+// write appends records to the height's file. A height whose file cannot be written is kept in memory only.
 func (c *cache) write(h *height, records []byte) {
 	if h.file == nil {
 		return

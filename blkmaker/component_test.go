@@ -42,8 +42,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-// pool is all that a blkmaker works with. The test itself is gbtmaker,
-// jobmaker, sserver and miner.
+// pool is all that a blkmaker works with. The test itself is gbtmaker, jobmaker, sserver and miner.
 type pool struct {
 	cfg        Config
 	stopBroker func() error // the embedded Kafka
@@ -117,8 +116,7 @@ func (p *pool) messages(t *testing.T) (template, stratumJob, solved bus.Message,
 		chainhash.Hash(bitcoin.DoubleSHA256(s.Header[:])).String()
 }
 
-// job makes a job on the node's tip whose coinbase commits to blocks of other
-// chains.
+// job makes a job on the node's tip whose coinbase commits to blocks of other chains.
 func (p *pool) job(t *testing.T, aux []byte, rsk ...wire.TxOut) (job.RawGBT, *job.StratumJob) {
 	t.Helper()
 	response, err := p.rpc.BlockTemplate(t.Context(), "")
@@ -371,8 +369,7 @@ func TestWrongNetwork(t *testing.T) {
 	})
 }
 
-// Solved shares are read from where the last run has come to, and those it is
-// done with are not begun again.
+// Solved shares are read from where the last run has come to, and those it is done with are not begun again.
 func TestSolvedShareWhileStopped(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

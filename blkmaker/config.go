@@ -17,15 +17,12 @@ import (
 // Config is the configuration of a blkmaker.
 type Config struct {
 	service.Common
-	// Network is what the nodes must be on, one of bitcoin.NetworkNames; "mainnet"
-	// by default.
+	// Network is what the nodes must be on, one of bitcoin.NetworkNames; "mainnet" by default.
 	Network string `toml:"network" env:"NETWORK"`
-	// DataDir is the folder of the journal, of recent jobs and templates, and for a
-	// week of blocks. It is this blkmaker's alone; "/var/lib/btcpool/blkmaker" by
-	// default.
+	// DataDir is the folder of the journal, of recent jobs and templates, and for a week of blocks. It is this
+	// blkmaker's alone; "/var/lib/btcpool/blkmaker" by default.
 	DataDir string `toml:"data_dir" env:"DATA_DIR"`
-	// Confirmations is how many blocks from a found one to the tip, both counted,
-	// make it confirmed; 100 by default.
+	// Confirmations is how many blocks from a found one to the tip, both counted, make it confirmed; 100 by default.
 	Confirmations int `toml:"confirmations" env:"CONFIRMATIONS"`
 	// Handover is where sserver hands solved shares over directly.
 	Handover handover.ServerConfig `toml:"handover"`
@@ -53,8 +50,7 @@ type RSKNode struct {
 	rskrpc.Config
 }
 
-// DefaultConfig returns the configuration to which a file needs to add nodes
-// and database.
+// DefaultConfig returns the configuration to which a file needs to add nodes and database.
 func DefaultConfig() Config {
 	return Config{
 		Network:       "mainnet",

@@ -83,8 +83,7 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
-// With Kafka away, and a restart since the job came, a share that is handed
-// over directly still becomes a block.
+// With Kafka away, and a restart since the job came, a share that is handed over directly still becomes a block.
 func TestKafkaAway(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
@@ -185,8 +184,8 @@ func (p *pool) child(t *testing.T) (kill func()) {
 	return nil
 }
 
-// testKilledAfterTaking has a blkmaker killed right after it has a solved share, while its
-// node is away, and wants the block to be there after the restart.
+// testKilledAfterTaking has a blkmaker killed right after it has a solved share, while its node is away, and wants the
+// block to be there after the restart.
 func testKilledAfterTaking(t *testing.T, p *pool, send func(solved bus.Message)) {
 	addr, dir := freeAddr(t), t.TempDir()
 	stopNode := p.startNode(t, dir, addr)
@@ -239,8 +238,7 @@ func TestKilledAnytime(t *testing.T) {
 	}
 }
 
-// Btcd takes a block whose parent it lacks without a word. It is not accepted
-// until the node knows it.
+// Btcd takes a block whose parent it lacks without a word. It is not accepted until the node knows it.
 func TestNodeWithoutParent(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
@@ -257,8 +255,8 @@ func TestNodeWithoutParent(t *testing.T) {
 	testkit.Eventually(t, "share done", func() bool { return len(s.room)+len(s.waiting) == 0 })
 }
 
-// Solved shares that cannot be blocks are refused at once, and thousands whose jobs
-// are unknown do not hold up one whose job is here.
+// Solved shares that cannot be blocks are refused at once, and thousands whose jobs are unknown do not hold up one
+// whose job is here.
 func TestUnknownJobsDoNotBlock(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

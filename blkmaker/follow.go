@@ -11,8 +11,8 @@ import (
 )
 
 const (
-	// buriedBy is how many blocks higher than a block that is not on it the
-	// chain must be until the block counts as orphaned.
+	// buriedBy is how many blocks higher than a block that is not on it the chain must be until the block counts as
+	// orphaned.
 	buriedBy = 6
 	// openBlocks and youngBlocks bound what is looked at in one go.
 	openBlocks  = 1000
@@ -21,8 +21,7 @@ const (
 	followAgain = 15 * time.Second
 )
 
-// followBlocks brings found_blocks up to date, at first and whenever a tip moved
-// or a block was written down.
+// followBlocks brings found_blocks up to date, at first and whenever a tip moved or a block was written down.
 func (s *Service) followBlocks(ctx context.Context) error {
 	for {
 		var again <-chan time.Time
@@ -39,8 +38,7 @@ func (s *Service) followBlocks(ctx context.Context) error {
 	}
 }
 
-// followOnce asks the best node for the open blocks, and for the young ones,
-// whose state a reorganisation may change.
+// followOnce asks the best node for the open blocks, and for the young ones, whose state a reorganisation may change.
 func (s *Service) followOnce(ctx context.Context) error {
 	best, tip := s.best()
 	if best == nil {
@@ -88,9 +86,8 @@ func (s *Service) followOnce(ctx context.Context) error {
 	return nil
 }
 
-// resubmit gives a young block that a node had on its chain to the nodes again
-// when none knows it any more: the one that had it was killed before the block
-// was on its disk, or at a peer. Tip is the height of the best node.
+// resubmit gives a young block that a node had on its chain to the nodes again when none knows it any more: the one
+// that had it was killed before the block was on its disk, or at a peer. Tip is the height of the best node.
 func (s *Service) resubmit(ctx context.Context, b store.Block, tip int32) {
 	if tip >= b.Height+buriedBy || b.Height > tip+buriedBy {
 		return // too late, or the node is still far from having its parent
@@ -117,9 +114,8 @@ func (s *Service) resubmit(ctx context.Context, b store.Block, tip int32) {
 	}
 }
 
-// follow returns the next state and confirmations of a block with these that
-// a node has there or, where is nil, does not know. open says that it may still
-// get onto the chain; need is how many confirmations make a block confirmed.
+// follow returns the next state and confirmations of a block with these that a node has there or, where is nil, does
+// not know. open says that it may still get onto the chain; need is how many confirmations make a block confirmed.
 func follow(state store.BlockState, confirmations int64, where *noderpc.BlockInfo, open bool, need int64) (store.BlockState, int64) {
 	switch {
 	case where != nil && where.Confirmations >= need:

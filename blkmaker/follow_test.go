@@ -59,8 +59,7 @@ func TestFollow(t *testing.T) {
 	}
 }
 
-// A young block that no node knows any more is submitted again, one that a node
-// knows, or that is not young, is not.
+// A young block that no node knows any more is submitted again, one that a node knows, or that is not young, is not.
 func TestResubmit(t *testing.T) {
 	t.Parallel()
 	const height, hash = 100, "00ab"

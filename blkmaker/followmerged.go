@@ -15,11 +15,10 @@ import (
 const (
 	// mergedEvery is how often the blocks of other chains are looked for.
 	mergedEvery = time.Minute
-	// mergedRace is when a block that is not on its chain counts as left behind:
-	// by then any of these chains is buriedBy blocks further.
+	// mergedRace is when a block that is not on its chain counts as left behind: by then any of these chains is
+	// buriedBy blocks further.
 	mergedRace = 2 * time.Hour
-	// mergedYoung is for how long a settled block is looked at again, because a
-	// reorganisation may change its state.
+	// mergedYoung is for how long a settled block is looked at again, because a reorganisation may change its state.
 	mergedYoung = 24 * time.Hour
 )
 
@@ -36,8 +35,8 @@ func (s *Service) followMerged(ctx context.Context, every time.Duration) error {
 	return nil
 }
 
-// followMergedOnce asks the nodes of the other chains for the open blocks and
-// for the young ones. A chain whose nodes are away keeps none of the others up.
+// followMergedOnce asks the nodes of the other chains for the open blocks and for the young ones. A chain whose nodes
+// are away keeps none of the others up.
 func (s *Service) followMergedOnce(ctx context.Context, now time.Time) error {
 	blocks, err := s.store.OpenMergedBlocks(ctx, openBlocks)
 	if err != nil {
@@ -78,8 +77,8 @@ func (s *Service) followMergedOnce(ctx context.Context, now time.Time) error {
 	return errors.Join(slices.Collect(maps.Values(away))...)
 }
 
-// locateMerged returns where the nodes of a chain have a block: on the chain of
-// the one that has most on top of it. It fails if no node answers.
+// locateMerged returns where the nodes of a chain have a block: on the chain of the one that has most on top of it. It
+// fails if no node answers.
 func locateMerged(ctx context.Context, nodes []mergedNode, b *store.MergedBlock) (best *noderpc.BlockInfo, err error) {
 	var errs []error
 	for _, n := range nodes {

@@ -10,8 +10,8 @@ import (
 	"btcpool/internal/store"
 )
 
-// Blocks of other chains are followed to their confirmation, and off the chain
-// when they are left behind; chains whose nodes are away wait.
+// Blocks of other chains are followed to their confirmation, and off the chain when they are left behind; chains whose
+// nodes are away wait.
 func TestFollowMerged(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

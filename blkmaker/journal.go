@@ -19,12 +19,11 @@ import (
 )
 
 const (
-	// maxJournal is the size in bytes from which on the journal is written
-	// anew, with what still matters. Should that be half of it or more, the
-	// next time is at double the size.
+	// maxJournal is the size in bytes from which on the journal is written anew, with what still matters. Should that
+	// be half of it or more, the next time is at double the size.
 	maxJournal = 16 << 20
-	// keepDone is how many solved shares that are done with are remembered:
-	// they may come a second time, by the other way.
+	// keepDone is how many solved shares that are done with are remembered: they may come a second time, by the other
+	// way.
 	keepDone = 10_000
 )
 
@@ -80,10 +79,9 @@ type taken struct {
 	durable bool // on disk
 }
 
-// journal makes a solved share ours: from the moment take returns, a process
-// that is killed works on it again when it is back. It also knows how far the
-// topics of solved shares have been read: the line that says so is the one that
-// has the share, so neither can be there without the other.
+// journal makes a solved share ours: from the moment take returns, a process that is killed works on it again when it
+// is back. It also knows how far the topics of solved shares have been read: the line that says so is the one that has
+// the share, so neither can be there without the other.
 type journal struct {
 	path    string
 	log     zerolog.Logger
@@ -165,9 +163,8 @@ func (j *journal) apply(e *event, durable bool) {
 	}
 }
 
-// take makes a solved share ours; from is where it came from in Kafka, if it
-// did. First says that nobody works on it yet: the caller has to, even when err
-// says that it is not on disk.
+// take makes a solved share ours; from is where it came from in Kafka, if it did. First says that nobody works on it
+// yet: the caller has to, even when err says that it is not on disk.
 func (j *journal) take(key solvedKey, message []byte, sent time.Time, from position) (first bool, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
@@ -215,16 +212,15 @@ func (j *journal) pending() []*taken {
 	return slices.SortedFunc(maps.Values(j.open), func(a, b *taken) int { return a.sent.Compare(b.sent) })
 }
 
-// positions returns the offsets at which to go on in a topic; none when it was
-// never read.
+// positions returns the offsets at which to go on in a topic; none when it was never read.
 func (j *journal) positions(topic string) map[int]int64 {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	return maps.Clone(j.next[topic])
 }
 
-// note is append for what is not needed after a power failure, nor after a
-// failure to write it: work is done twice then, and that changes nothing.
+// note is append for what is not needed after a power failure, nor after a failure to write it: work is done twice
+// then, and that changes nothing.
 func (j *journal) note(e event) {
 	if j.frozen {
 		e.position = position{}

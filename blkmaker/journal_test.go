@@ -157,8 +157,8 @@ func TestJournalForgets(t *testing.T) {
 	j.mustTake(t, 2, false, position{})
 }
 
-// A share that could not be written is worked on all the same, is not
-// acknowledged, and comes again from Kafka after a restart.
+// A share that could not be written is worked on all the same, is not acknowledged, and comes again from Kafka after a
+// restart.
 func TestJournalDiskFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -187,8 +187,7 @@ func TestJournalDiskFails(t *testing.T) {
 	}
 }
 
-// A journal that could not be replaced is replaced the next time, and what it takes
-// until then is not acknowledged.
+// A journal that could not be replaced is replaced the next time, and what it takes until then is not acknowledged.
 func TestJournalCompactionFails(t *testing.T) {
 	t.Parallel()
 	dir := filepath.Join(t.TempDir(), "folder")
@@ -210,8 +209,7 @@ func TestJournalCompactionFails(t *testing.T) {
 	}
 }
 
-// A journal that can be read at all can be read again after it was compacted,
-// with the same content.
+// A journal that can be read at all can be read again after it was compacted, with the same content.
 func FuzzJournal(f *testing.F) {
 	dir := f.TempDir()
 	j := testJournal(f, dir)

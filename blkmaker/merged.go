@@ -37,11 +37,10 @@ const (
 
 // mergedNode is a node of another chain.
 type mergedNode interface {
-	// submit gives a block to the node. Its answer is in words; final says that
-	// the same call again would not change it.
+	// submit gives a block to the node. Its answer is in words; final says that the same call again would not change
+	// it.
 	submit(ctx context.Context, b *mergedBlock) (response, result string, final bool)
-	// locate returns where the node has a block that was submitted, nil when it
-	// does not know it.
+	// locate returns where the node has a block that was submitted, nil when it does not know it.
 	locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error)
 }
 
@@ -157,8 +156,7 @@ func (n *rskNode) submit(ctx context.Context, b *mergedBlock) (response, result 
 	return response, resultAccepted, true
 }
 
-// locate asks for the block by RSK's own hash, which the node named when it took
-// the block.
+// locate asks for the block by RSK's own hash, which the node named when it took the block.
 func (n *rskNode) locate(ctx context.Context, b *store.MergedBlock) (*noderpc.BlockInfo, error) {
 	own := gjson.Get(b.Response, "blockHash").Str
 	if own == "" {
@@ -225,8 +223,7 @@ func (w worker) solveRSK(key solvedKey, solved *auxwork.RSKSolved, sent time.Tim
 	return w.submitMerged(key, []*mergedBlock{{parent: parent, transactions: 1 + len(txs), chain: chain}}, nodes, sent)
 }
 
-// isAddress tells the address of a node, as btcpool's messages have it, from
-// the name of a chain.
+// isAddress tells the address of a node, as btcpool's messages have it, from the name of a chain.
 func isAddress(text string) bool { return strings.Contains(text, ":") }
 
 // nameOr returns the name that a message gives, or btcpool's default one.
@@ -255,9 +252,8 @@ func (w worker) countMerged(kind kind, result string) string {
 	return result
 }
 
-// prove completes parent by the branch of its job, and checks that the coinbase
-// is in the header. Without job it returns what became of the share; that is
-// nothing when ctx ended.
+// prove completes parent by the branch of its job, and checks that the coinbase is in the header. Without job it
+// returns what became of the share; that is nothing when ctx ended.
 func (w worker) prove(key solvedKey, id uint64, parent *auxpow.Parent, sent time.Time) (j *job.StratumJob, txs []string, result string) {
 	log := w.log.With().Str("kind", string(key.Kind)).Stringer("hash", key.Hash).Uint64("job", id).Logger()
 	log.Info().Msg("solved share of another chain")
@@ -279,9 +275,8 @@ func (w worker) prove(key solvedKey, id uint64, parent *auxpow.Parent, sent time
 	return nil, nil, w.countMerged(key.Kind, result)
 }
 
-// submitMerged submits blocks and writes down what the nodes said. It returns
-// what became of the first block that was not accepted, and nothing when a
-// context ended.
+// submitMerged submits blocks and writes down what the nodes said. It returns what became of the first block that was
+// not accepted, and nothing when a context ended.
 func (w worker) submitMerged(key solvedKey, blocks []*mergedBlock, nodes mergedNodes, sent time.Time) (result string) {
 	ctx, cancel := context.WithDeadline(w.work, sent.Add(mergedFor))
 	defer cancel()
@@ -327,8 +322,8 @@ func stateOf(result string) store.BlockState {
 	return store.Submitted
 }
 
-// offerMerged gives a block to the nodes of its chain, one after the other and
-// again and again, until one accepts it, all have refused it, or ctx ends.
+// offerMerged gives a block to the nodes of its chain, one after the other and again and again, until one accepts it,
+// all have refused it, or ctx ends.
 func (w worker) offerMerged(ctx context.Context, key solvedKey, b *mergedBlock, nodes []mergedNode) (response, result string) {
 	log := w.log.With().Str("chain", b.chain.Name).Stringer("block", b.chain.Hash).Stringer("hash", key.Hash).Logger()
 	if len(nodes) == 0 {

@@ -29,8 +29,7 @@ type others struct {
 	rsk *auxpowtest.RSKNode
 }
 
-// startOthers starts so many AuxPoW chains, every second one with an old node,
-// and RSK.
+// startOthers starts so many AuxPoW chains, every second one with an old node, and RSK.
 func startOthers(t *testing.T, chains int) *others {
 	t.Helper()
 	o := &others{rsk: auxpowtest.StartRSK(easyBits)}
@@ -53,8 +52,7 @@ func (o *others) configure(cfg *Config) {
 	cfg.RSKNodes = []RSKNode{{"rsk", rskrpc.Config{URL: o.rsk.URL()}}}
 }
 
-// publish sends a job on the blocks of all chains. It returns the job and the
-// messages of a share that solves them all.
+// publish sends a job on the blocks of all chains. It returns the job and the messages of a share that solves them all.
 func (o *others) publish(t *testing.T, p *pool, edit func(*job.StratumJob)) (aux, rsk bus.Message) {
 	t.Helper()
 	var chains []auxpow.Chain
@@ -96,8 +94,8 @@ func (p *pool) merged(t *testing.T, rows int) map[string]store.MergedBlock {
 	return byChain
 }
 
-// A share that solves several chains is proved to each. Chains whose nodes are
-// away get their proof when they are back, over a restart too.
+// A share that solves several chains is proved to each. Chains whose nodes are away get their proof when they are back,
+// over a restart too.
 func TestMergedMining(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
@@ -162,8 +160,7 @@ func TestMergedMiningByAddress(t *testing.T) {
 	}
 }
 
-// A node that refuses is believed, and a chain without node or a job without
-// chains costs nothing.
+// A node that refuses is believed, and a chain without node or a job without chains costs nothing.
 func TestMergedMiningRefused(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

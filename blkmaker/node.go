@@ -18,8 +18,7 @@ import (
 	"btcpool/internal/store"
 )
 
-// watchEvery is how often a node is asked for its tip; it keeps the connection
-// open that a block will take.
+// watchEvery is how often a node is asked for its tip; it keeps the connection open that a block will take.
 const watchEvery = 5 * time.Second
 
 // retryPace is how a node is asked again that does not have a block on its chain.
@@ -111,10 +110,9 @@ type submission struct {
 	enough   chan struct{} // closed when one node is enough
 }
 
-// submit gives a block to all nodes, until one has it on its chain, all have
-// refused it, or it is buried under others. It returns what the database is to
-// be told and what became of the solved share; that is nothing when ctx ended.
-// It calls answered once, when the first node has answered.
+// submit gives a block to all nodes, until one has it on its chain, all have refused it, or it is buried under others.
+// It returns what the database is to be told and what became of the solved share; that is nothing when ctx ended. It
+// calls answered once, when the first node has answered.
 func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex string, answered func()) (state store.BlockState, result string) {
 	log := s.log.With().Stringer("hash", b.hash).Int32("height", b.height).Logger()
 	sub := &submission{b, key, blockHex, log, sync.OnceFunc(answered), make(chan struct{})}
@@ -147,10 +145,9 @@ func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex 
 	return store.Submitted, resultUndecided
 }
 
-// submitTo gives a block to one node. It returns Accepted when the node has the
-// block on its chain, Rejected when the node does not want it, and Submitted
-// when neither is so until the block is buried, ctx ends, or another node has
-// it and passes it on.
+// submitTo gives a block to one node. It returns Accepted when the node has the block on its chain, Rejected when the
+// node does not want it, and Submitted when neither is so until the block is buried, ctx ends, or another node has it
+// and passes it on.
 func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.BlockState {
 	last := ""      // verdict
 	stored := false // the node has the block, beside its chain
@@ -185,8 +182,7 @@ func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.Bl
 	}
 }
 
-// offer submits a block to a node and keeps what the node says, unless it said
-// the same the last time.
+// offer submits a block to a node and keeps what the node says, unless it said the same the last time.
 func (s *Service) offer(ctx context.Context, n *node, b *submission, last string) (verdict string, final bool) {
 	start := time.Now()
 	answer, err := n.client.SubmitBlock(ctx, b.hex)
@@ -208,8 +204,7 @@ func (s *Service) offer(ctx context.Context, n *node, b *submission, last string
 	return verdict, final
 }
 
-// judge puts a node's answer into one word. Only a rejection can be final: an
-// acceptance has to be confirmed.
+// judge puts a node's answer into one word. Only a rejection can be final: an acceptance has to be confirmed.
 func judge(answer noderpc.Verdict, err error) (verdict string, final bool) {
 	const cannotDecode = -22 // Bitcoin Core's and btcd's RPC_DESERIALIZATION_ERROR
 	if refusal := (*noderpc.Error)(nil); errors.As(err, &refusal) && refusal.Code == cannotDecode {

@@ -29,16 +29,14 @@ var errBusy = errors.New("too many solved shares are being worked on: check node
 // errCrowd says that too many solved shares wait for what they need.
 var errCrowd = errors.New("too many solved shares wait for jobs and templates: check their topics, and who can write solved shares")
 
-// worker is what works on solved shares: ctx ends waiting for what is not here
-// yet, work ends submission and writing down. What is not done then is done
-// after the next start.
+// worker is what works on solved shares: ctx ends waiting for what is not here yet, work ends submission and writing
+// down. What is not done then is done after the next start.
 type worker struct {
 	*Service
 	ctx, work context.Context
 }
 
-// takeDirect is for what sserver hands over: a nil error means that the solved
-// share is on disk, and being worked on.
+// takeDirect is for what sserver hands over: a nil error means that the solved share is on disk, and being worked on.
 func (w worker) takeDirect(_ context.Context, message []byte) error {
 	select {
 	case w.room <- struct{}{}:
@@ -64,8 +62,7 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
 	return nil // the journal has told what failed; the share comes again after a restart
 }
 
-// take makes a solved share ours and begins to work on it, unless that was done
-// before. The caller has made room.
+// take makes a solved share ours and begins to work on it, unless that was done before. The caller has made room.
 func (w worker) take(kind kind, message []byte, sent time.Time, from position) error {
 	arrived := time.Now()
 	hash, solve, err := w.parse(kind, message)
@@ -107,13 +104,11 @@ func (w worker) resume() {
 	}
 }
 
-// solveFunc does all there is to do for a solved share that was sent at the
-// time sent and is here since arrived. It returns what became of it, or nothing
-// when a context ended before that was known.
+// solveFunc does all there is to do for a solved share that was sent at the time sent and is here since arrived. It
+// returns what became of it, or nothing when a context ended before that was known.
 type solveFunc func(key solvedKey, sent, arrived time.Time) (result string)
 
-// parse reads a solved share and returns the hash of its header and what is to
-// be done.
+// parse reads a solved share and returns the hash of its header and what is to be done.
 func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve solveFunc, err error) {
 	var header [80]byte
 	switch kind {
@@ -150,8 +145,7 @@ func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve sol
 // farOff is how many blocks from the tip a solved share is that nobody needs.
 const farOff = 1000
 
-// plausible returns an error for a solved share that no block can come of,
-// whatever its job is.
+// plausible returns an error for a solved share that no block can come of, whatever its job is.
 func (s *Service) plausible(solved *share.Solved) error {
 	bits := binary.LittleEndian.Uint32(solved.Header[72:])
 	target, err := bitcoin.TargetFromBits(bits)
@@ -184,9 +178,8 @@ func (w worker) begin(key solvedKey, solve solveFunc, sent, arrived time.Time) {
 	})
 }
 
-// solve makes a block of a solved share, submits it and writes it down. It
-// returns what became of it, or nothing when a context ended before that was
-// known.
+// solve makes a block of a solved share, submits it and writes it down. It returns what became of it, or nothing when a
+// context ended before that was known.
 func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Time) (result string) {
 	b, result := w.makeBlock(key.Hash, solved, sent)
 	if b == nil {
@@ -215,9 +208,8 @@ func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Ti
 	return result
 }
 
-// makeBlock returns the block of a solved share that was sent at the time
-// sent, or what became of it instead; that is nothing when ctx ended. It waits
-// for job and template.
+// makeBlock returns the block of a solved share that was sent at the time sent, or what became of it instead; that is
+// nothing when ctx ended. It waits for job and template.
 func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.Time) (b *block, result string) {
 	log := w.log.With().Stringer("hash", hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
 		Str("worker", solved.WorkerName).Logger()
@@ -239,8 +231,8 @@ func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.T
 	return b, result
 }
 
-// await returns job and transactions of a share that was sent at the time sent,
-// when they are here; the error wraps errUnknown when they do not come.
+// await returns job and transactions of a share that was sent at the time sent, when they are here; the error wraps
+// errUnknown when they do not come.
 func (w worker) await(id uint64, sent time.Time, log zerolog.Logger) (*job.StratumJob, []string, error) {
 	j, txs, _, err := w.cache.find(job.ID(id))
 	if !errors.Is(err, errUnknown) {
@@ -284,8 +276,7 @@ func row(solved *share.Solved, b *block, found time.Time) store.Block {
 	}
 }
 
-// record writes a block down, and what the nodes said as soon as they did. It
-// fails only when ctx ends.
+// record writes a block down, and what the nodes said as soon as they did. It fails only when ctx ends.
 func (s *Service) record(ctx context.Context, row store.Block, settled <-chan store.BlockState) error {
 	if err := s.withStore(ctx, "write found block", func(db *store.Store) error { return db.AddBlock(ctx, row) }); err != nil {
 		return err

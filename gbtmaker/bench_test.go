@@ -18,9 +18,8 @@ import (
 	"btcpool/test/latency/busynode"
 )
 
-// BenchmarkBlockToTopic measures from the block on the node, announced by
-// ZeroMQ, to its template with a reader of the topic, beside a bare
-// getblocktemplate. Broker, node and reader share the processor with gbtmaker.
+// BenchmarkBlockToTopic measures from the block on the node, announced by ZeroMQ, to its template with a reader of the
+// topic, beside a bare getblocktemplate. Broker, node and reader share the processor with gbtmaker.
 func BenchmarkBlockToTopic(b *testing.B) {
 	node := busynode.Start(b)
 	b.Run("bare", func(b *testing.B) {
@@ -83,8 +82,7 @@ func BenchmarkBlockToTopic(b *testing.B) {
 	})
 }
 
-// report calls f for the benchmark and reports how long it took until the times
-// that it returns.
+// report calls f for the benchmark and reports how long it took until the times that it returns.
 func report(b *testing.B, f func() time.Time) {
 	b.Helper()
 	var took []time.Duration

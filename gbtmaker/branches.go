@@ -16,9 +16,8 @@ import (
 	"btcpool/internal/retry"
 )
 
-// Nodes may follow different branches, for a moment or because their rules
-// differ. As for nodes themselves, the branch with more work counts, whatever its
-// height. Heights stand in for nodes that do not tell the work of their chain.
+// Nodes may follow different branches, for a moment or because their rules differ. As for nodes themselves, the branch
+// with more work counts, whatever its height. Heights stand in for nodes that do not tell the work of their chain.
 
 const (
 	// coldStart is how long the first choice waits for nodes that have not been
@@ -37,8 +36,7 @@ type chain struct {
 	work   bitcoin.Work // zero: it does not tell
 }
 
-// chainOf reads what a node says. More than 128 bits of work take longer than the
-// sun shines.
+// chainOf reads what a node says. More than 128 bits of work take longer than the sun shines.
 func chainOf(info noderpc.ChainInfo) chain {
 	c := chain{tip: info.BestBlockHash, height: info.Blocks}
 	if text := info.ChainWork; len(text) == 64 {
@@ -51,9 +49,8 @@ func chainOf(info noderpc.ChainInfo) chain {
 	return c
 }
 
-// workBelow returns the work in the chain of n below t, zero when n does not tell
-// it. Blocks that came since it told count as much as t. A node whose chain is
-// another since then is asked.
+// workBelow returns the work in the chain of n below t, zero when n does not tell it. Blocks that came since it told
+// count as much as t. A node whose chain is another since then is asked.
 func (s *Service) workBelow(ctx context.Context, n *node, t *job.Template) (bitcoin.Work, *fault) {
 	asked := func() (c chain, ahead int32) {
 		s.mu.Lock()
@@ -80,8 +77,7 @@ func (s *Service) workBelow(ctx context.Context, n *node, t *job.Template) (bitc
 	return c.work, nil
 }
 
-// outweighs reports whether chains with these works and heights are such that the
-// first is to be preferred.
+// outweighs reports whether chains with these works and heights are such that the first is to be preferred.
 func outweighs(work bitcoin.Work, height int32, other bitcoin.Work, otherHeight int32) bool {
 	if work.IsZero() || other.IsZero() {
 		return height > otherHeight
@@ -94,9 +90,8 @@ func (t *template) outweighs(u *template) bool {
 	return t.PrevHash != u.PrevHash && outweighs(t.work, t.Height, u.work, u.Height)
 }
 
-// binding returns what miners work on if they must not be taken from it to a worse
-// branch by n: unless n knows that its block is left. Where works are unknown it
-// binds as long as it is fresh. s.mu is held.
+// binding returns what miners work on if they must not be taken from it to a worse branch by n: unless n knows that its
+// block is left. Where works are unknown it binds as long as it is fresh. s.mu is held.
 func (s *Service) binding(n *node, now time.Time) *template {
 	c := s.chosen
 	if c == nil || c.PrevHash == n.left {
@@ -108,8 +103,7 @@ func (s *Service) binding(n *node, now time.Time) *template {
 	return nil
 }
 
-// mayFollow reports whether miners may go from what they work on to t, which is
-// of n. s.mu is held.
+// mayFollow reports whether miners may go from what they work on to t, which is of n. s.mu is held.
 func (s *Service) mayFollow(n *node, t *template, now time.Time) bool {
 	if s.chosen == nil {
 		return s.heardAll(now)
@@ -118,8 +112,7 @@ func (s *Service) mayFollow(n *node, t *template, now time.Time) bool {
 	return c == nil || !c.outweighs(t)
 }
 
-// heardAll reports whether every node has been heard once, or has had its time.
-// s.mu is held.
+// heardAll reports whether every node has been heard once, or has had its time. s.mu is held.
 func (s *Service) heardAll(now time.Time) bool {
 	for _, n := range s.nodes {
 		if !n.heard && now.Sub(s.began) < coldStart {
@@ -129,8 +122,7 @@ func (s *Service) heardAll(now time.Time) bool {
 	return true
 }
 
-// onAnotherBranch reports whether n does not have last's block on its chain, but
-// one with more work.
+// onAnotherBranch reports whether n does not have last's block on its chain, but one with more work.
 func (s *Service) onAnotherBranch(ctx context.Context, n *node, work bitcoin.Work, last *template) bool {
 	if work.IsZero() || last.work.IsZero() || work.Cmp(last.work) <= 0 {
 		return false
@@ -150,8 +142,8 @@ func (n *node) has(ctx context.Context, block string) (bool, error) {
 	return err == nil && info.Confirmations > 0, err
 }
 
-// compareBranches says of every node, until ctx ends, since which block it
-// disagrees with the one that templates come from.
+// compareBranches says of every node, until ctx ends, since which block it disagrees with the one that templates come
+// from.
 func (s *Service) compareBranches(ctx context.Context) error {
 	for retry.Sleep(ctx, compareInterval) {
 		s.mu.Lock()
@@ -176,8 +168,8 @@ func (s *Service) compareBranches(ctx context.Context) error {
 	return nil
 }
 
-// disagreement returns the height of the first block that a and b do not have in
-// common, 0 when the chain of one goes on that of the other.
+// disagreement returns the height of the first block that a and b do not have in common, 0 when the chain of one goes
+// on that of the other.
 func (s *Service) disagreement(ctx context.Context, a, b *node) (int32, error) {
 	if a == b {
 		return 0, nil

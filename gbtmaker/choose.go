@@ -9,8 +9,8 @@ import (
 	"btcpool/internal/job"
 )
 
-// choose gives the best template to the writer, unless it is in the topic already
-// or equals the one that is, and repeating that is not due yet. s.mu is held.
+// choose gives the best template to the writer, unless it is in the topic already or equals the one that is, and
+// repeating that is not due yet. s.mu is held.
 func (s *Service) choose(now time.Time) {
 	best := s.best(now)
 	if best == nil || best == s.chosen {
@@ -39,8 +39,8 @@ type reorganisation struct {
 	height int32 // of the templates on it
 }
 
-// best returns the template on the branch with most work, among equal ones one
-// with transactions, or nil when none can be used. s.mu is held.
+// best returns the template on the branch with most work, among equal ones one with transactions, or nil when none can
+// be used. s.mu is held.
 func (s *Service) best(now time.Time) *template {
 	var best *template
 	for _, n := range s.nodes {
@@ -60,8 +60,7 @@ func (s *Service) best(now time.Time) *template {
 	return best
 }
 
-// fresh returns what is in the topic while jobs are made of it, or nil. s.mu is
-// held.
+// fresh returns what is in the topic while jobs are made of it, or nil. s.mu is held.
 func (s *Service) fresh(now time.Time) *template {
 	if s.chosen == nil || now.Sub(s.chosen.received) > staleAge {
 		return nil

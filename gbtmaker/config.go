@@ -18,29 +18,24 @@ type Config struct {
 	Network string `toml:"network" env:"NETWORK"`
 	// DataDir is the folder that keeps a template while it is being sent.
 	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"GBTMAKER_DATA_DIR"`
-	// PollInterval is the time from one template of a node to the next when
-	// nothing happens.
+	// PollInterval is the time from one template of a node to the next when nothing happens.
 	PollInterval config.Duration `toml:"poll_interval" env:"POLL_INTERVAL"`
-	// RepeatInterval is the time from one template in the topic to the next when
-	// they differ by their time only.
+	// RepeatInterval is the time from one template in the topic to the next when they differ by their time only.
 	RepeatInterval config.Duration `toml:"repeat_interval" env:"REPEAT_INTERVAL"`
-	// EmptyAfter is how long a node may take for the template of a block that it
-	// announced over ZeroMQ until there is an empty one. 0: there are none.
+	// EmptyAfter is how long a node may take for the template of a block that it announced over ZeroMQ until there is
+	// an empty one. 0: there are none.
 	EmptyAfter config.Duration `toml:"empty_after" env:"EMPTY_AFTER"`
-	// ZMQTimeout is the silence after which a node's blocks are subscribed to
-	// again. 0: whatever the silence, they are not.
+	// ZMQTimeout is the silence after which a node's blocks are subscribed to again. 0: whatever the silence, they are
+	// not.
 	ZMQTimeout config.Duration `toml:"zmq_timeout" env:"ZMQ_TIMEOUT"`
-	// NotifyListen is the loopback host:port of /notify, where port 0 is any free
-	// one. "": there is no /notify.
+	// NotifyListen is the loopback host:port of /notify, where port 0 is any free one. "": there is no /notify.
 	NotifyListen string `toml:"notify_listen" env:"NOTIFY_LISTEN"`
 	// NodePolicy chooses among the nodes whose chains have most work.
 	NodePolicy Policy `toml:"node_policy" env:"NODE_POLICY"`
-	// Node is preferred to all Nodes, of which the most preferred comes first.
-	// Either may be left out, but not both.
+	// Node is preferred to all Nodes, of which the most preferred comes first. Either may be left out, but not both.
 	Node  noderpc.Config   `toml:"node" envPrefix:"NODE_"`
 	Nodes []noderpc.Config `toml:"nodes" envPrefix:"NODES_"`
-	// Kafka holds the topic of raw templates, from whose name that of light ones
-	// follows.
+	// Kafka holds the topic of raw templates, from whose name that of light ones follows.
 	Kafka bus.Config `toml:"kafka"`
 }
 
@@ -67,8 +62,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// Jobs are not made of templates older than a minute, so the intervals leave
-// room for a failed call.
+// Jobs are not made of templates older than a minute, so the intervals leave room for a failed call.
 const minInterval, maxInterval = 100 * time.Millisecond, 30 * time.Second
 
 // Validate reports every fault of c at once.

@@ -13,10 +13,9 @@ import (
 	"btcpool/internal/retry"
 )
 
-// bridge gives miners an empty template on a block that n has announced when n
-// takes longer than emptyAfter to make a full one: no work on the block before
-// is of use. Last is the newest template of n. Nothing more comes of it once
-// stop was called.
+// bridge gives miners an empty template on a block that n has announced when n takes longer than emptyAfter to make a
+// full one: no work on the block before is of use. Last is the newest template of n. Nothing more comes of it once stop
+// was called.
 func (s *Service) bridge(ctx context.Context, n *node, last *template, block chainhash.Hash) (stop func()) {
 	if s.emptyAfter == 0 {
 		return func() {}
@@ -39,8 +38,8 @@ func (s *Service) bridge(ctx context.Context, n *node, last *template, block cha
 	return func() { cancel(); <-done }
 }
 
-// emptyTemplate returns a template without transactions on a block, which must
-// follow the one that last is on. It asks n for the block's header only.
+// emptyTemplate returns a template without transactions on a block, which must follow the one that last is on. It asks
+// n for the block's header only.
 func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, block chainhash.Hash) (*template, error) {
 	header, err := n.client.Block(ctx, block.String())
 	if err != nil {

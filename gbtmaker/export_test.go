@@ -6,8 +6,7 @@ import (
 	"btcpool/internal/job"
 )
 
-// Keep leaves r in dir as a gbtmaker does that is killed before r is in its
-// topic.
+// Keep leaves r in dir as a gbtmaker does that is killed before r is in its topic.
 func Keep(dir string, r job.RawGBT) error {
 	o, err := openOutbox(dir)
 	if err != nil {

@@ -1,15 +1,11 @@
-// Package gbtmaker takes block templates from Bitcoin nodes and writes the best
-// to the raw template topic: at once when a node announces a block over ZeroMQ,
-// answers a long poll or calls /notify, and every few seconds in between. What
-// jobs need of a template goes ahead of it in a small message on a topic of its
-// own. When a node takes long for the template on a new block, an empty one comes
-// first.
+// Package gbtmaker takes block templates from Bitcoin nodes and writes the best to the raw template topic: at once when
+// a node announces a block over ZeroMQ, answers a long poll or calls /notify, and every few seconds in between. What
+// jobs need of a template goes ahead of it in a small message on a topic of its own. When a node takes long for the
+// template on a new block, an empty one comes first.
 //
-// Every node is followed all the time, so that the newest template of another
-// is at hand when one dies or lags behind; the branch with most work wins. A template comes
-// from a node that is on the configured network and has finished downloading,
-// and has all that a job needs. What is refused is counted by reason, and the
-// last good template stays.
+// Every node is followed all the time, so that the newest template of another is at hand when one dies or lags behind;
+// the branch with most work wins. A template comes from a node that is on the configured network and has finished
+// downloading, and has all that a job needs. What is refused is counted by reason, and the last good template stays.
 package gbtmaker
 
 import (
@@ -82,8 +78,7 @@ type template struct {
 	raw      job.RawGBT
 }
 
-// New returns a gbtmaker. It locks its folder and listens for /notify, and
-// connects to nothing.
+// New returns a gbtmaker. It locks its folder and listens for /notify, and connects to nothing.
 func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -205,8 +200,8 @@ func (s *Service) Ready() error {
 	return fmt.Errorf("%s: %w", text, why)
 }
 
-// notifyHandler has every node looked at for a new block, for bitcoind's
-// blocknotify. It answers at once, and calls in a row make one look.
+// notifyHandler has every node looked at for a new block, for bitcoind's blocknotify. It answers at once, and calls in
+// a row make one look.
 func (s *Service) notifyHandler() http.Handler {
 	notify := func(w http.ResponseWriter, _ *http.Request) {
 		for _, n := range s.nodes {

@@ -73,8 +73,7 @@ type pool struct {
 	light   chan job.LightGBT
 }
 
-// start runs a gbtmaker that polls so rarely that only news make templates,
-// unless change says otherwise.
+// start runs a gbtmaker that polls so rarely that only news make templates, unless change says otherwise.
 func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 	t.Helper()
 	cfg := gbtmaker.DefaultConfig()
@@ -161,8 +160,8 @@ func (p pool) untilIs(t *testing.T, want float64, name string, labels ...string)
 	testkit.Eventually(t, fmt.Sprintf("%s%v = %v", name, labels, want), func() bool { return p.count(t, name, labels...) == want })
 }
 
-// proxy stands before a node. It changes answers with edit, and while down is
-// true it answers as an overloaded node does.
+// proxy stands before a node. It changes answers with edit, and while down is true it answers as an overloaded node
+// does.
 func proxy(t *testing.T, node *regnode.Node, down *atomic.Bool, edit func([]byte) []byte) string {
 	t.Helper()
 	target, err := url.Parse(node.RPCURL())
@@ -294,8 +293,7 @@ func TestLightTemplates(t *testing.T) {
 	}
 }
 
-// TestKilledBetween has a template whose light form went out when gbtmaker was
-// killed.
+// TestKilledBetween has a template whose light form went out when gbtmaker was killed.
 func TestKilledBetween(t *testing.T) {
 	t.Parallel()
 	half := job.NewRawGBT([]byte("the node's answer"), time.Unix(1_700_000_000, 0))
@@ -415,8 +413,7 @@ func TestNodeComesBack(t *testing.T) {
 	p.nextOf(t, 2)
 }
 
-// fakeNode answers getblockchaininfo, getblockheader and getblocktemplate, long
-// polls at once.
+// fakeNode answers getblockchaininfo, getblockheader and getblocktemplate, long polls at once.
 type fakeNode struct {
 	chain, template, header atomic.Value // results
 	templates               atomic.Int32
@@ -508,8 +505,7 @@ func TestRefuses(t *testing.T) {
 	}
 }
 
-// TestHastyLongPoll has a node that answers every long poll at once with the
-// same template.
+// TestHastyLongPoll has a node that answers every long poll at once with the same template.
 func TestHastyLongPoll(t *testing.T) {
 	t.Parallel()
 	fake, url := startFake(t, syncedChain, goodTemplate)
@@ -541,8 +537,7 @@ func TestWithoutKafka(t *testing.T) {
 	}
 }
 
-// TestClose has gbtmakers that never run, and some that cannot begin: none keeps
-// folder, port or goroutines.
+// TestClose has gbtmakers that never run, and some that cannot begin: none keeps folder, port or goroutines.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := gbtmaker.DefaultConfig()
@@ -590,8 +585,7 @@ func TestConfigFile(t *testing.T) {
 		"kafka.topics.aux_work", "kafka.topics.aux_solved", "kafka.topics.rsk_work", "kafka.topics.rsk_solved")
 }
 
-// TestConfigOneNode has the section and the variables of a single node beside
-// the list, and a variable by its old name.
+// TestConfigOneNode has the section and the variables of a single node beside the list, and a variable by its old name.
 func TestConfigOneNode(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "gbtmaker.toml")
 	if err := os.WriteFile(file, []byte("[node]\nrpc_url = \"http://one\"\nrpc_user = \"u\"\n"), 0o600); err != nil {

@@ -8,12 +8,10 @@ import (
 	"btcpool/internal/retry"
 )
 
-// longPollSpacing, from start to start, bounds what a node costs that answers
-// long polls at once.
+// longPollSpacing, from start to start, bounds what a node costs that answers long polls at once.
 const longPollSpacing = 100 * time.Millisecond
 
-// await returns the newest template of n as soon as want says yes to it, or ok =
-// false when ctx ends.
+// await returns the newest template of n as soon as want says yes to it, or ok = false when ctx ends.
 func (s *Service) await(ctx context.Context, n *node, want func(*template) bool) (_ *template, ok bool) {
 	for {
 		s.mu.Lock()
@@ -30,9 +28,8 @@ func (s *Service) await(ctx context.Context, n *node, want func(*template) bool)
 	}
 }
 
-// longPoll waits at n for a template better than its newest, over and over until
-// ctx ends. After a failure it has the node looked at, and waits for a template
-// that came some other way: the node works again then.
+// longPoll waits at n for a template better than its newest, over and over until ctx ends. After a failure it has the
+// node looked at, and waits for a template that came some other way: the node works again then.
 func (s *Service) longPoll(ctx context.Context, n *node) {
 	var seen *template
 	for {

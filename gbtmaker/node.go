@@ -17,17 +17,16 @@ import (
 )
 
 const (
-	// lookInterval is how often a node is asked for its tip, and lookTimeout
-	// how long it may take to answer: a node that hangs is left after both.
+	// lookInterval is how often a node is asked for its tip, and lookTimeout how long it may take to answer: a node
+	// that hangs is left after both.
 	lookInterval = 2 * time.Second
 	lookTimeout  = 3 * time.Second
 	// firstRetry is the first pause after a failure; the longest is lookInterval.
 	firstRetry = 250 * time.Millisecond
-	// lagGrace is how long a node may be behind the others: a block takes a
-	// while to reach all of them and to be checked.
+	// lagGrace is how long a node may be behind the others: a block takes a while to reach all of them and to be
+	// checked.
 	lagGrace = 3 * time.Second
-	// maxMissing is how many blocks a node may have only the headers of. A
-	// header comes before its block.
+	// maxMissing is how many blocks a node may have only the headers of. A header comes before its block.
 	maxMissing = 2
 )
 
@@ -128,8 +127,8 @@ func (s *Service) follow(ctx context.Context, n *node) {
 	}
 }
 
-// takeBlock fetches a template because n has announced a block. A node that has
-// been fine so far is not looked at first.
+// takeBlock fetches a template because n has announced a block. A node that has been fine so far is not looked at
+// first.
 func (s *Service) takeBlock(ctx context.Context, n *node, hash chainhash.Hash) (*template, *fault) {
 	fine, latest := s.stateOf(n)
 	if !fine {
@@ -153,8 +152,7 @@ func (s *Service) takePolled(ctx context.Context, n *node, response []byte) (*te
 	return s.read(ctx, n, byLongPoll, response, received)
 }
 
-// takeLook looks at n, and fetches a template if that is due or the chain is
-// another.
+// takeLook looks at n, and fetches a template if that is due or the chain is another.
 func (s *Service) takeLook(ctx context.Context, n *node, trigger string) (*template, *fault) {
 	tip, f := s.ask(ctx, n)
 	if f != nil {
@@ -167,16 +165,14 @@ func (s *Service) takeLook(ctx context.Context, n *node, trigger string) (*templ
 	return s.fetch(ctx, n, trigger)
 }
 
-// stateOf reports whether n can be used, and its newest template, which then
-// exists.
+// stateOf reports whether n can be used, and its newest template, which then exists.
 func (s *Service) stateOf(n *node) (fine bool, latest *template) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return n.fault == nil && n.latest != nil, n.latest
 }
 
-// untilDue returns how long the newest template of n serves, if nothing
-// happens.
+// untilDue returns how long the newest template of n serves, if nothing happens.
 func (s *Service) untilDue(n *node, now time.Time) time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -195,8 +191,7 @@ func (s *Service) untilDue(n *node, now time.Time) time.Duration {
 	return max(due.Sub(now), 0)
 }
 
-// ask returns the hash of n's newest block, or why no templates should be taken
-// from it.
+// ask returns the hash of n's newest block, or why no templates should be taken from it.
 func (s *Service) ask(ctx context.Context, n *node) (tip string, _ *fault) {
 	start := time.Now()
 	askCtx, cancel := context.WithTimeout(ctx, lookTimeout)
@@ -283,8 +278,8 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 	return t, nil
 }
 
-// easierAt returns when blocks on that of t get easier, by the rule of testnets
-// that nobody need wait long for one; zero: not any more, or unknown.
+// easierAt returns when blocks on that of t get easier, by the rule of testnets that nobody need wait long for one;
+// zero: not any more, or unknown.
 func (s *Service) easierAt(ctx context.Context, t *template) time.Time {
 	p := s.network.Params
 	if !s.network.EasyBlocks() || t.Bits == p.PowLimitBits {
@@ -304,10 +299,9 @@ func (s *Service) easierAt(ctx context.Context, t *template) time.Time {
 	return t.received.Add(left)
 }
 
-// lookForReorganisation asks n, which is below the block that miners build on
-// by last, whether it has left that block, or has lost it in a crash: it has
-// given templates on it and does not know it any more. The error says that n has
-// not told.
+// lookForReorganisation asks n, which is below the block that miners build on by last, whether it has left that block,
+// or has lost it in a crash: it has given templates on it and does not know it any more. The error says that n has not
+// told.
 func (s *Service) lookForReorganisation(ctx context.Context, n *node, last *template) error {
 	ctx, cancel := context.WithTimeout(ctx, lookTimeout)
 	defer cancel()
@@ -332,8 +326,8 @@ func (s *Service) lookForReorganisation(ctx context.Context, n *node, last *temp
 	return nil
 }
 
-// settle records a template of n, or why there is none and the node is not to
-// be used. It chooses anew, and reports whether n can be used.
+// settle records a template of n, or why there is none and the node is not to be used. It chooses anew, and reports
+// whether n can be used.
 func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -354,8 +348,8 @@ func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 	return f == nil
 }
 
-// lag returns a fault when n has been lower than it should be, or on a branch
-// with less work than that of another node, for too long. s.mu is held.
+// lag returns a fault when n has been lower than it should be, or on a branch with less work than that of another node,
+// for too long. s.mu is held.
 func (s *Service) lag(n *node, now time.Time) *fault {
 	var top int32
 	if c := s.binding(n, now); c != nil && outweighs(c.work, c.Height-1, n.work, n.tip) {
@@ -383,8 +377,7 @@ func (s *Service) lag(n *node, now time.Time) *fault {
 	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d", n.client.URL(), n.tip, top)}
 }
 
-// change makes f the state of n, and logs it when the reason is another than
-// before. s.mu is held.
+// change makes f the state of n, and logs it when the reason is another than before. s.mu is held.
 func (s *Service) change(n *node, f *fault) {
 	before := n.fault
 	n.fault = f

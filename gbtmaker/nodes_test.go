@@ -169,8 +169,7 @@ func TestSlowNode(t *testing.T) {
 	}
 }
 
-// The block that a fake node's templates of a height build on, and the node's
-// chain then.
+// The block that a fake node's templates of a height build on, and the node's chain then.
 func templateOf(height int, fork string, value int) string {
 	return fmt.Sprintf(`{"version":536870912,"previousblockhash":"%s","transactions":[],"coinbasevalue":%d,"mintime":1,"curtime":2,"bits":"1d00ffff","height":%d}`,
 		blockOf(height-1, fork), value, height)
@@ -183,8 +182,7 @@ func (f *fakeNode) setHeight(height int, fork string, value int) {
 	f.chain.Store(fmt.Sprintf(`{"chain":"main","blocks":%d,"headers":%[1]d,"bestblockhash":%q}`, height, blockOf(height, fork)))
 }
 
-// TestLowerHeight has a node fall back without, and then with a reorganisation
-// away from the block that miners work on.
+// TestLowerHeight has a node fall back without, and then with a reorganisation away from the block that miners work on.
 func TestLowerHeight(t *testing.T) {
 	t.Parallel()
 	fake, url := startFake(t, "", "")
@@ -249,8 +247,8 @@ func (f *fakeNode) setBranch(b branch) {
 	f.chain.Store(fmt.Sprintf(`{"chain":"main","blocks":%d,"headers":%[1]d,"bestblockhash":%q,"chainwork":"%064x"}`, b.height, b.block(b.height), b.work))
 }
 
-// TestBranchWithLessWork has a node with other rules: the same name of the chain,
-// more blocks, easier bits and less work. It may be the first that answers.
+// TestBranchWithLessWork has a node with other rules: the same name of the chain, more blocks, easier bits and less
+// work. It may be the first that answers.
 func TestBranchWithLessWork(t *testing.T) {
 	t.Parallel()
 	good := branch{"aa", 4000, 4010, "17021fff", 1 << 50}
@@ -325,8 +323,7 @@ func TestLeftAlone(t *testing.T) {
 	}
 }
 
-// TestUnreachableBits has a node change the difficulty more than the rules allow
-// between periods.
+// TestUnreachableBits has a node change the difficulty more than the rules allow between periods.
 func TestUnreachableBits(t *testing.T) {
 	t.Parallel()
 	fake, url := startFake(t, "", "")
@@ -343,8 +340,8 @@ func TestUnreachableBits(t *testing.T) {
 	p.nextOf(t, 2016)
 }
 
-// TestEasierBits has a testnet's node that gives easier bits 20 minutes after the
-// last block, and nothing that would tell.
+// TestEasierBits has a testnet's node that gives easier bits 20 minutes after the last block, and nothing that would
+// tell.
 func TestEasierBits(t *testing.T) {
 	t.Parallel()
 	const wait = 3 // seconds
@@ -375,8 +372,8 @@ func TestEasierBits(t *testing.T) {
 	}
 }
 
-// TestLostBlock has the node that templates come from forget its last block, as
-// one does that was killed before the block was on its disk.
+// TestLostBlock has the node that templates come from forget its last block, as one does that was killed before the
+// block was on its disk.
 func TestLostBlock(t *testing.T) {
 	t.Parallel()
 	fake, url := startFake(t, "", "")

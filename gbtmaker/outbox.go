@@ -18,9 +18,8 @@ import (
 // What is in the outbox when the process is killed is sent by the next process.
 // It is not synced: a power cut at that moment costs the blocks of one template.
 //
-// The file is overwritten in place, which is cheap for megabytes: u32 time and
-// u64 length, little-endian, then the hash in hex as in RawGBT, then the node's
-// answer. With the length 0 the outbox is empty. With a hash that is not the
+// The file is overwritten in place, which is cheap for megabytes: u32 time and u64 length, little-endian, then the hash
+// in hex as in RawGBT, then the node's answer. With the length 0 the outbox is empty. With a hash that is not the
 // answer's it is worthless: its writer was killed before it had sent anything.
 type outbox struct {
 	lock, file *os.File

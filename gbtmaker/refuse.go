@@ -11,8 +11,7 @@ import (
 	"btcpool/internal/job"
 )
 
-// refuse returns why no block can come of t, or nil. Last is what miners work
-// on, nil when there is nothing.
+// refuse returns why no block can come of t, or nil. Last is what miners work on, nil when there is nothing.
 func (s *Service) refuse(t *job.Template, last *template, now time.Time) *fault {
 	if ahead := time.Unix(int64(max(t.CurTime, t.MinTime)), 0).Sub(now); ahead > bitcoin.MaxFutureBlockTime {
 		return &fault{reasonTime, fmt.Errorf("template is %s ahead of our clock: is a clock wrong?", ahead.Round(time.Second))}
@@ -33,9 +32,8 @@ func (s *Service) refuse(t *job.Template, last *template, now time.Time) *fault 
 	return nil
 }
 
-// reachable reports whether a chain with the difficulty of last can have one with
-// target at height, or the other way round: from one period to the next it
-// changes by a factor of 4 at most.
+// reachable reports whether a chain with the difficulty of last can have one with target at height, or the other way
+// round: from one period to the next it changes by a factor of 4 at most.
 func (s *Service) reachable(target bitcoin.Target, height int32, last *template) bool {
 	was, err := bitcoin.TargetFromBits(last.Bits)
 	if err != nil || s.network.Params.ReduceMinDifficulty {
@@ -47,8 +45,7 @@ func (s *Service) reachable(target bitcoin.Target, height int32, last *template)
 	return ratio <= factor && ratio >= 1/factor
 }
 
-// samePeriod reports whether blocks of heights a and b have the same difficulty
-// by consensus.
+// samePeriod reports whether blocks of heights a and b have the same difficulty by consensus.
 func (s *Service) samePeriod(a, b int32) bool {
 	if s.network.Params.ReduceMinDifficulty { // a late block of a test network may be easy
 		return false

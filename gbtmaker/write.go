@@ -12,8 +12,7 @@ import (
 )
 
 const (
-	// writeTimeout is how long a template may take before Ready says that Kafka
-	// is away; writing goes on.
+	// writeTimeout is how long a template may take before Ready says that Kafka is away; writing goes on.
 	writeTimeout = 10 * time.Second
 	// writeRetry is the pause after an error that is Kafka's last word.
 	writeRetry = time.Second

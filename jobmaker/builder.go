@@ -14,8 +14,8 @@ import (
 	"btcpool/internal/job"
 )
 
-// grandPrefix is what a client that serves a pool of its own may fill before
-// the extranonce; other miners' coinbases have zeros there.
+// grandPrefix is what a client that serves a pool of its own may fill before the extranonce; other miners' coinbases
+// have zeros there.
 const grandPrefix = 4
 
 // builder turns templates into jobs.
@@ -91,8 +91,8 @@ func (b builder) build(w work, id job.ID, now time.Time) (*job.StratumJob, error
 	return j, checkWeight(w, parts)
 }
 
-// checkWeight returns an error for blocks that nodes would refuse for their
-// weight (BIP 141): the node has left too little room for the coinbase.
+// checkWeight returns an error for blocks that nodes would refuse for their weight (BIP 141): the node has left too
+// little room for the coinbase.
 func checkWeight(w work, parts job.SubPool) error {
 	const (
 		maxWeight = 4_000_000
@@ -159,8 +159,8 @@ func (c coinbase) outputs(value int64) []wire.TxOut {
 	return outputs
 }
 
-// longest returns the size in bytes of the longest transaction that c can
-// become in the blocks to come, without witness, or why it cannot be built.
+// longest returns the size in bytes of the longest transaction that c can become in the blocks to come, without
+// witness, or why it cannot be built.
 func (b builder) longest(c coinbase, withAux, withRSK bool) (int, error) {
 	w := work{candidate: candidate{Template: &job.Template{
 		Height:            math.MaxInt32,

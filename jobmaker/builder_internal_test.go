@@ -36,8 +36,7 @@ func fixedWork(aux string) work {
 	}}}
 }
 
-// response is what a node whose next block is at height and holds txs answers
-// to getblocktemplate.
+// response is what a node whose next block is at height and holds txs answers to getblocktemplate.
 func response(height int32, txs []*wire.MsgTx, aux []byte) []byte {
 	var list bytes.Buffer
 	wtxids := make([]chainhash.Hash, len(txs))
@@ -80,8 +79,8 @@ func transactions(n int, witness func(i int) bool) []*wire.MsgTx {
 	return txs
 }
 
-// The block that a miner and blkmaker make of a job is sane to btcd, whatever
-// the template, the configuration and the chains mined along are.
+// The block that a miner and blkmaker make of a job is sane to btcd, whatever the template, the configuration and the
+// chains mined along are.
 func TestBuildAgainstBtcd(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -238,8 +237,8 @@ func TestBuildSubPools(t *testing.T) {
 	}
 }
 
-// An ordinary miner has four zeros where a client with a pool of its own may
-// write; the transaction is the same for both.
+// An ordinary miner has four zeros where a client with a pool of its own may write; the transaction is the same for
+// both.
 func TestBuildGrandPool(t *testing.T) {
 	t.Parallel()
 	j, err := builder{coinbase: single("/text/"), grandPool: true}.build(fixedWork(""), 7, time.Unix(3000, 0))
@@ -325,8 +324,7 @@ func TestLongest(t *testing.T) {
 	}
 }
 
-// A job has a time that its blocks may have, also when the node's mintime is later
-// than its curtime.
+// A job has a time that its blocks may have, also when the node's mintime is later than its curtime.
 func TestBuildTime(t *testing.T) {
 	t.Parallel()
 	w := fixedWork("")

@@ -16,17 +16,16 @@ import (
 // Config is what jobmaker.toml holds.
 type Config struct {
 	service.Common
-	// Kafka holds the topics. With topics.aux_work = "" no AuxPoW chain is mined
-	// along, with topics.rsk_work = "" RSK is not.
+	// Kafka holds the topics. With topics.aux_work = "" no AuxPoW chain is mined along, with topics.rsk_work = "" RSK
+	// is not.
 	Kafka     bus.Config      `toml:"kafka"`
 	ZooKeeper registry.Config `toml:"zookeeper"`
 
-	// ServerID is the low byte of the job ids, 1 to 255: each jobmaker of a pool
-	// has its own. 0: one is leased from ZooKeeper, under IDLeasePath.
+	// ServerID is the low byte of the job ids, 1 to 255: each jobmaker of a pool has its own. 0: one is leased from
+	// ZooKeeper, under IDLeasePath.
 	ServerID    int    `toml:"server_id" env:"SERVER_ID"`
 	IDLeasePath string `toml:"id_lease_path"`
-	// LeaderLockPath is in ZooKeeper. Of the jobmakers that share it one makes
-	// jobs. "": this one always does.
+	// LeaderLockPath is in ZooKeeper. Of the jobmakers that share it one makes jobs. "": this one always does.
 	LeaderLockPath string `toml:"leader_lock_path" env:"LEADER_LOCK_PATH"`
 
 	// Network is that of templates and addresses: one of bitcoin.NetworkNames.
@@ -52,8 +51,8 @@ type Config struct {
 
 	// JobInterval is the time between jobs when nothing happens.
 	JobInterval config.Duration `toml:"job_interval"`
-	// GBTLifetime and EmptyGBTLifetime are the ages from which on templates with
-	// and without transactions make way for others.
+	// GBTLifetime and EmptyGBTLifetime are the ages from which on templates with and without transactions make way for
+	// others.
 	GBTLifetime      config.Duration `toml:"gbt_life_time"`
 	EmptyGBTLifetime config.Duration `toml:"empty_gbt_life_time"`
 	// MaxTemplateSkew is how far from our clock a template may have been made.
@@ -72,16 +71,15 @@ type Output struct {
 	BasisPoints int `toml:"basis_points"`
 }
 
-// SubPool is a pool whose miners are served with ours but whose blocks pay to
-// itself. What it has in common with Config means the same.
+// SubPool is a pool whose miners are served with ours but whose blocks pay to itself. What it has in common with Config
+// means the same.
 type SubPool struct {
 	// Name is 1 to 64 letters, digits, '.', '_' and '-'.
 	Name          string   `toml:"name"`
 	PayoutAddress string   `toml:"payout_address"`
 	Outputs       []Output `toml:"outputs"`
 	CoinbaseText  string   `toml:"coinbase_text"`
-	// UpdatePath is in ZooKeeper, where address and text may be changed at run
-	// time. "": they may not.
+	// UpdatePath is in ZooKeeper, where address and text may be changed at run time. "": they may not.
 	UpdatePath string `toml:"update_path"`
 }
 
@@ -168,8 +166,8 @@ func (c Config) validatePath(faults *config.Faults, key, path string) {
 
 var validSubPool = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
 
-// builder returns the builder of jobs whose coinbases fit into every block to
-// come, or all faults of the keys it is made of.
+// builder returns the builder of jobs whose coinbases fit into every block to come, or all faults of the keys it is
+// made of.
 func (c Config) builder() (builder, error) {
 	b := builder{
 		subPools:     make(map[string]coinbase),

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	// The newest messages are enough to begin with. Several templates, because the
-	// last one can be of a node that lags behind.
+	// The newest messages are enough to begin with. Several templates, because the last one can be of a node that lags
+	// behind.
 	firstTemplates = 5
 	firstWorks     = 1
 	// warnSkew is the age from which on a template is worth a line in the log.
@@ -64,8 +64,7 @@ func (s *Service) read(ctx context.Context, from source) error {
 	}, from.options...)
 }
 
-// takeTemplate takes in a message of the raw template topic. It is a duplicate
-// when the light one has come before it.
+// takeTemplate takes in a message of the raw template topic. It is a duplicate when the light one has come before it.
 func (s *Service) takeTemplate(message []byte, now time.Time) (result, error) {
 	raw, err := job.ParseRawGBT(message)
 	if err != nil {
@@ -83,8 +82,8 @@ func (s *Service) takeLight(message []byte, now time.Time) (result, error) {
 	return s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash, Left: light.Left}, light.Template, now)
 }
 
-// judge takes in a template unless something is wrong with it. When it is nil it
-// is read from raw's response, once the rest of raw says that it can be of use.
+// judge takes in a template unless something is wrong with it. When it is nil it is read from raw's response, once the
+// rest of raw says that it can be of use.
 func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (result, error) {
 	created := time.Unix(int64(raw.CreatedAt), 0)
 	age := now.Sub(created)

@@ -4,8 +4,8 @@
 // and writes the job topic. The work of chains that are mined along comes from
 // topics of its own.
 //
-// Of the jobmakers that share a lock in ZooKeeper one makes jobs; the others
-// read along and begin within 5 s of its death.
+// Of the jobmakers that share a lock in ZooKeeper one makes jobs; the others read along and begin within 5 s of its
+// death.
 package jobmaker
 
 import (
@@ -28,8 +28,7 @@ import (
 	"btcpool/internal/service"
 )
 
-// retryInterval is the pause after a job that failed, or while there is no
-// template.
+// retryInterval is the pause after a job that failed, or while there is no template.
 const retryInterval = time.Second
 
 // Service is a jobmaker.
@@ -123,8 +122,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// Ready returns nil while there are fresh templates and, if it is our turn,
-// jobs made of them.
+// Ready returns nil while there are fresh templates and, if it is our turn, jobs made of them.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -177,9 +175,8 @@ func (s *Service) lead(ctx context.Context) error {
 	}
 }
 
-// makeJobs makes a job whenever one is due, until ctx ends. It begins when the
-// templates are known that were there before, or the first job might be for a
-// block that has been found.
+// makeJobs makes a job whenever one is due, until ctx ends. It begins when the templates are known that were there
+// before, or the first job might be for a block that has been found.
 func (s *Service) makeJobs(ctx context.Context, ids *job.IDs) {
 	s.setLeading(true)
 	defer s.setLeading(false)
@@ -208,8 +205,7 @@ func (s *Service) setLeading(leading bool) {
 	s.schedule.last = lastJob{}
 }
 
-// makeJob builds and sends a job if one is due, and returns when to look again
-// if there is no news.
+// makeJob builds and sends a job if one is due, and returns when to look again if there is no news.
 func (s *Service) makeJob(ctx context.Context, ids *job.IDs) time.Duration {
 	now := time.Now()
 	if w, why := s.due(now); why != "" {

@@ -23,12 +23,10 @@ func rawTemplate() []byte {
 	return job.NewRawGBT(response(900_000, txs, nil), time.Now()).AppendTo(nil)
 }
 
-// BenchmarkTemplateToJob is the way of a template through jobmaker, from its
-// message to that of the job: about 6 ms of one core, four times the limit below.
-// Beside the hash, which is the template's name, it goes into base64, into
-// checking two texts of JSON and into stepping over the transactions, a tenth to
-// a sixth each. Ids taken from decoded transactions, as btcpool does, would make
-// job.ParseTemplate take twice as long or more, encoding/json three times.
+// BenchmarkTemplateToJob is the way of a template through jobmaker, from its message to that of the job: about 6 ms of
+// one core, four times the limit below. Beside the hash, which is the template's name, it goes into base64, into
+// checking two texts of JSON and into stepping over the transactions, a tenth to a sixth each. Ids taken from decoded
+// transactions, as btcpool does, would make job.ParseTemplate take twice as long or more, encoding/json three times.
 func BenchmarkTemplateToJob(b *testing.B) {
 	cfg := DefaultConfig()
 	cfg.Network = "regtest"

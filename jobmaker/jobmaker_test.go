@@ -41,8 +41,7 @@ type pool struct {
 	service *jobmaker.Service
 }
 
-// start runs a jobmaker for the time of the test. before is done when the
-// broker is there and the jobmaker is not.
+// start runs a jobmaker for the time of the test. before is done when the broker is there and the jobmaker is not.
 func start(t *testing.T, cfg jobmaker.Config, before func(*pool)) *pool {
 	t.Helper()
 	cfg.Kafka.Brokers = testkit.Broker(t).Brokers
@@ -83,8 +82,7 @@ func (p *pool) sendTo(topic string, message []byte) {
 	}
 }
 
-// sendTemplate sends a template made at created, with some values changed, and
-// returns its hash.
+// sendTemplate sends a template made at created, with some values changed, and returns its hash.
 func (p *pool) sendTemplate(file string, height int, created time.Time, changes ...func(map[string]any)) string {
 	p.t.Helper()
 	response := testdata(p.t, file)
@@ -163,8 +161,7 @@ func TestJobs(t *testing.T) {
 		t.Errorf("not ready with a fresh job: %v", err)
 	}
 
-	// Garbage changes nothing; an empty template of a new height leaves at
-	// once, and the full one after it.
+	// Garbage changes nothing; an empty template of a new height leaves at once, and the full one after it.
 	p.send([]byte("garbage"))
 	p.send(job.NewRawGBT([]byte(`{"result":null,"error":{"code":-10},"id":1}`), time.Now()).AppendTo(nil))
 	p.sendTemplate("core.gbt", 501, time.Now().Add(-2*time.Minute))
@@ -193,8 +190,7 @@ func TestJobs(t *testing.T) {
 	}
 }
 
-// A job leaves as soon as what it needs is here, and the whole template behind
-// it makes no second one.
+// A job leaves as soon as what it needs is here, and the whole template behind it makes no second one.
 func TestLightTemplate(t *testing.T) {
 	t.Parallel()
 	p := start(t, regtestConfig(), nil)
@@ -300,8 +296,7 @@ func TestMergedMining(t *testing.T) {
 	}
 }
 
-// Templates that were there before say where the chain stands: the first job is
-// of the best of them.
+// Templates that were there before say where the chain stands: the first job is of the best of them.
 func TestFirstJobIsOfTheBestTemplate(t *testing.T) {
 	t.Parallel()
 	p := start(t, regtestConfig(), func(p *pool) {

@@ -7,8 +7,8 @@ import (
 	"btcpool/internal/job"
 )
 
-// notify says which news of other chains make a job at once; what is in a job
-// anyway does not depend on it. The numbers are btcpool's.
+// notify says which news of other chains make a job at once; what is in a job anyway does not depend on it. The numbers
+// are btcpool's.
 type notify int
 
 const (
@@ -17,16 +17,14 @@ const (
 	notifyHash          // every other block to work on
 )
 
-// How old work may be, with btcpool's numbers: to be taken in, and to be
-// committed to.
+// How old work may be, with btcpool's numbers: to be taken in, and to be committed to.
 const (
 	maxWorkSkew = 60 * time.Second
 	auxLifetime = 60 * time.Second
 	rskLifetime = 120 * time.Second
 )
 
-// mergedMining holds the newest work of the chains that are mined along. It
-// knows no clock.
+// mergedMining holds the newest work of the chains that are mined along. It knows no clock.
 type mergedMining struct {
 	auxNotify, rskNotify notify
 
@@ -34,8 +32,7 @@ type mergedMining struct {
 	rsk *auxwork.RSK // nil: none yet
 }
 
-// addAux takes in a message of the aux work topic; urgent says that miners
-// should have the work at once.
+// addAux takes in a message of the aux work topic; urgent says that miners should have the work at once.
 func (m *mergedMining) addAux(message []byte, now time.Time) (r result, urgent bool, err error) {
 	work, err := auxwork.ParseAux(message)
 	if err != nil {
@@ -89,8 +86,7 @@ func workAge(createdAt uint32, now time.Time) time.Duration {
 	return now.Sub(time.Unix(int64(createdAt), 0))
 }
 
-// fresh returns what a job may commit to now: nil for what is not there or too
-// old.
+// fresh returns what a job may commit to now: nil for what is not there or too old.
 func (m *mergedMining) fresh(now time.Time) (aux *auxwork.Aux, rsk *auxwork.RSK) {
 	if m.aux != nil && workAge(m.aux.CreatedAt, now) <= auxLifetime {
 		aux = m.aux

@@ -2,8 +2,8 @@ package jobmaker
 
 import "testing"
 
-// What poolwatcher makes of other pools' words is followed for a short time and
-// gives way to anything that our own nodes say.
+// What poolwatcher makes of other pools' words is followed for a short time and gives way to anything that our own
+// nodes say.
 func TestScheduleOtherPool(t *testing.T) {
 	t.Parallel()
 	const full, empty = 10, 0

@@ -11,8 +11,7 @@ import (
 	"btcpool/internal/job"
 )
 
-// An empty template of poolwatcher's makes a job at once, until our own node has
-// the block.
+// An empty template of poolwatcher's makes a job at once, until our own node has the block.
 func TestOtherPool(t *testing.T) {
 	t.Parallel()
 	p := start(t, regtestConfig(), nil)

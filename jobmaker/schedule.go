@@ -54,18 +54,15 @@ type candidate struct {
 	left     chainhash.Hash // block that its node has left for a lower one; zero: none
 }
 
-// compare orders candidates from worse to better: height, then transactions,
-// then time.
+// compare orders candidates from worse to better: height, then transactions, then time.
 func (c candidate) compare(d candidate) int {
 	full := cmp.Compare(min(c.Transactions, 1), min(d.Transactions, 1))
 	return cmp.Or(cmp.Compare(c.Height, d.Height), full, c.created.Compare(d.created))
 }
 
-// schedule decides which template becomes a job, and when, by btcpool's rules.
-// It knows no clock.
+// schedule decides which template becomes a job, and when, by btcpool's rules. It knows no clock.
 //
-// Templates come from nodes that may see different chains, and miners must not
-// be thrown back and forth between them:
+// Templates come from nodes that may see different chains, and miners must not be thrown back and forth between them:
 //
 //   - A lower height than that of the best template is refused until templates
 //     are twice the job interval newer than the best one. A template never
@@ -180,14 +177,13 @@ func (s *schedule) leave(block chainhash.Hash) {
 	s.left = s.left[max(0, len(s.left)-maxLeft):]
 }
 
-// knows reports whether the node of c, which is lower than best, has left the
-// block of best, and that is news.
+// knows reports whether the node of c, which is lower than best, has left the block of best, and that is news.
 func (s *schedule) knows(c, best candidate) bool {
 	return c.Height < best.Height && c.left == best.PrevHash && c.left != s.refuted && !c.created.Before(best.created)
 }
 
-// expire drops candidates whose life is over. The best one stays until one is
-// there that is newer, unless it was another pool's word.
+// expire drops candidates whose life is over. The best one stays until one is there that is newer, unless it was
+// another pool's word.
 func (s *schedule) expire(now time.Time) {
 	if len(s.candidates) == 0 {
 		return

@@ -37,8 +37,7 @@ func (s *schedule) offer(c candidate, now time.Time) result {
 func TestSchedule(t *testing.T) {
 	t.Parallel()
 	const full, empty = 10, 0
-	// A step is a template that arrives, or none (height 0), and the job that
-	// is made thereupon.
+	// A step is a template that arrives, or none (height 0), and the job that is made thereupon.
 	type step struct {
 		now, created float64
 		height       int32
@@ -195,8 +194,8 @@ func TestSchedule(t *testing.T) {
 	}
 }
 
-// The node of a lower template knows that the block of the best one is left:
-// once a block, and only of the block that is the best one's.
+// The node of a lower template knows that the block of the best one is left: once a block, and only of the block that
+// is the best one's.
 func TestScheduleAbandonedBlock(t *testing.T) {
 	t.Parallel()
 	s := newSchedule()
@@ -234,8 +233,7 @@ func TestScheduleAbandonedBlock(t *testing.T) {
 	}
 }
 
-// A template that was made by a clock which was ahead does not hold up those that
-// come when the clock is right.
+// A template that was made by a clock which was ahead does not hold up those that come when the clock is right.
 func TestScheduleClockSetBack(t *testing.T) {
 	t.Parallel()
 	s := newSchedule()
@@ -256,8 +254,8 @@ func TestScheduleClockSetBack(t *testing.T) {
 	}
 }
 
-// Other bits on the same block, as testnets have after 20 minutes, make a job at
-// once, also when the template with them is empty.
+// Other bits on the same block, as testnets have after 20 minutes, make a job at once, also when the template with them
+// is empty.
 func TestScheduleNewBits(t *testing.T) {
 	t.Parallel()
 	s := newSchedule()
@@ -318,8 +316,8 @@ func TestScheduleForgetsHashes(t *testing.T) {
 	}
 }
 
-// Whatever comes, the schedule stays bounded, never lets the miners wait longer
-// than the interval, and makes jobs of the best template only.
+// Whatever comes, the schedule stays bounded, never lets the miners wait longer than the interval, and makes jobs of
+// the best template only.
 func TestScheduleLaws(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

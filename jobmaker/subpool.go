@@ -39,8 +39,8 @@ func (s *Service) watchSubPools(ctx context.Context) error {
 	return g.Wait()
 }
 
-// updateSubPool does what a request says if that can be done, and returns
-// btcpool's answer to it. now is what the sub-pool has, and is given.
+// updateSubPool does what a request says if that can be done, and returns btcpool's answer to it. now is what the
+// sub-pool has, and is given.
 func (s *Service) updateSubPool(name string, now *subPoolCoinbase, request []byte, self registry.Host, at time.Time) []byte {
 	answer := struct {
 		CreatedAt string           `json:"created_at"`

@@ -31,8 +31,7 @@ type Config struct {
 type Pool struct {
 	// Name is the pool's in messages, logs and metrics.
 	Name string `toml:"name" env:"NAME"`
-	// Addr is host:port. With TLS the system's authorities must know the pool's
-	// certificate.
+	// Addr is host:port. With TLS the system's authorities must know the pool's certificate.
 	Addr string `toml:"addr" env:"ADDR"`
 	TLS  bool   `toml:"tls" env:"TLS"`
 	// User is an account of that pool. Most pools take any Password.

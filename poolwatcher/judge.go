@@ -55,10 +55,9 @@ func claimOf(j *stratum.Job) (claim, error) {
 	return claim{j.PrevHash, height, j.Bits, j.Time}, err
 }
 
-// check holds a claim against our own job, by the rules of btcpool's
-// poolwatcher and one more: the hash of the block that the pool works on must
-// meet the target that our own job has for it, so that a new one can only come
-// from who has found a block. It does not ask our node.
+// check holds a claim against our own job, by the rules of btcpool's poolwatcher and one more: the hash of the block
+// that the pool works on must meet the target that our own job has for it, so that a new one can only come from who has
+// found a block. It does not ask our node.
 func (c claim) check(own *job.StratumJob, now time.Time) verdict {
 	switch {
 	case own == nil || now.Sub(own.ID.Time()) > jobLifetime:

@@ -3,11 +3,9 @@
 // empty template on the same block to the raw template topic, so that miners
 // leave the old block before our own nodes have the new one.
 //
-// Pools are not believed. What they say must fit our own job and must have the
-// work of a block, our node must not have judged the block before, and as many
-// pools as configured must agree. What jobmaker does with such templates bounds
-// what is left: they are followed briefly, once a height, and any template
-// of our own nodes beats them.
+// Pools are not believed. What they say must fit our own job and must have the work of a block, our node must not have
+// judged the block before, and as many pools as configured must agree. What jobmaker does with such templates bounds
+// what is left: they are followed briefly, once a height, and any template of our own nodes beats them.
 package poolwatcher
 
 import (
@@ -33,12 +31,11 @@ import (
 
 const (
 	agent = "__PoolWatcher__" // btcpool's
-	// idleTimeout is the silence after which a pool is connected to again, at the
-	// earliest reconnectWait after the last time.
+	// idleTimeout is the silence after which a pool is connected to again, at the earliest reconnectWait after the last
+	// time.
 	idleTimeout   = 2 * time.Minute
 	reconnectWait = 10 * time.Second
-	// Later than nodeTimeout and writeTimeout allow, our own node is expected to
-	// have the block itself.
+	// Later than nodeTimeout and writeTimeout allow, our own node is expected to have the block itself.
 	nodeTimeout  = 2 * time.Second
 	writeTimeout = 5 * time.Second
 	logInterval  = 10 * time.Second
@@ -227,8 +224,8 @@ func (s *Service) hear(pool string, j *stratum.Job, at time.Time, sightings chan
 	s.count(pool, c, v)
 }
 
-// follow writes an empty template on the block that a pool has named, if our
-// node and the other pools leave room for it.
+// follow writes an empty template on the block that a pool has named, if our node and the other pools leave room for
+// it.
 func (s *Service) follow(ctx context.Context, pool string, seen sighting) {
 	v := s.ask(ctx, seen)
 	if v == verdictNew && !s.take(pool, seen) {
@@ -261,9 +258,8 @@ func (s *Service) count(pool string, c claim, v verdict) {
 	}
 }
 
-// ask has our node say what it knows of the block. One that it has on its chain,
-// or had long ago, needs no watcher; one of which only the header has come yet
-// is as good as a new one.
+// ask has our node say what it knows of the block. One that it has on its chain, or had long ago, needs no watcher; one
+// of which only the header has come yet is as good as a new one.
 func (s *Service) ask(ctx context.Context, seen sighting) verdict {
 	ctx, cancel := context.WithTimeout(ctx, nodeTimeout)
 	defer cancel()
@@ -279,8 +275,7 @@ func (s *Service) ask(ctx context.Context, seen sighting) verdict {
 	return verdictKnown
 }
 
-// take makes the block ours to announce, unless another pool was faster or our
-// own job is for another block by now.
+// take makes the block ours to announce, unless another pool was faster or our own job is for another block by now.
 func (s *Service) take(pool string, seen sighting) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

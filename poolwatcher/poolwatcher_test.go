@@ -165,8 +165,7 @@ func (w *watcher) mines(t *testing.T, on byte, height int32, full bool) {
 	}
 }
 
-// count waits until a metric, named by the names and values of its labels, is
-// want.
+// count waits until a metric, named by the names and values of its labels, is want.
 func (w *watcher) count(t *testing.T, name string, want float64, labels ...string) {
 	t.Helper()
 	testkit.Eventually(t, fmt.Sprintf("%s%v = %v", name, labels, want), func() bool {
@@ -195,8 +194,7 @@ func (w *watcher) ready(t *testing.T) {
 	testkit.Eventually(t, "ready", func() bool { return w.Ready() == nil })
 }
 
-// TestNewBlock follows one pool over blocks that our own node does not have yet,
-// or does.
+// TestNewBlock follows one pool over blocks that our own node does not have yet, or does.
 func TestNewBlock(t *testing.T) {
 	t.Parallel()
 	n, p := startNode(t), startPool(t)

@@ -7,9 +7,8 @@ import (
 	"btcpool/internal/job"
 )
 
-// emptyTemplate returns the answer to getblocktemplate of a node that has just
-// seen that block and knows no transactions. Its time is not below the
-// pool's, whose node knows what the chain demands.
+// emptyTemplate returns the answer to getblocktemplate of a node that has just seen that block and knows no
+// transactions. Its time is not below the pool's, whose node knows what the chain demands.
 func emptyTemplate(network bitcoin.Network, seen sighting, now time.Time) []byte {
 	curTime := max(uint32(now.Unix()), seen.time)
 	return job.EmptyResponse(&job.Template{

@@ -12,16 +12,15 @@ import (
 // Config is what sharelogger is configured by.
 type Config struct {
 	service.Common
-	// DataDir is the folder of the day files, which is this process's alone;
-	// "sharelog" by default. It is made when it is missing.
+	// DataDir is the folder of the day files, which is this process's alone; "sharelog" by default. It is made when it
+	// is missing.
 	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SHARELOG_DIR"`
 	// Chain is part of the files' names; "BTC" by default.
 	Chain string `toml:"chain"`
-	// FlushInterval is about how long a share may wait until it is on disk; 2 s by
-	// default.
+	// FlushInterval is about how long a share may wait until it is on disk; 2 s by default.
 	FlushInterval config.Duration `toml:"flush_interval"`
-	// FlushBytes is how much is collected, before compression, until it is flushed
-	// at once. No more is kept in memory. 8 MB by default.
+	// FlushBytes is how much is collected, before compression, until it is flushed at once. No more is kept in memory.
+	// 8 MB by default.
 	FlushBytes int `toml:"flush_bytes"`
 	// Start is where a folder without checkpoints of sharelogger begins in the
 	// topic: earliest, the default, or latest.

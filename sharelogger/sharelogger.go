@@ -1,5 +1,5 @@
-// Package sharelogger keeps the share log: it reads the share topic and writes every valid share to the file of its
-// day exactly once, across repeated delivery, crashes and full disks. See internal/sharefile for how.
+// Package sharelogger keeps the share log: it reads the share topic and writes every valid share to the file of its day
+// exactly once, across repeated delivery, crashes and full disks. See internal/sharefile for how.
 package sharelogger
 
 import (

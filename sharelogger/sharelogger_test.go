@@ -245,8 +245,7 @@ func TestFileInTheWay(t *testing.T) {
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 }
 
-// TestClose wants nothing to be left of a service that has not run: another one has
-// the folder.
+// TestClose wants nothing to be left of a service that has not run: another one has the folder.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t.TempDir(), "127.0.0.1:1")

@@ -16,29 +16,22 @@ import (
 // Config is what slparser is configured by.
 type Config struct {
 	service.Common
-	// Network is the one whose subsidies are counted as earned; "mainnet" by
-	// default.
+	// Network is the one whose subsidies are counted as earned; "mainnet" by default.
 	Network string `toml:"network" env:"NETWORK"`
-	// DataDir and Chain say which files of sharelogger are read; "sharelog" and
-	// "BTC" by default.
+	// DataDir and Chain say which files of sharelogger are read; "sharelog" and "BTC" by default.
 	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SHARELOG_DIR"`
 	Chain   string `toml:"chain"`
-	// Listen is the host:port of the HTTP answers, "127.0.0.1:8081" by default;
-	// port 0 is any free one.
+	// Listen is the host:port of the HTTP answers, "127.0.0.1:8081" by default; port 0 is any free one.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"SLPARSER_LISTEN"`
-	// FlushDBInterval is the time between two writes of what changed; 15 s by
-	// default.
+	// FlushDBInterval is the time between two writes of what changed; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`
-	// LateShares is how long after midnight yesterday's file is still read; 1 h by
-	// default.
+	// LateShares is how long after midnight yesterday's file is still read; 1 h by default.
 	LateShares config.Duration `toml:"late_shares"`
 	Database   store.Config    `toml:"database"`
 
-	// Day, unless it is 0, has only this day's statistics computed anew, or its
-	// shares printed.
+	// Day, unless it is 0, has only this day's statistics computed anew, or its shares printed.
 	Day sharefile.Day `toml:"-"`
-	// User, unless it is nil, has only Day's shares of this user printed; 0 means
-	// of all users.
+	// User, unless it is nil, has only Day's shares of this user printed; 0 means of all users.
 	User *int32 `toml:"-"`
 }
 

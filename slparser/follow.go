@@ -68,8 +68,8 @@ func (s *Service) readFiles(now time.Time) (more bool, err error) {
 	return more, err
 }
 
-// chooseDays returns the days to read, newest first: today, and yesterday from the start until it is read, written
-// and LateShares old. The caller holds mu.
+// chooseDays returns the days to read, newest first: today, and yesterday from the start until it is read, written and
+// LateShares old. The caller holds mu.
 func (s *Service) chooseDays(now time.Time) []sharefile.Day {
 	today := sharefile.DayOf(now.Unix())
 	if s.first == 0 {

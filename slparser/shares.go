@@ -11,8 +11,8 @@ import (
 
 const batchSize = 10_000 // shares read in one go
 
-// readShares reads a batch of shares of r and hands the valid ones to use. It returns how many it read, and at the file's
-// present end io.EOF or io.ErrUnexpectedEOF.
+// readShares reads a batch of shares of r and hands the valid ones to use. It returns how many it read, and at the
+// file's present end io.EOF or io.ErrUnexpectedEOF.
 func readShares(r *sharefile.Reader, m *metrics, use func(*share.Share)) (int, error) {
 	var s share.Share
 	for n := range batchSize {

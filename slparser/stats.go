@@ -183,8 +183,8 @@ func (d *dayStats) worthOf(s *share.Share) worth {
 	return v
 }
 
-// score is the part of a block that a share is: its difficulty by the network's, at most 1, in units of 10^-25,
-// rounded down. It is 0 when bits are no target.
+// score is the part of a block that a share is: its difficulty by the network's, at most 1, in units of 10^-25, rounded
+// down. It is 0 when bits are no target.
 func score(bits uint32, difficulty bitcoin.Difficulty) *big.Int {
 	target, err := bitcoin.TargetFromBits(bits)
 	if err != nil {

@@ -29,8 +29,8 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 	}
 }
 
-// welcome makes a session of conn, if ip may have one, and gives it to l. Of a
-// proxy's it has to be heard first who connects.
+// welcome makes a session of conn, if ip may have one, and gives it to l. Of a proxy's it has to be heard first who
+// connects.
 func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	now := time.Now()
 	session := &session{
@@ -58,8 +58,7 @@ func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	conn.Close()
 }
 
-// admit makes session that of a miner at its address, or says why there must be
-// none.
+// admit makes session that of a miner at its address, or says why there must be none.
 func (s *Service) admit(session *session, now time.Time) (refusal string) {
 	if refusal := s.guard.Admit(session.IP, now); refusal != "" {
 		return refusal

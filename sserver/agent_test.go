@@ -35,8 +35,8 @@ func (p *pool) agent(password string, capabilities ...string) (agent, work) {
 	return a, a.work()
 }
 
-// easy is what an agent's miners find here: they have a difficulty of at least 1,
-// which takes too long without the simulator.
+// easy is what an agent's miners find here: they have a difficulty of at least 1, which takes too long without the
+// simulator.
 const easy = 1.0 / (1 << 20)
 
 func (a agent) share(w work, extraNonce2 uint64) find {
@@ -198,8 +198,8 @@ func TestAgentShares(t *testing.T) {
 	}
 }
 
-// Without the capability there are no frames for verdicts; with it, asked for
-// before the login, there are. Lines and frames may be mixed.
+// Without the capability there are no frames for verdicts; with it, asked for before the login, there are. Lines and
+// frames may be mixed.
 func TestAgentResponses(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, simulatorConfig(t))
@@ -252,8 +252,8 @@ func TestAgentRegistersAgain(t *testing.T) {
 	}
 }
 
-// Silent miners behind an agent are lowered, in one frame a difficulty, right
-// before the next job, and not below 1. The agent's own difficulty stays.
+// Silent miners behind an agent are lowered, in one frame a difficulty, right before the next job, and not below 1. The
+// agent's own difficulty stays.
 func TestAgentDifficulties(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -303,8 +303,7 @@ func TestAgentIsReassured(t *testing.T) {
 	}
 }
 
-// An agent reads difficulties as whole numbers: one below 1 is 0 to it, and it never
-// lets its miners in.
+// An agent reads difficulties as whole numbers: one below 1 is 0 to it, and it never lets its miners in.
 func TestAgentHearsOneAtLeast(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
@@ -351,8 +350,8 @@ func TestBadFrames(t *testing.T) {
 	c.wantEnd()
 }
 
-// A frame is skipped by the length that its header says, whatever is in it. A name
-// that is too long is cut, and its miner works.
+// A frame is skipped by the length that its header says, whatever is in it. A name that is too long is cut, and its
+// miner works.
 func TestLongFrames(t *testing.T) {
 	t.Parallel()
 	cfg := simulatorConfig(t)
@@ -379,8 +378,7 @@ func TestLongFrames(t *testing.T) {
 	}
 }
 
-// Bad lines end a session that sends many at a time, not one that sends one now and
-// then.
+// Bad lines end a session that sends many at a time, not one that sends one now and then.
 func TestBadLinesNowAndThen(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))

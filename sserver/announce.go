@@ -7,11 +7,9 @@ import (
 	"btcpool/internal/job"
 )
 
-// sentJob is a job as the miner knows it. The miner sees the low 8 bits of its
-// number. A job that is sent again, for a new difficulty or to a miner that
-// resumes, has a later time: miners that begin with the same extranonce2 for each
-// job would find the same shares, and some take a job with the same header for
-// the one they have.
+// sentJob is a job as the miner knows it. The miner sees the low 8 bits of its number. A job that is sent again, for a
+// new difficulty or to a miner that resumes, has a later time: miners that begin with the same extranonce2 for each job
+// would find the same shares, and some take a job with the same header for the one they have.
 type sentJob struct {
 	ID     job.ID
 	Number uint32
@@ -20,14 +18,12 @@ type sentJob struct {
 
 const (
 	maxSentJobs = 255 // the numbers that the miner sees must differ
-	// keptJobs are still known when a clean job is sent: their shares are
-	// stale, not unknown.
+	// keptJobs are still known when a clean job is sent: their shares are stale, not unknown.
 	keptJobs = 4
 )
 
-// update appends what the miner has to be told: the current round's job when it
-// does not have it yet or when its difficulty has changed. Jobs sent before
-// keep their difficulty. The caller sends the result at once, so that jobs
+// update appends what the miner has to be told: the current round's job when it does not have it yet or when its
+// difficulty has changed. Jobs sent before keep their difficulty. The caller sends the result at once, so that jobs
 // arrive in the order of their numbers.
 func (s *session) update(dst []byte) []byte {
 	r := s.srv.jobs.round.Load()
@@ -62,8 +58,7 @@ func (s *session) update(dst []byte) []byte {
 	return s.protocol.announce(dst, &a)
 }
 
-// later returns by how much the time of the next job, which is w, differs from
-// that of w.
+// later returns by how much the time of the next job, which is w, differs from that of w.
 func (s *session) later(w *work) uint32 {
 	for i := len(s.Jobs) - 1; i >= 0; i-- {
 		if j := s.Jobs[i]; j.ID == w.ID {
@@ -84,8 +79,7 @@ func (s *session) forgetJobs(clean bool) {
 	s.Jobs = slices.Delete(s.Jobs, 0, drop)
 }
 
-// sentJob returns the job that the miner knows by the low bits of its number, and
-// what a share of m for it must meet.
+// sentJob returns the job that the miner knows by the low bits of its number, and what a share of m for it must meet.
 func (s *session) sentJob(number uint8, m *miner) (j sentJob, d bitcoin.Difficulty, ok bool) {
 	for i := len(s.Jobs) - 1; i >= 0; i-- {
 		if j := s.Jobs[i]; uint8(j.Number) == number {

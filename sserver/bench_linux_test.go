@@ -24,8 +24,7 @@ import (
 	"btcpool/internal/poll"
 )
 
-// The limit of BenchmarkBroadcast: a bare write of as much to the same sockets,
-// from as many goroutines.
+// The limit of BenchmarkBroadcast: a bare write of as much to the same sockets, from as many goroutines.
 func BenchmarkBareWrites(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
@@ -49,8 +48,7 @@ func BenchmarkBareWrites(b *testing.B) {
 	}
 }
 
-// crowd is a process of its own, so that this one's resources are the server's:
-// miners that say what they are told to.
+// crowd is a process of its own, so that this one's resources are the server's: miners that say what they are told to.
 type crowd struct {
 	b   *testing.B
 	cmd *exec.Cmd
@@ -60,8 +58,7 @@ type crowd struct {
 
 const crowdKey = "SSERVER_BENCH_CROWD" // address and number of connections
 
-// newCrowd returns miners that have sent greeting and got an answer that holds
-// want.
+// newCrowd returns miners that have sent greeting and got an answer that holds want.
 func newCrowd(b *testing.B, addr string, conns int) *crowd {
 	c := &crowd{b: b, cmd: exec.Command(os.Args[0], "-test.run=^TestCrowd$")}
 	c.cmd.Env = append(os.Environ(), fmt.Sprintf("%s=%s %d", crowdKey, addr, conns))
@@ -228,8 +225,7 @@ func cpu(b *testing.B) time.Duration {
 
 const benchBatch = 20_000
 
-// An accepted share of 10,000 miners, from its packet to the packet with its
-// answer, the disk in between.
+// An accepted share of 10,000 miners, from its packet to the packet with its answer, the disk in between.
 func BenchmarkShare(b *testing.B) {
 	conns := benchConns(b, 10_000)
 	s, crowd := benchCrowd(b, conns)
@@ -323,8 +319,7 @@ func BenchmarkBareEcho(b *testing.B) {
 	b.ReportMetric(0, "ns/op")
 }
 
-// What a miner costs that is logged in and knows five jobs. It is run once,
-// whatever b.N.
+// What a miner costs that is logged in and knows five jobs. It is run once, whatever b.N.
 func BenchmarkConnection(b *testing.B) {
 	for _, n := range []int{10_000, 50_000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {

@@ -104,8 +104,7 @@ func Benchmark45Compressions(b *testing.B) {
 	}
 }
 
-// From a line to its answer for an accepted share, which is in the spool then
-// but not yet waited for.
+// From a line to its answer for an accepted share, which is in the spool then but not yet waited for.
 func BenchmarkSubmitLine(b *testing.B) {
 	s := benchService(b)
 	p := s.ports[0]

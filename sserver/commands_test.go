@@ -13,8 +13,7 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// The words of the topics, from the first to the last; and a command is not
-// executed again by the next process.
+// The words of the topics, from the first to the last; and a command is not executed again by the next process.
 func TestManagement(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

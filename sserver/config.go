@@ -20,9 +20,8 @@ import (
 	"btcpool/sserver/operator"
 )
 
-// Config is the file of sserver. Difficulties are decimal numbers, rounded up
-// to a power of two; below 1 is allowed. Of what a Listener has too, this is what
-// listeners have without a value of their own.
+// Config is the file of sserver. Difficulties are decimal numbers, rounded up to a power of two; below 1 is allowed. Of
+// what a Listener has too, this is what listeners have without a value of their own.
 type Config struct {
 	service.Common
 
@@ -30,16 +29,15 @@ type Config struct {
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"SSERVER_LISTEN"`
 	// Listeners are more places where miners connect.
 	Listeners []Listener `toml:"listeners"`
-	// ServerID is 1 to 255, no two alike in a pool: the first byte of every
-	// extranonce1. 0: leased from ZooKeeper at LockPath.
+	// ServerID is 1 to 255, no two alike in a pool: the first byte of every extranonce1. 0: leased from ZooKeeper at
+	// LockPath.
 	ServerID uint8  `toml:"server_id" env:"SERVER_ID" oldenv:"SSERVER_ID"`
 	LockPath string `toml:"zookeeper_lock_path"`
 
 	// DataDir is the folder of spools, bans and the users' snapshot.
 	DataDir string `toml:"data_dir" env:"DATA_DIR" oldenv:"SSERVER_DATA_DIR"`
-	// SpoolMaxBytes bounds the shares that are kept while Kafka is away, and
-	// SpoolMaxAge the time for which the oldest waits; miners get errors beyond. 0:
-	// 4 GiB, and any time.
+	// SpoolMaxBytes bounds the shares that are kept while Kafka is away, and SpoolMaxAge the time for which the oldest
+	// waits; miners get errors beyond. 0: 4 GiB, and any time.
 	SpoolMaxBytes int64           `toml:"spool_max_bytes"`
 	SpoolMaxAge   config.Duration `toml:"spool_max_age"`
 	// MaxConnections is how many are served; further ones are closed at once.
@@ -47,42 +45,37 @@ type Config struct {
 	// MaxAgentMiners is how many are served behind all agents.
 	MaxAgentMiners int `toml:"max_agent_miners"`
 
-	// DefaultDifficulty is that of miners who wish for none; 0: by the network of
-	// Users, for processors on regtest and for ASICs elsewhere.
+	// DefaultDifficulty is that of miners who wish for none; 0: by the network of Users, for processors on regtest and
+	// for ASICs elsewhere.
 	DefaultDifficulty float64 `toml:"default_difficulty"`
 	MinDifficulty     float64 `toml:"min_difficulty"`
 	MaxDifficulty     float64 `toml:"max_difficulty"`
-	// ShareInterval is the wanted time between the shares of a miner, and
-	// DiffAdjustPeriod how far back shares count for its difficulty.
+	// ShareInterval is the wanted time between the shares of a miner, and DiffAdjustPeriod how far back shares count
+	// for its difficulty.
 	ShareInterval    config.Duration `toml:"share_interval"`
 	DiffAdjustPeriod config.Duration `toml:"diff_adjust_period"`
-	// HashrateLevels has fast miners send shares more often: from 16 TH/s on, up to
-	// 6 times as often from 512 TH/s on.
+	// HashrateLevels has fast miners send shares more often: from 16 TH/s on, up to 6 times as often from 512 TH/s on.
 	HashrateLevels bool `toml:"hashrate_levels"`
 	// VersionMask holds the version bits that miners may roll, 8 hex digits.
 	VersionMask string `toml:"version_mask"`
 	// NonceBytes is the size of extranonce2, 4 to 8 bytes; agents always have 8.
 	NonceBytes int `toml:"extranonce2_size"`
 
-	// MaxJobDelay is how old a job may be when it arrives; MaxJobLifetime is for how
-	// long shares of a job are taken.
+	// MaxJobDelay is how old a job may be when it arrives; MaxJobLifetime is for how long shares of a job are taken.
 	MaxJobDelay    config.Duration `toml:"max_job_delay"`
 	MaxJobLifetime config.Duration `toml:"max_job_lifetime"`
 	// MiningNotifyInterval is after what time without a job the latest is sent again.
 	MiningNotifyInterval config.Duration `toml:"mining_notify_interval"`
-	// StaleGrace is for how long shares of the block before are credited after a new
-	// one. 0: not at all.
+	// StaleGrace is for how long shares of the block before are credited after a new one. 0: not at all.
 	StaleGrace config.Duration `toml:"stale_grace"`
 
-	// LoginTimeout is from connecting to being authorized, TCPReadTimeout without a
-	// request after that, WriteTimeout until a miner that stopped reading is
-	// disconnected.
+	// LoginTimeout is from connecting to being authorized, TCPReadTimeout without a request after that, WriteTimeout
+	// until a miner that stopped reading is disconnected.
 	LoginTimeout   config.Duration `toml:"login_timeout"`
 	TCPReadTimeout config.Duration `toml:"tcp_read_timeout"`
 	WriteTimeout   config.Duration `toml:"tcp_write_timeout"`
-	// LongTimeout is in place of TCPReadTimeout for agents, and for miners in whose
-	// user agent the regular expression LongAgents is found, upper and lower case the
-	// same. "": no others.
+	// LongTimeout is in place of TCPReadTimeout for agents, and for miners in whose user agent the regular expression
+	// LongAgents is found, upper and lower case the same. "": no others.
 	LongTimeout config.Duration `toml:"long_timeout"`
 	LongAgents  string          `toml:"long_timeout_agent"`
 
@@ -149,8 +142,7 @@ func DefaultConfig() Config {
 	}
 }
 
-// rollable are the bits of the version that miners may have (BIP 323). Bits 29 to
-// 31 say how the others are to be read.
+// rollable are the bits of the version that miners may have (BIP 323). Bits 29 to 31 say how the others are to be read.
 const rollable = 0x1fffffe0
 
 // Validate reports all faults.
@@ -210,8 +202,7 @@ func (c Config) Validate() error {
 	return faults.Err()
 }
 
-// validateUsers reports all faults of [users] and of what listeners have
-// instead.
+// validateUsers reports all faults of [users] and of what listeners have instead.
 func (c Config) validateUsers() error {
 	var faults config.Faults
 	var own []users.Source

@@ -14,8 +14,7 @@ const (
 	pongLine = `{"id":"sync","result":"pong","error":null}`
 )
 
-// Dialogues are files of lines sent (>) and lines received (<) in between. SID
-// is the session's extranonce1.
+// Dialogues are files of lines sent (>) and lines received (<) in between. SID is the session's extranonce1.
 func TestDialogues(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
@@ -49,9 +48,8 @@ func TestDialogues(t *testing.T) {
 	}
 }
 
-// say sends a line and writes down what comes back: the answers, and with the
-// second ping the notifications behind them. It is false when the connection
-// has ended.
+// say sends a line and writes down what comes back: the answers, and with the second ping the notifications behind
+// them. It is false when the connection has ended.
 func (c *client) say(got *bytes.Buffer, line string) bool {
 	return c.exchange(got, line) && c.exchange(got, "")
 }

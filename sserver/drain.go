@@ -10,8 +10,8 @@ import (
 
 // Drain says how miners leave a server that stops.
 type Drain struct {
-	// Grace is the time over which they are sent away, evenly; they go on mining
-	// until it is their turn. 0: all connections are closed at once.
+	// Grace is the time over which they are sent away, evenly; they go on mining until it is their turn. 0: all
+	// connections are closed at once.
 	Grace config.Duration `toml:"grace"`
 	// ReconnectTo is host:port where they are to go; "": where they came from.
 	ReconnectTo string `toml:"reconnect_to"`
@@ -34,8 +34,7 @@ func (d Drain) validate(stop time.Duration) error {
 	return faults.Err()
 }
 
-// drain sends all miners away within the grace period of the configuration.
-// Nothing is accepted any more.
+// drain sends all miners away within the grace period of the configuration. Nothing is accepted any more.
 func (s *Service) drain(ctx context.Context) {
 	if s.cfg.Drain.Grace > 0 {
 		to, _ := operator.ParsePlace(s.cfg.Drain.ReconnectTo) // valid
@@ -43,8 +42,7 @@ func (s *Service) drain(ctx context.Context) {
 	}
 }
 
-// sendAway sends all sessions there are to a place, evenly over a time, and ends
-// each a moment later, until ctx ends.
+// sendAway sends all sessions there are to a place, evenly over a time, and ends each a moment later, until ctx ends.
 func (s *Service) sendAway(ctx context.Context, grace time.Duration, to operator.Place) {
 	waiting := s.allSessions(ctx)
 	s.log.Info().Int("sessions", len(waiting)).Stringer("grace", grace).Msg("sending miners away")

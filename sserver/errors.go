@@ -7,8 +7,8 @@ import (
 	"btcpool/internal/poll"
 )
 
-// ending is why this side ends a session. The reason is a label of a metric; the
-// protocols have such errors of their own.
+// ending is why this side ends a session. The reason is a label of a metric; the protocols have such errors of their
+// own.
 type ending struct{ text, reason string }
 
 func (e *ending) Error() string { return e.text }

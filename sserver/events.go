@@ -17,8 +17,8 @@ const (
 	eventGrace = 3 * time.Second
 )
 
-// eventQueue holds the comings and goings of miners until Kafka takes them.
-// They are news, not accounts: when the queue is full the oldest is dropped.
+// eventQueue holds the comings and goings of miners until Kafka takes them. They are news, not accounts: when the queue
+// is full the oldest is dropped.
 type eventQueue struct {
 	events  chan share.Event
 	dropped prometheus.Counter

@@ -30,8 +30,7 @@ type farmMiner struct {
 	Agent  string // its software, as it says
 }
 
-// tell notes the difficulties that the miners have from job number on and
-// returns those that are new to them.
+// tell notes the difficulties that the miners have from job number on and returns those that are new to them.
 func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) {
 	for id, m := range f.Miners {
 		d := max(m.Difficulty.Difficulty, 0) // no frame can say less
@@ -47,8 +46,8 @@ func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) 
 	return news
 }
 
-// register takes a miner in. It begins with the agent's own difficulty, which
-// the agent has told it. One that has its number already is gone.
+// register takes a miner in. It begins with the agent's own difficulty, which the agent has told it. One that has its
+// number already is gone.
 func (s *session) register(number uint16, name, software string) {
 	if s.Farm.Miners[number] != nil {
 		s.unregister(number)

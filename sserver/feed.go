@@ -35,8 +35,8 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 		s.log.Error().Err(err).Msg("job is not usable")
 		return
 	}
-	// Miners differ in what they do with a bit of the version that they may roll:
-	// set it, or turn it over. So it is clear (BIP 320 leaves these bits to them).
+	// Miners differ in what they do with a bit of the version that they may roll: set it, or turn it over. So it is
+	// clear (BIP 320 leaves these bits to them).
 	j.Version &^= int32(s.versionMask)
 	sent, err := s.jobs.add(j, s.mergedMining(j), now)
 	result := "stored"
@@ -94,8 +94,7 @@ func (s *Service) jobFault(now time.Time) error {
 	return nil
 }
 
-// mergedMining returns the blocks of other chains that shares of j may solve
-// and that somebody waits for.
+// mergedMining returns the blocks of other chains that shares of j may solve and that somebody waits for.
 func (s *Service) mergedMining(j *job.StratumJob) merged {
 	m, err := mergedMining(j)
 	if err != nil {
@@ -111,8 +110,7 @@ func (s *Service) mergedMining(j *job.StratumJob) merged {
 	return m
 }
 
-// keepJobs lets jobs grow old, and repeats the latest when there is none for
-// long, until ctx ends.
+// keepJobs lets jobs grow old, and repeats the latest when there is none for long, until ctx ends.
 func (s *Service) keepJobs(ctx context.Context) error {
 	for retry.Sleep(ctx, time.Second) {
 		if s.jobs.tick(time.Now()) {

@@ -5,14 +5,12 @@ import (
 	"time"
 )
 
-// release lets the loops send the answers that waited for the disk. It is
-// called by the spool of shares.
+// release lets the loops send the answers that waited for the disk. It is called by the spool of shares.
 func (s *Service) release(durable uint64, failure error) {
 	s.onLoops(func(l *loop) { l.release(durable, failure) })
 }
 
-// heldAnswer is what a session is told when the shares among its requests are
-// on disk.
+// heldAnswer is what a session is told when the shares among its requests are on disk.
 type heldAnswer struct {
 	session *session
 	seq     uint64 // number of the last share in the spool
@@ -20,8 +18,7 @@ type heldAnswer struct {
 	since   time.Time
 }
 
-// hold keeps the answer in l.sc for s until record l.sc.seq, or the last that s
-// waits for already, is on disk.
+// hold keeps the answer in l.sc for s until record l.sc.seq, or the last that s waits for already, is on disk.
 func (l *loop) hold(s *session) {
 	if l.sc.seq > 0 {
 		s.heldSeq = l.sc.seq
@@ -32,9 +29,8 @@ func (l *loop) hold(s *session) {
 	l.held = append(l.held, heldAnswer{s, s.heldSeq, len(l.sc.out), l.now})
 }
 
-// release sends the answers that waited for records up to durable. When the
-// disk has failed, those who wait for more are disconnected: no answer is
-// better than a false one.
+// release sends the answers that waited for records up to durable. When the disk has failed, those who wait for more
+// are disconnected: no answer is better than a false one.
 func (l *loop) release(durable uint64, failure error) {
 	n, end := 0, 0
 	now := time.Now()

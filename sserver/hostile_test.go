@@ -217,8 +217,7 @@ func TestStop(t *testing.T) {
 // endOfFrame completes any frame and any line; of who is no agent, frames are short.
 var endOfFrame = strings.Repeat("\n", agentwire.MaxFrame)
 
-// Arbitrary bytes, in two pieces, before and after an agent's login: the
-// connection may end, the pool may not.
+// Arbitrary bytes, in two pieces, before and after an agent's login: the connection may end, the pool may not.
 func FuzzSession(f *testing.F) {
 	for _, seed := range []string{
 		"{}\n", "\x7f\x01\x05\x00", "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n",

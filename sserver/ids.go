@@ -10,15 +10,13 @@ import (
 const (
 	// sessionIDs is the number of sessions a server can have at a time.
 	sessionIDs = 1 << 24
-	// maxPasts bounds how many sessions that ended can be resumed; a few hundred
-	// bytes each.
+	// maxPasts bounds how many sessions that ended can be resumed; a few hundred bytes each.
 	maxPasts = 1 << 16
 )
 
-// idPool allocates session ids: the server's id in the high 8 bits, an index
-// in the others. It starts anywhere, so that a restarted server does not repeat
-// what it just gave, and gives an id again only when it has rested; before, only
-// to whom had it last.
+// idPool allocates session ids: the server's id in the high 8 bits, an index in the others. It starts anywhere, so that
+// a restarted server does not repeat what it just gave, and gives an id again only when it has rested; before, only to
+// whom had it last.
 type idPool struct {
 	server uint8
 	rest   time.Duration

@@ -14,8 +14,7 @@ import (
 	"btcpool/internal/job"
 )
 
-// work is a job that miners may work on. It does not change, but for the shares
-// that were seen.
+// work is a job that miners may work on. It does not change, but for the shares that were seen.
 type work struct {
 	*job.StratumJob
 	target     bitcoin.Target // the network's
@@ -28,8 +27,7 @@ type work struct {
 
 func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
 
-// hash builds the coinbase and the header of a share and returns the header's
-// hash. Both stay in sc.
+// hash builds the coinbase and the header of a share and returns the header's hash. Both stay in sc.
 func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version uint32) chainhash.Hash {
 	sc.coinbase = append(sc.coinbase[:0], w.Coinbase1...)
 	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
@@ -54,8 +52,8 @@ type round struct {
 	start  time.Time
 }
 
-// jobBook keeps the jobs that miners may work on and decides which they are
-// sent. One goroutine calls add and tick; everything else is safe from any.
+// jobBook keeps the jobs that miners may work on and decides which they are sent. One goroutine calls add and tick;
+// everything else is safe from any.
 type jobBook struct {
 	lifetime, maxDelay, resend, grace time.Duration
 
@@ -97,11 +95,10 @@ func newJobBook(cfg Config) *jobBook {
 
 // add takes a job and reports whether it starts a round.
 //
-// A job with another previous block makes all earlier ones stale. Going back,
-// to a lower height or to a block of the same that was left, is for a node that
-// lags or sees another branch: it happens only when the current block has had no job
-// for maxDelay, or when jobmaker says that this very block is left: a node of ours
-// has left it, or it was another pool's word and is taken back.
+// A job with another previous block makes all earlier ones stale. Going back, to a lower height or to a block of the
+// same that was left, is for a node that lags or sees another branch: it happens only when the current block has had no
+// job for maxDelay, or when jobmaker says that this very block is left: a node of ours has left it, or it was another
+// pool's word and is taken back.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
 	target, err := bitcoin.TargetFromBits(j.Bits)
 	if err != nil {
@@ -156,9 +153,8 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	return true, nil
 }
 
-// urgent reports whether miners should have w at once: it is on a new block, it
-// has transactions and theirs has none, its blocks are of another difficulty, as on
-// testnets after 20 minutes, or another chain asks for it.
+// urgent reports whether miners should have w at once: it is on a new block, it has transactions and theirs has none,
+// its blocks are of another difficulty, as on testnets after 20 minutes, or another chain asks for it.
 func (b *jobBook) urgent(w *work) bool {
 	last := b.round.Load()
 	return last == nil || last.work.tip != w.tip || last.work.empty() && !w.empty() || last.work.Bits != w.Bits || w.MergedMiningClean
@@ -180,8 +176,8 @@ func (b *jobBook) start(w *work, now time.Time) {
 	b.round.Store(&round{number: number, work: w, start: now})
 }
 
-// tick forgets jobs at the end of their life, but for the newest, and reports
-// whether it started a round because there was none for long.
+// tick forgets jobs at the end of their life, but for the newest, and reports whether it started a round because there
+// was none for long.
 func (b *jobBook) tick(now time.Time) (sent bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -200,9 +196,8 @@ func (b *jobBook) tick(now time.Time) (sent bool) {
 	return true
 }
 
-// newest returns the last job that came among those that are not stale and not
-// older than one that came before, nil before the first. Ids tell no order: they
-// go back with jobmaker's clock.
+// newest returns the last job that came among those that are not stale and not older than one that came before, nil
+// before the first. Ids tell no order: they go back with jobmaker's clock.
 func (b *jobBook) newest() *work {
 	var newest *work
 	tip := b.tip.Load()
@@ -230,15 +225,15 @@ func (b *jobBook) stale(w *work) bool { return w.tip != b.tip.Load() }
 // justLeft reports whether w is on the block before the current one.
 func (b *jobBook) justLeft(w *work) bool { return w.tip+1 == b.tip.Load() }
 
-// outOfTime reports whether a block of w with this time is none: since that time
-// its bits have had to be those of the current job.
+// outOfTime reports whether a block of w with this time is none: since that time its bits have had to be those of the
+// current job.
 func (b *jobBook) outOfTime(w *work, time uint32) bool {
 	current := b.round.Load().work
 	return current.tip == w.tip && current.Bits != w.Bits && time >= current.MinTime
 }
 
-// late reports whether shares of w, which is stale, are credited all the same:
-// its miners may not have heard of the current block.
+// late reports whether shares of w, which is stale, are credited all the same: its miners may not have heard of the
+// current block.
 func (b *jobBook) late(w *work, now time.Time) bool {
 	return b.grace > 0 && b.justLeft(w) && now.UnixNano()-b.since.Load() <= int64(b.grace)
 }

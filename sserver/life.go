@@ -14,13 +14,11 @@ import (
 	"btcpool/internal/share"
 )
 
-// serving is the file that holds the id as which miners are served, for as long as
-// they are. One that is found at the start is of a life that did not end well:
-// nobody said that its miners have gone.
+// serving is the file that holds the id as which miners are served, for as long as they are. One that is found at the
+// start is of a life that did not end well: nobody said that its miners have gone.
 func (s *Service) serving() string { return filepath.Join(s.cfg.DataDir, "serving") }
 
-// beginLife says that the sessions of an earlier life are over, if there was one
-// that could not.
+// beginLife says that the sessions of an earlier life are over, if there was one that could not.
 func (s *Service) beginLife(id uint8) error {
 	text, err := os.ReadFile(s.serving())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {

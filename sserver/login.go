@@ -12,16 +12,14 @@ import (
 	"btcpool/internal/users"
 )
 
-// maxWorkers is how many may be authorized on one connection: far more than a
-// farm proxy has.
+// maxWorkers is how many may be authorized on one connection: far more than a farm proxy has.
 const maxWorkers = 5000
 
-// maxLogin is how long a login may be that is kept to find its worker again, in
-// bytes; of longer ones shares take longer.
+// maxLogin is how long a login may be that is kept to find its worker again, in bytes; of longer ones shares take
+// longer.
 const maxLogin = 128
 
-// subscribe begins a session with a miner that runs a software, which may want
-// to go on with the session it had before.
+// subscribe begins a session with a miner that runs a software, which may want to go on with the session it had before.
 func (s *session) subscribe(software string, before uint32, resume bool) {
 	s.Agent = software
 	switch {
@@ -51,9 +49,8 @@ func isNiceHash(userAgent string) bool {
 	return strings.HasPrefix(strings.ToLower(userAgent), "nicehash/")
 }
 
-// logIn lets shares be credited to the worker called name. When its user is not
-// known here it is asked for, and the protocol hears of the outcome: done is
-// false then, and the status means nothing.
+// logIn lets shares be credited to the worker called name. When its user is not known here it is asked for, and the
+// protocol hears of the outcome: done is false then, and the status means nothing.
 func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
 	user, own, start, hasStart := splitLogin(name, s.port.users)
 	if hasStart && !wishes.HasStart {
@@ -139,8 +136,7 @@ func (s *session) begin(wishes v1.Wishes) {
 	}
 }
 
-// suggest starts the search for the miner's difficulty anew at d. The miner
-// learns it with the next update.
+// suggest starts the search for the miner's difficulty anew at d. The miner learns it with the next update.
 func (s *session) suggest(d bitcoin.Difficulty) {
 	if m := &s.Miner; !m.Fixed {
 		m.Difficulty = s.port.vardiff.Start(d, m.Difficulty.Floor, s.loop.now)

@@ -15,14 +15,12 @@ const (
 	tourStep = 128
 	// tickInterval is how exact pauses are.
 	tickInterval = 100 * time.Millisecond
-	// sweepTicks is how many ticks a sweep of all sessions takes: how exact
-	// their deadlines are.
+	// sweepTicks is how many ticks a sweep of all sessions takes: how exact their deadlines are.
 	sweepTicks = 10
 )
 
-// loop serves a part of all sessions: it reads, judges, answers and tells of
-// jobs, all in one goroutine, so that nothing of a session needs a lock. It
-// waits for nobody, but for the disk when a block was solved.
+// loop serves a part of all sessions: it reads, judges, answers and tells of jobs, all in one goroutine, so that
+// nothing of a session needs a lock. It waits for nobody, but for the disk when a block was solved.
 //
 // Whatever works on a session ends with settle.
 type loop struct {
@@ -54,12 +52,10 @@ func newLoop(srv *Service) (*loop, error) {
 	return &loop{srv: srv, Loop: l}, nil
 }
 
-// run serves sessions until there are none after leave. The error is the
-// system's.
+// run serves sessions until there are none after leave. The error is the system's.
 func (l *loop) run() error {
 	defer l.Close()
-	// An earlier run was told to leave, and may have kept answers to sessions that
-	// were cut.
+	// An earlier run was told to leave, and may have kept answers to sessions that were cut.
 	l.leaving = false
 	clear(l.held)
 	l.held, l.heldText = l.held[:0], l.heldText[:0]
@@ -117,9 +113,8 @@ func (s *session) Serve(r poll.Readiness) {
 	}
 }
 
-// settle does what follows from what was done with a session: it ends it, or
-// sees to it that its link is heard. It is deferred: a fault of the program
-// costs this session only.
+// settle does what follows from what was done with a session: it ends it, or sees to it that its link is heard. It is
+// deferred: a fault of the program costs this session only.
 func (l *loop) settle(s *session) {
 	if fault := recover(); fault != nil {
 		l.srv.metrics.panics.Inc()
@@ -151,9 +146,8 @@ func (l *loop) newRound() {
 	}
 }
 
-// tour refreshes the next of the sessions that have to be. It goes from the
-// last to the first: a session that is moved to the place of one that ended is
-// not left out.
+// tour refreshes the next of the sessions that have to be. It goes from the last to the first: a session that is moved
+// to the place of one that ended is not left out.
 func (l *loop) tour() {
 	if l.toTell == 0 {
 		return
@@ -248,8 +242,7 @@ func (l *loop) check(s *session) {
 	l.settle(s)
 }
 
-// leave ends all sessions when what was read is answered, and the loop with the
-// last of them.
+// leave ends all sessions when what was read is answered, and the loop with the last of them.
 func (l *loop) leave() {
 	l.leaving = true
 	l.endAll((*session).finish)

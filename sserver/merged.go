@@ -12,8 +12,7 @@ import (
 	"btcpool/internal/spool"
 )
 
-// merged holds the blocks of other chains that shares of a job may solve. The
-// zero value says that there are none.
+// merged holds the blocks of other chains that shares of a job may solve. The zero value says that there are none.
 type merged struct {
 	aux, rsk *bitcoin.Target // nil: none
 	auxHash  chainhash.Hash
@@ -21,14 +20,14 @@ type merged struct {
 
 func (m *merged) any() bool { return m.aux != nil || m.rsk != nil }
 
-// solvedBy reports whether a header with this hash solves one of the blocks, or
-// whether there is one when any hash will do.
+// solvedBy reports whether a header with this hash solves one of the blocks, or whether there is one when any hash will
+// do.
 func (m *merged) solvedBy(hash *chainhash.Hash, anyHash bool) bool {
 	return m.aux != nil && (anyHash || m.aux.Met(hash)) || m.rsk != nil && (anyHash || m.rsk.Met(hash))
 }
 
-// mergedMining reads what j says of other chains. One with a fault is left out:
-// the error is no reason not to work on j.
+// mergedMining reads what j says of other chains. One with a fault is left out: the error is no reason not to work on
+// j.
 func mergedMining(j *job.StratumJob) (m merged, err error) {
 	if j.Aux.Bits != 0 {
 		hash, errHash := chainhash.NewHashFromStr(j.Aux.BlockHash)
@@ -51,8 +50,7 @@ func mergedMining(j *job.StratumJob) (m merged, err error) {
 
 var errMerged = errors.New("merged mining is not possible")
 
-// solvedMerged hands over the blocks of other chains that the share in sc
-// solves.
+// solvedMerged hands over the blocks of other chains that the share in sc solves.
 func (s *session) solvedMerged(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
 	anyHash := s.srv.cfg.Development.SubmitInvalidBlocks
 	if w.merged.aux != nil && (anyHash || w.merged.aux.Met(&hash)) {

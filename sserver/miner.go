@@ -22,8 +22,7 @@ type told struct {
 	Difficulty bitcoin.Difficulty
 }
 
-// tell notes that jobs have difficulty d from a number on. Jobs before oldest
-// are forgotten.
+// tell notes that jobs have difficulty d from a number on. Jobs before oldest are forgotten.
 func (m *miner) tell(d bitcoin.Difficulty, from, oldest uint32) {
 	done := 0
 	for done+1 < len(m.Told) && m.Told[done+1].From <= oldest {
@@ -32,8 +31,7 @@ func (m *miner) tell(d bitcoin.Difficulty, from, oldest uint32) {
 	m.Told = append(slices.Delete(m.Told, 0, done), told{from, d})
 }
 
-// announced returns the difficulty of the jobs to come, as far as the miner
-// knows.
+// announced returns the difficulty of the jobs to come, as far as the miner knows.
 func (m *miner) announced() bitcoin.Difficulty { return m.Told[len(m.Told)-1].Difficulty }
 
 // difficultyOf returns what shares of a job must meet, whatever came later.

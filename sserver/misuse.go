@@ -4,12 +4,11 @@ import (
 	"btcpool/internal/share"
 )
 
-// What a session, a worker or an agent's miner does wrong is acted on where it is
-// done. Others at the same address, on the same connection or behind the same agent
-// pay for it only when there is nobody good among them.
+// What a session, a worker or an agent's miner does wrong is acted on where it is done. Others at the same address, on
+// the same connection or behind the same agent pay for it only when there is nobody good among them.
 
-// regard lets what the guard thinks of the session follow a share: good is who has
-// logged in, unless all that came was invalid.
+// regard lets what the guard thinks of the session follow a share: good is who has logged in, unless all that came was
+// invalid.
 func (s *session) regard(status share.Status) {
 	switch {
 	case status.IsAccepted():
@@ -72,8 +71,8 @@ func (s *session) hasOthers(w *worker) bool {
 	return false
 }
 
-// refuse counts a login that is not granted, those against its session and its
-// address that are for what the miner said.
+// refuse counts a login that is not granted, those against its session and its address that are for what the miner
+// said.
 func (s *session) refuse(reason string, status share.Status) share.Status {
 	s.srv.metrics.loginsRefused.WithLabelValues(reason).Inc()
 	if status == share.StatusInternalError {

@@ -68,8 +68,8 @@ func TestRefusedLogins(t *testing.T) {
 	}
 }
 
-// Who tries out names beside good miners loses the connection; the address stays
-// open to them, also when their line has just failed.
+// Who tries out names beside good miners loses the connection; the address stays open to them, also when their line has
+// just failed.
 func TestRefusedLoginsBesideGoodMiners(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))
@@ -113,8 +113,7 @@ func TestRefusedLoginsOfAProxy(t *testing.T) {
 	p.wantAdmitted()
 }
 
-// Hundreds of workers on a connection are normal, and a limit of ours is nobody's
-// fault.
+// Hundreds of workers on a connection are normal, and a limit of ours is nobody's fault.
 func TestManyWorkers(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

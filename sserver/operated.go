@@ -66,8 +66,7 @@ func (s operated) SendAway(ctx context.Context, grace time.Duration, to operator
 func (s operated) Guard() *guard.Guard { return s.guard }
 func (s operated) CountBan()           { s.metrics.bans.WithLabelValues("operator").Inc() }
 
-// operatedSession is a session as the operator sees it, an operator.Session. Its
-// loop calls.
+// operatedSession is a session as the operator sees it, an operator.Session. Its loop calls.
 type operatedSession struct{ *session }
 
 func (s operatedSession) ID() uint32          { return s.session.ID }
@@ -166,8 +165,8 @@ func (s operatedSession) Message(text string) bool {
 	return true
 }
 
-// SetDifficulty is operator.Session.SetDifficulty. Those who are no agents learn
-// it at once, an agent's miners with their next job; the jobs before keep theirs.
+// SetDifficulty is operator.Session.SetDifficulty. Those who are no agents learn it at once, an agent's miners with
+// their next job; the jobs before keep theirs.
 func (s operatedSession) SetDifficulty(o operator.Order) (ok bool, miners int) {
 	if s.Phase != authorized { // the login would undo it
 		return false, 0

@@ -587,8 +587,7 @@ func TestAdminSocket(t *testing.T) {
 	}
 }
 
-// The description and the handler agree: on paths, methods and the fields of
-// answers.
+// The description and the handler agree: on paths, methods and the fields of answers.
 func TestAdminDescription(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

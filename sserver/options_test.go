@@ -124,8 +124,7 @@ func TestRepeatedSuggestion(t *testing.T) {
 	}
 }
 
-// The same work must not come twice: miners that begin at the same place would
-// find the same shares.
+// The same work must not come twice: miners that begin at the same place would find the same shares.
 func TestJobsSentAgainDiffer(t *testing.T) {
 	t.Parallel()
 	p := startPool(t, testConfig(t))

@@ -196,8 +196,7 @@ func TestRejectRate(t *testing.T) {
 	}
 }
 
-// The first block, as if a miner had found it: its coinbase cut where an
-// extranonce could stand.
+// The first block, as if a miner had found it: its coinbase cut where an extranonce could stand.
 func TestHashOfTheFirstBlock(t *testing.T) {
 	t.Parallel()
 	genesis := chaincfg.MainNetParams.GenesisBlock

@@ -17,17 +17,14 @@ import (
 	"btcpool/internal/vardiff"
 )
 
-// Listener is a place where miners connect, with settings of its own. What is
-// 0 is as at the top of the file.
+// Listener is a place where miners connect, with settings of its own. What is 0 is as at the top of the file.
 type Listener struct {
 	// Listen is host:port; port 0: any free one.
 	Listen string `toml:"listen"`
-	// TLSCertFile and TLSKeyFile make it TLS only; they are read again when they
-	// change.
+	// TLSCertFile and TLSKeyFile make it TLS only; they are read again when they change.
 	TLSCertFile string `toml:"tls_cert_file"`
 	TLSKeyFile  string `toml:"tls_key_file"`
-	// ProxyNetworks are those whose connections begin with a PROXY header, version 1
-	// or 2.
+	// ProxyNetworks are those whose connections begin with a PROXY header, version 1 or 2.
 	ProxyNetworks []netip.Prefix `toml:"proxy_networks"`
 
 	DefaultDifficulty float64 `toml:"default_difficulty"`

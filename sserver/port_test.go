@@ -60,8 +60,7 @@ func TestOnlyListeners(t *testing.T) {
 	p.dial().mustCall(nil, "mining.ping")
 }
 
-// writeCertificate writes a certificate for 127.0.0.1 and returns who vouches
-// for it.
+// writeCertificate writes a certificate for 127.0.0.1 and returns who vouches for it.
 func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
 	t.Helper()
 	server := httptest.NewTLSServer(nil) // for its certificate

@@ -10,14 +10,12 @@ import (
 	"btcpool/sserver/operator"
 )
 
-// protocol is what a session speaks. It parses what arrives, calls the session's
-// verbs (subscribe, logIn, rollVersion, limit, wish, submit and those of a farm),
-// and appends what the session has to say. All its methods append to dst and
+// protocol is what a session speaks. It parses what arrives, calls the session's verbs (subscribe, logIn, rollVersion,
+// limit, wish, submit and those of a farm), and appends what the session has to say. All its methods append to dst and
 // return it.
 type protocol interface {
-	// handle handles the first message of in and appends the answer. n is the
-	// message's length, 0 when it has not arrived completely. An error ends the
-	// session, after the answer.
+	// handle handles the first message of in and appends the answer. n is the message's length, 0 when it has not
+	// arrived completely. An error ends the session, after the answer.
 	handle(dst, in []byte) (out []byte, n int, err error)
 	// loggedIn appends the answer to a login that had to wait.
 	loggedIn(dst []byte, status share.Status) []byte
@@ -43,12 +41,11 @@ type announcement struct {
 	farm          map[uint16]bitcoin.Difficulty // new ones of an agent's miners
 }
 
-// renditions are a job in the words of every protocol, made once for all
-// sessions.
+// renditions are a job in the words of every protocol, made once for all sessions.
 type renditions struct{ v1 v1.Job }
 
-// renderer returns what makes the renditions of a job, for the sizes of
-// extranonce2 that the configuration names and that of agents.
+// renderer returns what makes the renditions of a job, for the sizes of extranonce2 that the configuration names and
+// that of agents.
 func renderer(cfg Config) func(*job.StratumJob) renditions {
 	sizes := []int{job.Extranonce2Size}
 	for _, l := range cfg.places() {
@@ -63,8 +60,7 @@ const (
 	badWindow    = time.Minute
 )
 
-// stratumV1 has a session speak Stratum V1: it is the session's protocol, and
-// the conversation's v1.Session.
+// stratumV1 has a session speak Stratum V1: it is the session's protocol, and the conversation's v1.Session.
 type stratumV1 struct{ *session }
 
 func (s stratumV1) conn() v1.Conn { return v1.Conn{State: &s.V1, Session: s} }

@@ -35,10 +35,8 @@ const (
 
 var proxySignature = []byte("\r\n\r\n\x00\r\nQUIT\n")
 
-// parseProxyHeader returns the length of the header of version 1 or 2 of the
-// PROXY protocol that b begins with, 0 when more of it must come, and the
-// address of the one who connected, which is not valid when the proxy speaks for
-// itself.
+// parseProxyHeader returns the length of the header of version 1 or 2 of the PROXY protocol that b begins with, 0 when
+// more of it must come, and the address of the one who connected, which is not valid when the proxy speaks for itself.
 func parseProxyHeader(b []byte) (from netip.Addr, n int, err error) {
 	switch {
 	case len(b) < proxyPeek:

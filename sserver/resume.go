@@ -9,9 +9,8 @@ type past struct {
 	Next  uint32
 }
 
-// resume gives the session the extranonce1 of one that ended a moment ago, at
-// the same address, and makes the shares count that were found for it since.
-// It does nothing when there is no such session. Nobody is credited for it: that
+// resume gives the session the extranonce1 of one that ended a moment ago, at the same address, and makes the shares
+// count that were found for it since. It does nothing when there is no such session. Nobody is credited for it: that
 // takes a login.
 func (s *session) resume(id uint32) {
 	now := s.loop.now
@@ -30,8 +29,8 @@ func (s *session) resume(id uint32) {
 	s.srv.metrics.resumed.Inc()
 }
 
-// end tells that all workers of the session are gone. Nothing changes it any
-// more; it returns what another session may take on.
+// end tells that all workers of the session are gone. Nothing changes it any more; it returns what another session may
+// take on.
 func (s *session) end() past {
 	s.Ready = false
 	if s.Farm != nil {

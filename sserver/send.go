@@ -6,15 +6,13 @@ import (
 	"btcpool/sserver/operator"
 )
 
-// What may wait for one link, in bytes: dozens of jobs, and for an agent new
-// difficulties of all its miners besides.
+// What may wait for one link, in bytes: dozens of jobs, and for an agent new difficulties of all its miners besides.
 const (
 	maxUnsent      = 64 << 10
 	maxUnsentAgent = 512 << 10
 )
 
-// send does not wait and does not keep b. A miner that reads too slowly is cut
-// off.
+// send does not wait and does not keep b. A miner that reads too slowly is cut off.
 func (s *session) send(b []byte) {
 	if len(b) == 0 || s.over || s.cut {
 		return
@@ -37,8 +35,8 @@ func (s *session) reconnect(to operator.Place) {
 	s.send(sc.out)
 }
 
-// agentSilence is after what time an agent gets a sign of life: BTCAgent throws off
-// its miners when it has heard nothing for 15 s after the login, or for 60 s later.
+// agentSilence is after what time an agent gets a sign of life: BTCAgent throws off its miners when it has heard
+// nothing for 15 s after the login, or for 60 s later.
 const agentSilence = 10 * time.Second
 
 // reassures reports whether the session is an agent's and has heard nothing for long.

@@ -61,8 +61,8 @@ type state struct {
 	Farm  *farm // the miners that it speaks for; nil: it is no agent
 	// Ready means that the answer to the login is out, so that jobs may follow.
 	Ready bool
-	// Round and Tip are those of the latest job that the miner was sent; 0: none yet. Jobs are those it may still
-	// send shares for, Next is the number of the next one.
+	// Round and Tip are those of the latest job that the miner was sent; 0: none yet. Jobs are those it may still send
+	// shares for, Next is the number of the next one.
 	Round uint64
 	Tip   uint64
 	Jobs  []sentJob
@@ -190,8 +190,8 @@ func (s *session) outdated() bool {
 	})
 }
 
-// proceed handles the messages that in holds, behind some that were handled
-// already, and answers them all at once, when the shares among them are durable.
+// proceed handles the messages that in holds, behind some that were handled already, and answers them all at once, when
+// the shares among them are durable.
 func (s *session) proceed(in []byte, messages int) {
 	l := s.loop
 	var err error
@@ -249,8 +249,7 @@ func (s *session) keep(rest []byte) {
 	}
 }
 
-// answer sends the answers that are in the loop's scratch, and what else the
-// session has to hear.
+// answer sends the answers that are in the loop's scratch, and what else the session has to hear.
 func (s *session) answer() {
 	sc := &s.loop.sc
 	s.Ready = s.Phase == authorized
@@ -258,8 +257,8 @@ func (s *session) answer() {
 	s.send(sc.out)
 }
 
-// ask has a question answered that takes time. Nothing is handled until then:
-// answer, which is called by the loop, goes on.
+// ask has a question answered that takes time. Nothing is handled until then: answer, which is called by the loop, goes
+// on.
 func (s *session) ask(question func() (answer func())) {
 	s.asking = true
 	s.srv.goroutines.Go(func() {
@@ -279,8 +278,7 @@ func (s *session) goOn(answer func()) {
 	s.proceed(s.pending, 1)
 }
 
-// pace makes a session wait that sends more than its share: it is not read from
-// meanwhile.
+// pace makes a session wait that sends more than its share: it is not read from meanwhile.
 func (s *session) pace(messages int) {
 	rate := s.srv.cfg.Limits.LinesPerSec
 	if messages == 0 || rate == 0 || !s.srv.guard.Watches(s.IP) {

@@ -11,9 +11,8 @@ type shareKey struct {
 	versionBits uint32
 }
 
-// shareSet holds the shares of one job that were accepted: each of them cost
-// its miner work, so nobody can fill it for nothing. It is forgotten with its
-// job. The zero value is ready.
+// shareSet holds the shares of one job that were accepted: each of them cost its miner work, so nobody can fill it for
+// nothing. It is forgotten with its job. The zero value is ready.
 type shareSet struct {
 	parts [16]struct {
 		sync.Mutex

@@ -73,8 +73,7 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-// mergedJob is a job whose shares may solve blocks of other chains, of
-// difficulty 2^-16 each.
+// mergedJob is a job whose shares may solve blocks of other chains, of difficulty 2^-16 each.
 func (p *pool) mergedJob(prev byte, height int32) *job.StratumJob {
 	j := p.newJob(prev, height)
 	j.Aux = job.AuxWork{BlockHash: strings.Repeat("0a", 32), Bits: 0x1f00ffff, Height: 5, RPCAddr: "namecoin", RPCUserPass: "u:p"}
@@ -157,8 +156,8 @@ func TestNoMergedMining(t *testing.T) {
 	}
 }
 
-// A share that solves a block of the height before is handed over: nodes may hear
-// of it first. It stays stale. One of an older block is not.
+// A share that solves a block of the height before is handed over: nodes may hear of it first. It stays stale. One of
+// an older block is not.
 func TestSolvedTooLate(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

@@ -1,16 +1,14 @@
-// Package sserver is the Stratum server: it gives jobs to miners, judges what
-// they find and hands shares, blocks and events to Kafka.
+// Package sserver is the Stratum server: it gives jobs to miners, judges what they find and hands shares, blocks and
+// events to Kafka.
 //
-// A share is acknowledged when it is on this machine's disk, in a spool that
-// survives crashes and an absent Kafka. A block goes to a spool of its own
-// before anything else happens to its share.
+// A share is acknowledged when it is on this machine's disk, in a spool that survives crashes and an absent Kafka. A
+// block goes to a spool of its own before anything else happens to its share.
 //
-// A few loops share the connections: each reads, judges and writes for its own,
-// and waits for no miner. A miner that does not read is disconnected.
+// A few loops share the connections: each reads, judges and writes for its own, and waits for no miner. A miner that
+// does not read is disconnected.
 //
-// A protocol (protocol.go) parses what a miner says, calls the session's verbs
-// and appends what the session has to say. Jobs, sessions, difficulties,
-// verdicts and the operator's interface make no text of any protocol.
+// A protocol (protocol.go) parses what a miner says, calls the session's verbs and appends what the session has to say.
+// Jobs, sessions, difficulties, verdicts and the operator's interface make no text of any protocol.
 package sserver
 
 import (
@@ -46,8 +44,7 @@ const (
 	proxyGrace = 5 * time.Second
 )
 
-// Service is a Stratum server. It listens when it is made and serves when it
-// runs.
+// Service is a Stratum server. It listens when it is made and serves when it runs.
 type Service struct {
 	cfg         Config
 	log         zerolog.Logger
@@ -83,8 +80,7 @@ type Service struct {
 	goroutines  sync.WaitGroup // those that work for sessions
 }
 
-// New returns a server that listens already, unless it has to get its id first.
-// It uses no network besides.
+// New returns a server that listens already, unless it has to get its id first. It uses no network besides.
 func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -221,8 +217,7 @@ func (s *Service) stopListening() error {
 // Addr returns where miners connect, the first such place.
 func (s *Service) Addr() net.Addr { return s.ports[0].Addr() }
 
-// Addrs returns all places where miners connect, in the order of the
-// configuration.
+// Addrs returns all places where miners connect, in the order of the configuration.
 func (s *Service) Addrs() []net.Addr {
 	var addrs []net.Addr
 	for _, p := range s.ports {
@@ -250,8 +245,8 @@ func (s *Service) jobAge() time.Duration {
 	return time.Since(r.work.ID.Time())
 }
 
-// Run serves miners until ctx ends. Then it sends them away, answers what was
-// read, closes all sessions, sends what Kafka takes and returns nil.
+// Run serves miners until ctx ends. Then it sends them away, answers what was read, closes all sessions, sends what
+// Kafka takes and returns nil.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 
@@ -284,8 +279,7 @@ func (s *Service) sender(topic string) func(context.Context, []bus.Message) erro
 	return func(ctx context.Context, msgs []bus.Message) error { return s.bus.Write(ctx, topic, msgs...) }
 }
 
-// serve has miners served until ctx ends, and sends them away then; their last
-// requests may take until beyond ends.
+// serve has miners served until ctx ends, and sends them away then; their last requests may take until beyond ends.
 func (s *Service) serve(ctx, beyond context.Context) error {
 	work, done := context.WithCancel(beyond)
 	defer done()

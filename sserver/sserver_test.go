@@ -32,8 +32,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const patience = 20 * time.Second
 
-// testConfig is that of a pool that a test's own hashing can serve, with a
-// broker of its own.
+// testConfig is that of a pool that a test's own hashing can serve, with a broker of its own.
 func testConfig(tb testing.TB) sserver.Config {
 	tb.Helper()
 	cfg := sserver.DefaultConfig()
@@ -70,8 +69,7 @@ func startPool(tb testing.TB, cfg sserver.Config) *pool {
 	return p
 }
 
-// metric returns the sum of the values of a metric that have the labels, given
-// as name and value.
+// metric returns the sum of the values of a metric that have the labels, given as name and value.
 func (p *pool) metric(name string, labels ...string) float64 {
 	p.tb.Helper()
 	return testkit.Metric(p.tb, p.metrics, "btcpool_sserver_"+name, labels...)
@@ -286,8 +284,7 @@ func unhex(tb testing.TB, text string) []byte {
 
 func unhex32(tb testing.TB, text string) uint32 { return binary.BigEndian.Uint32(unhex(tb, text)) }
 
-// header builds the block header of a share as Stratum's documents tell a miner
-// to.
+// header builds the block header of a share as Stratum's documents tell a miner to.
 func (c *client) header(w work, extraNonce2 uint64, version, time uint32) wire.BlockHeader {
 	coinbase := unhex(c.tb, w.coinbase1+c.extraNonce1+c.nonceText(extraNonce2)+w.coinbase2)
 	root := chainhash.DoubleHashH(coinbase)
@@ -359,8 +356,7 @@ func (c *client) wantSubmit(f find, code int) {
 	}
 }
 
-// What New has opened is closed again, whether it fails or the service never
-// runs.
+// What New has opened is closed again, whether it fails or the service never runs.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)

@@ -35,8 +35,8 @@ type scratch struct {
 // reset readies sc for the next batch.
 func (sc *scratch) reset() { sc.out, sc.seq, sc.misuse = sc.out[:0], 0, nil }
 
-// judge decides on a submission. A share that the statistics need is in the
-// spool afterwards, and sc.seq is its number: the answer must wait for it.
+// judge decides on a submission. A share that the statistics need is in the spool afterwards, and sc.seq is its number:
+// the answer must wait for it.
 func (s *session) judge(sub *submission) share.Status {
 	now, sc := s.loop.now, &s.loop.sc
 	conduct := &sub.worker.Conduct
@@ -168,8 +168,8 @@ func (s *session) legal(w *work, sub *submission, now time.Time) share.Status {
 	return share.StatusAccept
 }
 
-// versionBits are those that the miner may roll: what was agreed upon (BIP 310), or
-// what anybody may, since many do not ask and their blocks are valid.
+// versionBits are those that the miner may roll: what was agreed upon (BIP 310), or what anybody may, since many do not
+// ask and their blocks are valid.
 func (s *session) versionBits() uint32 {
 	if s.VersionMask != 0 {
 		return s.VersionMask
@@ -201,8 +201,7 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 	})
 }
 
-// solved hands a block over before anything else happens to its share. The
-// block is in sc.
+// solved hands a block over before anything else happens to its share. The block is in sc.
 func (s *session) solved(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
 	block := solvedBy(w, by, sc)
 	value := block.AppendTo(nil)
@@ -231,9 +230,8 @@ func solvedBy(w *work, by *worker, sc *scratch) share.Solved {
 // keepGrace is how long the loop of who solved a block waits for the disk.
 const keepGrace = time.Second
 
-// keep returns when value is on this machine's disk, on its way to Kafka. It is
-// the one thing that loops wait for: blocks are rare, and nothing else must
-// happen before.
+// keep returns when value is on this machine's disk, on its way to Kafka. It is the one thing that loops wait for:
+// blocks are rare, and nothing else must happen before.
 func keep(in *spool.Spool, workerID int64, value []byte) error {
 	ctx, cancel := context.WithTimeout(context.Background(), keepGrace)
 	defer cancel()

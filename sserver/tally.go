@@ -21,8 +21,8 @@ func (t *tally) add(status share.Status, now time.Time) {
 	t.Last = now.Unix()
 }
 
-// rejectRate recognizes a miner of whose rejected shares there are too many to
-// be worth logging: maxRejects within rejectWindow.
+// rejectRate recognizes a miner of whose rejected shares there are too many to be worth logging: maxRejects within
+// rejectWindow.
 type rejectRate struct {
 	At   []int64 // unix seconds of the last maxRejects, a ring
 	Next int

@@ -27,12 +27,10 @@ func (c Config) validateID() error {
 	return faults.Err()
 }
 
-// serveTerms serves miners for as long as it has an id, and again with a new one
-// when that was lost, until ctx or work ends. It calls done before the last
-// sessions are ended.
+// serveTerms serves miners for as long as it has an id, and again with a new one when that was lost, until ctx or work
+// ends. It calls done before the last sessions are ended.
 //
-// The id is kept until they have ended, however long that takes: beyond ends
-// later than ctx.
+// The id is kept until they have ended, however long that takes: beyond ends later than ctx.
 func (s *Service) serveTerms(ctx, work, beyond context.Context, done func()) error {
 	for ctx.Err() == nil && work.Err() == nil {
 		err := s.serveTerm(ctx, work, beyond, done)
@@ -61,8 +59,8 @@ func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) erro
 	})
 }
 
-// term serves miners as the server id until ctx ends, and sends them away then.
-// When held ends, the id may be another's already: everything stops at once.
+// term serves miners as the server id until ctx ends, and sends them away then. When held ends, the id may be another's
+// already: everything stops at once.
 func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) error {
 	if err := s.begin(id); err != nil {
 		return err

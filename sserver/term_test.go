@@ -20,8 +20,8 @@ import (
 	"btcpool/internal/users"
 )
 
-// A server that loses its id hangs up and is not there any more; with the next
-// id it is there again, at the same address.
+// A server that loses its id hangs up and is not there any more; with the next id it is there again, at the same
+// address.
 func TestTerms(t *testing.T) {
 	t.Parallel()
 	cfg := DefaultConfig()

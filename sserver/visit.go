@@ -17,8 +17,8 @@ func (s *session) post(do func()) {
 	s.loop.Post(func() { s.loop.visit(s, func(*session) { do() }) })
 }
 
-// allSessions returns those there are now, as far as the loops tell before ctx
-// ends. What is done with them is done by session.post or Service.visit.
+// allSessions returns those there are now, as far as the loops tell before ctx ends. What is done with them is done by
+// session.post or Service.visit.
 func (s *Service) allSessions(ctx context.Context) []*session {
 	var all []*session
 	for _, l := range s.loops {
@@ -30,8 +30,8 @@ func (s *Service) allSessions(ctx context.Context) []*session {
 // visitStep is how many sessions are visited in a turn of their loop.
 const visitStep = 256
 
-// visit has the loops do something with each of some sessions that is not over
-// by then. It does not keep the loops from their work for long.
+// visit has the loops do something with each of some sessions that is not over by then. It does not keep the loops from
+// their work for long.
 func (s *Service) visit(ctx context.Context, sessions []*session, do func(*session)) error {
 	for _, l := range s.loops {
 		var own []*session

@@ -10,9 +10,8 @@ import (
 	"btcpool/internal/users"
 )
 
-// splitLogin splits what a miner logs in with into user, in canonical form, and
-// worker. A difficulty that it wishes may stand behind the user, as in
-// "alice+1024.rig": hasStart says so.
+// splitLogin splits what a miner logs in with into user, in canonical form, and worker. A difficulty that it wishes may
+// stand behind the user, as in "alice+1024.rig": hasStart says so.
 func splitLogin(login string, of *users.List) (user, worker string, start bitcoin.Difficulty, hasStart bool) {
 	account, rest, _ := strings.Cut(login, ".")
 	if name, wish, ok := strings.Cut(account, "+"); ok {

@@ -13,8 +13,8 @@ import (
 	"btcpool/internal/store"
 )
 
-// The answers of /api/v1, described in openapi.yaml. Hashrates are in H/s, difficulties in shares of difficulty
-// 1, times RFC 3339 in UTC; a null says that something is not known.
+// The answers of /api/v1, described in openapi.yaml. Hashrates are in H/s, difficulties in shares of difficulty 1,
+// times RFC 3339 in UTC; a null says that something is not known.
 type (
 	poolAnswer struct {
 		Time          time.Time      `json:"time"`
@@ -199,8 +199,8 @@ func (r rate) measured() *float64 {
 	return &r.HashesPerSecond
 }
 
-// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares, or
-// while the rate is not known.
+// relativeError is the standard error of a rate, relative to it: shares come as a Poisson process. Nil without shares,
+// or while the rate is not known.
 func (r rate) relativeError() *float64 {
 	if r.Shares == 0 || !r.Known {
 		return nil

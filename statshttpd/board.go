@@ -167,8 +167,8 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
 	return true
 }
 
-// serverLeft ends the sessions of workers that came to a server last. One that is
-// elsewhere too is back with its next share. b.mu is held.
+// serverLeft ends the sessions of workers that came to a server last. One that is elsewhere too is back with its next
+// share. b.mu is held.
 func (b *board) serverLeft(id uint8, t int64) {
 	for _, w := range b.workers {
 		if w.sessions > 0 && w.server == id {

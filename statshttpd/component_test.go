@@ -285,8 +285,7 @@ func TestServiceAlone(t *testing.T) {
 	}
 }
 
-// TestClose wants nothing to be left of services that have not run: another one has
-// the port.
+// TestClose wants nothing to be left of services that have not run: another one has the port.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := statshttpd.DefaultConfig()

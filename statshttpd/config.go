@@ -13,24 +13,19 @@ import (
 // Config is what statshttpd is configured by.
 type Config struct {
 	service.Common
-	// Listen is the host:port of the dashboard and the API, "127.0.0.1:8080" by
-	// default; port 0 is any free one.
+	// Listen is the host:port of the dashboard and the API, "127.0.0.1:8080" by default; port 0 is any free one.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"HTTP_LISTEN"`
-	// StratumURL is where the dashboard tells miners to connect; it does not say so
-	// when this is empty, the default. Without a host, "stratum+tcp://:3333", it is
-	// the host by which the dashboard was reached.
+	// StratumURL is where the dashboard tells miners to connect; it does not say so when this is empty, the default.
+	// Without a host, "stratum+tcp://:3333", it is the host by which the dashboard was reached.
 	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
-	// Network names the chain on the dashboard; it does not say so when this is
-	// empty, the default.
+	// Network names the chain on the dashboard; it does not say so when this is empty, the default.
 	Network string `toml:"network" env:"NETWORK"`
-	// FlushDBInterval is the time between two writes of mining_workers, at least
-	// 1 s; 15 s by default.
+	// FlushDBInterval is the time between two writes of mining_workers, at least 1 s; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`
-	// MaxWorkers is how many workers are kept in memory, about 5 KB each, and how
-	// many names and past events are read; 100000 by default.
+	// MaxWorkers is how many workers are kept in memory, about 5 KB each, and how many names and past events are read;
+	// 100000 by default.
 	MaxWorkers int `toml:"max_workers"`
-	// WebDir is a folder whose files are the dashboard instead of the built-in ones,
-	// unless it is empty, the default.
+	// WebDir is a folder whose files are the dashboard instead of the built-in ones, unless it is empty, the default.
 	WebDir   string       `toml:"web_dir"`
 	Kafka    bus.Config   `toml:"kafka"`
 	Database store.Config `toml:"database"`

@@ -9,8 +9,8 @@ import (
 	"btcpool/internal/store"
 )
 
-// ledger is what the database knows of blocks, and of work that is too old for the windows. It is never changed once
-// it is stored.
+// ledger is what the database knows of blocks, and of work that is too old for the windows. It is never changed once it
+// is stored.
 type ledger struct {
 	Counts map[store.BlockState]int64
 	Last   *store.Block // the newest that a node did not refuse, nil when there is none
@@ -71,8 +71,8 @@ func sameBlock(a, b *store.Block) bool {
 	return a == nil && b == nil || a != nil && b != nil && a.Hash == b.Hash
 }
 
-// readWork adds up the pool's accepted hashes between two times, as far as the statistics tables go back: by hour in the
-// first and the last day, by day between them. to is a full hour; the hour that from falls into counts by its part.
+// readWork adds up the pool's accepted hashes between two times, as far as the statistics tables go back: by hour in
+// the first and the last day, by day between them. to is a full hour; the hour that from falls into counts by its part.
 func readWork(ctx context.Context, db *store.Store, from, to time.Time) (float64, error) {
 	const day = 24 * time.Hour
 	firstDay, lastDay := from.Truncate(day), to.Truncate(day)

@@ -14,8 +14,7 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// TestOpenAPI asks for every path that is described, with each parameter at its
-// bounds and beyond.
+// TestOpenAPI asks for every path that is described, with each parameter at its bounds and beyond.
 func TestOpenAPI(t *testing.T) {
 	t.Parallel()
 	d := testkit.OpenAPI(t, openAPI)

@@ -166,8 +166,8 @@ func (w *window) acceptedSum(now int64, s span) amount {
 	return r.sum(now, int(int64(s)/r.width))
 }
 
-// rate is the accepted work of s seconds and the running bucket over exactly the time they cover. Where the first share is
-// not that old, it is the work after that share over the time since then.
+// rate is the accepted work of s seconds and the running bucket over exactly the time they cover. Where the first share
+// is not that old, it is the work after that share over the time since then.
 func (w *window) rate(now int64, s span) rate {
 	if w.began == 0 {
 		return rate{}

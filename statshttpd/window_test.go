@@ -156,8 +156,8 @@ func TestRateOfNewcomer(t *testing.T) {
 	}
 }
 
-// TestRateOfFirstMinute looks at the first minute of many miners, whose shares come as they do, by chance: rates are right on
-// average, and the error beside a rate contains the truth about as often as a standard error does.
+// TestRateOfFirstMinute looks at the first minute of many miners, whose shares come as they do, by chance: rates are
+// right on average, and the error beside a rate contains the truth about as often as a standard error does.
 func TestRateOfFirstMinute(t *testing.T) {
 	t.Parallel()
 	const miners, start = 4000, 1_700_000_000

@@ -1,5 +1,4 @@
-// Command blkmaker makes blocks of solved shares and submits them to every
-// node.
+// Command blkmaker makes blocks of solved shares and submits them to every node.
 package main
 
 import (

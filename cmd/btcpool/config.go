@@ -17,14 +17,13 @@ import (
 	"btcpool/internal/store"
 )
 
-// Config is what the whole pool in one process is configured by. What is left out is embedded: a
-// chain instead of a node, a broker instead of Kafka, a SQLite file instead of MySQL.
+// Config is what the whole pool in one process is configured by. What is left out is embedded: a chain instead of a
+// node, a broker instead of Kafka, a SQLite file instead of MySQL.
 type Config struct {
 	service.Common
 	// Data is the folder of everything that is kept, with a folder for each chain.
 	Data string `toml:"data" env:"DATA"`
-	// Stratum is host:port that miners connect to, HTTP that of the dashboard and the API; port 0: any
-	// free one.
+	// Stratum is host:port that miners connect to, HTTP that of the dashboard and the API; port 0: any free one.
 	Stratum string `toml:"stratum" env:"STRATUM"`
 	HTTP    string `toml:"http" env:"HTTP"`
 	// StratumURL is where the dashboard tells miners to connect; empty: where Stratum listens.
@@ -39,8 +38,8 @@ type Config struct {
 	PayoutAddress string `toml:"payout_address" env:"PAYOUT_ADDRESS"`
 	// CoinbaseText is written into each block.
 	CoinbaseText string `toml:"coinbase_text" env:"COINBASE_TEXT"`
-	// Node without rpc_url is the embedded chain, Kafka without brokers the embedded broker, and Database
-	// without dsn a SQLite file.
+	// Node without rpc_url is the embedded chain, Kafka without brokers the embedded broker, and Database without dsn a
+	// SQLite file.
 	Node     noderpc.Config `toml:"node" envPrefix:"NODE_"`
 	Kafka    bus.Config     `toml:"kafka"`
 	Database store.Config   `toml:"database"`
@@ -190,8 +189,8 @@ func (c Config) network() string {
 	return c.Network
 }
 
-// path returns where something is kept. Chains do not mix: what was mined on the embedded one must
-// not turn up among the blocks of a real one.
+// path returns where something is kept. Chains do not mix: what was mined on the embedded one must not turn up among
+// the blocks of a real one.
 func (c Config) path(name string) string {
 	chain := c.Network
 	if c.embeddedChain() {

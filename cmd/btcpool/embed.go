@@ -16,8 +16,7 @@ import (
 
 const (
 	embeddedNetwork = "regtest"
-	// embeddedPayout is a regtest address nobody holds a key to: the embedded chain's coins are
-	// worth nothing.
+	// embeddedPayout is a regtest address nobody holds a key to: the embedded chain's coins are worth nothing.
 	embeddedPayout = "bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4t"
 )
 

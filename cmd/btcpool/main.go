@@ -1,5 +1,5 @@
-// Command btcpool is the whole pool in one process: every service, built and run as it is alone, on
-// an embedded broker, database and chain unless the configuration names real ones.
+// Command btcpool is the whole pool in one process: every service, built and run as it is alone, on an embedded broker,
+// database and chain unless the configuration names real ones.
 package main
 
 import (

@@ -23,8 +23,8 @@ import (
 type part struct {
 	name  string
 	stage stage
-	// build makes the service, or nil when the configuration does not want it. It may use what the parts
-	// above it in the table have told the pool.
+	// build makes the service, or nil when the configuration does not want it. It may use what the parts above it in
+	// the table have told the pool.
 	build func(p *pool, deps service.Deps) (service.Runner, error)
 	// optional means that the pool is ready without it: what is mined along may be away.
 	optional bool

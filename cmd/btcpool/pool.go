@@ -37,8 +37,8 @@ type pool struct {
 	database store.Config
 	payout   string
 
-	// What services tell when they are built: the direct way of solved shares to blkmaker, and where
-	// sserver and statshttpd listen.
+	// What services tell when they are built: the direct way of solved shares to blkmaker, and where sserver and
+	// statshttpd listen.
 	handover           handover.Config
 	stratum, dashboard net.Addr
 }
@@ -49,8 +49,7 @@ type built struct {
 	service.Runner
 }
 
-// newPool opens what is embedded and builds every service on it. If it fails, everything is closed
-// again.
+// newPool opens what is embedded and builds every service on it. If it fails, everything is closed again.
 func newPool(cfg Config, deps service.Deps, out io.Writer) (*pool, error) {
 	p := &pool{cfg: cfg, log: deps.Log, out: out}
 	if err := p.build(deps); err != nil {

@@ -29,8 +29,7 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// TestDemo mines blocks through every service on the embedded parts, stops, and finds everything
-// again after a restart.
+// TestDemo mines blocks through every service on the embedded parts, stops, and finds everything again after a restart.
 func TestDemo(t *testing.T) {
 	t.Parallel()
 	cfg := defaultConfig()

@@ -59,8 +59,9 @@ func TestSamplesFitTheUnit(t *testing.T) {
 	}
 }
 
-// TestSamplesTogether runs every service from its shipped file as the unit does, each in a folder of its own, and mines.
-// Only what stands outside of the pool is another: node, broker, database, addresses, and where /var/lib/btcpool is.
+// TestSamplesTogether runs every service from its shipped file as the unit does, each in a folder of its own, and
+// mines. Only what stands outside of the pool is another: node, broker, database, addresses, and where /var/lib/btcpool
+// is.
 func TestSamplesTogether(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {

@@ -19,9 +19,9 @@ const (
 	stageCount
 )
 
-// runStages runs every function of every stage at once until ctx ends or one of them fails. It then
-// stops the stages in order, each only after the one before it has drained, so that whoever produces
-// ends before whoever consumes, and both before what they stand on.
+// runStages runs every function of every stage at once until ctx ends or one of them fails. It then stops the stages in
+// order, each only after the one before it has drained, so that whoever produces ends before whoever consumes, and both
+// before what they stand on.
 func runStages(ctx context.Context, stages ...[]func(context.Context) error) error {
 	type running struct {
 		stop context.CancelFunc

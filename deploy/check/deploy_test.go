@@ -1,5 +1,5 @@
-// Package check reads the deployment files with the libraries of the tools that will read them:
-// a module of its own, so that the pool does not depend on Docker's code.
+// Package check reads the deployment files with the libraries of the tools that will read them: a module of its own, so
+// that the pool does not depend on Docker's code.
 package check
 
 import (
@@ -34,8 +34,8 @@ func programs(t *testing.T) []string {
 	return names
 }
 
-// TestCompose loads the file as docker compose would, and lets each of the pool's services judge the
-// environment that the file gives it.
+// TestCompose loads the file as docker compose would, and lets each of the pool's services judge the environment that
+// the file gives it.
 func TestCompose(t *testing.T) {
 	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")},
 		cli.WithName("btcpool"), cli.WithProfiles([]string{"*"}), cli.WithEnv([]string{

@@ -1,11 +1,10 @@
-// Package agentwire is the binary half of the BTCAgent protocol: the frames
-// that a farm's proxy and the pool exchange between the JSON lines of one
-// connection. It has no sockets and no state. What it parses is hostile:
-// bounded, checked, never retained.
+// Package agentwire is the binary half of the BTCAgent protocol: the frames that a farm's proxy and the pool exchange
+// between the JSON lines of one connection. It has no sockets and no state. What it parses is hostile: bounded,
+// checked, never retained.
 //
-// A frame is the byte Magic, a Command, the frame's length in bytes as uint16,
-// and a body. All integers are little-endian. The layouts are those btcpool and
-// BTCAgent speak, which its published description gets wrong in places.
+// A frame is the byte Magic, a Command, the frame's length in bytes as uint16, and a body. All integers are
+// little-endian. The layouts are those btcpool and BTCAgent speak, which its published description gets wrong in
+// places.
 package agentwire
 
 import (
@@ -25,8 +24,7 @@ const (
 // Command says what a frame is.
 type Command uint8
 
-// The commands. Those of a submit differ in the bits that say what follows the
-// nonce.
+// The commands. Those of a submit differ in the bits that say what follows the nonce.
 const (
 	CmdRegister          Command = 0x01                               // to the pool: Register
 	CmdSubmit            Command = 0x02                               // to the pool: Submit
@@ -42,25 +40,21 @@ const (
 )
 
 var (
-	// ErrStream means that nobody can say where the next frame begins: the
-	// connection must end.
+	// ErrStream means that nobody can say where the next frame begins: the connection must end.
 	ErrStream = errors.New("not a stream of agent frames")
-	// ErrFrame means that a frame is not what its command says. It can be
-	// skipped like one of an unknown command.
+	// ErrFrame means that a frame is not what its command says. It can be skipped like one of an unknown command.
 	ErrFrame = errors.New("malformed agent frame")
 )
 
-// Frame is a frame of any command, known or not. Body is a part of what it was
-// parsed from.
+// Frame is a frame of any command, known or not. Body is a part of what it was parsed from.
 type Frame struct {
 	Command Command
 	Body    []byte
 }
 
-// ParseFrame returns the frame that src begins with and its length n in bytes.
-// When src holds only a part of one, n is 0 and there is no error. ErrStream is
-// returned as soon as the header shows a wrong magic byte, a length that does
-// not even cover the header, or more than limit bytes.
+// ParseFrame returns the frame that src begins with and its length n in bytes. When src holds only a part of one, n is
+// 0 and there is no error. ErrStream is returned as soon as the header shows a wrong magic byte, a length that does not
+// even cover the header, or more than limit bytes.
 func ParseFrame(src []byte, limit int) (f Frame, n int, err error) {
 	if len(src) > 0 && src[0] != Magic {
 		return Frame{}, 0, ErrStream
@@ -78,8 +72,8 @@ func ParseFrame(src []byte, limit int) (f Frame, n int, err error) {
 	return Frame{Command: Command(src[1]), Body: src[headerSize:n:n]}, n, nil
 }
 
-// PeekFrame returns as much of the frame that src begins with as there is, and the
-// length in bytes that its header gives it: 0 when there is no whole header.
+// PeekFrame returns as much of the frame that src begins with as there is, and the length in bytes that its header
+// gives it: 0 when there is no whole header.
 func PeekFrame(src []byte) (f Frame, size int) {
 	if len(src) < headerSize || src[0] != Magic {
 		return Frame{}, 0

@@ -38,9 +38,8 @@ func parse(f agentwire.Frame) (message, error) {
 	return nil, nil
 }
 
-// parseAll returns the messages in stream, those of unknown and malformed
-// frames nil, and what is left: a part of a frame, or with the error what no
-// frame begins with. It overwrites what it has parsed.
+// parseAll returns the messages in stream, those of unknown and malformed frames nil, and what is left: a part of a
+// frame, or with the error what no frame begins with. It overwrites what it has parsed.
 func parseAll(stream []byte) (messages []message, rest []byte, err error) {
 	for {
 		f, n, err := agentwire.ParseFrame(stream, agentwire.MaxFrame)
@@ -237,8 +236,7 @@ func TestRegisterNames(t *testing.T) {
 	}
 }
 
-// What an unmodified btcpool takes is 100 bytes long at most, whatever the
-// miner calls itself.
+// What an unmodified btcpool takes is 100 bytes long at most, whatever the miner calls itself.
 func TestRegisterAppendLongNames(t *testing.T) {
 	t.Parallel()
 	hostile := strings.Repeat("n\x00ame", 1000)

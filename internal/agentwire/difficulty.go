@@ -11,8 +11,7 @@ import (
 // maxSessions fit into one frame of CmdSetDifficulty.
 const maxSessions = (MaxFrame - headerSize - 1 - 2) / 2
 
-// SetDifficulty tells an agent the difficulty of some of its miners from the
-// next job on.
+// SetDifficulty tells an agent the difficulty of some of its miners from the next job on.
 type SetDifficulty struct {
 	Difficulty bitcoin.Difficulty
 	Sessions   []Session
@@ -38,8 +37,8 @@ func ParseSetDifficulty(f Frame) (SetDifficulty, error) {
 	return d, nil
 }
 
-// AppendTo appends d as one frame, or as several where its sessions do not fit
-// into one. A difficulty below 1 cannot be said: the miners are told 1.
+// AppendTo appends d as one frame, or as several where its sessions do not fit into one. A difficulty below 1 cannot be
+// said: the miners are told 1.
 func (d SetDifficulty) AppendTo(dst []byte) []byte {
 	for sessions := d.Sessions; ; {
 		n := min(len(sessions), maxSessions)
@@ -55,9 +54,8 @@ func (d SetDifficulty) AppendTo(dst []byte) []byte {
 	}
 }
 
-// AppendSetDifficulties appends the frames that tell each miner its difficulty,
-// in ascending order of difficulties and sessions. To the agent they mean the
-// job that follows: a raised difficulty that comes after it costs shares.
+// AppendSetDifficulties appends the frames that tell each miner its difficulty, in ascending order of difficulties and
+// sessions. To the agent they mean the job that follows: a raised difficulty that comes after it costs shares.
 func AppendSetDifficulties[S ~uint16](dst []byte, difficulties map[S]bitcoin.Difficulty) []byte {
 	groups := make(map[bitcoin.Difficulty][]Session)
 	for s, d := range difficulties {

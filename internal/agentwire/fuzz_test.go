@@ -12,8 +12,7 @@ import (
 	"btcpool/internal/agentwire"
 )
 
-// Any stream means the same however it is cut, and what was understood of it
-// can be said again.
+// Any stream means the same however it is cut, and what was understood of it can be said again.
 func FuzzParseFrame(f *testing.F) {
 	var stream []byte
 	golden := goldenFrames(f)

@@ -80,11 +80,11 @@ func (s Submit) AppendTo(dst []byte) []byte {
 	return dst
 }
 
-// SubmitResponse is the pool's verdict on one submit. Only an agent that asked
-// for the capability "subres" understands it.
+// SubmitResponse is the pool's verdict on one submit. Only an agent that asked for the capability "subres" understands
+// it.
 type SubmitResponse struct {
-	// Index counts the connection's submits from 0, modulo 2^16: those that
-	// ParseSubmit takes and whose session is registered.
+	// Index counts the connection's submits from 0, modulo 2^16: those that ParseSubmit takes and whose session is
+	// registered.
 	Index  uint16
 	Status share.Status
 }

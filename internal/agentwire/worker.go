@@ -6,18 +6,16 @@ import (
 	"btcpool/internal/share"
 )
 
-// Register tells of a miner that has come. The names are never longer and hold
-// no other characters than those of miners that connect directly, so that a
-// worker is the same one either way.
+// Register tells of a miner that has come. The names are never longer and hold no other characters than those of miners
+// that connect directly, so that a worker is the same one either way.
 type Register struct {
 	Session Session
 	Agent   string // the miner's software
 	Worker  string // its name without the user's, never empty when parsed
 }
 
-// ParseRegister reads a frame of CmdRegister. Names that are too long are cut,
-// whereas btcpool drops a frame of more than 100 bytes: the agent would not
-// learn that its miner works for nothing.
+// ParseRegister reads a frame of CmdRegister. Names that are too long are cut, whereas btcpool drops a frame of more
+// than 100 bytes: the agent would not learn that its miner works for nothing.
 func ParseRegister(f Frame) (Register, error) {
 	if f.Command != CmdRegister || len(f.Body) < 2+1+1 {
 		return Register{}, ErrFrame

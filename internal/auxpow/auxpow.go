@@ -1,10 +1,8 @@
-// Package auxpow lets one proof of work count for other chains too: it puts the
-// blocks of several chains into one merkle tree, whose root the parent's
-// coinbase carries, and builds the proof that each chain's node wants to see.
+// Package auxpow lets one proof of work count for other chains too: it puts the blocks of several chains into one
+// merkle tree, whose root the parent's coinbase carries, and builds the proof that each chain's node wants to see.
 //
-// The formats are those of the merged mining specification
-// (en.bitcoin.it/wiki/Merged_mining_specification), which Namecoin and the
-// chains after it share.
+// The formats are those of the merged mining specification (en.bitcoin.it/wiki/Merged_mining_specification), which
+// Namecoin and the chains after it share.
 package auxpow
 
 import (
@@ -15,8 +13,8 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// Chain is a block that a chain wants proved, and its place in the tree. One
-// with neither index nor branch is alone in its tree.
+// Chain is a block that a chain wants proved, and its place in the tree. One with neither index nor branch is alone in
+// its tree.
 type Chain struct {
 	Name   string // in the configuration of auxmaker and blkmaker
 	ID     int32  // the chain's own number
@@ -34,8 +32,8 @@ func (c *Chain) Met(hash *chainhash.Hash) bool {
 	return err == nil && target.Met(hash)
 }
 
-// EasiestBits returns the compact form of the highest target among chains, 0
-// when there is none: a share that does not meet it solves nothing.
+// EasiestBits returns the compact form of the highest target among chains, 0 when there is none: a share that does not
+// meet it solves nothing.
 func EasiestBits(chains []Chain) uint32 {
 	var bits uint32
 	var easiest bitcoin.Target
@@ -58,9 +56,8 @@ type Parent struct {
 // Hash returns the hash of the parent block.
 func (p *Parent) Hash() chainhash.Hash { return bitcoin.DoubleSHA256(p.Header[:]) }
 
-// Proof returns what the node of c wants to see for its block: the second
-// argument of submitauxblock, before hex. It does not look whether the target
-// is met.
+// Proof returns what the node of c wants to see for its block: the second argument of submitauxblock, before hex. It
+// does not look whether the target is met.
 func (p *Parent) Proof(c *Chain) []byte {
 	hash := p.Hash()
 	dst := append([]byte{}, p.Coinbase...)
@@ -70,8 +67,8 @@ func (p *Parent) Proof(c *Chain) []byte {
 	return append(dst, p.Header[:]...)
 }
 
-// appendBranch appends a branch of at most 252 hashes and the side mask, whose
-// bits say on which side of its pair each working hash is.
+// appendBranch appends a branch of at most 252 hashes and the side mask, whose bits say on which side of its pair each
+// working hash is.
 func appendBranch(dst []byte, branch []chainhash.Hash, side uint32) []byte {
 	dst = append(dst, byte(len(branch)))
 	for i := range branch {

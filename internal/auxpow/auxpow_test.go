@@ -22,16 +22,15 @@ import (
 
 const namecoin = 1 // its chain id
 
-// published returns a block of Namecoin: its header's hash and target, and the
-// proof behind the header.
+// published returns a block of Namecoin: its header's hash and target, and the proof behind the header.
 func published(t testing.TB, name string) (proof []byte, hash [32]byte, target *big.Int) {
 	t.Helper()
 	block := testkit.Hex(t, name)
 	return block[80:], bitcoin.DoubleSHA256(block[:80]), blockchain.CompactToBig(binary.LittleEndian.Uint32(block[72:]))
 }
 
-// TestPublished has blocks of Namecoin's main chain: 19414 without the header
-// in the coinbase, 37174 with a tree of sixteen chains.
+// TestPublished has blocks of Namecoin's main chain: 19414 without the header in the coinbase, 37174 with a tree of
+// sixteen chains.
 func TestPublished(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"namecoin-19414.hex", "namecoin-37174.hex"} {
@@ -77,8 +76,8 @@ func TestProofOfPublished(t *testing.T) {
 	}
 }
 
-// solve returns a parent block that commits to a tree and has a branch to its
-// coinbase. bits are those that its hash meets.
+// solve returns a parent block that commits to a tree and has a branch to its coinbase. bits are those that its hash
+// meets.
 func solve(t rapid.TB, tree auxpow.Tree, branch []chainhash.Hash, bits uint32) *auxpow.Parent {
 	t.Helper()
 	coinbase1, coinbase2, err := bitcoin.Coinbase{
@@ -102,8 +101,7 @@ func solve(t rapid.TB, tree auxpow.Tree, branch []chainhash.Hash, bits uint32) *
 
 const easyBits = 0x207fffff // every second hash meets it
 
-// drawChains draws n chains of different ids, none of which is that of a
-// parent block's version.
+// drawChains draws n chains of different ids, none of which is that of a parent block's version.
 func drawChains(t *rapid.T, n int) []auxpow.Chain {
 	ids := rapid.SliceOfNDistinct(rapid.OneOf(
 		rapid.Int32Range(0, 0x1fff), // what there is
@@ -117,8 +115,8 @@ func drawChains(t *rapid.T, n int) []auxpow.Chain {
 	return chains
 }
 
-// TestEveryChainAccepts has one to eight chains in one tree: the node of each
-// accepts the proof made for it, and no other.
+// TestEveryChainAccepts has one to eight chains in one tree: the node of each accepts the proof made for it, and no
+// other.
 func TestEveryChainAccepts(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -155,8 +153,7 @@ func TestEveryChainAccepts(t *testing.T) {
 	})
 }
 
-// TestSmallestTree holds Plant against a search over all nonces that matter: no
-// smaller tree has room for the chains.
+// TestSmallestTree holds Plant against a search over all nonces that matter: no smaller tree has room for the chains.
 func TestSmallestTree(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

@@ -19,21 +19,19 @@ type Tree struct {
 	Nonce uint32 // with which the chains' leaves were chosen
 }
 
-// Commitment returns what the input script of the parent's coinbase must hold
-// once, 44 bytes.
+// Commitment returns what the input script of the parent's coinbase must hold once, 44 bytes.
 func (t Tree) Commitment() []byte {
 	return bitcoin.AuxPoWCommitment(t.Root, t.Size, t.Nonce)
 }
 
-// Plant returns the smallest tree that has room for all chains, and gives each
-// of them its leaf and branch. Chains of the same id have no tree.
+// Plant returns the smallest tree that has room for all chains, and gives each of them its leaf and branch. Chains of
+// the same id have no tree.
 func Plant(chains []Chain) (Tree, error) {
 	height, err := heightFor(chains)
 	if err != nil {
 		return Tree{}, err
 	}
-	// Leaves without a chain, and nodes above such leaves only, stay zero: no
-	// proof goes below them.
+	// Leaves without a chain, and nodes above such leaves only, stay zero: no proof goes below them.
 	row := make(map[uint32]chainhash.Hash)
 	for i := range chains {
 		c := &chains[i]
@@ -54,10 +52,9 @@ func Plant(chains []Chain) (Tree, error) {
 	return Tree{Root: row[0], Size: 1 << height}, nil
 }
 
-// heightFor returns the height of the smallest tree in which all chains have
-// leaves of their own. Trying other nonces than 0 would not make it smaller:
-// modulo a power of two Slot maps ids one to one whatever the nonce is, so two
-// chains meet if their ids are equal modulo the size of the tree, and only then.
+// heightFor returns the height of the smallest tree in which all chains have leaves of their own. Trying other nonces
+// than 0 would not make it smaller: modulo a power of two Slot maps ids one to one whatever the nonce is, so two chains
+// meet if their ids are equal modulo the size of the tree, and only then.
 func heightFor(chains []Chain) (int, error) {
 	if len(chains) == 0 {
 		return 0, errors.New("no chains")
@@ -74,8 +71,7 @@ func heightFor(chains []Chain) (int, error) {
 	return 0, fmt.Errorf("two chains have ids that are equal modulo 2^%d", MaxHeight)
 }
 
-// Slot returns the leaf that a chain must have in a tree of 2^height leaves, so
-// that no work counts twice for it.
+// Slot returns the leaf that a chain must have in a tree of 2^height leaves, so that no work counts twice for it.
 func Slot(nonce uint32, chainID int32, height int) uint32 {
 	slot := nonce*1103515245 + 12345
 	slot = (slot+uint32(chainID))*1103515245 + 12345

@@ -1,9 +1,8 @@
-// Package auxwork has the messages of merged mining: the work of other chains on
-// its way to jobmaker, and the shares that solve it on their way to blkmaker.
+// Package auxwork has the messages of merged mining: the work of other chains on its way to jobmaker, and the shares
+// that solve it on their way to blkmaker.
 //
-// They are btcpool's, with optional keys of our own that its readers ignore.
-// A message names a chain and not how to log in to its node, unless an
-// installation still has readers that cannot look the name up.
+// They are btcpool's, with optional keys of our own that its readers ignore. A message names a chain and not how to log
+// in to its node, unless an installation still has readers that cannot look the name up.
 package auxwork
 
 import (
@@ -30,8 +29,7 @@ const MaxChains = 64
 
 const maxMessage = 1 << 20 // bytes
 
-// Aux is the work of the AuxPoW chains that one commitment in the coinbase
-// covers.
+// Aux is the work of the AuxPoW chains that one commitment in the coinbase covers.
 type Aux struct {
 	CreatedAt   uint32         // unix seconds
 	Hash        chainhash.Hash // what the coinbase commits to: root of the tree of chains, and for a single one its block
@@ -51,8 +49,7 @@ func (a *Aux) Tree() auxpow.Tree {
 	return auxpow.Tree{Root: a.Hash, Size: a.MerkleSize, Nonce: a.MerkleNonce}
 }
 
-// The JSON, keys in btcpool's order. Pointers tell the keys a reader cannot do
-// without.
+// The JSON, keys in btcpool's order. Pointers tell the keys a reader cannot do without.
 type (
 	auxJSON struct {
 		CreatedAt   *uint32     `json:"created_at_ts"`
@@ -93,8 +90,7 @@ func (a *Aux) AppendTo(dst []byte) []byte {
 	})
 }
 
-// ParseAux reads a message of the aux work topic. Chains that do not lead to
-// its hash are an error.
+// ParseAux reads a message of the aux work topic. Chains that do not lead to its hash are an error.
 func ParseAux(src []byte) (Aux, error) {
 	in := auxJSON{MerkleSize: 1}
 	if err := parseJSON(src, &in); err != nil {
@@ -137,8 +133,7 @@ func AppendChains(dst []byte, chains []auxpow.Chain) []byte {
 	return appendJSON(dst, chainsToJSON(chains))
 }
 
-// ParseChains reads what AppendChains wrote. It knows no root to check them
-// against.
+// ParseChains reads what AppendChains wrote. It knows no root to check them against.
 func ParseChains(src []byte) ([]auxpow.Chain, error) {
 	var in []chainJSON
 	if err := parseJSON(src, &in); err != nil {

@@ -264,8 +264,7 @@ func TestRSKSolved(t *testing.T) {
 	}
 }
 
-// stable fails when what parse understands of in is not what it understands of
-// its own text.
+// stable fails when what parse understands of in is not what it understands of its own text.
 func stable[T any](t *testing.T, in []byte, parse func([]byte) (T, error), appendTo func(*T, []byte) []byte) {
 	t.Helper()
 	got, err := parse(in)

@@ -11,8 +11,8 @@ import (
 	"btcpool/internal/share"
 )
 
-// RSKHash is 32 bytes in the order RSK writes them, which is also the order in
-// the coinbase. Its text is 0x and 64 hex digits.
+// RSKHash is 32 bytes in the order RSK writes them, which is also the order in the coinbase. Its text is 0x and 64 hex
+// digits.
 type RSKHash [32]byte
 
 func (h RSKHash) String() string { return "0x" + hex.EncodeToString(h[:]) }
@@ -36,8 +36,7 @@ func (h RSKHash) Target() bitcoin.Target {
 	return bitcoin.Target(h)
 }
 
-// MaxRSKText is how much of FeesForMiner, RPCAddr and RPCUserPass a solved RSK
-// share carries, bytes each.
+// MaxRSKText is how much of FeesForMiner, RPCAddr and RPCUserPass a solved RSK share carries, bytes each.
 const MaxRSKText = 79
 
 // RSK is the work of RSK.
@@ -126,8 +125,7 @@ func (s *RSKSolved) AppendTo(dst []byte) []byte {
 	return append(dst, s.Coinbase...)
 }
 
-// ParseRSKSolved reads a message of the topic of solved RSK shares. The result
-// shares no memory with src.
+// ParseRSKSolved reads a message of the topic of solved RSK shares. The result shares no memory with src.
 func ParseRSKSolved(src []byte) (RSKSolved, error) {
 	solved, err := share.ParseSolved(src)
 	if err != nil {

@@ -17,9 +17,8 @@ const (
 	maxCoinbaseScript = 100
 )
 
-// Coinbase describes the first transaction of a block. Its input script holds,
-// in this order: the height (BIP 34), the time, Aux, Text, MergedMining, the
-// extranonce.
+// Coinbase describes the first transaction of a block. Its input script holds, in this order: the height (BIP 34), the
+// time, Aux, Text, MergedMining, the extranonce.
 type Coinbase struct {
 	Height         int32
 	Time           int64  // unix seconds; makes two jobs on the same transactions differ
@@ -29,14 +28,13 @@ type Coinbase struct {
 	Outputs        []wire.TxOut
 	ExtranonceSize int // bytes left for miners
 
-	// LockToHeight sets nLockTime to Height-1 and nSequence so that it counts,
-	// as BIP 54 asks of future blocks. Blocks of today may have it.
+	// LockToHeight sets nLockTime to Height-1 and nSequence so that it counts, as BIP 54 asks of future blocks. Blocks
+	// of today may have it.
 	LockToHeight bool
 }
 
-// Build returns the transaction without witness, cut at the extranonce: what
-// goes before and what goes after it. A script that consensus would refuse,
-// and outputs that are none, are errors.
+// Build returns the transaction without witness, cut at the extranonce: what goes before and what goes after it. A
+// script that consensus would refuse, and outputs that are none, are errors.
 func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	if c.Height < 0 || c.Time < 0 || c.ExtranonceSize < 0 {
 		return nil, nil, fmt.Errorf("coinbase: negative height %d, time %d or extranonce size %d",
@@ -81,15 +79,14 @@ func (c Coinbase) Build() (coinbase1, coinbase2 []byte, err error) {
 	return coinbase1, binary.LittleEndian.AppendUint32(tail.Bytes(), lockTime), nil
 }
 
-// scriptAt is where a serialized coinbase has the length of its script: behind
-// version, number of inputs and the null outpoint.
+// scriptAt is where a serialized coinbase has the length of its script: behind version, number of inputs and the null
+// outpoint.
 const scriptAt = 4 + 1 + 36
 
 var errNoHeight = errors.New("the coinbase does not begin with a height")
 
-// CoinbaseHeight returns the height that BIP 34 wants at the start of the
-// script, from the first part of a coinbase: what Build has put there, unless
-// that is 0.
+// CoinbaseHeight returns the height that BIP 34 wants at the start of the script, from the first part of a coinbase:
+// what Build has put there, unless that is 0.
 func CoinbaseHeight(coinbase1 []byte) (int32, error) {
 	if len(coinbase1) < scriptAt+2 || coinbase1[4] != 1 {
 		return 0, errNoHeight

@@ -93,8 +93,8 @@ func TestCoinbase(t *testing.T) {
 	}
 }
 
-// Whatever is built is a sane coinbase to btcd, holds the height where BIP 34
-// wants it, and has the extranonce where the parts meet.
+// Whatever is built is a sane coinbase to btcd, holds the height where BIP 34 wants it, and has the extranonce where
+// the parts meet.
 func TestCoinbaseAgainstBtcd(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
@@ -219,8 +219,7 @@ func TestCoinbaseHeight(t *testing.T) {
 	}
 }
 
-// coinbaseOf returns the first part of a coinbase whose height is read back, 0
-// aside.
+// coinbaseOf returns the first part of a coinbase whose height is read back, 0 aside.
 func coinbaseOf(t interface{ Fatalf(string, ...any) }, height int32) []byte {
 	coinbase1, _, err := bitcoin.Coinbase{
 		Height: height, Time: 1713571767, ExtranonceSize: 12, Outputs: []wire.TxOut{{Value: 1, PkScript: []byte{0x51}}},

@@ -6,9 +6,8 @@ import (
 	"strconv"
 )
 
-// Difficulty is a share difficulty of 2^n, written as its exponent n: exact in
-// integers for agents, vardiff and statistics. Difficulty 1 (n = 0) is the
-// pool's usual one, target 0xffff·2^208.
+// Difficulty is a share difficulty of 2^n, written as its exponent n: exact in integers for agents, vardiff and
+// statistics. Difficulty 1 (n = 0) is the pool's usual one, target 0xffff·2^208.
 type Difficulty int8
 
 // The bounds of a Difficulty. 2^-32 accepts practically every hash.
@@ -17,9 +16,8 @@ const (
 	MaxDifficulty Difficulty = 62
 )
 
-// DifficultyAtLeast returns the smallest Difficulty not below f, kept within
-// MinDifficulty and MaxDifficulty. What is no positive finite number gives
-// MinDifficulty.
+// DifficultyAtLeast returns the smallest Difficulty not below f, kept within MinDifficulty and MaxDifficulty. What is
+// no positive finite number gives MinDifficulty.
 func DifficultyAtLeast(f float64) Difficulty {
 	if !(f > 0) || math.IsInf(f, 0) {
 		return MinDifficulty
@@ -42,8 +40,7 @@ func (d Difficulty) Integer() uint64 {
 	return 1 << d
 }
 
-// Target returns floor(0xffff·2^208 / 2^n), the largest hash that meets d.
-// d must be within its bounds.
+// Target returns floor(0xffff·2^208 / 2^n), the largest hash that meets d. d must be within its bounds.
 func (d Difficulty) Target() Target {
 	var t Target
 	shift := 208 - int(d) // of 0xffff, at least 146: no bit is lost
@@ -55,8 +52,7 @@ func (d Difficulty) Target() Target {
 	return t
 }
 
-// Hashes returns 2^(n+32), the work a share of difficulty d stands for.
-// d must be within its bounds.
+// Hashes returns 2^(n+32), the work a share of difficulty d stands for. d must be within its bounds.
 func (d Difficulty) Hashes() Work {
 	n := uint(int(d) - int(MinDifficulty))
 	if n >= bits.UintSize {

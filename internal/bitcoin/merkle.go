@@ -20,8 +20,8 @@ func hashPair(left, right *chainhash.Hash) chainhash.Hash {
 	return DoubleSHA256(pair[:])
 }
 
-// MerkleBranch returns the hashes that lead from the first transaction of a
-// block to its merkle root; txids are those of all the others, in order.
+// MerkleBranch returns the hashes that lead from the first transaction of a block to its merkle root; txids are those
+// of all the others, in order.
 func MerkleBranch(txids []chainhash.Hash) []chainhash.Hash {
 	var branch []chainhash.Hash
 	// level is one row of the tree without its first element.
@@ -39,8 +39,8 @@ func MerkleBranch(txids []chainhash.Hash) []chainhash.Hash {
 	return branch
 }
 
-// MerkleRoot returns the merkle root of a block from the id of its coinbase and
-// the branch that MerkleBranch gives for the other transactions.
+// MerkleRoot returns the merkle root of a block from the id of its coinbase and the branch that MerkleBranch gives for
+// the other transactions.
 func MerkleRoot(coinbase chainhash.Hash, branch []chainhash.Hash) chainhash.Hash {
 	for i := range branch {
 		coinbase = hashPair(&coinbase, &branch[i])
@@ -48,9 +48,8 @@ func MerkleRoot(coinbase chainhash.Hash, branch []chainhash.Hash) chainhash.Hash
 	return coinbase
 }
 
-// WitnessCommitment returns the output script that commits to the witness data
-// of a block (BIP 141): wtxids are those of all transactions but the coinbase,
-// whose witness is the 32 zero bytes that Bitcoin Core's submitblock fills in.
+// WitnessCommitment returns the output script that commits to the witness data of a block (BIP 141): wtxids are those
+// of all transactions but the coinbase, whose witness is the 32 zero bytes that Bitcoin Core's submitblock fills in.
 func WitnessCommitment(wtxids []chainhash.Hash) []byte {
 	var reserved chainhash.Hash
 	root := MerkleRoot(chainhash.Hash{}, MerkleBranch(wtxids))

@@ -37,8 +37,7 @@ func TestMerkleMainnetBlock100000(t *testing.T) {
 	}
 }
 
-// randomBlock draws a block of a coinbase and some other transactions, a few of
-// them with a witness.
+// randomBlock draws a block of a coinbase and some other transactions, a few of them with a witness.
 func randomBlock(t *rapid.T) (txs []*btcutil.Tx, txids, wtxids []chainhash.Hash) {
 	n := rapid.OneOf(rapid.IntRange(0, 40), rapid.IntRange(253, 260)).Draw(t, "transactions")
 	seed := rapid.Uint32().Draw(t, "seed")
@@ -112,8 +111,7 @@ func TestHotPathDoesNotAllocate(t *testing.T) {
 	}
 }
 
-// A pair is hashed by three compressions: two for its 64 bytes and the padding,
-// one for the second round.
+// A pair is hashed by three compressions: two for its 64 bytes and the padding, one for the second round.
 const compressionsPerPair = 3
 
 func BenchmarkMerkleRoot12(b *testing.B) {

@@ -22,8 +22,8 @@ type Network struct {
 	SignedBlocks bool // blocks are signed by those who run the network (BIP 325)
 }
 
-// networks is all that has to know of another network. The slice is built on
-// demand so that nobody can change a shared one.
+// networks is all that has to know of another network. The slice is built on demand so that nobody can change a shared
+// one.
 func networks() []Network {
 	return []Network{
 		{Name: "mainnet", Chain: "main", Params: &chaincfg.MainNetParams},
@@ -90,17 +90,16 @@ func (n Network) decodeAddress(addr string) (address.Address, error) {
 	return decoded, nil
 }
 
-// MaxFutureBlockTime is how far ahead of a node's clock the time of a block may
-// be (MAX_FUTURE_BLOCK_TIME in Bitcoin Core's src/chain.h).
+// MaxFutureBlockTime is how far ahead of a node's clock the time of a block may be (MAX_FUTURE_BLOCK_TIME in Bitcoin
+// Core's src/chain.h).
 const MaxFutureBlockTime = 2 * time.Hour
 
-// RetargetInterval is the number of blocks of the same difficulty, in every
-// network that changes it; the first has a height that is a multiple
-// (DifficultyAdjustmentInterval in Bitcoin Core's src/consensus/params.h).
+// RetargetInterval is the number of blocks of the same difficulty, in every network that changes it; the first has a
+// height that is a multiple (DifficultyAdjustmentInterval in Bitcoin Core's src/consensus/params.h).
 const RetargetInterval = 2016
 
-// EasyBlocks reports whether blocks get as easy as can be when none came for
-// Params.MinDiffReductionTime, for one block: on testnets.
+// EasyBlocks reports whether blocks get as easy as can be when none came for Params.MinDiffReductionTime, for one
+// block: on testnets.
 func (n Network) EasyBlocks() bool {
 	return n.Params.ReduceMinDifficulty && !n.Params.PoWNoRetargeting
 }

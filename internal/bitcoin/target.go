@@ -11,8 +11,8 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 )
 
-// Target is the largest hash that is accepted, a 256-bit number in the byte
-// order of a chainhash.Hash (least significant first).
+// Target is the largest hash that is accepted, a 256-bit number in the byte order of a chainhash.Hash (least
+// significant first).
 type Target [32]byte
 
 // Met reports whether the hash is not above the target.
@@ -26,8 +26,8 @@ func (t Target) Met(h *chainhash.Hash) bool {
 	return true
 }
 
-// TargetFromBits expands the compact form of a block header. Negative, zero
-// and overflowing values are errors, as they are in consensus.
+// TargetFromBits expands the compact form of a block header. Negative, zero and overflowing values are errors, as they
+// are in consensus.
 func TargetFromBits(bits uint32) (Target, error) {
 	size, word := int(bits>>24), bits&0x007fffff
 	if bits&0x00800000 != 0 {
@@ -48,8 +48,7 @@ func TargetFromBits(bits uint32) (Target, error) {
 	return t, nil
 }
 
-// Bits returns the compact form of a block header. It keeps the 15 to 23 most
-// significant bits and cuts off the rest.
+// Bits returns the compact form of a block header. It keeps the 15 to 23 most significant bits and cuts off the rest.
 func (t Target) Bits() uint32 {
 	size := len(t)
 	for size > 0 && t[size-1] == 0 {
@@ -82,8 +81,7 @@ func (t Target) Work() Work {
 	return Work{binary.BigEndian.Uint64(b[:]), binary.BigEndian.Uint64(b[8:])}
 }
 
-// Difficulty returns 0xffff·2^208 / t, to a relative error below 2^-51; +Inf
-// for a target of zero.
+// Difficulty returns 0xffff·2^208 / t, to a relative error below 2^-51; +Inf for a target of zero.
 func (t Target) Difficulty() float64 {
 	for i := 24; i >= 0; i -= 8 {
 		word := binary.LittleEndian.Uint64(t[i:])

@@ -19,8 +19,7 @@ func bigTarget(t bitcoin.Target) *big.Int {
 	return new(big.Int).SetBytes(t[:])
 }
 
-// drawHash draws numbers of every length, so that comparisons and roundings
-// meet all of their cases.
+// drawHash draws numbers of every length, so that comparisons and roundings meet all of their cases.
 func drawHash(t *rapid.T, label string) chainhash.Hash {
 	var h chainhash.Hash
 	copy(h[:], rapid.SliceOfN(rapid.Byte(), 0, len(h)).Draw(t, label))

@@ -8,8 +8,7 @@ import (
 	"math/bits"
 )
 
-// Work is a number of expected hashes, 128 bits. A share of difficulty d stands
-// for d·2^32 hashes.
+// Work is a number of expected hashes, 128 bits. A share of difficulty d stands for d·2^32 hashes.
 type Work struct{ Hi, Lo uint64 }
 
 // Add returns w + v, at most 2^128-1.
@@ -31,8 +30,7 @@ func (w Work) IsZero() bool { return w == Work{} }
 // Float returns the nearest number of hashes, to a relative error below 2^-51.
 func (w Work) Float() float64 { return math.Ldexp(float64(w.Hi), 64) + float64(w.Lo) }
 
-// Difficulty returns the work in shares of difficulty 1, rounded down, at most
-// 2^64-1.
+// Difficulty returns the work in shares of difficulty 1, rounded down, at most 2^64-1.
 func (w Work) Difficulty() uint64 {
 	if w.Hi>>32 != 0 {
 		return math.MaxUint64
@@ -47,8 +45,7 @@ func (w Work) String() string {
 	return n.Or(n, new(big.Int).SetUint64(w.Lo)).String()
 }
 
-// ParseWork reads what String returns. Anything but decimal digits, or more
-// than 128 bits, is an error.
+// ParseWork reads what String returns. Anything but decimal digits, or more than 128 bits, is an error.
 func ParseWork(s string) (Work, error) {
 	var w Work
 	for _, c := range []byte(s) {

@@ -10,8 +10,8 @@ import (
 	"github.com/klauspost/compress/s2"
 )
 
-// A record set is a u32 with the size of the batches that follow. A record
-// batch of format version 2 (Kafka 0.11 and later), big-endian:
+// A record set is a u32 with the size of the batches that follow. A record batch of format version 2 (Kafka 0.11 and
+// later), big-endian:
 //
 //	 0 i64 base offset: the broker's to set
 //	 8 u32 size of what follows
@@ -46,19 +46,17 @@ const (
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
-// encoder makes record sets, as the library does too at three times the price:
-// that allocates for each key and value, and gets to each through interfaces.
+// encoder makes record sets, as the library does too at three times the price: that allocates for each key and value,
+// and gets to each through interfaces.
 type encoder struct {
 	plain, packed []byte // of the latest record set, to be used again
 }
 
-// keepBytes is the size up to which an encoder keeps its buffers; a full
-// template is smaller.
+// keepBytes is the size up to which an encoder keeps its buffers; a full template is smaller.
 const keepBytes = 8 << 20
 
-// recordSet returns msgs, of which there is at least one, as one batch. It is
-// valid until the next call and keeps nothing of msgs. Size is that of all keys
-// and values.
+// recordSet returns msgs, of which there is at least one, as one batch. It is valid until the next call and keeps
+// nothing of msgs. Size is that of all keys and values.
 func (e *encoder) recordSet(msgs []Message, size int, now time.Time, compress bool) []byte {
 	const head = setPrefix + batchHead
 	base := unixMilli(msgs[0].Time, now)

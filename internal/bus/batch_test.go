@@ -135,9 +135,8 @@ func shares(n int, at time.Time) []bus.Message {
 	return msgs
 }
 
-// BenchmarkRecordSet measures encoding beside the library's and beside a copy
-// and a checksum of the same bytes; an operation is a batch of 1,000 shares, or
-// a full template.
+// BenchmarkRecordSet measures encoding beside the library's and beside a copy and a checksum of the same bytes; an
+// operation is a batch of 1,000 shares, or a full template.
 func BenchmarkRecordSet(b *testing.B) {
 	at := time.Now()
 	template := []bus.Message{{Time: at, Value: job.NewRawGBT(busynode.Template(1), at).AppendTo(nil)}}

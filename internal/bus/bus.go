@@ -1,11 +1,10 @@
 // Package bus carries messages between services over the Kafka protocol.
 //
-// Delivery is at least once and in order per partition: a write whose answer
-// was lost is repeated, so whoever needs exactly-once effect drops what it has
-// seen. Brokers may be away at any time; EnsureTopics, Read and Write wait for
-// them until their context ends. That is no error of the first two, which return
-// nil then, so that whoever stops a service need not tell it from a failure. Nil
-// from Write means that messages are written, so it returns the context's error.
+// Delivery is at least once and in order per partition: a write whose answer was lost is repeated, so whoever needs
+// exactly-once effect drops what it has seen. Brokers may be away at any time; EnsureTopics, Read and Write wait for
+// them until their context ends. That is no error of the first two, which return nil then, so that whoever stops a
+// service need not tell it from a failure. Nil from Write means that messages are written, so it returns the context's
+// error.
 package bus
 
 import (
@@ -20,9 +19,8 @@ import (
 	"btcpool/internal/telemetry"
 )
 
-// A Message is one record of a topic. Writing takes Key, Value and Time only,
-// and a zero Time means now. A message that was read is the receiver's to keep,
-// with the memory of all that was fetched along with it.
+// A Message is one record of a topic. Writing takes Key, Value and Time only, and a zero Time means now. A message that
+// was read is the receiver's to keep, with the memory of all that was fetched along with it.
 type Message struct {
 	Partition int
 	Offset    int64
@@ -50,8 +48,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	// The transport is our own because the library's shared one has goroutines
-	// that outlive every client.
+	// The transport is our own because the library's shared one has goroutines that outlive every client.
 	transport := &kafka.Transport{
 		ClientID:    clientID,
 		Dial:        dial,
@@ -83,8 +80,8 @@ func (c *Client) Close() error {
 	return nil
 }
 
-// requestTimeout bounds one request to a broker, so that a connection whose
-// other end has gone without a word is given up.
+// requestTimeout bounds one request to a broker, so that a connection whose other end has gone without a word is given
+// up.
 const requestTimeout = 10 * time.Second
 
 // unlessEnded returns nil for an error that only says that ctx has ended.

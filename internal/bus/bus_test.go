@@ -345,8 +345,7 @@ func TestWaitsForBroker(t *testing.T) {
 	must(t, c.Ping(ctx))
 }
 
-// TestBrokerRestarts kills the broker again and again under a writer and a
-// reader.
+// TestBrokerRestarts kills the broker again and again under a writer and a reader.
 func TestBrokerRestarts(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -435,8 +434,7 @@ func BenchmarkWriteBatch(b *testing.B) {
 	}
 }
 
-// BenchmarkDelivery measures from before Write to the reader's handle, one
-// message at a time.
+// BenchmarkDelivery measures from before Write to the reader's handle, one message at a time.
 func BenchmarkDelivery(b *testing.B) {
 	c, cfg := newBus(b, 1)
 	topic := cfg.Topics.Job

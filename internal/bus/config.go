@@ -9,27 +9,24 @@ import (
 
 // Config is the section [kafka], the same in the file of every service.
 type Config struct {
-	// Brokers are addresses, host:port, at least one: those named tell of the
-	// others.
+	// Brokers are addresses, host:port, at least one: those named tell of the others.
 	Brokers []string `toml:"brokers" env:"KAFKA_BROKERS"`
 	// Replication is how many brokers keep a topic that we create.
 	Replication int `toml:"replication"`
-	// Partitions is how many the share topic has when we create it. Consumers of
-	// the original btcpool read partition 0 only.
+	// Partitions is how many the share topic has when we create it. Consumers of the original btcpool read partition 0
+	// only.
 	Partitions int    `toml:"share_partitions"`
 	Topics     Topics `toml:"topics"`
 }
 
-// Topics names every topic once. Those of merged mining may be empty: there is
-// none then.
+// Topics names every topic once. Those of merged mining may be empty: there is none then.
 type Topics struct {
 	// RawGBT has block templates: gbtmaker's for jobmaker and blkmaker.
 	RawGBT string `toml:"raw_gbt"`
 	// Job has jobs: jobmaker's for sserver, blkmaker, poolwatcher and statshttpd.
 	Job string `toml:"job"`
-	// Share has sserver's shares for sharelogger and statshttpd, SolvedShare those
-	// that are blocks, for blkmaker, and CommonEvents the coming and going of
-	// miners, for statshttpd.
+	// Share has sserver's shares for sharelogger and statshttpd, SolvedShare those that are blocks, for blkmaker, and
+	// CommonEvents the coming and going of miners, for statshttpd.
 	Share        string `toml:"share"`
 	SolvedShare  string `toml:"solved_share"`
 	CommonEvents string `toml:"common_events"`

@@ -18,8 +18,7 @@ func ParseFetch(body []byte, version int16) (set []byte, highWatermark int64, er
 	return (&fetchAnswer{body, version}).parse()
 }
 
-// RecordSetEncoder returns a function that encodes msgs into the same memory
-// again and again.
+// RecordSetEncoder returns a function that encodes msgs into the same memory again and again.
 func RecordSetEncoder(msgs []Message, compress bool) func() []byte {
 	var e encoder
 	size, now := bytesOf(msgs), time.Now()

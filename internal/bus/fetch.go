@@ -17,16 +17,14 @@ import (
 
 const (
 	controlBatch = 1 << 5 // attribute of a transaction's end: it has an offset but is no message
-	// maxFetch bounds one answer, and the records of one batch: the largest
-	// message, and what comes around it.
+	// maxFetch bounds one answer, and the records of one batch: the largest message, and what comes around it.
 	maxFetch = MaxTemplate + fetchBytes + 1<<20
 )
 
 var errFetch = errors.New("answer to a fetch is malformed")
 
-// fetchExchange is the library's request whose answer is read into one piece of
-// memory, which messages point into. The library would read it into pages and
-// make readers for each key and value, from which they are copied.
+// fetchExchange is the library's request whose answer is read into one piece of memory, which messages point into. The
+// library would read it into pages and make readers for each key and value, from which they are copied.
 type fetchExchange struct {
 	*fetchapi.Request
 	version int16
@@ -110,8 +108,8 @@ func (f *fields) bytes() []byte {
 	return f.take(int(n))
 }
 
-// parse returns the record batches of the one partition that was asked for, and
-// the offset behind the partition's last record.
+// parse returns the record batches of the one partition that was asked for, and the offset behind the partition's last
+// record.
 func (a *fetchAnswer) parse() (set []byte, highWatermark int64, err error) {
 	f := &fields{b: a.body}
 	f.int32() // correlation
@@ -160,10 +158,9 @@ func (a *fetchAnswer) parse() (set []byte, highWatermark int64, err error) {
 	return f.take(int(size)), highWatermark, f.err
 }
 
-// records returns the messages in a record set from offset next on, and the
-// offset behind its last record. They point into set. A batch that ends behind
-// set, which brokers may cut there, is left for the next fetch; so is a damaged
-// one behind good ones.
+// records returns the messages in a record set from offset next on, and the offset behind its last record. They point
+// into set. A batch that ends behind set, which brokers may cut there, is left for the next fetch; so is a damaged one
+// behind good ones.
 func records(set []byte, next int64) (msgs []Message, after int64, err error) {
 	start := next
 	for len(set) > formatAt {
@@ -192,8 +189,7 @@ func records(set []byte, next int64) (msgs []Message, after int64, err error) {
 	return msgs, next, nil
 }
 
-// batchRecords returns the messages of one batch from offset next on, and the
-// offset behind it.
+// batchRecords returns the messages of one batch from offset next on, and the offset behind it.
 func batchRecords(batch []byte, next int64) (msgs []Message, after int64, err error) {
 	if len(batch) < batchHead || batch[formatAt] != formatVersion {
 		return nil, next, errFetch
@@ -252,8 +248,7 @@ func decompress(how compress.Compression, b []byte) ([]byte, error) {
 	return plain.Bytes(), nil
 }
 
-// oldRecords is batchRecords for a message of the format before Kafka 0.11,
-// which topics from then may hold.
+// oldRecords is batchRecords for a message of the format before Kafka 0.11, which topics from then may hold.
 func oldRecords(message []byte, next int64) (msgs []Message, after int64, err error) {
 	var set protocol.RecordSet
 	sized := append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...)

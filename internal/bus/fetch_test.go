@@ -65,8 +65,7 @@ func TestRecords(t *testing.T) {
 	}
 }
 
-// TestRecordsOfSeveralBatches has a second batch that is cut, damaged or not of
-// messages.
+// TestRecordsOfSeveralBatches has a second batch that is cut, damaged or not of messages.
 func TestRecordsOfSeveralBatches(t *testing.T) {
 	t.Parallel()
 	msgs := offsets(shares(20, time.UnixMilli(1_700_000_000_000)), 0)
@@ -195,8 +194,7 @@ func FuzzParseFetch(f *testing.F) {
 	})
 }
 
-// BenchmarkRecords measures decoding beside the library's: an operation is a
-// batch of 1,000 shares.
+// BenchmarkRecords measures decoding beside the library's: an operation is a batch of 1,000 shares.
 func BenchmarkRecords(b *testing.B) {
 	set := bus.RecordSet(shares(1000, time.Now()), time.Now(), true)
 	b.Run("ours", func(b *testing.B) {

@@ -35,8 +35,7 @@ func cpuTime() time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// TestKafkaReadsBatches lets the broker check and the client read back what
-// each kind of batch is.
+// TestKafkaReadsBatches lets the broker check and the client read back what each kind of batch is.
 func TestKafkaReadsBatches(t *testing.T) {
 	t.Parallel()
 	c, cfg := newKafkaBus(t)
@@ -69,8 +68,7 @@ func TestKafkaReadsBatches(t *testing.T) {
 	}
 }
 
-// BenchmarkWriteShares measures this process's part of bringing shares to
-// Apache Kafka.
+// BenchmarkWriteShares measures this process's part of bringing shares to Apache Kafka.
 func BenchmarkWriteShares(b *testing.B) {
 	c, cfg := newKafkaBus(b)
 	for _, n := range []int{100, 1000, 10_000} {
@@ -86,8 +84,8 @@ func BenchmarkWriteShares(b *testing.B) {
 	}
 }
 
-// BenchmarkTemplate measures the way of full templates through Apache Kafka: to
-// the acknowledgement, to a reader's handler, and what writer and reader compute.
+// BenchmarkTemplate measures the way of full templates through Apache Kafka: to the acknowledgement, to a reader's
+// handler, and what writer and reader compute.
 func BenchmarkTemplate(b *testing.B) {
 	c, cfg := newKafkaBus(b)
 	template := job.NewRawGBT(busynode.Template(1), time.Now()).AppendTo(nil)

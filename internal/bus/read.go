@@ -53,24 +53,21 @@ func Last(n int) Start { return Start{kind: startLast, n: int64(n)} }
 // Since starts at the first message whose time is t or later.
 func Since(t time.Time) Start { return Start{kind: startSince, time: t} }
 
-// At starts at the offset given for a partition, and at the earliest message
-// of partitions that next does not name.
+// At starts at the offset given for a partition, and at the earliest message of partitions that next does not name.
 func At(next map[int]int64) Start { return Start{kind: startAt, at: next} }
 
 // A ReadOption changes what Read does.
 type ReadOption func(*reader)
 
-// CaughtUp calls f once, on the goroutine that handles messages, when all that
-// the topic held at the start of Read has been handled.
+// CaughtUp calls f once, on the goroutine that handles messages, when all that the topic held at the start of Read has
+// been handled.
 func CaughtUp(f func()) ReadOption {
 	return func(r *reader) { r.caughtUp = f }
 }
 
-// Read calls handle, on one goroutine, for each message of topic from the start
-// position on, in order per partition. It waits for brokers that are away and
-// for a topic that does not exist yet. Messages that retention removed before
-// they could be read are skipped, with a warning and a counter. Read returns
-// handle's error at once, and nil when ctx ends.
+// Read calls handle, on one goroutine, for each message of topic from the start position on, in order per partition. It
+// waits for brokers that are away and for a topic that does not exist yet. Messages that retention removed before they
+// could be read are skipped, with a warning and a counter. Read returns handle's error at once, and nil when ctx ends.
 func (c *Client) Read(ctx context.Context, topic string, from Start, handle func(Message) error, opts ...ReadOption) error {
 	r := &reader{Client: c, topic: topic, batches: make(chan batch)}
 	for _, opt := range opts {
@@ -135,8 +132,7 @@ func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64
 	return first, nil
 }
 
-// offsets asks for one offset of each of topic's n partitions; -1 means that
-// there is none.
+// offsets asks for one offset of each of topic's n partitions; -1 means that there is none.
 func (c *Client) offsets(ctx context.Context, topic string, n int, of func(partition int) kafka.OffsetRequest) ([]int64, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
@@ -169,8 +165,7 @@ func (c *Client) offsets(ctx context.Context, topic string, n int, of func(parti
 	return offsets, nil
 }
 
-// reader is one call of Read: a goroutine a partition fetches ahead while one
-// handles.
+// reader is one call of Read: a goroutine a partition fetches ahead while one handles.
 type reader struct {
 	*Client
 	topic    string
@@ -181,13 +176,11 @@ type reader struct {
 // batch is what one request delivered.
 type batch struct {
 	msgs []Message
-	// caughtUp is true in the one batch that reaches what was the partition's end
-	// at the start.
+	// caughtUp is true in the one batch that reaches what was the partition's end at the start.
 	caughtUp bool
 }
 
-// handle hands messages on. The topic had as many partitions at the start as
-// behind says; none is caught up with yet.
+// handle hands messages on. The topic had as many partitions at the start as behind says; none is caught up with yet.
 func (r *reader) handle(ctx context.Context, handle func(Message) error, behind int) error {
 	messages := r.metrics.readMessages.WithLabelValues(r.topic)
 	bytes := r.metrics.readBytes.WithLabelValues(r.topic)
@@ -295,8 +288,8 @@ func (r *reader) skipTo(ctx context.Context, partition int, next int64) (int64, 
 	return earliest, nil
 }
 
-// fetchOnce asks for messages from offset next on. It returns the offset behind
-// the last record that came and the one behind the partition's last.
+// fetchOnce asks for messages from offset next on. It returns the offset behind the last record that came and the one
+// behind the partition's last.
 func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, next int64, wait time.Duration) (msgs []Message, after, highWatermark int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()

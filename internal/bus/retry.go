@@ -17,8 +17,7 @@ var pace = retry.Pace{First: 10 * time.Millisecond, Longest: time.Second}
 // logInterval is the least time between two lines about the same failure.
 const logInterval = 10 * time.Second
 
-// retry calls f until it returns nil or an error that will stay, or ctx ends.
-// It returns that error, or nil, or ctx's.
+// retry calls f until it returns nil or an error that will stay, or ctx ends. It returns that error, or nil, or ctx's.
 func (c *Client) retry(ctx context.Context, what, topic string, f func(context.Context) error) error {
 	attempts := 0
 	var told time.Time // when a failure was logged last
@@ -42,8 +41,8 @@ func (c *Client) retry(ctx context.Context, what, topic string, f func(context.C
 	return err
 }
 
-// permanent tells errors that no repetition will mend from those of brokers
-// that are away, busy or still joining their cluster.
+// permanent tells errors that no repetition will mend from those of brokers that are away, busy or still joining their
+// cluster.
 func permanent(err error) bool {
 	if _, ok := errors.AsType[*limitError](err); ok {
 		return true

@@ -10,8 +10,7 @@ import (
 	"github.com/segmentio/kafka-go"
 )
 
-// MaxTemplate is the largest message, in bytes, that the topic of block
-// templates must take.
+// MaxTemplate is the largest message, in bytes, that the topic of block templates must take.
 const MaxTemplate = 64 << 20
 
 // topicSpec is how a topic is created.
@@ -39,9 +38,8 @@ func (c *Client) spec(topic string) topicSpec {
 	}
 }
 
-// EnsureTopics creates those of topics that do not exist and checks the limits
-// of those that do. It waits for brokers that are away, and returns nil when ctx
-// ends before they are back.
+// EnsureTopics creates those of topics that do not exist and checks the limits of those that do. It waits for brokers
+// that are away, and returns nil when ctx ends before they are back.
 func (c *Client) EnsureTopics(ctx context.Context, topics ...string) error {
 	for _, topic := range topics {
 		spec := c.spec(topic)

@@ -13,9 +13,8 @@ import (
 )
 
 const (
-	// One request carries at most this much, which a broker's default limit
-	// of 1 MiB takes even if compression gains nothing. A larger message goes
-	// alone.
+	// One request carries at most this much, which a broker's default limit of 1 MiB takes even if compression gains
+	// nothing. A larger message goes alone.
 	batchBytes    = 512 << 10
 	batchMessages = 10_000
 	// recordBytes is what a record needs beside key and value, at most.
@@ -25,22 +24,18 @@ const (
 	compressFrom = 4 << 10
 )
 
-// partitionWriter keeps the order of what is written to a partition: one batch
-// at a time.
+// partitionWriter keeps the order of what is written to a partition: one batch at a time.
 type partitionWriter struct {
 	mu      sync.Mutex
 	encoder encoder
 }
 
-// Write appends msgs to topic and returns nil when all replicas in sync have
-// them. Messages are sent at once, in the given order a partition, and
-// repeated until they are acknowledged or ctx ends; the error is ctx's then, or
-// one that no repetition mends, and any of msgs may have been written or not.
-// Nothing of msgs is kept.
+// Write appends msgs to topic and returns nil when all replicas in sync have them. Messages are sent at once, in the
+// given order a partition, and repeated until they are acknowledged or ctx ends; the error is ctx's then, or one that
+// no repetition mends, and any of msgs may have been written or not. Nothing of msgs is kept.
 //
-// A message goes to the partition that its key's CRC32 chooses, or to partition
-// 0 without a key. The number of partitions is looked up once a process, so
-// that a key keeps its partition while it runs.
+// A message goes to the partition that its key's CRC32 chooses, or to partition 0 without a key. The number of
+// partitions is looked up once a process, so that a key keeps its partition while it runs.
 func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error {
 	if len(msgs) == 0 {
 		return nil
@@ -103,9 +98,8 @@ func (c *Client) writePartition(ctx context.Context, p *partitionWriter, topic s
 	for len(msgs) > 0 {
 		n, size := firstBatch(msgs)
 		start := time.Now()
-		// What comes alone, a template above all, is somebody's to wait for:
-		// base64 of hex shrinks by a seventh, and writer and broker spend
-		// longer on that than the bytes on their way.
+		// What comes alone, a template above all, is somebody's to wait for: base64 of hex shrinks by a seventh, and
+		// writer and broker spend longer on that than the bytes on their way.
 		set := p.encoder.recordSet(msgs[:n], size, start, n > 1 && size >= compressFrom)
 		err := c.retry(ctx, "write to topic", topic, func(ctx context.Context) error {
 			err := c.produce(ctx, topic, partition, set)
@@ -127,8 +121,7 @@ func (c *Client) writePartition(ctx context.Context, p *partitionWriter, topic s
 	return nil
 }
 
-// firstBatch returns how many of msgs go into one request, at least one, and
-// the bytes of their keys and values.
+// firstBatch returns how many of msgs go into one request, at least one, and the bytes of their keys and values.
 func firstBatch(msgs []Message) (n, size int) {
 	for n < len(msgs) && n < batchMessages {
 		next := len(msgs[n].Key) + len(msgs[n].Value)

@@ -1,5 +1,5 @@
-// Package config holds what configurations are made of: durations, addresses,
-// secrets, and faults that name the key they are about. It knows no service.
+// Package config holds what configurations are made of: durations, addresses, secrets, and faults that name the key
+// they are about. It knows no service.
 //
 // A Config's Validate collects everything that is wrong in Faults; each fault
 // begins with the key as the file has it, sections included, then the value and
@@ -32,8 +32,7 @@ func (f *Faults) Addf(format string, args ...any) { *f = append(*f, fmt.Errorf(f
 // In adds the faults of a section, whose keys lack the section's name.
 func (f *Faults) In(section string, err error) { f.Add(In(section, err)) }
 
-// Listen adds a fault when addr is no host:port to listen at; port 0 is any
-// free one.
+// Listen adds a fault when addr is no host:port to listen at; port 0 is any free one.
 func (f *Faults) Listen(key, addr string) {
 	f.Value(key, addr, checkPort(addr))
 }
@@ -111,8 +110,7 @@ func checkPort(addr string) error {
 	return nil
 }
 
-// Peer splits the address of somebody to connect to, host:port: neither may be
-// missing.
+// Peer splits the address of somebody to connect to, host:port: neither may be missing.
 func Peer(addr string) (host string, port uint16, err error) {
 	host, text, err := net.SplitHostPort(addr)
 	n, portErr := strconv.ParseUint(text, 10, 16)

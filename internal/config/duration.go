@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// Duration is a time.Duration written "90s" or "1h30m" in files, environment
-// and flags.
+// Duration is a time.Duration written "90s" or "1h30m" in files, environment and flags.
 type Duration time.Duration
 
 // Std returns d as the standard library's type.

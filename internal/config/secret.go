@@ -6,8 +6,8 @@ import (
 	"strings"
 )
 
-// A Secret is a value that a configuration gives itself or by the name of a file, whose first line, without
-// space around it, is the value. Its keys are key and key_file.
+// A Secret is a value that a configuration gives itself or by the name of a file, whose first line, without space
+// around it, is the value. Its keys are key and key_file.
 type Secret struct {
 	Key         string // as in the file, sections included
 	Value, File string
@@ -43,8 +43,7 @@ const minToken = 16
 // A Token is a Secret that a peer shows in a header.
 type Token Secret
 
-// Validate reports that both are given, or a value that is no token. It does not
-// open the file.
+// Validate reports that both are given, or a value that is no token. It does not open the file.
 func (t Token) Validate() error {
 	err := Secret(t).Validate()
 	if err == nil && t.Value != "" {

@@ -1,6 +1,5 @@
-// Package durable is what spools, journals, caches and snapshots have in common:
-// replacing a file whole, making the names in a folder durable, keeping a folder
-// to one process, and records whose damage shows.
+// Package durable is what spools, journals, caches and snapshots have in common: replacing a file whole, making the
+// names in a folder durable, keeping a folder to one process, and records whose damage shows.
 package durable
 
 import (
@@ -10,9 +9,8 @@ import (
 	"path/filepath"
 )
 
-// Replace makes content that of the file at path, which gets mode when it is
-// new. After a crash or a loss of power at any moment the file has either the old
-// content or the new.
+// Replace makes content that of the file at path, which gets mode when it is new. After a crash or a loss of power at
+// any moment the file has either the old content or the new.
 func Replace(path string, content []byte, mode os.FileMode) error {
 	if err := replace(path, content, mode); err != nil {
 		return err
@@ -29,13 +27,11 @@ func SyncDir(dir string) error {
 	return errors.Join(syncDir(d), d.Close())
 }
 
-// ErrLocked means that another process, or another part of this one, has the
-// folder.
+// ErrLocked means that another process, or another part of this one, has the folder.
 var ErrLocked = errors.New("in use by another process")
 
-// Lock makes dir, if it is missing, and keeps other processes out of it until
-// the returned file is closed, which the end of the process does too. It wraps
-// ErrLocked when there is one already.
+// Lock makes dir, if it is missing, and keeps other processes out of it until the returned file is closed, which the
+// end of the process does too. It wraps ErrLocked when there is one already.
 func Lock(dir string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err

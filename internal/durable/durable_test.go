@@ -32,8 +32,7 @@ func TestReplace(t *testing.T) {
 	}
 }
 
-// TestReplaceFails wants the old content to stay when the new one cannot be
-// written.
+// TestReplaceFails wants the old content to stay when the new one cannot be written.
 func TestReplaceFails(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

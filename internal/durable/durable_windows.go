@@ -7,8 +7,8 @@ import (
 	"golang.org/x/sys/windows"
 )
 
-// replace relies on MoveFileEx, which os.Rename calls: it replaces a file in one
-// step, though no document promises that for a loss of power.
+// replace relies on MoveFileEx, which os.Rename calls: it replaces a file in one step, though no document promises that
+// for a loss of power.
 func replace(path string, content []byte, mode os.FileMode) error {
 	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, mode)
 	if err != nil {

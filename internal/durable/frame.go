@@ -6,8 +6,7 @@ import (
 	"hash/crc32"
 )
 
-// A frame is a record in a file that may end anywhere and be damaged anywhere,
-// little-endian:
+// A frame is a record in a file that may end anywhere and be damaged anywhere, little-endian:
 //
 //	u32 length of the body
 //	u32 CRC-32C of the body
@@ -36,9 +35,8 @@ func SealFrame(frame []byte) {
 	binary.LittleEndian.PutUint32(frame[4:], Checksum(body))
 }
 
-// CutFrame returns the body of the frame that b begins with, which is a part of
-// b, and the frame's size. A body of less than least or more than most bytes is
-// corrupt.
+// CutFrame returns the body of the frame that b begins with, which is a part of b, and the frame's size. A body of less
+// than least or more than most bytes is corrupt.
 func CutFrame(b []byte, least, most int) (body []byte, size int, err error) {
 	if len(b) < FrameHead {
 		return nil, 0, ErrShort

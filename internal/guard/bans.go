@@ -27,8 +27,7 @@ type Ban struct {
 }
 
 const (
-	// MaxBans is far more than an attack from rented networks needs: what is
-	// counted is addresses that said something.
+	// MaxBans is far more than an attack from rented networks needs: what is counted is addresses that said something.
 	MaxBans    = 1_000_000
 	maxBanFile = 256 << 20 // bytes
 )
@@ -37,8 +36,8 @@ var errTooManyBans = errors.New("too many bans")
 
 // Bans knows who is banned. It is safe for concurrent use.
 //
-// What changes is appended to a journal before it holds, and gets into the file of
-// all bans later: a process that is killed has forgotten nothing that it said.
+// What changes is appended to a journal before it holds, and gets into the file of all bans later: a process that is
+// killed has forgotten nothing that it said.
 type Bans struct {
 	path    string // "": nowhere
 	journal string // lines of Ban since path was written; one that has ended is lifted
@@ -50,8 +49,7 @@ type Bans struct {
 	dirty bool        // bans differ from the file
 }
 
-// NewBans reads the bans of dir, if there are any: dir may be "". Those that
-// cannot be read are no reason not to serve.
+// NewBans reads the bans of dir, if there are any: dir may be "". Those that cannot be read are no reason not to serve.
 func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
 	l := &Bans{log: log, bans: make(map[netip.Prefix]Ban), bits: make(map[int]int)}
 	if dir == "" {
@@ -117,8 +115,7 @@ func readBans(path string) ([]Ban, error) {
 	return bans, nil
 }
 
-// Add makes b hold, in place of an earlier ban of the same addresses. It fails
-// when there are MaxBans.
+// Add makes b hold, in place of an earlier ban of the same addresses. It fails when there are MaxBans.
 func (l *Bans) Add(b Ban) error {
 	b.Prefix = b.Prefix.Masked()
 	l.mu.Lock()
@@ -127,8 +124,7 @@ func (l *Bans) Add(b Ban) error {
 	return l.put(b)
 }
 
-// note appends b to the journal. The system has it then, whatever becomes of the
-// process.
+// note appends b to the journal. The system has it then, whatever becomes of the process.
 func (l *Bans) note(b Ban) {
 	if l.journal == "" {
 		return
@@ -163,8 +159,7 @@ func (l *Bans) put(b Ban) error {
 	return nil
 }
 
-// Lift ends the ban of exactly these addresses and reports whether there was
-// one.
+// Lift ends the ban of exactly these addresses and reports whether there was one.
 func (l *Bans) Lift(p netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -210,8 +205,7 @@ func (l *Bans) Len() int {
 	return len(l.bans)
 }
 
-// List returns the bans that hold, those that end first first and those of the
-// same end by prefix.
+// List returns the bans that hold, those that end first first and those of the same end by prefix.
 func (l *Bans) List(now time.Time) []Ban {
 	l.mu.RLock()
 	defer l.mu.RUnlock()

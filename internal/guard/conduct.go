@@ -13,9 +13,8 @@ const (
 	maxPause = time.Second
 )
 
-// Conduct is what is known of the shares of one worker, or of one miner behind a
-// farm proxy. The zero value is that of a new one. It is a plain value, which
-// belongs to whoever keeps it.
+// Conduct is what is known of the shares of one worker, or of one miner behind a farm proxy. The zero value is that of
+// a new one. It is a plain value, which belongs to whoever keeps it.
 type Conduct struct {
 	Shares, Invalid int  // since the last look
 	Proven          bool // a share of it was accepted
@@ -23,8 +22,7 @@ type Conduct struct {
 	BarredUntil     time.Time
 }
 
-// Judged counts a share and reports whether there are too many invalid ones
-// among the last.
+// Judged counts a share and reports whether there are too many invalid ones among the last.
 func (c *Conduct) Judged(status share.Status, l Limits) (bad bool) {
 	if l.InvalidShares == 0 || l.InvalidAmong == 0 {
 		return false
@@ -48,21 +46,21 @@ func (c *Conduct) Judged(status share.Status, l Limits) (bad bool) {
 // Bar has no shares taken until a time.
 func (c *Conduct) Bar(until time.Time) { *c = Conduct{BarredUntil: until} }
 
-// Good reports whether nothing speaks against whom c is of: it is not barred, and
-// has had a share accepted, or none that was invalid.
+// Good reports whether nothing speaks against whom c is of: it is not barred, and has had a share accepted, or none
+// that was invalid.
 func (c *Conduct) Good(now time.Time) bool {
 	return !now.Before(c.BarredUntil) && (c.Proven || !c.Doubtful)
 }
 
-// Pace is how much a connection may say. The zero value is that of a new one. It
-// is a plain value, which the connection's owner keeps.
+// Pace is how much a connection may say. The zero value is that of a new one. It is a plain value, which the
+// connection's owner keeps.
 type Pace struct {
 	Credit float64 // lines it may send at once
 	At     time.Time
 }
 
-// Spent takes n lines off the credit of a connection, which grows by rate per
-// second, and returns how long it must pause for it.
+// Spent takes n lines off the credit of a connection, which grows by rate per second, and returns how long it must
+// pause for it.
 func (p *Pace) Spent(n, rate int, now time.Time) time.Duration {
 	if p.At.IsZero() {
 		p.Credit = lineBurst * float64(rate)

@@ -1,15 +1,12 @@
-// Package guard keeps those who misuse a server from spoiling it for the others:
-// it bounds the connections of an address and of its network, slows down who
-// sends too much, and bans who tries out names or sends worthless shares.
+// Package guard keeps those who misuse a server from spoiling it for the others: it bounds the connections of an
+// address and of its network, slows down who sends too much, and bans who tries out names or sends worthless shares.
 //
-// A server asks Admit for each connection and calls Leave when that has ended,
-// tells of refused logins and of connections that are trusted, keeps a Pace with
-// each connection and a Conduct with each worker, and runs the Guard. Many share
-// an address, so the server acts on the culprit first: an address is banned only
-// while nobody there is trusted. Nothing here knows what a connection or its protocol is. A ban keeps
-// connections from being made; to end those that are there is the server's part.
-// Bans outlive the process, also one that is killed, in bans.json, an array of Ban,
-// and bans-new.jsonl, a Ban a line; counts do not.
+// A server asks Admit for each connection and calls Leave when that has ended, tells of refused logins and of
+// connections that are trusted, keeps a Pace with each connection and a Conduct with each worker, and runs the Guard.
+// Many share an address, so the server acts on the culprit first: an address is banned only while nobody there is
+// trusted. Nothing here knows what a connection or its protocol is. A ban keeps connections from being made; to end
+// those that are there is the server's part. Bans outlive the process, also one that is killed, in bans.json, an array
+// of Ban, and bans-new.jsonl, a Ban a line; counts do not.
 package guard
 
 import (
@@ -26,15 +23,14 @@ const (
 	refusedWindow = time.Minute
 	// saveInterval is how often changed bans are written.
 	saveInterval = 5 * time.Second
-	// trustGrace is for how long an address is trusted after the last who was: a farm
-	// whose line has failed comes back in any order.
+	// trustGrace is for how long an address is trusted after the last who was: a farm whose line has failed comes back
+	// in any order.
 	trustGrace = 10 * time.Minute
 	// sweepInterval is how often addresses that have gone are forgotten.
 	sweepInterval = time.Minute
 )
 
-// Guard counts who is here and knows who is banned. It is safe for concurrent
-// use.
+// Guard counts who is here and knows who is banned. It is safe for concurrent use.
 type Guard struct {
 	Bans   *Bans
 	Closed atomic.Bool // nobody is admitted
@@ -78,8 +74,7 @@ func (g *Guard) Run(ctx context.Context) {
 	}
 }
 
-// Watches reports whether limits and bans are for ip. They are not for one that
-// is exempt or unknown.
+// Watches reports whether limits and bans are for ip. They are not for one that is exempt or unknown.
 func (g *Guard) Watches(ip netip.Addr) bool {
 	exempt := func(p netip.Prefix) bool { return p.Contains(ip) }
 	return ip.IsValid() && !slices.ContainsFunc(g.limits.Exempt, exempt)
@@ -96,8 +91,8 @@ func prefixes(ip netip.Addr) (host, network netip.Prefix) {
 	return host, network
 }
 
-// Admit counts a connection, or says why there must be none: "draining",
-// "banned", "address" or "network", the last two for their limits.
+// Admit counts a connection, or says why there must be none: "draining", "banned", "address" or "network", the last two
+// for their limits.
 func (g *Guard) Admit(ip netip.Addr, now time.Time) (refusal string) {
 	if g.Closed.Load() {
 		return "draining"
@@ -185,8 +180,7 @@ func (g *Guard) sweep(now time.Time) {
 	}
 }
 
-// LoginRefused counts a login that was refused for what the miner said, and reports
-// whether its address is banned now.
+// LoginRefused counts a login that was refused for what the miner said, and reports whether its address is banned now.
 func (g *Guard) LoginRefused(ip netip.Addr, now time.Time) (banned bool) {
 	if g.limits.RefusedLogins == 0 || !g.Watches(ip) {
 		return false
@@ -207,8 +201,7 @@ func (g *Guard) countRefused(ip netip.Addr, now time.Time) int {
 	return h.refused
 }
 
-// Ban keeps an address out for Limits.BanTime, if nobody there is trusted, and
-// reports whether it may and can.
+// Ban keeps an address out for Limits.BanTime, if nobody there is trusted, and reports whether it may and can.
 func (g *Guard) Ban(ip netip.Addr, reason string, now time.Time) bool {
 	if !g.Watches(ip) {
 		return false
@@ -220,8 +213,8 @@ func (g *Guard) Ban(ip netip.Addr, reason string, now time.Time) bool {
 	return g.Bans.Add(Ban{Prefix: address, Until: now.Add(g.limits.BanTime.Std()), Reason: reason}) == nil
 }
 
-// TooManyRefused reports whether so many refused logins of one connection are more
-// than an address may have in a minute.
+// TooManyRefused reports whether so many refused logins of one connection are more than an address may have in a
+// minute.
 func (g *Guard) TooManyRefused(ip netip.Addr, logins int) bool {
 	return g.limits.RefusedLogins > 0 && logins > g.limits.RefusedLogins && g.Watches(ip)
 }

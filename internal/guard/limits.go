@@ -9,17 +9,16 @@ import (
 
 // Limits keep one visitor from taking what is there for all. 0 is no limit.
 type Limits struct {
-	// PerAddress bounds the connections of an address, of IPv6 of a /64; PerNetwork
-	// those of a network: IPv4 /24, IPv6 /48.
+	// PerAddress bounds the connections of an address, of IPv6 of a /64; PerNetwork those of a network: IPv4 /24, IPv6
+	// /48.
 	PerAddress int `toml:"connections_per_address"`
 	PerNetwork int `toml:"connections_per_network"`
-	// LinesPerSec bounds what a connection sends after a burst of ten times as many;
-	// who speaks for others may send one more for each of them.
+	// LinesPerSec bounds what a connection sends after a burst of ten times as many; who speaks for others may send one
+	// more for each of them.
 	LinesPerSec int `toml:"lines_per_second"`
-	// RefusedLogins are of an address in a minute, and InvalidShares the part of the
-	// last InvalidAmong shares of a worker. More are a ban of the culprit: of the
-	// session, of the worker or agent's miner beside good ones, and of the address
-	// if nobody there is good. BanTime is for how long.
+	// RefusedLogins are of an address in a minute, and InvalidShares the part of the last InvalidAmong shares of a
+	// worker. More are a ban of the culprit: of the session, of the worker or agent's miner beside good ones, and of
+	// the address if nobody there is good. BanTime is for how long.
 	RefusedLogins int             `toml:"refused_logins"`
 	InvalidShares float64         `toml:"invalid_shares"`
 	InvalidAmong  int             `toml:"invalid_shares_among"`
@@ -57,8 +56,7 @@ func (l Limits) Validate() error {
 	return faults.Err()
 }
 
-// Exempt returns the network without limits that contains all of p, if there is
-// one.
+// Exempt returns the network without limits that contains all of p, if there is one.
 func (g *Guard) Exempt(p netip.Prefix) (by netip.Prefix, ok bool) {
 	for _, e := range g.limits.Exempt {
 		if e.Bits() <= p.Bits() && e.Contains(p.Addr()) {

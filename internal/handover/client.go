@@ -22,13 +22,12 @@ import (
 )
 
 const (
-	// maxSending is how many solved shares are on their way at a time; beyond,
-	// a new one takes the place of the oldest.
+	// maxSending is how many solved shares are on their way at a time; beyond, a new one takes the place of the oldest.
 	maxSending = 64
 	// requestFor bounds one request, which waits for blkmaker's disk.
 	requestFor = 5 * time.Second
-	// probeEvery is how often blkmakers are asked whether they would take a share.
-	// After a failure they are asked sooner.
+	// probeEvery is how often blkmakers are asked whether they would take a share. After a failure they are asked
+	// sooner.
 	probeEvery, probeAgain = time.Minute, 5 * time.Second
 	// drainFor is how long shares on their way are tried when we are to stop.
 	drainFor = 3 * time.Second
@@ -47,8 +46,7 @@ type Client struct {
 	queue   chan []byte
 }
 
-// New returns a client; it calls nobody. A client without URLs is fine, and
-// does nothing.
+// New returns a client; it calls nobody. A client without URLs is fine, and does nothing.
 func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	c := &Client{log: deps.Log, metrics: newMetrics(deps.Metrics), queue: make(chan []byte, maxSending)}
 	if len(cfg.URLs) == 0 {
@@ -75,9 +73,8 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	return c, nil
 }
 
-// Send has Run hand over a solved share, as share.Solved.AppendTo makes it. It
-// never blocks and does not keep solved. False says that too many are waiting;
-// that is counted, and the share is left to Kafka.
+// Send has Run hand over a solved share, as share.Solved.AppendTo makes it. It never blocks and does not keep solved.
+// False says that too many are waiting; that is counted, and the share is left to Kafka.
 func (c *Client) Send(solved []byte) bool {
 	if len(c.urls) == 0 {
 		return true
@@ -91,8 +88,7 @@ func (c *Client) Send(solved []byte) bool {
 	}
 }
 
-// Run hands over what Send takes until ctx ends, and then for a few seconds
-// what is on its way.
+// Run hands over what Send takes until ctx ends, and then for a few seconds what is on its way.
 func (c *Client) Run(ctx context.Context) error {
 	if len(c.urls) == 0 {
 		<-ctx.Done()
@@ -139,8 +135,8 @@ func (c *Client) Run(ctx context.Context) error {
 	return nil
 }
 
-// probe asks a blkmaker whether it would take a solved share, at once and every
-// minute until ctx ends: a wrong address or token is to be known before a block.
+// probe asks a blkmaker whether it would take a solved share, at once and every minute until ctx ends: a wrong address
+// or token is to be known before a block.
 func (c *Client) probe(ctx context.Context, url string) {
 	log := c.log.With().Str("url", url).Logger()
 	fault := service.NewFault(log, zerolog.ErrorLevel, "blkmaker would not take solved shares directly", "blkmaker takes solved shares directly again")
@@ -162,8 +158,7 @@ func (c *Client) probe(ctx context.Context, url string) {
 	}
 }
 
-// deliver gives a solved share to every blkmaker, to each until it answers or
-// another one has taken it.
+// deliver gives a solved share to every blkmaker, to each until it answers or another one has taken it.
 func (c *Client) deliver(ctx context.Context, solved []byte) {
 	retrying, enough := context.WithCancel(ctx)
 	defer enough()
@@ -186,8 +181,7 @@ func (c *Client) deliver(ctx context.Context, solved []byte) {
 	c.metrics.shares.WithLabelValues(result).Inc()
 }
 
-// offer repeats a request until it is taken or refused, ctx ends or, between
-// two tries, retrying does.
+// offer repeats a request until it is taken or refused, ctx ends or, between two tries, retrying does.
 func (c *Client) offer(ctx, retrying context.Context, url string, solved []byte) (taken bool) {
 	log := c.log.With().Str("url", url).Logger()
 	err := retry.Do(retrying, pace, func() error {

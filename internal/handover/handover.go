@@ -1,6 +1,5 @@
-// Package handover is the direct way of a solved share from sserver to every
-// blkmaker, beside the one through Kafka: whichever is there first wins, the
-// other changes nothing.
+// Package handover is the direct way of a solved share from sserver to every blkmaker, beside the one through Kafka:
+// whichever is there first wins, the other changes nothing.
 //
 // A solved share, as its topic has it, is the body of a POST to /solved. The
 // request carries a secret that both sides know ("Authorization: Bearer").
@@ -19,13 +18,11 @@ import (
 
 const (
 	path = "/solved"
-	// maxBody bounds a solved share: a coinbase of 4 MB would leave no room for
-	// anything else in a block.
+	// maxBody bounds a solved share: a coinbase of 4 MB would leave no room for anything else in a block.
 	maxBody = 1 << 20
 )
 
-// Secret is what both sides know: a value or the name of a file that holds it,
-// as config.Token takes them.
+// Secret is what both sides know: a value or the name of a file that holds it, as config.Token takes them.
 type Secret struct {
 	Token     string `toml:"token" env:"HANDOVER_TOKEN"`
 	TokenFile string `toml:"token_file" env:"HANDOVER_TOKEN_FILE"`
@@ -45,8 +42,7 @@ func (s Secret) validate() error {
 
 // Config is sserver's section [handover].
 type Config struct {
-	// URLs are http://host:port of every blkmaker. Without any, solved shares go
-	// through Kafka alone.
+	// URLs are http://host:port of every blkmaker. Without any, solved shares go through Kafka alone.
 	URLs []string `toml:"urls" env:"HANDOVER_URLS"`
 	Secret
 }
@@ -69,8 +65,7 @@ func (c Config) Validate() error {
 
 // ServerConfig is blkmaker's section [handover].
 type ServerConfig struct {
-	// Listen is host:port; port 0 is any free one. Empty: solved shares come
-	// through Kafka alone.
+	// Listen is host:port; port 0 is any free one. Empty: solved shares come through Kafka alone.
 	Listen string `toml:"listen" env:"HANDOVER_LISTEN"`
 	Secret
 }

@@ -127,8 +127,7 @@ func TestDrain(t *testing.T) {
 	}
 }
 
-// With every blkmaker away new shares take the place of the oldest ones, and
-// Send does not block.
+// With every blkmaker away new shares take the place of the oldest ones, and Send does not block.
 func TestBounded(t *testing.T) {
 	t.Parallel()
 	newest := make(chan string, 1)

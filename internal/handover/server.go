@@ -46,8 +46,8 @@ func (s *Server) Run(ctx context.Context, take func(ctx context.Context, solved 
 	return httpapi.Serve(ctx, s.ln, Handler(s.token, take), grace)
 }
 
-// Handler gives solved shares to take, whose error wraps share.ErrSolved for
-// what is none. A nil error must mean that the share is on disk.
+// Handler gives solved shares to take, whose error wraps share.ErrSolved for what is none. A nil error must mean that
+// the share is on disk.
 func Handler(token string, take func(ctx context.Context, solved []byte) error) http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST "+path, func(w http.ResponseWriter, r *http.Request) {

@@ -1,5 +1,5 @@
-// Package httpapi is what the HTTP interfaces of services have in common: the
-// server, tokens, parameters, one shape of errors, and btcpool's own envelope.
+// Package httpapi is what the HTTP interfaces of services have in common: the server, tokens, parameters, one shape of
+// errors, and btcpool's own envelope.
 package httpapi
 
 import (
@@ -15,9 +15,8 @@ import (
 	"time"
 )
 
-// Serve answers requests on ln until ctx ends, then gives those under way up to
-// grace to finish and returns nil. It closes ln. Slow peers are bounded by
-// time-outs; a handler that streams lifts its write deadline itself
+// Serve answers requests on ln until ctx ends, then gives those under way up to grace to finish and returns nil. It
+// closes ln. Slow peers are bounded by time-outs; a handler that streams lifts its write deadline itself
 // (http.ResponseController).
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, grace time.Duration) error {
 	srv := &http.Server{
@@ -50,8 +49,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, grace time.Dura
 // scheme begins the header that shows a token (RFC 6750).
 const scheme = "Bearer "
 
-// Authorized reports whether r shows the token. It takes the same time whatever
-// r shows.
+// Authorized reports whether r shows the token. It takes the same time whatever r shows.
 func Authorized(r *http.Request, token string) bool {
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), scheme)
 	want, got := sha256.Sum256([]byte(token)), sha256.Sum256([]byte(given))

@@ -8,8 +8,7 @@ import (
 	"time"
 )
 
-// Legacy is the envelope of btcpool's own answers, which come with status 200
-// whatever they say.
+// Legacy is the envelope of btcpool's own answers, which come with status 200 whatever they say.
 type Legacy struct {
 	ErrNo  int    `json:"err_no"`
 	ErrMsg string `json:"err_msg"`

@@ -19,8 +19,7 @@ type Query struct {
 	err    error
 }
 
-// ParseQuery reads what stands behind the question mark of a URL. Errors have
-// the code.
+// ParseQuery reads what stands behind the question mark of a URL. Errors have the code.
 func ParseQuery(raw, code string) *Query {
 	q := &Query{code: code}
 	if len(raw) > maxQuery {
@@ -55,8 +54,8 @@ func (q *Query) Text(name, otherwise string, maxBytes int) string {
 	return v
 }
 
-// Integer returns the parameter, which must be a number from lowest to highest,
-// or otherwise, which may be any, when it is not given.
+// Integer returns the parameter, which must be a number from lowest to highest, or otherwise, which may be any, when it
+// is not given.
 func (q *Query) Integer(name string, otherwise, lowest, highest int) int {
 	if !q.Has(name) {
 		return otherwise
@@ -69,8 +68,7 @@ func (q *Query) Integer(name string, otherwise, lowest, highest int) int {
 	return n
 }
 
-// Choice returns the parameter, which must be one of those named; without it
-// the first.
+// Choice returns the parameter, which must be one of those named; without it the first.
 func (q *Query) Choice(name string, of ...string) string {
 	v := q.Text(name, of[0], 40)
 	if !slices.Contains(of, v) {

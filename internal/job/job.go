@@ -1,11 +1,9 @@
-// Package job holds what travels from a node to the miners: the raw template
-// (RawGBT), the template as the pool understands it (Template) and the Stratum
-// job (StratumJob). RawGBT and StratumJob are written in btcpool's JSON, so
-// that its services and ours can read each other's topics; decoders ignore keys
-// they do not know.
+// Package job holds what travels from a node to the miners: the raw template (RawGBT), the template as the pool
+// understands it (Template) and the Stratum job (StratumJob). RawGBT and StratumJob are written in btcpool's JSON, so
+// that its services and ours can read each other's topics; decoders ignore keys they do not know.
 //
-// Decoders treat their input as hostile: values are checked, sizes and nesting
-// bounded. What they return does not retain the input.
+// Decoders treat their input as hostile: values are checked, sizes and nesting bounded. What they return does not
+// retain the input.
 package job
 
 import "time"
@@ -17,9 +15,8 @@ const (
 	ExtranonceSize  = Extranonce1Size + Extranonce2Size
 )
 
-// ID identifies a job: unix seconds in the high 32 bits, a counter, and the id
-// of the jobmaker in the low 8 bits. A later job of one jobmaker has a larger ID,
-// but for those from before its clock was set back.
+// ID identifies a job: unix seconds in the high 32 bits, a counter, and the id of the jobmaker in the low 8 bits. A
+// later job of one jobmaker has a larger ID, but for those from before its clock was set back.
 type ID uint64
 
 // Time returns when the job was made, to the second.
@@ -35,17 +32,16 @@ type IDs struct {
 	steps  int // of the clock, backwards
 }
 
-// clockStep is how far the clock must have gone back for ids to follow it, rather
-// than to wait for it with the counter: who reads them takes them for the time.
+// clockStep is how far the clock must have gone back for ids to follow it, rather than to wait for it with the counter:
+// who reads them takes them for the time.
 const clockStep = 10 * time.Second
 
 // NewIDs returns an allocator for the jobmaker with the id server.
 func NewIDs(server uint8) *IDs { return &IDs{server: server} }
 
-// Next returns an ID that was not there before, larger than the one before it
-// unless the clock was set back. The counter starts at the millisecond of now,
-// so that a jobmaker which restarts within a second repeats none of its IDs, and
-// above it counts the steps of the clock, for seconds that come twice.
+// Next returns an ID that was not there before, larger than the one before it unless the clock was set back. The
+// counter starts at the millisecond of now, so that a jobmaker which restarts within a second repeats none of its IDs,
+// and above it counts the steps of the clock, for seconds that come twice.
 func (ids *IDs) Next(now time.Time) ID {
 	const counter, milliseconds = 24, 10 // bits
 	if ids.last.Time().Sub(now) > clockStep {

@@ -28,9 +28,8 @@ var (
 	errNotHash   = errors.New("not 64 hex digits")
 )
 
-// parseObject returns the object that b is, after checking that all of it is
-// valid JSON. It is walked in place: a template holds megabytes of hex that most
-// readers only step over, which takes gjson far longer.
+// parseObject returns the object that b is, after checking that all of it is valid JSON. It is walked in place: a
+// template holds megabytes of hex that most readers only step over, which takes gjson far longer.
 func parseObject(b []byte) (jsonscan.Value, error) {
 	if len(b) > maxJSONSize {
 		return nil, fmt.Errorf("%d bytes of JSON exceed the limit of %d", len(b), maxJSONSize)
@@ -50,8 +49,7 @@ func parseObject(b []byte) (jsonscan.Value, error) {
 	return object, nil
 }
 
-// parse returns what read makes of the fields of the object that b is. what says
-// in errors what b should have been.
+// parse returns what read makes of the fields of the object that b is. what says in errors what b should have been.
 func parse[T any](what string, b []byte, read func(*fields) T) (T, error) {
 	object, err := parseObject(b)
 	var result T
@@ -94,15 +92,14 @@ func hashOf(v jsonscan.Value) (chainhash.Hash, error) {
 	return hash, nil
 }
 
-// fields reads the values of one object by key. Its getters note the first
-// value that is missing or wrong in err; what they return is then of no use.
+// fields reads the values of one object by key. Its getters note the first value that is missing or wrong in err; what
+// they return is then of no use.
 type fields struct {
 	values map[string]jsonscan.Value
 	err    error
 }
 
-// fieldsOf returns the values of object; the last one counts where a key is
-// repeated.
+// fieldsOf returns the values of object; the last one counts where a key is repeated.
 func fieldsOf(object jsonscan.Value) *fields {
 	f := &fields{values: make(map[string]jsonscan.Value)}
 	for key, v := range object.Each() {

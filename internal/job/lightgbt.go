@@ -8,8 +8,8 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 )
 
-// LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it
-// leave while the megabytes that blocks are made of are still on their way.
+// LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it leave while the megabytes that blocks are
+// made of are still on their way.
 type LightGBT struct {
 	CreatedAt uint32         // unix seconds
 	Hash      string         // of the RawGBT
@@ -17,12 +17,11 @@ type LightGBT struct {
 	Template  *Template
 }
 
-// LightTopic returns the topic of the light templates that go with those of
-// topic raw. btcpool does not know it.
+// LightTopic returns the topic of the light templates that go with those of topic raw. btcpool does not know it.
 func LightTopic(raw string) string { return raw + "Light" }
 
-// AppendTo appends the message of the light template topic: a template with its
-// merkle branch in place of its transactions, and no longpollid.
+// AppendTo appends the message of the light template topic: a template with its merkle branch in place of its
+// transactions, and no longpollid.
 func (l LightGBT) AppendTo(dst []byte) []byte {
 	t := l.Template
 	w := objectWriter{append(dst, '{')}
@@ -41,8 +40,8 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	return w.dst
 }
 
-// ParseLightGBT reads a message of the light template topic. What makes
-// ParseTemplate refuse a template makes it refuse a light one.
+// ParseLightGBT reads a message of the light template topic. What makes ParseTemplate refuse a template makes it refuse
+// a light one.
 func ParseLightGBT(b []byte) (LightGBT, error) {
 	return parse("light template", b, readLightGBT)
 }

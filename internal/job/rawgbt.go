@@ -14,16 +14,15 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// RawGBT is a node's answer to getblocktemplate on its way to jobmaker and
-// blkmaker.
+// RawGBT is a node's answer to getblocktemplate on its way to jobmaker and blkmaker.
 type RawGBT struct {
 	CreatedAt uint32 // unix seconds
 	Response  []byte // the complete text of the RPC response
 	Hash      string // double SHA-256 of Response in display order: the template's name
 	FromPool  string // the other pool a template was derived from, usually none
 
-	// Left is a block that the template's node had on its chain and has left for
-	// a lower one: miners may be sent back. Zero: none.
+	// Left is a block that the template's node had on its chain and has left for a lower one: miners may be sent back.
+	// Zero: none.
 	Left chainhash.Hash
 }
 
@@ -56,8 +55,8 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 	return append(dst, '}')
 }
 
-// ParseRawGBT reads a message of the raw template topic. A hash that is not
-// that of the response is an error; the response itself is not looked into.
+// ParseRawGBT reads a message of the raw template topic. A hash that is not that of the response is an error; the
+// response itself is not looked into.
 func ParseRawGBT(b []byte) (RawGBT, error) {
 	return parse("raw template", b, readRawGBT)
 }

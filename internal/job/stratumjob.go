@@ -24,8 +24,8 @@ import (
 // maxBranch is more than any block needs: 2^32 transactions.
 const maxBranch = 32
 
-// StratumJob is what miners work on, in btcpool's form. The zero values of the
-// parts below the blank line say that there is none.
+// StratumJob is what miners work on, in btcpool's form. The zero values of the parts below the blank line say that
+// there is none.
 type StratumJob struct {
 	ID                ID
 	GBTHash           string // RawGBT.Hash of its template, 64 hex digits
@@ -41,8 +41,8 @@ type StratumJob struct {
 	WitnessCommitment []byte // output script
 	MergedMiningClean bool   // send at once, although not clean
 
-	// Left is a block that miners are to be sent back from at once, although
-	// this job is lower: our nodes have left it, or never had it.
+	// Left is a block that miners are to be sent back from at once, although this job is lower: our nodes have left it,
+	// or never had it.
 	Left chainhash.Hash
 
 	GrandCoinbase1 []byte             // Coinbase1 for clients that serve a pool of their own
@@ -62,8 +62,8 @@ type Proxy struct {
 	Difficulty      uint64 // replaces the network's
 }
 
-// AuxWork is the block of an AuxPoW chain, or the tree of the blocks of several,
-// that the coinbase commits to: auxwork.Aux without its time.
+// AuxWork is the block of an AuxPoW chain, or the tree of the blocks of several, that the coinbase commits to:
+// auxwork.Aux without its time.
 type AuxWork struct {
 	BlockHash            string // display order
 	Bits                 uint32
@@ -91,8 +91,8 @@ type VCashWork struct {
 // noTarget is how btcpool writes the target of a chain that is not there.
 const noTarget = "0x0000000000000000000000000000000000000000000000000000000000000000"
 
-// AppendPrevHashBE appends the text of the previous hash in mining.notify: hex
-// of the internal order with the bytes of each 4-byte word reversed.
+// AppendPrevHashBE appends the text of the previous hash in mining.notify: hex of the internal order with the bytes of
+// each 4-byte word reversed.
 func (j *StratumJob) AppendPrevHashBE(dst []byte) []byte {
 	var words chainhash.Hash
 	for i := 0; i < len(words); i += 4 {
@@ -160,8 +160,8 @@ func (j *StratumJob) AppendTo(dst []byte) []byte {
 	return w.dst
 }
 
-// ParseStratumJob reads a message of the job topic. Keys it does not know are
-// ignored, keys that belong together must come together.
+// ParseStratumJob reads a message of the job topic. Keys it does not know are ignored, keys that belong together must
+// come together.
 func ParseStratumJob(b []byte) (*StratumJob, error) {
 	return parse("stratum job", b, readStratumJob)
 }

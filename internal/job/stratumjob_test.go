@@ -120,8 +120,7 @@ func TestAppendPrevHashBE(t *testing.T) {
 	}
 }
 
-// A job as a btcpool without the optional parts would write it, keys in another
-// order and some of them unknown.
+// A job as a btcpool without the optional parts would write it, keys in another order and some of them unknown.
 func TestParseStratumJobMinimal(t *testing.T) {
 	t.Parallel()
 	const text = `{"future":{"deep":[1]},"minTime":1699990000,"nTime":1700000000,"nBits":486604799,"nVersion":536870912,

@@ -18,12 +18,11 @@ import (
 	"btcpool/internal/jsonscan"
 )
 
-// minCommitmentScript is the length of a witness commitment's script, which
-// may carry more behind it (BIP 141).
+// minCommitmentScript is the length of a witness commitment's script, which may carry more behind it (BIP 141).
 const minCommitmentScript = 38
 
-// maxTransactions is more than fit into a block: 4,000,000 weight units by 60
-// bytes of 4 units, the smallest transaction there can be.
+// maxTransactions is more than fit into a block: 4,000,000 weight units by 60 bytes of 4 units, the smallest
+// transaction there can be.
 const maxTransactions = 4_000_000 / (60 * 4)
 
 // Template is what the pool needs of a block template (BIP 22, 23, 145).
@@ -46,8 +45,8 @@ type Template struct {
 // Empty reports whether the template has no transactions.
 func (t *Template) Empty() bool { return t.Transactions == 0 }
 
-// CheckNetwork returns an error for a template that no node with the chain of n
-// makes. One of another network that could be of n as well gets through.
+// CheckNetwork returns an error for a template that no node with the chain of n makes. One of another network that
+// could be of n as well gets through.
 func (t *Template) CheckNetwork(n bitcoin.Network) error {
 	easiest, err := bitcoin.TargetFromBits(n.Params.PowLimitBits)
 	if err != nil {
@@ -69,9 +68,8 @@ func (t *Template) CheckNetwork(n bitcoin.Network) error {
 	return nil
 }
 
-// ParseTemplate reads the RPC response to getblocktemplate, of Bitcoin Core or
-// btcd. A response with an RPC error, and a template with a rule that must be
-// understood (BIP 9) and is not, are errors.
+// ParseTemplate reads the RPC response to getblocktemplate, of Bitcoin Core or btcd. A response with an RPC error, and
+// a template with a rule that must be understood (BIP 9) and is not, are errors.
 func ParseTemplate(response []byte) (*Template, error) {
 	result, err := parseResult(response)
 	if err != nil {
@@ -84,9 +82,8 @@ func ParseTemplate(response []byte) (*Template, error) {
 	return t, nil
 }
 
-// TemplateTransactions returns the height of a response to getblocktemplate and
-// its serialized transactions, with their witnesses, in order and without the
-// coinbase.
+// TemplateTransactions returns the height of a response to getblocktemplate and its serialized transactions, with their
+// witnesses, in order and without the coinbase.
 func TemplateTransactions(response []byte) (height int32, txs [][]byte, err error) {
 	result, err := parseResult(response)
 	if err != nil {
@@ -113,8 +110,8 @@ func TemplateTransactions(response []byte) (height int32, txs [][]byte, err erro
 	return height, txs, nil
 }
 
-// EmptyResponse returns the answer to getblocktemplate of a node that knows no
-// transactions, with the terms of t: all but its transactions and LongPollID.
+// EmptyResponse returns the answer to getblocktemplate of a node that knows no transactions, with the terms of t: all
+// but its transactions and LongPollID.
 func EmptyResponse(t *Template) []byte {
 	w := objectWriter{[]byte{'{'}}
 	w.object("result")
@@ -216,8 +213,8 @@ func (f *fields) bits(key string) uint32 {
 	return uint32(bits)
 }
 
-// coinbaseAux returns the concatenated values, in the order of their keys, of an
-// object of hex strings; the keys mean nothing else (BIP 22).
+// coinbaseAux returns the concatenated values, in the order of their keys, of an object of hex strings; the keys mean
+// nothing else (BIP 22).
 func (f *fields) coinbaseAux(key string) []byte {
 	var aux []byte
 	list := f.object(key)
@@ -228,13 +225,11 @@ func (f *fields) coinbaseAux(key string) []byte {
 	return aux
 }
 
-// anyoneCanSign is the challenge of a signet whose blocks need no signature:
-// OP_TRUE (BIP 325).
+// anyoneCanSign is the challenge of a signet whose blocks need no signature: OP_TRUE (BIP 325).
 const anyoneCanSign = "51"
 
-// rules reads the names of the rules in force. A pool that builds only what
-// the template holds needs to understand no more than segwit's commitment;
-// "!signet" is accepted for signets whose blocks need no signature.
+// rules reads the names of the rules in force. A pool that builds only what the template holds needs to understand no
+// more than segwit's commitment; "!signet" is accepted for signets whose blocks need no signature.
 func (f *fields) rules(key string) []string {
 	if !f.values[key].IsArray() {
 		f.fail(key, errNotArray)
@@ -258,8 +253,7 @@ func (f *fields) rules(key string) []string {
 	return rules
 }
 
-// witnessCommitment reads an output script, or the bare commitment that btcd
-// gives in its place.
+// witnessCommitment reads an output script, or the bare commitment that btcd gives in its place.
 func (f *fields) witnessCommitment(key string) []byte {
 	script := f.hex(key)
 	if len(script) == chainhash.HashSize {
@@ -312,8 +306,7 @@ type transactionIDs struct {
 	weight        int // of all, 0 when one is unknown
 }
 
-// parseTransactionIDs takes the ids from the list, or computes them for nodes
-// that give only one of the two.
+// parseTransactionIDs takes the ids from the list, or computes them for nodes that give only one of the two.
 func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
 	weighed := true
 	err = eachTransaction(list, func(tx transaction) error {

@@ -19,9 +19,8 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// The answers in testdata have the shape of Bitcoin Core 27 (core, empty), of
-// btcd 0.26 (btcd) and of a node before BIP 141 (old). Their transactions are
-// mainnet's first and the P2WPKH example of BIP 143.
+// The answers in testdata have the shape of Bitcoin Core 27 (core, empty), of btcd 0.26 (btcd) and of a node before BIP
+// 141 (old). Their transactions are mainnet's first and the P2WPKH example of BIP 143.
 func TestParseTemplate(t *testing.T) {
 	t.Parallel()
 	for _, name := range []string{"core", "empty", "btcd", "old"} {
@@ -60,8 +59,7 @@ func TestParseTemplate(t *testing.T) {
 	}
 }
 
-// edit returns a response with some keys of its result replaced; a nil value
-// removes the key.
+// edit returns a response with some keys of its result replaced; a nil value removes the key.
 func edit(t testing.TB, response []byte, changes map[string]any) []byte {
 	t.Helper()
 	var answer map[string]any
@@ -287,9 +285,8 @@ func TestEmptyResponse(t *testing.T) {
 	})
 }
 
-// A template that is accepted can be mined: its target is valid, its
-// commitment is there when it is needed, and blkmaker finds as many
-// transactions as jobmaker did.
+// A template that is accepted can be mined: its target is valid, its commitment is there when it is needed, and
+// blkmaker finds as many transactions as jobmaker did.
 func FuzzParseTemplate(f *testing.F) {
 	testkit.Seeds(f, "*.gbt")
 	f.Fuzz(func(t *testing.T, in []byte) {

@@ -15,8 +15,7 @@ import (
 
 const depth = 32
 
-// check returns the value that is all of text but for space around it, or why
-// there is none.
+// check returns the value that is all of text but for space around it, or why there is none.
 func check(text []byte) (jsonscan.Value, int) {
 	start := jsonscan.SkipSpace(text, 0)
 	end := jsonscan.Skip(text, start, depth)
@@ -134,8 +133,7 @@ func FuzzEach(f *testing.F) {
 	})
 }
 
-// A template's bulk, against the validators of two libraries, of which gjson's
-// does not bound the depth.
+// A template's bulk, against the validators of two libraries, of which gjson's does not bound the depth.
 func BenchmarkSkip(b *testing.B) {
 	const transaction = `{"data":"%0520d","txid":"%064d","hash":"%064d","depends":[1],"fee":1000,"sigops":4,"weight":1140}`
 	text := fmt.Appendf(nil, "["+transaction, 0, 0, 0)

@@ -12,12 +12,11 @@ const (
 	TooDeep = -2 // arrays and objects nested deeper than allowed
 )
 
-// Skip returns the position behind the value that begins at i, in which arrays
-// and objects are nested at most depth deep. It is negative for what is no such
-// value.
+// Skip returns the position behind the value that begins at i, in which arrays and objects are nested at most depth
+// deep. It is negative for what is no such value.
 //
-// Skip is here for its speed (BenchmarkSkip): the strings of templates and jobs
-// are looked through eight bytes at a time.
+// Skip is here for its speed (BenchmarkSkip): the strings of templates and jobs are looked through eight bytes at a
+// time.
 func Skip(text []byte, i, depth int) int {
 	if i >= len(text) {
 		return Invalid
@@ -75,8 +74,7 @@ func skipList(text []byte, i, depth int, object bool) int {
 	}
 }
 
-// SkipString returns the position behind the string that begins at i, or
-// Invalid.
+// SkipString returns the position behind the string that begins at i, or Invalid.
 func SkipString(text []byte, i int) int {
 	if i >= len(text) || text[i] != '"' {
 		return Invalid
@@ -84,8 +82,8 @@ func SkipString(text []byte, i int) int {
 	const ones, tops = 0x0101010101010101, 0x8080808080808080
 	for i++; ; {
 		for ; len(text)-i >= 8; i += 8 {
-			// The top bit of each byte that is a quote, a backslash or a control
-			// character; borrows may set bits above the first of them, never below it.
+			// The top bit of each byte that is a quote, a backslash or a control character; borrows may set bits above
+			// the first of them, never below it.
 			x := binary.LittleEndian.Uint64(text[i:])
 			quote, backslash := x^ones*'"', x^ones*'\\'
 			found := ((x-ones*' ')&^x | (quote-ones)&^quote | (backslash-ones)&^backslash) & tops

@@ -1,6 +1,5 @@
-// Package jsonscan checks JSON text (RFC 8259) and finds values in it, in place:
-// nothing is built from it and nothing allocated. What is hostile is passed by
-// Skip first, what is valid is walked over as a Value.
+// Package jsonscan checks JSON text (RFC 8259) and finds values in it, in place: nothing is built from it and nothing
+// allocated. What is hostile is passed by Skip first, what is valid is walked over as a Value.
 package jsonscan
 
 import (
@@ -15,8 +14,7 @@ import (
 // ErrNotString means that a value is missing or no string.
 var ErrNotString = errors.New("not a string")
 
-// Value is the text of one value out of valid JSON text, without space around
-// it; nil for a value that is not there.
+// Value is the text of one value out of valid JSON text, without space around it; nil for a value that is not there.
 type Value []byte
 
 // IsObject reports whether v is an object.
@@ -31,8 +29,7 @@ func (v Value) IsString() bool { return len(v) > 0 && v[0] == '"' }
 // IsNumber reports whether v is a number.
 func (v Value) IsNumber() bool { return len(v) > 0 && (v[0] == '-' || isDigit(v[0])) }
 
-// Each iterates over the members of an object, or over the elements of an array
-// with nil keys. Other values have none.
+// Each iterates over the members of an object, or over the elements of an array with nil keys. Other values have none.
 func (v Value) Each() iter.Seq2[Value, Value] {
 	return func(yield func(key, element Value) bool) {
 		if !v.IsObject() && !v.IsArray() {
@@ -54,8 +51,7 @@ func (v Value) Each() iter.Seq2[Value, Value] {
 	}
 }
 
-// Content returns what a string stands for: a part of v unless there are escapes
-// in it. It need not be UTF-8.
+// Content returns what a string stands for: a part of v unless there are escapes in it. It need not be UTF-8.
 func (v Value) Content() ([]byte, error) {
 	if !v.IsString() {
 		return nil, ErrNotString
@@ -66,8 +62,7 @@ func (v Value) Content() ([]byte, error) {
 	return []byte(gjson.ParseBytes(v).Str), nil
 }
 
-// AppendHex appends the bytes that a string of hex digits, of either case,
-// stands for.
+// AppendHex appends the bytes that a string of hex digits, of either case, stands for.
 func (v Value) AppendHex(dst []byte) ([]byte, error) {
 	digits, err := v.Content()
 	if err != nil {
@@ -107,8 +102,7 @@ func valueEnd(text []byte, i int) int {
 	return i
 }
 
-// stringEnd returns the position of the quote that ends the string which begins
-// at i, or the end of text.
+// stringEnd returns the position of the quote that ends the string which begins at i, or the end of text.
 func stringEnd(text []byte, i int) int {
 	for i++; ; i++ {
 		n := bytes.IndexByte(text[i:], '"')
@@ -126,8 +120,7 @@ func stringEnd(text []byte, i int) int {
 	}
 }
 
-// skipSeparators returns the position of the first byte from i on that is
-// neither space, comma nor colon.
+// skipSeparators returns the position of the first byte from i on that is neither space, comma nor colon.
 func skipSeparators(text []byte, i int) int {
 	for i < len(text) && isSeparator(text[i]) {
 		i++

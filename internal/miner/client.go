@@ -77,8 +77,8 @@ type Result struct {
 	Latency time.Duration // from the submission to the answer
 }
 
-// ClientConfig says where and how to mine. The functions may be nil; they are called on the goroutine of Run and must not
-// block.
+// ClientConfig says where and how to mine. The functions may be nil; they are called on the goroutine of Run and must
+// not block.
 type ClientConfig struct {
 	Addr           string      // host:port
 	TLS            *tls.Config // nil: none
@@ -95,8 +95,8 @@ type ClientConfig struct {
 	OnBytes  func(in, out int)
 }
 
-// Client is one Stratum V1 connection of a miner, from dialling to its end. It follows the protocol as the pools speak it
-// (subscribe, authorize, BIP 310 configure, notify, submit) and depends on nothing that only one pool does.
+// Client is one Stratum V1 connection of a miner, from dialling to its end. It follows the protocol as the pools speak
+// it (subscribe, authorize, BIP 310 configure, notify, submit) and depends on nothing that only one pool does.
 //
 // Run is called once. Job and Submit may be called from any goroutine at any time.
 type Client struct {
@@ -161,8 +161,8 @@ func (c *Client) Busy() bool {
 	return len(c.pending) >= maxPending
 }
 
-// Run connects, subscribes, authorizes and serves the session until it ends. The error says why; it is nil when ctx ended,
-// and a *RedirectError when the pool asked for a new connection.
+// Run connects, subscribes, authorizes and serves the session until it ends. The error says why; it is nil when ctx
+// ended, and a *RedirectError when the pool asked for a new connection.
 func (c *Client) Run(ctx context.Context) error {
 	start := time.Now()
 	conn, err := c.dial(ctx)
@@ -415,8 +415,9 @@ func (c *Client) Submit(s Share) error {
 	})
 }
 
-// send writes the line that render makes and remembers what its answer will be about. A line that could not be written (as
-// a whole) is not an error here: part of it may have arrived, so it stays pending until the session ends of that failure.
+// send writes the line that render makes and remembers what its answer will be about. A line that could not be written
+// (as a whole) is not an error here: part of it may have arrived, so it stays pending until the session ends of that
+// failure.
 func (c *Client) send(p pending, render func(dst []byte, id uint64) []byte) error {
 	c.writing.Lock()
 	defer c.writing.Unlock()

@@ -30,16 +30,16 @@ type sha256State interface {
 
 // hasher computes the double SHA-256 of headers that differ only in their nonce: two compressions a nonce, no allocation.
 //
-// It feeds crypto/sha256 whole, already padded blocks and reads the state back by AppendBinary. That keeps the library's
-// SHA-NI code and leaves out the work around it (padding, Sum, copies). On an EPYC with SHA-NI, one core:
+// It feeds crypto/sha256 whole, already padded blocks and reads the state back by AppendBinary. That keeps the
+// library's SHA-NI code and leaves out the work around it (padding, Sum, copies). On an EPYC with SHA-NI, one core:
 //
 //	two bare compressions, streaming            72 ns   13.9 MH/s   the limit
 //	padded blocks and state as done here       110 ns    9.1 MH/s
 //	midstate, Write(16 bytes), Sum, Sum256     158 ns    6.3 MH/s
 //	Sum256(Sum256(header)), three compressions 207 ns    4.8 MH/s
 //
-// What is left above the limit is the call overhead of one block a call (41 ns against 36 ns) and moving the state in and
-// out (6 ns and 10 ns). BenchmarkScan stands beside BenchmarkCompressions.
+// What is left above the limit is the call overhead of one block a call (41 ns against 36 ns) and moving the state in
+// and out (6 ns and 10 ns). BenchmarkScan stands beside BenchmarkCompressions.
 type hasher struct {
 	digest   sha256State
 	midstate []byte                 // after the first 64 bytes of the header

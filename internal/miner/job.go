@@ -29,8 +29,8 @@ type Share struct {
 	Fault           Fault  // what was made wrong on purpose, NoFault otherwise
 }
 
-// Header returns the block header of a variation of the job. The version follows BIP 310:
-// (job version AND NOT mask) OR (bits AND mask).
+// Header returns the block header of a variation of the job. The version follows BIP 310: (job version AND NOT mask) OR
+// (bits AND mask).
 func (j *Job) Header(extranonce2 []byte, time, versionBits, nonce uint32) [headerSize]byte {
 	coinbase := make([]byte, 0, len(j.Coinbase1)+len(j.Extranonce1)+len(extranonce2)+len(j.Coinbase2))
 	coinbase = append(coinbase, j.Coinbase1...)
@@ -52,8 +52,8 @@ func (j *Job) Header(extranonce2 []byte, time, versionBits, nonce uint32) [heade
 // maxTimeRoll bounds in seconds how far a share's time may run ahead of its job's; pools take 600 s and more.
 const maxTimeRoll = 600
 
-// variation spreads a counter over what a miner may vary beside the nonce. The extranonce2 runs fastest, then the version
-// bits, then the time: no two counters give the same header until all three are used up.
+// variation spreads a counter over what a miner may vary beside the nonce. The extranonce2 runs fastest, then the
+// version bits, then the time: no two counters give the same header until all three are used up.
 func (j *Job) variation(counter uint64) (extranonce2 []byte, time, versionBits uint32) {
 	extranonce2 = make([]byte, j.Extranonce2Size)
 	rest := counter
@@ -62,8 +62,8 @@ func (j *Job) variation(counter uint64) (extranonce2 []byte, time, versionBits u
 		rest >>= 8
 	}
 	maskBits := bits.OnesCount32(j.VersionMask)
-	// Adding the counter lets the version bits change from header to header; for each extranonce2 it only shifts the order
-	// in which rest goes through them.
+	// Adding the counter lets the version bits change from header to header; for each extranonce2 it only shifts the
+	// order in which rest goes through them.
 	versionBits = spread(uint32(counter+rest), j.VersionMask)
 	return extranonce2, j.Time + uint32(rest>>maskBits%maxTimeRoll), versionBits
 }
@@ -90,8 +90,8 @@ func (j *Job) share(extranonce2 []byte, time, versionBits, nonce uint32) Share {
 	return s
 }
 
-// TargetOf returns the target of any positive difficulty: floor(0xffff·2^208 / d), at most 2^256 - 1. Pools other than ours
-// ask for difficulties that are no power of two.
+// TargetOf returns the target of any positive difficulty: floor(0xffff·2^208 / d), at most 2^256 - 1. Pools other than
+// ours ask for difficulties that are no power of two.
 func TargetOf(difficulty float64) bitcoin.Target {
 	d := new(big.Rat).SetFloat64(difficulty)
 	t := new(big.Int).Lsh(big.NewInt(0xffff), 208)

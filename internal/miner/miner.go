@@ -1,8 +1,8 @@
 // Package miner is a Stratum V1 client with a CPU miner behind it: one connection that mines, or thousands that load a
 // pool with real shares.
 //
-// It follows the protocol as it is spoken by pools at large and takes nothing that a pool sends on trust: lines are bounded,
-// values are checked, and a share counts as accepted only when the pool has answered it with true.
+// It follows the protocol as it is spoken by pools at large and takes nothing that a pool sends on trust: lines are
+// bounded, values are checked, and a share counts as accepted only when the pool has answered it with true.
 package miner
 
 import (
@@ -377,8 +377,8 @@ func (m *Miner) mine(ctx context.Context, thread int) {
 	}
 }
 
-// turn finds and submits one share for a connection and reports whether it did. It gives up when the job changes, when ctx ends and, if other
-// connections wait, after turnHashes.
+// turn finds and submits one share for a connection and reports whether it did. It gives up when the job changes, when
+// ctx ends and, if other connections wait, after turnHashes.
 func (m *Miner) turn(ctx context.Context, h *hasher, client *Client, fault Fault, shared bool) bool {
 	job := client.Job()
 	if job == nil {
@@ -413,8 +413,8 @@ func (m *Miner) turn(ctx context.Context, h *hasher, client *Client, fault Fault
 	return m.submit(client, share)
 }
 
-// search tries up to limit nonces of the hasher's header while job is the client's. With miss it looks for a hash above the
-// target.
+// search tries up to limit nonces of the hasher's header while job is the client's. With miss it looks for a hash above
+// the target.
 func (m *Miner) search(ctx context.Context, h *hasher, client *Client, job *Job, miss bool, limit uint64) (uint32, bool) {
 	for tried := uint64(0); tried < limit && client.Job() == job && ctx.Err() == nil; tried += chunk {
 		start := time.Now()
@@ -470,8 +470,8 @@ func (m *Miner) newPace(thread, slots int) *pace {
 	return p
 }
 
-// wait returns when the next turn is due, and how many turns were given up because the thread is too slow; false when ctx
-// ends first.
+// wait returns when the next turn is due, and how many turns were given up because the thread is too slow; false when
+// ctx ends first.
 func (p *pace) wait(ctx context.Context) (missed int64, ok bool) {
 	if p.interval == 0 {
 		return 0, true

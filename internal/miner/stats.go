@@ -46,8 +46,8 @@ type Report struct {
 	BytesOut int64 `json:"bytes_out"`
 }
 
-// Latencies of the steps of a session, of answers to shares, and of notifications: from the first connection that had a job
-// to each of the connections that were up then.
+// Latencies of the steps of a session, of answers to shares, and of notifications: from the first connection that had a
+// job to each of the connections that were up then.
 type Latencies struct {
 	Connect   Percentiles `json:"connect"`
 	Subscribe Percentiles `json:"subscribe"`
@@ -179,8 +179,8 @@ func (s *stats) fingerprint(j *stratum.Job) fingerprint {
 	return fingerprint(h.Sum64())
 }
 
-// notified records how long after the first connection this one got the job. A connection that was not up when the job first
-// came got it late for that reason, and one that gets it again got it in time before: neither counts.
+// notified records how long after the first connection this one got the job. A connection that was not up when the job
+// first came got it late for that reason, and one that gets it again got it in time before: neither counts.
 func (s *stats) notified(l *link, job *Job, at time.Time) {
 	s.difficulty.Store(math.Float64bits(job.Difficulty))
 	key := s.fingerprint(job.Job)

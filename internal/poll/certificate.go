@@ -24,8 +24,7 @@ type certificate struct {
 	written time.Time // when the latest of them was written
 }
 
-// get is tls.Config.GetCertificate. New files that cannot be used leave the
-// certificate as it is.
+// get is tls.Config.GetCertificate. New files that cannot be used leave the certificate as it is.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -37,8 +36,7 @@ func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	return c.now, nil
 }
 
-// load reads the files if they have changed. The caller holds c.mu, but for the
-// first time.
+// load reads the files if they have changed. The caller holds c.mu, but for the first time.
 func (c *certificate) load(now time.Time) error {
 	c.checked = now
 	var written time.Time

@@ -24,8 +24,7 @@ func TestCertificate(t *testing.T) {
 		if err := c.load(time.Now()); err != nil {
 			t.Fatal(err)
 		}
-		// renew gives the files a time like no other, however coarse the file
-		// system's clock is.
+		// renew gives the files a time like no other, however coarse the file system's clock is.
 		written := time.Date(2100, 1, 1, 0, 0, 0, 0, time.UTC)
 		renew := func() {
 			written = written.Add(time.Second)

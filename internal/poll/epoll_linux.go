@@ -8,9 +8,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// poller tells a loop which of its sockets can be read or written: epoll. Its
-// descriptor is known to Go's own poller, so that a loop that waits costs no
-// thread.
+// poller tells a loop which of its sockets can be read or written: epoll. Its descriptor is known to Go's own poller,
+// so that a loop that waits costs no thread.
 type poller struct {
 	fd      int
 	file    *os.File // owns fd

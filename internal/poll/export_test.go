@@ -22,8 +22,7 @@ func (l *Listener) OnlyStreams() {
 	}
 }
 
-// WriteCertificate writes a certificate for 127.0.0.1 that is like no other, and
-// returns who vouches for it.
+// WriteCertificate writes a certificate for 127.0.0.1 that is like no other, and returns who vouches for it.
 func WriteCertificate(tb testing.TB, certFile, keyFile string) *x509.CertPool {
 	tb.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

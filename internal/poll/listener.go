@@ -13,8 +13,8 @@ import (
 type Config struct {
 	Addr string // host:port; port 0: any free one
 
-	// With both there is TLS only. The files are read again when they change;
-	// what cannot be used then is logged, and the certificate stays as it is.
+	// With both there is TLS only. The files are read again when they change; what cannot be used then is logged, and
+	// the certificate stays as it is.
 	CertFile, KeyFile string
 	Log               zerolog.Logger
 
@@ -23,8 +23,8 @@ type Config struct {
 	WriteTimeout time.Duration
 }
 
-// Listener makes links of the connections to an address. Accept may be called
-// by one goroutine; Close, by another, ends it.
+// Listener makes links of the connections to an address. Accept may be called by one goroutine; Close, by another, ends
+// it.
 type Listener struct {
 	cfg     Config
 	addr    net.Addr
@@ -65,8 +65,7 @@ func (l *Listener) open(addr string) (err error) {
 	return nil
 }
 
-// Addr returns where the Listener listens, or did: it stays the same when it is
-// opened again.
+// Addr returns where the Listener listens, or did: it stays the same when it is opened again.
 func (l *Listener) Addr() net.Addr { return l.addr }
 
 // Accept returns the next connection and who made it, or net.ErrClosed.

@@ -34,12 +34,11 @@ func NewLoop() (*Loop, error) {
 	return &Loop{poller: p}, nil
 }
 
-// Wait returns when a link has what its owner wants or something was posted, or
-// at once if it is not to block. An error is the system's, and lasting.
+// Wait returns when a link has what its owner wants or something was posted, or at once if it is not to block. An error
+// is the system's, and lasting.
 func (l *Loop) Wait(block bool) error { return l.poller.wait(block) }
 
-// Turn serves the links that Wait has found ready, and then does what was
-// posted.
+// Turn serves the links that Wait has found ready, and then does what was posted.
 func (l *Loop) Turn() {
 	l.poller.serve()
 	l.mu.Lock()
@@ -53,8 +52,7 @@ func (l *Loop) Turn() {
 	l.spare = tasks
 }
 
-// Post has the loop call f and does not wait for it. When the loop is closed, it
-// returns false and f is not called.
+// Post has the loop call f and does not wait for it. When the loop is closed, it returns false and f is not called.
 func (l *Loop) Post(f func()) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -69,9 +67,8 @@ func (l *Loop) Post(f func()) bool {
 	return true
 }
 
-// Call has the loop call f and waits until it has. When the loop is closed, f is
-// not called; when ctx ends before f is called, it is not, and the error is
-// ctx's.
+// Call has the loop call f and waits until it has. When the loop is closed, f is not called; when ctx ends before f is
+// called, it is not, and the error is ctx's.
 func (l *Loop) Call(ctx context.Context, f func()) error {
 	var (
 		mu        sync.Mutex
@@ -99,8 +96,8 @@ func (l *Loop) Call(ctx context.Context, f func()) error {
 	}
 }
 
-// Close ends a loop whose links are closed and that takes no more turns. What
-// was posted before is done. Close may be called again.
+// Close ends a loop whose links are closed and that takes no more turns. What was posted before is done. Close may be
+// called again.
 func (l *Loop) Close() {
 	l.mu.Lock()
 	closed, tasks := l.closed, l.tasks

@@ -4,8 +4,8 @@ import "time"
 
 // Outbox keeps what a link has not taken yet. The zero value is empty.
 //
-// It knows neither link nor clock: its owner says when what waits must be taken,
-// which is renewed whenever the peer has taken what waited at the time.
+// It knows neither link nor clock: its owner says when what waits must be taken, which is renewed whenever the peer has
+// taken what waited at the time.
 type Outbox struct{ waiting *backlog } // most are empty: a pointer is all they cost
 
 type backlog struct {
@@ -14,9 +14,8 @@ type backlog struct {
 	by   time.Time
 }
 
-// Send has l write b behind what waits already, and keeps what it does not take
-// until then by; b itself is not kept. It returns ErrSlow when more than limit
-// bytes would wait. After an error the link is of no use for writing.
+// Send has l write b behind what waits already, and keeps what it does not take until then by; b itself is not kept. It
+// returns ErrSlow when more than limit bytes would wait. After an error the link is of no use for writing.
 func (o *Outbox) Send(l Link, b []byte, limit int, by time.Time) error {
 	if o.waiting == nil {
 		n, err := l.Write(b)
@@ -35,8 +34,8 @@ func (o *Outbox) Send(l Link, b []byte, limit int, by time.Time) error {
 	return nil
 }
 
-// Flush has l write what waits, as far as it can. The rest must be taken until
-// then by, if the peer has taken what had to be so far.
+// Flush has l write what waits, as far as it can. The rest must be taken until then by, if the peer has taken what had
+// to be so far.
 func (o *Outbox) Flush(l Link, by time.Time) error {
 	w := o.waiting
 	if w == nil {

@@ -8,8 +8,7 @@ import (
 	"btcpool/internal/poll"
 )
 
-// narrow is a link that takes room bytes, and then nothing until it has room
-// again.
+// narrow is a link that takes room bytes, and then nothing until it has room again.
 type narrow struct {
 	poll.Link
 	room int

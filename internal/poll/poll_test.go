@@ -124,8 +124,8 @@ func (r *rig) dial() net.Conn {
 	return conn
 }
 
-// connect returns both ends of a connection. The peer's belongs to a new owner
-// that is served by the rig's loop and has shaken hands.
+// connect returns both ends of a connection. The peer's belongs to a new owner that is served by the rig's loop and has
+// shaken hands.
 func (r *rig) connect() (net.Conn, *peer) {
 	r.tb.Helper()
 	conn := r.dial()
@@ -259,8 +259,7 @@ func TestLimit(t *testing.T) {
 	})
 }
 
-// Who does not read what is sent is found out by how long that waits: streams
-// do it on their own.
+// Who does not read what is sent is found out by how long that waits: streams do it on their own.
 func TestWriteTimeout(t *testing.T) {
 	t.Parallel()
 	each(t, []string{stream, secure}, func(t *testing.T, kind string) {
@@ -343,8 +342,8 @@ func TestBroken(t *testing.T) {
 	r.wantEnd(p, errBroken)
 }
 
-// The last words of an owner arrive that ends a connection before it has read
-// everything, when it reads on for a moment.
+// The last words of an owner arrive that ends a connection before it has read everything, when it reads on for a
+// moment.
 func TestLinger(t *testing.T) {
 	t.Parallel()
 	each(t, []string{socket, stream}, func(t *testing.T, kind string) {
@@ -461,8 +460,7 @@ func TestCall(t *testing.T) {
 	r.do(func() {})
 }
 
-// What a loop took before it was closed is done, and nothing else until it is
-// opened again.
+// What a loop took before it was closed is done, and nothing else until it is opened again.
 func TestCloseLoop(t *testing.T) {
 	t.Parallel()
 	loop, err := poll.NewLoop()
@@ -562,8 +560,7 @@ func BenchmarkEcho(b *testing.B) {
 	}
 }
 
-// pingPong returns what sends a line to a peer, has it answered and receives the
-// answer, all on the caller's goroutine.
+// pingPong returns what sends a line to a peer, has it answered and receives the answer, all on the caller's goroutine.
 func pingPong(tb testing.TB) func() {
 	loop, err := poll.NewLoop()
 	if err != nil {

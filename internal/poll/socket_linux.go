@@ -117,8 +117,7 @@ func newSocketListener(l net.Listener) (*socketListener, error) {
 	return &socketListener{file, raw}, nil
 }
 
-// accept returns the next connection and who made it. It returns net.ErrClosed
-// after close.
+// accept returns the next connection and who made it. It returns net.ErrClosed after close.
 func (l *socketListener) accept() (Link, netip.Addr, error) {
 	var (
 		fd   int

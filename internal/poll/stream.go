@@ -12,9 +12,8 @@ import (
 // streamBytes is how much a stream reads ahead.
 const streamBytes = 4 << 10
 
-// stream is the link of a connection that a loop cannot poll: TLS, and any where
-// there is no epoll. A goroutine reads, and reads on when its owner has taken
-// what it got; another lives as long as it has something to write.
+// stream is the link of a connection that a loop cannot poll: TLS, and any where there is no epoll. A goroutine reads,
+// and reads on when its owner has taken what it got; another lives as long as it has something to write.
 type stream struct {
 	conn    net.Conn
 	run     func(func()) // starts the goroutines
@@ -32,9 +31,8 @@ type stream struct {
 	writing bool
 }
 
-// NewStream returns a link that uses conn by goroutines, which run starts; they
-// end when the link is closed. A peer is slow that takes longer than timeout to
-// take what was written: reading fails then.
+// NewStream returns a link that uses conn by goroutines, which run starts; they end when the link is closed. A peer is
+// slow that takes longer than timeout to take what was written: reading fails then.
 func NewStream(conn net.Conn, run func(func()), timeout time.Duration) Link {
 	return &stream{
 		conn:    conn,

@@ -10,14 +10,12 @@ import (
 
 // Config is the section [zookeeper], the same in every service's file.
 type Config struct {
-	// Servers are host:port of every server of the ensemble. Without any, ids are
-	// fixed and everybody leads.
+	// Servers are host:port of every server of the ensemble. Without any, ids are fixed and everybody leads.
 	Servers []string `toml:"servers" env:"ZOOKEEPER_SERVERS"`
-	// SessionTimeout is how long the id of a dead process stays taken. The servers
-	// have limits of their own.
+	// SessionTimeout is how long the id of a dead process stays taken. The servers have limits of their own.
 	SessionTimeout config.Duration `toml:"session_timeout"`
-	// KeepWhenSilent has the holder of an id or the lead go on when ZooKeeper is
-	// silent, though another process may get the same then.
+	// KeepWhenSilent has the holder of an id or the lead go on when ZooKeeper is silent, though another process may get
+	// the same then.
 	KeepWhenSilent bool `toml:"keep_when_silent"`
 }
 

@@ -7,8 +7,7 @@ import (
 	"time"
 )
 
-// content is what btcpool writes into its nodes, for people to read: nobody
-// decides by it.
+// content is what btcpool writes into its nodes, for people to read: nobody decides by it.
 func (s *session) content(now time.Time) []byte {
 	text, _ := json.Marshal(struct {
 		UUID      string         `json:"uuid"`

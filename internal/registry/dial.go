@@ -71,8 +71,8 @@ type refusals struct {
 	at      map[string]time.Time
 }
 
-// record takes in what became of a dial. If those that refuse leave no quorum,
-// it returns since when at least ZooKeeper has been away for everybody.
+// record takes in what became of a dial. If those that refuse leave no quorum, it returns since when at least ZooKeeper
+// has been away for everybody.
 func (r *refusals) record(server string, began time.Time, err error) (at time.Time, away bool) {
 	if !errors.Is(err, syscall.ECONNREFUSED) {
 		delete(r.at, server)
@@ -87,8 +87,8 @@ func (r *refusals) record(server string, began time.Time, err error) (at time.Ti
 	return newest[enough-1], true
 }
 
-// handshake is a connection whose first answer is bounded in time and size,
-// and read along for the session timeout, which the client does not tell.
+// handshake is a connection whose first answer is bounded in time and size, and read along for the session timeout,
+// which the client does not tell.
 type handshake struct {
 	net.Conn
 	limit   time.Time
@@ -130,8 +130,7 @@ func (h *handshake) Read(b []byte) (int, error) {
 	return n, err
 }
 
-// hosts goes round the servers. Names are looked up at each dial, for a server
-// may come back under another address.
+// hosts goes round the servers. Names are looked up at each dial, for a server may come back under another address.
 type hosts struct {
 	servers     []string
 	next, tried int
@@ -146,8 +145,7 @@ func (h *hosts) Init(servers []string) error {
 // Len returns the number of servers.
 func (h *hosts) Len() int { return len(h.servers) }
 
-// Next returns whom to try, and whether all have been tried so that it is time
-// for a pause.
+// Next returns whom to try, and whether all have been tried so that it is time for a pause.
 func (h *hosts) Next() (server string, retryStart bool) {
 	server = h.servers[h.next]
 	retryStart = h.tried > 0 && h.tried%len(h.servers) == 0

@@ -16,8 +16,7 @@ const (
 	// renewals is how often a validity is renewed in its length.
 	renewals     = 6
 	leadValidity = 2 * time.Second
-	// leadQuiet must stay above leadValidity, in every version of this
-	// program that stands by for another.
+	// leadQuiet must stay above leadValidity, in every version of this program that stands by for another.
 	leadQuiet = leadValidity + time.Second
 )
 
@@ -58,9 +57,8 @@ func (s *session) keep(ctx context.Context, h *held, v *validity, cancel context
 	}
 }
 
-// renew writes to the node of h, and makes it again if it is gone with its
-// session. Whose it is, ZooKeeper says: contents can be anybody's. An error
-// that is ErrLost is final.
+// renew writes to the node of h, and makes it again if it is gone with its session. Whose it is, ZooKeeper says:
+// contents can be anybody's. An error that is ErrLost is final.
 func (s *session) renew(h *held) error {
 	for range 3 {
 		sent := time.Now()
@@ -87,8 +85,7 @@ func (s *session) renew(h *held) error {
 	return fmt.Errorf("%s changes all the time", h.node)
 }
 
-// relearn looks at what is in the place of h: it may be by a request of ours
-// whose answer got lost.
+// relearn looks at what is in the place of h: it may be by a request of ours whose answer got lost.
 func (s *session) relearn(h *held) error {
 	there, stat, err := s.conn.Exists(h.node)
 	if err != nil || !there {

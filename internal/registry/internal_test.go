@@ -164,8 +164,8 @@ func (s *stream) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// FuzzHandshake reads any answer in two pieces: what is not refused arrives
-// unchanged, and the timeout is the one it names.
+// FuzzHandshake reads any answer in two pieces: what is not refused arrives unchanged, and the timeout is the one it
+// names.
 func FuzzHandshake(f *testing.F) {
 	answer := []byte("\x00\x00\x00\x25\x00\x00\x00\x00\x00\x00\x27\x10\x01\x02\x03\x04\x05\x06\x07\x08\x00\x00\x00\x100123456789abcdef\x00")
 	f.Add(answer, uint8(4))

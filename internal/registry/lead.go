@@ -43,8 +43,7 @@ func (s *session) campaign(ctx context.Context) (*held, error) {
 	}
 }
 
-// step queues, or looks whether we are the first or whether the first is
-// silent.
+// step queues, or looks whether we are the first or whether the first is silent.
 func (c *candidate) step() (won bool, err error) {
 	names, err := c.children()
 	if err != nil {
@@ -83,8 +82,7 @@ func (c *candidate) step() (won bool, err error) {
 	return c.step()
 }
 
-// enqueue makes our node, and removes those that an answer which got lost may
-// have left.
+// enqueue makes our node, and removes those that an answer which got lost may have left.
 func (c *candidate) enqueue(names []string) error {
 	prefix := lockPrefix + c.uuid + "-"
 	for _, name := range names {
@@ -121,9 +119,8 @@ type observation struct {
 	since   time.Time
 }
 
-// unchanged returns for how long the node has been seen as it is. It begins
-// anew after a break of our connection: while ZooKeeper was away the leader
-// could not write, and need not.
+// unchanged returns for how long the node has been seen as it is. It begins anew after a break of our connection: while
+// ZooKeeper was away the leader could not write, and need not.
 func (o *observation) unchanged(node string, version int32, breaks int64, now time.Time) time.Duration {
 	if seen := (observation{node, version, breaks, o.since}); *o != seen {
 		seen.since = now

@@ -24,8 +24,8 @@ func (s *session) lease(ctx context.Context) (id uint8, h *held, err error) {
 	return id, h, err
 }
 
-// tryLease takes the lowest id that is free or ours already. With an error it
-// returns the id that it may have got nevertheless, or 0.
+// tryLease takes the lowest id that is free or ours already. With an error it returns the id that it may have got
+// nevertheless, or 0.
 func (s *session) tryLease(unsure uint8) (uint8, *held, error) {
 	names, err := s.children()
 	if err != nil {

@@ -1,18 +1,14 @@
-// Package registry hands out what only one process may have at a time: an id
-// of 1 to 255 for as long as a process runs, and the lead among processes that
-// stand by for each other. ZooKeeper decides; without it ids are fixed and
-// everybody leads, through the same calls. It also tells of what operators
-// write into nodes that are watched.
+// Package registry hands out what only one process may have at a time: an id of 1 to 255 for as long as a process runs,
+// and the lead among processes that stand by for each other. ZooKeeper decides; without it ids are fixed and everybody
+// leads, through the same calls. It also tells of what operators write into nodes that are watched.
 //
-// An id is an ephemeral node <path>/<id>, the lowest that was free, as btcpool
-// has it, so that both may share a path. The lead belongs to the lowest of the
-// ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
+// An id is an ephemeral node <path>/<id>, the lowest that was free, as btcpool has it, so that both may share a path.
+// The lead belongs to the lowest of the ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
 //
 // # Never two
 //
-// What is held is held until a time that is known in advance, its validity. It
-// begins with a write to the held node which ZooKeeper acknowledged, counts
-// from before that write was sent, and is renewed six times in its length:
+// What is held is held until a time that is known in advance, its validity. It begins with a write to the held node
+// which ZooKeeper acknowledged, counts from before that write was sent, and is renewed six times in its length:
 //
 //   - An id stays valid for two thirds of the session timeout that the server
 //     granted. A quorum agreed to the write, so whichever server leads it
@@ -24,26 +20,21 @@
 //     which it has seen unchanged for 3 s, under the version it saw, so the
 //     lead passes on long before a dead leader's session ends.
 //
-// The context of the holder ends when the validity does, at the latest, and as
-// soon as somebody else is found in its place. Two holders remain possible
-// where no clock of ours can help: if a process that is stopped (SIGSTOP, a
-// virtual machine that is moved) finishes on waking what it had begun, if a
-// holder goes on for longer than the rest of the time after its context
-// ended, and for one renewal interval if somebody deletes nodes by hand.
+// The context of the holder ends when the validity does, at the latest, and as soon as somebody else is found in its
+// place. Two holders remain possible where no clock of ours can help: if a process that is stopped (SIGSTOP, a virtual
+// machine that is moved) finishes on waking what it had begun, if a holder goes on for longer than the rest of the time
+// after its context ended, and for one renewal interval if somebody deletes nodes by hand.
 //
 // # ZooKeeper away
 //
-// Who asks for an id or the lead waits, and says so. Who has one keeps it
-// while ZooKeeper is away for everybody: refused connections to so many
-// servers that the others are no quorum extend the validity just as a write
-// does, because nobody can get an id then and because sessions live their
-// whole timeout again once a quorum is back. That needs Config.Servers to name
-// the whole ensemble, and firewalls that drop rather than reject. After the
-// return the node is still there, or is made again under the same id if that
-// is free; if not, the holder has lost it.
+// Who asks for an id or the lead waits, and says so. Who has one keeps it while ZooKeeper is away for everybody:
+// refused connections to so many servers that the others are no quorum extend the validity just as a write does,
+// because nobody can get an id then and because sessions live their whole timeout again once a quorum is back. That
+// needs Config.Servers to name the whole ensemble, and firewalls that drop rather than reject. After the return the
+// node is still there, or is made again under the same id if that is free; if not, the holder has lost it.
 //
-// Silence is different: it may be this machine alone which is cut off, so the
-// holder stops with the validity. Config.KeepWhenSilent chooses otherwise.
+// Silence is different: it may be this machine alone which is cut off, so the holder stops with the validity.
+// Config.KeepWhenSilent chooses otherwise.
 package registry
 
 import (
@@ -62,8 +53,8 @@ var ErrLost = errors.New("lost")
 
 const retryInterval = time.Second // between attempts to get an id
 
-// Registry is a way to ids and locks. Its methods may be called at the same
-// time; each call has a ZooKeeper session of its own.
+// Registry is a way to ids and locks. Its methods may be called at the same time; each call has a ZooKeeper session of
+// its own.
 type Registry struct {
 	cfg     Config
 	log     zerolog.Logger
@@ -78,14 +69,12 @@ func New(cfg Config, deps telemetry.Deps) (*Registry, error) {
 	return &Registry{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics)}, nil
 }
 
-// Lease calls run with an id that no other process has under path, once there
-// is one; fixed, if not 0, is the id, and ZooKeeper is not asked. The context
-// that run gets ends with ctx, or before when the id is lost: run has to
-// return at once then, for another process may begin with the same id.
+// Lease calls run with an id that no other process has under path, once there is one; fixed, if not 0, is the id, and
+// ZooKeeper is not asked. The context that run gets ends with ctx, or before when the id is lost: run has to return at
+// once then, for another process may begin with the same id.
 //
-// It returns nil if ctx ended before there was an id, an error that is ErrLost
-// if the id got lost, else what run returns. The id is free again when Lease
-// returns.
+// It returns nil if ctx ended before there was an id, an error that is ErrLost if the id got lost, else what run
+// returns. The id is free again when Lease returns.
 func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func(ctx context.Context, id uint8) error) error {
 	if fixed != 0 {
 		return run(ctx, fixed)
@@ -113,14 +102,12 @@ func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func
 	return s.hold(ctx, h, func(ctx context.Context) error { return run(ctx, id) })
 }
 
-// Lead calls run while no other process leads under path, and again each time
-// that the lead was lost and won back. The context that run gets ends with
-// ctx, or before when the lead is lost: run has to return at once then.
-// Without ZooKeeper, or with an empty path, it is run alone.
+// Lead calls run while no other process leads under path, and again each time that the lead was lost and won back. The
+// context that run gets ends with ctx, or before when the lead is lost: run has to return at once then. Without
+// ZooKeeper, or with an empty path, it is run alone.
 //
-// It returns nil if ctx ended before there was a lead, else what run returns;
-// an error that is context.Canceled or ErrLost is no reason to return if the
-// lead is lost.
+// It returns nil if ctx ended before there was a lead, else what run returns; an error that is context.Canceled or
+// ErrLost is no reason to return if the lead is lost.
 func (r *Registry) Lead(ctx context.Context, path string, run func(ctx context.Context) error) error {
 	if len(r.cfg.Servers) == 0 || path == "" {
 		return run(ctx)
@@ -152,8 +139,7 @@ func (r *Registry) lead(ctx context.Context, path string, run func(ctx context.C
 	return s.hold(ctx, h, run)
 }
 
-// acquire calls get; the end of ctx closes the session, which ends any request
-// that get waits for.
+// acquire calls get; the end of ctx closes the session, which ends any request that get waits for.
 func acquire(ctx context.Context, s *session, get func() (*held, error)) (*held, error) {
 	stop := context.AfterFunc(ctx, s.close)
 	h, err := get()

@@ -20,8 +20,7 @@ const (
 	logInterval = 10 * time.Second
 )
 
-// session is a connection to ZooKeeper that outlives servers and, under a new
-// session id, sessions.
+// session is a connection to ZooKeeper that outlives servers and, under a new session id, sessions.
 type session struct {
 	cfg     Config
 	log     zerolog.Logger
@@ -120,8 +119,8 @@ func (s *session) waiting(err error) {
 	}
 }
 
-// logger writes what the client library reports: one line or more each second
-// while a server is away. What matters is logged by onEvent.
+// logger writes what the client library reports: one line or more each second while a server is away. What matters is
+// logged by onEvent.
 type logger struct{ log zerolog.Logger }
 
 func (l logger) Printf(format string, args ...any) {

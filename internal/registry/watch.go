@@ -9,8 +9,7 @@ import (
 )
 
 const (
-	// watchAgain is how long a change may go unnoticed of which ZooKeeper does
-	// not tell.
+	// watchAgain is how long a change may go unnoticed of which ZooKeeper does not tell.
 	watchAgain = 5 * time.Minute
 	// watchRetry is the pause after a failure.
 	watchRetry = 5 * time.Second
@@ -22,10 +21,9 @@ type Host struct {
 	IP       string `json:"ip"` // the address by which it reaches ZooKeeper; "" while it does not
 }
 
-// Watch calls take with what is in the node at path, at first and after each
-// change, until ctx ends; it waits for a node that is not there. What take
-// returns is written to <path>/ack, for whoever made the change. After a failure
-// take is called with the same again.
+// Watch calls take with what is in the node at path, at first and after each change, until ctx ends; it waits for a
+// node that is not there. What take returns is written to <path>/ack, for whoever made the change. After a failure take
+// is called with the same again.
 func (r *Registry) Watch(ctx context.Context, path string, take func(content []byte, self Host) (answer []byte)) error {
 	if len(r.cfg.Servers) == 0 {
 		return errors.New("watching needs zookeeper.servers")
@@ -74,8 +72,8 @@ func (w *watch) look() error {
 	return nil
 }
 
-// read returns what is in the node, no stat if it is not there. Watches stay
-// until they are used, so there is never more than one.
+// read returns what is in the node, no stat if it is not there. Watches stay until they are used, so there is never
+// more than one.
 func (w *watch) read() (content []byte, stat *zk.Stat, err error) {
 	if w.changed == nil {
 		if content, stat, w.changed, err = w.conn.GetW(w.path); !errors.Is(err, zk.ErrNoNode) {

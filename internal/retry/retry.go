@@ -1,5 +1,4 @@
-// Package retry is how everything here tries again and waits: pauses that grow,
-// and that end with the context.
+// Package retry is how everything here tries again and waits: pauses that grow, and that end with the context.
 package retry
 
 import (
@@ -10,19 +9,16 @@ import (
 	"github.com/cenkalti/backoff/v5"
 )
 
-// Pace says how long the pauses between tries are: First, then twice as long
-// each time, up to Longest.
+// Pace says how long the pauses between tries are: First, then twice as long each time, up to Longest.
 type Pace struct{ First, Longest time.Duration }
 
-// Pauses returns the pauses one after the other: NextBackOff is the next one,
-// Reset begins anew.
+// Pauses returns the pauses one after the other: NextBackOff is the next one, Reset begins anew.
 func (p Pace) Pauses() *backoff.ExponentialBackOff {
 	return &backoff.ExponentialBackOff{InitialInterval: p.First, Multiplier: 2, MaxInterval: p.Longest}
 }
 
-// Do calls try until it returns nil, or an error that Enough has made, or ctx
-// ends; it returns that error, or ctx's. After each other failure it calls failed,
-// which may be nil, and pauses. Unlike backoff.Retry it does not allocate: it
+// Do calls try until it returns nil, or an error that Enough has made, or ctx ends; it returns that error, or ctx's.
+// After each other failure it calls failed, which may be nil, and pauses. Unlike backoff.Retry it does not allocate: it
 // stands around requests most of which succeed at once.
 func Do(ctx context.Context, pace Pace, try func() error, failed func(err error, pause time.Duration)) error {
 	for pauses := pace.Pauses(); ; {
@@ -61,8 +57,7 @@ func Sleep(ctx context.Context, d time.Duration) bool {
 	}
 }
 
-// A Bell wakes one receiver. Rung several times before it is heard, it is heard
-// once.
+// A Bell wakes one receiver. Rung several times before it is heard, it is heard once.
 type Bell chan struct{}
 
 // NewBell returns a bell that has not been rung.

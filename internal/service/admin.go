@@ -8,8 +8,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 )
 
-// AdminHandler serves /metrics from reg, /healthz (200 while the process
-// lives) and /readyz (200 "ready", or 503 with the text of ready's error).
+// AdminHandler serves /metrics from reg, /healthz (200 while the process lives) and /readyz (200 "ready", or 503 with
+// the text of ready's error).
 func AdminHandler(reg prometheus.Gatherer, ready func() error) http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle("GET /metrics", promhttp.HandlerFor(reg, promhttp.HandlerOpts{}))

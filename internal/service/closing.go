@@ -7,12 +7,10 @@ import (
 	"sync"
 )
 
-// Closing is what a service has opened and has to close again, whether it has
-// run or not. The zero value is ready.
+// Closing is what a service has opened and has to close again, whether it has run or not. The zero value is ready.
 //
-// New registers each thing right after opening it, and calls Close when it
-// fails; Run calls Close when it ends; whoever drops a service that has not run
-// calls it too.
+// New registers each thing right after opening it, and calls Close when it fails; Run calls Close when it ends; whoever
+// drops a service that has not run calls it too.
 type Closing struct {
 	mu    sync.Mutex
 	steps []func() error
@@ -25,9 +23,8 @@ func (c *Closing) Add(f func() error) {
 	c.steps = append(c.steps, f)
 }
 
-// Close closes everything, the last opened first, and returns all errors. What
-// is closed stays so: another call does nothing. A listener that its server has
-// closed is no error.
+// Close closes everything, the last opened first, and returns all errors. What is closed stays so: another call does
+// nothing. A listener that its server has closed is no error.
 func (c *Closing) Close() error {
 	c.mu.Lock()
 	steps := c.steps

@@ -19,8 +19,8 @@ const EnvPrefix = "BTCPOOL_"
 
 // A Config is what a service is configured by. It embeds Common.
 type Config interface {
-	// Validate reports everything that is wrong at once (errors.Join), each
-	// error naming key, value and rule. Common is validated by the frame.
+	// Validate reports everything that is wrong at once (errors.Join), each error naming key, value and rule. Common is
+	// validated by the frame.
 	Validate() error
 	Base() Common
 }
@@ -32,8 +32,7 @@ type Common struct {
 	Log         Log             `toml:"log" envPrefix:"LOG_"`
 }
 
-// Base returns the common part; embedding Common makes a Config of a struct
-// that has Validate.
+// Base returns the common part; embedding Common makes a Config of a struct that has Validate.
 func (c Common) Base() Common { return c }
 
 func (c Common) validate() error {
@@ -54,13 +53,11 @@ func (c Common) StopGrace() time.Duration {
 	return c.StopTimeout.Std()
 }
 
-// Load reads the TOML file at path over *cfg, then the environment variables
-// named by env tags with EnvPrefix over that; an empty path leaves the file
-// out. A key that *cfg does not have is an error which shows its line.
+// Load reads the TOML file at path over *cfg, then the environment variables named by env tags with EnvPrefix over
+// that; an empty path leaves the file out. A key that *cfg does not have is an error which shows its line.
 //
-// A variable that had another name once is still read by that: the field's
-// oldenv tag. One that begins with EnvPrefix and is known to no service of the
-// project is an error: somebody has mistyped it.
+// A variable that had another name once is still read by that: the field's oldenv tag. One that begins with EnvPrefix
+// and is known to no service of the project is an error: somebody has mistyped it.
 func Load[C any](path string, cfg *C) error {
 	if path != "" {
 		text, err := os.ReadFile(path)

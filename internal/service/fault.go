@@ -6,9 +6,8 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// Fault is one thing that may keep a service from working. It is logged when it
-// begins and when it ends, and Err is for Ready. Its methods may be called from
-// any goroutine.
+// Fault is one thing that may keep a service from working. It is logged when it begins and when it ends, and Err is for
+// Ready. Its methods may be called from any goroutine.
 type Fault struct {
 	log          zerolog.Logger
 	level        zerolog.Level
@@ -21,16 +20,16 @@ type outcome struct {
 	failed bool // and logged, unlike what is waited for
 }
 
-// NewFault returns a fault that has not begun. Its beginning is logged at level
-// with the text begins, its end at info with the text ends.
+// NewFault returns a fault that has not begun. Its beginning is logged at level with the text begins, its end at info
+// with the text ends.
 func NewFault(log zerolog.Logger, level zerolog.Level, begins, ends string) *Fault {
 	f := &Fault{log: log, level: level, begins: begins, ends: ends}
 	f.now.Store(new(outcome))
 	return f
 }
 
-// Await sets what Err returns until the first Set, without a line in the log: a
-// service that has just begun waits, which is no fault.
+// Await sets what Err returns until the first Set, without a line in the log: a service that has just begun waits,
+// which is no fault.
 func (f *Fault) Await(err error) { f.now.Store(&outcome{err: err}) }
 
 // Set keeps the outcome of the latest try, nil when it went well.

@@ -1,8 +1,8 @@
-// Package service is the frame round every service: flags, configuration,
-// logger, metrics, health, signals and systemd. It knows nothing of mining.
+// Package service is the frame round every service: flags, configuration, logger, metrics, health, signals and systemd.
+// It knows nothing of mining.
 //
-// Configuration comes from defaults in code, then the TOML file, then the
-// environment (BTCPOOL_…), then flags; the last one wins.
+// Configuration comes from defaults in code, then the TOML file, then the environment (BTCPOOL_…), then flags; the last
+// one wins.
 package service
 
 import (
@@ -43,26 +43,23 @@ type Deps = telemetry.Deps
 
 // A Runner is a service that has been built.
 type Runner interface {
-	// Run works until ctx ends, then drains and returns nil; an error means
-	// that work became impossible.
+	// Run works until ctx ends, then drains and returns nil; an error means that work became impossible.
 	Run(ctx context.Context) error
-	// Ready returns nil when work is possible, else what is missing. It is
-	// called often and from any goroutine, and must not block.
+	// Ready returns nil when work is possible, else what is missing. It is called often and from any goroutine, and
+	// must not block.
 	Ready() error
-	// Close ends a service that has not run. It does nothing to one that has,
-	// and nothing when it is called again.
+	// Close ends a service that has not run. It does nothing to one that has, and nothing when it is called again.
 	Close() error
 }
 
-// A Flagger is a Config (by its pointer) with flags of its own besides the
-// frame's. Flags binds them to the fields, whose values are the defaults;
-// what is given on the command line wins over file and environment.
+// A Flagger is a Config (by its pointer) with flags of its own besides the frame's. Flags binds them to the fields,
+// whose values are the defaults; what is given on the command line wins over file and environment.
 type Flagger interface {
 	Flags(*flag.FlagSet)
 }
 
-// Main runs the service called name and returns the exit code of its process:
-// 0 stopped, 1 failed, 2 wrong usage or configuration. It writes to stderr only.
+// Main runs the service called name and returns the exit code of its process: 0 stopped, 1 failed, 2 wrong usage or
+// configuration. It writes to stderr only.
 func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defaults C, build func(C, Deps) (S, error)) int {
 	var (
 		file, level    string
@@ -174,8 +171,7 @@ func complain(w io.Writer, name string, err error) {
 	}
 }
 
-// Version returns the version of the running program as the Go toolchain
-// stamped it, or "devel".
+// Version returns the version of the running program as the Go toolchain stamped it, or "devel".
 func Version() string {
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
@@ -268,8 +264,8 @@ func (p *process) exit(err error) int {
 	return exitStopped
 }
 
-// tellSystemd says READY when the service is, and then feeds the watchdog. It
-// asks the service each time, so that one whose locks hang is restarted.
+// tellSystemd says READY when the service is, and then feeds the watchdog. It asks the service each time, so that one
+// whose locks hang is restarted.
 func (p *process) tellSystemd(ctx context.Context) {
 	const poll = 100 * time.Millisecond
 	interval := poll

@@ -11,12 +11,11 @@ import (
 	"strings"
 )
 
-// variable is an environment variable, without EnvPrefix, that sets a field.
-// The index of a list's element is "#" in it.
+// variable is an environment variable, without EnvPrefix, that sets a field. The index of a list's element is "#" in
+// it.
 type variable struct{ name, old string }
 
-// variablesOf returns the variables of the fields of t, whose names begin with
-// prefix.
+// variablesOf returns the variables of the fields of t, whose names begin with prefix.
 func variablesOf(t reflect.Type, prefix string) (all []variable) {
 	if t.Kind() != reflect.Struct {
 		return nil
@@ -36,9 +35,8 @@ func variablesOf(t reflect.Type, prefix string) (all []variable) {
 	return all
 }
 
-// Variables returns the names of the environment variables that set the fields
-// of cfg, a struct, with those they had before: without EnvPrefix, and with "#"
-// for the index of a list's element.
+// Variables returns the names of the environment variables that set the fields of cfg, a struct, with those they had
+// before: without EnvPrefix, and with "#" for the index of a list's element.
 func Variables(cfg any) []string {
 	var names []string
 	for _, v := range variablesOf(reflect.TypeOf(cfg), "") {
@@ -51,9 +49,8 @@ func Variables(cfg any) []string {
 	return slices.Compact(names)
 }
 
-// outdatedEnv returns the variables that are set by the old names of fields of
-// cfg, which is a struct, and not by the new ones: their new names by the old,
-// without EnvPrefix.
+// outdatedEnv returns the variables that are set by the old names of fields of cfg, which is a struct, and not by the
+// new ones: their new names by the old, without EnvPrefix.
 func outdatedEnv(cfg any) map[string]string {
 	outdated := make(map[string]string)
 	for _, v := range variablesOf(reflect.TypeOf(cfg), "") {
@@ -65,8 +62,8 @@ func outdatedEnv(cfg any) map[string]string {
 	return outdated
 }
 
-// allVariables are those of every service: what one environment sets for several
-// of them is no mistake of those that do not read it.
+// allVariables are those of every service: what one environment sets for several of them is no mistake of those that do
+// not read it.
 //
 //go:embed variables.txt
 var allVariables string
@@ -77,8 +74,8 @@ var (
 	foreign = regexp.MustCompile(`^(\w+_)?(SERVICE_HOST=|SERVICE_PORT(_\w+)?=|PORT=\w+://|PORT_[0-9]+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?=)`)
 )
 
-// unknownVariables reports the variables that begin with EnvPrefix and set
-// nothing of cfg, a struct, nor of any other service.
+// unknownVariables reports the variables that begin with EnvPrefix and set nothing of cfg, a struct, nor of any other
+// service.
 func unknownVariables(cfg any) error {
 	own := Variables(cfg)
 	known := append(strings.Fields(allVariables), own...)

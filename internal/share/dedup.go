@@ -14,9 +14,9 @@ const EpochsKept = 8
 // ErrDedupState says that bytes are no state of a Dedup.
 var ErrDedupState = errors.New("bad dedup state")
 
-// Dedup recognizes shares that were delivered before. A server numbers its shares and sends them in order, again
-// from an earlier one if it must; so within one partition and epoch whatever is not above the highest number seen
-// is a repetition. The zero value is ready. It is not safe for concurrent use.
+// Dedup recognizes shares that were delivered before. A server numbers its shares and sends them in order, again from
+// an earlier one if it must; so within one partition and epoch whatever is not above the highest number seen is a
+// repetition. The zero value is ready. It is not safe for concurrent use.
 type Dedup struct {
 	sources map[source][]mark // most recently used mark last
 }
@@ -64,8 +64,8 @@ func (d *Dedup) Seen(partition int, id ID) bool {
 	return false
 }
 
-// AppendTo appends d's state, at most limit bytes of it. When that is too little, the epochs that were used longest
-// ago are left out first.
+// AppendTo appends d's state, at most limit bytes of it. When that is too little, the epochs that were used longest ago
+// are left out first.
 func (d *Dedup) AppendTo(dst []byte, limit int) []byte {
 	sources := slices.SortedFunc(maps.Keys(d.sources), func(a, b source) int {
 		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.server, b.server))

@@ -1,8 +1,8 @@
-// Package share defines what miners' work looks like once it is judged: the share, the solved share and the
-// common event, each with its wire format, and the watermarks that turn repeated delivery into one effect.
+// Package share defines what miners' work looks like once it is judged: the share, the solved share and the common
+// event, each with its wire format, and the watermarks that turn repeated delivery into one effect.
 //
-// The formats are btcpool's. A share travels in Kafka as a 4-byte version and a protobuf message; the daily files
-// hold the protobuf message alone. Fields above 15 are this project's and are ignored by btcpool:
+// The formats are btcpool's. A share travels in Kafka as a 4-byte version and a protobuf message; the daily files hold
+// the protobuf message alone. Fields above 15 are this project's and are ignored by btcpool:
 //
 //	16 sint32  difficulty exponent n of 2^n; rules over field 8, which cannot say less than 1
 //	17 uint32  server id    \
@@ -51,8 +51,8 @@ const (
 	maxTime = 253402300799
 )
 
-// Validate reports why s must not be counted: what btcpool's consumers drop too, and times outside the years a
-// daily file can be named after.
+// Validate reports why s must not be counted: what btcpool's consumers drop too, and times outside the years a daily
+// file can be named after.
 func (s *Share) Validate() error {
 	var missing []error
 	for _, field := range []struct {

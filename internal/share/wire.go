@@ -102,8 +102,8 @@ func appendUint(dst []byte, field protowire.Number, v uint64) []byte {
 	return protowire.AppendVarint(dst, v)
 }
 
-// appendIP writes the address as text; the zero address is the empty text. The longest text has 45 bytes, so its
-// length always fits the one byte reserved for it.
+// appendIP writes the address as text; the zero address is the empty text. The longest text has 45 bytes, so its length
+// always fits the one byte reserved for it.
 func appendIP(dst []byte, field protowire.Number, ip netip.Addr) []byte {
 	dst = protowire.AppendTag(dst, field, protowire.BytesType)
 	dst = append(dst, 0)
@@ -115,8 +115,8 @@ func appendIP(dst []byte, field protowire.Number, ip netip.Addr) []byte {
 	return dst
 }
 
-// Body returns the part of a Kafka message value that a daily file stores, or false when the message is of an
-// older version and has to be written anew with AppendBody. The result is a part of value.
+// Body returns the part of a Kafka message value that a daily file stores, or false when the message is of an older
+// version and has to be written anew with AppendBody. The result is a part of value.
 func Body(value []byte) ([]byte, bool) {
 	if len(value) < 4 || binary.LittleEndian.Uint32(value) != Version {
 		return nil, false
@@ -124,8 +124,8 @@ func Body(value []byte) ([]byte, bool) {
 	return value[4:], true
 }
 
-// Parse reads a Kafka message value of any version into s. It does not say whether the share counts: see Validate.
-// It keeps no reference to src. After an error s is undefined.
+// Parse reads a Kafka message value of any version into s. It does not say whether the share counts: see Validate. It
+// keeps no reference to src. After an error s is undefined.
 func (s *Share) Parse(src []byte) error {
 	if len(src) < 4 || len(src) > MaxSize {
 		return fmt.Errorf("%w: %d bytes", ErrFormat, len(src))
@@ -240,8 +240,8 @@ func int32Of(zigzag uint64) (int32, bool) {
 
 func uint32Of(v uint64) (uint32, bool) { return uint32(v), v <= math.MaxUint32 }
 
-// parseIP takes the text form of an address; the empty text is the zero address. Zones mean nothing on another
-// machine and are dropped.
+// parseIP takes the text form of an address; the empty text is the zero address. Zones mean nothing on another machine
+// and are dropped.
 func (s *Share) parseIP(text []byte) error {
 	s.IP = netip.Addr{}
 	if len(text) == 0 {
@@ -255,8 +255,8 @@ func (s *Share) parseIP(text []byte) error {
 	return nil
 }
 
-// setDifficulty takes the difficulty as btcpool writes it. btcpool only deals in powers of two; anything between
-// two of them counts as the lower, so that no share is worth more than was proven.
+// setDifficulty takes the difficulty as btcpool writes it. btcpool only deals in powers of two; anything between two of
+// them counts as the lower, so that no share is worth more than was proven.
 func (s *Share) setDifficulty(integer uint64) error {
 	if integer == 0 {
 		return fmt.Errorf("%w: difficulty is zero", ErrField)

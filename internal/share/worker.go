@@ -7,8 +7,8 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// WorkerID is the number a worker is known by: the first 8 bytes, in display order, of the double SHA-256 of its
-// name, never 0. It does not depend on the user.
+// WorkerID is the number a worker is known by: the first 8 bytes, in display order, of the double SHA-256 of its name,
+// never 0. It does not depend on the user.
 func WorkerID(workerName string) int64 {
 	hash := bitcoin.DoubleSHA256([]byte(workerName))
 	if id := int64(binary.LittleEndian.Uint64(hash[24:])); id != 0 {
@@ -24,8 +24,8 @@ const (
 	defaultWorker = "__default__"
 )
 
-// WorkerName returns what a worker that calls itself name is called: without
-// the characters that names do not have, cut, never empty.
+// WorkerName returns what a worker that calls itself name is called: without the characters that names do not have,
+// cut, never empty.
 func WorkerName(name string) string {
 	if name = CleanName(name); name == "" {
 		return defaultWorker

@@ -78,8 +78,8 @@ func seal(member []byte) {
 	binary.LittleEndian.PutUint32(member[crcAt:], crc32.ChecksumIEEE(payload[sizeAt-payloadAt:]))
 }
 
-// parseHeader reads a member's header and returns its checkpoint and the size of the whole member. It returns false
-// for a header that is torn or was written by other software.
+// parseHeader reads a member's header and returns its checkpoint and the size of the whole member. It returns false for
+// a header that is torn or was written by other software.
 func parseHeader(b []byte) (*Checkpoint, int64, bool) {
 	if len(b) < bodyAt || string(b[:len(memberMagic)]) != memberMagic {
 		return nil, 0, false

@@ -21,8 +21,8 @@ type topicShare struct {
 	share     share.Share
 }
 
-// TestCrash stops writers in the middle of flushes, at any byte of any file, and has others go on, until every share
-// of the topic is on disk. The topic holds shares of several days, repeated ones, and ones without an id.
+// TestCrash stops writers in the middle of flushes, at any byte of any file, and has others go on, until every share of
+// the topic is on disk. The topic holds shares of several days, repeated ones, and ones without an id.
 func TestCrash(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {

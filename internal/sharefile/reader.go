@@ -17,8 +17,8 @@ func corrupt(f *os.File, at int64, err error) error {
 	return fmt.Errorf("%w: %s at %d: %w", ErrCorrupt, f.Name(), at, err)
 }
 
-// Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin and
-// files that are not compressed.
+// Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin and files
+// that are not compressed.
 type Reader struct {
 	file  *os.File
 	plain bool   // the file is not compressed
@@ -47,9 +47,9 @@ func (r *Reader) Close() error { return r.file.Close() }
 // Position is the offset in the file up to which everything was returned, at the granularity of members.
 func (r *Reader) Position() int64 { return r.at }
 
-// Next returns the next record, valid until the next call. At the end it returns io.EOF, or io.ErrUnexpectedEOF
-// when something incomplete follows. Either may be only the present end, and so may the place of an ErrCorrupt: Next
-// can be called again later and goes on where it stopped.
+// Next returns the next record, valid until the next call. At the end it returns io.EOF, or io.ErrUnexpectedEOF when
+// something incomplete follows. Either may be only the present end, and so may the place of an ErrCorrupt: Next can be
+// called again later and goes on where it stopped.
 func (r *Reader) Next() ([]byte, error) {
 	for {
 		if pending := r.buf[r.next:]; len(pending) >= 4 {

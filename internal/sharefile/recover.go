@@ -42,8 +42,7 @@ func recoverFile(f *os.File) (recovered, error) {
 	return recovered{size: end, torn: info.Size() - end, last: last}, err
 }
 
-// lastMember looks backwards from the end of the file for a sound member with a checkpoint; 0, 0, nil if there is
-// none.
+// lastMember looks backwards from the end of the file for a sound member with a checkpoint; 0, 0, nil if there is none.
 func lastMember(f *os.File, fileSize int64) (at, size int64, last *Checkpoint, err error) {
 	const window = 1 << 20
 	var in inflater

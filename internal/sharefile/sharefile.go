@@ -1,14 +1,14 @@
-// Package sharefile is the share log on disk: one file a UTC day, named after the chain and the day of the shares'
-// own times, holding each share exactly once whatever happens to the process that writes it.
+// Package sharefile is the share log on disk: one file a UTC day, named after the chain and the day of the shares' own
+// times, holding each share exactly once whatever happens to the process that writes it.
 //
 // The format is btcpool's: a concatenation of gzip members; inside, records of a 4-byte little-endian length and a
 // protobuf share. Each member is one flush, and its gzip header carries a checkpoint (RFC 1952 FEXTRA, which other
 // readers skip): where in the share topic the flush began and ended, and which shares had been seen before it. So a
 // checkpoint and the data it describes get to the disk together or not at all.
 //
-// A flush writes one member to each day file it has shares for, one after the other, each synced to disk. All shares
-// of a file from before the offsets where its last member ends are in that file. After a crash the torn end of a file
-// is cut off, reading resumes where the newest flush began, and shares that a file already has are left out of it.
+// A flush writes one member to each day file it has shares for, one after the other, each synced to disk. All shares of
+// a file from before the offsets where its last member ends are in that file. After a crash the torn end of a file is
+// cut off, reading resumes where the newest flush began, and shares that a file already has are left out of it.
 package sharefile
 
 import (

@@ -19,8 +19,8 @@ import (
 	"btcpool/internal/share"
 )
 
-// daysKept is how many of the newest files recovery looks at for the newest flush, and of how many files a Writer
-// keeps the ends in mind between flushes. Whatever lies outside costs looking again, nothing else.
+// daysKept is how many of the newest files recovery looks at for the newest flush, and of how many files a Writer keeps
+// the ends in mind between flushes. Whatever lies outside costs looking again, nothing else.
 const daysKept = 4
 
 // Writer appends shares to the day files of a chain. It is not safe for concurrent use.
@@ -109,8 +109,8 @@ func (w *Writer) recover() error {
 // Close gives the directory free. What was added and not flushed is forgotten.
 func (w *Writer) Close() error { return w.lock.Close() }
 
-// Resume returns the offsets, by partition, from which on shares have to be added; partitions that are not named
-// begin with the earliest. It returns false when the directory has no flush of ours, so that nothing is known.
+// Resume returns the offsets, by partition, from which on shares have to be added; partitions that are not named begin
+// with the earliest. It returns false when the directory has no flush of ours, so that nothing is known.
 func (w *Writer) Resume() (map[int]int64, bool) { return maps.Clone(w.from), !w.fresh }
 
 // Pending is how many bytes of records wait for Flush.
@@ -146,8 +146,8 @@ func (f *dayFile) holds(generation uint64, partition int, offset int64) bool {
 	return f.last != nil && f.last.Generation == generation && offset < f.last.To[partition]
 }
 
-// Flush writes all pending shares to disk and returns how many it wrote. After an error it can be called again, with
-// or without more shares added; what could be written stays written once.
+// Flush writes all pending shares to disk and returns how many it wrote. After an error it can be called again, with or
+// without more shares added; what could be written stays written once.
 func (w *Writer) Flush() (int, error) {
 	if w.pending == 0 {
 		return 0, nil

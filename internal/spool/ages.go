@@ -5,8 +5,7 @@ import (
 	"time"
 )
 
-// ages knows roughly since when records have been waiting: one mark a second,
-// and fewer the more there are.
+// ages knows roughly since when records have been waiting: one mark a second, and fewer the more there are.
 type ages []mark
 
 type mark struct {

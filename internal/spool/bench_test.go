@@ -13,9 +13,8 @@ import (
 	"btcpool/internal/spool"
 )
 
-// BenchmarkSteady appends as many records a second as a quiet, a middling and a
-// busy pool, drains them to nowhere and tells what that costs: one operation is
-// one record. BenchmarkBareSync is the limit of its latency.
+// BenchmarkSteady appends as many records a second as a quiet, a middling and a busy pool, drains them to nowhere and
+// tells what that costs: one operation is one record. BenchmarkBareSync is the limit of its latency.
 func BenchmarkSteady(b *testing.B) {
 	const tick = time.Millisecond
 	for _, gap := range []time.Duration{-1, 0} {

@@ -14,9 +14,8 @@ import (
 const (
 	// batchRecords bounds what is handed to send at once, beside readBytes.
 	batchRecords = 10_000
-	// sendGap is the least time between the starts of two sends, unless so
-	// much waits that one cannot take it all: few records cost about as much to
-	// send as many.
+	// sendGap is the least time between the starts of two sends, unless so much waits that one cannot take it all: few
+	// records cost about as much to send as many.
 	sendGap = 20 * time.Millisecond
 	// drainGrace is how long Run goes on after its context has ended.
 	drainGrace = 5 * time.Second
@@ -25,16 +24,13 @@ const (
 // sendPace is that of tries to send the same records.
 var sendPace = retry.Pace{First: 100 * time.Millisecond, Longest: 10 * time.Second}
 
-// Run hands what is on disk to send, in order and at least once, beginning with
-// what earlier openings left. It reads records back from the segments, which
-// are in the kernel's page cache unless the topic is far behind. When send
-// fails the same messages are sent again after a pause. send must not keep
-// msgs, nor what they point to. A record on its own is sent at once; those that
-// follow it closely go together some milliseconds later.
+// Run hands what is on disk to send, in order and at least once, beginning with what earlier openings left. It reads
+// records back from the segments, which are in the kernel's page cache unless the topic is far behind. When send fails
+// the same messages are sent again after a pause. send must not keep msgs, nor what they point to. A record on its own
+// is sent at once; those that follow it closely go together some milliseconds later.
 //
-// When ctx ends Run goes on until all is sent, but no longer than 5 s, and
-// returns nil; what is left then is sent after the next opening. Records may be
-// appended before, while and after Run runs; only one Run may at a time.
+// When ctx ends Run goes on until all is sent, but no longer than 5 s, and returns nil; what is left then is sent after
+// the next opening. Records may be appended before, while and after Run runs; only one Run may at a time.
 func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []bus.Message) error) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
@@ -63,8 +59,7 @@ func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []b
 	return nil
 }
 
-// oldest returns the segment to send from, the end of its records and whether
-// no more will be added.
+// oldest returns the segment to send from, the end of its records and whether no more will be added.
 func (s *Spool) oldest() (seg *segment, end int64, final bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -142,8 +137,7 @@ func (d *drainer) read(seg *segment, end int64) (err error) {
 	return err
 }
 
-// parse returns the records at the start of what was read, their size there and
-// why they end.
+// parse returns the records at the start of what was read, their size there and why they end.
 func (d *drainer) parse() (msgs []bus.Message, size int, err error) {
 	msgs = d.msgs[:0]
 	for len(msgs) < batchRecords {

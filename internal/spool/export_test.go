@@ -18,8 +18,7 @@ func (s *Spool) SetSync(sync func(*os.File) error) { s.sync = sync }
 // Fdatasync is what it is by default.
 var Fdatasync = fdatasync
 
-// Whole returns the size of the whole records at the start of b, and those
-// records encoded again.
+// Whole returns the size of the whole records at the start of b, and those records encoded again.
 func Whole(b []byte) (n int, again []byte, err error) {
 	n, err = eachRecord(b, func(r record) {
 		start := len(again)

@@ -23,9 +23,8 @@ type segment struct {
 	file    *os.File // open while it is written to
 }
 
-// flushLoop writes what was appended, group after group, until the spool is
-// closed. While one group is written, and until SyncGap after that began, the
-// next gathers.
+// flushLoop writes what was appended, group after group, until the spool is closed. While one group is written, and
+// until SyncGap after that began, the next gathers.
 func (s *Spool) flushLoop() {
 	defer close(s.flushed)
 	var spare []byte
@@ -49,9 +48,8 @@ func (s *Spool) flushLoop() {
 	}
 }
 
-// flushGroup writes all that has gathered and returns true, or false if the
-// spool was closed while the disk refused. The next group gathers in spare;
-// the buffer returned is free.
+// flushGroup writes all that has gathered and returns true, or false if the spool was closed while the disk refused.
+// The next group gathers in spare; the buffer returned is free.
 func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 	s.mu.Lock()
 	buf, count := s.buf, s.bufCount
@@ -87,8 +85,7 @@ func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 	return buf, true
 }
 
-// onDisk lets those go on who wait for the group. It returns whom else to tell,
-// without the lock.
+// onDisk lets those go on who wait for the group. It returns whom else to tell, without the lock.
 func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -111,8 +108,7 @@ func (s *Spool) onDisk(size, count int64) (tell func(uint64, error), durable uin
 	return s.tell, s.diskSeq
 }
 
-// notOnDisk is onDisk for a group that the disk refused: those who wait get err,
-// and from now on everybody who comes.
+// notOnDisk is onDisk for a group that the disk refused: those who wait get err, and from now on everybody who comes.
 func (s *Spool) notOnDisk(err error) (tell func(uint64, error), durable uint64, broken error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -126,8 +122,7 @@ func (s *Spool) notOnDisk(err error) (tell func(uint64, error), durable uint64, 
 	return s.tell, s.diskSeq, s.broken
 }
 
-// write puts buf behind the active segment's last record, or into a new
-// segment, and returns when it is on disk.
+// write puts buf behind the active segment's last record, or into a new segment, and returns when it is on disk.
 func (s *Spool) write(buf []byte) error {
 	seg := s.active
 	if seg != nil && seg.size >= segmentBytes {
@@ -147,8 +142,8 @@ func (s *Spool) write(buf []byte) error {
 	if err == nil {
 		return nil
 	}
-	// What is in the file behind its size was acknowledged to nobody. If it
-	// cannot be cut off it is found at the next opening and sent then.
+	// What is in the file behind its size was acknowledged to nobody. If it cannot be cut off it is found at the next
+	// opening and sent then.
 	_ = seg.file.Truncate(seg.size)
 	if seg.size == 0 {
 		_ = os.Remove(seg.path)

@@ -22,8 +22,8 @@ import (
 // childDir makes this test's binary a process that can be killed.
 const childDir = "SPOOL_TEST_DIR"
 
-// child appends for ever and says on standard output what was acknowledged
-// ("acked epoch/seq") and what was sent ("sent epoch/seq").
+// child appends for ever and says on standard output what was acknowledged ("acked epoch/seq") and what was sent ("sent
+// epoch/seq").
 func child(dir string) {
 	var mu sync.Mutex
 	say := func(word string, names ...string) {
@@ -68,9 +68,8 @@ func child(dir string) {
 	})
 }
 
-// TestKilled kills a process that spools at random moments and looks whether
-// all that it acknowledged is sent, in order, with no more than the tail of the
-// life before repeated. It is not parallel to other tests: a process that is
+// TestKilled kills a process that spools at random moments and looks whether all that it acknowledged is sent, in
+// order, with no more than the tail of the life before repeated. It is not parallel to other tests: a process that is
 // being started holds their locks for a moment.
 func TestKilled(t *testing.T) {
 	dir := t.TempDir()

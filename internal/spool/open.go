@@ -25,10 +25,9 @@ const (
 	corruptSuffix = ".bad"
 )
 
-// Open opens or makes the spool in cfg.Dir, which no other process may have
-// open. What is left there from before is checked, counted and sent first by
-// Run. From now on until Close a goroutine writes to disk what is appended.
-// The name labels the metrics.
+// Open opens or makes the spool in cfg.Dir, which no other process may have open. What is left there from before is
+// checked, counted and sent first by Run. From now on until Close a goroutine writes to disk what is appended. The name
+// labels the metrics.
 func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
@@ -109,8 +108,8 @@ func (s *Spool) recover() (err error) {
 	return s.newEpoch(epoch)
 }
 
-// recoverSegment finds the end of the segment's whole records and counts those
-// that have not been sent. It returns the greatest epoch among them.
+// recoverSegment finds the end of the segment's whole records and counts those that have not been sent. It returns the
+// greatest epoch among them.
 func (s *Spool) recoverSegment(seg *segment, last bool) (epoch uint32, err error) {
 	f, err := os.OpenFile(seg.path, os.O_RDWR, 0)
 	if err != nil {
@@ -159,8 +158,7 @@ func (s *Spool) corrupted(seg *segment, offset, rest int64, err error) {
 // readBytes is how much of a segment is read at a time; a record fits in.
 const readBytes = 1 << 20
 
-// readSegment reads what the file holds from offset on, up to end or readBytes,
-// into buf if that is large enough.
+// readSegment reads what the file holds from offset on, up to end or readBytes, into buf if that is large enough.
 func readSegment(buf []byte, f io.ReaderAt, offset, end int64) ([]byte, error) {
 	buf = slices.Grow(buf[:0], int(min(end-offset, readBytes)))[:min(end-offset, readBytes)]
 	n, err := f.ReadAt(buf, offset)
@@ -170,8 +168,8 @@ func readSegment(buf []byte, f io.ReaderAt, offset, end int64) ([]byte, error) {
 	return buf[:n], err
 }
 
-// eachRecord calls f for the whole records at the start of buf and returns
-// their size. The error says why it ended before the end of buf.
+// eachRecord calls f for the whole records at the start of buf and returns their size. The error says why it ended
+// before the end of buf.
 func eachRecord(buf []byte, f func(record)) (int, error) {
 	n := 0
 	for n < len(buf) {
@@ -185,8 +183,7 @@ func eachRecord(buf []byte, f func(record)) (int, error) {
 	return n, nil
 }
 
-// holdsRecord tells a damaged record, which whole ones follow, from an
-// unfinished one.
+// holdsRecord tells a damaged record, which whole ones follow, from an unfinished one.
 func holdsRecord(buf []byte) bool {
 	for i := range buf {
 		if _, _, err := parseRecord(buf[i:]); err == nil {
@@ -212,8 +209,7 @@ func listSegments(dir string) ([]uint64, error) {
 	return numbers, nil
 }
 
-// newEpoch takes an epoch above used and above all that were taken in the
-// directory before, and writes it down.
+// newEpoch takes an epoch above used and above all that were taken in the directory before, and writes it down.
 func (s *Spool) newEpoch(used uint32) error {
 	path := filepath.Join(s.cfg.Dir, "epoch")
 	text, err := os.ReadFile(path)

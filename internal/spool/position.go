@@ -9,8 +9,8 @@ import (
 	"btcpool/internal/durable"
 )
 
-// position is where sending goes on. Its file, which is overwritten in place,
-// holds u64 segment, u64 offset, u32 CRC-32C, little-endian.
+// position is where sending goes on. Its file, which is overwritten in place, holds u64 segment, u64 offset, u32
+// CRC-32C, little-endian.
 type position struct {
 	segment uint64
 	offset  int64

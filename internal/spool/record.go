@@ -19,8 +19,7 @@ const (
 	frameSize = durable.FrameHead + valueAt // of a record without a value
 )
 
-// MaxValue is the longest value in bytes; a Kafka broker's default limit is
-// twice as much.
+// MaxValue is the longest value in bytes; a Kafka broker's default limit is twice as much.
 const MaxValue = 512 << 10
 
 // record is a parsed record; key and value point into what was parsed.
@@ -40,8 +39,8 @@ func sealRecord(frame []byte, epoch uint32, seq, key uint64) {
 	durable.SealFrame(frame)
 }
 
-// parseRecord parses the record that b begins with and returns its size there.
-// Its errors are those of durable.CutFrame.
+// parseRecord parses the record that b begins with and returns its size there. Its errors are those of
+// durable.CutFrame.
 func parseRecord(b []byte) (record, int, error) {
 	body, size, err := durable.CutFrame(b, valueAt, valueAt+MaxValue)
 	if err != nil {

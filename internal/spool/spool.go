@@ -1,8 +1,6 @@
-// Package spool is a durable queue on disk in front of a topic. A record for
-// which Wait returned nil is sent, whatever crashes or restarts afterwards;
-// only the loss of the disk can lose it. It may be sent again after a crash:
-// (epoch, sequence) never repeats for different records, so that a receiver can
-// drop what it has seen.
+// Package spool is a durable queue on disk in front of a topic. A record for which Wait returned nil is sent, whatever
+// crashes or restarts afterwards; only the loss of the disk can lose it. It may be sent again after a crash: (epoch,
+// sequence) never repeats for different records, so that a receiver can drop what it has seen.
 //
 // Records are appended to numbered segment files in one directory:
 //
@@ -12,14 +10,12 @@
 //	00000007.seg  records, see record.go; deleted once all are sent
 //	00000007.bad  a segment that had a corrupt record, kept for inspection
 //
-// Each opening writes to new segments under a new epoch. The tail of the last
-// segment is cut where its last whole record ends. Records behind a corrupt one
-// are skipped up to the end of its segment, with a counter and a log line,
+// Each opening writes to new segments under a new epoch. The tail of the last segment is cut where its last whole
+// record ends. Records behind a corrupt one are skipped up to the end of its segment, with a counter and a log line,
 // rather than blocking those that follow.
 //
-// When the disk refuses a write, those who wait and those who append get
-// ErrBroken at once. What was appended before stays in memory and is written to
-// a new segment as soon as that works again (a file whose sync failed cannot be
+// When the disk refuses a write, those who wait and those who append get ErrBroken at once. What was appended before
+// stays in memory and is written to a new segment as soon as that works again (a file whose sync failed cannot be
 // trusted any more), so it may be sent though its waiter got the error.
 package spool
 
@@ -38,8 +34,8 @@ import (
 )
 
 var (
-	// ErrFull means that MaxBytes wait to be sent, or a record for MaxAge, or
-	// that the disk is too slow for what is appended.
+	// ErrFull means that MaxBytes wait to be sent, or a record for MaxAge, or that the disk is too slow for what is
+	// appended.
 	ErrFull = errors.New("spool is full")
 	// ErrBroken means that the disk does not take writes now. It wraps the cause.
 	ErrBroken = errors.New("spool cannot be written")
@@ -67,11 +63,9 @@ type Config struct {
 	Dir string `toml:"dir"`
 	// MaxBytes bounds what waits to be sent; 0: 4 GiB.
 	MaxBytes int64 `toml:"max_bytes"`
-	// MaxAge is how long the oldest record may wait to be sent before the spool
-	// takes no more; 0: for ever.
+	// MaxAge is how long the oldest record may wait to be sent before the spool takes no more; 0: for ever.
 	MaxAge config.Duration `toml:"max_age"`
-	// NoSync leaves it to the kernel when to write: a power cut may then lose
-	// acknowledged records.
+	// NoSync leaves it to the kernel when to write: a power cut may then lose acknowledged records.
 	NoSync bool `toml:"no_sync"`
 	// SyncGap is the least time between the starts of two writes to disk, so
 	// that many records share one: a record on its own does not wait for it.
@@ -88,8 +82,7 @@ func (c Config) Validate() error {
 	return config.In("spool", faults.Err())
 }
 
-// Spool is an open spool. Append, Wait and Depth may be called from any
-// goroutine, between Open and Close.
+// Spool is an open spool. Append, Wait and Depth may be called from any goroutine, between Open and Close.
 type Spool struct {
 	cfg      Config
 	log      zerolog.Logger
@@ -138,14 +131,12 @@ func (g *group) end(err error) {
 	close(g.done)
 }
 
-// Epoch returns the number of this opening: Unix seconds, or more if that was
-// used in the directory before.
+// Epoch returns the number of this opening: Unix seconds, or more if that was used in the directory before.
 func (s *Spool) Epoch() uint32 { return s.epoch }
 
-// Append takes the record that encode appends to dst, and returns its sequence
-// number, which starts at 1 in each epoch and grows by 1. The key chooses the
-// partition. Append does no I/O; encode is called under a lock and must not
-// keep dst. The error is ErrFull, ErrBroken, ErrTooLarge or ErrClosed.
+// Append takes the record that encode appends to dst, and returns its sequence number, which starts at 1 in each epoch
+// and grows by 1. The key chooses the partition. Append does no I/O; encode is called under a lock and must not keep
+// dst. The error is ErrFull, ErrBroken, ErrTooLarge or ErrClosed.
 func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (uint64, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -180,22 +171,19 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 	return seq, nil
 }
 
-// OnDurable lets f be called after each group that reached the disk, with the
-// highest sequence there and nil, and after each write that the disk refused,
-// with that sequence and an error that wraps ErrBroken: what was appended
-// behind it is not on disk, as Wait would say. It is for those who cannot
-// afford a goroutine that waits. OnDurable is called once, before the first
-// Append; f is called by one goroutine, which nothing is written by meanwhile,
-// so that f must not block. It may call the spool's methods except Wait and
-// Close.
+// OnDurable lets f be called after each group that reached the disk, with the highest sequence there and nil, and after
+// each write that the disk refused, with that sequence and an error that wraps ErrBroken: what was appended behind it
+// is not on disk, as Wait would say. It is for those who cannot afford a goroutine that waits. OnDurable is called
+// once, before the first Append; f is called by one goroutine, which nothing is written by meanwhile, so that f must
+// not block. It may call the spool's methods except Wait and Close.
 func (s *Spool) OnDurable(f func(durable uint64, err error)) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tell = f
 }
 
-// Wait returns nil once the record is on disk. All who wait at a time share
-// one write and sync. The error is ErrBroken, ErrClosed or ctx's.
+// Wait returns nil once the record is on disk. All who wait at a time share one write and sync. The error is ErrBroken,
+// ErrClosed or ctx's.
 func (s *Spool) Wait(ctx context.Context, seq uint64) error {
 	g, err := s.groupOf(seq)
 	if g == nil {
@@ -234,8 +222,8 @@ func (s *Spool) Depth() (records, bytes int64) {
 	return s.records, s.bytes
 }
 
-// Close writes to disk what was appended and ends the spool. Run must have
-// returned. The error means that records without a successful Wait are lost.
+// Close writes to disk what was appended and ends the spool. Run must have returned. The error means that records
+// without a successful Wait are lost.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {

@@ -311,8 +311,8 @@ func TestGroupCommit(t *testing.T) {
 	}
 }
 
-// TestSyncGap lets records come one after the other for a while, of which many
-// must share a sync, while one on its own waits for nothing.
+// TestSyncGap lets records come one after the other for a while, of which many must share a sync, while one on its own
+// waits for nothing.
 func TestSyncGap(t *testing.T) {
 	t.Parallel()
 	const gap = 20 * time.Millisecond
@@ -732,8 +732,7 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
-// TestConcurrent appends, waits and drains at once, over several openings with
-// a topic that fails now and then.
+// TestConcurrent appends, waits and drains at once, over several openings with a topic that fails now and then.
 func TestConcurrent(t *testing.T) {
 	t.Parallel()
 	cfg := spool.Config{Dir: t.TempDir()}

@@ -12,8 +12,7 @@ import (
 // BlockState says how far a found block has come.
 type BlockState string
 
-// The states. A block begins as submitted; rejected is the end, all others may
-// change while the chain reorganises.
+// The states. A block begins as submitted; rejected is the end, all others may change while the chain reorganises.
 const (
 	Submitted BlockState = "submitted" // on its way: no node has answered
 	Accepted  BlockState = "accepted"  // a node has it
@@ -44,8 +43,7 @@ const blockColumns = `puid, worker_id, worker_full_name, job_id, height, hash, r
 
 const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `) VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-// AddBlock keeps a found block; an empty State means Submitted. A block whose
-// hash is there already changes nothing.
+// AddBlock keeps a found block; an empty State means Submitted. A block whose hash is there already changes nothing.
 func (s *Store) AddBlock(ctx context.Context, b Block) error {
 	b.State = cmp.Or(b.State, Submitted)
 	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
@@ -59,8 +57,8 @@ func (s *Store) AddBlock(ctx context.Context, b Block) error {
 
 const updateBlockState = `UPDATE found_blocks SET state = ?, confirmations = ?, is_orphaned = ? WHERE hash = ?`
 
-// SetBlockState moves a block on; is_orphaned, which old readers know, goes
-// with it. It returns ErrNotFound for a hash that was never added.
+// SetBlockState moves a block on; is_orphaned, which old readers know, goes with it. It returns ErrNotFound for a hash
+// that was never added.
 func (s *Store) SetBlockState(ctx context.Context, hash string, state BlockState, confirmations int64) error {
 	return s.setState(ctx, updateBlockState, hash, state, confirmations)
 }
@@ -82,8 +80,8 @@ func (s *Store) setState(ctx context.Context, update, hash string, state BlockSt
 
 const settleBlock = `UPDATE found_blocks SET state = ? WHERE hash = ? AND state = 'submitted'`
 
-// SettleBlock writes down what the nodes answered. A block whose state is not
-// Submitted any more stays as it is: it was settled before, and followed since.
+// SettleBlock writes down what the nodes answered. A block whose state is not Submitted any more stays as it is: it was
+// settled before, and followed since.
 func (s *Store) SettleBlock(ctx context.Context, hash string, state BlockState) error {
 	if _, err := s.db.ExecContext(ctx, settleBlock, string(state), hash); err != nil {
 		return fmt.Errorf("settle block %s: %w", hash, err)
@@ -93,16 +91,14 @@ func (s *Store) SettleBlock(ctx context.Context, hash string, state BlockState) 
 
 const selectOpenBlocks = `SELECT ` + blockColumns + ` FROM found_blocks WHERE state IN ('submitted', 'accepted') ORDER BY id LIMIT ?`
 
-// OpenBlocks returns up to limit blocks that are submitted or accepted, the
-// oldest first.
+// OpenBlocks returns up to limit blocks that are submitted or accepted, the oldest first.
 func (s *Store) OpenBlocks(ctx context.Context, limit int) ([]Block, error) {
 	return s.blocks(ctx, selectOpenBlocks, limit)
 }
 
 const selectBlocks = `SELECT ` + blockColumns + ` FROM found_blocks ORDER BY id DESC LIMIT ? OFFSET ?`
 
-// Blocks returns up to limit blocks after the first offset ones, the newest
-// first.
+// Blocks returns up to limit blocks after the first offset ones, the newest first.
 func (s *Store) Blocks(ctx context.Context, limit, offset int) ([]Block, error) {
 	return s.blocks(ctx, selectBlocks, limit, offset)
 }
@@ -119,8 +115,7 @@ func (s *Store) blocks(ctx context.Context, text string, args ...any) ([]Block, 
 
 const countBlocks = `SELECT state, COUNT(*) FROM found_blocks GROUP BY state`
 
-// BlockCount returns the number of blocks by state; states without any are
-// absent.
+// BlockCount returns the number of blocks by state; states without any are absent.
 func (s *Store) BlockCount(ctx context.Context) (map[BlockState]int64, error) {
 	return queryMap[BlockState, int64](ctx, s, "number of blocks", countBlocks)
 }

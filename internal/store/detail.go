@@ -14,9 +14,8 @@ import (
 // maxDetail is the width of the columns of reject details.
 const maxDetail = 255
 
-// formatDetail writes rejected work by reason as btcpool does,
-// {"23":12345,"22":678}: status code to difficulty, the greatest first. What
-// does not fit the column is left out.
+// formatDetail writes rejected work by reason as btcpool does, {"23":12345,"22":678}: status code to difficulty, the
+// greatest first. What does not fit the column is left out.
 func formatDetail(detail map[share.Status]bitcoin.Work) string {
 	if len(detail) == 0 {
 		return ""
@@ -42,8 +41,7 @@ func formatDetail(detail map[share.Status]bitcoin.Work) string {
 	return string(append(text, '}'))
 }
 
-// parseDetail reads what formatDetail or btcpool wrote; text that is neither
-// has no details.
+// parseDetail reads what formatDetail or btcpool wrote; text that is neither has no details.
 func parseDetail(text string) map[share.Status]bitcoin.Work {
 	var sums map[share.Status]uint64
 	if json.Unmarshal([]byte(text), &sums) != nil || len(sums) == 0 {

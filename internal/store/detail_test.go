@@ -30,8 +30,7 @@ func TestFormatDetail(t *testing.T) {
 	}
 }
 
-// What was read can be written, fits the column, is JSON, and reads the same
-// as far as it goes.
+// What was read can be written, fits the column, is JSON, and reads the same as far as it goes.
 func FuzzDetail(f *testing.F) {
 	f.Add("")
 	f.Add(`{"23":12345,"22":678}`)

@@ -8,14 +8,13 @@ import (
 	"time"
 )
 
-// MergedBlock is a row of found_nmc_blocks: a block of another chain that was
-// mined with ours.
+// MergedBlock is a row of found_nmc_blocks: a block of another chain that was mined with ours.
 type MergedBlock struct {
 	ParentHash string // that of the Bitcoin header that proves it, in display order
 	Hash       string // 64 hex digits, in display order; unique. RSK's is the one for merged mining
 	Chain      string // kept to 20 characters
-	// Proof is the AuxPoW in hex, left out when it is longer than the column holds,
-	// and empty for RSK, whose node does not take one.
+	// Proof is the AuxPoW in hex, left out when it is longer than the column holds, and empty for RSK, whose node does
+	// not take one.
 	Proof         string
 	Response      string // what the chain's node answered; kept to 255 characters
 	CreatedAt     time.Time
@@ -33,9 +32,8 @@ const (
 		`WHERE aux_block_hash = ? AND state IN ('submitted', 'rejected')`
 )
 
-// AddMergedBlock keeps a block of another chain; an empty State means Submitted.
-// One that is there already gets the new proof, answer and state, unless a node
-// had it.
+// AddMergedBlock keeps a block of another chain; an empty State means Submitted. One that is there already gets the new
+// proof, answer and state, unless a node had it.
 func (s *Store) AddMergedBlock(ctx context.Context, b MergedBlock) error {
 	if len(b.Proof) > maxProof {
 		b.Proof = ""
@@ -71,8 +69,7 @@ func (s *Store) MergedBlocks(ctx context.Context, limit int) ([]MergedBlock, err
 	return s.mergedBlocks(ctx, selectMergedBlocks, limit)
 }
 
-// OpenMergedBlocks returns up to limit blocks of other chains that are submitted
-// or accepted, the oldest first.
+// OpenMergedBlocks returns up to limit blocks of other chains that are submitted or accepted, the oldest first.
 func (s *Store) OpenMergedBlocks(ctx context.Context, limit int) ([]MergedBlock, error) {
 	return s.mergedBlocks(ctx, selectOpenMerged, limit)
 }

@@ -17,8 +17,7 @@ import (
 
 type mysqlDialect struct{ cfg *mysql.Config }
 
-// parseMySQL reads what follows "mysql://". Times are UTC whatever the DSN or
-// the server say.
+// parseMySQL reads what follows "mysql://". Times are UTC whatever the DSN or the server say.
 func parseMySQL(dsn string) (dialect, error) {
 	cfg, err := mysql.ParseDSN(dsn)
 	if err != nil {
@@ -53,9 +52,8 @@ func (d mysqlDialect) open() (*sql.DB, error) {
 	return db, nil
 }
 
-// migrate holds goose's lock table: without it two starters race. Its
-// intervals are shortened from 5 s, which a starter that waits would feel; a
-// holder that was killed blocks others for the lease.
+// migrate holds goose's lock table: without it two starters race. Its intervals are shortened from 5 s, which a starter
+// that waits would feel; a holder that was killed blocks others for the lease.
 func (d mysqlDialect) migrate(ctx context.Context, db *sql.DB) error {
 	locker, err := lock.NewMySQLTableLocker(
 		lock.WithTableLockTimeout(100*time.Millisecond, 400),
@@ -70,8 +68,7 @@ func (d mysqlDialect) migrate(ctx context.Context, db *sql.DB) error {
 	return migrateUp(ctx, db, goose.DialectMySQL, "mysql", goose.WithLocker(locker))
 }
 
-// onConflict uses VALUES(), which MySQL calls deprecated: its successor is
-// unknown to MariaDB.
+// onConflict uses VALUES(), which MySQL calls deprecated: its successor is unknown to MariaDB.
 func (mysqlDialect) onConflict(key []string, assignments ...string) string {
 	if len(assignments) == 0 {
 		assignments = []string{key[0] + " = " + key[0]}

@@ -27,9 +27,8 @@ func parseSQLite(path string) (dialect, error) {
 	return sqliteDialect{path}, nil
 }
 
-// open: with the write-ahead log readers never wait for the writer; a
-// transaction takes the write lock when it begins, so it waits there, for up
-// to 10 s, and never fails half way for another writer's sake.
+// open: with the write-ahead log readers never wait for the writer; a transaction takes the write lock when it begins,
+// so it waits there, for up to 10 s, and never fails half way for another writer's sake.
 func (d sqliteDialect) open() (*sql.DB, error) {
 	dsn := url.URL{Scheme: "file", Opaque: (&url.URL{Path: d.path}).EscapedPath(), RawQuery: url.Values{
 		"_txlock": {"immediate"},
@@ -43,8 +42,7 @@ func (d sqliteDialect) open() (*sql.DB, error) {
 	return db, nil
 }
 
-// migrate holds a lock on a file beside the database: SQLite itself has none
-// that would last over several transactions.
+// migrate holds a lock on a file beside the database: SQLite itself has none that would last over several transactions.
 func (d sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
 	unlock, err := lockFile(ctx, d.path+".lock")
 	if err != nil {
@@ -53,8 +51,7 @@ func (d sqliteDialect) migrate(ctx context.Context, db *sql.DB) error {
 	return errors.Join(migrateUp(ctx, db, goose.DialectSQLite3, "sqlite"), unlock())
 }
 
-// lockFile waits until no other process holds path, or ctx ends. The file
-// stays; the lock goes with its holder.
+// lockFile waits until no other process holds path, or ctx ends. The file stays; the lock goes with its holder.
 func lockFile(ctx context.Context, path string) (unlock func() error, err error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {

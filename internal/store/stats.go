@@ -22,8 +22,7 @@ const (
 	Hour StatsKind = "hour"
 )
 
-// StatsKey says whose work and when. Worker 0 is the whole user; user 0 and
-// worker 0 are the pool.
+// StatsKey says whose work and when. Worker 0 is the whole user; user 0 and worker 0 are the pool.
 type StatsKey struct {
 	UserID   int32
 	WorkerID int64
@@ -59,8 +58,8 @@ func (k StatsKey) ids() []any {
 type Stats struct {
 	StatsKey
 	Accept, Stale, Reject bitcoin.Work
-	// RejectDetail is kept in whole difficulties. What does not fit into 255 bytes
-	// of JSON is left out, the smallest first.
+	// RejectDetail is kept in whole difficulties. What does not fit into 255 bytes of JSON is left out, the smallest
+	// first.
 	RejectDetail map[share.Status]bitcoin.Work
 	Score        *big.Int // in units of 10^-25; nil is 0
 	EarnSat      *big.Int // satoshi; nil is 0
@@ -90,8 +89,7 @@ func (st Stats) measures(now string) []any {
 	}
 }
 
-// WriteStats writes the absolute values of days and hours over what is there,
-// all or nothing. A key may come once only.
+// WriteStats writes the absolute values of days and hours over what is there, all or nothing. A key may come once only.
 func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
@@ -102,8 +100,8 @@ func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
 	})
 }
 
-// ReplaceDay writes the statistics of a day (YYYYMMDD) and its hours in place of
-// all that is there for that day, all or nothing. A key may come once only.
+// ReplaceDay writes the statistics of a day (YYYYMMDD) and its hours in place of all that is there for that day, all or
+// nothing. A key may come once only.
 func (s *Store) ReplaceDay(ctx context.Context, day int, days, hours []Stats) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
@@ -151,10 +149,9 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 	return nil
 }
 
-// ReadStats returns the statistics of one worker, one user (worker 0) or the
-// pool (0, 0) for the periods from..to, both included, in their order.
-// Periods without a row are absent. A row that btcpool wrote has its work in
-// whole difficulties.
+// ReadStats returns the statistics of one worker, one user (worker 0) or the pool (0, 0) for the periods from..to, both
+// included, in their order. Periods without a row are absent. A row that btcpool wrote has its work in whole
+// difficulties.
 func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, workerID int64, from, to int) ([]Stats, error) {
 	key := StatsKey{UserID: userID, WorkerID: workerID}
 	scope, columns := key.scope()
@@ -182,8 +179,8 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 	})
 }
 
-// PurgeStats removes what is kept for a time only: days of workers for 90
-// days, hours of workers for 72 hours, hours of users for 30 days.
+// PurgeStats removes what is kept for a time only: days of workers for 90 days, hours of workers for 72 hours, hours of
+// users for 30 days.
 func (s *Store) PurgeStats(ctx context.Context, now time.Time) error {
 	now = now.UTC()
 	for _, p := range []struct {
@@ -220,8 +217,7 @@ func difficulty(w bitcoin.Work) int64 {
 	return int64(min(w.Difficulty(), math.MaxInt64))
 }
 
-// work is the exact number of hashes, or, in a row whose writer did not know
-// that column, the difficulty's.
+// work is the exact number of hashes, or, in a row whose writer did not know that column, the difficulty's.
 func work(hashes string, difficulty int64) bitcoin.Work {
 	if w, err := bitcoin.ParseWork(hashes); err == nil && !w.IsZero() {
 		return w
@@ -246,8 +242,7 @@ func formatDecimal(n *big.Int, scale int) string {
 	return digits[:len(digits)-scale] + "." + digits[len(digits)-scale:]
 }
 
-// parseDecimal reads a decimal as a multiple of 10^-scale; what it cannot
-// read is 0.
+// parseDecimal reads a decimal as a multiple of 10^-scale; what it cannot read is 0.
 func parseDecimal(text string, scale int) *big.Int {
 	whole, fraction, _ := strings.Cut(text, ".")
 	fraction = (fraction + strings.Repeat("0", scale))[:scale]

@@ -1,14 +1,12 @@
-// Package store keeps what the pool must not forget besides shares: found
-// blocks, statistics, workers and users, in MySQL (or MariaDB) or SQLite.
+// Package store keeps what the pool must not forget besides shares: found blocks, statistics, workers and users, in
+// MySQL (or MariaDB) or SQLite.
 //
-// The tables are btcpool's, with the same names, columns and keys; columns of
-// our own stand behind those and have defaults, so old writers and readers go
-// on working against the same database. The migrations beside this file are
-// the schema's only description, and Open applies what is missing of them.
+// The tables are btcpool's, with the same names, columns and keys; columns of our own stand behind those and have
+// defaults, so old writers and readers go on working against the same database. The migrations beside this file are the
+// schema's only description, and Open applies what is missing of them.
 //
-// A Store is safe for concurrent use. Every method takes one round trip or
-// one transaction, returns the driver's error wrapped when the database is
-// away, and may be repeated without changing its effect.
+// A Store is safe for concurrent use. Every method takes one round trip or one transaction, returns the driver's error
+// wrapped when the database is away, and may be repeated without changing its effect.
 package store
 
 import (
@@ -42,8 +40,7 @@ var migrations embed.FS
 type Config struct {
 	// DSN is what Open takes.
 	DSN string `toml:"dsn" env:"DATABASE_DSN"`
-	// DSNFile names a file that holds the DSN: it keeps the password out of the
-	// configuration.
+	// DSNFile names a file that holds the DSN: it keeps the password out of the configuration.
 	DSNFile string `toml:"dsn_file"`
 }
 
@@ -51,8 +48,7 @@ func (c Config) dsn() config.Secret {
 	return config.Secret{Key: "database.dsn", Value: c.DSN, File: c.DSNFile}
 }
 
-// Validate reports a missing, doubled or misspelt data source. A file is judged
-// when it is needed.
+// Validate reports a missing, doubled or misspelt data source. A file is judged when it is needed.
 func (c Config) Validate() error {
 	if c.dsn().IsZero() {
 		return errors.New(`database.dsn: must be set, like "mysql://user:password@tcp(host:3306)/name" or "sqlite:/path/file.db"`)
@@ -72,15 +68,14 @@ type Store struct {
 	dialect
 }
 
-// dialect is what differs between the engines. SQL that both understand
-// stands beside the method that uses it.
+// dialect is what differs between the engines. SQL that both understand stands beside the method that uses it.
 type dialect interface {
 	// open returns a handle of the database; no connection is made yet.
 	open() (*sql.DB, error)
 	// migrate applies what is missing of the schema, one process at a time.
 	migrate(ctx context.Context, db *sql.DB) error
-	// onConflict ends an INSERT: what happens to a row whose key is there
-	// already. Without assignments the old row stays as it is.
+	// onConflict ends an INSERT: what happens to a row whose key is there already. Without assignments the old row
+	// stays as it is.
 	onConflict(key []string, assignments ...string) string
 	// incoming names the value that the row being inserted has for column.
 	incoming(column string) string
@@ -93,9 +88,8 @@ type dialect interface {
 //	mysql://user:password@tcp(host:3306)/name    MySQL 8, MariaDB 10.6 or newer
 //	sqlite:/path/file.db                         made when it is missing
 //
-// Behind the scheme, MySQL's form is that of github.com/go-sql-driver/mysql,
-// its parameters included. Open fails within seconds when the database is
-// away; see Connect.
+// Behind the scheme, MySQL's form is that of github.com/go-sql-driver/mysql, its parameters included. Open fails within
+// seconds when the database is away; see Connect.
 func Open(ctx context.Context, dsn string) (*Store, error) {
 	d, err := parseDSN(dsn)
 	if err != nil {
@@ -120,9 +114,8 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 // connectPace is that of tries to open a database that is away.
 var connectPace = retry.Pace{First: 200 * time.Millisecond, Longest: 10 * time.Second}
 
-// Connect is Open for services: it tries again, ever more slowly, until the
-// database is there, and logs what is to be done. Its only error is that ctx has
-// ended.
+// Connect is Open for services: it tries again, ever more slowly, until the database is there, and logs what is to be
+// done. Its only error is that ctx has ended.
 func Connect(ctx context.Context, cfg Config, log zerolog.Logger) (s *Store, err error) {
 	err = retry.Do(ctx, connectPace, func() error {
 		dsn, err := cfg.dsn().Read()
@@ -186,8 +179,7 @@ func (s *Store) transact(ctx context.Context, do func(tx *sql.Tx) error) error {
 	return tx.Commit()
 }
 
-// query returns what scan makes of the rows of a SELECT; what names it in
-// errors.
+// query returns what scan makes of the rows of a SELECT; what names it in errors.
 func query[R any](ctx context.Context, s *Store, what, text string, args []any, scan func(*sql.Rows) (R, error)) (all []R, err error) {
 	defer func() {
 		if err != nil {
@@ -226,8 +218,7 @@ func queryMap[K comparable, V any](ctx context.Context, s *Store, what, text str
 // chunkRows bounds a statement: SQLite takes 32,766 arguments.
 const chunkRows = 500
 
-// upsert inserts rows into table, a chunk of them a statement; tail is what
-// onConflict made.
+// upsert inserts rows into table, a chunk of them a statement; tail is what onConflict made.
 func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) error {
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
 	for chunk := range slices.Chunk(rows, chunkRows) {

@@ -17,12 +17,10 @@ const (
 	insertUser       = `INSERT INTO users (name, created_at) VALUES (?, ?)`
 )
 
-// UserID returns the id, above 0, of the user called name; upper and lower
-// case differ. A name not yet there gets an id when create is set, else the
-// error is ErrNotFound.
+// UserID returns the id, above 0, of the user called name; upper and lower case differ. A name not yet there gets an id
+// when create is set, else the error is ErrNotFound.
 func (s *Store) UserID(ctx context.Context, name string, create bool) (int32, error) {
-	// What the column would cut, or MySQL compare as equal, must not lead to
-	// somebody else's id.
+	// What the column would cut, or MySQL compare as equal, must not lead to somebody else's id.
 	if name == "" || len(name) > 255 || !utf8.ValidString(name) || strings.TrimSpace(name) != name {
 		return 0, fmt.Errorf("user name %.50q: must be 1 to 255 bytes of UTF-8 without spaces around it", name)
 	}
@@ -54,8 +52,7 @@ func (s *Store) Users(ctx context.Context) (map[string]int32, error) {
 	return queryMap[string, int32](ctx, s, "users", selectUsers)
 }
 
-// UsersAfter returns the ids by name of the users above id, at most n of them:
-// those with the lowest ids.
+// UsersAfter returns the ids by name of the users above id, at most n of them: those with the lowest ids.
 func (s *Store) UsersAfter(ctx context.Context, id int32, n int) (map[string]int32, error) {
 	return queryMap[string, int32](ctx, s, "users", selectUsersAfter, id, n)
 }

@@ -12,8 +12,8 @@ import (
 	"btcpool/internal/share"
 )
 
-// Worker is a row of mining_workers: what a worker did lately. Worker 0 is
-// the sum of its user's workers. Work is kept in whole difficulties.
+// Worker is a row of mining_workers: what a worker did lately. Worker 0 is the sum of its user's workers. Work is kept
+// in whole difficulties.
 type Worker struct {
 	UserID   int32
 	WorkerID int64
@@ -41,15 +41,14 @@ var (
 	workerColumns = append([]string{"puid", "worker_id", "group_id", "created_at"}, workerMeasures...)
 )
 
-// noShare is the default of last_share_time: the first second that MySQL's
-// timestamp can hold; lastShare is the last.
+// noShare is the default of last_share_time: the first second that MySQL's timestamp can hold; lastShare is the last.
 var (
 	noShare   = time.Unix(1, 0).UTC()
 	lastShare = time.Unix(math.MaxInt32, 0)
 )
 
-// UpsertWorkerStats writes what the workers did, all or nothing. Names and
-// agents stay as they are; a new row joins its user's default group.
+// UpsertWorkerStats writes what the workers did, all or nothing. Names and agents stay as they are; a new row joins its
+// user's default group.
 func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
@@ -82,8 +81,7 @@ func shareIPv4(ip string) string {
 	return noIPv4
 }
 
-// A worker deleted by its user (group 0) that comes back joins the default
-// group, -puid, again.
+// A worker deleted by its user (group 0) that comes back joins the default group, -puid, again.
 const upsertWorkerName = `INSERT INTO mining_workers (puid, worker_id, group_id, worker_name, user_name, miner_agent, created_at, updated_at) ` +
 	`VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
 

@@ -57,10 +57,9 @@ func (m *Message) Number() (uint64, bool) {
 	return n, err == nil
 }
 
-// Refusal reports whether an answer refuses its request, and with which code and
-// text; it is for requests that are granted by the result true. Stratum's errors
-// are [code, text, traceback]; some pools send an object with code and message,
-// or the text alone. What an error does not say is 0 or "".
+// Refusal reports whether an answer refuses its request, and with which code and text; it is for requests that are
+// granted by the result true. Stratum's errors are [code, text, traceback]; some pools send an object with code and
+// message, or the text alone. What an error does not say is 0 or "".
 func (m *Message) Refusal() (code int, text string, refused bool) {
 	var parts [2]jsonscan.Value // code and text
 	switch e := jsonscan.Value(m.Error); {

@@ -11,8 +11,7 @@ func AppendAuthorize(dst []byte, id uint64, name, password string) []byte {
 	return append(dst, "]}\n"...)
 }
 
-// ParseAuthorize returns the worker's full name and the password, "" when there
-// is none.
+// ParseAuthorize returns the worker's full name and the password, "" when there is none.
 func ParseAuthorize(params []byte) (name, password string, err error) {
 	var list [2]jsonscan.Value
 	elements(params, list[:])

@@ -10,9 +10,8 @@ import (
 
 // What a pool asks of a miner's software: the methods that begin with "client.".
 
-// AppendReconnect appends the notification that asks a miner to connect to
-// another place, host:port, or, if that is empty, to the same again. It should
-// wait some seconds before it does.
+// AppendReconnect appends the notification that asks a miner to connect to another place, host:port, or, if that is
+// empty, to the same again. It should wait some seconds before it does.
 func AppendReconnect(dst []byte, host string, port uint16, wait int) []byte {
 	dst = append(dst, `{"id":null,"method":"client.reconnect","params":[`...)
 	if host != "" {
@@ -25,9 +24,8 @@ func AppendReconnect(dst []byte, host string, port uint16, wait int) []byte {
 	return append(dst, "]}\n"...)
 }
 
-// ParseReconnect reads the parameters of client.reconnect: host, port, which may
-// be a string, and seconds to wait, all of them optional. An empty host and a
-// zero port mean the present ones. wait is not negative and may be infinite.
+// ParseReconnect reads the parameters of client.reconnect: host, port, which may be a string, and seconds to wait, all
+// of them optional. An empty host and a zero port mean the present ones. wait is not negative and may be infinite.
 func ParseReconnect(params []byte) (host string, port uint16, wait float64, err error) {
 	var list [3]jsonscan.Value
 	n := elements(params, list[:])
@@ -52,16 +50,15 @@ func AppendShowMessage(dst []byte, text string) []byte {
 	return append(dst, "]}\n"...)
 }
 
-// ParseShowMessage returns the text of client.show_message, if there is one. It
-// is the pool's: long, with any characters.
+// ParseShowMessage returns the text of client.show_message, if there is one. It is the pool's: long, with any
+// characters.
 func ParseShowMessage(params []byte) (text string, ok bool) {
 	var list [1]jsonscan.Value
 	ok = elements(params, list[:]) > 0
 	return words(list[0]), ok
 }
 
-// AppendGetVersion appends a question for the miner's software. The id is a
-// number because cgminer answers with one.
+// AppendGetVersion appends a question for the miner's software. The id is a number because cgminer answers with one.
 func AppendGetVersion(dst []byte) []byte {
 	return append(dst, `{"id":1,"method":"client.get_version","params":[]}`+"\n"...)
 }

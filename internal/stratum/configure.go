@@ -34,9 +34,8 @@ func (c Configure) Asks(extension string) bool {
 	return found
 }
 
-// Mask returns the version bits that miner and server agree on when the server
-// allows those in allowed. It is 0 when the miner asked for none or when they
-// are fewer than the miner needs.
+// Mask returns the version bits that miner and server agree on when the server allows those in allowed. It is 0 when
+// the miner asked for none or when they are fewer than the miner needs.
 func (c Configure) Mask(allowed uint32) uint32 {
 	mask := c.VersionMask & allowed
 	if !c.Asks(VersionRolling) || bits.OnesCount32(mask) < c.MinBitCount {
@@ -45,8 +44,7 @@ func (c Configure) Mask(allowed uint32) uint32 {
 	return mask
 }
 
-// AppendConfigure appends mining.configure with the extensions that c asks for
-// and their options.
+// AppendConfigure appends mining.configure with the extensions that c asks for and their options.
 func AppendConfigure(dst []byte, id uint64, c Configure) []byte {
 	dst = beginRequest(dst, id, "mining.configure")
 	dst = append(dst, '[')
@@ -73,9 +71,8 @@ func AppendConfigure(dst []byte, id uint64, c Configure) []byte {
 	return append(dst, "}]}\n"...)
 }
 
-// ParseConfigure reads the parameters of mining.configure: a list of extension
-// names and an object of their options. Options of the wrong type count as
-// missing.
+// ParseConfigure reads the parameters of mining.configure: a list of extension names and an object of their options.
+// Options of the wrong type count as missing.
 func ParseConfigure(params []byte) (Configure, error) {
 	var list [2]jsonscan.Value
 	elements(params, list[:])
@@ -110,9 +107,8 @@ func ParseConfigure(params []byte) (Configure, error) {
 	return c, nil
 }
 
-// AppendConfigured appends the answer to mining.configure: what c asked for, by
-// name, and whether it is granted. The mask is 0 when there is no version
-// rolling.
+// AppendConfigured appends the answer to mining.configure: what c asked for, by name, and whether it is granted. The
+// mask is 0 when there is no version rolling.
 func AppendConfigured(dst, id []byte, c Configure, mask uint32) []byte {
 	dst = append(beginAnswer(dst, id), '{')
 	for i, extension := range c.Extensions {
@@ -165,24 +161,21 @@ func ParseConfigured(result []byte, asked uint32) (mask uint32, granted bool, er
 	return mask, true, nil
 }
 
-// AppendSetVersionMask appends the notification of the version bits that may
-// be rolled.
+// AppendSetVersionMask appends the notification of the version bits that may be rolled.
 func AppendSetVersionMask(dst []byte, mask uint32) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.set_version_mask","params":["`...)
 	dst = appendHex32(dst, mask)
 	return append(dst, "\"]}\n"...)
 }
 
-// ParseSetVersionMask reads the parameters of mining.set_version_mask, which
-// holds at once.
+// ParseSetVersionMask reads the parameters of mining.set_version_mask, which holds at once.
 func ParseSetVersionMask(params []byte) (uint32, error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])
 	return word(list[0])
 }
 
-// ParseMultiVersion returns the version bits that a miner of before BIP 310
-// says it rolls.
+// ParseMultiVersion returns the version bits that a miner of before BIP 310 says it rolls.
 func ParseMultiVersion(params []byte) (mask uint32, err error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])

@@ -9,16 +9,15 @@ import (
 	"btcpool/internal/jsonscan"
 )
 
-// AppendSetDifficulty appends the notification of the difficulty of the jobs
-// to come.
+// AppendSetDifficulty appends the notification of the difficulty of the jobs to come.
 func AppendSetDifficulty(dst []byte, d bitcoin.Difficulty) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.set_difficulty","params":[`...)
 	dst = d.AppendTo(dst)
 	return append(dst, "]}\n"...)
 }
 
-// ParseSetDifficulty reads the parameters of mining.set_difficulty: a finite
-// number above zero, which need not be whole.
+// ParseSetDifficulty reads the parameters of mining.set_difficulty: a finite number above zero, which need not be
+// whole.
 func ParseSetDifficulty(params []byte) (float64, error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])
@@ -39,8 +38,8 @@ func AppendSuggestDifficulty(dst []byte, id uint64, d bitcoin.Difficulty) []byte
 	return append(dst, "]}\n"...)
 }
 
-// ParseSuggestDifficulty returns the difficulty of mining.suggest_difficulty, a
-// positive number or its text, rounded up to a power of two.
+// ParseSuggestDifficulty returns the difficulty of mining.suggest_difficulty, a positive number or its text, rounded up
+// to a power of two.
 func ParseSuggestDifficulty(params []byte) (bitcoin.Difficulty, error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])
@@ -52,9 +51,8 @@ func difficulty(v jsonscan.Value) (bitcoin.Difficulty, error) {
 	return ParseDifficulty(string(bare(v)))
 }
 
-// ParseSuggestTarget returns the difficulty of mining.suggest_target, whose
-// parameter is a target of 1 to 64 hex digits, above zero, rounded up to a
-// power of two.
+// ParseSuggestTarget returns the difficulty of mining.suggest_target, whose parameter is a target of 1 to 64 hex
+// digits, above zero, rounded up to a power of two.
 func ParseSuggestTarget(params []byte) (bitcoin.Difficulty, error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])

@@ -122,8 +122,8 @@ func quote(text []byte) []byte {
 	return append(append([]byte{'"'}, text...), '"')
 }
 
-// Parameters that a pool sends: what is taken is within its bounds, and reads the
-// same when the server's half says it again.
+// Parameters that a pool sends: what is taken is within its bounds, and reads the same when the server's half says it
+// again.
 func FuzzPoolParams(f *testing.F) {
 	for _, line := range poolLines(f) {
 		m, err := stratum.ParseMessage(line)

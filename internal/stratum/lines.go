@@ -11,9 +11,8 @@ const MaxLine = 16 << 10
 // ErrLineTooLong means that more than MaxLine bytes came without a line end.
 var ErrLineTooLong = errors.New("line too long")
 
-// CutLine returns the line that b begins with, without its end, and its length n
-// with it. When b holds only a part of one, n is 0 and there is no error.
-// ErrLineTooLong is returned as soon as that shows.
+// CutLine returns the line that b begins with, without its end, and its length n with it. When b holds only a part of
+// one, n is 0 and there is no error. ErrLineTooLong is returned as soon as that shows.
 func CutLine(b []byte) (line []byte, n int, err error) {
 	end := bytes.IndexByte(b[:min(len(b), MaxLine+1)], '\n')
 	switch {

@@ -10,8 +10,7 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// cutLines returns the lines of in, what is left behind them, and the error that
-// ended them.
+// cutLines returns the lines of in, what is left behind them, and the error that ended them.
 func cutLines(in []byte) (lines []string, rest []byte, err error) {
 	for {
 		line, n, err := stratum.CutLine(in)

@@ -7,14 +7,14 @@ import (
 )
 
 const (
-	// maxDepth bounds the nesting of arrays and objects in a line. The deepest
-	// one known, the answer to mining.subscribe, needs 4.
+	// maxDepth bounds the nesting of arrays and objects in a line. The deepest one known, the answer to
+	// mining.subscribe, needs 4.
 	maxDepth = 16
 	maxID    = 64 // bytes of an id that a pool sends
 )
 
-// Message is one line of a pool: a request or notification if it has a method,
-// else an answer. Its slices are parts of that line.
+// Message is one line of a pool: a request or notification if it has a method, else an answer. Its slices are parts of
+// that line.
 type Message struct {
 	ID     []byte // JSON text of a number or a string, nil for none
 	Method []byte // as written, without its quotes
@@ -23,9 +23,8 @@ type Message struct {
 	Error  []byte // JSON text, nil when there is none, which null and false say too
 }
 
-// ParseMessage reads a line of a pool. All of it must be valid JSON, nested at
-// most maxDepth deep; keys it does not know are skipped, and of repeated ones
-// the last counts.
+// ParseMessage reads a line of a pool. All of it must be valid JSON, nested at most maxDepth deep; keys it does not
+// know are skipped, and of repeated ones the last counts.
 func ParseMessage(line []byte) (Message, error) {
 	var m Message
 	if !m.scan(line) {
@@ -48,8 +47,8 @@ func ParseMessage(line []byte) (Message, error) {
 	return m, nil
 }
 
-// scan sets all members to their JSON text in line, and leaves those that are
-// missing nil. It reports whether line is an object and nothing else.
+// scan sets all members to their JSON text in line, and leaves those that are missing nil. It reports whether line is
+// an object and nothing else.
 func (m *Message) scan(line []byte) bool {
 	i := jsonscan.SkipSpace(line, 0)
 	if i == len(line) || line[i] != '{' {

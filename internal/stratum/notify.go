@@ -50,9 +50,8 @@ func NewNotify(j *job.StratumJob, coinbase1, coinbase2 []byte) Notify {
 	return Notify{dst, j.Time}
 }
 
-// AppendTo appends the notification that gives the job to one miner, who knows
-// it as jobID, with a time that is so many seconds later than the job's. A clean
-// job makes the ones before worthless.
+// AppendTo appends the notification that gives the job to one miner, who knows it as jobID, with a time that is so many
+// seconds later than the job's. A clean job makes the ones before worthless.
 func (n Notify) AppendTo(dst []byte, jobID uint64, later uint32, clean bool) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.notify","params":["`...)
 	dst = strconv.AppendUint(dst, jobID, 10)
@@ -79,8 +78,8 @@ type Job struct {
 	Clean                bool // the jobs before are worthless
 }
 
-// Parse reads the parameters of mining.notify. It reuses what j holds, keeps
-// nothing of params, and leaves j of no use when it returns an error.
+// Parse reads the parameters of mining.notify. It reuses what j holds, keeps nothing of params, and leaves j of no use
+// when it returns an error.
 func (j *Job) Parse(params []byte) error {
 	var list [9]jsonscan.Value
 	if n := elements(params, list[:]); n < len(list) {

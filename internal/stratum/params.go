@@ -10,12 +10,11 @@ import (
 	"btcpool/internal/jsonscan"
 )
 
-// Parameters are the JSON text of an array out of a line that was parsed, or
-// nil. Those that miners send once a connection are read by encoding/json.
+// Parameters are the JSON text of an array out of a line that was parsed, or nil. Those that miners send once a
+// connection are read by encoding/json.
 
-// elements puts the leading elements of params into list and returns their
-// number; those that are missing stay nil. What follows behind len(list) is not
-// looked at.
+// elements puts the leading elements of params into list and returns their number; those that are missing stay nil.
+// What follows behind len(list) is not looked at.
 func elements(params jsonscan.Value, list []jsonscan.Value) int {
 	n := 0
 	for _, v := range params.Each() {
@@ -55,8 +54,7 @@ func identifier(id jsonscan.Value) []byte {
 	return nil
 }
 
-// unquoted returns a string as written, without its quotes, and nil for
-// another value.
+// unquoted returns a string as written, without its quotes, and nil for another value.
 func unquoted(v jsonscan.Value) []byte {
 	if !v.IsString() {
 		return nil
@@ -72,8 +70,7 @@ func bare(v jsonscan.Value) []byte {
 	return v
 }
 
-// words returns a text meant for people, whatever it is that a pool sends in its
-// place.
+// words returns a text meant for people, whatever it is that a pool sends in its place.
 func words(v jsonscan.Value) string {
 	if text, err := v.Content(); err == nil {
 		return strings.ToValidUTF8(string(text), "\uFFFD")
@@ -95,8 +92,7 @@ func word(v jsonscan.Value) (uint32, error) {
 	return uint32(n), nil
 }
 
-// hexValue holds the value of each hex digit, of either case, and 255 for
-// every other byte.
+// hexValue holds the value of each hex digit, of either case, and 255 for every other byte.
 var hexValue = func() (table [256]byte) {
 	for i := range table {
 		table[i] = 255

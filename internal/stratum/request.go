@@ -14,8 +14,7 @@ type Request struct {
 	Result []byte // of an answer, if it is a string: as written, without its quotes
 }
 
-// ParseRequest reads a line as ParseMessage does; of one that is an answer it
-// returns what it holds, with ErrAnswer.
+// ParseRequest reads a line as ParseMessage does; of one that is an answer it returns what it holds, with ErrAnswer.
 func ParseRequest(line []byte) (Request, error) {
 	var m Message
 	if !m.scan(line) {
@@ -51,8 +50,7 @@ func (r Request) AppendTo(dst []byte) []byte {
 	return append(dst, "}\n"...)
 }
 
-// beginRequest appends the beginning of a request, up to its parameters, which
-// end with "]}\n".
+// beginRequest appends the beginning of a request, up to its parameters, which end with "]}\n".
 func beginRequest(dst []byte, id uint64, method string) []byte {
 	dst = append(dst, `{"id":`...)
 	dst = strconv.AppendUint(dst, id, 10)

@@ -39,12 +39,10 @@ func AppendSubmit(dst []byte, id uint64, s Submit, size int) []byte {
 	return append(dst, "\"]}\n"...)
 }
 
-// ParseSubmit reads the parameters of mining.submit: worker, job id,
-// extranonce2 of size bytes, time, nonce and, from miners that roll the version,
-// version bits. All are hex. The extranonce2 has its full width, and those of its
-// bytes that are before the last 8 are zero; other numbers may lack leading
-// zeros, as small miners write them. What does not decode is ErrParams, never
-// zero. Worker and JobID are parts of params.
+// ParseSubmit reads the parameters of mining.submit: worker, job id, extranonce2 of size bytes, time, nonce and, from
+// miners that roll the version, version bits. All are hex. The extranonce2 has its full width, and those of its bytes
+// that are before the last 8 are zero; other numbers may lack leading zeros, as small miners write them. What does not
+// decode is ErrParams, never zero. Worker and JobID are parts of params.
 func ParseSubmit(params []byte, size int) (Submit, error) {
 	var list [6][]byte
 	n, ok := texts(params, list[:])
@@ -67,8 +65,8 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 	return s, nil
 }
 
-// texts is elements for strings, which it puts into list without their quotes. It
-// is not ok when one of them is something else.
+// texts is elements for strings, which it puts into list without their quotes. It is not ok when one of them is
+// something else.
 func texts(params []byte, list [][]byte) (n int, ok bool) {
 	i := jsonscan.SkipSpace(params, min(1, len(params)))
 	for n < len(list) && i < len(params) && params[i] != ']' {

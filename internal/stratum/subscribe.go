@@ -9,8 +9,8 @@ import (
 	"btcpool/internal/jsonscan"
 )
 
-// AppendSubscribe appends mining.subscribe. session is the extranonce1 of the
-// session to resume, as the pool wrote it; "" asks for a new one.
+// AppendSubscribe appends mining.subscribe. session is the extranonce1 of the session to resume, as the pool wrote it;
+// "" asks for a new one.
 func AppendSubscribe(dst []byte, id uint64, agent, session string) []byte {
 	dst = beginRequest(dst, id, "mining.subscribe")
 	dst = appendString(dst, agent)
@@ -21,9 +21,8 @@ func AppendSubscribe(dst []byte, id uint64, agent, session string) []byte {
 	return append(dst, "]}\n"...)
 }
 
-// ParseSubscribe returns the miner's software, "" when it does not say, and the
-// extranonce1 of the session that it would like to resume, which is the id of
-// its subscriptions.
+// ParseSubscribe returns the miner's software, "" when it does not say, and the extranonce1 of the session that it
+// would like to resume, which is the id of its subscriptions.
 func ParseSubscribe(params []byte) (agent string, session uint32, resume bool, err error) {
 	var list [2]jsonscan.Value
 	elements(params, list[:])
@@ -52,8 +51,7 @@ func AppendSubscribed(dst, id []byte, extraNonce1 uint32, extraNonce2Size int) [
 	return append(dst, "],\"error\":null}\n"...)
 }
 
-// ParseSubscribed reads the result of mining.subscribe, of which the
-// subscriptions are passed over.
+// ParseSubscribed reads the result of mining.subscribe, of which the subscriptions are passed over.
 func ParseSubscribed(result []byte) (extraNonce1 []byte, extraNonce2Size int, err error) {
 	var list [3]jsonscan.Value
 	if n := elements(result, list[:]); !jsonscan.Value(result).IsArray() || n < len(list) {
@@ -62,8 +60,7 @@ func ParseSubscribed(result []byte) (extraNonce1 []byte, extraNonce2Size int, er
 	return parseExtraNonces(list[1], list[2])
 }
 
-// ParseSetExtranonce reads the parameters of mining.set_extranonce, which are for
-// the jobs to come.
+// ParseSetExtranonce reads the parameters of mining.set_extranonce, which are for the jobs to come.
 func ParseSetExtranonce(params []byte) (extraNonce1 []byte, extraNonce2Size int, err error) {
 	var list [2]jsonscan.Value
 	if elements(params, list[:]) < len(list) {

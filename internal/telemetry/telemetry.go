@@ -1,5 +1,4 @@
-// Package telemetry is what a part of the pool says of itself: its logger and
-// its metrics, all made one way.
+// Package telemetry is what a part of the pool says of itself: its logger and its metrics, all made one way.
 package telemetry
 
 import (
@@ -16,8 +15,8 @@ type Deps struct {
 	root prometheus.Registerer
 }
 
-// For returns the Deps of a service that runs beside others in one process:
-// its log lines and metrics carry service=name instead of the process's own.
+// For returns the Deps of a service that runs beside others in one process: its log lines and metrics carry
+// service=name instead of the process's own.
 func (d Deps) For(name string) Deps {
 	if d.root == nil {
 		d.root = d.Metrics
@@ -27,15 +26,13 @@ func (d Deps) For(name string) Deps {
 	return d
 }
 
-// Set makes and registers the metrics of one part of the pool. Their names
-// begin with btcpool_<part>_.
+// Set makes and registers the metrics of one part of the pool. Their names begin with btcpool_<part>_.
 type Set struct {
 	factory promauto.Factory
 	part    string
 }
 
-// Metrics returns the Set of a part. Metrics of a nil Registerer are not
-// registered anywhere.
+// Metrics returns the Set of a part. Metrics of a nil Registerer are not registered anywhere.
 func Metrics(reg prometheus.Registerer, part string) Set { return Set{promauto.With(reg), part} }
 
 func (s Set) opts(name, help string) prometheus.Opts {

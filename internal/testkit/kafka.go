@@ -10,8 +10,8 @@ import (
 	"btcpool/internal/telemetry"
 )
 
-// Broker starts a broker with a folder of its own, which ends with the test, and
-// returns what its clients are configured by.
+// Broker starts a broker with a folder of its own, which ends with the test, and returns what its clients are
+// configured by.
 func Broker(tb testing.TB) bus.Config {
 	tb.Helper()
 	broker, err := embedded.Start(tb.TempDir(), "127.0.0.1:0", zerolog.Nop())

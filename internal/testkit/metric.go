@@ -8,9 +8,8 @@ import (
 	dto "github.com/prometheus/client_model/go"
 )
 
-// Metric returns the value of a counter or gauge, or the number of a histogram's
-// observations, added up over all that have the labels, given as name, value,
-// name, value; 0 when there is none.
+// Metric returns the value of a counter or gauge, or the number of a histogram's observations, added up over all that
+// have the labels, given as name, value, name, value; 0 when there is none.
 func Metric(tb testing.TB, reg prometheus.Gatherer, name string, labels ...string) float64 {
 	tb.Helper()
 	families, err := reg.Gather()

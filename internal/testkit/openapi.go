@@ -19,8 +19,7 @@ type Description struct {
 	router routers.Router
 }
 
-// OpenAPI reads a description, which must be valid and say of every field of an
-// answer that it is required.
+// OpenAPI reads a description, which must be valid and say of every field of an answer that it is required.
 func OpenAPI(tb testing.TB, text []byte) *Description {
 	tb.Helper()
 	doc, err := openapi3.NewLoader().LoadFromData(text)
@@ -50,8 +49,7 @@ func OpenAPI(tb testing.TB, text []byte) *Description {
 
 const wholeNumber = "whole number" // a format
 
-// narrow has an object contain what is described and nothing else, and an integer
-// be one of 64 bits.
+// narrow has an object contain what is described and nothing else, and an integer be one of 64 bits.
 func (d *Description) narrow(at string, ref *openapi3.SchemaRef) error {
 	s := ref.Value
 	for len(s.AllOf) > 0 { // a part alone would refuse what the others describe
@@ -75,8 +73,8 @@ func (d *Description) narrow(at string, ref *openapi3.SchemaRef) error {
 	return nil
 }
 
-// Check reports an answer that is not described, with its status, its type and
-// each of its fields, or whose request is not.
+// Check reports an answer that is not described, with its status, its type and each of its fields, or whose request is
+// not.
 func (d *Description) Check(request *http.Request, answer *http.Response) {
 	d.tb.Helper()
 	asked := request.Clone(request.Context())

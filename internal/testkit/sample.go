@@ -63,8 +63,8 @@ func namedKeys(text string) map[string]bool {
 	return named
 }
 
-// eachKey calls found for every key of a struct that stands for TOML; elements
-// of lists have the keys of their list's section.
+// eachKey calls found for every key of a struct that stands for TOML; elements of lists have the keys of their list's
+// section.
 func eachKey(t reflect.Type, prefix string, found func(key string)) {
 	for i := range t.NumField() {
 		field := t.Field(i)

@@ -1,6 +1,5 @@
-// Package testkit is what the tests of all packages share: running what is tested,
-// waiting for a condition, golden files, metrics, an embedded broker, and the
-// checks that a sample of a configuration is complete and an HTTP answer as
+// Package testkit is what the tests of all packages share: running what is tested, waiting for a condition, golden
+// files, metrics, an embedded broker, and the checks that a sample of a configuration is complete and an HTTP answer as
 // described. Only tests import it.
 package testkit
 
@@ -15,8 +14,7 @@ import (
 // Patience is how long Eventually waits: for busy machines, not for slow code.
 const Patience = 30 * time.Second
 
-// Eventually waits until met, which the test's own goroutine calls, returns
-// true.
+// Eventually waits until met, which the test's own goroutine calls, returns true.
 func Eventually(tb testing.TB, what string, met func() bool) {
 	tb.Helper()
 	for deadline := time.Now().Add(Patience); !met(); time.Sleep(time.Millisecond) {
@@ -26,9 +24,8 @@ func Eventually(tb testing.TB, what string, met func() bool) {
 	}
 }
 
-// Until waits at most limit until check, which is asked twenty times a second,
-// returns nil. If it does not, the test fails with what check said last before
-// its context ended.
+// Until waits at most limit until check, which is asked twenty times a second, returns nil. If it does not, the test
+// fails with what check said last before its context ended.
 func Until(tb testing.TB, limit time.Duration, what string, check func(ctx context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit)
@@ -50,8 +47,8 @@ func Until(tb testing.TB, limit time.Duration, what string, check func(ctx conte
 	}
 }
 
-// Run runs f until stop is called or the test ends. stop waits for f, which must
-// return nil; calling it again does nothing.
+// Run runs f until stop is called or the test ends. stop waits for f, which must return nil; calling it again does
+// nothing.
 func Run(tb testing.TB, f func(context.Context) error) (stop func()) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(context.Background())

@@ -69,8 +69,7 @@ func (a *api) find(ctx context.Context, name string) (int32, error) {
 	return slices.Collect(maps.Values(users))[0], nil
 }
 
-// do returns the users of an answer. Its errors keep what is secret in a URL to
-// themselves.
+// do returns the users of an answer. Its errors keep what is secret in a URL to themselves.
 func (a *api) do(req *http.Request) (users map[string]int32, err error) {
 	defer func() {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
@@ -102,9 +101,8 @@ func (a *api) do(req *http.Request) (users map[string]int32, err error) {
 //
 //	{"err_no":0,"err_msg":null,"data":{"name":id}}
 //
-// where no users may also be [], and ids may be strings, as PHP writes them.
-// Users without a name, or with an id that is not 1 to 2^31-1, are left out. It
-// wraps errAPIRefuses when err_no is not 0.
+// where no users may also be [], and ids may be strings, as PHP writes them. Users without a name, or with an id that
+// is not 1 to 2^31-1, are left out. It wraps errAPIRefuses when err_no is not 0.
 func parseUsers(text []byte) (map[string]int32, error) {
 	var answer struct {
 		ErrNo  int             `json:"err_no"`

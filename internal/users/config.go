@@ -12,21 +12,19 @@ import (
 	"btcpool/internal/config"
 )
 
-// Config says who may mine, unless a listener has a Source of its own. What
-// stands beside the Source is for all lists.
+// Config says who may mine, unless a listener has a Source of its own. What stands beside the Source is for all lists.
 type Config struct {
 	Source
 
-	// Network is that of addresses, for sources of that kind: one of
-	// bitcoin.NetworkNames.
+	// Network is that of addresses, for sources of that kind: one of bitcoin.NetworkNames.
 	Network string `toml:"network" env:"NETWORK"`
 	// CaseInsensitive keeps names that are no addresses in lower case.
 	CaseInsensitive bool `toml:"case_insensitive"`
 	// StripUserSuffix cuts user names at the last UserSuffixSeparator.
 	StripUserSuffix     bool   `toml:"strip_user_suffix"`
 	UserSuffixSeparator string `toml:"user_suffix_separator"`
-	// ListInterval is between questions for new users, ReloadInterval between
-	// readings of all, which tell who was removed or got another id.
+	// ListInterval is between questions for new users, ReloadInterval between readings of all, which tell who was
+	// removed or got another id.
 	ListInterval   config.Duration `toml:"list_interval"`
 	ReloadInterval config.Duration `toml:"reload_interval"`
 	// LoginDeadline bounds finding out about a name.
@@ -37,8 +35,8 @@ type Config struct {
 type Source struct {
 	// Kind is one of the kinds below.
 	Kind string `toml:"source"`
-	// ListURL of an API is asked for the users above ?last_id=; RegisterURL is told
-	// of unknown users, to give them an id. "": they are refused.
+	// ListURL of an API is asked for the users above ?last_id=; RegisterURL is told of unknown users, to give them an
+	// id. "": they are refused.
 	ListURL     string `toml:"list_id_api_url"`
 	RegisterURL string `toml:"register_url"`
 	// Static are ids by name.
@@ -69,8 +67,8 @@ func DefaultConfig() Config {
 	}
 }
 
-// Validate reports all faults of c, whose network counts if its own source or
-// one of the others is of addresses. The others are not validated.
+// Validate reports all faults of c, whose network counts if its own source or one of the others is of addresses. The
+// others are not validated.
 func (c Config) Validate(others ...Source) error {
 	var faults config.Faults
 	faults.Add(c.Source.Validate())

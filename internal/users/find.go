@@ -12,17 +12,14 @@ var (
 )
 
 const (
-	// maxFinding is how many names are found out about at a time, maxWaiting how
-	// many more may wait for that.
+	// maxFinding is how many names are found out about at a time, maxWaiting how many more may wait for that.
 	maxFinding = 8
 	maxWaiting = 1000
-	// findRate bounds how many names per second are found out about, after a
-	// burst.
+	// findRate bounds how many names per second are found out about, after a burst.
 	findRate  = 50
 	findBurst = 500
 
-	// A name that was refused is not asked about again for refusalTime, as far as
-	// maxRefusals allow to remember it.
+	// A name that was refused is not asked about again for refusalTime, as far as maxRefusals allow to remember it.
 	refusalTime = time.Minute
 	maxRefusals = 10_000
 )
@@ -35,8 +32,8 @@ type finding struct {
 	err  error
 }
 
-// ID returns the id of a user, by canonical name. The error wraps ErrUnknown, or
-// is another when nothing can be said before the login deadline.
+// ID returns the id of a user, by canonical name. The error wraps ErrUnknown, or is another when nothing can be said
+// before the login deadline.
 func (l *List) ID(ctx context.Context, name string) (int32, error) {
 	if id, ok := l.Cached(name); ok {
 		return id, nil

@@ -19,11 +19,10 @@ const (
 
 // directory is where the users of a list are kept.
 type directory interface {
-	// list returns users whose ids are above after: all of them or the lowest,
-	// none only when there are no more.
+	// list returns users whose ids are above after: all of them or the lowest, none only when there are no more.
 	list(ctx context.Context, after int32) (map[string]int32, error)
-	// find returns the id of a user that list has not shown; it is new now, if
-	// need be. The error wraps ErrUnknown when there must be no such user.
+	// find returns the id of a user that list has not shown; it is new now, if need be. The error wraps ErrUnknown when
+	// there must be no such user.
 	find(ctx context.Context, name string) (int32, error)
 }
 
@@ -43,8 +42,7 @@ func (l *List) follow(ctx context.Context, dir directory) {
 	l.writeSnapshot()
 }
 
-// keep reads the whole list again and again, and between that what is new, until
-// ctx ends.
+// keep reads the whole list again and again, and between that what is new, until ctx ends.
 func (l *List) keep(ctx context.Context, dir directory) {
 	var last int32         // id
 	var complete time.Time // when the whole list was read
@@ -75,8 +73,8 @@ func (l *List) keep(ctx context.Context, dir directory) {
 	}
 }
 
-// readAll makes the list what its directory has now, and returns the highest id.
-// New users are known before the last has been read.
+// readAll makes the list what its directory has now, and returns the highest id. New users are known before the last
+// has been read.
 func (l *List) readAll(ctx context.Context, dir directory) (last int32, err error) {
 	l.mu.Lock()
 	l.found = make(map[string]int32)
@@ -132,8 +130,7 @@ func (l *List) replace(all map[string]int32) error {
 	return nil
 }
 
-// pages hands the users above last to take, page by page, and returns the
-// highest id.
+// pages hands the users above last to take, page by page, and returns the highest id.
 func (l *List) pages(ctx context.Context, dir directory, last int32, take func(map[string]int32)) (int32, error) {
 	for listed := 0; ; {
 		page, err := l.page(ctx, dir, last)
@@ -160,8 +157,8 @@ func (l *List) page(ctx context.Context, dir directory, last int32) (map[string]
 	return dir.list(ctx, last)
 }
 
-// fold returns the users of a page by canonical names. Of several with the same
-// the oldest, which is the one with the lowest id, has it.
+// fold returns the users of a page by canonical names. Of several with the same the oldest, which is the one with the
+// lowest id, has it.
 func (l *List) fold(page map[string]int32, canonical func(string) string) map[string]int32 {
 	folded := make(map[string]int32, len(page))
 	for name, id := range page {
@@ -176,8 +173,7 @@ func (l *List) fold(page map[string]int32, canonical func(string) string) map[st
 	return folded
 }
 
-// learn adds those of folded that are not known. What is known stays as it is
-// until the whole list is read.
+// learn adds those of folded that are not known. What is known stays as it is until the whole list is read.
 func (l *List) learn(folded map[string]int32) {
 	fresh := make(map[string]int32)
 	l.mu.RLock()

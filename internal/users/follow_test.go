@@ -10,8 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// A user that is new while the whole list is read stays, though the list may not
-// have it.
+// A user that is new while the whole list is read stays, though the list may not have it.
 func TestFoundWhileReading(t *testing.T) {
 	t.Parallel()
 	inBubble(t, func(t *testing.T, l *List, dir testDirectory) {

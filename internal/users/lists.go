@@ -12,16 +12,15 @@ import (
 	"btcpool/internal/telemetry"
 )
 
-// Lists are the lists of all that a server's listeners admit, one for each
-// source.
+// Lists are the lists of all that a server's listeners admit, one for each source.
 type Lists struct {
 	database store.Config
 	log      zerolog.Logger
 	lists    []*List
 }
 
-// New opens the lists of sources, with what their snapshots in dir know. The
-// database is used by Run only, and only for sources that are kept there.
+// New opens the lists of sources, with what their snapshots in dir know. The database is used by Run only, and only for
+// sources that are kept there.
 func New(cfg Config, sources []Source, dir string, database store.Config, deps telemetry.Deps) (*Lists, error) {
 	l := &Lists{database: database, log: deps.Log.With().Str("component", "users").Logger()}
 	m := newMetrics(deps.Metrics)

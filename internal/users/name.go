@@ -10,8 +10,8 @@ import (
 
 const maxName = 200 // bytes
 
-// Split splits what a miner logs in with into user, in canonical form, and worker:
-// at the first dot, or at a "_" or "/" behind an address, as other pools have it.
+// Split splits what a miner logs in with into user, in canonical form, and worker: at the first dot, or at a "_" or "/"
+// behind an address, as other pools have it.
 func (l *List) Split(login string) (user, worker string) {
 	user, worker, _ = strings.Cut(login, ".")
 	if i := strings.IndexAny(user, "_/"); i > 0 && l.separates(user[:i]) {
@@ -37,10 +37,9 @@ func (l *List) separates(name string) bool {
 	return false
 }
 
-// Canonical returns what the user is called here who calls himself name, in the one
-// way to write it. It is empty when no user can have such a name: no character is
-// left out, lest the rest be somebody else. The other methods want names in this
-// form.
+// Canonical returns what the user is called here who calls himself name, in the one way to write it. It is empty when
+// no user can have such a name: no character is left out, lest the rest be somebody else. The other methods want names
+// in this form.
 func (l *List) Canonical(name string) string {
 	name = l.withoutSuffix(l.foldCase(strings.TrimSpace(name)))
 	if share.CleanName(name) != name || len(name) > maxName {
@@ -57,8 +56,8 @@ func (l *List) withoutSuffix(name string) string {
 	return name
 }
 
-// listed returns what the user is called here whom the source lists as name. What is
-// created here has no suffix any more.
+// listed returns what the user is called here whom the source lists as name. What is created here has no suffix any
+// more.
 func (l *List) listed(name string) string {
 	if name = l.foldCase(name); l.cfg.Kind == Open || l.cfg.Kind == Address {
 		return name
@@ -66,8 +65,7 @@ func (l *List) listed(name string) string {
 	return l.withoutSuffix(name)
 }
 
-// foldCase returns the one name of all that differ in case and mean the same
-// user.
+// foldCase returns the one name of all that differ in case and mean the same user.
 func (l *List) foldCase(name string) string {
 	if l.cfg.Kind != Address {
 		if l.cfg.CaseInsensitive {

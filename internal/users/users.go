@@ -1,17 +1,14 @@
-// Package users knows who may mine: it turns the name that a miner logs in with
-// into the id that its shares are credited to.
+// Package users knows who may mine: it turns the name that a miner logs in with into the id that its shares are
+// credited to.
 //
-// A List holds the ids of one Source: anyone, whoever has a payable address, the
-// rows of a database, what an HTTP API lists, or the configuration itself. It is
-// read in the background, so a login of a known user asks nobody and waits for
-// nothing. Of an unknown one the source is asked once, however many ask, at a
-// bounded rate and until a deadline. A snapshot on disk lets known users log in
-// while their source is away, after a restart as well. A source that cannot be
+// A List holds the ids of one Source: anyone, whoever has a payable address, the rows of a database, what an HTTP API
+// lists, or the configuration itself. It is read in the background, so a login of a known user asks nobody and waits
+// for nothing. Of an unknown one the source is asked once, however many ask, at a bounded rate and until a deadline. A
+// snapshot on disk lets known users log in while their source is away, after a restart as well. A source that cannot be
 // read changes nothing; nor does an API that suddenly lists nobody.
 //
-// A server makes Lists of all sources that its listeners have, runs them, and
-// takes the List of each listener from there. The API's answers are described at
-// parseUsers; a snapshot is a JSON object of ids by name.
+// A server makes Lists of all sources that its listeners have, runs them, and takes the List of each listener from
+// there. The API's answers are described at parseUsers; a snapshot is a JSON object of ids by name.
 package users
 
 import (
@@ -85,8 +82,7 @@ func open(cfg Config, dir string, log zerolog.Logger, m *metrics) (*List, error)
 	return l, l.readSnapshot()
 }
 
-// Cached returns the id of a user, by canonical name, if it is known without
-// asking.
+// Cached returns the id of a user, by canonical name, if it is known without asking.
 func (l *List) Cached(name string) (id int32, ok bool) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
@@ -94,6 +90,5 @@ func (l *List) Cached(name string) (id int32, ok bool) {
 	return id, ok
 }
 
-// Version grows when users were removed or got other ids: who holds an id should
-// look again.
+// Version grows when users were removed or got other ids: who holds an id should look again.
 func (l *List) Version() uint64 { return l.version.Load() }

@@ -52,8 +52,7 @@ func openList(t testing.TB, cfg Config, dir string) *List {
 	return l
 }
 
-// start keeps the list of s until stop is called, at the latest when the test
-// ends.
+// start keeps the list of s until stop is called, at the latest when the test ends.
 func (s setup) start(t testing.TB) (l *List, stop func()) {
 	t.Helper()
 	lists, err := New(s.Config, []Source{s.Source}, s.dir, s.database, telemetry.Deps{Log: zerolog.Nop()})

@@ -1,11 +1,10 @@
 // Package vardiff decides the difficulty of a miner's shares from the shares it
 // sends: pure functions of samples and time.
 //
-// The difficulty changes when the shares since the last change say, with good
-// confidence, that their rate is off the target by more than about half a step
-// of two; and then by as many steps as they say. So a steady miner is left
-// alone however its luck runs, and a start far off takes no more changes than
-// one near by. A burst and silence cut off the history that would hide them.
+// The difficulty changes when the shares since the last change say, with good confidence, that their rate is off the
+// target by more than about half a step of two; and then by as many steps as they say. So a steady miner is left alone
+// however its luck runs, and a start far off takes no more changes than one near by. A burst and silence cut off the
+// history that would hide them.
 package vardiff
 
 import (
@@ -15,8 +14,7 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// Policy says what to aim at. Its methods may be called concurrently on
-// different States.
+// Policy says what to aim at. Its methods may be called concurrently on different States.
 type Policy struct {
 	Interval time.Duration      // wanted between the shares of a miner
 	Window   time.Duration      // how far back shares count; many Intervals
@@ -24,8 +22,7 @@ type Policy struct {
 	Levels   []Level            // of fast miners, slowest first; may be none
 }
 
-// Level has miners of a hashrate send shares more often, so that what they earn
-// depends less on luck.
+// Level has miners of a hashrate send shares more often, so that what they earn depends less on luck.
 type Level struct {
 	From  float64 // hashes per second, more than those of the level before
 	Speed float64 // shares for one at Interval, from 1
@@ -37,15 +34,14 @@ func UsualLevels() []Level {
 	return []Level{{16 * tera, 1.2}, {32 * tera, 1.5}, {64 * tera, 2}, {128 * tera, 3}, {256 * tera, 4}, {512 * tera, 6}}
 }
 
-// A miner moves up and down between levels when it is that far beyond the
-// border between them.
+// A miner moves up and down between levels when it is that far beyond the border between them.
 const (
 	levelUp   = 1.5
 	levelDown = 0.75
 )
 
-// State is what is known of one miner: a plain value, made by Policy.Start.
-// Difficulty is for reading; the rest is the policy's.
+// State is what is known of one miner: a plain value, made by Policy.Start. Difficulty is for reading; the rest is the
+// policy's.
 type State struct {
 	Difficulty bitcoin.Difficulty
 	Floor      bitcoin.Difficulty // the miner's own minimum
@@ -64,8 +60,7 @@ type State struct {
 }
 
 const (
-	// Rates above high or below low times the target are off. A step from
-	// there leads well inside.
+	// Rates above high or below low times the target are off. A step from there leads well inside.
 	high = 1.6
 	low  = 0.6
 	// confidence is in standard deviations of the number of shares.
@@ -74,11 +69,9 @@ const (
 	raiseShares = 24
 	// A block of raiseShares that took less than this part of its time is a burst.
 	burst = 1.0 / 8
-	// A miner is lowered by silenceSteps after silence intervals without a
-	// share. One that never sent any is sooner, by more, and the next time to
-	// difficulty 1: there every machine made for mining tells, and below some
-	// cannot work. It falls to its minimum after unheard intervals more, which a
-	// machine that takes minutes to start does not need.
+	// A miner is lowered by silenceSteps after silence intervals without a share. One that never sent any is sooner, by
+	// more, and the next time to difficulty 1: there every machine made for mining tells, and below some cannot work.
+	// It falls to its minimum after unheard intervals more, which a machine that takes minutes to start does not need.
 	silence, silenceSteps   = 20.0, 4
 	newcomer, newcomerSteps = 6.0, 8
 	unheard                 = 30.0
@@ -86,8 +79,8 @@ const (
 	heaviest = 4.0
 )
 
-// Start returns the state of a miner that begins with difficulty d and never
-// wants less than floor, both kept within p.Min and p.Max.
+// Start returns the state of a miner that begins with difficulty d and never wants less than floor, both kept within
+// p.Min and p.Max.
 func (p Policy) Start(d, floor bitcoin.Difficulty, now time.Time) State {
 	s := State{Floor: min(max(floor, p.Min), p.Max)}
 	p.restart(&s, d, now)
@@ -117,8 +110,8 @@ func (p Policy) Share(s *State, d bitcoin.Difficulty, now time.Time) bool {
 	return p.Check(s, now)
 }
 
-// Check reports whether s.Difficulty changed because of the time that has
-// passed. It is to be called about once in an interval.
+// Check reports whether s.Difficulty changed because of the time that has passed. It is to be called about once in an
+// interval.
 func (p Policy) Check(s *State, now time.Time) bool {
 	steps := p.steps(s, now)
 	if d := int(s.Difficulty) + steps; steps != 0 {
@@ -168,8 +161,7 @@ func (p Policy) steps(s *State, now time.Time) int {
 	return 0
 }
 
-// level returns the level of a miner that has sent shares enough to know its
-// hashrate.
+// level returns the level of a miner that has sent shares enough to know its hashrate.
 func (p Policy) level(s *State, now time.Time) int8 {
 	hashrate := math.Ldexp(s.Weight, int(s.Difficulty)+32) / max(now.Sub(s.Since).Seconds(), 1e-9)
 	level := int(s.Level)

@@ -13,8 +13,7 @@ import (
 	"btcpool/internal/vardiff"
 )
 
-// asics is a pool's usual policy, with levels or without; small is for miners on
-// processors and microcontrollers.
+// asics is a pool's usual policy, with levels or without; small is for miners on processors and microcontrollers.
 var (
 	asics = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: 0, Max: bitcoin.MaxDifficulty}
 	fleet = vardiff.Policy{Interval: 10 * time.Second, Window: 15 * time.Minute, Min: 0, Max: bitcoin.MaxDifficulty, Levels: vardiff.UsualLevels()}
@@ -71,8 +70,7 @@ func (m *miner) run(d time.Duration) {
 	}
 }
 
-// interval returns how often the miner should find a share, as far as its level
-// says.
+// interval returns how often the miner should find a share, as far as its level says.
 func (m *miner) interval() time.Duration {
 	speed := 1.0
 	if m.state.Level > 0 {
@@ -87,8 +85,8 @@ func (m *miner) off() float64 {
 	return float64(m.state.Difficulty) - ideal
 }
 
-// hashrates run from a microcontroller to the largest machine, in steps that
-// put the ideal difficulty everywhere between two powers of two.
+// hashrates run from a microcontroller to the largest machine, in steps that put the ideal difficulty everywhere
+// between two powers of two.
 func hashrates() []float64 {
 	all := []float64{1e9, 500e12}
 	for h := 100e3; h < 2000e12; h *= 2.3 {
@@ -314,8 +312,8 @@ func TestLevels(t *testing.T) {
 	}
 }
 
-// The curve shows how the difficulty of miners follows their hashrate from the
-// usual start, in minutes: testdata/curve.txt.
+// The curve shows how the difficulty of miners follows their hashrate from the usual start, in minutes:
+// testdata/curve.txt.
 func TestCurve(t *testing.T) {
 	t.Parallel()
 	var out bytes.Buffer

@@ -1,9 +1,8 @@
-// Package dialogues_test plays what miners' firmware says to an sserver and
-// holds the answers against what that firmware can use. The facts are from the
-// sources that each file names.
+// Package dialogues_test plays what miners' firmware says to an sserver and holds the answers against what that
+// firmware can use. The facts are from the sources that each file names.
 //
-// A file of testdata is a dialogue; it starts when the pool has a job, and at
-// its end the connection must live and the pool have nothing more to say.
+// A file of testdata is a dialogue; it starts when the pool has a job, and at its end the connection must live and the
+// pool have nothing more to say.
 //
 //	# a comment
 //	% a line of sserver's configuration
@@ -21,9 +20,8 @@
 //	! limit [line=N] [coinbase=N] [branches=N]
 //	                                     what has come so far was no larger
 //
-// A line that ends in \r is sent so. $word stands for a text without quotes: in
-// what the pool says for any, if it is new, and for the same after that. $_
-// stands for anything. $nonce has 8 digits, $NONCE capital ones, $n no leading
+// A line that ends in \r is sent so. $word stands for a text without quotes: in what the pool says for any, if it is
+// new, and for the same after that. $_ stands for anything. $nonce has 8 digits, $NONCE capital ones, $n no leading
 // zeros.
 package dialogues_test
 
@@ -165,8 +163,7 @@ func (d *dialogue) fill(text string) string {
 	})
 }
 
-// expect reads the next line, which must be as pattern says, and learns the
-// words in it, which are new.
+// expect reads the next line, which must be as pattern says, and learns the words in it, which are new.
 func (d *dialogue) expect(pattern string) error {
 	got, err := d.read()
 	if err != nil {
@@ -239,8 +236,7 @@ func (d *dialogue) read() (string, error) {
 	return line, err
 }
 
-// silence asks twice for a sign of life: behind the first the pool may say what
-// has happened since.
+// silence asks twice for a sign of life: behind the first the pool may say what has happened since.
 func (d *dialogue) silence() error {
 	for range 2 {
 		d.packet = `{"id":"alive","method":"mining.ping","params":[]}` + "\n"

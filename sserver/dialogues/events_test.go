@@ -71,8 +71,8 @@ func (d *dialogue) happen(fields []string) error {
 	return nil
 }
 
-// share finds one for a job: of its difficulty, or with below one that is
-// easier than that, and if it can be, of the job's.
+// share finds one for a job: of its difficulty, or with below one that is easier than that, and if it can be, of the
+// job's.
 func (d *dialogue) share(e event) error {
 	works, err := d.works(e.jobs, 1)
 	if err != nil {

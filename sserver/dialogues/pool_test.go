@@ -19,8 +19,8 @@ import (
 	"btcpool/sserver"
 )
 
-// config is that of a pool whose shares a test can find, 4096 hashes each, with
-// topics of its own on a broker that others use too.
+// config is that of a pool whose shares a test can find, 4096 hashes each, with topics of its own on a broker that
+// others use too.
 func testConfig(t *testing.T, brokers []string, name, settings string) sserver.Config {
 	t.Helper()
 	cfg := sserver.DefaultConfig()
@@ -76,8 +76,7 @@ func startPool(t *testing.T, cfg sserver.Config) *pool {
 // newBlock makes the jobs to come those of the next block.
 func (p *pool) newBlock() { p.block++ }
 
-// jobSize is how large a job is, as far as miners care. What is 0 is as in a
-// small block that pays one address.
+// jobSize is how large a job is, as far as miners care. What is 0 is as in a small block that pays one address.
 type jobSize struct{ branches, coinbase int }
 
 // publish sends the miners a job on the current block.

@@ -9,8 +9,7 @@ import (
 	"strconv"
 )
 
-// work is a job as a miner's firmware reads it: nothing here is shared with the
-// pool's code.
+// work is a job as a miner's firmware reads it: nothing here is shared with the pool's code.
 type work struct {
 	id, prev, coinbase1, coinbase2 string
 	branch                         []string
@@ -54,8 +53,8 @@ func (w *work) coinbaseSize() int {
 	return (len(w.coinbase1)+len(w.extraNonce1)+len(w.coinbase2))/2 + extraNonce2Size
 }
 
-// mine finds a share whose difficulty is from low to below high. Bits, as hex,
-// are set in the version; the time is later than the job's by some seconds.
+// mine finds a share whose difficulty is from low to below high. Bits, as hex, are set in the version; the time is
+// later than the job's by some seconds.
 func (w *work) mine(extraNonce2, bits string, later int, low, high float64) (time, nonce uint32, err error) {
 	header, err := w.header(extraNonce2)
 	if err != nil {

@@ -71,8 +71,8 @@ func Listen(cfg APIConfig, srv Server, deps telemetry.Deps) (*API, error) {
 // Addr returns where requests go.
 func (a *API) Addr() net.Addr { return a.ln.Addr() }
 
-// listenUnix opens a socket that its group may use too, in the place of one
-// that a process has left which did not end properly.
+// listenUnix opens a socket that its group may use too, in the place of one that a process has left which did not end
+// properly.
 func listenUnix(path string) (net.Listener, error) {
 	if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 		if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
@@ -139,8 +139,8 @@ type action func(r *http.Request) (any, error)
 
 const root = "/api/v1"
 
-// paths are those of the API below root, by method, each described in openapi.yaml. background starts what goes on after
-// the answer.
+// paths are those of the API below root, by method, each described in openapi.yaml. background starts what goes on
+// after the answer.
 func (a *API) paths(background func(func(context.Context))) map[string]map[string]action {
 	return map[string]map[string]action{
 		"/status":               {"GET": a.getStatus},

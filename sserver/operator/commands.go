@@ -150,8 +150,7 @@ type replyException struct {
 	What string `json:"what"`
 }
 
-// Commands answers commands and tells of the server's comings and goings. A nil
-// one does neither.
+// Commands answers commands and tells of the server's comings and goings. A nil one does neither.
 type Commands struct {
 	srv     Server
 	cfg     CommandsConfig
@@ -180,9 +179,8 @@ func NewCommands(cfg CommandsConfig, srv Server, client *bus.Client, deps teleme
 	}
 }
 
-// Run answers commands until ctx ends, and sends then what is left to say. Those
-// that were given before it began are not its own: they may have been executed
-// before a restart. Miners do not depend on it.
+// Run answers commands until ctx ends, and sends then what is left to say. Those that were given before it began are
+// not its own: they may have been executed before a restart. Miners do not depend on it.
 func (m *Commands) Run(ctx context.Context) {
 	var reading sync.WaitGroup
 	reading.Go(func() {

@@ -12,8 +12,7 @@ import (
 type APIConfig struct {
 	// Listen is a loopback address as host:port, or "unix:/path"; "": no API.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"SSERVER_ADMIN_API"`
-	// Token is what requests must show; TokenFile is a file with it instead. A
-	// socket may do without.
+	// Token is what requests must show; TokenFile is a file with it instead. A socket may do without.
 	Token     string `toml:"token" env:"TOKEN" oldenv:"SSERVER_ADMIN_TOKEN"`
 	TokenFile string `toml:"token_file" env:"TOKEN_FILE" oldenv:"SSERVER_ADMIN_TOKEN_FILE"`
 }
@@ -50,8 +49,7 @@ func (c APIConfig) Validate() error {
 // CommandsConfig is the section [management].
 type CommandsConfig struct {
 	Enabled bool `toml:"enabled"`
-	// ControllerTopic is that of commands, ProcessorTopic that of replies and
-	// notifications.
+	// ControllerTopic is that of commands, ProcessorTopic that of replies and notifications.
 	ControllerTopic string `toml:"controller_topic"`
 	ProcessorTopic  string `toml:"processor_topic"`
 }
@@ -61,8 +59,8 @@ func DefaultCommands() CommandsConfig {
 	return CommandsConfig{ControllerTopic: "BtcManController", ProcessorTopic: "BtcManProcessor"}
 }
 
-// Validate reports all faults, keys without the section's name. The topics must
-// not be among those that are used for something else.
+// Validate reports all faults, keys without the section's name. The topics must not be among those that are used for
+// something else.
 func (c CommandsConfig) Validate(used bus.Topics) error {
 	if !c.Enabled {
 		return nil

@@ -13,8 +13,8 @@ import (
 // maxDrainGrace is the longest time over which an operator may send miners away.
 const maxDrainGrace = 24 * time.Hour
 
-// drain is at most one that the operator has asked for. It lasts until it is
-// cancelled, with nobody let in, also when all miners have gone.
+// drain is at most one that the operator has asked for. It lasts until it is cancelled, with nobody let in, also when
+// all miners have gone.
 type drain struct {
 	mu      sync.Mutex
 	current *draining // nil: none
@@ -55,8 +55,7 @@ func (a *API) getDrain(r *http.Request) (any, error) {
 	return a.drainState(), parseQuery(r).Done()
 }
 
-// startDrain lets nobody in any more and sends all miners away, while the
-// process goes on.
+// startDrain lets nobody in any more and sends all miners away, while the process goes on.
 func (a *API) startDrain(r *http.Request, background func(func(context.Context))) (any, error) {
 	order, err := body[struct {
 		Grace       config.Duration `json:"grace"`
@@ -88,8 +87,7 @@ func (a *API) startDrain(r *http.Request, background func(func(context.Context))
 	return a.drainState(), nil
 }
 
-// cancelDrain lets miners in again. Those who have been sent away are not called
-// back, those who were not stay.
+// cancelDrain lets miners in again. Those who have been sent away are not called back, those who were not stay.
 func (a *API) cancelDrain(r *http.Request) (any, error) {
 	if err := parseQuery(r).Done(); err != nil {
 		return nil, err

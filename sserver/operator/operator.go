@@ -1,6 +1,5 @@
-// Package operator is how the people who run a pool look at a Stratum server and
-// act on it: an HTTP API on this machine, and btcpool's commands through Kafka,
-// which ask all servers of a pool at once.
+// Package operator is how the people who run a pool look at a Stratum server and act on it: an HTTP API on this
+// machine, and btcpool's commands through Kafka, which ask all servers of a pool at once.
 //
 // It works on a Server, which is sserver, and promises not to keep it from its
 // miners: one request is handled at a time, sessions are visited by their own
@@ -22,11 +21,11 @@ import (
 // Server is what is looked at and acted on.
 type Server interface {
 	Status() Status
-	// Visit has each session that miners know of visited by its own loop, one
-	// after another, until ctx ends. The Session is valid during the call.
+	// Visit has each session that miners know of visited by its own loop, one after another, until ctx ends. The
+	// Session is valid during the call.
 	Visit(ctx context.Context, do func(Session)) error
-	// SendAway sends all miners to a place, evenly over grace; in the end also those
-	// who were just coming when it began.
+	// SendAway sends all miners to a place, evenly over grace; in the end also those who were just coming when it
+	// began.
 	SendAway(ctx context.Context, grace time.Duration, to Place) error
 	Guard() *guard.Guard
 	// CountBan counts a ban of the operator's.
@@ -38,13 +37,11 @@ type Session interface {
 	ID() uint32
 	Address() netip.Addr
 	Software() string
-	// Workers are those logged in and, of a farm proxy, its miners': user and
-	// name.
+	// Workers are those logged in and, of a farm proxy, its miners': user and name.
 	Workers() iter.Seq2[string, string]
 	View() View
-	// Miners are at most limit of those behind a farm proxy, from the first number
-	// above after on, and how many there are in all. It is not ok when the session is
-	// no farm proxy's.
+	// Miners are at most limit of those behind a farm proxy, from the first number above after on, and how many there
+	// are in all. It is not ok when the session is no farm proxy's.
 	Miners(after, limit int) (page []Miner, total int, ok bool)
 
 	// Kick ends the session, with word of where to go if to is given.
@@ -53,9 +50,8 @@ type Session interface {
 	Ban()
 	// Message has the miner show a text, and reports whether it is logged in.
 	Message(text string) bool
-	// SetDifficulty gives the session's miner a difficulty, or those of a farm
-	// proxy's that are meant. It reports whether the session is logged in, and how
-	// many of a farm proxy's miners were meant.
+	// SetDifficulty gives the session's miner a difficulty, or those of a farm proxy's that are meant. It reports
+	// whether the session is logged in, and how many of a farm proxy's miners were meant.
 	SetDifficulty(Order) (ok bool, miners int)
 }
 

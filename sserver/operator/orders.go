@@ -15,8 +15,7 @@ type affected struct {
 	Miners   int `json:"miners"` // of agents among them, with a difficulty of their own
 }
 
-// act does something to all sessions that are meant. A session that is named
-// must be there.
+// act does something to all sessions that are meant. A session that is named must be there.
 func (a *API) act(r *http.Request, f filter, do func(Session)) (n int, err error) {
 	err = a.srv.Visit(r.Context(), func(s Session) {
 		if f.meets(s) {
@@ -30,8 +29,7 @@ func (a *API) act(r *http.Request, f filter, do func(Session)) (n int, err error
 	return n, err
 }
 
-// kick ends sessions, of those who are told to come back somewhere when that is
-// given.
+// kick ends sessions, of those who are told to come back somewhere when that is given.
 func (a *API) kick(r *http.Request) (any, error) {
 	order, err := body[struct {
 		selection
@@ -57,8 +55,8 @@ func (a *API) kick(r *http.Request) (any, error) {
 	return affected{Sessions: n}, err
 }
 
-// setDifficulty sets difficulties. Those who are not agents learn it at once,
-// an agent's miners with their next job; the jobs before keep theirs.
+// setDifficulty sets difficulties. Those who are not agents learn it at once, an agent's miners with their next job;
+// the jobs before keep theirs.
 func (a *API) setDifficulty(r *http.Request) (any, error) {
 	order, err := body[struct {
 		selection

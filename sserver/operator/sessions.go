@@ -23,8 +23,8 @@ const (
 	maxMessage = 500
 )
 
-// selection says which sessions are meant: those that all given fields are true
-// of. Names are whole, upper and lower case as they are stored.
+// selection says which sessions are meant: those that all given fields are true of. Names are whole, upper and lower
+// case as they are stored.
 type selection struct {
 	Session string `json:"session"`
 	User    string `json:"user"`
@@ -59,8 +59,7 @@ func (s selection) filter() (f filter, err error) {
 	return f, nil
 }
 
-// target is the filter of those whom something is done to: nobody is to hit all
-// by forgetting a field.
+// target is the filter of those whom something is done to: nobody is to hit all by forgetting a field.
 func (s selection) target() (filter, error) {
 	if none := (s == selection{All: s.All}); none != s.All {
 		return filter{}, badRequest(`name at least one of session, user, worker, address and agent, or only "all": true`)

@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package faults takes away, in turn, what the pool works with while a block is found. Every service
-// is a process, Apache Kafka, MariaDB and btcd are real; what must hold is read from the nodes' chains.
+// Package faults takes away, in turn, what the pool works with while a block is found. Every service is a process,
+// Apache Kafka, MariaDB and btcd are real; what must hold is read from the nodes' chains.
 package faults
 
 import (
@@ -16,8 +16,8 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestKafkaAway stops the only broker for a minute while a block is found: it reaches the node meanwhile,
-// by the direct way, and the shares of that minute reach the log when the broker is back.
+// TestKafkaAway stops the only broker for a minute while a block is found: it reaches the node meanwhile, by the direct
+// way, and the shares of that minute reach the log when the broker is back.
 func TestKafkaAway(t *testing.T) {
 	const outage = time.Minute
 	t.Parallel()
@@ -51,8 +51,8 @@ func TestKafkaAway(t *testing.T) {
 	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
 }
 
-// TestNodeKilled kills the node that the templates come from: mining goes on with the other, which takes
-// the blocks, and the first catches up when it is back.
+// TestNodeKilled kills the node that the templates come from: mining goes on with the other, which takes the blocks,
+// and the first catches up when it is back.
 func TestNodeKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

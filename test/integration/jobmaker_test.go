@@ -17,8 +17,7 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestStandby runs two jobmakers on one lock: one makes jobs, and when it is
-// killed the other goes on within 5 s.
+// TestStandby runs two jobmakers on one lock: one makes jobs, and when it is killed the other goes on within 5 s.
 func TestStandby(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -62,8 +62,8 @@ func TestMine(t *testing.T) {
 	}
 }
 
-// TestKilled kills every service in turn, in the middle of mining, and starts it again: mining goes on
-// on the chain that is mined along, too, and no acknowledged share is lost or counted twice.
+// TestKilled kills every service in turn, in the middle of mining, and starts it again: mining goes on on the chain
+// that is mined along, too, and no acknowledged share is lost or counted twice.
 func TestKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -152,8 +152,8 @@ func checkMerged(t *testing.T, db *rig.MariaDB, aux *auxpowtest.Node) {
 	})
 }
 
-// checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was
-// found by the pool and recorded, and each accepted share is a block on regtest.
+// checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was found by the pool
+// and recorded, and each accepted share is a block on regtest.
 func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, log []share.Share) {
 	t.Helper()
 	ctx := t.Context()

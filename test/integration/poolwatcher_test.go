@@ -21,9 +21,9 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestOtherPoolLies has another pool name a block that there is not: miners get a job on it at once, and
-// one on the chain of our own node when the template's life is over, which sserver takes as soon as it goes
-// back at all, after max_job_delay. The pool is not believed again for that height.
+// TestOtherPoolLies has another pool name a block that there is not: miners get a job on it at once, and one on the
+// chain of our own node when the template's life is over, which sserver takes as soon as it goes back at all, after
+// max_job_delay. The pool is not believed again for that height.
 func TestOtherPoolLies(t *testing.T) {
 	t.Parallel()
 	conns := make(chan *pooltest.Conn, 10)

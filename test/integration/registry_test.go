@@ -256,8 +256,8 @@ func TestRegistryZooKeeperAway(t *testing.T) {
 	if lost.Load() {
 		t.Error("the leader lost its lead while ZooKeeper was away for everybody")
 	}
-	// A server that starts takes connections before it answers. That is silence, which an id outlives
-	// by most of a session, and the lead, on a busy machine, may not.
+	// A server that starts takes connections before it answers. That is silence, which an id outlives by most of a
+	// session, and the lead, on a busy machine, may not.
 	z.Start()
 	second.wants(t, 2, 20*time.Second)
 	first.holds(t)
@@ -371,8 +371,8 @@ func TestRegistryKilled(t *testing.T) {
 	}
 }
 
-// TestRegistryHolder is no test but the process that TestRegistryKilled kills:
-// it writes down the time, again and again, while it may act.
+// TestRegistryHolder is no test but the process that TestRegistryKilled kills: it writes down the time, again and
+// again, while it may act.
 func TestRegistryHolder(t *testing.T) {
 	what, addr, _ := strings.Cut(os.Getenv("REGISTRY_HOLDER"), " ")
 	act := func(ctx context.Context) error {
@@ -470,8 +470,7 @@ func (h *holder) stop(t *testing.T) {
 	}
 }
 
-// TestRegistryNeverTwo has candidates for one lead whose lines are cut one
-// after the other, over restarts of ZooKeeper.
+// TestRegistryNeverTwo has candidates for one lead whose lines are cut one after the other, over restarts of ZooKeeper.
 func TestRegistryNeverTwo(t *testing.T) {
 	t.Parallel()
 	const candidates = 3

@@ -53,8 +53,8 @@ func leasing(t *testing.T, zookeeper string, kafka bus.Config) *stratumServer {
 	return &stratumServer{Service: s, t: t, stop: testkit.Run(t, s.Run)}
 }
 
-// miner returns a connection that is subscribed, as soon as there is one, and
-// fails unless its extranonce1 is of the server id.
+// miner returns a connection that is subscribed, as soon as there is one, and fails unless its extranonce1 is of the
+// server id.
 func (s *stratumServer) miner(id uint8) net.Conn {
 	s.t.Helper()
 	const limit = 20 * time.Second
@@ -76,8 +76,8 @@ func (s *stratumServer) miner(id uint8) net.Conn {
 	return conn
 }
 
-// TestServerID cuts a sserver off from ZooKeeper: its miners are gone before
-// another can have its id, and it comes back with a new one.
+// TestServerID cuts a sserver off from ZooKeeper: its miners are gone before another can have its id, and it comes back
+// with a new one.
 func TestServerID(t *testing.T) {
 	t.Parallel()
 	z := rig.StartZooKeeper(t, t.TempDir())

@@ -1,8 +1,7 @@
 //go:build integration
 
-// Package latency measures how soon a miner works on a new block: from the
-// node's hashblock to the notify on the miner's socket, through gbtmaker,
-// Apache Kafka, jobmaker, Kafka again and sserver, each a process of its own.
+// Package latency measures how soon a miner works on a new block: from the node's hashblock to the notify on the
+// miner's socket, through gbtmaker, Apache Kafka, jobmaker, Kafka again and sserver, each a process of its own.
 package latency
 
 import (
@@ -39,8 +38,8 @@ const warmUp = 20
 // goal: what is fast on this machine is for the reader of the report to say.
 const roundLimit = 20 * time.Second
 
-// TestLatency fails when a block does not reach the miner. The times that it
-// prints are of everything on one machine, node and miner included.
+// TestLatency fails when a block does not reach the miner. The times that it prints are of everything on one machine,
+// node and miner included.
 func TestLatency(t *testing.T) {
 	if *rounds < 1 {
 		t.Fatalf("-rounds = %d: must be at least 1", *rounds)
@@ -91,8 +90,7 @@ func TestLatency(t *testing.T) {
 	report(t, paths[warmUp:], writeTimes(t, broker))
 }
 
-// templatesRead returns how many whole templates jobmaker has read whose jobs it
-// had made before.
+// templatesRead returns how many whole templates jobmaker has read whose jobs it had made before.
 func templatesRead(t *testing.T, admin string) int {
 	t.Helper()
 	resp, err := http.Get("http://" + admin + "/metrics")
@@ -147,8 +145,8 @@ func report(t *testing.T, paths []path, written writes) {
 	}
 }
 
-// writes is when the first template and the first job on each block were given
-// to Kafka, to the millisecond: the times of the records.
+// writes is when the first template and the first job on each block were given to Kafka, to the millisecond: the times
+// of the records.
 type writes struct{ template, job map[int64]time.Time }
 
 func writeTimes(t *testing.T, broker string) writes {
@@ -199,8 +197,7 @@ type notify struct {
 
 type notifies <-chan notify
 
-// await returns when the job of all the template's transactions on the block at
-// height arrived.
+// await returns when the job of all the template's transactions on the block at height arrived.
 func (jobs notifies) await(height int64, limit time.Duration) (time.Time, error) {
 	// Stratum reverses the order of the hash's words; all but one are 0 here.
 	const word = 8

@@ -10,8 +10,8 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// bare is the limit: a server that does what the kernel's part of sserver's work is and nothing
-// else. It answers each line, and writes the same bytes to all connections in one loop.
+// bare is the limit: a server that does what the kernel's part of sserver's work is and nothing else. It answers each
+// line, and writes the same bytes to all connections in one loop.
 type bare struct {
 	*loop
 	listener int

@@ -21,8 +21,8 @@ import (
 // liveJobs are what a connection has when its memory is measured.
 const liveJobs = 5
 
-// TestFigures measures sserver beside the bare server, and fails when a share is lost or counted
-// twice. Of the times and sizes it prints the reader is the judge.
+// TestFigures measures sserver beside the bare server, and fails when a share is lost or counted twice. Of the times
+// and sizes it prints the reader is the judge.
 func TestFigures(t *testing.T) {
 	p := startPool(t, noHashing()+"mining_notify_interval = \"10m\"\n")
 	f := &figures{t: t, pool: p, n: *connections, kernel: start(t, "bare"), miners: start(t, "miners"), control: start(t, "miners")}
@@ -204,8 +204,8 @@ func (f *figures) shares(what string, load order) {
 	f.row("  answer p99", got.said.P99, "", bare.said.P99)
 }
 
-// measure loads the process until finish returns, so that the figures have all in them that the shares
-// cause, and none of it is left from before.
+// measure loads the process until finish returns, so that the figures have all in them that the shares cause, and none
+// of it is left from before.
 func (f *figures) measure(pid int, m *helper, load order, finish func()) (c cost) {
 	f.t.Helper()
 	ask[tally](f.t, m, load)
@@ -243,8 +243,8 @@ func hold(t *testing.T, d time.Duration) {
 	}
 }
 
-// hashTime is what the hash of a share takes when nothing comes between: a coinbase of 250 bytes, 12
-// branches and the header.
+// hashTime is what the hash of a share takes when nothing comes between: a coinbase of 250 bytes, 12 branches and the
+// header.
 func hashTime() time.Duration {
 	var header [80]byte
 	coinbase, branch := make([]byte, 250), make([]chainhash.Hash, 12)

@@ -8,16 +8,16 @@ import (
 	"time"
 )
 
-// maxWaiting is what one connection may take, in bytes: answers that it does not read, a line that does
-// not end, and what the session itself needs.
+// maxWaiting is what one connection may take, in bytes: answers that it does not read, a line that does not end, and
+// what the session itself needs.
 const maxWaiting = (64 + 16 + 16) << 10
 
-// TestHostile attacks sserver in each way there is while honest miners mine. It fails when one of
-// them is disconnected or refused, and when something is left of an attack.
+// TestHostile attacks sserver in each way there is while honest miners mine. It fails when one of them is disconnected
+// or refused, and when something is left of an attack.
 //
-// Each attack comes twice: from addresses that are exempt from limits and bans, so that nothing but
-// the server itself withstands it, and under the limits that are the default, from an address for each
-// connection, so that no ban ends what there is to see.
+// Each attack comes twice: from addresses that are exempt from limits and bans, so that nothing but the server itself
+// withstands it, and under the limits that are the default, from an address for each connection, so that no ban ends
+// what there is to see.
 func TestHostile(t *testing.T) {
 	// The defaults, but shorter if the attacks are.
 	timeout := func(usual time.Duration) time.Duration { return max(min(usual, *duration/2), time.Second) }

@@ -1,19 +1,19 @@
 //go:build integration
 
-// Package load proves what sserver promises under load, from outside: of a real process, on real
-// Kafka, with figures beside their goals and beside what the kernel alone takes in the same run.
-// The load comes from helper processes, which this test starts of itself.
+// Package load proves what sserver promises under load, from outside: of a real process, on real Kafka, with figures
+// beside their goals and beside what the kernel alone takes in the same run. The load comes from helper processes,
+// which this test starts of itself.
 //
-// Without flags it is short and judges only what does not depend on the machine: that each
-// accepted share is in the topic once, that no honest miner is disconnected or refused, and that
-// connections leave nothing behind. The whole proof is
+// Without flags it is short and judges only what does not depend on the machine: that each accepted share is in the
+// topic once, that no honest miner is disconnected or refused, and that connections leave nothing behind. The whole
+// proof is
 //
 //	go test -tags integration -v -timeout 3h ./test/load -run TestFigures -connections 10000 -time 30s -rate 5000 -rounds 20
 //	go test -tags integration -v -timeout 3h ./test/load -run TestSoak    -connections 10000 -soak 1h -rate 1000 -block 1m
 //	go test -tags integration -v -timeout 3h ./test/load -run TestHostile -connections 1000 -intruders 10000 -time 30s -rate 200 -hostile-rate 5000
 //
-// and, for memory alone, -run TestFigures -connections 50000 -time 5s. The limit of open files
-// (ulimit -Hn) must be some hundreds above the number of connections.
+// and, for memory alone, -run TestFigures -connections 50000 -time 5s. The limit of open files (ulimit -Hn) must be
+// some hundreds above the number of connections.
 package load
 
 import (

@@ -16,9 +16,8 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// The helper processes each are one thread that waits for sockets and obeys the orders that come
-// as JSON on the standard input. Each order gets one answer on the standard output. A helper ends
-// with its input.
+// The helper processes each are one thread that waits for sockets and obeys the orders that come as JSON on the
+// standard input. Each order gets one answer on the standard output. A helper ends with its input.
 
 // order is what the test wants of a helper; which fields count depends on Do.
 type order struct {
@@ -112,8 +111,8 @@ func (l *loop) watch(fd, number int, events uint32) error {
 	return err
 }
 
-// read returns what has arrived, valid until the next read; nothing and no error means that
-// nothing has, and io.EOF that the other side has gone in whatever way.
+// read returns what has arrived, valid until the next read; nothing and no error means that nothing has, and io.EOF
+// that the other side has gone in whatever way.
 func (l *loop) read(fd int) ([]byte, error) {
 	for {
 		n, err := unix.Read(fd, l.scratch[:])

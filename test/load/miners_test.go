@@ -19,8 +19,8 @@ import (
 // dialing is how many connections may be on their way to be authorized at a time.
 const dialing = 500
 
-// miners are honest: they log in, submit shares that are each tried with a nonce of its own, so
-// that nonces tell shares apart, and keep a ledger of what was accepted.
+// miners are honest: they log in, submit shares that are each tried with a nonce of its own, so that nonces tell shares
+// apart, and keep a ledger of what was accepted.
 //
 // At difficulty 2^-32 practically every nonce is a share: there is nothing to hash then.
 type miners struct {
@@ -92,8 +92,8 @@ type connection struct {
 	announced   bitcoin.Difficulty // of the jobs to come
 	difficulty  bitcoin.Difficulty // of work
 
-	// When hashing: how many hashes a second this one pretends to do, when the next share is due,
-	// and the header it is found for.
+	// When hashing: how many hashes a second this one pretends to do, when the next share is due, and the header it is
+	// found for.
 	speed  float64
 	due    int64
 	header [80]byte

@@ -104,8 +104,8 @@ func needFiles(t *testing.T) {
 	}
 }
 
-// newBlock publishes a job on a new block, newJob another one on the same. Both return the moment
-// before, by the monotonic clock.
+// newBlock publishes a job on a new block, newJob another one on the same. Both return the moment before, by the
+// monotonic clock.
 func (p *pool) newBlock(t *testing.T) int64 {
 	t.Helper()
 	p.height++
@@ -153,8 +153,8 @@ func (p *pool) stop(t *testing.T) {
 	}
 }
 
-// verify holds the share topic against the ledger of the miners: each accepted share is in it once,
-// and no more were credited than were left without an answer.
+// verify holds the share topic against the ledger of the miners: each accepted share is in it once, and no more were
+// credited than were left without an answer.
 func (p *pool) verify(t *testing.T, m *helper) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ledger")
@@ -368,8 +368,8 @@ func ask[T any](t *testing.T, h *helper, o order) (answer T) {
 	return answer
 }
 
-// connect has n miners authorized at addr, with a job unless it is the bare server, and returns how long
-// that took until the last login.
+// connect has n miners authorized at addr, with a job unless it is the bare server, and returns how long that took
+// until the last login.
 func connect(t *testing.T, m *helper, addr netip.AddrPort, n int, kind string) time.Duration {
 	t.Helper()
 	begin := monotonic()

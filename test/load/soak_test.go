@@ -18,9 +18,9 @@ type sample struct {
 	rss, heap, goroutines, descriptors float64
 }
 
-// TestSoak mines for long, at difficulties that follow the miners, while they reconnect and blocks
-// come. It fails when an honest miner is disconnected or refused, when something is left of the
-// connections at the end, and, if it ran for twenty minutes at least, when something grows.
+// TestSoak mines for long, at difficulties that follow the miners, while they reconnect and blocks come. It fails when
+// an honest miner is disconnected or refused, when something is left of the connections at the end, and, if it ran for
+// twenty minutes at least, when something grows.
 func TestSoak(t *testing.T) {
 	const usual bitcoin.Difficulty = -28 // 16 hashes
 	p := startPool(t, difficulties(usual, bitcoin.MinDifficulty, 0))
@@ -73,8 +73,8 @@ func TestSoak(t *testing.T) {
 	p.verify(t, m)
 }
 
-// innocent fails the test when an honest miner was disconnected or refused since then. Shares of the block
-// before, and at the least difficulty one in 65,536 for its hash, may be refused.
+// innocent fails the test when an honest miner was disconnected or refused since then. Shares of the block before, and
+// at the least difficulty one in 65,536 for its hash, may be refused.
 func innocent(t *testing.T, m *helper, since tally) {
 	t.Helper()
 	got := ask[tally](t, m, order{Do: "report"})
@@ -85,8 +85,7 @@ func innocent(t *testing.T, m *helper, since tally) {
 	}
 }
 
-// typical is the middle of samples; of the heap the least, which is what lives when garbage has
-// been collected.
+// typical is the middle of samples; of the heap the least, which is what lives when garbage has been collected.
 func typical(list []sample) (s sample) {
 	middle := func(of func(sample) float64, part float64) float64 {
 		values := make([]float64, len(list))
@@ -137,8 +136,8 @@ func compare(t *testing.T, all []sample) {
 	}
 }
 
-// settled waits until sserver holds no more descriptors and goroutines than it did, but for a few that
-// its connections to Kafka come and go with.
+// settled waits until sserver holds no more descriptors and goroutines than it did, but for a few that its connections
+// to Kafka come and go with.
 func (p *pool) settled(t *testing.T, descriptors int, goroutines float64) {
 	t.Helper()
 	const few = 10

@@ -21,8 +21,7 @@ type work struct {
 	stratum.Job
 }
 
-// find returns the next nonce that nobody has tried, and that the miner's difficulty takes when
-// hashes count.
+// find returns the next nonce that nobody has tried, and that the miner's difficulty takes when hashes count.
 func (m *miners) find(c *connection) uint32 {
 	if !m.hashing || c.difficulty == bitcoin.MinDifficulty {
 		m.nonce++

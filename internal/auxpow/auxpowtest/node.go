@@ -8,8 +8,7 @@ import (
 	"github.com/btcsuite/btcd/blockchain"
 )
 
-// Node plays the node of a chain like Namecoin. Its methods may be called from
-// any goroutine.
+// Node plays the node of a chain like Namecoin. Its methods may be called from any goroutine.
 type Node struct {
 	server
 	id   int32
@@ -22,8 +21,8 @@ type Node struct {
 	calls   map[string]int
 }
 
-// StartNode starts the node of the chain with this id at height 1, whose blocks
-// want the target of bits. An old one knows getauxblock only. Close ends it.
+// StartNode starts the node of the chain with this id at height 1, whose blocks want the target of bits. An old one
+// knows getauxblock only. Close ends it.
 func StartNode(id int32, bits uint32, old bool) *Node {
 	n := &Node{id: id, bits: bits, old: old, height: 1, heights: make(map[string]int32), calls: make(map[string]int)}
 	n.start(n.call)

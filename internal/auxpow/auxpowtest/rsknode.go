@@ -21,16 +21,14 @@ type RSKNode struct {
 	heights  map[string]int // of the accepted blocks, by RSK's own hash
 }
 
-// StartRSK starts RSK's node at height 1, whose blocks want the target of bits.
-// Close ends it.
+// StartRSK starts RSK's node at height 1, whose blocks want the target of bits. Close ends it.
 func StartRSK(bits uint32) *RSKNode {
 	n := &RSKNode{target: blockchain.CompactToBig(bits), height: 1, notify: true, heights: make(map[string]int)}
 	n.start(n.call)
 	return n
 }
 
-// Advance makes the chain grow by a block of somebody else. The next work has
-// notify set.
+// Advance makes the chain grow by a block of somebody else. The next work has notify set.
 func (n *RSKNode) Advance() {
 	n.do(func() {
 		n.height++

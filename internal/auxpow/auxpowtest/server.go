@@ -18,8 +18,7 @@ type server struct {
 	accepted []string // hashes in display order
 }
 
-// start serves call, which is given the parameters as text and is called with mu
-// held.
+// start serves call, which is given the parameters as text and is called with mu held.
 func (s *server) start(call func(method string, params []string) (any, error)) {
 	s.http = httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.do(func() { s.serve(w, r, call) })

@@ -1,6 +1,5 @@
-// Package auxpowtest plays the other chains of merged mining in tests. What it
-// accepts is written from the specification and from the checks of Namecoin
-// Core (src/auxpow.cpp), and shares no code with what builds the proofs.
+// Package auxpowtest plays the other chains of merged mining in tests. What it accepts is written from the
+// specification and from the checks of Namecoin Core (src/auxpow.cpp), and shares no code with what builds the proofs.
 package auxpowtest
 
 import (
@@ -16,9 +15,8 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 )
 
-// Validate judges a proof for the block of a chain as the chain's node does.
-// hash is in internal order, target the highest hash of a parent that counts.
-// Unlike a node it also refuses bytes behind the proof.
+// Validate judges a proof for the block of a chain as the chain's node does. hash is in internal order, target the
+// highest hash of a parent that counts. Unlike a node it also refuses bytes behind the proof.
 func Validate(proof []byte, hash [32]byte, chainID int32, target *big.Int) error {
 	in := bytes.NewReader(proof)
 	var coinbase wire.MsgTx
@@ -103,8 +101,8 @@ func follow(hash [32]byte, branch [][32]byte, side uint32) [32]byte {
 	return hash
 }
 
-// commitment finds the root in a coinbase's script and returns what is written
-// behind it. There must not be two that could be meant.
+// commitment finds the root in a coinbase's script and returns what is written behind it. There must not be two that
+// could be meant.
 func commitment(script, root []byte) (size, nonce uint32, err error) {
 	magic := []byte{0xfa, 0xbe, 'm', 'm'}
 	at := bytes.Index(script, root)

@@ -17,8 +17,7 @@ import (
 	"btcpool/internal/auxpow/auxpowtest"
 )
 
-// published returns what follows the header of a block of Namecoin, the hash of
-// that header, and its target.
+// published returns what follows the header of a block of Namecoin, the hash of that header, and its target.
 func published(t testing.TB, name string) (proof []byte, hash [32]byte, target *big.Int) {
 	t.Helper()
 	text, err := os.ReadFile("../testdata/" + name)
@@ -65,8 +64,8 @@ func take(t *testing.T, name string) *proof {
 	return p
 }
 
-// bytes puts the proof together. Parents with a merkle root of their own have
-// no proof of work, so every target is met by them.
+// bytes puts the proof together. Parents with a merkle root of their own have no proof of work, so every target is met
+// by them.
 func (p *proof) bytes() []byte {
 	if id := p.coinbase.TxHash(); !p.keepRoot {
 		for _, other := range p.branch {

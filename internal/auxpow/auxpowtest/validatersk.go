@@ -11,9 +11,8 @@ import (
 	"strings"
 )
 
-// ValidateRSK judges the parameters of mnr_submitBitcoinBlockPartialMerkle for
-// a block ("0x" and hex) as RSK's node does: hash, header and coinbase of the
-// parent, the coinbase's id and its branch, and the number of transactions.
+// ValidateRSK judges the parameters of mnr_submitBitcoinBlockPartialMerkle for a block ("0x" and hex) as RSK's node
+// does: hash, header and coinbase of the parent, the coinbase's id and its branch, and the number of transactions.
 func ValidateRSK(params []string, hash string, target *big.Int) error {
 	header, headerErr := hex.DecodeString(params[1])
 	coinbase, coinbaseErr := hex.DecodeString(params[2])

@@ -1,6 +1,5 @@
-// Package rskrpc talks to the node of RSK about merged mining: JSON-RPC 2.0 over
-// HTTP, mostly without a login. Every call has a deadline and a bound on the
-// size of its answer.
+// Package rskrpc talks to the node of RSK about merged mining: JSON-RPC 2.0 over HTTP, mostly without a login. Every
+// call has a deadline and a bound on the size of its answer.
 package rskrpc
 
 import (
@@ -124,8 +123,8 @@ func (c *Client) Work(ctx context.Context) (Work, error) {
 	return Work{*result.Target, *result.ParentBlockHash, *result.BlockHash, *result.FeesForMiner, *result.Notify}, nil
 }
 
-// Submit gives a parent block of so many transactions to the node, which looks
-// in its coinbase for the block that it solves. It returns the node's words; an
+// Submit gives a parent block of so many transactions to the node, which looks in its coinbase for the block that it
+// solves. It returns the node's words; an
 // *Error is a refusal.
 func (c *Client) Submit(ctx context.Context, parent *auxpow.Parent, transactions int) (string, error) {
 	const method = "mnr_submitBitcoinBlockPartialMerkle"
@@ -155,8 +154,7 @@ type Place struct {
 // ErrUnknownBlock is returned for a block that the node has never seen.
 var ErrUnknownBlock = errors.New("block is unknown to the node")
 
-// Block returns where the node has the block with this hash of RSK's own, as
-// the answer to Submit names it.
+// Block returns where the node has the block with this hash of RSK's own, as the answer to Submit names it.
 func (c *Client) Block(ctx context.Context, hash string) (Place, error) {
 	own, err := c.header(ctx, "eth_getBlockByHash", hash)
 	if err != nil {

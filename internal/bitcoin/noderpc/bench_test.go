@@ -10,8 +10,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 )
 
-// BenchmarkSubmitBlock submits a block of 1.5 MB to a node that only reads it,
-// beside a bare POST of the same bytes.
+// BenchmarkSubmitBlock submits a block of 1.5 MB to a node that only reads it, beside a bare POST of the same bytes.
 func BenchmarkSubmitBlock(b *testing.B) {
 	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		_, _ = io.Copy(io.Discard, r.Body)

@@ -13,8 +13,8 @@ import (
 
 const defaultTimeout = 10 * time.Second
 
-// Config names a node and the login it wants: rpc_user with rpc_password or
-// rpc_password_file, or rpc_cookie_file alone.
+// Config names a node and the login it wants: rpc_user with rpc_password or rpc_password_file, or rpc_cookie_file
+// alone.
 type Config struct {
 	// URL is http://host:port or https://host:port.
 	URL string `toml:"rpc_url" env:"RPC_URL"`
@@ -22,11 +22,9 @@ type Config struct {
 	User         string `toml:"rpc_user" env:"RPC_USER"`
 	Password     string `toml:"rpc_password" env:"RPC_PASSWORD"`
 	PasswordFile string `toml:"rpc_password_file" env:"RPC_PASSWORD_FILE"`
-	// CookieFile is .cookie in Bitcoin Core's data directory. It is read again when
-	// the node refuses what it said.
+	// CookieFile is .cookie in Bitcoin Core's data directory. It is read again when the node refuses what it said.
 	CookieFile string `toml:"rpc_cookie_file" env:"RPC_COOKIE_FILE"`
-	// CAFile has PEM certificates that an https URL is checked with, like btcd's
-	// rpc.cert. Empty: the system's.
+	// CAFile has PEM certificates that an https URL is checked with, like btcd's rpc.cert. Empty: the system's.
 	CAFile string `toml:"rpc_ca_file" env:"RPC_CA_FILE"`
 	// ZMQ is the node's zmqpubhashblock address, tcp://host:port. Empty: none.
 	ZMQ string `toml:"zmq_hashblock" env:"ZMQ_HASHBLOCK"`

@@ -18,9 +18,8 @@ const (
 )
 
 const (
-	// longPollTimeout is as long as the longest quiet of a network should be:
-	// Bitcoin Core keeps one of its few RPC threads busy for a long poll that
-	// was given up until the next block comes.
+	// longPollTimeout is as long as the longest quiet of a network should be: Bitcoin Core keeps one of its few RPC
+	// threads busy for a long poll that was given up until the next block comes.
 	longPollTimeout = 6 * time.Hour
 	// submitTimeout allows for the checking of a full block on a slow disk.
 	submitTimeout = time.Minute
@@ -29,16 +28,16 @@ const (
 // ErrUnknownBlock is returned for a block that the node has never seen.
 var ErrUnknownBlock = errors.New("block is unknown to the node")
 
-// BlockTemplate returns the whole text of the answer to getblocktemplate, which
-// may turn out not to be valid JSON and, if it is long, to hold no template. With
-// the longpollid of an earlier template it waits until the node has a better one.
+// BlockTemplate returns the whole text of the answer to getblocktemplate, which may turn out not to be valid JSON and,
+// if it is long, to hold no template. With the longpollid of an earlier template it waits until the node has a better
+// one.
 func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, error) {
 	timeout := c.cfg.timeout()
 	if longpollID != "" {
 		timeout = longPollTimeout
 	}
-	// A rule that does not apply to the network is ignored (BIP 9), and a node
-	// on signet refuses who does not know its rule (BIP 325).
+	// A rule that does not apply to the network is ignored (BIP 9), and a node on signet refuses who does not know its
+	// rule (BIP 325).
 	const method = "getblocktemplate"
 	request, err := newRequest(method, struct {
 		Rules      []string `json:"rules"`
@@ -73,12 +72,10 @@ type Verdict struct {
 	Reason  string // the node's words; empty when Accepted
 }
 
-// SubmitBlock gives a block, in hex, to the node. A block that the node cannot
-// decode is an *Error.
+// SubmitBlock gives a block, in hex, to the node. A block that the node cannot decode is an *Error.
 //
-// btcd also accepts a block whose parent it lacks, and forgets it when the
-// parent does not come soon: only Block tells whether it is on the chain. It
-// returns ErrUnknownBlock for a block without a parent.
+// btcd also accepts a block whose parent it lacks, and forgets it when the parent does not come soon: only Block tells
+// whether it is on the chain. It returns ErrUnknownBlock for a block without a parent.
 func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (Verdict, error) {
 	// Megabytes of hex need nothing of what json.Marshal does to a string.
 	const method = "submitblock"
@@ -99,9 +96,8 @@ func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (Verdict, err
 	return parseVerdict(*reason), nil
 }
 
-// parseVerdict understands Bitcoin Core's words (BIP22ValidationResult and
-// submitblock in src/rpc/mining.cpp) and btcd's, which are "rejected: " and the
-// text of its blockchain.RuleError.
+// parseVerdict understands Bitcoin Core's words (BIP22ValidationResult and submitblock in src/rpc/mining.cpp) and
+// btcd's, which are "rejected: " and the text of its blockchain.RuleError.
 func parseVerdict(reason string) Verdict {
 	text, btcd := strings.CutPrefix(reason, "rejected: ")
 	switch {
@@ -151,8 +147,7 @@ type BlockInfo struct {
 	MedianTime int64  `json:"mediantime"`        // of the block and the ten before it, unix seconds
 }
 
-// Block returns where the node has the block with this hash, in display order,
-// or ErrUnknownBlock.
+// Block returns where the node has the block with this hash, in display order, or ErrUnknownBlock.
 func (c *Client) Block(ctx context.Context, hash string) (BlockInfo, error) {
 	var info BlockInfo
 	err := c.Call(ctx, "getblockheader", &info, hash)

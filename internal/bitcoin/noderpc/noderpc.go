@@ -1,10 +1,8 @@
-// Package noderpc talks to a Bitcoin node: JSON-RPC over HTTP for templates,
-// blocks and the state of the chain, ZeroMQ for the news of a block. It speaks
-// to Bitcoin Core 25 and newer and to btcd, whose answers differ in detail;
-// callers need not know which one they have.
+// Package noderpc talks to a Bitcoin node: JSON-RPC over HTTP for templates, blocks and the state of the chain, ZeroMQ
+// for the news of a block. It speaks to Bitcoin Core 25 and newer and to btcd, whose answers differ in detail; callers
+// need not know which one they have.
 //
-// Every call has a deadline and a bound on the size of its answer. Errors say
-// what an operator should look at.
+// Every call has a deadline and a bound on the size of its answer. Errors say what an operator should look at.
 package noderpc
 
 import (
@@ -30,8 +28,8 @@ import (
 	"github.com/tidwall/gjson"
 )
 
-// maxAnswer bounds one answer. A template of a full block is about 9 MB: twice
-// the 4 MB of its transactions, written in hex.
+// maxAnswer bounds one answer. A template of a full block is about 9 MB: twice the 4 MB of its transactions, written in
+// hex.
 const maxAnswer = 64 << 20
 
 // Client calls one node. It is safe for concurrent use.
@@ -82,9 +80,8 @@ func New(cfg Config) (*Client, error) {
 	}, nil
 }
 
-// dialTLS connects to a node whose certificate is signed by one of CAFile. The
-// file is read for each connection: btcd writes its rpc.cert when it is started
-// for the first time, and a new one when that has run out.
+// dialTLS connects to a node whose certificate is signed by one of CAFile. The file is read for each connection: btcd
+// writes its rpc.cert when it is started for the first time, and a new one when that has run out.
 func (c Config) dialTLS(ctx context.Context, network, addr string) (net.Conn, error) {
 	pem, err := os.ReadFile(c.CAFile)
 	if err != nil {
@@ -106,8 +103,7 @@ func (c *Client) URL() string { return c.url }
 // Close ends the idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
 
-// Call calls method and decodes its result into result, which may be nil. The
-// node's refusal is an *Error.
+// Call calls method and decodes its result into result, which may be nil. The node's refusal is an *Error.
 func (c *Client) Call(ctx context.Context, method string, result any, params ...any) error {
 	request, err := newRequest(method, params...)
 	if err != nil {
@@ -128,9 +124,8 @@ func newRequest(method string, params ...any) ([]byte, error) {
 	if params == nil {
 		params = []any{}
 	}
-	// The id is constant so that equal results are equal texts. Without
-	// "jsonrpc" btcd answers with nothing, and with "2.0" newer Bitcoin Cores
-	// leave out the error key.
+	// The id is constant so that equal results are equal texts. Without "jsonrpc" btcd answers with nothing, and with
+	// "2.0" newer Bitcoin Cores leave out the error key.
 	request, err := json.Marshal(struct {
 		JSONRPC string `json:"jsonrpc"`
 		ID      string `json:"id"`
@@ -143,8 +138,7 @@ func newRequest(method string, params ...any) ([]byte, error) {
 	return request, nil
 }
 
-// send posts a request for method and returns the whole text of the answer in
-// which check finds no fault.
+// send posts a request for method and returns the whole text of the answer in which check finds no fault.
 func (c *Client) send(ctx context.Context, timeout time.Duration, method string, request []byte, check func(status int, answer []byte) error) ([]byte, error) {
 	callCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
@@ -176,8 +170,7 @@ func (c *Client) check(status int, answer []byte) error {
 // maxRefusal is more than a refusal is long, in bytes: it has no result.
 const maxRefusal = 64 << 10
 
-// glance is check for megabytes: whether they are valid JSON, and a result, is
-// left to whoever reads them.
+// glance is check for megabytes: whether they are valid JSON, and a result, is left to whoever reads them.
 func (c *Client) glance(status int, answer []byte) error {
 	if status == http.StatusOK && len(answer) > maxRefusal {
 		return nil
@@ -232,8 +225,8 @@ func (c *Client) strange(status int, answer []byte) error {
 	return fmt.Errorf("%s does not answer like a node (HTTP %d, %q): check rpc_url", c.url, status, excerpt(answer))
 }
 
-// exchange posts request. A login that came from a file is read again when the
-// node refuses it: Bitcoin Core writes a new cookie at each start.
+// exchange posts request. A login that came from a file is read again when the node refuses it: Bitcoin Core writes a
+// new cookie at each start.
 func (c *Client) exchange(ctx context.Context, request []byte) (status int, answer []byte, err error) {
 	auth, err := c.login(nil)
 	if err != nil {
@@ -257,8 +250,8 @@ func (c *Client) post(ctx context.Context, auth *login, request []byte) (status 
 	}
 	req.SetBasicAuth(auth.user, auth.password)
 	req.Header["Content-Type"] = []string{"application/json"}
-	// Not sent: lets the transport repeat the request when the node has just
-	// closed the idle connection. All our calls may be repeated.
+	// Not sent: lets the transport repeat the request when the node has just closed the idle connection. All our calls
+	// may be repeated.
 	req.Header["Idempotency-Key"] = nil
 
 	resp, err := c.http.Do(req)

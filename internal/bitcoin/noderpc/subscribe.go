@@ -28,26 +28,22 @@ type Subscription struct {
 	// Addr is the node's zmqpubhashblock.
 	Addr string
 	Log  zerolog.Logger
-	// OnBlock gets the hash of each block that the node puts at the tip of its
-	// chain. It should return soon.
+	// OnBlock gets the hash of each block that the node puts at the tip of its chain. It should return soon.
 	OnBlock func(hash chainhash.Hash)
-	// OnMissed, which is optional, gets the number of messages that the node sent
-	// and we did not get.
+	// OnMissed, which is optional, gets the number of messages that the node sent and we did not get.
 	OnMissed func(n uint32)
-	// OnState, which is optional, gets true when there is a subscription, and false
-	// when it is lost.
+	// OnState, which is optional, gets true when there is a subscription, and false when it is lost.
 	OnState func(up bool)
 	// Silence, which is optional, is after how long without a word there is a new
 	// subscription: a host that vanished is silent for ever.
 	Silence time.Duration
 }
 
-// SubscribeBlocks keeps a subscription. It waits for the node to appear,
-// subscribes again when it went away, and returns nil when ctx ends, or an error
-// at once when the address is none.
+// SubscribeBlocks keeps a subscription. It waits for the node to appear, subscribes again when it went away, and
+// returns nil when ctx ends, or an error at once when the address is none.
 //
-// Messages sent while there is no connection are lost, so this is a hint to
-// look at the node and cannot be the only one.
+// Messages sent while there is no connection are lost, so this is a hint to look at the node and cannot be the only
+// one.
 func SubscribeBlocks(ctx context.Context, sub Subscription) error {
 	if err := validateZMQ(sub.Addr); err != nil {
 		return err
@@ -73,8 +69,8 @@ func (s *subscriber) state(up bool) {
 // errSilent ends a session in which nothing is heard.
 var errSilent = errors.New("nothing heard for long")
 
-// run keeps a session alive. zmq4 can reconnect by itself, but gives up for
-// ever when a greeting fails, as it does behind a proxy whose node is down.
+// run keeps a session alive. zmq4 can reconnect by itself, but gives up for ever when a greeting fails, as it does
+// behind a proxy whose node is down.
 func (s *subscriber) run(ctx context.Context) error {
 	up, down := false, false // what was said last; neither, at first
 	for ctx.Err() == nil {
@@ -140,8 +136,8 @@ func (s *subscriber) session(ctx context.Context, subscribed func()) error {
 	}
 }
 
-// dial connects sub. zmq4 sets no limit to the exchange of greetings and cannot
-// be stopped in it, so a silent peer keeps this one goroutine waiting.
+// dial connects sub. zmq4 sets no limit to the exchange of greetings and cannot be stopped in it, so a silent peer
+// keeps this one goroutine waiting.
 func (s *subscriber) dial(ctx context.Context, sub zmq4.Socket) error {
 	connected := make(chan error, 1)
 	go func() { connected <- sub.Dial(s.Addr) }()
@@ -160,9 +156,8 @@ func (s *subscriber) dial(ctx context.Context, sub zmq4.Socket) error {
 	}
 }
 
-// receive handles one message: topic, hash in display order, and a sequence
-// number, little-endian, that counts the messages of the topic (Bitcoin Core,
-// doc/zmq.md).
+// receive handles one message: topic, hash in display order, and a sequence number, little-endian, that counts the
+// messages of the topic (Bitcoin Core, doc/zmq.md).
 func (s *subscriber) receive(frames [][]byte, firstOfSession bool) error {
 	if len(frames) != 3 || string(frames[0]) != topicHashBlock || len(frames[1]) != chainhash.HashSize || len(frames[2]) != 4 {
 		return fmt.Errorf("not a %s message: %d frames", topicHashBlock, len(frames))

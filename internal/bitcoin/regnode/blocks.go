@@ -14,8 +14,7 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 )
 
-// submit adds block to the chain and returns Bitcoin Core's word for what
-// became of it: "" when it is the new tip.
+// submit adds block to the chain and returns Bitcoin Core's word for what became of it: "" when it is the new tip.
 func (n *Node) submit(msg *wire.MsgBlock) (reason string, err error) {
 	addCoinbaseWitness(msg)
 	block := btcutil.NewBlock(msg)
@@ -56,17 +55,15 @@ func (n *Node) submit(msg *wire.MsgBlock) (reason string, err error) {
 	return "", nil
 }
 
-// isInvalid reports whether the chain keeps block as one that broke a rule when
-// it was to be connected.
+// isInvalid reports whether the chain keeps block as one that broke a rule when it was to be connected.
 func (n *Node) isInvalid(block *btcutil.Block) bool {
 	return slices.ContainsFunc(n.chain.ChainTips(), func(tip blockchain.ChainTip) bool {
 		return tip.BlockHash == *block.Hash() && tip.Status == blockchain.StatusInvalid
 	})
 }
 
-// addCoinbaseWitness adds the witness reserved value that a block with a
-// commitment needs (BIP 141) when it was left out, as Bitcoin Core's
-// submitblock does.
+// addCoinbaseWitness adds the witness reserved value that a block with a commitment needs (BIP 141) when it was left
+// out, as Bitcoin Core's submitblock does.
 func addCoinbaseWitness(msg *wire.MsgBlock) {
 	if len(msg.Transactions) == 0 {
 		return
@@ -80,8 +77,7 @@ func addCoinbaseWitness(msg *wire.MsgBlock) {
 	}
 }
 
-// followChain keeps the memory pool in step with the chain. It runs inside
-// ProcessBlock, so mu is held.
+// followChain keeps the memory pool in step with the chain. It runs inside ProcessBlock, so mu is held.
 func (n *Node) followChain(event *blockchain.Notification) {
 	block, ok := event.Data.(*btcutil.Block)
 	if !ok {
@@ -109,8 +105,8 @@ func (n *Node) wake() {
 	n.changed = make(chan struct{})
 }
 
-// Generate mines count blocks at once and returns their hashes. Anyone can
-// spend their coinbases. It is for tests with easy Bits.
+// Generate mines count blocks at once and returns their hashes. Anyone can spend their coinbases. It is for tests with
+// easy Bits.
 func (n *Node) Generate(ctx context.Context, count int) ([]chainhash.Hash, error) {
 	hashes := make([]chainhash.Hash, 0, count)
 	for range count {
@@ -151,8 +147,7 @@ func solve(ctx context.Context, header *wire.BlockHeader) error {
 	return ctx.Err()
 }
 
-// rejectReasons are Bitcoin Core's words for broken rules (src/validation.cpp,
-// src/consensus); any other is "rejected".
+// rejectReasons are Bitcoin Core's words for broken rules (src/validation.cpp, src/consensus); any other is "rejected".
 var rejectReasons = map[blockchain.ErrorCode]string{
 	blockchain.ErrDuplicateBlock:            "duplicate",
 	blockchain.ErrKnownInvalidBlock:         "duplicate-invalid",

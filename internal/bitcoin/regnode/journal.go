@@ -16,25 +16,23 @@ import (
 	"github.com/btcsuite/btcd/wire/v2"
 )
 
-// journal keeps the newest blocks on disk until the chain's database has them
-// there too. The database holds what it is given in memory and writes it down
-// with the first block that comes 5 minutes after the last time; killed before
-// that, it falls back to its last state.
+// journal keeps the newest blocks on disk until the chain's database has them there too. The database holds what it is
+// given in memory and writes it down with the first block that comes 5 minutes after the last time; killed before that,
+// it falls back to its last state.
 //
-// The journal is two files of durable frames, each of which holds a block. Every
-// journalPeriod the newer file becomes the older, and the older is gone.
+// The journal is two files of durable frames, each of which holds a block. Every journalPeriod the newer file becomes
+// the older, and the older is gone.
 type journal struct {
 	newer, older string    // paths
 	file         *os.File  // the newer one, open behind its last block
 	since        time.Time // when the newer one was begun
 }
 
-// journalPeriod is longer than twice the database's: when a block is stored
-// after that time, what was stored before it is on disk.
+// journalPeriod is longer than twice the database's: when a block is stored after that time, what was stored before it
+// is on disk.
 const journalPeriod = 15 * time.Minute
 
-// openJournal gives the chain back what its database has lost, and returns how
-// many blocks those are.
+// openJournal gives the chain back what its database has lost, and returns how many blocks those are.
 func (n *Node) openJournal(dir string) (recovered int, err error) {
 	j := &journal{newer: filepath.Join(dir, "journal"), older: filepath.Join(dir, "journal.old"), since: time.Now()}
 	var end int64
@@ -50,8 +48,7 @@ func (n *Node) openJournal(dir string) (recovered int, err error) {
 	}
 	n.journal = j
 	n.opened = append(n.opened, func() error { return j.file.Close() })
-	// After a torn record nothing can be appended: what replay did not read
-	// was never acknowledged.
+	// After a torn record nothing can be appended: what replay did not read was never acknowledged.
 	if err := j.file.Truncate(end); err != nil {
 		return 0, err
 	}
@@ -59,8 +56,8 @@ func (n *Node) openJournal(dir string) (recovered int, err error) {
 	return recovered, err
 }
 
-// replay gives the blocks of one journal file to the chain. It returns how many
-// the chain did not have, and where the last whole one ends.
+// replay gives the blocks of one journal file to the chain. It returns how many the chain did not have, and where the
+// last whole one ends.
 func (n *Node) replay(path string) (recovered int, end int64, err error) {
 	text, err := os.ReadFile(path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -85,8 +82,7 @@ func (n *Node) replay(path string) (recovered int, end int64, err error) {
 	return recovered, end, nil
 }
 
-// readJournal returns the blocks of a journal file and where the last of them
-// ends; a torn record ends the file.
+// readJournal returns the blocks of a journal file and where the last of them ends; a torn record ends the file.
 func readJournal(text []byte) (blocks [][]byte, end int64) {
 	for {
 		raw, size, err := durable.CutFrame(text[end:], 1, wire.MaxBlockPayload)

@@ -38,8 +38,7 @@ func journalOf(t testing.TB, blocks ...[]byte) []byte {
 	return b
 }
 
-// TestReadJournal cuts a journal at every byte: whole records are read, the
-// torn one is not.
+// TestReadJournal cuts a journal at every byte: whole records are read, the torn one is not.
 func TestReadJournal(t *testing.T) {
 	t.Parallel()
 	first, second := []byte("first"), []byte("second block")

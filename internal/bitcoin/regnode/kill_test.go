@@ -14,8 +14,8 @@ import (
 	"btcpool/internal/bitcoin/regnode"
 )
 
-// victimDir names, in the environment of a process of this test, the directory
-// of the chain on which it mines until it is killed.
+// victimDir names, in the environment of a process of this test, the directory of the chain on which it mines until it
+// is killed.
 const victimDir = "REGNODE_VICTIM_DIR"
 
 func victim(dir string) {

@@ -290,8 +290,7 @@ func (n *Node) describe(hash *chainhash.Hash, header *wire.BlockHeader) (blockHe
 	return out, nil
 }
 
-// height returns the height of a known block and how many blocks it is above
-// the active chain.
+// height returns the height of a known block and how many blocks it is above the active chain.
 func (n *Node) height(hash *chainhash.Hash) (height, above int32, err error) {
 	for at := *hash; ; above++ {
 		if height, err := n.chain.BlockHeightByHash(&at); err == nil {
@@ -321,8 +320,7 @@ func (p params) hash(i int) (*chainhash.Hash, error) {
 	return hash, nil
 }
 
-// deserialize gives the bytes of parameter i, in hex, to read, which must take
-// all.
+// deserialize gives the bytes of parameter i, in hex, to read, which must take all.
 func (p params) deserialize(i int, what string, read func(io.Reader) error) error {
 	var text string
 	if err := p.decode(i, &text); err != nil {
@@ -336,8 +334,7 @@ func (p params) deserialize(i int, what string, read func(io.Reader) error) erro
 	return nil
 }
 
-// difficulty returns how much harder bits are than those of the first block of
-// Bitcoin.
+// difficulty returns how much harder bits are than those of the first block of Bitcoin.
 func difficulty(bits uint32) float64 {
 	target, err := bitcoin.TargetFromBits(bits)
 	if err != nil {

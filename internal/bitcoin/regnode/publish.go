@@ -11,13 +11,12 @@ import (
 	"github.com/go-zeromq/zmq4"
 )
 
-// publishQueue bounds the messages that wait for slow subscribers; newer ones
-// are dropped, as with Bitcoin Core's zmqpub…hwm.
+// publishQueue bounds the messages that wait for slow subscribers; newer ones are dropped, as with Bitcoin Core's
+// zmqpub…hwm.
 const publishQueue = 1000
 
-// publisher sends ZeroMQ messages of three parts: topic, body, and a number,
-// little-endian, that counts the messages of the topic (Bitcoin Core,
-// doc/zmq.md).
+// publisher sends ZeroMQ messages of three parts: topic, body, and a number, little-endian, that counts the messages of
+// the topic (Bitcoin Core, doc/zmq.md).
 type publisher struct {
 	socket zmq4.Socket
 	seq    uint32 // of either topic: both have one message a block

@@ -1,7 +1,6 @@
-// Package regnode is a Bitcoin node without peers: a private chain kept by
-// btcd's consensus packages, with the JSON-RPC methods and ZeroMQ messages of
-// Bitcoin Core that a pool uses. Its network is regtest, but for the proof of
-// work, which Config sets so that a CPU finds blocks at a pleasant pace.
+// Package regnode is a Bitcoin node without peers: a private chain kept by btcd's consensus packages, with the JSON-RPC
+// methods and ZeroMQ messages of Bitcoin Core that a pool uses. Its network is regtest, but for the proof of work,
+// which Config sets so that a CPU finds blocks at a pleasant pace.
 //
 // A block that submitblock has accepted survives the death of the process.
 package regnode
@@ -35,8 +34,7 @@ import (
 	"github.com/rs/zerolog"
 )
 
-// DefaultBits asks for about 2^27 hashes a block: ten seconds of a CPU miner
-// on two cores.
+// DefaultBits asks for about 2^27 hashes a block: ten seconds of a CPU miner on two cores.
 const DefaultBits = 0x1d1fffff
 
 const (
@@ -51,14 +49,11 @@ const (
 type Config struct {
 	// Dir is the folder of the chain and the cookie, made when it is missing.
 	Dir string
-	// RPCAddr and ZMQAddr are host:port to listen at; empty: 127.0.0.1 and a free
-	// port.
+	// RPCAddr and ZMQAddr are host:port to listen at; empty: 127.0.0.1 and a free port.
 	RPCAddr, ZMQAddr string
-	// User and Password are the login of the RPC. Without a user there is a new
-	// cookie in Dir, as with Bitcoin Core.
+	// User and Password are the login of the RPC. Without a user there is a new cookie in Dir, as with Bitcoin Core.
 	User, Password string
-	// Bits is the compact target of every block; 0: DefaultBits. Another value is
-	// another chain.
+	// Bits is the compact target of every block; 0: DefaultBits. Another value is another chain.
 	Bits uint32
 	// TxWait is after how long a long poll answers for new transactions; 0: 10 s.
 	TxWait time.Duration
@@ -80,17 +75,16 @@ type Node struct {
 	pub     *publisher
 	opened  []func() error // what ends each thing that is open, in the order of opening
 
-	// mu serialises whatever changes the chain or the memory pool, and the
-	// building of templates. It is not held while anyone waits. The chain and
-	// the pool have locks of their own for readers.
+	// mu serialises whatever changes the chain or the memory pool, and the building of templates. It is not held while
+	// anyone waits. The chain and the pool have locks of their own for readers.
 	mu       sync.Mutex
 	txSeq    uint64        // counts the changes of the memory pool
 	template *template     // built last, for the tip and the txSeq of then
 	changed  chan struct{} // closed and replaced at each change of chain or pool
 }
 
-// Open opens or creates the chain in cfg.Dir and binds the listeners. Close
-// the node after Run has returned, or without having run it.
+// Open opens or creates the chain in cfg.Dir and binds the listeners. Close the node after Run has returned, or without
+// having run it.
 func Open(cfg Config, log zerolog.Logger) (_ *Node, err error) {
 	if cfg.Dir == "" {
 		return nil, errors.New("chain: no directory given")

@@ -103,8 +103,7 @@ func unhex(t *testing.T, text string) []byte {
 	return b
 }
 
-// newBlock builds the block that a miner makes of a template, without proof of
-// work; salt makes it one of its own.
+// newBlock builds the block that a miner makes of a template, without proof of work; salt makes it one of its own.
 func newBlock(t *testing.T, tmpl template, salt int64) *wire.MsgBlock {
 	t.Helper()
 	script, err := txscript.NewScriptBuilder().AddInt64(tmpl.Height).AddInt64(salt).AddData([]byte("test")).Script()
@@ -261,8 +260,7 @@ func TestSubmitBlock(t *testing.T) {
 	}
 }
 
-// TestReorganisation has a block of the same height on the side, and then one
-// on top of it.
+// TestReorganisation has a block of the same height on the side, and then one on top of it.
 func TestReorganisation(t *testing.T) {
 	t.Parallel()
 	node, client := start(t, regnode.Config{})
@@ -306,8 +304,8 @@ func TestReorganisation(t *testing.T) {
 	}
 }
 
-// spend returns a transaction from a coinbase anyone can spend, by way of a
-// witness program anyone can spend when two is true.
+// spend returns a transaction from a coinbase anyone can spend, by way of a witness program anyone can spend when two
+// is true.
 func spend(from *wire.MsgTx, pkScript []byte, witness wire.TxWitness, fee int64) *wire.MsgTx {
 	tx := wire.NewMsgTx(2)
 	id := from.TxHash()

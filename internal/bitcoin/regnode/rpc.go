@@ -52,8 +52,7 @@ type rpcAnswer struct {
 	ID     json.RawMessage `json:"id"`
 }
 
-// serveRPC answers one call as Bitcoin Core does: errors come with HTTP status
-// 500, or 404 for an unknown method.
+// serveRPC answers one call as Bitcoin Core does: errors come with HTTP status 500, or 404 for an unknown method.
 func (n *Node) serveRPC(ctx context.Context, w http.ResponseWriter, r *http.Request) {
 	if !n.authorized(r) {
 		w.Header().Set("WWW-Authenticate", `Basic realm="jsonrpc"`)

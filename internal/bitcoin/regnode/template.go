@@ -50,8 +50,8 @@ type templateTx struct {
 	Weight  int64  `json:"weight"`
 }
 
-// currentTemplate returns a template for the block after the tip. Only its time
-// changes as long as tip and memory pool stay as they are.
+// currentTemplate returns a template for the block after the tip. Only its time changes as long as tip and memory pool
+// stay as they are.
 func (n *Node) currentTemplate() (template, error) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -135,8 +135,7 @@ func longPollID(tip chainhash.Hash, txSeq uint64) string {
 	return tip.String() + strconv.FormatUint(txSeq, 10)
 }
 
-// waitForNews returns when the tip is not that of id, or the memory pool is not
-// and some time has passed, or ctx ends.
+// waitForNews returns when the tip is not that of id, or the memory pool is not and some time has passed, or ctx ends.
 func (n *Node) waitForNews(ctx context.Context, id string) error {
 	late := time.NewTimer(n.txWait)
 	defer late.Stop()

@@ -1,6 +1,5 @@
-// Package embedded is the Kafka broker in the process, for trying the pool out
-// and for tests. It is twmb/franz-go's kfake, which speaks Kafka's protocol and
-// keeps topics and group offsets on disk; it is not meant to be reached by
+// Package embedded is the Kafka broker in the process, for trying the pool out and for tests. It is twmb/franz-go's
+// kfake, which speaks Kafka's protocol and keeps topics and group offsets on disk; it is not meant to be reached by
 // anybody but this machine.
 //
 // Acknowledged messages survive the death of the process, not that of the
@@ -35,15 +34,13 @@ type Broker struct {
 	running sync.WaitGroup
 }
 
-// Start opens or makes the broker's data in dataDir and listens on addr, where
-// port 0 takes a free one.
+// Start opens or makes the broker's data in dataDir and listens on addr, where port 0 takes a free one.
 func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
 	lock, err := durable.Lock(dataDir)
 	if err != nil {
 		return nil, err
 	}
-	// We listen before kfake starts because it would leave its data open if it
-	// could not listen.
+	// We listen before kfake starts because it would leave its data open if it could not listen.
 	ln, err := net.Listen("tcp", addr)
 	if err != nil {
 		lock.Close()
@@ -73,8 +70,7 @@ func Start(dataDir, addr string, log zerolog.Logger) (*Broker, error) {
 // Addr returns host:port to connect to.
 func (b *Broker) Addr() string { return b.addr }
 
-// Close disconnects everybody and writes down what is still in memory. It must
-// be called once.
+// Close disconnects everybody and writes down what is still in memory. It must be called once.
 func (b *Broker) Close() error {
 	b.stop()
 	b.running.Wait()
@@ -82,8 +78,7 @@ func (b *Broker) Close() error {
 	return b.lock.Close()
 }
 
-// logger writes the broker's lines to ours, one level lower: what it calls
-// information is each request.
+// logger writes the broker's lines to ours, one level lower: what it calls information is each request.
 type logger struct{ log zerolog.Logger }
 
 func (l logger) Logf(level kfake.LogLevel, format string, args ...any) {

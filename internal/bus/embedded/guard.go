@@ -9,12 +9,11 @@ import (
 	"github.com/twmb/franz-go/pkg/kmsg"
 )
 
-// maxRequest is the largest request in bytes, by Kafka's default for
-// socket.request.max.bytes.
+// maxRequest is the largest request in bytes, by Kafka's default for socket.request.max.bytes.
 const maxRequest = 100 << 20
 
-// guardedListener ends connections whose requests the broker could not stand:
-// it would panic for an unknown kind and allocate whatever length is claimed.
+// guardedListener ends connections whose requests the broker could not stand: it would panic for an unknown kind and
+// allocate whatever length is claimed.
 type guardedListener struct{ net.Listener }
 
 func (l guardedListener) Accept() (net.Conn, error) {
@@ -25,8 +24,7 @@ func (l guardedListener) Accept() (net.Conn, error) {
 	return &guardedConn{Conn: conn}, nil
 }
 
-// guardedConn looks at the head of each request: i32 length of what follows,
-// i16 kind, big-endian.
+// guardedConn looks at the head of each request: i32 length of what follows, i16 kind, big-endian.
 type guardedConn struct {
 	net.Conn
 	buf  [6]byte

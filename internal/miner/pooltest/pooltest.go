@@ -1,5 +1,5 @@
-// Package pooltest is a small Stratum V1 pool for the tests of miners. It judges shares by its own arithmetic, and a test can
-// take over any request to misbehave.
+// Package pooltest is a small Stratum V1 pool for the tests of miners. It judges shares by its own arithmetic, and a
+// test can take over any request to misbehave.
 package pooltest
 
 import (

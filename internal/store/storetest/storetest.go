@@ -1,5 +1,4 @@
-// Package storetest proves that a store keeps its promises, whatever engine
-// is under it.
+// Package storetest proves that a store keeps its promises, whatever engine is under it.
 package storetest
 
 import (
@@ -20,8 +19,7 @@ import (
 	"btcpool/internal/store"
 )
 
-// Run runs the suite. open returns a store on a new, empty database at every
-// call and sees to its end by t.Cleanup.
+// Run runs the suite. open returns a store on a new, empty database at every call and sees to its end by t.Cleanup.
 func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 	for _, test := range []struct {
 		name string

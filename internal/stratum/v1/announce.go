@@ -7,15 +7,14 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// Job is a job as lines, made once for all peers: one for each size of the
-// extranonce2. It is safe for concurrent use.
+// Job is a job as lines, made once for all peers: one for each size of the extranonce2. It is safe for concurrent use.
 type Job struct {
 	notify [job.Extranonce2Size + 1]stratum.Notify
 	time   uint32
 }
 
-// NewJob makes the lines of j for the sizes of extranonce2 that are in use. The
-// bytes by which one is shorter than job.Extranonce2Size are zero.
+// NewJob makes the lines of j for the sizes of extranonce2 that are in use. The bytes by which one is shorter than
+// job.Extranonce2Size are zero.
 func NewJob(j *job.StratumJob, sizes []int) Job {
 	of := Job{time: j.Time}
 	for _, n := range sizes {
@@ -39,9 +38,8 @@ type Announcement struct {
 	Miners map[uint16]bitcoin.Difficulty
 }
 
-// Announce appends a. To a farm proxy, difficulties come before the job that they
-// are for; of its own it takes only the first, as that of miners to come. A peer
-// that has not said what it is, is asked.
+// Announce appends a. To a farm proxy, difficulties come before the job that they are for; of its own it takes only the
+// first, as that of miners to come. A peer that has not said what it is, is asked.
 func (c Conn) Announce(dst []byte, a *Announcement) []byte {
 	if len(a.Miners) > 0 {
 		dst = agentwire.AppendSetDifficulties(dst, a.Miners)
@@ -56,9 +54,8 @@ func (c Conn) Announce(dst []byte, a *Announcement) []byte {
 	return dst
 }
 
-// jobID is what a job is called on this connection: the low bits of its number,
-// which is all that farm proxies can say, and where no id may come again the time
-// above them.
+// jobID is what a job is called on this connection: the low bits of its number, which is all that farm proxies can say,
+// and where no id may come again the time above them.
 func (c Conn) jobID(a *Announcement) uint64 {
 	id := uint64(uint8(a.Number))
 	if c.UniqueJobIDs {
@@ -67,14 +64,12 @@ func (c Conn) jobID(a *Announcement) uint64 {
 	return id
 }
 
-// AppendReconnect appends what sends a peer to host:port, or, if host is empty,
-// back to where it came from.
+// AppendReconnect appends what sends a peer to host:port, or, if host is empty, back to where it came from.
 func (c Conn) AppendReconnect(dst []byte, host string, port uint16) []byte {
 	return stratum.AppendReconnect(dst, host, port, 0)
 }
 
-// AppendSign appends a sign of life for a farm proxy: new difficulties for none of
-// its miners.
+// AppendSign appends a sign of life for a farm proxy: new difficulties for none of its miners.
 func (c Conn) AppendSign(dst []byte) []byte { return agentwire.SetDifficulty{}.AppendTo(dst) }
 
 // AppendMessage appends a text that the peer is to show.

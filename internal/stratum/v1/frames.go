@@ -8,12 +8,12 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// maxFrame is more than what is wanted of any frame to the pool, in bytes. Frames
-// of names that a miner made very long are longer.
+// maxFrame is more than what is wanted of any frame to the pool, in bytes. Frames of names that a miner made very long
+// are longer.
 const maxFrame = 4096
 
-// frame handles the frame that in begins with, and appends the answer if it has
-// any. Of one that is very long only the beginning is waited for.
+// frame handles the frame that in begins with, and appends the answer if it has any. Of one that is very long only the
+// beginning is waited for.
 func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
 	limit := maxFrame
 	if c.Session.SpeaksForFarm() {
@@ -43,8 +43,8 @@ func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
 	return c.farmFrame(dst, f), n, nil
 }
 
-// farmFrame handles a frame of a farm proxy. One that is malformed is of one of its
-// miners, so it costs the others nothing.
+// farmFrame handles a frame of a farm proxy. One that is malformed is of one of its miners, so it costs the others
+// nothing.
 func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
 	switch f.Command {
 	case agentwire.CmdSubmit, agentwire.CmdSubmitTime, agentwire.CmdSubmitVersion, agentwire.CmdSubmitTimeVersion:

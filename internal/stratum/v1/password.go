@@ -8,8 +8,7 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// Wishes are what a miner asks for with its login: by custom in the password, as
-// in "d=1024,md=64".
+// Wishes are what a miner asks for with its login: by custom in the password, as in "d=1024,md=64".
 type Wishes struct {
 	Start, Floor       bitcoin.Difficulty
 	HasStart, HasFloor bool
@@ -20,8 +19,7 @@ const unclearWish = "the difficulty in your password is not clear, so it is as w
 
 var equals = regexp.MustCompile(`\s*=\s*`)
 
-// parsePassword finds wishes however they are separated. A number may be grouped
-// by the same commas.
+// parsePassword finds wishes however they are separated. A number may be grouped by the same commas.
 func parsePassword(password string) Wishes {
 	parts := strings.FieldsFunc(equals.ReplaceAllString(password, "="), func(r rune) bool {
 		return strings.ContainsRune(",;& \t", r)

@@ -1,11 +1,9 @@
-// Package v1 is the server's side of a conversation in Stratum V1: lines and,
-// from farm proxies like BTCAgent, binary frames between the lines.
+// Package v1 is the server's side of a conversation in Stratum V1: lines and, from farm proxies like BTCAgent, binary
+// frames between the lines.
 //
-// It parses what the peer sends, asks its Session, which decides, and appends
-// the answers. It knows nothing of users, shares' worth, difficulty rules, clocks
-// and sockets, so that whoever serves miners can use it: sserver today, a farm
-// proxy for the machines behind it. The formats are those of internal/stratum and
-// internal/agentwire.
+// It parses what the peer sends, asks its Session, which decides, and appends the answers. It knows nothing of users,
+// shares' worth, difficulty rules, clocks and sockets, so that whoever serves miners can use it: sserver today, a farm
+// proxy for the machines behind it. The formats are those of internal/stratum and internal/agentwire.
 package v1
 
 import (
@@ -21,16 +19,16 @@ import (
 	"btcpool/internal/stratum"
 )
 
-// Session decides what a peer may do and what becomes of it. Slices that it is
-// given are parts of the input, valid during the call.
+// Session decides what a peer may do and what becomes of it. Slices that it is given are parts of the input, valid
+// during the call.
 type Session interface {
-	// Subscribe begins. Software is what the peer says it is, "" if it does not;
-	// with resume it asks for the extranonce1 that it had before.
+	// Subscribe begins. Software is what the peer says it is, "" if it does not; with resume it asks for the
+	// extranonce1 that it had before.
 	Subscribe(software string, before uint32, resume bool) (Subscription, share.Status)
 	// Name says what the peer is, when it did not say so with Subscribe.
 	Name(software string)
-	// LogIn has shares credited to a worker. Without done the status comes
-	// later, through Conn.LoggedIn, and nothing may be handled until then.
+	// LogIn has shares credited to a worker. Without done the status comes later, through Conn.LoggedIn, and nothing
+	// may be handled until then.
 	LogIn(name string, wishes Wishes) (status share.Status, done bool)
 	// LoggedIn reports whether a login was granted.
 	LoggedIn() bool
@@ -45,9 +43,8 @@ type Session interface {
 	// Submit judges a share.
 	Submit(Submission) share.Status
 
-	// SpeaksForFarm reports whether the peer is a farm proxy that has logged in.
-	// The methods below are called for nobody else; miners behind it have
-	// numbers.
+	// SpeaksForFarm reports whether the peer is a farm proxy that has logged in. The methods below are called for
+	// nobody else; miners behind it have numbers.
 	SpeaksForFarm() bool
 	// Register takes a miner in, in place of one with the same number.
 	Register(number uint16, worker, software string)
@@ -58,8 +55,7 @@ type Session interface {
 
 	// BadInput counts what is no proper request or frame.
 	BadInput()
-	// Gibberish reports whether there was too much lately of what is not even
-	// JSON, of which there is more now.
+	// Gibberish reports whether there was too much lately of what is not even JSON, of which there is more now.
 	Gibberish() (tooMuch bool)
 	// CutFrame counts a frame of which only the beginning is looked at.
 	CutFrame()
@@ -87,8 +83,8 @@ type Submission struct {
 	Rolled      bool // VersionBits were given
 }
 
-// State is how far a conversation has come: a plain value, which another process
-// may go on with. The zero value is the beginning.
+// State is how far a conversation has come: a plain value, which another process may go on with. The zero value is the
+// beginning.
 type State struct {
 	ExtraNonce2Size uint8
 	UniqueJobIDs    bool
@@ -121,9 +117,8 @@ var (
 	ErrStream      = &Error{"sends no stream of frames", "bad frame"}
 )
 
-// Handle handles the first message of in, a line or a frame, and appends the
-// answer to dst. The message's length n is 0 when not all of it has arrived. An
-// error ends the conversation, after the answer.
+// Handle handles the first message of in, a line or a frame, and appends the answer to dst. The message's length n is 0
+// when not all of it has arrived. An error ends the conversation, after the answer.
 func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
 	if c.Skip > 0 {
 		n = min(c.Skip, len(in))
@@ -172,8 +167,7 @@ func (c Conn) line(dst, line []byte) ([]byte, error) {
 	return c.request(dst, req), nil
 }
 
-// answer takes the peer's answer to the one question that it is asked: what it
-// is.
+// answer takes the peer's answer to the one question that it is asked: what it is.
 func (c Conn) answer(req stratum.Request) {
 	if !c.Named {
 		software := share.AgentName(string(req.Result))

@@ -259,8 +259,7 @@ func TestAnnounce(t *testing.T) {
 	}
 }
 
-// Where input is cut does not matter, and whatever comes the answers are JSON or
-// frames.
+// Where input is cut does not matter, and whatever comes the answers are JSON or frames.
 func FuzzHandle(f *testing.F) {
 	f.Add(lines(`{"id":1,"method":"mining.subscribe","params":["btccom-agent/1"]}`, `{"id":2,"method":"mining.authorize","params":["a.b","d=1"]}`), 20)
 	f.Add(append(lines(`{"id":null,"method":"mining.configure","params":[["x"],{}]}`), agentwire.Submit{Session: 1}.AppendTo(nil)...), 70)

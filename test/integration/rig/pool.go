@@ -92,8 +92,8 @@ func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Poo
 	return Setup{Kafka: k, DB: db, Nodes: []*Btcd{node}}.Start(t, dir)
 }
 
-// Start writes a configuration for every service, starts them and waits until all are ready.
-// Difficulties start at what a CPU mines in a fraction of a second.
+// Start writes a configuration for every service, starts them and waits until all are ready. Difficulties start at what
+// a CPU mines in a fraction of a second.
 func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{

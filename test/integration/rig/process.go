@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Process is a program of the rig: it can be killed and started again with the same arguments,
-// appending to the same log. Only the test's own goroutine calls its methods.
+// Process is a program of the rig: it can be killed and started again with the same arguments, appending to the same
+// log. Only the test's own goroutine calls its methods.
 type Process struct {
 	Name string
 
@@ -30,8 +30,8 @@ type Process struct {
 	done chan struct{} // closed when cmd has been reaped
 }
 
-// start runs a program whose output goes to <dir>/<name>.log; it is killed when the test ends, and
-// its log is shown if the test failed.
+// start runs a program whose output goes to <dir>/<name>.log; it is killed when the test ends, and its log is shown if
+// the test failed.
 func start(t testing.TB, dir, name, path string, env []string, args ...string) *Process {
 	t.Helper()
 	p := &Process{Name: name, path: path, args: args, env: env, log: filepath.Join(dir, name+".log")}
@@ -134,8 +134,8 @@ func (p *Process) LogTail(n int) string {
 // given holds the ports that freePort has returned.
 var given sync.Map
 
-// freePort returns a port that nothing listens on, and no other call has returned. It is not one that the kernel gives to
-// connections, which could take it before the process that is to listen there has started.
+// freePort returns a port that nothing listens on, and no other call has returned. It is not one that the kernel gives
+// to connections, which could take it before the process that is to listen there has started.
 func freePort(t testing.TB) int {
 	t.Helper()
 	const lowest, highest = 15_000, 32_000

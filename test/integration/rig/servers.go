@@ -1,7 +1,7 @@
 //go:build integration
 
-// Package rig starts the real servers and the pool's own services as processes on loopback, each
-// on free ports and in a folder of its own, and ends them with the test.
+// Package rig starts the real servers and the pool's own services as processes on loopback, each on free ports and in a
+// folder of its own, and ends them with the test.
 //
 // It expects what test/install.sh installs and fails, never skips, when a server is missing.
 package rig
@@ -53,8 +53,8 @@ type Kafka struct {
 	Addr string
 }
 
-// StartKafka formats a log folder and starts a broker with Kafka's default limits but for
-// message.max.bytes, which has to carry whole templates.
+// StartKafka formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes, which has
+// to carry whole templates.
 func StartKafka(t testing.TB, dir string) *Kafka {
 	t.Helper()
 	lib := filepath.Join(Root(t), ".cache", "kafka-4.1.1", "lib")
@@ -101,8 +101,7 @@ func StartKafka(t testing.TB, dir string) *Kafka {
 	return k
 }
 
-// WaitReady waits until the broker answers a metadata request: after a kill -9 it opens its port
-// long before it serves.
+// WaitReady waits until the broker answers a metadata request: after a kill -9 it opens its port long before it serves.
 func (k *Kafka) WaitReady(t testing.TB) {
 	t.Helper()
 	transport := &kafka.Transport{}

@@ -15,11 +15,11 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// WaitLogged waits until the share log holds every acknowledged share, once, and returns all that it
-// holds, refused shares too.
+// WaitLogged waits until the share log holds every acknowledged share, once, and returns all that it holds, refused
+// shares too.
 //
-// A share that was on disk when sserver died was accepted though its answer got lost: the log may hold
-// it, but no more of them than were left unanswered.
+// A share that was on disk when sserver died was accepted though its answer got lost: the log may hold it, but no more
+// of them than were left unanswered.
 func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []share.Share) {
 	t.Helper()
 	testkit.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
@@ -69,8 +69,8 @@ type key struct {
 	session, nonce, versionBits uint32
 }
 
-// missing returns how many accepted shares of the log were not acknowledged; the error tells of
-// acknowledged ones that the log does not have, or has twice.
+// missing returns how many accepted shares of the log were not acknowledged; the error tells of acknowledged ones that
+// the log does not have, or has twice.
 func missing(acks []Ack, log []share.Share) (extra int, err error) {
 	logged := map[key]int{}
 	for _, s := range log {

@@ -1,5 +1,5 @@
-// Package busynode stands in for Bitcoin Core on a busy network: its templates
-// are as large as blocks are, and it has a block whenever a test wants one.
+// Package busynode stands in for Bitcoin Core on a busy network: its templates are as large as blocks are, and it has a
+// block whenever a test wants one.
 package busynode
 
 import (
@@ -28,9 +28,8 @@ import (
 // Transactions are in each template, 1.5 MB together.
 const Transactions = 3000
 
-// Node is on regtest and hands out one template a height, whose text but for
-// height, time and previous block was made beforehand: what it takes a real
-// node to choose transactions is no part of what is measured here.
+// Node is on regtest and hands out one template a height, whose text but for height, time and previous block was made
+// beforehand: what it takes a real node to choose transactions is no part of what is measured here.
 type Node struct {
 	URL string // of the RPC server, which lets everybody in
 	ZMQ string // hashblock is published here
@@ -43,8 +42,7 @@ type Node struct {
 	calls map[int64]Call // the first at each height
 }
 
-// Call is a call of getblocktemplate: when the node got it, and when it had
-// handed the whole answer to the kernel.
+// Call is a call of getblocktemplate: when the node got it, and when it had handed the whole answer to the kernel.
 type Call struct{ Begin, End time.Time }
 
 // Start runs a node until the test ends.
