@@ -17,6 +17,7 @@ import (
 	"btcpool/internal/bitcoin/regnode"
 	"btcpool/internal/config"
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 func login(url string) noderpc.Config {
@@ -277,15 +278,21 @@ func TestBranchWithLessWork(t *testing.T) {
 					t.Error("the first template sends miners back")
 				}
 				second.setBranch(good)
-				for raw := range p.raw {
-					if template, err := job.ParseTemplate(raw.Response); err != nil || template.Height != 4011 {
-						continue
+				testkit.Eventually(t, "the better branch", func() bool {
+					select {
+					case raw := <-p.raw:
+						template, err := job.ParseTemplate(raw.Response)
+						if err != nil || template.Height != 4011 {
+							return false
+						}
+						if raw.Left.String() != wrong.block(6060) {
+							t.Errorf("left block %s", raw.Left)
+						}
+						return true
+					default:
+						return false
 					}
-					if raw.Left.String() != wrong.block(6060) {
-						t.Errorf("left block %s", raw.Left)
-					}
-					break
-				}
+				})
 				bad, alone = first, "0"
 			}
 			p.untilIs(t, 0, "node_up", "node", alone)
