@@ -29,14 +29,14 @@ type chain struct {
 	node   *noderpc.Client
 	news   retry.Bell // the node has a new block
 
-	method string // of the node that creates blocks; "": not known yet
+	method string // the node's RPC method that creates blocks; "": not known yet
 
 	mu    sync.Mutex
 	block auxpow.Chain // without place in a tree
 	seen  time.Time    // when the node named block last
-	fault error        // of the last call
+	fault error        // why the last call failed
 
-	part part // in the last message; only writeAux uses it
+	part part // what the chain was of the last message; only writeAux uses it
 }
 
 // A part says whether a chain is part of the work.

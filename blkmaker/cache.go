@@ -53,7 +53,7 @@ type height struct {
 	jobs         map[job.ID]*job.StratumJob
 	templates    map[string][]uint32 // transactions by RawGBT.Hash
 	transactions []string            // raw
-	index        map[string]uint32   // of transactions
+	index        map[string]uint32   // numbers of transactions by their text
 }
 
 // openCache reads what an earlier run left in dir.

@@ -75,7 +75,7 @@ func (c *cache) load() error {
 	for _, e := range entries {
 		var number uint64
 		var of int32
-		if filepath.Ext(e.Name()) == ".cache" { // of a release whose records were no frames
+		if filepath.Ext(e.Name()) == ".cache" { // written by a release whose records were no frames
 			c.remove(filepath.Join(c.dir, e.Name()))
 			continue
 		}

@@ -39,7 +39,7 @@ const (
 // solvedKey names a solved share: a header may solve several chains.
 type solvedKey struct {
 	Kind kind           `json:"kind,omitempty"`
-	Hash chainhash.Hash `json:"hash,omitzero"` // of the header; its text is in display order
+	Hash chainhash.Hash `json:"hash,omitzero"` // the header's; its text is in display order
 }
 
 // position is where in Kafka a message stands.
@@ -95,7 +95,7 @@ type journal struct {
 	frozen bool  // a share that came through Kafka is not on disk: it has to be read again
 	open   map[solvedKey]*taken
 	done   map[solvedKey]bool
-	order  []solvedKey              // of done
+	order  []solvedKey              // the keys of done, oldest first
 	next   map[string]map[int]int64 // offsets by topic and partition
 }
 

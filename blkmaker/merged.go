@@ -50,7 +50,7 @@ type mergedNodes map[string][]mergedNode
 // mergedBlock is a block of another chain that a parent solves.
 type mergedBlock struct {
 	parent       *auxpow.Parent
-	transactions int           // of the parent
+	transactions int           // how many the parent block has
 	chain        *auxpow.Chain // for RSK without its place
 	proof        string        // hex; empty for RSK
 }
@@ -87,7 +87,7 @@ func (n *auxNode) submit(ctx context.Context, b *mergedBlock) (response, result 
 	if err := n.client.Call(ctx, "help", &help); err != nil {
 		return err.Error(), resultUndecided, false
 	}
-	method := "getauxblock" // of old nodes
+	method := "getauxblock" // what old nodes call it
 	if strings.Contains(help, "submitauxblock") {
 		method = "submitauxblock"
 	}

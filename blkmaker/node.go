@@ -104,9 +104,9 @@ const (
 type submission struct {
 	*block
 	key      solvedKey
-	hex      string // of raw
+	hex      string // the text of raw
 	log      zerolog.Logger
-	answered func()        // to be called when a node has answered
+	answered func()        // called each time when a node has answered
 	enough   chan struct{} // closed when one node is enough
 }
 

@@ -36,7 +36,7 @@ func (s *Service) choose(now time.Time) {
 // reorganisation is a block that miners are to be sent back from.
 type reorganisation struct {
 	block  chainhash.Hash
-	height int32 // of the templates on it
+	height int32 // that of its templates
 }
 
 // best returns the template on the branch with most work, among equal ones one with transactions, or nil when none can

@@ -45,7 +45,7 @@ type Service struct {
 	log       zerolog.Logger
 	metrics   *metrics
 	network   bitcoin.Network
-	maxTarget bitcoin.Target // of the network's blocks
+	maxTarget bitcoin.Target // the easiest that the network's blocks may have
 	policy    Policy
 
 	interval, repeat, emptyAfter, zmqTimeout time.Duration // as in Config
@@ -55,8 +55,8 @@ type Service struct {
 	notify  net.Listener // nil: there is no /notify
 	nodes   []*node
 	bus     *bus.Client
-	topic   string         // of raw templates
-	light   string         // of light ones
+	topic   string         // that of raw templates
+	light   string         // that of light templates
 	kafka   *service.Fault // why templates do not reach it
 	queue   retry.Bell     // chosen is to be written
 

@@ -35,7 +35,7 @@ const (
 	reasonRPC      = "rpc"      // no answer, or not one of a node
 	reasonChain    = "chain"    // another network, or still downloading
 	reasonTemplate = "template" // something that jobs need is missing or wrong, or a rule is unknown
-	reasonBits     = "bits"     // of a difficulty that cannot be
+	reasonBits     = "bits"     // its difficulty cannot be
 	reasonTime     = "time"     // too far in the future
 	reasonLag      = "lag"      // lower than the other nodes or the last template
 	reasonBranch   = "branch"   // on a branch with less work than another node's

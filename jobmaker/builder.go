@@ -46,7 +46,7 @@ type work struct {
 	candidate
 	aux    *auxwork.Aux // nil: none
 	rsk    *auxwork.RSK // nil: none
-	urgent bool         // for the sake of these two
+	urgent bool         // the two works above ask for a job at once
 }
 
 // build returns the job with the given id.

@@ -30,7 +30,7 @@ const (
 	verdictWork      verdict = "no_work"      // the hash does not meet the target: no block has it
 	verdictTime      verdict = "wrong_time"   // before ours, or far in the future
 	verdictInvalid   verdict = "invalid"      // no height can be read
-	verdictWaiting   verdict = "waiting"      // for other pools to agree
+	verdictWaiting   verdict = "waiting"      // other pools have to agree
 	verdictUnchecked verdict = "unchecked"    // our node does not answer
 	verdictBusy      verdict = "busy"         // the block that it named before is still being looked at
 	verdictRepeated  verdict = "repeated"     // another pool was faster
@@ -43,8 +43,8 @@ var verdicts = []verdict{
 
 // claim is what a pool says about the chain.
 type claim struct {
-	prevHash chainhash.Hash // of the block it works on
-	height   int32          // of the block it works for
+	prevHash chainhash.Hash // that of the block it works on
+	height   int32          // that of the block it works for
 	bits     uint32
 	time     uint32
 }

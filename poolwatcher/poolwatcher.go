@@ -161,7 +161,7 @@ func (s *Service) takeJob(message []byte, now time.Time) {
 // sighting is a claim that is worth following.
 type sighting struct {
 	claim
-	own *job.StratumJob // that it was held against
+	own *job.StratumJob // our job that it was held against
 	at  time.Time
 }
 

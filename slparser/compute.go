@@ -8,7 +8,7 @@ import (
 	"btcpool/internal/store"
 )
 
-const connectLimit = time.Minute // to reach the database
+const connectLimit = time.Minute // how long reaching the database may take
 
 // computeDay writes the statistics of Config.Day over all that is there for it.
 func (s *Service) computeDay(ctx context.Context) error {

@@ -12,8 +12,8 @@ import (
 )
 
 const (
-	rowsAtOnce    = 10_000      // in one transaction
-	writeTimeout  = time.Minute // of one transaction
+	rowsAtOnce    = 10_000      // rows in one transaction
+	writeTimeout  = time.Minute // how long one transaction may take
 	lastWrite     = 10 * time.Second
 	purgeInterval = time.Hour
 )

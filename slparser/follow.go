@@ -14,7 +14,7 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-const pollInterval = time.Second // of a file that has no more
+const pollInterval = time.Second // between looks at a file that has no more
 
 // dayFile is a file that is read while it grows.
 type dayFile struct {

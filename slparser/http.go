@@ -15,7 +15,7 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-const maxAnswers = 200_000 // to one request: workers times hours
+const maxAnswers = 200_000 // in one answer: workers times hours
 
 var invalidArgs = httpapi.Legacy{ErrNo: 1, ErrMsg: "invalid args"}
 

@@ -22,7 +22,7 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-const graceHTTP = time.Second // for answers that are being written at the end
+const graceHTTP = time.Second // what answers under way get at the end
 
 // Service is one of slparser's modes: see Config.Day and Config.User.
 type Service struct {
@@ -34,7 +34,7 @@ type Service struct {
 	ln      net.Listener // nil in modes that exit
 	started time.Time
 
-	requests, bytes atomic.Uint64 // of HTTP
+	requests, bytes atomic.Uint64 // answered over HTTP
 	behind          atomic.Bool   // files have more than was read
 
 	reading, writing *service.Fault // what goes wrong with the files and with the database

@@ -22,7 +22,7 @@ type Chain struct {
 	Height int32
 	Bits   uint32 // compact target
 
-	Index  uint32           // of its leaf, from 0
+	Index  uint32           // place of its leaf, from 0
 	Branch []chainhash.Hash // from its leaf to the root
 }
 

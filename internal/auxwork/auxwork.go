@@ -36,7 +36,7 @@ type Aux struct {
 	Height      int32          // sum of all chains': it grows with every block
 	MerkleSize  uint32         // leaves of the tree, a power of two
 	MerkleNonce uint32
-	ChainID     int32  // of the first chain
+	ChainID     int32  // the first chain's
 	Bits        uint32 // compact form of the easiest target
 	RPCAddr     string // the node of a single chain: its name for blkmaker, or its address
 	RPCUserPass string // user:password for an address, else empty
@@ -188,8 +188,8 @@ func chainsFromJSON(in []chainJSON) ([]auxpow.Chain, error) {
 type AuxSolved struct {
 	JobID       uint64
 	Hash        chainhash.Hash // Aux.Hash of the job
-	Header      [80]byte       // of the parent block
-	Coinbase    []byte         // of the parent block, serialized without witness
+	Header      [80]byte       // the parent block's
+	Coinbase    []byte         // the parent block's, serialized without witness
 	RPCAddr     string         // Aux.RPCAddr of the job
 	RPCUserPass string         // Aux.RPCUserPass of the job
 }

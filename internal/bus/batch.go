@@ -49,7 +49,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 // encoder makes record sets, as the library does too at three times the price: that allocates for each key and value,
 // and gets to each through interfaces.
 type encoder struct {
-	plain, packed []byte // of the latest record set, to be used again
+	plain, packed []byte // memory of the latest record set, to be used again
 }
 
 // keepBytes is the size up to which an encoder keeps its buffers; a full template is smaller.

@@ -209,7 +209,7 @@ func batchRecords(batch []byte, next int64) (msgs []Message, after int64, err er
 	if err != nil {
 		return nil, next, err
 	}
-	const leastSize = 7 // of a record, in bytes
+	const leastSize = 7 // bytes of the smallest record
 	msgs = make([]Message, 0, min(max(count, 0), len(plain)/leastSize))
 	f := &fields{b: plain}
 	for range count {

@@ -16,7 +16,7 @@ const (
 // Conduct is what is known of the shares of one worker, or of one miner behind a farm proxy. The zero value is that of
 // a new one. It is a plain value, which belongs to whoever keeps it.
 type Conduct struct {
-	Shares, Invalid int  // since the last look
+	Shares, Invalid int  // how many came since the last look
 	Proven          bool // a share of it was accepted
 	Doubtful        bool // a share of it was invalid
 	BarredUntil     time.Time

@@ -8,7 +8,7 @@ import (
 
 // What became of a solved share, as the label result.
 const (
-	resultTaken   = "taken"   // by one blkmaker or more
+	resultTaken   = "taken"   // one blkmaker or more has it
 	resultFailed  = "failed"  // given up: newer ones came, or the process stopped
 	resultDropped = "dropped" // too many were waiting
 )

@@ -15,7 +15,7 @@ const maxQuery = 64 << 10
 // first: a parameter given twice, one that nobody read, or a bad value.
 type Query struct {
 	values url.Values
-	code   string // of its errors
+	code   string // that of its errors
 	err    error
 }
 

@@ -29,7 +29,7 @@ func (id ID) Server() uint8 { return uint8(id) }
 type IDs struct {
 	server uint8
 	last   ID
-	steps  int // of the clock, backwards
+	steps  int // how often the clock went back
 }
 
 // clockStep is how far the clock must have gone back for ids to follow it, rather than to wait for it with the counter:

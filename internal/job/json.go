@@ -18,7 +18,7 @@ import (
 const (
 	maxJSONSize  = 64 << 20 // bytes
 	maxJSONDepth = 32
-	maxJSONKeys  = 256 // of one object
+	maxJSONKeys  = 256 // in one object
 )
 
 var (

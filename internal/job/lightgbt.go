@@ -12,7 +12,7 @@ import (
 // made of are still on their way.
 type LightGBT struct {
 	CreatedAt uint32         // unix seconds
-	Hash      string         // of the RawGBT
+	Hash      string         // the RawGBT's
 	Left      chainhash.Hash // as RawGBT.Left
 	Template  *Template
 }

@@ -34,8 +34,8 @@ type Template struct {
 	Version           int32
 	CoinbaseValue     int64            // satoshi
 	Transactions      int              // without the coinbase
-	Weight            int              // of these, 0 when the node does not say
-	MerkleBranch      []chainhash.Hash // from the coinbase to the root, of the ids that the node says
+	Weight            int              // the transactions' together; 0 when the node does not say
+	MerkleBranch      []chainhash.Hash // hashes from the coinbase to the root, by the ids that the node says
 	WitnessCommitment []byte           // output script, nil when no transaction has a witness
 	CoinbaseAux       []byte           // the values of coinbaseaux
 	LongPollID        string           // "" when the node has no long poll
@@ -303,7 +303,7 @@ func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
 type transactionIDs struct {
 	txids, wtxids []chainhash.Hash
 	haveWitness   bool
-	weight        int // of all, 0 when one is unknown
+	weight        int // the sum of all; 0 when one is unknown
 }
 
 // parseTransactionIDs takes the ids from the list, or computes them for nodes that give only one of the two.

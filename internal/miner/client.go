@@ -71,8 +71,8 @@ type Result struct {
 	Share
 	User    string
 	Outcome Outcome
-	Code    int    // of a rejection, as the pool numbers it
-	Text    string // of a rejection, at most 200 bytes
+	Code    int    // why a share was rejected, as the pool numbers it
+	Text    string // why a share was rejected, at most 200 bytes
 	At      time.Time
 	Latency time.Duration // from the submission to the answer
 }
@@ -125,7 +125,7 @@ type Client struct {
 type pending struct {
 	kind  requestKind
 	at    time.Time
-	share Share // of a submission
+	share Share // the one that was submitted
 }
 
 type requestKind int

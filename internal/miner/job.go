@@ -17,7 +17,7 @@ type Job struct {
 	Extranonce1     []byte
 	Extranonce2Size int
 	Difficulty      float64
-	Target          bitcoin.Target // of Difficulty
+	Target          bitcoin.Target // the hash that Difficulty asks for
 	VersionMask     uint32         // bits the miner may choose (BIP 310)
 }
 

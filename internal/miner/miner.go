@@ -159,7 +159,7 @@ type link struct {
 
 	// Used by the connection's goroutine alone.
 	authorized time.Time
-	last       fingerprint // of the newest job
+	last       fingerprint // the newest job's
 }
 
 // New checks the configuration and fills in its defaults.
@@ -449,7 +449,7 @@ func (m *Miner) submit(client *Client, share Share) bool {
 
 // pace spreads the turns of a thread evenly in time.
 type pace struct {
-	due      time.Time     // of the next turn
+	due      time.Time     // when the next turn is
 	interval time.Duration // between turns; 0: they are due at once
 	timer    *time.Timer
 }

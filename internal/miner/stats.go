@@ -36,7 +36,7 @@ type Report struct {
 	InvalidAccepted int64            `json:"invalid_accepted"`
 	RejectedBy      []RejectionCount `json:"rejected_by,omitempty"`
 
-	Difficulty float64 `json:"difficulty"`   // of the newest job
+	Difficulty float64 `json:"difficulty"`   // the newest job's
 	Missed     int64   `json:"missed"`       // shares that Config.Rate asked for and that were not submitted
 	Hashrate   float64 `json:"hashrate_hs"`  // hashes tried a second
 	HashPower  float64 `json:"hashpower_hs"` // the same while hashing, of all threads: what could be tried

@@ -17,9 +17,9 @@ type poller struct {
 	bell    int // an eventfd
 	sockets map[int32]*socket
 	events  [256]unix.EpollEvent
-	ready   []unix.EpollEvent // of events
+	ready   []unix.EpollEvent // the part of events that was filled last
 	poll    func(uintptr) bool
-	err     error // of poll
+	err     error // that of the last poll
 }
 
 func newPoller() (_ *poller, err error) {

@@ -27,7 +27,7 @@ type held struct {
 	content   []byte
 	owner     int64 // the session that made it
 	version   int32
-	confirmed time.Time // when the last write was sent that a quorum has agreed to
+	confirmed time.Time // when the last write that a quorum has agreed to was sent
 }
 
 // life is how long h is ours after it was confirmed.

@@ -36,8 +36,8 @@ const (
 	trailer   = 8 // CRC-32 and length behind the deflated data
 
 	maxPayload          = math.MaxUint16 - 4
-	checkpointRest      = 64 // at most, without partitions and Dedup state
-	checkpointPartition = 25 // at most, of each partition
+	checkpointRest      = 64 // bytes at most, without partitions and Dedup state
+	checkpointPartition = 25 // bytes at most, for each partition
 
 	maxHeader = extraAt + math.MaxUint16
 	maxMember = 256 << 20

@@ -14,9 +14,9 @@ import (
 
 // recovered is what the end of a day file says.
 type recovered struct {
-	size int64       // of the whole members
+	size int64       // bytes of the whole members
 	torn int64       // bytes behind them
-	last *Checkpoint // of the newest member that has one; nil if none
+	last *Checkpoint // the newest member's that has one; nil: none has
 }
 
 // recoverFile finds the end of the last whole member. It reads only the end of a file that this package wrote, and

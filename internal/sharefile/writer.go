@@ -31,7 +31,7 @@ type Writer struct {
 	fresh      bool // no flush was found in the directory
 
 	flush      uint64        // the number of the last flush tried
-	generation uint64        // of the topic, see Checkpoint
+	generation uint64        // the topic's, see Checkpoint
 	next       map[int]int64 // by partition: the offset behind the last share taken
 	dedup      *share.Dedup  // the shares that have been seen
 	from       map[int]int64 // what next was when collecting for the next flush began

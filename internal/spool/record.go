@@ -16,7 +16,7 @@ const (
 	seqAt     = 4
 	keyAt     = seqAt + 8
 	valueAt   = keyAt + 8
-	frameSize = durable.FrameHead + valueAt // of a record without a value
+	frameSize = durable.FrameHead + valueAt // size of a record without a value
 )
 
 // MaxValue is the longest value in bytes; a Kafka broker's default limit is twice as much.

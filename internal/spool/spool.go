@@ -101,9 +101,9 @@ type Spool struct {
 	tell     func(durable uint64, err error) // given to OnDurable
 	closed   bool
 	broken   error      // why the disk does not take writes; nil: it does
-	lastSeq  uint64     // of the last record appended
-	diskSeq  uint64     // of the last record on disk
-	flushSeq uint64     // of the last record that the flusher has taken
+	lastSeq  uint64     // number of the last record appended
+	diskSeq  uint64     // number of the last record on disk
+	flushSeq uint64     // number of the last record that the flusher has taken
 	buf      []byte     // the records behind flushSeq
 	bufCount int64      // how many those are
 	gather   *group     // those who wait for what is in buf

@@ -14,8 +14,8 @@ import (
 type Configure struct {
 	Extensions []string // all that it named, sorted, each once
 
-	VersionMask uint32 // of version-rolling; all bits when it is not given
-	MinBitCount int    // of version-rolling: a mask with fewer bits is of no use
+	VersionMask uint32 // version-rolling.mask; all bits when it is not given
+	MinBitCount int    // version-rolling.min-bit-count: a mask with fewer bits is of no use
 
 	MinimumDifficulty *bitcoin.Difficulty // nil when it is missing or no positive number
 }

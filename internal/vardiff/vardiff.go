@@ -18,8 +18,8 @@ import (
 type Policy struct {
 	Interval time.Duration      // wanted between the shares of a miner
 	Window   time.Duration      // how far back shares count; many Intervals
-	Min, Max bitcoin.Difficulty // of any miner
-	Levels   []Level            // of fast miners, slowest first; may be none
+	Min, Max bitcoin.Difficulty // what any miner's may be
+	Levels   []Level            // those of fast miners, slowest first; may be none
 }
 
 // Level has miners of a hashrate send shares more often, so that what they earn depends less on luck.
@@ -50,10 +50,10 @@ type State struct {
 	Known    bool // the miner has sent a share at some time
 	Silenced bool // the last change was for silence
 
-	Since  time.Time // from when on shares count
-	Last   time.Time // of the last share, or Since
-	Shares uint32    // since then
-	Weight float64   // of these, in shares of Difficulty
+	Since  time.Time // shares count from here on
+	Last   time.Time // when the last share came, or Since
+	Shares uint32    // how many came since Since
+	Weight float64   // what they weigh, in shares of Difficulty
 
 	Block       time.Time // start of the current block of raiseShares
 	BlockWeight float64

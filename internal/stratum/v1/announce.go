@@ -26,7 +26,7 @@ func NewJob(j *job.StratumJob, sizes []int) Job {
 // Announcement is what a peer is told of a job.
 type Announcement struct {
 	Job    *Job
-	Number uint32 // of the job on this connection, from 0
+	Number uint32 // the job's on this connection, from 0
 	First  bool   // it is the first since the login
 	Later  uint32 // seconds to add to the job's time
 	Clean  bool   // the jobs before are worthless

@@ -91,7 +91,7 @@ type State struct {
 	Named           bool   // the peer has said what it is
 	Skip            int    // bytes to come that are the end of a frame and not wanted
 	Responses       bool   // a farm proxy wants verdicts on shares
-	Submits         uint16 // of a farm proxy's miners, modulo 2^16
+	Submits         uint16 // how many a farm proxy's miners have made, modulo 2^16
 	LoginID         []byte // JSON text of the request whose answer comes later
 	Unclear         bool   // a wish of that login
 }
