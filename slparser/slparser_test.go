@@ -188,8 +188,8 @@ func TestFollowsTwoDays(t *testing.T) {
 	}
 }
 
-// TestDatabaseAway has no folder for the database at first. TestFolderMissing has a data_dir that is not sharelogger's:
-// no statistics would ever come, so it must not seem ready.
+// TestDatabaseAway has no folder for the database at first.
+// TestFolderMissing has a data_dir that is not sharelogger's: no statistics would ever come, so it must not seem ready.
 func TestFolderMissing(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -349,7 +349,8 @@ func TestComputeDay(t *testing.T) {
 	}
 }
 
-// TestClose wants nothing to be left of a service that has not run: another one has its port.
+// TestClose wants nothing to be left of a service that has not run: another one has
+// its port.
 func TestClose(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -409,12 +410,10 @@ func ExampleService_Run() {
 		}
 	}
 	// Output:
-	// user 2 job=7 ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000
-	// difficulty=1024 nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted" user 0
-	// job=7 ip=192.0.2.1 user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000
-	// difficulty=1024 nonce=00000000 session=0000002a version_bits=00000000 status=1798084231/"Share accepted" job=7
-	// ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024
-	// nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted" job=7 ip=192.0.2.1
-	// user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000002
-	// session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// user 2
+	// job=7 ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// user 0
+	// job=7 ip=192.0.2.1 user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000000 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// job=7 ip=192.0.2.1 user=2 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000001 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
+	// job=7 ip=192.0.2.1 user=1 worker=11 time=2023-11-20T01:00:00Z height=840000 bits=1b00ffff/65536.000 difficulty=1024 nonce=00000002 session=0000002a version_bits=00000000 status=1798084231/"Share accepted"
 }

@@ -116,7 +116,7 @@ func middle() string {
 	for i := range Transactions {
 		_, _ = random.Read(data)
 		id := sha256.Sum256(data)
-		txs = append(txs, fmt.Sprintf(`{"data":"%x","txid":"%x","hash":"%[2]x","depends":[],"fee":%d,"sigops":4,"weight":2000}`, data, id, i))
+		txs = append(txs, fmt.Sprintf(`{"data":"%x","txid":"%x","hash":"%[2]x","depends":[],"fee":%d,"sigops":4,"weight":1300}`, data, id, i))
 	}
 	return `"transactions":[` + strings.Join(txs, ",") + `],"version":536870912,"rules":["csv","!segwit"],"coinbasevalue":312500000,` +
 		`"mintime":1,"bits":"207fffff","default_witness_commitment":"6a24aa21a9ed` + strings.Repeat("00", 32) + `"`
