@@ -55,7 +55,7 @@ func (s *session) update(dst []byte) []byte {
 	}
 	s.Next++
 	s.Round, s.Tip = r.number, r.work.tip
-	return s.protocol.announce(dst, &a)
+	return s.protocol.announce(dst, a)
 }
 
 // later returns by how much the time of the next job, which is w, differs from that of w.

@@ -28,7 +28,7 @@ import (
 func BenchmarkBareWrites(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	text := benchSession(b, s).announce(nil, &announcement{work: s.jobs.newest(), number: 200, clean: true})
+	text := benchSession(b, s).announce(nil, announcement{work: s.jobs.newest(), number: 200, clean: true})
 	links := make(map[*loop][]poll.Link)
 	for _, session := range s.allSessions(b.Context()) {
 		links[session.loop] = append(links[session.loop], session.link)

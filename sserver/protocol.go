@@ -20,7 +20,7 @@ type protocol interface {
 	// loggedIn appends the answer to a login that had to wait.
 	loggedIn(dst []byte, status share.Status) []byte
 	// announce appends a job.
-	announce(dst []byte, a *announcement) []byte
+	announce(dst []byte, a announcement) []byte
 	// reconnect appends what sends the miner elsewhere.
 	reconnect(dst []byte, to operator.Place) []byte
 	// sign appends a sign of life for an agent.
@@ -71,7 +71,7 @@ func (s stratumV1) loggedIn(dst []byte, status share.Status) []byte {
 	return s.conn().LoggedIn(dst, status)
 }
 
-func (s stratumV1) announce(dst []byte, a *announcement) []byte {
+func (s stratumV1) announce(dst []byte, a announcement) []byte {
 	return s.conn().Announce(dst, &v1.Announcement{
 		Job:           &a.work.renditions.v1,
 		Number:        a.number,
