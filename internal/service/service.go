@@ -23,6 +23,7 @@ import (
 
 	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
+	"btcpool/internal/retry"
 	"btcpool/internal/telemetry"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -288,7 +289,7 @@ func (p *process) tellSystemd(ctx context.Context) {
 			missing = err.Error()
 			p.log.Info().Str("missing", missing).Msg("not ready yet")
 		}
-		if !sleep(ctx, interval) || isReady && watchdog == 0 {
+		if !retry.Sleep(ctx, interval) || isReady && watchdog == 0 {
 			return
 		}
 	}
@@ -297,17 +298,5 @@ func (p *process) tellSystemd(ctx context.Context) {
 func (p *process) notify(state string) {
 	if _, err := daemon.SdNotify(false, state); err != nil {
 		p.log.Warn().Err(err).Str("state", state).Msg("systemd not notified")
-	}
-}
-
-// sleep returns false when ctx ended first.
-func sleep(ctx context.Context, d time.Duration) bool {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-t.C:
-		return true
 	}
 }
