@@ -311,17 +311,21 @@ func (c *client) mine(w work, h wire.BlockHeader, low, high float64) (nonce uint
 	c.tb.Helper()
 	for ; nonce < 1<<26; nonce++ {
 		h.Nonce = nonce
-		hash := h.BlockHash()
-		for i := range 16 {
-			hash[i], hash[31-i] = hash[31-i], hash[i]
-		}
-		d, _ := new(big.Float).Quo(new(big.Float).SetInt(difficulty1), new(big.Float).SetInt(new(big.Int).SetBytes(hash[:]))).Float64()
-		if low <= d && d < high {
+		if d := difficultyOf(h); low <= d && d < high {
 			return nonce
 		}
 	}
 	c.tb.Fatal("no share found")
 	return 0
+}
+
+func difficultyOf(h wire.BlockHeader) float64 {
+	hash := h.BlockHash()
+	for i := range 16 {
+		hash[i], hash[31-i] = hash[31-i], hash[i]
+	}
+	d, _ := new(big.Float).Quo(new(big.Float).SetInt(difficulty1), new(big.Float).SetInt(new(big.Int).SetBytes(hash[:]))).Float64()
+	return d
 }
 
 func (c *client) nonceText(extraNonce2 uint64) string {

@@ -170,11 +170,20 @@ func TestVersionRolling(t *testing.T) {
 	if w.version != "20000001" {
 		t.Errorf("version %s", w.version)
 	}
-	submit := func(extraNonce2 uint64, bits string, version uint32) int {
+	var submit func(extraNonce2 uint64, bits string, version uint32) int
+	submit = func(extraNonce2 uint64, bits string, version uint32) int {
 		header := c.header(w, extraNonce2, version, unhex32(t, w.time))
+		header.Nonce = c.mine(w, header, w.difficulty, 1e30)
+		if bits == "00004000" {
+			other := header
+			other.Version = 0x20004001
+			if difficultyOf(other) >= w.difficulty { // one in 4,096 is a share with these bits too
+				return submit(extraNonce2+100, bits, version)
+			}
+		}
 		return c.submit(find{
 			job: w.id, extraNonce2: fmt.Sprintf("%016x", extraNonce2), time: w.time, bits: bits,
-			nonce: fmt.Sprintf("%08x", c.mine(w, header, w.difficulty, 1e30)),
+			nonce: fmt.Sprintf("%08x", header.Nonce),
 		})
 	}
 	for i, test := range []struct {
