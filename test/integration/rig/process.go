@@ -23,18 +23,20 @@ type Process struct {
 	t    testing.TB
 	path string
 	args []string
-	env  []string
-	log  string // of both outputs
-	out  string // of the standard output alone, if set
+	env  []string            // nil: the test's own
+	dir  string              // where it runs; "": where the test does
+	who  *syscall.Credential // as whom it runs; nil: as the test
+	log  string              // of both outputs
+	out  string              // of the standard output alone, if set
 	cmd  *exec.Cmd
 	done chan struct{} // closed when cmd has been reaped
 }
 
-// start runs a program whose output goes to <dir>/<name>.log; it is killed when the test ends, and its log is shown if
-// the test failed.
+// start runs a program whose output goes to <dir>/<name>.log, with env beside the test's own; it is killed when the
+// test ends, and its log is shown if the test failed.
 func start(t testing.TB, dir, name, path string, env []string, args ...string) *Process {
 	t.Helper()
-	p := &Process{Name: name, path: path, args: args, env: env, log: filepath.Join(dir, name+".log")}
+	p := &Process{Name: name, path: path, args: args, env: append(os.Environ(), env...), log: filepath.Join(dir, name+".log")}
 	p.run(t)
 	return p
 }
@@ -70,8 +72,8 @@ func (p *Process) Start() {
 		defer stdout.Close()
 		cmd.Stdout = stdout
 	}
-	cmd.Env = append(os.Environ(), p.env...)
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Dir, cmd.Env = p.dir, p.env
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Credential: p.who}
 	if err := cmd.Start(); err != nil {
 		p.t.Fatalf("start %s: %v (run test/install.sh first)", p.Name, err)
 	}

@@ -1,0 +1,173 @@
+//go:build integration
+
+package rig
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// unit is what deploy/systemd/btcpool@.service says, in a tree of folders that stands for the root of a machine.
+type unit struct {
+	root    string
+	options map[string]string
+}
+
+// newUnit reads the unit and makes the folders that an operator and systemd would make.
+func newUnit(t testing.TB) *unit {
+	t.Helper()
+	file, err := os.Open(filepath.Join(Root(t), "deploy", "systemd", "btcpool@.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
+	// Not t.TempDir, which other users cannot enter.
+	root, err := os.MkdirTemp("", "btcpool-unit-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(root) })
+	if err := os.Chmod(root, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{"usr/bin", "etc/btcpool", "var/lib/btcpool"} {
+		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u := &unit{root: root, options: map[string]string{}}
+	lines := bufio.NewScanner(file)
+	for lines.Scan() {
+		if key, value, ok := strings.Cut(lines.Text(), "="); ok {
+			u.options[key] = value
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+// in returns a path of the machine in the tree that stands for it.
+func (u *unit) in(path string) string { return filepath.Join(u.root, path) }
+
+// command returns what the option says to run for a service.
+func (u *unit) command(option, service string) []string {
+	words := strings.Fields(strings.ReplaceAll(u.options[option], "%i", service))
+	for i, word := range words {
+		if strings.HasPrefix(word, "/") {
+			words[i] = u.in(word)
+		}
+	}
+	return words
+}
+
+// start checks and starts a service of this configuration as systemd would: by the unit's commands, in its folder, and
+// as a user who may write there only. Where the tests are not run by root they are that user themselves.
+func (u *unit) start(t testing.TB, dir, service string, user uint32, config string) *Process {
+	t.Helper()
+	install(t, Bin(t, service), u.in("usr/bin/"+service))
+	write(t, u.in("etc/btcpool/"+service+".toml"), config)
+	state := u.in("var/lib/" + strings.ReplaceAll(u.options["StateDirectory"], "%i", service))
+	if err := os.Mkdir(state, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	var who *syscall.Credential
+	if os.Getuid() == 0 {
+		const group = 64000 // slparser reads what sharelogger writes, as one group
+		who = &syscall.Credential{Uid: group + user, Gid: group}
+		if err := os.Chown(state, int(who.Uid), int(who.Gid)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	folder := u.in(strings.ReplaceAll(u.options["WorkingDirectory"], "%i", service))
+	env := []string{"PATH=/usr/bin:/bin", "HOME=" + u.in("var/lib/btcpool"), "STATE_DIRECTORY=" + state}
+
+	words := u.command("ExecStartPre", service)
+	check := exec.Command(words[0], words[1:]...)
+	check.Dir, check.Env, check.SysProcAttr = folder, env, &syscall.SysProcAttr{Credential: who}
+	if out, err := check.CombinedOutput(); err != nil {
+		t.Fatalf("%q: %v\n%s", words, err, out)
+	}
+	words = u.command("ExecStart", service)
+	p := &Process{
+		Name: service, path: words[0], args: words[1:], dir: folder, env: env, who: who,
+		log: filepath.Join(dir, service+".log"),
+	}
+	p.run(t)
+	return p
+}
+
+// install puts a program where everybody may run it.
+func install(t testing.TB, program, path string) {
+	t.Helper()
+	text, err := os.ReadFile(program)
+	if err == nil {
+		err = os.WriteFile(path, text, 0o755)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// StartSamples starts every service from its file in configs/ as the systemd unit does, each as an ordinary user, and
+// waits until all are ready. Only what stands outside of the pool differs from the files: the network and who is paid,
+// addresses, and logins.
+func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Pool {
+	t.Helper()
+	p := &Pool{
+		Stratum: FreeAddr(t), HTTP: "http://" + FreeAddr(t),
+		Names: slices.Clone(Services), services: map[string]*Process{}, admin: map[string]string{},
+	}
+	u := newUnit(t)
+	p.Log = u.in("var/lib/btcpool/sharelogger")
+	changes := []string{
+		`"/var/lib/btcpool/`, `"` + u.in("var/lib/btcpool") + "/",
+		`network = "mainnet"`, `network = "regtest"`,
+		"\npayout_address = \"\"", fmt.Sprintf("\npayout_address = %q", PayoutAddress),
+		"0.0.0.0:3333", p.Stratum,
+		`"127.0.0.1:8080"`, fmt.Sprintf("%q", p.HTTP[len("http://"):]),
+		`"127.0.0.1:8081"`, fmt.Sprintf("%q", FreeAddr(t)),
+		`"127.0.0.1:9092"`, fmt.Sprintf("%q", k.Addr),
+		"mysql://btcpool:password@tcp(127.0.0.1:3306)/btcpool", "mysql://" + db.DSN,
+		`"http://127.0.0.1:8332"`, fmt.Sprintf("%q", node.URL),
+		`rpc_cookie_file = "/var/lib/bitcoind/.cookie"`, fmt.Sprintf("rpc_user = %q\nrpc_password = %q", node.User, node.Password),
+		`zmq_hashblock = "tcp://127.0.0.1:28332"`, `zmq_hashblock = ""`, // btcd has none
+	}
+	for i, service := range Services {
+		p.admin[service] = FreeAddr(t)
+		changes = append(changes, fmt.Sprintf("\nadmin = \"127.0.0.1:%d\"", 9101+i), fmt.Sprintf("\nadmin = %q", p.admin[service]))
+	}
+	samples := map[string]string{}
+	for _, service := range Services {
+		text, err := os.ReadFile(filepath.Join(Root(t), "configs", service+".toml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples[service] = string(text)
+	}
+	for i := 0; i < len(changes); i += 2 {
+		found := false
+		for _, text := range samples {
+			found = found || strings.Contains(text, changes[i])
+		}
+		if !found {
+			t.Fatalf("no sample has %q", changes[i])
+		}
+	}
+	outside := strings.NewReplacer(changes...)
+	for i, service := range Services {
+		p.services[service] = u.start(t, dir, service, uint32(1+i), outside.Replace(samples[service]))
+	}
+	for _, service := range p.Names {
+		p.WaitReady(t, service)
+	}
+	return p
+}
