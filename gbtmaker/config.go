@@ -81,7 +81,7 @@ func (c Config) Validate() error {
 	faults.AtLeast("empty_after", c.EmptyAfter, 0)
 	faults.AtLeast("zmq_timeout", c.ZMQTimeout, 0)
 	if c.NotifyListen != "" && !config.IsLoopback(c.NotifyListen) {
-		faults.Addf("notify_listen = %q: must be a loopback address and a port, like 127.0.0.1:9201: there is no login", c.NotifyListen)
+		faults.Addf("notify_listen = %q: must be a loopback address and a port, like 127.0.0.1:9201: there is no login", config.RedactURL(c.NotifyListen))
 	}
 	if c.NodePolicy != PolicyOrder && c.NodePolicy != PolicyEqual {
 		faults.Addf("node_policy = %q: must be %s or %s", c.NodePolicy, PolicyOrder, PolicyEqual)

@@ -67,7 +67,7 @@ func (c Config) Validate() error {
 	}
 	for _, broker := range c.Brokers {
 		if _, _, err := config.Peer(broker); err != nil {
-			faults.Addf("brokers has %q: %w", broker, err)
+			faults.Addf("brokers has %q: %w", config.RedactURL(broker), err)
 		}
 	}
 	faults.Number("replication", c.Replication, 1, 1<<15-1)

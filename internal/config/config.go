@@ -69,10 +69,10 @@ func (f *Faults) Folder(key, path string) {
 	}
 }
 
-// Value adds what err, unless it is nil, says of a key's value.
+// Value adds what err, unless it is nil, says of a key's value. Should that be a URL, it is told without its login.
 func (f *Faults) Value(key, value string, err error) {
 	if err != nil {
-		f.Addf("%s = %q: %w", key, value, err)
+		f.Addf("%s = %q: %w", key, RedactURL(value), err)
 	}
 }
 

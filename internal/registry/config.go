@@ -29,7 +29,7 @@ func (c Config) Validate() error {
 	var faults config.Faults
 	for _, server := range c.Servers {
 		if _, _, err := config.Peer(server); err != nil {
-			faults.Addf("servers has %q: %w", server, err)
+			faults.Addf("servers has %q: %w", config.RedactURL(server), err)
 		}
 	}
 	if d := c.SessionTimeout.Std(); d < 2*time.Second || d > 5*time.Minute {

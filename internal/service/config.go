@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 	"time"
 
@@ -85,7 +86,26 @@ func Load[C any](path string, cfg *C) error {
 	return err
 }
 
-// fileError puts file, line and the text with a caret into err.
+// secretKey is a key of a file whose value nobody but the program should read, with what stands before the value, and
+// login what a URL has before its host.
+var (
+	secretKey = regexp.MustCompile(`(?i)([\w-]*(?:pass|secret|token|dsn)[\w-]*["']?\s*=\s*).*`)
+	login     = regexp.MustCompile(`://[^\s"']*@`)
+)
+
+// hideSecrets returns what is shown of a file without the values of secret keys; names of files are none.
+func hideSecrets(text string) string {
+	text = secretKey.ReplaceAllStringFunc(text, func(line string) string {
+		key, _, _ := strings.Cut(line, "=")
+		if strings.HasSuffix(strings.TrimRight(key, "\"' \t"), "_file") {
+			return line
+		}
+		return secretKey.ReplaceAllString(line, "$1…")
+	})
+	return login.ReplaceAllString(text, "://…@")
+}
+
+// fileError puts file, line and the text with a caret into err, but for secrets.
 func fileError(path string, err error) error {
 	var unknown *toml.StrictMissingError
 	if errors.As(err, &unknown) {
@@ -93,14 +113,14 @@ func fileError(path string, err error) error {
 		for i := range unknown.Errors {
 			at := &unknown.Errors[i]
 			line, _ := at.Position()
-			faults[i] = fmt.Errorf("%s:%d: unknown key %q\n%s", path, line, strings.Join(at.Key(), "."), at.String())
+			faults[i] = fmt.Errorf("%s:%d: unknown key %q\n%s", path, line, strings.Join(at.Key(), "."), hideSecrets(at.String()))
 		}
 		return errors.Join(faults...)
 	}
 	var at *toml.DecodeError
 	if errors.As(err, &at) {
 		line, column := at.Position()
-		return fmt.Errorf("%s:%d:%d:\n%s", path, line, column, at.String())
+		return fmt.Errorf("%s:%d:%d:\n%s", path, line, column, hideSecrets(at.String()))
 	}
 	return fmt.Errorf("%s: %w", path, err)
 }

@@ -69,7 +69,7 @@ func (c Config) Validate() error {
 func validateZMQ(addr string) error {
 	transport, _, _ := strings.Cut(addr, "://")
 	if transport != "tcp" && transport != "ipc" {
-		return fmt.Errorf("zmq_hashblock = %q: must start with tcp:// or ipc://, as the node's zmqpubhashblock does", addr)
+		return fmt.Errorf("zmq_hashblock = %q: must start with tcp:// or ipc://, as the node's zmqpubhashblock does", config.RedactURL(addr))
 	}
 	return nil
 }
