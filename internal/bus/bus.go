@@ -19,8 +19,9 @@ import (
 	"btcpool/internal/telemetry"
 )
 
-// A Message is one record of a topic. Writing takes Key, Value and Time only, and a zero Time means now. A message that
-// was read is the receiver's to keep, with the memory of all that was fetched along with it.
+// A Message is one record of a topic. Writing takes Key, Value and Time only, and a zero Time means now. One that was
+// read with a zero Time has none, as what btcpool's services write. It is the receiver's to keep, with the memory of
+// all that was fetched along with it.
 type Message struct {
 	Partition int
 	Offset    int64

@@ -16,6 +16,7 @@ import (
 )
 
 const (
+	brokersTime  = 1 << 3 // attribute of a batch whose records all have the time when the broker got it
 	controlBatch = 1 << 5 // attribute of a transaction's end: it has an offset but is no message
 	// maxFetch bounds one answer, and the records of one batch: the largest message, and what comes around it.
 	maxFetch = MaxTemplate + fetchBytes + 1<<20
@@ -201,6 +202,7 @@ func batchRecords(batch []byte, next int64) (msgs []Message, after int64, err er
 	attributes := binary.BigEndian.Uint16(batch[21:])
 	end := base + int64(int32(binary.BigEndian.Uint32(batch[23:]))) + 1
 	baseTime := int64(binary.BigEndian.Uint64(batch[27:]))
+	latest := int64(binary.BigEndian.Uint64(batch[35:]))
 	count := int(int32(binary.BigEndian.Uint32(batch[57:])))
 	if end <= next || attributes&controlBatch != 0 {
 		return nil, max(next, end), nil
@@ -215,7 +217,10 @@ func batchRecords(batch []byte, next int64) (msgs []Message, after int64, err er
 	for range count {
 		record := &fields{b: f.bytes(), err: f.err}
 		record.take(1) // attributes
-		m := Message{Time: time.UnixMilli(baseTime + record.varint()), Offset: base + record.varint()}
+		m := Message{Time: timeOf(baseTime + record.varint()), Offset: base + record.varint()}
+		if attributes&brokersTime != 0 {
+			m.Time = timeOf(latest)
+		}
 		m.Key, m.Value = record.bytes(), record.bytes()
 		if record.err != nil {
 			return nil, next, record.err
@@ -225,6 +230,14 @@ func batchRecords(batch []byte, next int64) (msgs []Message, after int64, err er
 		}
 	}
 	return msgs, end, nil // compaction may have taken the last records
+}
+
+// timeOf is the time that a record gives in Unix milliseconds; -1 says that it has none.
+func timeOf(ms int64) time.Time {
+	if ms < 0 {
+		return time.Time{}
+	}
+	return time.UnixMilli(ms)
 }
 
 // decompress returns what records are in b.
@@ -246,44 +259,4 @@ func decompress(how compress.Compression, b []byte) ([]byte, error) {
 		return nil, fmt.Errorf("%w: a batch of more than %d bytes", errFetch, maxFetch)
 	}
 	return plain.Bytes(), nil
-}
-
-// oldRecords is batchRecords for a message of the format before Kafka 0.11, which topics from then may hold.
-func oldRecords(message []byte, next int64) (msgs []Message, after int64, err error) {
-	var set protocol.RecordSet
-	sized := append(binary.BigEndian.AppendUint32(nil, uint32(len(message))), message...)
-	if _, err := set.ReadFrom(bytes.NewReader(sized)); err != nil {
-		return nil, next, err
-	}
-	if set.Records == nil {
-		return nil, next, errFetch
-	}
-	for {
-		record, err := set.Records.ReadRecord()
-		if errors.Is(err, io.EOF) {
-			return msgs, next, nil
-		}
-		if err != nil {
-			return nil, next, err
-		}
-		m := Message{Offset: record.Offset, Time: record.Time}
-		if m.Key, err = readAll(record.Key); err != nil {
-			return nil, next, err
-		}
-		if m.Value, err = readAll(record.Value); err != nil {
-			return nil, next, err
-		}
-		if m.Offset >= next {
-			next = m.Offset + 1
-			msgs = append(msgs, m)
-		}
-	}
-}
-
-func readAll(b kafka.Bytes) ([]byte, error) {
-	if b == nil {
-		return nil, nil
-	}
-	defer b.Close()
-	return kafka.ReadAll(b)
 }

@@ -16,6 +16,7 @@ import (
 	fetchapi "github.com/segmentio/kafka-go/protocol/fetch"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/testkit"
 )
 
 // setPrefix is the size of a record set's size.
@@ -148,7 +149,12 @@ func FuzzRecords(f *testing.F) {
 	for _, how := range []compress.Compression{compress.None, compress.Snappy} {
 		f.Add(encodeSet(f, 2, how, msgs), int64(1))
 	}
-	f.Add(encodeSet(f, 1, compress.None, msgs), int64(0))
+	for _, codec := range oldCodecs {
+		for version := range byte(2) {
+			old := testkit.OldSet{Version: version, Compress: codec, First: 5, Time: time.UnixMilli(7), Absolute: version == 0}
+			f.Add(old.Encode(f, []byte("a"), []byte("b")), int64(6))
+		}
+	}
 	f.Fuzz(func(t *testing.T, set []byte, next int64) {
 		if next < 0 {
 			return
@@ -172,6 +178,11 @@ func FuzzRecords(f *testing.F) {
 
 // seal gives a set of one batch its size and checksum.
 func seal(set []byte) bool {
+	if len(set) > 16 && set[16] < 2 { // the old format
+		binary.BigEndian.PutUint32(set[8:], uint32(len(set)-12))
+		binary.BigEndian.PutUint32(set[12:], crc32.ChecksumIEEE(set[16:]))
+		return true
+	}
 	if len(set) < 61 {
 		return false
 	}
