@@ -30,13 +30,15 @@ if [ ${#missing[@]} -gt 0 ]; then
     || { tail -n 20 "$log" >&2; fail "apt-get could not install ${missing[*]}"; }
 fi
 
-kafka=.cache/kafka-4.1.1
-if [ ! -e $kafka/complete ]; then
-  echo "install: Apache Kafka 4.1.1"
-  mvn -q -B -f test/kafka/pom.xml dependency:copy-dependencies \
-    -DoutputDirectory="$PWD/$kafka/lib" -DincludeScope=runtime || fail "Maven could not fetch Apache Kafka"
+# The broker we recommend, and the last that takes what btcpool's own services send.
+for version in 4.1.1 3.9.2; do
+  kafka=.cache/kafka-$version
+  [ ! -e $kafka/complete ] || continue
+  echo "install: Apache Kafka $version"
+  mvn -q -B -f test/kafka/pom.xml dependency:copy-dependencies -Dkafka.version=$version \
+    -DoutputDirectory="$PWD/$kafka/lib" -DincludeScope=runtime || fail "Maven could not fetch Apache Kafka $version"
   touch $kafka/complete
-fi
+done
 
 echo "install: btcd"
 mkdir -p .cache/bin

@@ -47,17 +47,30 @@ func Root(t testing.TB) string {
 	}
 }
 
+// Versions of Apache Kafka that test/install.sh installs: the one we recommend, and the last that takes what btcpool's
+// own services send.
+const (
+	Kafka4 = "4.1.1"
+	Kafka3 = "3.9.2"
+)
+
 // Kafka is a single Apache Kafka broker (KRaft).
 type Kafka struct {
 	*Process
 	Addr string
 }
 
-// StartKafka formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes, which has
-// to carry whole templates.
+// StartKafka starts a broker of the version that we recommend.
 func StartKafka(t testing.TB, dir string) *Kafka {
 	t.Helper()
-	lib := filepath.Join(Root(t), ".cache", "kafka-4.1.1", "lib")
+	return StartKafkaVersion(t, dir, Kafka4)
+}
+
+// StartKafkaVersion formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes,
+// which has to carry whole templates.
+func StartKafkaVersion(t testing.TB, dir, version string) *Kafka {
+	t.Helper()
+	lib := filepath.Join(Root(t), ".cache", "kafka-"+version, "lib")
 	if _, err := os.Stat(lib); err != nil {
 		t.Fatalf("Apache Kafka is not installed: %v (run test/install.sh)", err)
 	}
