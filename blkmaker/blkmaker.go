@@ -14,6 +14,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"path/filepath"
 	"sync"
@@ -37,8 +38,10 @@ const (
 	// readBack is how far back jobs and templates are read at the start: a job can be solved for 5 minutes, and may be
 	// made of a template that is some minutes old. Those of the time before are in data_dir.
 	readBack = 15 * time.Minute
+	// lastTemplates and lastJobs are how many of the last are read where it is not known how old they are.
+	lastTemplates, lastJobs = 100, 120
 	// firstReadBack is how far back solved shares are read by a blkmaker whose data_dir is new. By then others have
-	// built on the parents of the rest.
+	// built on the parents of the rest. Where it is not known how old they are, all are read.
 	firstReadBack = time.Hour
 	// drainFor is how long submissions under way go on when we are to stop.
 	drainFor = 5 * time.Second
@@ -219,10 +222,14 @@ func (s *Service) readTemplates(ctx context.Context) error {
 	if err := s.bus.EnsureTopics(ctx, topics.RawGBT, topics.Job); err != nil {
 		return err
 	}
-	from := bus.Since(time.Now().Add(-readBack))
+	since := time.Now().Add(-readBack)
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return s.bus.Read(ctx, topics.RawGBT, from, s.keepTemplate, bus.CaughtUp(s.topicRead)) })
-	g.Go(func() error { return s.bus.Read(ctx, topics.Job, from, s.keepJob, bus.CaughtUp(s.topicRead)) })
+	g.Go(func() error {
+		return s.bus.Read(ctx, topics.RawGBT, bus.Since(since, lastTemplates), s.keepTemplate, bus.CaughtUp(s.topicRead))
+	})
+	g.Go(func() error {
+		return s.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), s.keepJob, bus.CaughtUp(s.topicRead))
+	})
 	return g.Wait()
 }
 
@@ -234,7 +241,7 @@ func (w worker) readSolved(kind kind, topic string) error {
 	if err := w.bus.EnsureTopics(w.ctx, topic); err != nil {
 		return err
 	}
-	from := bus.Since(time.Now().Add(-firstReadBack))
+	from := bus.Since(time.Now().Add(-firstReadBack), math.MaxInt)
 	if next := w.journal.positions(topic); next != nil {
 		from = bus.At(next)
 	}
@@ -260,7 +267,7 @@ func (s *Service) keepTemplate(m bus.Message) error {
 		s.invalidMessage(s.cfg.Kafka.Topics.RawGBT, m, err)
 		return nil
 	}
-	s.cache.addTemplate(height, raw.Hash, txs, sentAt(m))
+	s.cache.addTemplate(height, raw.Hash, txs, sentAt(m, time.Unix(int64(raw.CreatedAt), 0)))
 	return nil
 }
 
@@ -270,17 +277,21 @@ func (s *Service) keepJob(m bus.Message) error {
 		s.invalidMessage(s.cfg.Kafka.Topics.Job, m, err)
 		return nil
 	}
-	s.cache.addJob(j, sentAt(m))
+	s.cache.addJob(j, sentAt(m, j.ID.Time()))
 	return nil
 }
 
-// sentAt is when a message was sent, not later than now whatever the sender's clock says; now for messages without a
-// time.
-func sentAt(m bus.Message) time.Time {
-	if now := time.Now(); m.Time.After(now) || m.Time.Unix() <= 0 {
+// sentAt is when a message was sent, not later than now whatever the sender's clock says. Made, the time that its
+// content tells, stands in for a message without a time.
+func sentAt(m bus.Message, made time.Time) time.Time {
+	sent := m.Time
+	if sent.IsZero() {
+		sent = made
+	}
+	if now := time.Now(); sent.After(now) {
 		return now
 	}
-	return m.Time
+	return sent
 }
 
 func (s *Service) invalidMessage(topic string, m bus.Message, err error) {

@@ -2,6 +2,7 @@ package blkmaker
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"net"
 	"os"
@@ -403,4 +404,31 @@ func TestSolvedShareWithoutJob(t *testing.T) {
 	s, _ := p.start(t)
 	p.eventuallyState(t, p.find(t), store.Accepted)
 	testkit.Eventually(t, "given up", func() bool { return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultUnknown)) == 1 })
+}
+
+// What btcpool's services have written has no time: jobs and templates of before the start are there, and all solved
+// shares are read, of which the old ones wait for nothing.
+func TestTopicsWithoutTimes(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	template, stratumJob, solved, hash := p.messages(t)
+	past, err := share.ParseSolved(solved.Value)
+	must(t, err)
+	past.JobID = 1
+	binary.LittleEndian.PutUint32(past.Header[68:], uint32(time.Now().Add(-templateWait).Unix()))
+	old := bus.Message{Value: past.AppendTo(nil)}
+	topics := p.cfg.Kafka.Topics
+	for topic, msgs := range map[string][]bus.Message{
+		topics.RawGBT: {template}, topics.Job: {stratumJob}, topics.SolvedShare: {old, solved},
+	} {
+		for _, m := range msgs {
+			m.Time = time.UnixMilli(-1)
+			p.write(t, topic, m)
+		}
+	}
+	s, _ := p.start(t)
+	p.eventuallyState(t, hash, store.Accepted)
+	testkit.Eventually(t, "the old one is given up", func() bool {
+		return testutil.ToFloat64(s.metrics.solved.WithLabelValues(resultUnknown)) == 1
+	})
 }

@@ -43,7 +43,7 @@ func (w worker) takeDirect(_ context.Context, message []byte) error {
 	default:
 		return errBusy
 	}
-	return w.take(kindBlock, message, time.Now(), position{})
+	return w.take(kindBlock, bus.Message{Time: time.Now(), Value: message}, position{})
 }
 
 // takeMessage is for what comes through Kafka.
@@ -54,7 +54,7 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
 		return w.ctx.Err()
 	}
 	from := position{topic, m.Partition, m.Offset}
-	err := w.take(kind, m.Value, sentAt(m), from)
+	err := w.take(kind, m, from)
 	if errors.Is(err, share.ErrSolved) || errors.Is(err, auxwork.ErrMessage) {
 		w.invalidMessage(topic, m, err)
 		w.journal.read(from)
@@ -63,15 +63,16 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
 }
 
 // take makes a solved share ours and begins to work on it, unless that was done before. The caller has made room.
-func (w worker) take(kind kind, message []byte, sent time.Time, from position) error {
+func (w worker) take(kind kind, m bus.Message, from position) error {
 	arrived := time.Now()
-	hash, solve, err := w.parse(kind, message)
+	header, solve, err := w.parse(kind, m.Value)
 	if err != nil {
 		<-w.room
 		return err
 	}
-	key := solvedKey{kind, hash}
-	first, err := w.journal.take(key, message, sent, from)
+	key := solvedKey{kind, bitcoin.DoubleSHA256(header[:])}
+	sent := sentAt(m, time.Unix(int64(binary.LittleEndian.Uint32(header[68:])), 0))
+	first, err := w.journal.take(key, m.Value, sent, from)
 	if !first {
 		<-w.room
 		return err
@@ -108,38 +109,37 @@ func (w worker) resume() {
 // returns what became of it, or nothing when a context ended before that was known.
 type solveFunc func(key solvedKey, sent, arrived time.Time) (result string)
 
-// parse reads a solved share and returns the hash of its header and what is to be done.
-func (w worker) parse(kind kind, message []byte) (hash chainhash.Hash, solve solveFunc, err error) {
-	var header [80]byte
+// parse reads a solved share and returns its header and what is to be done.
+func (w worker) parse(kind kind, message []byte) (header [80]byte, solve solveFunc, err error) {
 	switch kind {
 	case kindBlock:
 		solved, err := share.ParseSolved(message)
 		if err != nil {
-			return hash, nil, err
+			return header, nil, err
 		}
 		if err := w.plausible(&solved); err != nil {
-			return hash, nil, err
+			return header, nil, err
 		}
 		header = solved.Header
 		solve = func(key solvedKey, sent, arrived time.Time) string { return w.solve(key, &solved, sent, arrived) }
 	case kindAux:
 		solved, err := auxwork.ParseAuxSolved(message)
 		if err != nil {
-			return hash, nil, err
+			return header, nil, err
 		}
 		header = solved.Header
 		solve = func(key solvedKey, sent, _ time.Time) string { return w.solveAux(key, &solved, sent) }
 	case kindRSK:
 		solved, err := auxwork.ParseRSKSolved(message)
 		if err != nil {
-			return hash, nil, err
+			return header, nil, err
 		}
 		header = solved.Header
 		solve = func(key solvedKey, sent, _ time.Time) string { return w.solveRSK(key, &solved, sent) }
 	default:
-		return hash, nil, fmt.Errorf("solved share of unknown kind %q", kind)
+		return header, nil, fmt.Errorf("solved share of unknown kind %q", kind)
 	}
-	return bitcoin.DoubleSHA256(header[:]), solve, nil
+	return header, solve, nil
 }
 
 // farOff is how many blocks from the tip a solved share is that nobody needs.

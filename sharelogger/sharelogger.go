@@ -123,6 +123,9 @@ func (s *Service) take(ctx context.Context, m bus.Message) error {
 		s.body = sh.AppendBody(s.body[:0])
 		body = s.body
 	}
+	if m.Time.IsZero() {
+		m.Time = time.Unix(sh.Time, 0)
+	}
 	s.metrics.lag.Set(time.Since(m.Time).Seconds())
 	for s.add(m, &sh, body) != nil {
 		if !retry.Sleep(ctx, retryInterval) {

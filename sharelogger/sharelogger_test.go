@@ -314,3 +314,18 @@ func TestKilled(t *testing.T) {
 		t.Errorf("(-want +got):\n%s", diff)
 	}
 }
+
+// TestLagWithoutTime: btcpool's messages have no time, but their shares do.
+func TestLagWithoutTime(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	s := newShare(1, time.Now().Add(-time.Minute).Unix())
+	if err := p.client.Write(t.Context(), p.cfg.Kafka.Topics.Share, bus.Message{Time: time.UnixMilli(-1), Value: s.AppendTo(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	_, _ = p.start(t)
+	testkit.Eventually(t, "the share", func() bool { return len(p.nonces(t)) == 1 })
+	if lag := testkit.Metric(t, p.registry, "btcpool_sharelogger_lag_seconds"); lag < 60 || lag > 120 {
+		t.Errorf("lag of %v s, want a minute", lag)
+	}
+}

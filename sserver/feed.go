@@ -12,6 +12,10 @@ import (
 	"btcpool/internal/retry"
 )
 
+// lastJobs is how many of the last jobs are read where the topic does not tell how old they are. Several, because the
+// last one can be of a jobmaker that lags behind.
+const lastJobs = 5
+
 // readJobs takes jobs from Kafka until ctx ends.
 func (s *Service) readJobs(ctx context.Context) error {
 	topics := s.cfg.Kafka.Topics
@@ -21,7 +25,7 @@ func (s *Service) readJobs(ctx context.Context) error {
 		return err
 	}
 	since := time.Now().Add(-s.cfg.MaxJobDelay.Std())
-	return s.bus.Read(ctx, topics.Job, bus.Since(since), func(msg bus.Message) error {
+	return s.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), func(msg bus.Message) error {
 		s.takeJob(msg.Value, time.Now())
 		return nil
 	})

@@ -13,6 +13,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/job"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/sserver"
@@ -131,6 +132,19 @@ func TestTopics(t *testing.T) {
 			t.Errorf("event %+v", e)
 		}
 	}
+}
+
+// The latest job of btcpool's jobmaker, whose messages have no time, is there at the start.
+func TestJobWithoutTime(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	j := (&pool{jobs: job.NewIDs(1)}).newJob(1, 100)
+	client := testkit.Bus(t, cfg.Kafka)
+	if err := client.Write(t.Context(), cfg.Kafka.Topics.Job, bus.Message{Time: time.UnixMilli(-1), Value: j.AppendTo(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	p := startPool(t, cfg)
+	testkit.Eventually(t, "ready", func() bool { return p.Ready() == nil })
 }
 
 // What was acknowledged while Kafka was away is sent by the next process.

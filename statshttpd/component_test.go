@@ -213,6 +213,23 @@ func TestService(t *testing.T) {
 	}
 }
 
+// TestSharesWithoutTimes wants the history back that btcpool's sserver has written, which only shares tell the time of.
+func TestSharesWithoutTimes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	old := share.Share{
+		JobID: 1, UserID: 1, WorkerID: 1, Status: share.StatusAccept,
+		Time: time.Now().Add(-2 * time.Hour).Unix(), Difficulty: -3, Bits: 0x207fffff, Height: 5,
+	}
+	for _, value := range [][]byte{old.AppendTo(nil), r.share(1, "one", share.StatusAccept), r.share(2, "two", share.StatusStale)} {
+		if err := r.client.Write(t.Context(), r.cfg.Kafka.Topics.Share, bus.Message{Time: time.UnixMilli(-1), Value: value}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s, _ := r.start()
+	r.eventually(counted(s, 1, 1, 0))
+}
+
 // rowsAre compares the counts of accepted shares in mining_workers; a user has the row of worker 0.
 func (r *rig) rowsAre(want map[string]int64) error {
 	workers, err := r.db.Workers(r.t.Context())

@@ -20,6 +20,10 @@ type network struct {
 	JobTime    time.Time
 }
 
+// lastShares is how many of the last shares are read where the topic does not tell how old they are, which shows when
+// they are read: an hour of 100,000 workers.
+const lastShares = 36_000_000
+
 // consume reads the topics until ctx ends. What cannot be read is counted and skipped: no message stops it.
 func (s *Service) consume(ctx context.Context) error {
 	topics := s.cfg.Kafka.Topics
@@ -28,7 +32,7 @@ func (s *Service) consume(ctx context.Context) error {
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		from := bus.Since(s.now().Add(-time.Duration(hour) * time.Second))
+		from := bus.Since(s.now().Add(-time.Duration(hour)*time.Second), lastShares)
 		return s.bus.Read(ctx, topics.Share, from, s.handleShare, bus.CaughtUp(func() {
 			s.replayed.Store(true)
 			s.log.Info().Int("workers", s.board.poolView(s.now()).Known).Msg("share history counted")

@@ -95,8 +95,8 @@ func TestReadStarts(t *testing.T) {
 		{"earliest", bus.Earliest(), []string{"0", "1"}},
 		{"last", bus.Last(3), []string{"7", "8", "9"}},
 		{"last of more than there are", bus.Last(100), []string{"0", "1"}},
-		{"since a message's time", bus.Since(noon.Add(4 * time.Minute)), []string{"4", "5"}},
-		{"since between two", bus.Since(noon.Add(4*time.Minute + time.Second)), []string{"5", "6"}},
+		{"since a message's time", bus.Since(noon.Add(4*time.Minute), 9), []string{"4", "5"}},
+		{"since between two", bus.Since(noon.Add(4*time.Minute+time.Second), 9), []string{"5", "6"}},
 		{"at", bus.At(map[int]int64{0: 8}), []string{"8", "9"}},
 		{"at, partition not named", bus.At(nil), []string{"0"}},
 		{"at, beyond the end", bus.At(map[int]int64{0: 1000}), []string{"0"}},
@@ -108,7 +108,7 @@ func TestReadStarts(t *testing.T) {
 		})
 	}
 	for name, from := range map[string]bus.Start{
-		"latest": bus.Latest(), "last 0": bus.Last(0), "since the future": bus.Since(time.Now().Add(time.Hour)),
+		"latest": bus.Latest(), "last 0": bus.Last(0), "since the future": bus.Since(time.Now().Add(time.Hour), 9),
 	} {
 		t.Run(name, func(t *testing.T) {
 			reading, cancel := context.WithCancel(ctx)
@@ -131,6 +131,59 @@ func TestReadStarts(t *testing.T) {
 			}
 		})
 	}
+}
+
+func TestReadSinceWithoutTimes(t *testing.T) {
+	t.Parallel()
+	c, cfg := newBus(t, 1)
+	testReadSinceWithoutTimes(t, c, cfg.Topics.Job, func(values ...[]byte) { writeWithoutTime(t, c, cfg.Topics.Job, values...) })
+}
+
+// writeWithoutTime writes messages as converted ones stand in a topic.
+func writeWithoutTime(t *testing.T, c *bus.Client, topic string, values ...[]byte) {
+	t.Helper()
+	for _, value := range values {
+		must(t, c.Write(testContext(t), topic, bus.Message{Time: time.UnixMilli(-1), Value: value}))
+	}
+}
+
+// testReadSinceWithoutTimes reads a topic that write appends messages without time to.
+func testReadSinceWithoutTimes(t *testing.T, c *bus.Client, topic string, write func(values ...[]byte)) {
+	t.Helper()
+	ctx := testContext(t)
+	must(t, c.EnsureTopics(ctx, topic))
+	hourAgo := time.Now().Add(-time.Hour)
+	since := func(n int) string {
+		t.Helper()
+		ctx, cancel := context.WithCancel(ctx)
+		defer cancel()
+		got := []byte{}
+		must(t, c.Read(ctx, topic, bus.Since(hourAgo, n), func(m bus.Message) error {
+			if want := m.Value[0] < 'A'; m.Time.IsZero() != want {
+				t.Errorf("%s has the time %v", m.Value, m.Time)
+			}
+			got = append(got, m.Value...)
+			return nil
+		}, bus.CaughtUp(cancel)))
+		return string(got)
+	}
+	check := func(n int, want string) {
+		t.Helper()
+		if got := since(n); got != want {
+			t.Errorf("the last %d in doubt: %q, want %q", n, got, want)
+		}
+	}
+	check(3, "")
+	write([]byte("0"), []byte("1"), []byte("2"), []byte("3"))
+	check(3, "123")
+	check(100, "0123")
+	check(0, "")
+	must(t, c.Write(ctx, topic, bus.Message{Value: []byte("A")})) // another service has been replaced
+	check(2, "23A")
+	write([]byte("4"))
+	check(2, "23A4")
+	must(t, c.Write(ctx, topic, bus.Message{Time: hourAgo.Add(-time.Second), Value: []byte("B")}, bus.Message{Value: []byte("C")}))
+	check(2, "23A4BC")
 }
 
 func TestPartitions(t *testing.T) {

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/segmentio/kafka-go/compress"
+	"github.com/segmentio/kafka-go/compress/snappy"
+
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/testkit"
@@ -20,10 +23,10 @@ import (
 )
 
 // newKafkaBus returns a client on Apache Kafka.
-func newKafkaBus(tb testing.TB) (*bus.Client, bus.Config) {
+func newKafkaBus(tb testing.TB, version string) (*bus.Client, bus.Config) {
 	tb.Helper()
 	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{rig.StartKafka(tb, tb.TempDir()).Addr}
+	cfg.Brokers = []string{rig.StartKafkaVersion(tb, tb.TempDir(), version).Addr}
 	c := testkit.Bus(tb, cfg)
 	must(tb, c.EnsureTopics(tb.Context(), cfg.Topics.Share, cfg.Topics.RawGBT))
 	return c, cfg
@@ -35,10 +38,33 @@ func cpuTime() time.Duration {
 	return time.Duration(use.Utime.Nano() + use.Stime.Nano())
 }
 
-// TestKafkaReadsBatches lets the broker check and the client read back what each kind of batch is.
-func TestKafkaReadsBatches(t *testing.T) {
+// TestKafka is what differs from the embedded broker, on each version of Apache Kafka.
+func TestKafka(t *testing.T) {
 	t.Parallel()
-	c, cfg := newKafkaBus(t)
+	for _, version := range []string{rig.Kafka3, rig.Kafka4} {
+		t.Run(version, func(t *testing.T) {
+			t.Parallel()
+			c, cfg := newKafkaBus(t, version)
+			t.Run("batches", func(t *testing.T) { testReadsBatches(t, c, cfg) })
+			t.Run("without times", func(t *testing.T) {
+				testReadSinceWithoutTimes(t, c, "Plain", func(values ...[]byte) { writeWithoutTime(t, c, "Plain", values...) })
+			})
+			if version != rig.Kafka3 {
+				return // it takes nothing older
+			}
+			for name, codec := range map[string]compress.Codec{"Old": nil, "OldSnappy": &snappy.Codec{Framing: snappy.Unframed}} {
+				t.Run(name, func(t *testing.T) {
+					testReadSinceWithoutTimes(t, c, name, func(values ...[]byte) {
+						testkit.ProduceV0(t, cfg.Brokers[0], name, testkit.OldSet{Compress: codec}.Encode(t, values...))
+					})
+				})
+			}
+		})
+	}
+}
+
+// testReadsBatches lets the broker check and the client read back what each kind of batch is.
+func testReadsBatches(t *testing.T, c *bus.Client, cfg bus.Config) {
 	at := time.UnixMilli(time.Now().UnixMilli())
 	var want []bus.Message
 	for _, msgs := range [][]bus.Message{
@@ -70,7 +96,7 @@ func TestKafkaReadsBatches(t *testing.T) {
 
 // BenchmarkWriteShares measures this process's part of bringing shares to Apache Kafka.
 func BenchmarkWriteShares(b *testing.B) {
-	c, cfg := newKafkaBus(b)
+	c, cfg := newKafkaBus(b, rig.Kafka4)
 	for _, n := range []int{100, 1000, 10_000} {
 		b.Run(fmt.Sprint(n), func(b *testing.B) {
 			msgs := shares(n, time.Now())
@@ -87,7 +113,7 @@ func BenchmarkWriteShares(b *testing.B) {
 // BenchmarkTemplate measures the way of full templates through Apache Kafka: to the acknowledgement, to a reader's
 // handler, and what writer and reader compute.
 func BenchmarkTemplate(b *testing.B) {
-	c, cfg := newKafkaBus(b)
+	c, cfg := newKafkaBus(b, rig.Kafka4)
 	template := job.NewRawGBT(busynode.Template(1), time.Now()).AppendTo(nil)
 	b.Logf("a template has %d bytes", len(template))
 	arrived := make(chan time.Time, 100)

@@ -50,8 +50,9 @@ func Latest() Start { return Start{kind: startLatest} }
 // Last starts at the n-th last message of each partition.
 func Last(n int) Start { return Start{kind: startLast, n: int64(n)} }
 
-// Since starts at the first message whose time is t or later.
-func Since(t time.Time) Start { return Start{kind: startSince, time: t} }
+// Since starts at the first message whose time is t or later. What stands right before that may have no time, as all
+// that btcpool's services write: then it is not known how old it is, and reading starts n messages earlier.
+func Since(t time.Time, n int) Start { return Start{kind: startSince, time: t, n: int64(n)} }
 
 // At starts at the offset given for a partition, and at the earliest message of partitions that next does not name.
 func At(next map[int]int64) Start { return Start{kind: startAt, at: next} }
@@ -118,8 +119,11 @@ func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64
 			return nil, err
 		}
 		for p := range first {
-			if first[p] = since[p]; since[p] < 0 { // nothing is that young
-				first[p] = last[p]
+			if since[p] < 0 { // nothing is that young
+				since[p] = last[p]
+			}
+			if first[p], err = c.before(ctx, topic, p, first[p], since[p], from.n); err != nil {
+				return nil, err
 			}
 		}
 	case startAt:
@@ -130,6 +134,19 @@ func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64
 		}
 	}
 	return first, nil
+}
+
+// before returns the offset n before since, but not before first, when the message right before since has no time; or
+// else since.
+func (c *Client) before(ctx context.Context, topic string, partition int, first, since, n int64) (int64, error) {
+	if since <= first {
+		return since, nil
+	}
+	msgs, _, _, err := c.fetchOnce(ctx, topic, partition, since-1, fetchWait)
+	if err != nil || len(msgs) == 0 || !msgs[0].Time.IsZero() {
+		return since, err
+	}
+	return max(first, since-n), nil
 }
 
 // offsets asks for one offset of each of topic's n partitions; -1 means that there is none.

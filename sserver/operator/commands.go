@@ -213,7 +213,7 @@ func (m *Commands) take(text []byte, sent, now time.Time) (result string) {
 	case err != nil:
 		m.rarely.Warn().Err(err).Msg("management command not understood")
 		return "bad"
-	case now.Sub(sent) > commandAge:
+	case !sent.IsZero() && now.Sub(sent) > commandAge:
 		return "old"
 	case id == 0 || !c.Filter.admits(id):
 		return "for others"

@@ -67,6 +67,14 @@ func TestCommands(t *testing.T) {
 	}
 }
 
+// A command without a time, as some producers send it, is one of now.
+func TestCommandWithoutTime(t *testing.T) {
+	t.Parallel()
+	if got := managed().take([]byte(`{"type":"sserver_cmd","action":"list"}`), time.Time{}, time.Unix(1_700_000_000, 0)); got != "answered" {
+		t.Error(got)
+	}
+}
+
 // Neither a flood of commands nor an absent Kafka takes more than its share.
 func TestCommandsAreBounded(t *testing.T) {
 	t.Parallel()
