@@ -150,7 +150,7 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 }
 
 // ReadStats returns the statistics of one worker, one user (worker 0) or the pool (0, 0) for the periods from..to, both
-// included, in their order. Periods without a row are absent. A row that btcpool wrote has its work in whole
+// included, in their order. Periods without a row are absent. A row that btcpool wrote or updated has its work in whole
 // difficulties.
 func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, workerID int64, from, to int) ([]Stats, error) {
 	key := StatsKey{UserID: userID, WorkerID: workerID}
@@ -217,12 +217,13 @@ func difficulty(w bitcoin.Work) int64 {
 	return int64(min(w.Difficulty(), math.MaxInt64))
 }
 
-// work is the exact number of hashes, or, in a row whose writer did not know that column, the difficulty's.
-func work(hashes string, difficulty int64) bitcoin.Work {
-	if w, err := bitcoin.ParseWork(hashes); err == nil && !w.IsZero() {
+// work is the exact number of hashes, unless the column of whole difficulties says something else: then its writer, the
+// last one, did not know the other column.
+func work(hashes string, whole int64) bitcoin.Work {
+	if w, err := bitcoin.ParseWork(hashes); err == nil && difficulty(w) == whole {
 		return w
 	}
-	return difficultyWork(uint64(max(difficulty, 0)))
+	return difficultyWork(uint64(max(whole, 0)))
 }
 
 func difficultyWork(d uint64) bitcoin.Work { return bitcoin.Work{Hi: d >> 32, Lo: d << 32} }

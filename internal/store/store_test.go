@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"net"
 	"os"
@@ -20,18 +21,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func openSQLite(t *testing.T) *store.Store {
+func openSQLite(t *testing.T) (*store.Store, *sql.DB) {
 	t.Helper()
-	s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "pool #1 %41.db"))
+	path := filepath.Join(t.TempDir(), "pool #1 %41.db")
+	s, err := store.Open(t.Context(), "sqlite:"+path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
+		if err := errors.Join(db.Close(), s.Close()); err != nil {
 			t.Error(err)
 		}
 	})
-	return s
+	return s, db
 }
 
 func TestSQLite(t *testing.T) {

@@ -3,6 +3,7 @@ package storetest
 
 import (
 	"context"
+	"database/sql"
 	"errors"
 	"fmt"
 	"math/big"
@@ -19,8 +20,9 @@ import (
 	"btcpool/internal/store"
 )
 
-// Run runs the suite. open returns a store on a new, empty database at every call and sees to its end by t.Cleanup.
-func Run(t *testing.T, open func(t *testing.T) *store.Store) {
+// Run runs the suite. open returns a store on a new, empty database at every call, and the database itself, and sees to
+// their end by t.Cleanup.
+func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *store.Store)
@@ -39,8 +41,15 @@ func Run(t *testing.T, open func(t *testing.T) *store.Store) {
 		{"worker names", testWorkerNames},
 		{"ended context", testEndedContext},
 	} {
-		t.Run(test.name, func(t *testing.T) { test.run(t, open(t)) })
+		t.Run(test.name, func(t *testing.T) {
+			s, _ := open(t)
+			test.run(t, s)
+		})
 	}
+	t.Run("stats updated by btcpool", func(t *testing.T) {
+		s, db := open(t)
+		testUpdatedStats(t, s, db)
+	})
 }
 
 // numbers compares big integers by value.
@@ -270,6 +279,26 @@ func testStats(t *testing.T, s *store.Store) {
 	check(t, s.WriteStats(ctx, []store.Stats{rewritten}, nil)) // values are absolute
 	equal(t, read(store.Day, 7, -5, 20260301, 20260301), []store.Stats{worker})
 	equal(t, read(store.Day, 8, 5, 20260301, 20260301), []store.Stats{other})
+}
+
+// testUpdatedStats has btcpool's slparser count on in our rows: it knows no column of hashes.
+func testUpdatedStats(t *testing.T, s *store.Store, db *sql.DB) {
+	ours := store.Stats{StatsKey: store.StatsKey{Period: 20260301}, Accept: work(5, 1<<31), Stale: work(0, 1), Reject: work(7, 0)}
+	check(t, s.WriteStats(t.Context(), []store.Stats{ours}, nil))
+	_, err := db.ExecContext(t.Context(), "UPDATE stats_pool_day SET share_accept = 2000000, share_reject = 0 WHERE day = 20260301")
+	check(t, err)
+	read := func() []bitcoin.Work {
+		t.Helper()
+		all, err := s.ReadStats(t.Context(), store.Day, 0, 0, 20260301, 20260301)
+		check(t, err)
+		if len(all) != 1 {
+			t.Fatalf("%d rows, want 1", len(all))
+		}
+		return []bitcoin.Work{all[0].Accept, all[0].Stale, all[0].Reject}
+	}
+	equal(t, read(), []bitcoin.Work{work(2_000_000, 0), work(0, 1), {}})
+	check(t, s.WriteStats(t.Context(), []store.Stats{ours}, nil))
+	equal(t, read(), []bitcoin.Work{ours.Accept, ours.Stale, ours.Reject})
 }
 
 func testStatsLimits(t *testing.T, s *store.Store) {
