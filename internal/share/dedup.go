@@ -8,23 +8,30 @@ import (
 	"slices"
 )
 
-// EpochsKept is how many boot epochs of one server a Dedup remembers in each partition.
-const EpochsKept = 8
+// EpochsKept is of how many epochs of one server a Dedup remembers in each partition what it has seen.
+const EpochsKept = 32
 
 // ErrDedupState says that bytes are no state of a Dedup.
 var ErrDedupState = errors.New("bad dedup state")
 
 // Dedup recognizes shares that were delivered before. A server numbers its shares and sends them in order, again from
 // an earlier one if it must; so within one partition and epoch whatever is not above the highest number seen is a
-// repetition. The zero value is ready. It is not safe for concurrent use.
+// repetition. A server's epochs grow; so an epoch from before all that are remembered is not news but was let go, and
+// its shares are repetitions. The zero value is ready. It is not safe for concurrent use.
 type Dedup struct {
-	sources map[source][]mark // most recently used mark last
+	sources map[source]*epochs
 }
 
 // source is one server's stream of shares within a partition.
 type source struct {
 	partition int
 	server    uint8
+}
+
+// epochs is what is known of a source.
+type epochs struct {
+	marks []mark // EpochsKept at most, oldest first
+	gone  uint32 // epochs up to this one, but for those of marks, were let go; 0: none
 }
 
 // mark is the highest sequence seen of one epoch.
@@ -34,66 +41,93 @@ type mark struct {
 }
 
 // Seen tells whether the share with this id was seen in this partition, and remembers it. Shares without an id are
-// never seen. Of each server and partition the epochs used last are remembered: see EpochsKept.
+// never seen.
 func (d *Dedup) Seen(partition int, id ID) bool {
-	if id.Epoch == 0 {
+	if id.Epoch == 0 || id.Seq == 0 {
 		return false
-	}
-	if d.sources == nil {
-		d.sources = make(map[source][]mark)
 	}
 	src := source{partition, id.Server}
-	marks := d.sources[src]
-	i := slices.IndexFunc(marks, func(m mark) bool { return m.epoch == id.Epoch })
-	if i < 0 {
-		if len(marks) == EpochsKept {
-			marks = slices.Delete(marks, 0, 1)
+	e := d.sources[src]
+	if e == nil {
+		if d.sources == nil {
+			d.sources = make(map[source]*epochs)
 		}
-		d.sources[src] = append(marks, mark{id.Epoch, id.Seq})
+		e = new(epochs)
+		d.sources[src] = e
+	}
+	return e.seen(id)
+}
+
+func (e *epochs) seen(id ID) bool {
+	at := len(e.marks) // where the epoch belongs
+	for at > 0 && e.marks[at-1].epoch > id.Epoch {
+		at--
+	}
+	full := len(e.marks) == EpochsKept
+	switch {
+	case at > 0 && e.marks[at-1].epoch == id.Epoch:
+		m := &e.marks[at-1]
+		if id.Seq <= m.seq {
+			return true
+		}
+		m.seq = id.Seq
 		return false
-	}
-	if id.Seq <= marks[i].seq {
+	case id.Epoch <= e.gone, at == 0 && full:
 		return true
+	case full:
+		e.gone = max(e.gone, e.marks[0].epoch)
+		e.marks = slices.Delete(e.marks, 0, 1)
+		at--
 	}
-	marks[i].seq = id.Seq
-	if last := len(marks) - 1; i != last {
-		m := marks[i]
-		copy(marks[i:], marks[i+1:])
-		marks[last] = m
-	}
+	e.marks = slices.Insert(e.marks, at, mark{id.Epoch, id.Seq})
 	return false
 }
 
-// AppendTo appends d's state, at most limit bytes of it. When that is too little, the epochs that were used longest ago
-// are left out first.
+// AppendTo appends d's state, at most limit bytes of it. When that is too little, the oldest epochs are let go.
 func (d *Dedup) AppendTo(dst []byte, limit int) []byte {
 	sources := slices.SortedFunc(maps.Keys(d.sources), func(a, b source) int {
 		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.server, b.server))
 	})
-	end := len(dst) + limit
-	for age := range EpochsKept {
+	start := len(dst)
+	for keep := EpochsKept; ; keep /= 2 {
+		dst = dst[:start]
+		whole := start // the end of the last source that fits
 		for _, src := range sources {
-			marks := d.sources[src]
-			if age >= len(marks) {
-				continue
-			}
-			m := marks[len(marks)-1-age]
-			start := len(dst)
-			dst = binary.AppendUvarint(dst, uint64(src.partition))
-			dst = append(dst, src.server)
-			dst = binary.LittleEndian.AppendUint32(dst, m.epoch)
-			dst = binary.AppendUvarint(dst, m.seq)
-			if len(dst) > end {
-				return dst[:start]
+			if dst = d.sources[src].appendTo(dst, src, keep); len(dst) <= start+limit {
+				whole = len(dst)
 			}
 		}
+		if whole == len(dst) || keep == 1 {
+			return dst[:whole]
+		}
+	}
+}
+
+// appendTo appends the newest epochs, and which was let go last as one without a sequence.
+func (e *epochs) appendTo(dst []byte, src source, keep int) []byte {
+	entry := func(m mark) {
+		dst = binary.AppendUvarint(dst, uint64(src.partition))
+		dst = append(dst, src.server)
+		dst = binary.LittleEndian.AppendUint32(dst, m.epoch)
+		dst = binary.AppendUvarint(dst, m.seq)
+	}
+	old := max(len(e.marks)-keep, 0)
+	gone := e.gone
+	if old > 0 {
+		gone = max(gone, e.marks[old-1].epoch)
+	}
+	if gone > 0 {
+		entry(mark{epoch: gone})
+	}
+	for _, m := range e.marks[old:] {
+		entry(m)
 	}
 	return dst
 }
 
 // ParseDedup restores what AppendTo wrote.
 func ParseDedup(src []byte) (*Dedup, error) {
-	d := &Dedup{sources: make(map[source][]mark)}
+	d := &Dedup{sources: make(map[source]*epochs)}
 	for len(src) > 0 {
 		partition, n := binary.Uvarint(src)
 		if n <= 0 || partition > 1<<31 || len(src) < n+5 {
@@ -106,11 +140,27 @@ func ParseDedup(src []byte) (*Dedup, error) {
 			return nil, ErrDedupState
 		}
 		src = src[n:]
-		marks := d.sources[key]
-		if len(marks) == EpochsKept || slices.ContainsFunc(marks, func(k mark) bool { return k.epoch == m.epoch }) {
+		if d.sources[key] == nil {
+			d.sources[key] = new(epochs)
+		}
+		if !d.sources[key].restore(m) {
 			return nil, ErrDedupState
 		}
-		d.sources[key] = slices.Insert(marks, 0, m)
 	}
 	return d, nil
+}
+
+// restore adds what appendTo wrote, in any order. It returns false for what that cannot have written.
+func (e *epochs) restore(m mark) bool {
+	if m.seq == 0 {
+		known := e.gone > 0
+		e.gone = m.epoch
+		return !known
+	}
+	at, known := slices.BinarySearchFunc(e.marks, m.epoch, func(m mark, epoch uint32) int { return cmp.Compare(m.epoch, epoch) })
+	if known || len(e.marks) == EpochsKept {
+		return false
+	}
+	e.marks = slices.Insert(e.marks, at, m)
+	return true
 }

@@ -36,19 +36,57 @@ func TestDedup(t *testing.T) {
 	}
 }
 
-func TestDedupForgetsTheEpochUsedLongestAgo(t *testing.T) {
+// TestDedupReadsAgain delivers a topic a second time, from its start, after any number of epochs and a restart.
+func TestDedupReadsAgain(t *testing.T) {
+	t.Parallel()
+	for _, n := range []uint32{1, share.EpochsKept, share.EpochsKept + 1, 10 * share.EpochsKept} {
+		for _, limit := range []int{1 << 16, 50} {
+			d := new(share.Dedup)
+			deliver := func() (news int) {
+				for epoch := uint32(1); epoch <= n; epoch++ {
+					for seq := uint64(1); seq <= 3; seq++ {
+						if !d.Seen(0, share.ID{Server: 1, Epoch: 1000 * epoch, Seq: seq}) {
+							news++
+						}
+					}
+				}
+				return news
+			}
+			if news := deliver(); news != int(3*n) {
+				t.Errorf("%d epochs: %d of %d shares are news", n, news, 3*n)
+			}
+			state := d.AppendTo(nil, limit)
+			if len(state) > limit {
+				t.Errorf("state has %d bytes", len(state))
+			}
+			var err error
+			if d, err = share.ParseDedup(state); err != nil {
+				t.Fatal(err)
+			}
+			if news := deliver(); news != 0 {
+				t.Errorf("%d epochs, %d bytes of state: %d of %d shares are counted again", n, limit, news, 3*n)
+			}
+			if d.Seen(0, share.ID{Server: 1, Epoch: 1000*n + 1, Seq: 1}) {
+				t.Errorf("%d epochs: a new one is taken for an old one", n)
+			}
+		}
+	}
+}
+
+// TestDedupLateEpoch: what a server could not send for long comes under an epoch older than those seen since.
+func TestDedupLateEpoch(t *testing.T) {
 	t.Parallel()
 	var d share.Dedup
-	for epoch := range uint32(share.EpochsKept) {
-		d.Seen(0, share.ID{Epoch: 1 + epoch, Seq: 10})
+	for epoch := uint32(2); epoch <= share.EpochsKept; epoch++ {
+		d.Seen(0, share.ID{Server: 1, Epoch: epoch, Seq: 10})
 	}
-	d.Seen(0, share.ID{Epoch: 1, Seq: 11}) // now epoch 2 is the one
-	d.Seen(0, share.ID{Epoch: 100, Seq: 10})
-	if !d.Seen(0, share.ID{Epoch: 1, Seq: 11}) {
-		t.Error("epoch 1 is forgotten although it was used lately")
+	for seq := uint64(1); seq <= 3; seq++ {
+		if d.Seen(0, share.ID{Server: 1, Epoch: 1, Seq: seq}) {
+			t.Errorf("share %d of an epoch that was never seen is taken for a repetition", seq)
+		}
 	}
-	if d.Seen(0, share.ID{Epoch: 2, Seq: 10}) {
-		t.Error("epoch 2 is remembered: the state grows without bound")
+	if !d.Seen(0, share.ID{Server: 1, Epoch: 1, Seq: 3}) {
+		t.Error("share 3 is counted twice")
 	}
 }
 
@@ -60,8 +98,8 @@ func TestDedupStateBounded(t *testing.T) {
 			d.Seen(3, share.ID{Server: uint8(server), Epoch: 1 + epoch, Seq: 1 << 40})
 		}
 	}
-	state := d.AppendTo([]byte("x"), 3000)
-	if len(state) > 3001 || len(state) < 2900 {
+	state := d.AppendTo([]byte("x"), 5000)
+	if len(state) > 5001 || len(state) < 3000 {
 		t.Errorf("state has %d bytes", len(state))
 	}
 	restored, err := share.ParseDedup(state[1:])
@@ -75,7 +113,7 @@ func TestDedupStateBounded(t *testing.T) {
 	}
 }
 
-// TestDedupAgainstModel: with at most EpochsKept epochs, a Dedup restored at any time answers like a plain map.
+// TestDedupAgainstModel: with no more than EpochsKept epochs, a Dedup restored at any time answers like a plain map.
 func TestDedupAgainstModel(t *testing.T) {
 	t.Parallel()
 	type key struct {
@@ -112,6 +150,7 @@ func FuzzParseDedup(f *testing.F) {
 	d.Seen(300, share.ID{Server: 255, Epoch: 1700000001, Seq: 1 << 63})
 	d.Seen(300, share.ID{Server: 255, Epoch: 1700000002, Seq: 1})
 	f.Add(d.AppendTo(nil, 1<<16))
+	f.Add(d.AppendTo(nil, 32)) // without the oldest epoch
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d, err := share.ParseDedup(in)
 		if err != nil {
