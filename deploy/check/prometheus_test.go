@@ -345,6 +345,13 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_spool_full_total 9x5`, `btcpool_spool_write_errors_total 9x5`,
 			}},
 		},
+		"SpoolDamaged": {
+			fire: [][]string{
+				{`btcpool_spool_lost_bytes_total{spool="shares"} 0x30 100x29`},
+				{`btcpool_spool_lost_bytes_total{spool="shares"} 100x29`}, // found when it was opened
+			},
+			quiet: [][]string{{`btcpool_spool_lost_bytes_total{spool="shares"} 0x60`}, {`btcpool_spool_lost_bytes_total{spool="shares"} 100x90`}},
+		},
 		"NoAcceptedShares": {
 			fire: [][]string{{`btcpool_sserver_shares_total{code="0"} 9x5`, `btcpool_sserver_shares_total{code="37"} 0+9x5`, `btcpool_sserver_sessions{state="authorized"} 1x5`}},
 			quiet: [][]string{

@@ -39,18 +39,18 @@ func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []b
 	d := drainer{Spool: s, send: send}
 	defer d.closeFile()
 	for sending.Err() == nil {
-		switch seg, end, final := s.oldest(); {
-		case seg != nil && seg.sent < end:
+		switch seg, end, records, final := s.oldest(); {
+		case seg != nil && d.at(seg) < end:
 			if wait := time.Until(d.next); wait > 0 && end-seg.sent < readBytes && !final && ctx.Err() == nil {
 				retry.Sleep(ctx, wait)
 				continue
 			}
 			d.next = time.Now().Add(sendGap)
-			d.sendSome(sending, seg, end)
+			d.sendSome(sending, seg, end, records)
 		case final:
 			d.finished(seg)
 		default:
-			if records, _ := s.Depth(); ctx.Err() != nil && records == 0 {
+			if _, bytes := s.Depth(); ctx.Err() != nil && bytes == 0 {
 				return nil
 			}
 			d.idle(ctx, sending)
@@ -59,27 +59,36 @@ func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []b
 	return nil
 }
 
-// oldest returns the segment to send from, the end of its records and whether no more will be added.
-func (s *Spool) oldest() (seg *segment, end int64, final bool) {
+// oldest returns the segment to send from, the end of its records, how many of those have not been sent, and whether no
+// more will be added.
+func (s *Spool) oldest() (seg *segment, end, records int64, final bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.segments) == 0 {
-		return nil, 0, false
+		return nil, 0, 0, false
 	}
 	seg = s.segments[0]
-	return seg, seg.size, seg != s.active
+	return seg, seg.size, seg.records, seg != s.active
 }
 
 // drainer is one call of Run.
 type drainer struct {
 	*Spool
-	send func(ctx context.Context, msgs []bus.Message) error
-	from *segment // the one that file is open on
-	file *os.File
+	send   func(ctx context.Context, msgs []bus.Message) error
+	from   *segment // the one that file is open on
+	file   *os.File
+	reader reader // of file
 
 	next time.Time     // when the next send may start
-	buf  []byte        // what was read from file last
-	msgs []bus.Message // the records in buf
+	msgs []bus.Message // the records read last
+}
+
+// at returns where to read on in seg.
+func (d *drainer) at(seg *segment) int64 {
+	if d.from == seg {
+		return d.reader.at
+	}
+	return seg.sent
 }
 
 // idle waits for more records on disk; once ctx has ended, for sending.
@@ -95,11 +104,12 @@ func (d *drainer) idle(ctx, sending context.Context) {
 	}
 }
 
-// sendSome sends one batch and writes down that it did.
-func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
-	err := d.read(seg, end)
+// sendSome sends one batch of the records that the segment holds up to end, and writes down that it did.
+func (d *drainer) sendSome(ctx context.Context, seg *segment, end, records int64) {
+	skipped, err := d.read(seg, end)
 	if errors.Is(err, os.ErrNotExist) { // somebody deleted it
-		d.skipRest(seg, err)
+		d.damaged(seg, seg.sent, damage{end - seg.sent, uint64(records)})
+		d.done(seg, end, records)
 		return
 	}
 	if err != nil {
@@ -107,50 +117,45 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end int64) {
 		retry.Sleep(ctx, retryInterval)
 		return
 	}
-	msgs, size, err := d.parse()
-	if len(msgs) == 0 {
-		d.skipRest(seg, err)
-		return
+	if skipped.bytes > 0 {
+		d.damaged(seg, d.reader.at, skipped)
 	}
-	err = retry.Do(ctx, sendPace, func() error { return d.send(ctx, msgs) }, func(err error, _ time.Duration) {
-		d.metrics.sendErrors.Inc()
-		d.log.Error().Err(err).Int("records", len(msgs)).Msg("records not sent, will try again")
-	})
-	if err != nil {
-		return // ctx has ended
+	if len(d.msgs) > 0 {
+		err = retry.Do(ctx, sendPace, func() error { return d.send(ctx, d.msgs) }, func(err error, _ time.Duration) {
+			d.metrics.sendErrors.Inc()
+			d.log.Error().Err(err).Int("records", len(d.msgs)).Msg("records not sent, will try again")
+		})
+		if err != nil {
+			return // ctx has ended
+		}
 	}
-	d.metrics.sent.Add(float64(len(msgs)))
-	d.done(seg, seg.sent+int64(size), int64(len(msgs)))
+	d.metrics.sent.Add(float64(len(d.msgs)))
+	if d.reader.at < end {
+		records = min(records, int64(len(d.msgs)))
+	} // else those that are not sent by now are lost
+	d.done(seg, d.reader.at-d.reader.gap, records)
 }
 
-// read reads what comes next in seg, before end.
-func (d *drainer) read(seg *segment, end int64) (err error) {
+// read reads what comes next in seg, before end, into d.msgs.
+func (d *drainer) read(seg *segment, end int64) (skipped damage, err error) {
 	if d.from != seg {
 		d.closeFile()
 		f, err := os.Open(seg.path)
 		if err != nil {
-			return err
+			return damage{}, err
 		}
 		d.from, d.file = seg, f
+		d.reader = reader{file: f, at: seg.sent, buf: d.reader.buf}
 	}
-	d.buf, err = readSegment(d.buf, d.file, seg.sent, end)
-	return err
-}
-
-// parse returns the records at the start of what was read, their size there and why they end.
-func (d *drainer) parse() (msgs []bus.Message, size int, err error) {
-	msgs = d.msgs[:0]
-	for len(msgs) < batchRecords {
-		var r record
-		var n int
-		if r, n, err = parseRecord(d.buf[size:]); err != nil {
-			break
-		}
-		msgs = append(msgs, bus.Message{Key: r.key, Value: r.value})
-		size += n
+	d.msgs = d.msgs[:0]
+	skipped, err = d.reader.some(end, func(r record) bool {
+		d.msgs = append(d.msgs, bus.Message{Key: r.key, Value: r.value})
+		return len(d.msgs) < batchRecords
+	})
+	if err == nil && d.reader.at == end {
+		skipped.add(d.reader.giveUp())
 	}
-	d.msgs = msgs
-	return msgs, size, err
+	return skipped, err
 }
 
 func (d *drainer) closeFile() {
@@ -176,15 +181,6 @@ func (d *drainer) done(seg *segment, offset, records int64) {
 	d.aged = d.aged && d.ages.oldest(time.Now()) > d.cfg.MaxAge.Std()
 }
 
-// skipRest gives up what the segment holds by now.
-func (d *drainer) skipRest(seg *segment, err error) {
-	d.mu.Lock()
-	end, records := seg.size, seg.records
-	d.mu.Unlock()
-	d.corrupted(seg, seg.sent, end-seg.sent, err)
-	d.done(seg, end, records)
-}
-
 // savePosition needs no sync: if a crash undoes it, the tail is sent again.
 func (d *drainer) savePosition(p position) {
 	if err := p.write(d.position); err != nil {
@@ -198,8 +194,11 @@ func (d *drainer) finished(seg *segment) {
 	next := position{seg.number + 1, 0}
 	d.savePosition(next)
 	var err error
-	if seg.corrupt {
-		err = os.Rename(seg.path, strings.TrimSuffix(seg.path, segmentSuffix)+corruptSuffix)
+	if seg.lost.bytes > 0 {
+		kept := strings.TrimSuffix(seg.path, segmentSuffix) + damagedSuffix
+		d.log.Error().Str("kept", kept).Int64("bytes", seg.lost.bytes).Uint64("records", seg.lost.records).
+			Msg("spool has lost records to damage")
+		err = os.Rename(seg.path, kept)
 	} else {
 		err = os.Remove(seg.path)
 	}

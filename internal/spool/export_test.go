@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"testing"
@@ -9,6 +10,7 @@ import (
 const (
 	FrameSize    = frameSize
 	PendingBytes = pendingBytes
+	ReadBytes    = readBytes
 	SegmentBytes = segmentBytes
 )
 
@@ -18,18 +20,31 @@ func (s *Spool) SetSync(sync func(*os.File) error) { s.sync = sync }
 // Fdatasync is what it is by default.
 var Fdatasync = fdatasync
 
-// Whole returns the size of the whole records at the start of b, and those records encoded again.
-func Whole(b []byte) (n int, again []byte, err error) {
-	n, err = eachRecord(b, func(r record) {
-		start := len(again)
-		again = append(append(again, make([]byte, frameSize)...), r.value...)
-		var key uint64
-		for i, c := range r.key {
-			key |= uint64(c) << (8 * i)
+// SearchBytes is how much of a segment is checked in vain at most for each ReadBytes of it.
+const SearchBytes = searchBytes + frameSize + MaxValue
+
+// Records calls f with epoch, sequence and value of each record that a segment of these bytes holds, and returns what
+// was skipped. It fails when reading makes no way or too much work of it.
+func Records(tb testing.TB, segment []byte, f func(epoch uint32, seq uint64, value []byte)) (skippedBytes int64, skippedRecords uint64) {
+	tb.Helper()
+	r := reader{file: bytes.NewReader(segment)}
+	var skipped damage
+	for end := int64(len(segment)); r.at < end; {
+		before := r.at
+		more, err := r.some(end, func(rec record) bool { f(rec.epoch, rec.seq, rec.value); return true })
+		if err != nil {
+			tb.Fatal(err)
 		}
-		sealRecord(again[start:], r.epoch, r.seq, key)
-	})
-	return n, again, err
+		if r.at <= before || r.at > end {
+			tb.Fatalf("read from %d to %d of %d", before, r.at, end)
+		}
+		if least := int64(readBytes - frameSize - MaxValue); r.at < end && r.at-before < least || r.vain > SearchBytes {
+			tb.Fatalf("read %d bytes, checked %d in vain", r.at-before, r.vain)
+		}
+		skipped.add(more)
+	}
+	skipped.add(r.giveUp())
+	return skipped.bytes, skipped.records
 }
 
 // Position returns what the file of a position holds.

@@ -1,6 +1,7 @@
 package spool
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,7 +20,7 @@ type segment struct {
 	size    int64    // where the whole records on disk end; changed by the flusher
 	sent    int64    // where those end that have been sent; changed by the drainer
 	records int64    // how many have not been sent
-	corrupt bool     // whether a record is damaged
+	lost    damage   // what of it cannot be sent; changed by the drainer
 	file    *os.File // open while it is written to
 }
 
@@ -45,6 +46,7 @@ func (s *Spool) flushLoop() {
 		if spare, ok = s.flushGroup(spare); !ok {
 			return
 		}
+		s.openAhead()
 	}
 }
 
@@ -131,9 +133,12 @@ func (s *Spool) write(buf []byte) error {
 	}
 	if seg == nil {
 		var err error
-		if seg, err = s.newSegment(); err != nil {
+		if seg, err = s.nextSegment(); err != nil {
 			return err
 		}
+		s.mu.Lock()
+		s.active = seg
+		s.mu.Unlock()
 	}
 	_, err := seg.file.WriteAt(buf, seg.size)
 	if err == nil {
@@ -162,23 +167,43 @@ func (s *Spool) finish(seg *segment) {
 	s.mu.Unlock()
 }
 
+// nextSegment returns the segment that was opened ahead, or a new one.
+func (s *Spool) nextSegment() (*segment, error) {
+	if seg := s.ahead; seg != nil {
+		s.ahead = nil
+		return seg, nil
+	}
+	return s.newSegment()
+}
+
+// openAhead opens the segment that will follow the active one, so that records do not depend on a descriptor being free
+// then, nor wait for the file to be made.
+func (s *Spool) openAhead() {
+	if s.ahead != nil {
+		return
+	}
+	seg, err := s.newSegment()
+	if err != nil && !s.late {
+		s.log.Warn().Err(err).Msg("next segment of the spool cannot be opened ahead, will try again")
+	}
+	s.ahead, s.late = seg, err != nil
+}
+
 func (s *Spool) newSegment() (*segment, error) {
-	seg := &segment{number: s.nextSegment, path: segmentPath(s.cfg.Dir, s.nextSegment)}
+	seg := &segment{number: s.number, path: segmentPath(s.cfg.Dir, s.number)}
 	var err error
 	if seg.file, err = os.OpenFile(seg.path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o640); err != nil {
 		return nil, err
 	}
-	s.nextSegment++
+	s.number++
 	if err := durable.SyncDir(s.cfg.Dir); err != nil {
-		seg.file.Close()
-		_ = os.Remove(seg.path)
-		return nil, err
+		return nil, errors.Join(err, seg.drop())
 	}
-	s.mu.Lock()
-	s.active = seg
-	s.mu.Unlock()
 	return seg, nil
 }
+
+// drop removes a segment that holds nothing.
+func (seg *segment) drop() error { return errors.Join(seg.file.Close(), os.Remove(seg.path)) }
 
 func segmentPath(dir string, number uint64) string {
 	return filepath.Join(dir, fmt.Sprintf("%08d%s", number, segmentSuffix))

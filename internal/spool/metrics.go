@@ -9,9 +9,10 @@ import (
 )
 
 type metrics struct {
-	appended, sent, full             prometheus.Counter
-	writeErrors, sendErrors, corrupt prometheus.Counter
-	syncSeconds                      prometheus.Histogram
+	appended, sent, full    prometheus.Counter
+	writeErrors, sendErrors prometheus.Counter
+	lostRecords, lostBytes  prometheus.Counter
+	syncSeconds             prometheus.Histogram
 }
 
 func newMetrics(reg prometheus.Registerer, name string, s *Spool) *metrics {
@@ -33,7 +34,8 @@ func newMetrics(reg prometheus.Registerer, name string, s *Spool) *metrics {
 		full:        set.Counter("full_total", "Records refused because the spool was full."),
 		writeErrors: set.Counter("write_errors_total", "Writes that the disk refused."),
 		sendErrors:  set.Counter("send_errors_total", "Batches that were not acknowledged and sent again."),
-		corrupt:     set.Counter("corrupt_total", "Segments of which the rest was skipped after a corrupt record."),
+		lostRecords: set.Counter("lost_records_total", "Records, at least, that were skipped because the disk damaged them."),
+		lostBytes:   set.Counter("lost_bytes_total", "Bytes skipped in search of the next whole record."),
 		syncSeconds: set.Histogram("sync_seconds", "Time to bring one group of records to disk.",
 			prometheus.ExponentialBuckets(0.00005, 2, 18)), // 50 µs to 6.5 s
 	}

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"math"
 	"os"
@@ -22,7 +21,7 @@ import (
 
 const (
 	segmentSuffix = ".seg"
-	corruptSuffix = ".bad"
+	damagedSuffix = ".bad"
 )
 
 // Open opens or makes the spool in cfg.Dir, which no other process may have open. What is left there from before is
@@ -55,7 +54,11 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		s.sync = func(*os.File) error { return nil }
 	}
 	s.metrics = newMetrics(deps.Metrics, name, s)
-	if err := s.recover(); err != nil {
+	err = s.recover()
+	if err == nil {
+		s.ahead, err = s.newSegment()
+	}
+	if err != nil {
 		s.position.Close()
 		lock.Close()
 		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
@@ -81,18 +84,16 @@ func (s *Spool) recover() (err error) {
 	if err != nil {
 		return err
 	}
-	s.nextSegment = at.segment + 1
+	s.number = at.segment + 1
+	if n := len(numbers); n > 0 {
+		s.number = max(s.number, numbers[n-1]+1)
+	}
+	if numbers, err = s.discard(numbers, at); err != nil {
+		return err
+	}
 	var epoch uint32
 	for i, number := range numbers {
-		path := segmentPath(s.cfg.Dir, number)
-		s.nextSegment = max(s.nextSegment, number+1)
-		if number < at.segment {
-			if err := os.Remove(path); err != nil {
-				return err
-			}
-			continue
-		}
-		seg := &segment{number: number, path: path}
+		seg := &segment{number: number, path: segmentPath(s.cfg.Dir, number)}
 		if number == at.segment {
 			seg.sent = at.offset
 		}
@@ -106,6 +107,25 @@ func (s *Spool) recover() (err error) {
 		s.bytes += seg.size - seg.sent
 	}
 	return s.newEpoch(epoch)
+}
+
+// discard removes the segments that hold nothing to send, and returns the others.
+func (s *Spool) discard(numbers []uint64, at position) (rest []uint64, err error) {
+	for _, number := range numbers {
+		path := segmentPath(s.cfg.Dir, number)
+		info, err := os.Stat(path)
+		if err == nil && number >= at.segment && info.Size() > 0 {
+			rest = append(rest, number)
+			continue
+		}
+		if err == nil {
+			err = os.Remove(path)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return rest, nil
 }
 
 // recoverSegment finds the end of the segment's whole records and counts those that have not been sent. It returns the
@@ -122,75 +142,41 @@ func (s *Spool) recoverSegment(seg *segment, last bool) (epoch uint32, err error
 	}
 	seg.sent = min(seg.sent, info.Size())
 	s.ages.appended(position{seg.number, seg.sent}, info.ModTime())
-	seg.size = seg.sent
-	var buf []byte
-	for seg.size < info.Size() {
-		if buf, err = readSegment(buf, f, seg.size, info.Size()); err != nil {
+	r := reader{file: f, at: seg.sent}
+	for r.at < info.Size() {
+		if _, err := r.some(info.Size(), func(rec record) bool { // what is skipped is told when it is sent
+			seg.records++
+			epoch = max(epoch, rec.epoch)
+			return true
+		}); err != nil {
 			return 0, err
 		}
-		n, err := eachRecord(buf, func(r record) {
-			seg.records++
-			epoch = max(epoch, r.epoch)
-		})
-		seg.size += int64(n)
-		if n > 0 {
-			continue
-		}
-		rest := info.Size() - seg.size
-		if last && !holdsRecord(buf) { // it was being written when the process died
-			s.log.Info().Int64("bytes", rest).Str("segment", seg.path).Msg("cut off the unfinished end of the spool")
-			return epoch, f.Truncate(seg.size)
-		}
-		s.corrupted(seg, seg.size, rest, err)
+	}
+	seg.size = info.Size() - r.gap
+	if r.gap == 0 {
 		return epoch, nil
 	}
+	tail := make([]byte, min(r.gap, readBytes))
+	if _, err := f.ReadAt(tail, seg.size); err != nil {
+		return 0, err
+	}
+	if last && unfinished(tail) { // it was being written when the process died
+		s.log.Info().Int64("bytes", r.gap).Str("segment", seg.path).Msg("cut off the unfinished end of the spool")
+		return epoch, f.Truncate(seg.size)
+	}
+	s.damaged(seg, seg.size, damage{bytes: r.gap, records: 1})
 	return epoch, nil
 }
 
-// corrupted tells that rest bytes of the segment at offset will not be sent.
-func (s *Spool) corrupted(seg *segment, offset, rest int64, err error) {
-	seg.corrupt = true
-	s.metrics.corrupt.Inc()
-	s.log.Error().Err(err).Str("segment", seg.path).Int64("offset", offset).Int64("bytes", rest).
-		Msg("spool is damaged, skipping the rest of the segment")
-}
-
-// readBytes is how much of a segment is read at a time; a record fits in.
-const readBytes = 1 << 20
-
-// readSegment reads what the file holds from offset on, up to end or readBytes, into buf if that is large enough.
-func readSegment(buf []byte, f io.ReaderAt, offset, end int64) ([]byte, error) {
-	buf = slices.Grow(buf[:0], int(min(end-offset, readBytes)))[:min(end-offset, readBytes)]
-	n, err := f.ReadAt(buf, offset)
-	if errors.Is(err, io.EOF) {
-		err = nil
+// damaged tells that a part of the segment before or at offset is not sent.
+func (s *Spool) damaged(seg *segment, offset int64, d damage) {
+	if seg.lost.bytes == 0 {
+		s.log.Error().Str("segment", seg.path).Int64("offset", offset).
+			Msg("spool is damaged, going on with the next whole record: check the disk")
 	}
-	return buf[:n], err
-}
-
-// eachRecord calls f for the whole records at the start of buf and returns their size. The error says why it ended
-// before the end of buf.
-func eachRecord(buf []byte, f func(record)) (int, error) {
-	n := 0
-	for n < len(buf) {
-		r, size, err := parseRecord(buf[n:])
-		if err != nil {
-			return n, err
-		}
-		f(r)
-		n += size
-	}
-	return n, nil
-}
-
-// holdsRecord tells a damaged record, which whole ones follow, from an unfinished one.
-func holdsRecord(buf []byte) bool {
-	for i := range buf {
-		if _, _, err := parseRecord(buf[i:]); err == nil {
-			return true
-		}
-	}
-	return false
+	seg.lost.add(d)
+	s.metrics.lostBytes.Add(float64(d.bytes))
+	s.metrics.lostRecords.Add(float64(d.records))
 }
 
 func listSegments(dir string) ([]uint64, error) {

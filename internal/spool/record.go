@@ -39,6 +39,16 @@ func sealRecord(frame []byte, epoch uint32, seq, key uint64) {
 	durable.SealFrame(frame)
 }
 
+// parseHead returns the size and the name of the record that b may begin with, whatever its checksum is.
+func parseHead(b []byte) (size int, epoch uint32, seq uint64, ok bool) {
+	if len(b) < frameSize {
+		return 0, 0, 0, false
+	}
+	length, body := binary.LittleEndian.Uint32(b), b[durable.FrameHead:]
+	return durable.FrameHead + int(length), binary.LittleEndian.Uint32(body), binary.LittleEndian.Uint64(body[seqAt:]),
+		length >= valueAt && length <= valueAt+MaxValue
+}
+
 // parseRecord parses the record that b begins with and returns its size there. Its errors are those of
 // durable.CutFrame.
 func parseRecord(b []byte) (record, int, error) {

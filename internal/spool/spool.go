@@ -8,11 +8,10 @@
 //	epoch         the last epoch given out, decimal
 //	position      what has been sent: segment, offset, checksum
 //	00000007.seg  records, see record.go; deleted once all are sent
-//	00000007.bad  a segment that had a corrupt record, kept for inspection
+//	00000007.bad  a segment that was damaged, kept for inspection
 //
-// Each opening writes to new segments under a new epoch. The tail of the last segment is cut where its last whole
-// record ends. Records behind a corrupt one are skipped up to the end of its segment, with a counter and a log line,
-// rather than blocking those that follow.
+// Each opening writes to new segments under a new epoch. An unfinished record at the end of the last segment is cut off.
+// A damaged one is skipped, with counters and a log line: sending goes on with the next whole record.
 //
 // When the disk refuses a write, those who wait and those who append get ErrBroken at once. What was appended before
 // stays in memory and is written to a new segment as soon as that works again (a file whose sync failed cannot be
@@ -114,8 +113,12 @@ type Spool struct {
 	bytes    int64      // the size of those
 	ages     ages
 	aged     bool // whether a record had waited for MaxAge when the disk was written last
+	refused  int  // size of the record for which there was no room last; 0: one has been taken since
 
-	nextSegment uint64 // the number of the next file, which only the flusher uses
+	// Only the flusher uses these.
+	number uint64   // of the next file
+	ahead  *segment // the file that will be written next, without records; nil: it could not be opened
+	late   bool     // whether that was logged
 }
 
 // group is a set of records that reach the disk together.
@@ -154,9 +157,13 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 	switch {
 	case size > frameSize+MaxValue:
 		return 0, ErrTooLarge
-	case s.bytes+int64(size) > s.cfg.MaxBytes, len(buf) > pendingBytes, s.aged:
-		s.metrics.full.Inc()
+	case s.full(size):
+		s.refuse(size)
 		return 0, ErrFull
+	}
+	if s.refused > 0 {
+		s.refused = 0
+		s.log.Info().Msg("spool has room again")
 	}
 	sealRecord(buf[start:], s.epoch, seq, key)
 	s.buf = buf
@@ -169,6 +176,35 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 		s.pending.Ring()
 	}
 	return seq, nil
+}
+
+// full tells whether a record of that size must be refused. s.mu is held.
+func (s *Spool) full(size int) bool {
+	return s.aged || s.bytes+int64(size) > s.cfg.MaxBytes || len(s.buf)+size > pendingBytes
+}
+
+// refuse notes that a record of that size was refused. s.mu is held.
+func (s *Spool) refuse(size int) {
+	s.metrics.full.Inc()
+	if s.refused == 0 {
+		s.log.Error().Int64("bytes", s.bytes).Int64("records", s.records).Stringer("oldest", s.ages.oldest(time.Now()).Round(time.Second)).
+			Msg("spool is full, refusing records: what waits in it is not sent")
+	}
+	s.refused = size
+}
+
+// Err returns why records are refused now: an error that is ErrBroken or ErrFull. nil: they are taken.
+func (s *Spool) Err() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case s.broken != nil:
+		return s.broken
+	case s.refused > 0 && s.full(s.refused):
+		return fmt.Errorf("%w: %d records wait to be sent, the oldest for %s", ErrFull, s.records,
+			s.ages.oldest(time.Now()).Round(time.Second))
+	}
+	return nil
 }
 
 // OnDurable lets f be called after each group that reached the disk, with the highest sequence there and nil, and after
@@ -238,6 +274,9 @@ func (s *Spool) Close() error {
 	var errs []error
 	if s.active != nil {
 		errs = append(errs, s.active.file.Close())
+	}
+	if s.ahead != nil {
+		errs = append(errs, s.ahead.drop())
 	}
 	if lost := s.lastSeq - s.diskSeq; lost > 0 {
 		s.flush.end(ErrClosed)

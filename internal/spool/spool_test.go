@@ -93,8 +93,14 @@ func TestMaxAge(t *testing.T) {
 	if err := appended(); !errors.Is(err, spool.ErrFull) || time.Since(begin) < 50*time.Millisecond {
 		t.Errorf("after %s: %v", time.Since(begin), err)
 	}
+	if err := s.Err(); !errors.Is(err, spool.ErrFull) {
+		t.Errorf("while it takes no more: %v", err)
+	}
 	run(t, s, discard)
 	testkit.Eventually(t, "it takes records again once all are sent", func() bool { return appended() == nil })
+	if err := s.Err(); err != nil {
+		t.Errorf("while it takes records: %v", err)
+	}
 }
 
 // add appends n records and waits for them.
@@ -139,13 +145,24 @@ func names(epoch uint32, from, to int) (names []string) {
 	return names
 }
 
+// segments returns the files that hold records.
 func segments(tb testing.TB, dir string) []string {
 	tb.Helper()
 	paths, err := filepath.Glob(filepath.Join(dir, "*.seg"))
 	if err != nil {
 		tb.Fatal(err)
 	}
-	return paths
+	var full []string
+	for _, path := range paths {
+		info, err := os.Stat(path)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if info.Size() > 0 { // not the one that is opened ahead
+			full = append(full, path)
+		}
+	}
+	return full
 }
 
 func TestOrderAcrossOpenings(t *testing.T) {
@@ -236,7 +253,13 @@ func TestRefusals(t *testing.T) {
 	if n := testkit.Metric(t, reg, "btcpool_spool_full_total"); n != 1 {
 		t.Errorf("full_total: %v", n)
 	}
+	if err := s.Err(); !errors.Is(err, spool.ErrFull) {
+		t.Errorf("while full: %v", err)
+	}
 	drain(t, s)
+	if err := s.Err(); err != nil {
+		t.Errorf("after draining: %v", err)
+	}
 	seq, err := s.Append(0, large(0))
 	if seq != 2 || err != nil {
 		t.Errorf("after draining: %d, %v; a refused record must not take a sequence number", seq, err)
@@ -361,13 +384,16 @@ func TestDiskRefuses(t *testing.T) {
 	if _, err := s.Append(7, text(s.Epoch())); !errors.Is(err, spool.ErrBroken) {
 		t.Errorf("append: got %v, want ErrBroken", err)
 	}
+	if err := s.Err(); !errors.Is(err, spool.ErrBroken) || !errors.Is(err, syscall.ENOSPC) {
+		t.Errorf("while broken: %v", err)
+	}
 	full.Store(false)
 	testkit.Eventually(t, "it takes records again", func() bool {
 		seq, err = s.Append(7, text(s.Epoch()))
 		return !errors.Is(err, spool.ErrBroken)
 	})
-	if seq != 5 || err != nil {
-		t.Fatalf("record %d after recovery: %v", seq, err)
+	if seq != 5 || err != nil || s.Err() != nil {
+		t.Fatalf("record %d after recovery: %v, %v", seq, err, s.Err())
 	}
 	add(t, s, 1)
 	if diff := cmp.Diff(names(s.Epoch(), 1, 6), drain(t, s)); diff != "" {
@@ -562,6 +588,29 @@ func TestSegments(t *testing.T) {
 	}
 }
 
+// TestOpenedAhead makes it impossible to open a file: records are taken nevertheless, in a segment that is open already.
+func TestOpenedAhead(t *testing.T) {
+	t.Parallel()
+	dir := filepath.Join(t.TempDir(), "spool")
+	s := open(t, spool.Config{Dir: dir})
+	away := dir + "-away"
+	if err := os.Rename(dir, away); err != nil {
+		t.Fatal(err)
+	}
+	add(t, s, 3)
+	if err := os.Rename(away, dir); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(names(s.Epoch(), 1, 3), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+	closeSpool(t, s)
+	left, err := filepath.Glob(filepath.Join(dir, "*.seg"))
+	if err != nil || len(left) != 1 { // the one that was written to
+		t.Errorf("%v, %v", left, err)
+	}
+}
+
 // leftover makes a spool's directory with segments of n records each.
 func leftover(t *testing.T, n ...int) (dir string, epochs []uint32) {
 	t.Helper()
@@ -601,34 +650,60 @@ func TestTornTail(t *testing.T) {
 	}
 }
 
+// TestDamage flips a bit in the head and in the value of a record in the first, in a middle and in the last place of a
+// segment: that record is lost, told and nothing else.
 func TestDamage(t *testing.T) {
 	t.Parallel()
-	for segment, want := range [][]int{{3, 10}, {10, 3}} {
-		dir, epochs := leftover(t, 10, 10)
-		path := segments(t, dir)[segment]
-		content, err := os.ReadFile(path)
+	for segment := range 2 {
+		for _, record := range []int{0, 3, 9} {
+			for _, at := range []int{0, 10, spool.FrameSize} {
+				dir, epochs := leftover(t, 10, 10)
+				path := segments(t, dir)[segment]
+				content, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				content[nth(t, content, record)+at] ^= 1
+				if err := os.WriteFile(path, content, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				reg := prometheus.NewRegistry()
+				s := openWith(t, spool.Config{Dir: dir}, reg)
+				add(t, s, 1)
+				want := [2][]string{names(epochs[0], 1, 10), names(epochs[1], 1, 10)}
+				want[segment] = slices.Delete(want[segment], record, record+1)
+				if diff := cmp.Diff(slices.Concat(want[0], want[1], names(s.Epoch(), 1, 1)), drain(t, s)); diff != "" {
+					t.Errorf("segment %d, record %d, byte %d: %s", segment, record, at, diff)
+				}
+				if segment == 1 && record == 9 && at == 0 {
+					continue // a longer record that was not written to its end looks the same
+				}
+				kept, err := filepath.Glob(filepath.Join(dir, "*.bad"))
+				if err != nil || len(kept) != 1 {
+					t.Errorf("damaged segment not kept: %v, %v", kept, err)
+				}
+				if n := testkit.Metric(t, reg, "btcpool_spool_lost_records_total"); n != 1 {
+					t.Errorf("lost_records_total is %v", n)
+				}
+				if n := testkit.Metric(t, reg, "btcpool_spool_lost_bytes_total"); n < spool.FrameSize || n > 2*spool.FrameSize {
+					t.Errorf("lost_bytes_total is %v", n)
+				}
+			}
+		}
+	}
+}
+
+// nth returns where a record begins.
+func nth(t *testing.T, segment []byte, record int) (at int) {
+	t.Helper()
+	for range record {
+		_, size, err := durable.CutFrame(segment[at:], 1, len(segment))
 		if err != nil {
 			t.Fatal(err)
 		}
-		content[len(content)/10*3+spool.FrameSize] ^= 1 // in the fourth record
-		if err := os.WriteFile(path, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		reg := prometheus.NewRegistry()
-		s := openWith(t, spool.Config{Dir: dir}, reg)
-		add(t, s, 1)
-		got := drain(t, s)
-		if diff := cmp.Diff(slices.Concat(names(epochs[0], 1, want[0]), names(epochs[1], 1, want[1]), names(s.Epoch(), 1, 1)), got); diff != "" {
-			t.Errorf("segment %d: %s", segment, diff)
-		}
-		kept, err := filepath.Glob(filepath.Join(dir, "*.bad"))
-		if err != nil || len(kept) != 1 {
-			t.Errorf("damaged segment not kept: %v, %v", kept, err)
-		}
-		if n := testkit.Metric(t, reg, "btcpool_spool_corrupt_total"); n != 1 {
-			t.Errorf("corrupt_total is %v", n)
-		}
+		at += size
 	}
+	return at
 }
 
 // TestDamageWhileOpen damages records that were read well at opening.
@@ -853,31 +928,6 @@ func TestFormat(t *testing.T) {
 	if got := hex.EncodeToString(spool.Position(t, 7, 300)); got != at {
 		t.Errorf("position %s, want %s", got, at)
 	}
-}
-
-func FuzzRecords(f *testing.F) {
-	one := spool.Frame(1, 2, 3, []byte("value"))
-	f.Add(one, 3)
-	f.Add(slices.Concat(one, spool.Frame(1, 3, 3, nil), one[:11]), 40)
-	f.Add(make([]byte, 64), 8)
-	f.Fuzz(func(t *testing.T, in []byte, cut int) {
-		n, again, err := spool.Whole(in)
-		if !bytes.Equal(in[:n], again) {
-			t.Fatalf("%x became %x", in[:n], again)
-		}
-		if (err == nil) != (n == len(in)) {
-			t.Fatalf("%d of %d bytes are whole, but %v", n, len(in), err)
-		}
-		if cut < 0 || cut > len(in) {
-			return
-		}
-		// Read in two pieces the records are the same.
-		first, _, _ := spool.Whole(in[:cut])
-		second, _, _ := spool.Whole(in[first:])
-		if first > n || first+second != n {
-			t.Fatalf("whole are %d bytes, but %d and %d in two pieces", n, first, second)
-		}
-	})
 }
 
 func BenchmarkAppendWait(b *testing.B) {
