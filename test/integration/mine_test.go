@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/auxpow/auxpowtest"
-	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
@@ -50,7 +49,7 @@ func TestMine(t *testing.T) {
 
 	log := pool.WaitLogged(t, acks, 0)
 	checkBlocks(t, node, pool, db, log)
-	checkStatistics(t, db, log)
+	db.WaitStatistics(t, log)
 	checkWorkers(t, pool, log)
 	checkPrinted(t, dir, log)
 	checkDashboard(t, pool)
@@ -119,7 +118,7 @@ func TestKilled(t *testing.T) {
 
 	log := pool.WaitLogged(t, acks, report.Unanswered)
 	checkBlocks(t, node, pool, db, log)
-	checkStatistics(t, db, log)
+	db.WaitStatistics(t, log)
 	checkWorkers(t, pool, log)
 	checkMerged(t, db, aux)
 }
@@ -260,64 +259,6 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, 
 			t.Errorf("the API shows %+v, the database has %+v", got, want)
 		}
 	}
-}
-
-// checkStatistics sums the log and waits until the tables say the same.
-func checkStatistics(t *testing.T, db *rig.MariaDB, log []share.Share) {
-	t.Helper()
-	type row struct {
-		User   int32
-		Worker int64
-		Day    int
-		Accept string
-	}
-	want := map[row]bool{}
-	sums := map[row]bitcoin.Work{}
-	for _, s := range log {
-		if s.Status != share.StatusAccept {
-			continue
-		}
-		at := time.Unix(s.Time, 0).UTC()
-		day := at.Year()*10000 + int(at.Month())*100 + at.Day()
-		for _, r := range []row{{Day: day}, {User: s.UserID, Day: day}, {User: s.UserID, Worker: s.WorkerID, Day: day}} {
-			sums[r] = sums[r].Add(s.Difficulty.Hashes())
-		}
-	}
-	for r, sum := range sums {
-		r.Accept = sum.String()
-		want[r] = true
-	}
-	conn := db.Open(t)
-	testkit.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
-		got := map[row]bool{}
-		for _, query := range []string{
-			"SELECT 0, 0, day, accept_hashes FROM stats_pool_day",
-			"SELECT puid, 0, day, accept_hashes FROM stats_users_day",
-			"SELECT puid, worker_id, day, accept_hashes FROM stats_workers_day",
-		} {
-			rows, err := conn.QueryContext(ctx, query)
-			if err != nil {
-				return err
-			}
-			defer rows.Close()
-			for rows.Next() {
-				var r row
-				if err := rows.Scan(&r.User, &r.Worker, &r.Day, &r.Accept); err != nil {
-					return err
-				}
-				if r.Accept != "0" { // of workers whose shares were all refused
-					got[r] = true
-				}
-			}
-			if err := rows.Err(); err != nil {
-				return err
-			}
-		}
-		if diff := cmp.Diff(want, got); diff != "" {
-			return errors.New(diff)
-		}
-		return nil
-	})
 }
 
 // checkWorkers holds the live figures of the API against the log.

@@ -30,6 +30,7 @@ var Services = []string{"gbtmaker", "jobmaker", "sserver", "blkmaker", "sharelog
 type Pool struct {
 	Stratum string   // host:port
 	HTTP    string   // URL of the dashboard
+	Stats   string   // URL of slparser
 	Log     string   // folder of the share log
 	Names   []string // of its services, in the order of the data flow
 
@@ -37,7 +38,28 @@ type Pool struct {
 	admin    map[string]string
 }
 
-var build = sync.OnceValues(func() ([]byte, error) {
+// Two sets of programs: as they are, and with a clock that can be moved.
+var (
+	build      = sync.OnceValues(func() ([]byte, error) { return goBuild(binDir) })
+	buildMoved = sync.OnceValues(func() ([]byte, error) {
+		dir := filepath.Join(buildDir, ".cache", "clock")
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			return nil, err
+		}
+		replaced, err := overlay(dir)
+		if err != nil {
+			return nil, err
+		}
+		return goBuild(movedDir, "-overlay", replaced)
+	})
+)
+
+var binDir, movedDir = filepath.Join(".cache", "bin"), filepath.Join(".cache", "clock", "bin")
+
+// buildDir is the project's folder once Bin was called.
+var buildDir string
+
+func goBuild(dir string, flags ...string) ([]byte, error) {
 	// Tests of other packages, in processes of their own, run what is built.
 	lock, err := os.OpenFile(filepath.Join(buildDir, ".cache", "build.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
@@ -47,30 +69,47 @@ var build = sync.OnceValues(func() ([]byte, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, err
 	}
-	cmd := exec.Command("go", "build", "-o", filepath.Join(".cache", "bin")+string(filepath.Separator), "./cmd/...")
+	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	cmd := exec.Command("go", append(args, "./cmd/...")...)
 	cmd.Dir = buildDir
 	return cmd.CombinedOutput()
-})
-
-// buildDir is the project's folder once Bin was called.
-var buildDir string
+}
 
 // Bin builds the project's programs, once, and returns the path of one.
 func Bin(t testing.TB, program string) string {
+	t.Helper()
+	return built(t, build, binDir, program)
+}
+
+func built(t testing.TB, build func() ([]byte, error), dir, program string) string {
 	t.Helper()
 	buildDir = Root(t)
 	if out, err := build(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	return filepath.Join(buildDir, ".cache", "bin", program)
+	return filepath.Join(buildDir, dir, program)
 }
 
 // StartService starts one of the project's programs as name, with this configuration.
 func StartService(t testing.TB, dir, name, program, config string) *Process {
 	t.Helper()
+	return startService(t, dir, name, program, nil, config)
+}
+
+// StartMoved starts one of the programs on a machine with this clock.
+func StartMoved(t testing.TB, dir, program string, clock *Clock, config string) *Process {
+	return startService(t, dir, program, program, clock, config)
+}
+
+func startService(t testing.TB, dir, name, program string, clock *Clock, config string) *Process {
+	t.Helper()
 	path := filepath.Join(dir, name+".toml")
 	write(t, path, config)
-	return start(t, dir, name, Bin(t, program), nil, "-config", path)
+	bin := Bin(t, program)
+	if clock != nil {
+		bin = built(t, buildMoved, movedDir, program)
+	}
+	return start(t, dir, name, bin, clock.env(), "-config", path)
 }
 
 // Setup is what a pool works with.
@@ -80,8 +119,12 @@ type Setup struct {
 	Nodes []*Btcd
 	// Direct makes sserver hand solved shares to blkmaker, beside Kafka.
 	Direct bool
+	// ZooKeeper lets sserver lease its id; nil: it has one of its own.
+	ZooKeeper *ZooKeeper
 	// Aux is a chain that is mined along, of the name "aux"; nil: none.
 	Aux *auxpowtest.Node
+	// Clocks are those of the machines that services of these names run on; others have this machine's.
+	Clocks map[string]*Clock
 	// Watched is the host:port of another pool that poolwatcher watches; "": none.
 	Watched string
 }
@@ -99,6 +142,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	p := &Pool{
 		Stratum:  FreeAddr(t),
 		HTTP:     "http://" + FreeAddr(t),
+		Stats:    "http://" + FreeAddr(t),
 		Log:      filepath.Join(dir, "sharelog"),
 		Names:    slices.Clone(Services),
 		services: map[string]*Process{},
@@ -118,14 +162,19 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+addr, token)
 		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
 	}
+	serverID, lease := 1, ""
+	if s.ZooKeeper != nil {
+		serverID = 0
+		lease = fmt.Sprintf("[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n", s.ZooKeeper.Addr)
+	}
 	configs := map[string]string{
 		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka + nodes.String(),
 		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
-		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\n", p.Stratum, filepath.Join(dir, "sserver")) +
-			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database,
+		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\nserver_id = %d\n", p.Stratum, filepath.Join(dir, "sserver"), serverID) +
+			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database + lease,
 		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes.String() + kafka + database,
 		"sharelogger": fmt.Sprintf("data_dir = %q\nflush_interval = \"500ms\"\n", p.Log) + kafka,
-		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\nflush_db_interval = \"1s\"\n", p.Log, FreeAddr(t)) +
+		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\nflush_db_interval = \"1s\"\n", p.Log, p.Stats[len("http://"):]) +
 			database,
 		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
 			kafka + database,
@@ -145,7 +194,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	for service, text := range configs {
 		p.admin[service] = FreeAddr(t)
-		p.services[service] = StartService(t, dir, service, service, fmt.Sprintf("admin = %q\n", p.admin[service])+text)
+		p.services[service] = startService(t, dir, service, service, s.Clocks[service], fmt.Sprintf("admin = %q\n", p.admin[service])+text)
 	}
 	for _, service := range p.Names {
 		p.WaitReady(t, service)
@@ -189,7 +238,16 @@ func (p *Pool) WaitReady(t testing.TB, service string) {
 
 // Get asks the HTTP API and decodes its answer.
 func (p *Pool) Get(ctx context.Context, path string, answer any) error {
-	body, err := get(ctx, p.HTTP+path)
+	return p.get(ctx, p.HTTP+path, answer)
+}
+
+// GetStats asks slparser and decodes its answer.
+func (p *Pool) GetStats(ctx context.Context, path string, answer any) error {
+	return p.get(ctx, p.Stats+path, answer)
+}
+
+func (p *Pool) get(ctx context.Context, url string, answer any) error {
+	body, err := get(ctx, url)
 	if err != nil {
 		return err
 	}

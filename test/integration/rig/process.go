@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Process is a program of the rig: it can be killed and started again with the same arguments, appending to the same
@@ -89,6 +91,24 @@ func (p *Process) Start() {
 func (p *Process) Kill() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
 	<-p.done
+}
+
+// Pause stops the program where it stands until Resume or Kill: to others it hangs.
+func (p *Process) Pause() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGSTOP) }
+
+// Resume lets a paused program go on.
+func (p *Process) Resume() { _ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGCONT) }
+
+// DiskFull lets every write of the program that would make a file longer fail, or no more.
+func (p *Process) DiskFull(full bool) {
+	p.t.Helper()
+	limit := unix.Rlimit{Cur: unix.RLIM_INFINITY, Max: unix.RLIM_INFINITY}
+	if full {
+		limit.Cur = 0
+	}
+	if err := unix.Prlimit(p.cmd.Process.Pid, unix.RLIMIT_FSIZE, &limit, nil); err != nil {
+		p.t.Fatalf("limit of %s: %v", p.Name, err)
+	}
 }
 
 // Wait waits until the program ends by itself and returns its exit code.

@@ -1,0 +1,74 @@
+//go:build integration
+
+package rig
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	"btcpool/internal/testkit"
+)
+
+// WaitStatistics sums the log and waits until the tables say the same.
+func (m *MariaDB) WaitStatistics(t testing.TB, log []share.Share) {
+	t.Helper()
+	type row struct {
+		User   int32
+		Worker int64
+		Day    int
+		Accept string
+	}
+	want := map[row]bool{}
+	sums := map[row]bitcoin.Work{}
+	for _, s := range log {
+		if s.Status != share.StatusAccept {
+			continue
+		}
+		at := time.Unix(s.Time, 0).UTC()
+		day := at.Year()*10000 + int(at.Month())*100 + at.Day()
+		for _, r := range []row{{Day: day}, {User: s.UserID, Day: day}, {User: s.UserID, Worker: s.WorkerID, Day: day}} {
+			sums[r] = sums[r].Add(s.Difficulty.Hashes())
+		}
+	}
+	for r, sum := range sums {
+		r.Accept = sum.String()
+		want[r] = true
+	}
+	conn := m.Open(t)
+	testkit.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
+		got := map[row]bool{}
+		for _, query := range []string{
+			"SELECT 0, 0, day, accept_hashes FROM stats_pool_day",
+			"SELECT puid, 0, day, accept_hashes FROM stats_users_day",
+			"SELECT puid, worker_id, day, accept_hashes FROM stats_workers_day",
+		} {
+			rows, err := conn.QueryContext(ctx, query)
+			if err != nil {
+				return err
+			}
+			defer rows.Close()
+			for rows.Next() {
+				var r row
+				if err := rows.Scan(&r.User, &r.Worker, &r.Day, &r.Accept); err != nil {
+					return err
+				}
+				if r.Accept != "0" { // of workers whose shares were all refused
+					got[r] = true
+				}
+			}
+			if err := rows.Err(); err != nil {
+				return err
+			}
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			return errors.New(diff)
+		}
+		return nil
+	})
+}
