@@ -231,9 +231,14 @@ func (p *Pool) WaitReady(t testing.TB, service string) {
 		if p.services[service].Exited() {
 			t.Fatalf("%s ended by itself", service)
 		}
-		_, err := get(ctx, "http://"+p.admin[service]+"/readyz")
-		return err
+		return p.Ready(ctx, service)
 	})
+}
+
+// Ready returns what keeps the service from working, as it says itself.
+func (p *Pool) Ready(ctx context.Context, service string) error {
+	_, err := get(ctx, "http://"+p.admin[service]+"/readyz")
+	return err
 }
 
 // Get asks the HTTP API and decodes its answer.

@@ -58,6 +58,7 @@ const (
 type Kafka struct {
 	*Process
 	Addr string
+	Logs string // folder of the partitions
 }
 
 // StartKafka starts a broker of the version that we recommend.
@@ -108,7 +109,7 @@ func StartKafkaVersion(t testing.TB, dir, version string) *Kafka {
 	if out, err := format.CombinedOutput(); err != nil {
 		t.Fatalf("format Kafka's storage: %v\n%s", err, out)
 	}
-	k := &Kafka{Addr: addr}
+	k := &Kafka{Addr: addr, Logs: filepath.Join(data, "logs")}
 	k.Process = start(t, dir, "kafka", "java", env, "-Xmx512m", logging, "kafka.Kafka", properties)
 	k.WaitReady(t)
 	return k

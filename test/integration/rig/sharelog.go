@@ -23,7 +23,7 @@ import (
 func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []share.Share) {
 	t.Helper()
 	testkit.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
-		log = readLog(t, p.Log)
+		log = p.ReadLog(t)
 		extra, err := missing(acks, log)
 		if err == nil && int64(extra) > unanswered {
 			err = fmt.Errorf("%d shares more than were acknowledged, %d were left unanswered", extra, unanswered)
@@ -33,15 +33,15 @@ func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []sha
 	return log
 }
 
-// readLog returns every share of the log, judged or refused.
-func readLog(t testing.TB, dir string) (log []share.Share) {
+// ReadLog returns every share of the log, judged or refused.
+func (p *Pool) ReadLog(t testing.TB) (log []share.Share) {
 	t.Helper()
-	days, err := sharefile.Days(dir, "BTC")
+	days, err := sharefile.Days(p.Log, "BTC")
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, day := range days {
-		r, err := sharefile.Open(sharefile.Path(dir, "BTC", day))
+		r, err := sharefile.Open(sharefile.Path(p.Log, "BTC", day))
 		if err != nil {
 			t.Fatal(err)
 		}

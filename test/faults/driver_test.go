@@ -1,0 +1,200 @@
+//go:build integration
+
+package faults
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"btcpool/internal/testkit"
+	"btcpool/test/integration/rig"
+)
+
+var (
+	driverSeed  = flag.Uint64("faults.seed", 0, "TestDriver: what the faults are drawn from; 0: one round of each of a few seeds")
+	driverFor   = flag.Duration("faults.for", 0, "TestDriver: how long rounds are begun, with faults.seed")
+	driverKinds = flag.String("faults.kinds", "", "TestDriver: kinds of faults, separated by commas; empty: all")
+)
+
+// ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn.
+var ciSeeds = []uint64{1, 2, 3}
+
+// drawsARound is how often faults are drawn until it is calm again.
+const drawsARound = 5
+
+// TestDriver draws faults of all kinds from a seed, one or two at a time, while a miner mines. After each round it is
+// calm: what was acknowledged is in the share log once, the tables and the API say what the log says, and the blocks on
+// the node's chain are the rows of found_blocks.
+//
+// Of what a fault destroys by its nature the driver knows exactly what it was, and misses nothing else: see ledger.
+func TestDriver(t *testing.T) {
+	t.Parallel()
+	kinds := allKinds()
+	if *driverKinds != "" {
+		kinds = strings.Split(*driverKinds, ",")
+	}
+	w := newWorld(t)
+	if *driverSeed == 0 {
+		for _, seed := range ciSeeds {
+			w.round(t, fmt.Sprintf("seed %d", seed), draw(rand.New(rand.NewPCG(seed, 0)), kinds, drawsARound))
+		}
+		return
+	}
+	rng := rand.New(rand.NewPCG(*driverSeed, 0))
+	for begin, n := time.Now(), 1; n == 1 || time.Since(begin) < *driverFor; n++ {
+		w.round(t, fmt.Sprintf("seed %d, round %d", *driverSeed, n), draw(rng, kinds, drawsARound))
+	}
+}
+
+// world is a pool with everything it works with, and what it owes.
+type world struct {
+	t      *testing.T
+	dir    string
+	kafka  *rig.Kafka
+	db     *rig.MariaDB
+	zk     *rig.ZooKeeper
+	node   *rig.Btcd
+	pool   *rig.Pool
+	clocks map[string]*rig.Clock
+	miners int
+	ledger ledger
+	faults int
+}
+
+func newWorld(t *testing.T) *world {
+	dir := t.TempDir()
+	w := &world{
+		t: t, dir: dir, clocks: map[string]*rig.Clock{},
+		kafka: rig.StartKafka(t, dir), db: rig.StartMariaDB(t, dir), zk: rig.StartZooKeeper(t, dir),
+		node: rig.StartBtcd(t, dir, rig.PayoutAddress),
+	}
+	for _, service := range rig.Services {
+		w.clocks[service] = rig.NewClock(t)
+	}
+	w.pool = rig.Setup{
+		Kafka: w.kafka, DB: w.db, ZooKeeper: w.zk, Nodes: []*rig.Btcd{w.node}, Direct: true, Clocks: w.clocks,
+	}.Start(t, dir)
+	jobEverywhere(t, w.pool)
+	return w
+}
+
+// round lets all that was drawn happen, then waits for what must hold.
+func (w *world) round(t *testing.T, name string, drawn []draught) {
+	t.Helper()
+	began := time.Now()
+	t.Logf("%s: %v", name, drawn)
+	w.miners++
+	miner := w.pool.StartMiner(t, w.dir, fmt.Sprintf("miner-%d", w.miners),
+		"-user", fmt.Sprintf("carol.rig%d", w.miners%3), "-threads", "1", "-conns", "3", "-rate", "2", "-reconnect")
+	w.grows("before "+name, 2)
+	for _, d := range drawn {
+		w.endure(d)
+		w.faults += len(d.faults)
+	}
+	for _, clock := range w.clocks {
+		clock.Right(t)
+	}
+	for _, service := range w.pool.Names {
+		w.ready(service)
+	}
+	w.grows("after "+name, 3)
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Fatalf("minersim ended with code %d, %v", code, err)
+	}
+	w.ledger.add(miner.Acks(), miner.Report().Unanswered)
+	w.settle(name)
+	t.Logf("%s: holds after %v and %d faults: %s", name, time.Since(began).Round(time.Second), w.faults, w.ledger.String())
+}
+
+// endure lets the faults of a draught begin one after another, last, and end in the same order.
+func (w *world) endure(d draught) {
+	w.t.Logf("%s  %s", time.Now().UTC().Format("15:04:05"), d)
+	var ends []func()
+	for _, f := range d.faults {
+		ends = append(ends, w.begin(f))
+	}
+	time.Sleep(d.length) // the length of the faults is what was drawn
+	for _, end := range ends {
+		end()
+	}
+}
+
+// patience is for what must come to hold on a machine that does much else.
+const patience = 3 * time.Minute
+
+func (w *world) ready(service string) {
+	w.t.Helper()
+	testkit.Until(w.t, patience, service+" is ready", func(ctx context.Context) error {
+		if w.pool.Service(service).Exited() {
+			w.t.Fatalf("%s ended by itself", service)
+		}
+		return w.pool.Ready(ctx, service)
+	})
+}
+
+// grows waits until the chain has so many blocks more.
+func (w *world) grows(when string, n int64) {
+	w.t.Helper()
+	before := int64(-1)
+	testkit.Until(w.t, patience, "the chain grows "+when, func(ctx context.Context) error {
+		var height int64
+		if err := w.node.Call(ctx, "getblockcount", &height); err != nil {
+			return err
+		}
+		if before < 0 {
+			before = height
+		}
+		if height < before+n {
+			return fmt.Errorf("height %d, %d at first", height, before)
+		}
+		return nil
+	})
+}
+
+// draught is what is drawn at once: faults that begin together.
+type draught struct {
+	faults []fault
+	length time.Duration
+}
+
+func (d draught) String() string {
+	var names []string
+	for _, f := range d.faults {
+		names = append(names, f.String())
+	}
+	return fmt.Sprintf("[%s for %v]", strings.Join(names, " + "), d.length)
+}
+
+// draw draws n draughts of one or two faults. Faults that need the same thing to be there do not come together.
+func draw(rng *rand.Rand, kinds []string, n int) (drawn []draught) {
+	for range n {
+		d := draught{length: time.Duration(1000+rng.IntN(9000)) * time.Millisecond}
+		var taken []string
+		for range 1 + rng.IntN(2) {
+			f := drawFault(rng, kinds)
+			if uses := f.uses(); !slices.ContainsFunc(uses, func(u string) bool { return slices.Contains(taken, u) }) {
+				taken = append(taken, uses...)
+				d.faults = append(d.faults, f)
+			}
+		}
+		drawn = append(drawn, d)
+	}
+	return drawn
+}
+
+// segments returns the files of the spool of shares, oldest first.
+func (w *world) segments() []string {
+	names, err := filepath.Glob(filepath.Join(w.dir, "sserver", "shares", "*.seg"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	slices.Sort(names)
+	return names
+}

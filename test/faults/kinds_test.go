@@ -1,0 +1,263 @@
+//go:build integration
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"math/rand/v2"
+	"os"
+	"slices"
+	"time"
+
+	"github.com/segmentio/kafka-go"
+
+	"btcpool/internal/testkit"
+	"btcpool/test/integration/rig"
+)
+
+const shareTopic = "BtcShare"
+
+// fault is one drawn fault: its kind, whom it meets, and how hard.
+type fault struct {
+	kind   string
+	target string
+	amount float64       // from 0 to 1: how much, or where
+	step   time.Duration // of a clock
+}
+
+func (f fault) String() string {
+	switch f.kind {
+	case "clock":
+		return fmt.Sprintf("clock of %s %v", f.target, f.step)
+	case "kill", "stop", "disk", "drift":
+		return f.kind + " " + f.target
+	}
+	return fmt.Sprintf("%s %.2f", f.kind, f.amount)
+}
+
+// A kind of fault has whom it may meet, what else it needs while it lasts, and what it does; that returns what ends it.
+type kind struct {
+	targets []string
+	uses    []string
+	begin   func(w *world, f fault) (end func())
+}
+
+var kinds map[string]kind
+
+func init() {
+	kinds = map[string]kind{
+		"kill":      {rig.Services, nil, (*world).kill},
+		"stop":      {rig.Services, nil, (*world).stop},
+		"disk":      {[]string{"sserver", "sharelogger", "blkmaker", "gbtmaker"}, nil, (*world).disk},
+		"clock":     {append(slices.Clone(rig.Services), everybody), nil, (*world).stepClock},
+		"drift":     {append(slices.Clone(rig.Services), everybody), nil, (*world).driftClock},
+		"kafka":     {nil, []string{"kafka"}, (*world).killKafka},
+		"tail":      {nil, []string{"kafka"}, (*world).cutTail},
+		"anew":      {nil, []string{"kafka", "sserver", "sharelogger"}, (*world).topicAnew},
+		"partition": {nil, []string{"kafka"}, (*world).addPartition},
+		"spoolflip": {nil, []string{"kafka", "sserver"}, (*world).flipSpool},
+		"database":  {nil, []string{"database"}, (*world).killDatabase},
+		"zookeeper": {nil, []string{"zookeeper"}, (*world).killZooKeeper},
+		"node":      {nil, []string{"node"}, (*world).killNode},
+		"nodehangs": {nil, []string{"node"}, (*world).stopNode},
+	}
+}
+
+const everybody = "all"
+
+func allKinds() []string { return slices.Sorted(maps.Keys(kinds)) }
+
+func drawFault(rng *rand.Rand, names []string) fault {
+	f := fault{kind: names[rng.IntN(len(names))], amount: rng.Float64()}
+	steps := []time.Duration{-time.Hour, time.Hour, -5 * time.Second, 5 * time.Second}
+	f.step = steps[rng.IntN(len(steps))]
+	who := rng.IntN(1 << 16)
+	if targets := kinds[f.kind].targets; len(targets) > 0 {
+		f.target = targets[who%len(targets)]
+	}
+	return f
+}
+
+func (f fault) uses() []string {
+	switch f.kind {
+	case "clock", "drift": // clocks go together with anything but clocks
+		return []string{"clocks"}
+	}
+	if f.target != "" {
+		return []string{f.target}
+	}
+	return kinds[f.kind].uses
+}
+
+func (w *world) begin(f fault) (end func()) {
+	w.t.Helper()
+	k, ok := kinds[f.kind]
+	if !ok {
+		w.t.Fatalf("no kind of fault %q", f.kind)
+	}
+	return k.begin(w, f)
+}
+
+func (w *world) kill(f fault) func() {
+	p := w.pool.Service(f.target)
+	p.Kill()
+	return p.Start
+}
+
+func (w *world) stop(f fault) func() {
+	p := w.pool.Service(f.target)
+	p.Pause()
+	return p.Resume
+}
+
+func (w *world) disk(f fault) func() {
+	p := w.pool.Service(f.target)
+	p.DiskFull(true)
+	return func() { p.DiskFull(false) }
+}
+
+// stepClock sets clocks wrong, and right at its end: that is a step, too.
+func (w *world) stepClock(f fault) func() {
+	for _, c := range w.clocksOf(f.target) {
+		c.Step(w.t, f.step)
+	}
+	return func() {
+		for _, c := range w.clocksOf(f.target) {
+			c.Right(w.t)
+		}
+	}
+}
+
+// driftClock lets clocks run a tenth too fast.
+func (w *world) driftClock(f fault) func() {
+	for _, c := range w.clocksOf(f.target) {
+		c.Drift(w.t, 100_000)
+	}
+	return func() {
+		for _, c := range w.clocksOf(f.target) {
+			c.Right(w.t)
+		}
+	}
+}
+
+func (w *world) clocksOf(target string) []*rig.Clock {
+	if target == everybody {
+		return slices.Collect(maps.Values(w.clocks))
+	}
+	return []*rig.Clock{w.clocks[target]}
+}
+
+func (w *world) killKafka(fault) func() {
+	w.kafka.Kill()
+	return w.startKafka
+}
+
+func (w *world) startKafka() {
+	w.kafka.Start()
+	w.kafka.WaitReady(w.t)
+}
+
+func (w *world) killDatabase(fault) func() {
+	w.db.Kill()
+	return w.db.Start
+}
+
+func (w *world) killZooKeeper(fault) func() {
+	w.zk.Kill()
+	return w.zk.Start
+}
+
+func (w *world) killNode(fault) func() {
+	w.node.Kill()
+	return func() {
+		w.node.Start()
+		w.node.WaitReady(w.t)
+	}
+}
+
+func (w *world) stopNode(fault) func() {
+	w.node.Pause()
+	return w.node.Resume
+}
+
+// admin returns a client of the broker.
+func (w *world) admin() *kafka.Client {
+	transport := &kafka.Transport{}
+	w.t.Cleanup(transport.CloseIdleConnections)
+	return &kafka.Client{Addr: kafka.TCP(w.kafka.Addr), Timeout: 20 * time.Second, Transport: transport}
+}
+
+// maxPartitions bounds how far the topic of shares grows.
+const maxPartitions = 4
+
+func (w *world) addPartition(fault) func() {
+	n := w.partitions()
+	if n >= maxPartitions {
+		return func() {}
+	}
+	answer, err := w.admin().CreatePartitions(w.t.Context(), &kafka.CreatePartitionsRequest{
+		Topics: []kafka.TopicPartitionsConfig{{Name: shareTopic, Count: int32(n + 1)}},
+	})
+	if err == nil {
+		err = answer.Errors[shareTopic]
+	}
+	if err != nil {
+		w.t.Fatalf("partition %d of %s: %v", n, shareTopic, err)
+	}
+	return func() {}
+}
+
+// partitions returns how many the topic of shares has.
+func (w *world) partitions() (n int) {
+	testkit.Until(w.t, time.Minute, "partitions of "+shareTopic, func(ctx context.Context) error {
+		answer, err := w.admin().Metadata(ctx, &kafka.MetadataRequest{Topics: []string{shareTopic}})
+		if err == nil && len(answer.Topics) != 1 {
+			err = errors.New("not told of")
+		}
+		if err == nil {
+			err = answer.Topics[0].Error
+		}
+		if err != nil {
+			return err
+		}
+		n = len(answer.Topics[0].Partitions)
+		return nil
+	})
+	return n
+}
+
+// flipSpool damages a record that waits on sserver's disk, because Kafka is away, while sserver is down.
+func (w *world) flipSpool(f fault) func() {
+	w.kafka.Kill()
+	return func() {
+		sserver := w.pool.Service("sserver")
+		sserver.Kill()
+		if segments := w.segments(); len(segments) > 0 {
+			if flip(w.t, segments[len(segments)-1], f.amount) {
+				w.ledger.flips++
+			}
+		}
+		sserver.Start()
+		w.startKafka()
+	}
+}
+
+// flip turns over one bit of a file, somewhere, and reports whether there was one.
+func flip(t interface{ Fatal(...any) }, path string, where float64) bool {
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(text) == 0 {
+		return false
+	}
+	bit := int(where * float64(8*len(text)))
+	text[bit/8] ^= 1 << (bit % 8)
+	if err := os.WriteFile(path, text, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	return true
+}

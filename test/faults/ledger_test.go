@@ -1,0 +1,198 @@
+//go:build integration
+
+package faults
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"testing"
+	"time"
+
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
+	"btcpool/test/integration/rig"
+)
+
+// ledger is what the pool owes: every share that it acknowledged, once. Two kinds of faults destroy shares by their
+// nature, and the ledger knows which:
+//
+//   - Records that were cut off the only replica of a topic, or deleted with the topic, are missing if nobody had read
+//     them: those shares may be missing, and no other.
+//   - Of a spool segment with a bit turned over one record cannot be read: one share a bit may be missing.
+type ledger struct {
+	acks       map[key]int
+	count      int
+	unanswered int64 // shares that were accepted may be among them
+	gone       map[key]int
+	flips      int
+	missing    int // in the end
+}
+
+// key tells shares apart on both sides of the socket, nearly always: it is counted how often each was there.
+type key struct {
+	session, nonce, versionBits uint32
+}
+
+func keyOf(s *share.Share) key { return key{s.SessionID, s.Nonce, s.VersionBits} }
+
+func (l *ledger) add(acks []rig.Ack, unanswered int64) {
+	if l.acks == nil {
+		l.acks = map[key]int{}
+	}
+	for _, a := range acks {
+		var session uint32
+		_, _ = fmt.Sscanf(a.Session, "%08x", &session) // one that cannot be read is not in the log
+		l.acks[key{session, a.Nonce, a.VersionBits}]++
+	}
+	l.count += len(acks)
+	l.unanswered += unanswered
+}
+
+// destroyed notes the records that a fault took away.
+func (l *ledger) destroyed(_ testing.TB, values [][]byte) {
+	if l.gone == nil {
+		l.gone = map[key]int{}
+	}
+	for _, v := range values {
+		if s, ok := shareOf(v); ok {
+			l.gone[keyOf(&s)]++
+		}
+	}
+}
+
+func (l *ledger) String() string {
+	return fmt.Sprintf("%d shares acknowledged, %d left unanswered, %d missing that were destroyed, %d bits turned over in spools",
+		l.count, l.unanswered, l.missing, l.flips)
+}
+
+// judge holds the share log against the ledger.
+func (l *ledger) judge(log []share.Share) error {
+	ids := map[share.ID]bool{}
+	logged := map[key]int{}
+	accepted := 0
+	for i := range log {
+		s := &log[i]
+		if ids[s.ID] {
+			return fmt.Errorf("share %+v is in the log twice", s)
+		}
+		ids[s.ID] = true
+		if s.Status == share.StatusAccept {
+			logged[keyOf(s)]++
+			accepted++
+		}
+	}
+	var lost []key
+	l.missing = 0
+	for k, n := range l.acks {
+		for range n - logged[k] {
+			if l.missing++; l.gone[k] == 0 {
+				lost = append(lost, k)
+			}
+		}
+	}
+	if len(lost) > l.flips {
+		return fmt.Errorf("%d of %d acknowledged shares are not in the log of %d, though nothing has destroyed them (%d bits turned over): %+v",
+			len(lost), l.count, accepted, l.flips, lost[:min(len(lost), 5)])
+	}
+	if extra := accepted - (l.count - l.missing); int64(extra) > l.unanswered {
+		return fmt.Errorf("the log has %d accepted shares more than were acknowledged, %d were left unanswered", extra, l.unanswered)
+	}
+	return nil
+}
+
+// settle waits until all that must hold does.
+func (w *world) settle(name string) {
+	w.t.Helper()
+	var log []share.Share
+	testkit.Until(w.t, patience, name+": the share log holds what was acknowledged", func(context.Context) error {
+		log = w.pool.ReadLog(w.t)
+		return w.ledger.judge(log)
+	})
+	w.db.WaitStatistics(w.t, log)
+	w.today(log)
+	w.blocks()
+}
+
+// today holds slparser's answer for the present day against the log: what was earned, for work in whole difficulties is
+// nothing here. On regtest each share is worth a block.
+func (w *world) today(log []share.Share) {
+	w.t.Helper()
+	testkit.Until(w.t, patience, "slparser's API agrees with the share log", func(ctx context.Context) error {
+		var want int64
+		day := sharefile.DayOf(time.Now().Unix())
+		for _, s := range log {
+			if s.Status == share.StatusAccept && sharefile.DayOf(s.Time) == day {
+				want += int64(50e8) >> (s.Height / 150)
+			}
+		}
+		var answer struct {
+			Data map[string][]struct{ Earn int64 }
+		}
+		if err := w.pool.GetStats(ctx, "/share_stats?user_id=0&worker_id=0&hour=24", &answer); err != nil {
+			return err
+		}
+		if all := answer.Data["0"]; len(all) != 1 || all[0].Earn != want {
+			return fmt.Errorf("it says %+v, the log %d", answer.Data, want)
+		}
+		return nil
+	})
+}
+
+// blocks holds found_blocks against the node's chain: nobody else mines there.
+func (w *world) blocks() {
+	w.t.Helper()
+	conn := w.db.Open(w.t)
+	testkit.Until(w.t, patience, "found_blocks agrees with the chain", func(ctx context.Context) error {
+		var tip int32
+		if err := w.node.Call(ctx, "getblockcount", &tip); err != nil {
+			return err
+		}
+		rows, err := conn.QueryContext(ctx, "SELECT hash, height, state FROM found_blocks")
+		if err != nil {
+			return err
+		}
+		defer rows.Close()
+		type row struct {
+			height int32
+			state  string
+		}
+		found := map[string]row{}
+		for rows.Next() {
+			var hash string
+			var r row
+			if err := rows.Scan(&hash, &r.height, &r.state); err != nil {
+				return err
+			}
+			if _, twice := found[hash]; twice {
+				return fmt.Errorf("block %s has two rows", hash)
+			}
+			found[hash] = r
+		}
+		if err := rows.Err(); err != nil {
+			return err
+		}
+		var without []string
+		for height := int32(1); height <= tip; height++ {
+			var hash string
+			if err := w.node.Call(ctx, "getblockhash", &hash, height); err != nil {
+				return err
+			}
+			r, ok := found[hash]
+			if !ok || r.height != height || r.state != "accepted" && r.state != "confirmed" {
+				without = append(without, fmt.Sprintf("%d %s %+v", height, hash, r))
+			}
+			delete(found, hash)
+		}
+		if len(without) > 0 {
+			return fmt.Errorf("%d of the chain's %d blocks have no row that says so: %v", len(without), tip, without[:min(len(without), 5)])
+		}
+		for hash, r := range found {
+			if r.state == "confirmed" || r.state == "accepted" && r.height < tip-6 {
+				return errors.New("row of " + hash + " is not on the chain: " + fmt.Sprintf("%+v", r))
+			}
+		}
+		return nil
+	})
+}
