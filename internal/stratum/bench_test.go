@@ -17,7 +17,7 @@ func BenchmarkSubmit(b *testing.B) {
 	b.SetBytes(int64(len(submitLine)))
 	dst := make([]byte, 0, 256)
 	for b.Loop() {
-		req, err := stratum.ParseRequest(submitLine)
+		req, _, err := stratum.ParseRequest(submitLine)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -72,31 +72,36 @@ func AppendConfigure(dst []byte, id uint64, c Configure) []byte {
 }
 
 // ParseConfigure reads the parameters of mining.configure: a list of extension names and an object of their options.
-// Options of the wrong type count as missing.
+// A single name need not be in a list, and numbers may be texts. Options that are null, an empty list or of the wrong
+// type count as missing.
 func ParseConfigure(params []byte) (Configure, error) {
 	var list [2]jsonscan.Value
 	elements(params, list[:])
 	var c Configure
 	var err error
-	if c.Extensions, err = decode[[]string](list[0]); err != nil {
+	if list[0].IsString() {
+		var one string
+		one, err = decode[string](list[0])
+		c.Extensions = []string{one}
+	} else {
+		c.Extensions, err = decode[[]string](list[0])
+	}
+	if err != nil {
 		return Configure{}, err
 	}
 	slices.Sort(c.Extensions)
 	c.Extensions = slices.Compact(c.Extensions)
 	options := list[1]
-	if options != nil && !options.IsObject() {
+	if options != nil && !options.IsObject() && !isNothing(options) {
 		return Configure{}, ErrParams
 	}
 	c.VersionMask = 1<<32 - 1
 	for key, v := range options.Each() {
 		switch string(key) {
 		case `"version-rolling.mask"`:
-			c.VersionMask = 0
-			if n, err := strconv.ParseUint(string(unquoted(v)), 16, 32); err == nil {
-				c.VersionMask = uint32(n)
-			}
+			c.VersionMask = parseMask(v)
 		case `"version-rolling.min-bit-count"`:
-			c.MinBitCount, _ = decode[int](v)
+			c.MinBitCount, _ = strconv.Atoi(string(bare(v)))
 		case `"minimum-difficulty.value"`:
 			c.MinimumDifficulty = nil
 			if d, err := difficulty(v); err == nil {
@@ -105,6 +110,25 @@ func ParseConfigure(params []byte) (Configure, error) {
 		}
 	}
 	return c, nil
+}
+
+// isNothing reports whether options are given and say nothing: null, or the empty list that some libraries write for an
+// empty object.
+func isNothing(options jsonscan.Value) bool {
+	return string(options) == "null" || options.IsArray() && elements(options, make([]jsonscan.Value, 1)) == 0
+}
+
+// parseMask reads version bits: hex digits, or a number. What is neither means none.
+func parseMask(v jsonscan.Value) uint32 {
+	text, base := v, 10
+	if v.IsString() {
+		text, base = digits(unquoted(v)), 16
+	}
+	n, err := strconv.ParseUint(string(text), base, 32)
+	if err != nil {
+		return 0
+	}
+	return uint32(n)
 }
 
 // AppendConfigured appends the answer to mining.configure: what c asked for, by name, and whether it is granted. The
@@ -179,5 +203,9 @@ func ParseSetVersionMask(params []byte) (uint32, error) {
 func ParseMultiVersion(params []byte) (mask uint32, err error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])
-	return decode[uint32](list[0])
+	n, err := strconv.ParseUint(string(bare(list[0])), 10, 32)
+	if err != nil {
+		return 0, ErrParams
+	}
+	return uint32(n), nil
 }

@@ -56,13 +56,13 @@ func difficulty(v jsonscan.Value) (bitcoin.Difficulty, error) {
 func ParseSuggestTarget(params []byte) (bitcoin.Difficulty, error) {
 	var list [1]jsonscan.Value
 	elements(params, list[:])
-	digits, err := decode[string](list[0])
-	if err != nil || len(digits) == 0 || len(digits) > 64 {
+	number := digits(unquoted(list[0]))
+	if len(number) == 0 || len(number) > 64 {
 		return 0, ErrParams
 	}
 	var target bitcoin.Target // least significant byte first
-	for i := range len(digits) {
-		v := hexValue[digits[len(digits)-1-i]]
+	for i := range len(number) {
+		v := hexValue[number[len(number)-1-i]]
 		if v > 15 {
 			return 0, ErrParams
 		}

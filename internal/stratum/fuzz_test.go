@@ -20,18 +20,18 @@ func FuzzParseRequest(f *testing.F) {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		req, err := stratum.ParseRequest(in)
+		req, n, err := stratum.ParseRequest(in)
 		if err != nil {
 			return
 		}
-		if !json.Valid(in) {
+		if text := bytes.Trim(in[:n], "\x00 \t\r\n\ufeff"); !json.Valid(text) {
 			t.Fatalf("%q is no JSON", in)
 		}
 		line := req.AppendTo(nil)
 		if bytes.Count(line, []byte("\n")) != 1+bytes.Count(req.Params, []byte("\n")) {
 			t.Fatalf("%q is no line", line)
 		}
-		again, err := stratum.ParseRequest(line)
+		again, _, err := stratum.ParseRequest(line)
 		if again.Params = req.Params; err != nil {
 			t.Fatalf("%q: %v", line, err)
 		}
@@ -49,12 +49,12 @@ func FuzzParseRequest(f *testing.F) {
 // Parameters of any method: whatever is taken must have been said.
 func FuzzParams(f *testing.F) {
 	for _, line := range requests(f) {
-		if req, err := stratum.ParseRequest(line); err == nil {
+		if req, _, err := stratum.ParseRequest(line); err == nil {
 			f.Add(req.Params)
 		}
 	}
 	f.Fuzz(func(t *testing.T, params []byte) {
-		req, err := stratum.ParseRequest(append(append([]byte(`{"method":"m","params":`), params...), '}'))
+		req, _, err := stratum.ParseRequest(append(append([]byte(`{"method":"m","params":`), params...), '}'))
 		if err != nil {
 			return
 		}
@@ -69,7 +69,7 @@ func FuzzParams(f *testing.F) {
 				t.Fatalf("answer %q", answer)
 			}
 		}
-		_, _, _, _ = stratum.ParseSubscribe(req.Params)
+		_, _, _ = stratum.ParseSubscribe(req.Params)
 		_, _ = stratum.ParseCapabilities(req.Params)
 		_, _, _ = stratum.ParseAuthorize(req.Params)
 		_, _ = stratum.ParseSuggestDifficulty(req.Params)
@@ -88,11 +88,11 @@ func FuzzParseMessage(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if !json.Valid(in) {
+		if text := bytes.Trim(in, "\x00 \t\r\n\ufeff"); !json.Valid(text) {
 			t.Fatalf("%q is no JSON", in)
 		}
-		req, err := stratum.ParseRequest(in)
-		if errors.Is(err, stratum.ErrSyntax) || !bytes.Equal(req.ID, m.ID) || !bytes.Equal(req.Method, m.Method) || !bytes.Equal(req.Params, m.Params) {
+		req, n, err := stratum.ParseRequest(in)
+		if errors.Is(err, stratum.ErrSyntax) || n != len(in) || m.ID != nil && !bytes.Equal(req.ID, m.ID) || !bytes.Equal(req.Method, m.Method) || !bytes.Equal(req.Params, m.Params) {
 			t.Fatalf("%q: request %q (%v), message %q", in, req, err, m)
 		}
 		if code, text, refused := m.Refusal(); !refused && (code != 0 || text != "" || string(m.Result) != "true") {

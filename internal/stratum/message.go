@@ -1,6 +1,7 @@
 package stratum
 
 import (
+	"bytes"
 	"errors"
 
 	"btcpool/internal/jsonscan"
@@ -27,13 +28,15 @@ type Message struct {
 // know are skipped, and of repeated ones the last counts.
 func ParseMessage(line []byte) (Message, error) {
 	var m Message
-	if !m.scan(line) {
+	if m.scan(line) != len(line) {
 		return Message{}, ErrSyntax
 	}
 	if id := jsonscan.Value(m.ID); id.IsArray() || id.IsObject() || len(id) > maxID {
 		return Message{}, errors.New("id is not a short number or string")
 	}
-	m.ID = identifier(m.ID)
+	if id := jsonscan.Value(m.ID); !id.IsNumber() && !id.IsString() {
+		m.ID = nil
+	}
 	if method := jsonscan.Value(m.Method); method != nil && !method.IsString() && string(method) != "null" {
 		return Message{}, errors.New("method is not a string")
 	}
@@ -47,29 +50,29 @@ func ParseMessage(line []byte) (Message, error) {
 	return m, nil
 }
 
-// scan sets all members to their JSON text in line, and leaves those that are missing nil. It reports whether line is
-// an object and nothing else.
-func (m *Message) scan(line []byte) bool {
-	i := jsonscan.SkipSpace(line, 0)
+// scan sets all members to their JSON text in the object that line begins with, and leaves those that are missing nil.
+// It returns the object's length with the blanks around it, or jsonscan.Invalid when there is none.
+func (m *Message) scan(line []byte) int {
+	i := skipBlank(line, 0)
 	if i == len(line) || line[i] != '{' {
-		return false
+		return jsonscan.Invalid
 	}
 	i = jsonscan.SkipSpace(line, i+1)
 	if i < len(line) && line[i] == '}' {
-		return jsonscan.SkipSpace(line, i+1) == len(line)
+		return skipBlank(line, i+1)
 	}
 	for {
 		start := i
 		if i = jsonscan.SkipString(line, i); i < 0 {
-			return false
+			return jsonscan.Invalid
 		}
 		key := line[start+1 : i-1]
 		if i = jsonscan.SkipSpace(line, i); i == len(line) || line[i] != ':' {
-			return false
+			return jsonscan.Invalid
 		}
 		start = jsonscan.SkipSpace(line, i+1)
 		if i = jsonscan.Skip(line, start, maxDepth-1); i < 0 {
-			return false
+			return jsonscan.Invalid
 		}
 		value := line[start:i]
 		switch string(key) {
@@ -87,12 +90,31 @@ func (m *Message) scan(line []byte) bool {
 		i = jsonscan.SkipSpace(line, i)
 		switch {
 		case i == len(line):
-			return false
+			return jsonscan.Invalid
 		case line[i] == '}':
-			return jsonscan.SkipSpace(line, i+1) == len(line)
+			return skipBlank(line, i+1)
 		case line[i] != ',':
-			return false
+			return jsonscan.Invalid
 		}
 		i = jsonscan.SkipSpace(line, i+1)
+	}
+}
+
+// byteOrderMark begins the texts of some editors and libraries.
+const byteOrderMark = "\xef\xbb\xbf"
+
+// skipBlank is jsonscan.SkipSpace that also passes what some put around their lines: the zero byte that ends texts in
+// C, and the byte order mark.
+func skipBlank(line []byte, i int) int {
+	for {
+		i = jsonscan.SkipSpace(line, i)
+		switch rest := line[i:]; {
+		case len(rest) > 0 && rest[0] == 0:
+			i++
+		case bytes.HasPrefix(rest, []byte(byteOrderMark)):
+			i += len(byteOrderMark)
+		default:
+			return i
+		}
 	}
 }

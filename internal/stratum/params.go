@@ -46,14 +46,6 @@ func number(v jsonscan.Value) (float64, bool) {
 	return n, true
 }
 
-// identifier returns id if it is a number or a string, else nil.
-func identifier(id jsonscan.Value) []byte {
-	if id.IsNumber() || id.IsString() {
-		return id
-	}
-	return nil
-}
-
 // unquoted returns a string as written, without its quotes, and nil for another value.
 func unquoted(v jsonscan.Value) []byte {
 	if !v.IsString() {
@@ -68,6 +60,15 @@ func bare(v jsonscan.Value) []byte {
 		return unquoted(v)
 	}
 	return v
+}
+
+// text returns what a string stands for, or the digits of a number.
+func text(v jsonscan.Value) (string, bool) {
+	if v.IsNumber() {
+		return string(v), true
+	}
+	s, err := decode[string](v)
+	return s, err == nil
 }
 
 // words returns a text meant for people, whatever it is that a pool sends in its place.
@@ -106,9 +107,17 @@ var hexValue = func() (table [256]byte) {
 	return table
 }()
 
-// parseHex reads exactly digits hex digits. Those before the last 16 must be 0.
-func parseHex(text []byte, digits int) (uint64, bool) {
-	if len(text) != digits {
+// digits returns hex digits without the 0x that some write before them.
+func digits(text []byte) []byte {
+	if len(text) > 2 && text[0] == '0' && text[1]|0x20 == 'x' {
+		return text[2:]
+	}
+	return text
+}
+
+// parseHex reads exactly size hex digits. Those before the last 16 must be 0.
+func parseHex(text []byte, size int) (uint64, bool) {
+	if len(text) != size {
 		return 0, false
 	}
 	for ; len(text) > 16; text = text[1:] {
@@ -127,8 +136,9 @@ func parseHex(text []byte, digits int) (uint64, bool) {
 	return n, true
 }
 
-// parseHex32 reads 1 to 8 hex digits.
+// parseHex32 reads 1 to 8 hex digits, with or without 0x.
 func parseHex32(text []byte) (uint32, bool) {
+	text = digits(text)
 	n, ok := parseHex(text, min(max(len(text), 1), 8))
 	return uint32(n), ok
 }

@@ -18,6 +18,8 @@ import "errors"
 // The errors of parsing what miners send. Those of the client's half only say what is wrong: a pool that sends nonsense
 // is left, whatever the nonsense.
 var (
+	// ErrBlank means that there is nothing on a line.
+	ErrBlank = errors.New("a blank line")
 	// ErrSyntax means that a line is no JSON object; nothing of it is known.
 	ErrSyntax = errors.New("not a JSON object")
 	// ErrRequest means that the method is missing or a value has the wrong type. The id is known.

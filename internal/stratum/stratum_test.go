@@ -26,7 +26,7 @@ func TestRequestsGolden(t *testing.T) {
 	t.Parallel()
 	var got []byte
 	for _, line := range requests(t) {
-		req, err := stratum.ParseRequest(line)
+		req, _, err := stratum.ParseRequest(line)
 		if err != nil {
 			t.Errorf("%s: %v", line, err)
 		}
@@ -107,12 +107,20 @@ func TestParseRequest(t *testing.T) {
 	for _, test := range []struct {
 		name, line         string
 		id, method, params string
+		rest               string
 		err                error
 	}{
 		{name: "any order, spaces", line: " { \"params\" : [ 1 ] ,\t\"id\" : 5 , \"method\" : \"m\" } \r", id: "5", method: "m", params: "[ 1 ]"},
 		{name: "string id", line: `{"id":"x\u0041","method":"m","params":[]}`, id: `"x\u0041"`, method: "m", params: "[]"},
 		{name: "negative and fractional ids", line: `{"id":-1.5e3,"method":"m"}`, id: "-1.5e3", method: "m"},
-		{name: "other ids are null", line: `{"id":[1],"method":"m","params":[]}`, method: "m", params: "[]"},
+		{name: "an id of any kind", line: `{"id":[{"a":1}],"method":"m","params":[]}`, id: `[{"a":1}]`, method: "m", params: "[]"},
+		{name: "id true", line: `{"id":true,"method":"m"}`, id: "true", method: "m"},
+		{name: "id null", line: `{"id":null,"method":"m"}`, method: "m"},
+		{name: "byte order mark", line: "\xef\xbb\xbf {\"id\":1,\"method\":\"m\"}", id: "1", method: "m"},
+		{name: "zero bytes", line: "\x00{\"id\":1,\"method\":\"m\"}\x00 \x00", id: "1", method: "m"},
+		{name: "another behind", line: `{"id":1,"method":"m"} {"id":2}`, id: "1", method: "m", rest: `{"id":2}`},
+		{name: "something behind", line: `{"id":1,"method":"m"}x`, id: "1", method: "m", rest: "x"},
+		{name: "an answer and a request", line: `{"id":1,"result":"x"}{"id":2}`, id: "1", err: stratum.ErrAnswer, rest: `{"id":2}`},
 		{name: "null params", line: `{"id":1,"method":"m","params":null}`, id: "1", method: "m"},
 		{name: "last key counts", line: `{"id":1,"id":2,"method":"a","method":"b","params":{},"params":[]}`, id: "2", method: "b", params: "[]"},
 		{name: "unknown keys", line: `{"x":{"y":[true,false,null,-0.5]},"id":1,"method":"m"}`, id: "1", method: "m"},
@@ -128,13 +136,15 @@ func TestParseRequest(t *testing.T) {
 		{name: "params are a string", line: `{"id":1,"method":"m","params":"x"}`, id: "1", method: "m", err: stratum.ErrRequest},
 		{name: "empty object", line: `{}`, err: stratum.ErrRequest},
 
-		{name: "nothing", line: ``, err: stratum.ErrSyntax},
+		{name: "nothing", line: ``, err: stratum.ErrBlank},
+		{name: "blanks", line: " \t\x00\xef\xbb\xbf\x00", err: stratum.ErrBlank},
+		{name: "half a byte order mark", line: "\xef\xbb{}", err: stratum.ErrSyntax},
+		{name: "zero byte inside", line: "{\x00\"id\":1,\"method\":\"m\"}", err: stratum.ErrSyntax},
 		{name: "array", line: `[]`, err: stratum.ErrSyntax},
 		{name: "half", line: `{"id":1,"method":"m`, err: stratum.ErrSyntax},
 		{name: "no comma", line: `{"id":1 "method":"m"}`, err: stratum.ErrSyntax},
 		{name: "comma at the end", line: `{"id":1,}`, err: stratum.ErrSyntax},
 		{name: "comma in an array", line: `{"id":1,"method":"m","params":[1,]}`, err: stratum.ErrSyntax},
-		{name: "more behind", line: `{"id":1,"method":"m"}{}`, err: stratum.ErrSyntax},
 		{name: "leading zero", line: `{"id":01,"method":"m"}`, err: stratum.ErrSyntax},
 		{name: "bad number", line: `{"id":1.,"method":"m"}`, err: stratum.ErrSyntax},
 		{name: "bad escape", line: `{"id":"\x","method":"m"}`, err: stratum.ErrSyntax},
@@ -147,9 +157,12 @@ func TestParseRequest(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
-			req, err := stratum.ParseRequest([]byte(test.line))
+			req, n, err := stratum.ParseRequest([]byte(test.line))
 			if !errors.Is(err, test.err) {
 				t.Fatalf("error %v, want %v", err, test.err)
+			}
+			if rest := test.line[n:]; rest != test.rest {
+				t.Errorf("rest %q, want %q", rest, test.rest)
 			}
 			got := [3]string{string(req.ID), string(req.Method), string(req.Params)}
 			if diff := cmp.Diff([3]string{test.id, test.method, test.params}, got); diff != "" {
@@ -189,10 +202,29 @@ func TestParseSubmit(t *testing.T) {
 		},
 		{name: "long nonce", params: `["w","3","00000000000000ff","655f0a1c","01a2b3c4d"]`, size: 8, err: stratum.ErrParams},
 		{name: "empty nonce", params: `["w","3","00000000000000ff","655f0a1c",""]`, size: 8, err: stratum.ErrParams},
-		{name: "nonce is no hex", params: `["w","3","00000000000000ff","655f0a1c","0x2b3c4d"]`, size: 8, err: stratum.ErrParams},
-		{name: "empty version bits", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d",""]`, size: 8, err: stratum.ErrParams},
-		{name: "a number", params: `["w",3,"00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
-		{name: "null version bits", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d",null]`, size: 8, err: stratum.ErrParams},
+		{name: "nonce is no hex", params: `["w","3","00000000000000ff","655f0a1c","1x2b3c4d"]`, size: 8, err: stratum.ErrParams},
+		{name: "nonce is 0x", params: `["w","3","00000000000000ff","655f0a1c","0x"]`, size: 8, err: stratum.ErrParams},
+		{name: "nonce is a number", params: `["w","3","00000000000000ff","655f0a1c",12345678]`, size: 8, err: stratum.ErrParams},
+		{name: "nonce is null", params: `["w","3","00000000000000ff","655f0a1c",null]`, size: 8, err: stratum.ErrParams},
+		{name: "job is null", params: `["w",null,"00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
+		{name: "job is a list", params: `["w",[[["3"]]],"00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8, err: stratum.ErrParams},
+		{name: "version bits are a number", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d",8192]`, size: 8, err: stratum.ErrParams},
+		{
+			name: "empty version bits", params: `["w","3","00000000000000ff","655f0a1c","1a2b3c4d",""]`, size: 8,
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d},
+		},
+		{
+			name: "null version bits", params: `[null,"3","00000000000000ff","655f0a1c","1a2b3c4d",null]`, size: 8,
+			want: stratum.Submit{JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d},
+		},
+		{
+			name: "numbers where they are clear", params: `[7,3,"00000000000000ff","655f0a1c","1a2b3c4d"]`, size: 8,
+			want: stratum.Submit{Worker: []byte("7"), JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d},
+		},
+		{
+			name: "0x before numbers", params: `["w","3","0x00000000000000ff","0X655f0a1c","0x2b3c4d","0x00802000"]`, size: 8,
+			want: stratum.Submit{Worker: []byte("w"), JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x2b3c4d, VersionBits: 0x802000, Rolled: true},
+		},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -215,8 +247,8 @@ func TestParseOtherParams(t *testing.T) {
 	)
 	parse := map[string]func([]byte) (any, error){
 		"subscribe": func(p []byte) (any, error) {
-			agent, session, resume, err := stratum.ParseSubscribe(p)
-			return three{agent, session, resume}, err
+			agent, session, resume := stratum.ParseSubscribe(p)
+			return three{agent, session, resume}, nil
 		},
 		"get_capabilities": func(p []byte) (any, error) {
 			list, err := stratum.ParseCapabilities(p)
@@ -251,13 +283,17 @@ func TestParseOtherParams(t *testing.T) {
 		{"get_capabilities", `[[]]`, ""},
 		{"get_capabilities", `["subres"]`, nil},
 		{"get_capabilities", `[[7]]`, nil},
-		{"subscribe", `[7]`, nil},
+		{"subscribe", `[7]`, three{"7", uint32(0), false}},
+		{"subscribe", `[{"agent":"x"},7]`, three{"", uint32(0), false}},
 		{"authorize", `["a.b","x"]`, two{"a.b", "x"}},
 		{"authorize", `["a.b"]`, two{"a.b", ""}},
 		{"authorize", `["a.b",null]`, two{"a.b", ""}},
 		{"authorize", `[]`, nil},
 		{"authorize", `[null,"x"]`, nil},
-		{"authorize", `["a",1]`, nil},
+		{"authorize", `["a",1]`, two{"a", "1"}},
+		{"authorize", `["a",{"d":1}]`, two{"a", ""}},
+		{"authorize", `[12345,"x"]`, two{"12345", "x"}},
+		{"authorize", `[["a"],"x"]`, nil},
 		{"suggest_difficulty", `[1024]`, bitcoin.Difficulty(10)},
 		{"suggest_difficulty", `[1025.5]`, bitcoin.Difficulty(11)},
 		{"suggest_difficulty", `["65,536"]`, bitcoin.Difficulty(16)},
@@ -277,23 +313,32 @@ func TestParseOtherParams(t *testing.T) {
 		{"suggest_target", `["FFFF0000000000000000000000000000000000000000000000000000"]`, bitcoin.Difficulty(0)},
 		{"suggest_target", `["0000000000ffff00000000000000000000000000000000000000000000000000"]`, bitcoin.Difficulty(8)},
 		{"suggest_target", `["1"]`, bitcoin.MaxDifficulty},
+		{"suggest_target", `["0xffff0000000000000000000000000000000000000000000000000000"]`, bitcoin.Difficulty(0)},
+		{"suggest_target", `["0x"]`, nil},
 		{"suggest_target", `["0"]`, nil},
 		{"suggest_target", `[""]`, nil},
 		{"suggest_target", `["x"]`, nil},
 		{"suggest_target", `["` + strings.Repeat("f", 65) + `"]`, nil},
 		{"multi_version", `[536862720]`, uint32(0x1fffe000)},
 		{"multi_version", `[-1]`, nil},
-		{"multi_version", `["4"]`, nil},
+		{"multi_version", `["4"]`, uint32(4)},
+		{"multi_version", `["0x4"]`, nil},
 		{"mask", `[["version-rolling"],{"version-rolling.mask":"ffffffff","version-rolling.min-bit-count":16}]`, uint32(0x1fffe000)},
 		{"mask", `[["version-rolling"],{"version-rolling.mask":"00006000","version-rolling.min-bit-count":2}]`, uint32(0x6000)},
 		{"mask", `[["version-rolling"],{"version-rolling.mask":"00006000","version-rolling.min-bit-count":3}]`, uint32(0)},
 		{"mask", `[["version-rolling"],{}]`, uint32(0x1fffe000)},
 		{"mask", `[["version-rolling"]]`, uint32(0x1fffe000)},
-		{"mask", `[["version-rolling"],{"version-rolling.mask":7}]`, uint32(0)},
+		{"mask", `[["version-rolling"],{"version-rolling.mask":24576}]`, uint32(0x6000)},
+		{"mask", `[["version-rolling"],{"version-rolling.mask":true}]`, uint32(0)},
+		{"mask", `[["version-rolling"],{"version-rolling.mask":"0x1fffe000"}]`, uint32(0x1fffe000)},
+		{"mask", `[["version-rolling"],{"version-rolling.mask":"00006000","version-rolling.min-bit-count":"3"}]`, uint32(0)},
 		{"mask", `[["info"],{"version-rolling.mask":"ffffffff"}]`, uint32(0)},
 		{"mask", `[]`, nil},
-		{"mask", `["version-rolling",{}]`, nil},
-		{"mask", `[["version-rolling"],[]]`, nil},
+		{"mask", `["version-rolling",{}]`, uint32(0x1fffe000)},
+		{"mask", `[["version-rolling"],[]]`, uint32(0x1fffe000)},
+		{"mask", `[["version-rolling"],null]`, uint32(0x1fffe000)},
+		{"mask", `[["version-rolling"],[1]]`, nil},
+		{"mask", `[["version-rolling"],"x"]`, nil},
 		{"mask", `[[1],{}]`, nil},
 	} {
 		t.Run(test.method+" "+test.params, func(t *testing.T) {

@@ -40,17 +40,18 @@ func AppendSubmit(dst []byte, id uint64, s Submit, size int) []byte {
 }
 
 // ParseSubmit reads the parameters of mining.submit: worker, job id, extranonce2 of size bytes, time, nonce and, from
-// miners that roll the version, version bits. All are hex. The extranonce2 has its full width, and those of its bytes
-// that are before the last 8 are zero; other numbers may lack leading zeros, as small miners write them. What does not
-// decode is ErrParams, never zero. Worker and JobID are parts of params.
+// miners that roll the version, version bits, which may also be null or empty. All are hex, with 0x before it or not. The
+// extranonce2 has its full width, and those of its bytes that are before the last 8 are zero; other numbers may lack
+// leading zeros, as small miners write them. What does not decode is ErrParams, never zero. Worker and JobID are parts
+// of params; they may be numbers, and the worker null.
 func ParseSubmit(params []byte, size int) (Submit, error) {
 	var list [6][]byte
 	n, ok := texts(params, list[:])
 	if !ok || n < 5 {
 		return Submit{}, ErrParams
 	}
-	s := Submit{Worker: list[0], JobID: list[1], Rolled: n == 6}
-	extraNonce2, ok2 := parseHex(list[2], 2*size)
+	s := Submit{Worker: list[0], JobID: list[1], Rolled: len(list[5]) > 0}
+	extraNonce2, ok2 := parseHex(digits(list[2]), 2*size)
 	time, ok3 := parseHex32(list[3])
 	nonce, ok4 := parseHex32(list[4])
 	if !ok2 || !ok3 || !ok4 {
@@ -66,15 +67,22 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 }
 
 // texts is elements for strings, which it puts into list without their quotes. It is not ok when one of them is
-// something else.
+// something else, unless it is clear what that means.
 func texts(params []byte, list [][]byte) (n int, ok bool) {
 	i := jsonscan.SkipSpace(params, min(1, len(params)))
 	for n < len(list) && i < len(params) && params[i] != ']' {
 		start := i
-		if i = jsonscan.SkipString(params, i); i < 0 {
+		if i = jsonscan.Skip(params, i, 1); i < 0 {
 			return n, false
 		}
-		list[n] = params[start+1 : i-1]
+		switch v := jsonscan.Value(params[start:i]); {
+		case v.IsString():
+			list[n] = unquoted(v)
+		case v.IsNumber() && n < 2: // hex digits without quotes would not be clear
+			list[n] = v
+		case string(v) != "null" || n != 0 && n != 5:
+			return n, false
+		}
 		n++
 		if i = jsonscan.SkipSpace(params, i); i < len(params) && params[i] == ',' {
 			i = jsonscan.SkipSpace(params, i+1)

@@ -23,19 +23,12 @@ func AppendSubscribe(dst []byte, id uint64, agent, session string) []byte {
 
 // ParseSubscribe returns the miner's software, "" when it does not say, and the extranonce1 of the session that it
 // would like to resume, which is the id of its subscriptions.
-func ParseSubscribe(params []byte) (agent string, session uint32, resume bool, err error) {
+func ParseSubscribe(params []byte) (agent string, session uint32, resume bool) {
 	var list [2]jsonscan.Value
 	elements(params, list[:])
-	if list[0] != nil && string(list[0]) != "null" {
-		if agent, err = decode[string](list[0]); err != nil {
-			return "", 0, false, err
-		}
-	}
-	if id, err := decode[string](list[1]); err == nil { // anything else is no id of ours
-		n, ok := parseHex([]byte(id), 8)
-		session, resume = uint32(n), ok
-	}
-	return agent, session, resume, nil
+	agent, _ = text(list[0])
+	n, resume := parseHex(unquoted(list[1]), 8) // anything else is no id of ours
+	return agent, uint32(n), resume
 }
 
 // AppendSubscribed appends the answer to mining.subscribe.

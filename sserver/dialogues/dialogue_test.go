@@ -20,7 +20,7 @@
 //	! limit [line=N] [coinbase=N] [branches=N]
 //	                                     what has come so far was no larger
 //
-// A line that ends in \r is sent so. $word stands for a text without quotes: in what the pool says for any, if it is
+// A line that ends in \r or \0 is sent so. $word stands for a text without quotes: in what the pool says for any, if it is
 // new, and for the same after that. $_ stands for anything. $nonce has 8 digits, $NONCE capital ones, $n no leading
 // zeros.
 package dialogues_test
@@ -119,8 +119,10 @@ func (d *dialogue) play(line string, more bool) error {
 	case "", "#", "%":
 		return nil
 	case ">":
-		if cut, ok := strings.CutSuffix(text, `\r`); ok {
-			text = cut + "\r"
+		for written, end := range map[string]string{`\r`: "\r", `\0`: "\x00"} {
+			if cut, ok := strings.CutSuffix(text, written); ok {
+				text = cut + end
+			}
 		}
 		d.packet += text + "\n"
 		if more {

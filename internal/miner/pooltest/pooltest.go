@@ -171,7 +171,7 @@ func (c *Conn) serve() {
 		if err != nil {
 			return
 		}
-		r, err := stratum.ParseRequest(bytes.Clone(line))
+		r, _, err := stratum.ParseRequest(bytes.Clone(line))
 		req := Request{r.ID, string(r.Method), r.Params}
 		switch {
 		case err != nil && !errors.Is(err, stratum.ErrAnswer):

@@ -117,8 +117,8 @@ var (
 	ErrStream      = &Error{"sends no stream of frames", "bad frame"}
 )
 
-// Handle handles the first message of in, a line or a frame, and appends the answer to dst. The message's length n is 0
-// when not all of it has arrived. An error ends the conversation, after the answer.
+// Handle handles the first message of in, a request or a frame, and appends the answer to dst. The message's length n is
+// 0 when not all of it has arrived. An error ends the conversation, after the answer.
 func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
 	if c.Skip > 0 {
 		n = min(c.Skip, len(in))
@@ -136,7 +136,10 @@ func (c Conn) Handle(dst, in []byte) (out []byte, n int, err error) {
 	if n == 0 {
 		return dst, 0, nil
 	}
-	dst, err = c.line(dst, line)
+	dst, took, err := c.line(dst, line)
+	if took < len(line) {
+		n = took // another request follows on the line
+	}
 	return dst, n, err
 }
 
@@ -149,22 +152,24 @@ func (c Conn) bad() error {
 	return nil
 }
 
-func (c Conn) line(dst, line []byte) ([]byte, error) {
-	if len(line) == 0 {
-		return dst, nil
-	}
-	req, err := stratum.ParseRequest(line)
+// line handles the first request on a line, whose length is n.
+func (c Conn) line(dst, line []byte) (out []byte, n int, err error) {
+	req, n, err := stratum.ParseRequest(line)
 	switch {
+	case err == nil:
+		return c.request(dst, req), n, nil
+	case errors.Is(err, stratum.ErrBlank):
+		return dst, n, nil
 	case errors.Is(err, stratum.ErrAnswer):
 		c.answer(req)
-		return dst, nil
-	case errors.Is(err, stratum.ErrSyntax):
-		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams), c.bad()
-	case err != nil:
-		c.Session.BadInput()
-		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams), nil
+		return dst, n, nil
 	}
-	return c.request(dst, req), nil
+	dst = stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
+	if errors.Is(err, stratum.ErrSyntax) {
+		return dst, n, c.bad()
+	}
+	c.Session.BadInput()
+	return dst, n, nil
 }
 
 // answer takes the peer's answer to the one question that it is asked: what it is.
@@ -235,10 +240,7 @@ func (c Conn) submit(req stratum.Request) share.Status {
 }
 
 func (c Conn) subscribe(dst []byte, req stratum.Request) []byte {
-	agent, before, resume, err := stratum.ParseSubscribe(req.Params)
-	if err != nil {
-		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
-	}
+	agent, before, resume := stratum.ParseSubscribe(req.Params)
 	software := share.AgentName(agent)
 	sub, status := c.Session.Subscribe(software, before, resume)
 	if status != share.StatusAccept {
