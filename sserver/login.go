@@ -3,6 +3,7 @@ package sserver
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 
 	"btcpool/internal/bitcoin"
@@ -68,10 +69,7 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		s.srv.metrics.loginsRefused.WithLabelValues("limit").Inc() // ours: nothing is wrong with it
 		return share.StatusUnauthorized, true
 	}
-	w := worker{UserName: user, Name: own, ID: share.WorkerID(own)}
-	if len(name) <= maxLogin {
-		w.Login = strings.Clone(name)
-	}
+	w := worker{Login: name, UserName: user, Name: own, ID: share.WorkerID(own)}
 	if id, ok := s.port.users.Cached(user); ok {
 		w.UserID = id
 		return s.admit(w, wishes), true
@@ -108,6 +106,9 @@ func (s *session) admit(w worker, wishes v1.Wishes) share.Status {
 	}
 	if s.Names == nil {
 		s.Names = make(map[string]int)
+	}
+	if len(w.Login) > maxLogin {
+		w.Login = ""
 	}
 	if w.Login != "" {
 		s.Names[w.Login] = len(s.Workers)
@@ -160,14 +161,41 @@ func (s *session) wish(d bitcoin.Difficulty) {
 	s.suggest(d)
 }
 
-// credited returns the worker that a share is for when it names one.
-func (s *session) credited(name []byte) *worker {
-	if len(s.Workers) == 1 {
-		return &s.Workers[0]
+// credited returns the worker that a share is for when it names one. A stranger is of an account that has not logged in
+// on this connection: the worker is then whom it would be for if it had named nobody.
+func (s *session) credited(name []byte) (w *worker, stranger bool) {
+	first := &s.Workers[0]
+	if len(name) > 0 && string(name) == first.Login {
+		return first, false
 	}
 	if i, ok := s.Names[string(name)]; ok {
-		return &s.Workers[i]
+		return &s.Workers[i], false
 	}
-	user, own, _, _ := splitLogin(string(name), s.port.users)
-	return &s.Workers[s.Names[fullName(user, own)]] // the first when there is none
+	return s.implied(string(name))
+}
+
+// implied is credited for a worker that did not log in by that name. If its account did, the share logs it in.
+func (s *session) implied(name string) (w *worker, stranger bool) {
+	user, own, _, _ := splitLogin(name, s.port.users)
+	if i, ok := s.Names[fullName(user, own)]; ok {
+		return &s.Workers[i], false
+	}
+	if name == "" {
+		user = s.Workers[0].UserName
+		if slices.ContainsFunc(s.Workers, func(w worker) bool { return w.UserName != user }) {
+			user = ""
+		}
+	}
+	of := slices.IndexFunc(s.Workers, func(w worker) bool { return w.UserName == user })
+	switch {
+	case of < 0:
+		s.srv.metrics.misnamed.WithLabelValues("nobody").Inc()
+		return &s.Workers[0], true
+	case name == "" || len(s.Workers) == maxWorkers:
+		s.srv.metrics.misnamed.WithLabelValues("account").Inc()
+		return &s.Workers[of], false
+	}
+	s.srv.metrics.misnamed.WithLabelValues("worker").Inc()
+	s.admit(worker{Login: name, UserName: user, UserID: s.Workers[of].UserID, Name: own, ID: share.WorkerID(own)}, v1.Wishes{})
+	return &s.Workers[len(s.Workers)-1], false
 }

@@ -17,6 +17,7 @@ type metrics struct {
 	disconnected  *prometheus.CounterVec // reason
 	panics        prometheus.Counter
 	loginsRefused *prometheus.CounterVec // reason
+	misnamed      *prometheus.CounterVec // credited
 	resumed       prometheus.Counter
 	bans          *prometheus.CounterVec // reason
 	culprits      *prometheus.CounterVec // kind
@@ -49,6 +50,7 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		disconnected:  set.Counters("disconnects_total", "Sessions that this side ended.", "reason"),
 		panics:        set.Counter("panics_total", "Sessions that ended by a fault of the program."),
 		loginsRefused: set.Counters("logins_refused_total", "Authorizations refused.", "reason"),
+		misnamed:      set.Counters("shares_misnamed_total", "Shares for a worker that had not logged in on their connection, by who is credited: the worker, which is logged in by it, another one of its account, or nobody.", "credited"),
 		resumed:       set.Counter("sessions_resumed_total", "Sessions that took up where one left that had ended."),
 		bans:          set.Counters("bans_total", "Addresses banned.", "reason"),
 		culprits:      set.Counters("culprits_total", "Sessions ended, workers and agents' miners refused for a while, for bad logins or shares, without a ban of their address.", "kind"),

@@ -139,11 +139,19 @@ func TestManyWorkers(t *testing.T) {
 	if code := p.submitAs(c, "alice.1234", c.share(w, 1)); code != 0 {
 		t.Errorf("code %d", code)
 	}
+	if code := p.submitAs(c, "alice.5200", c.share(w, 2)); code != 0 { // another of the account has it
+		t.Errorf("code %d", code)
+	}
+	if got := p.metric("shares_misnamed_total", "credited", "account"); got != 1 {
+		t.Errorf("%v shares of another worker", got)
+	}
 	p.wantAdmitted()
 	p.stop()
-	var s share.Share
-	if err := s.Parse(readTopic(t, cfg, cfg.Kafka.Topics.Share, 1)[0]); err != nil || s.WorkerID != share.WorkerID("1234") {
-		t.Errorf("share %+v, %v", s, err)
+	for i, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 2) {
+		var s share.Share
+		if err := s.Parse(value); err != nil || s.WorkerID != share.WorkerID([]string{"1234", "rig"}[i]) {
+			t.Errorf("share %+v, %v", s, err)
+		}
 	}
 }
 

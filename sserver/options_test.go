@@ -91,13 +91,18 @@ func TestSubmitInvalidBlocks(t *testing.T) {
 	p.TakeJob(p.newJob(1, 100))
 	c, w := p.miner()
 	c.wantSubmit(find{job: w.id, extraNonce2: c.nonceText(1), time: w.time, nonce: "00000000"}, 23)
-	select {
-	case s := <-solved:
-		if s.WorkerName != "alice.rig" || s.Height != 100 {
-			t.Errorf("solved %+v", s)
+	if code := p.submitAs(c, "carol.x", c.share(w, 2)); code != 24 { // but a block is a block
+		t.Errorf("code %d for another account", code)
+	}
+	for range 2 {
+		select {
+		case s := <-solved:
+			if s.WorkerName != "alice.rig" || s.Height != 100 {
+				t.Errorf("solved %+v", s)
+			}
+		case <-time.After(patience):
+			t.Fatal("no block was handed over")
 		}
-	case <-time.After(patience):
-		t.Error("no block was handed over")
 	}
 }
 

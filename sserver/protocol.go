@@ -121,7 +121,8 @@ func (s stratumV1) LimitDifficulty(floor bitcoin.Difficulty) {
 }
 
 func (s stratumV1) Submit(sub v1.Submission) share.Status {
-	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: s.credited(sub.Worker)})
+	w, stranger := s.credited(sub.Worker)
+	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger})
 }
 
 func (s stratumV1) SpeaksForFarm() bool { return s.Farm != nil && s.Phase == authorized }

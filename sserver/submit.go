@@ -18,8 +18,9 @@ const maxTimeAhead = 600
 // submission is what a miner found, with whom it is for.
 type submission struct {
 	v1.Submission
-	miner  *miner
-	worker *worker // who is credited
+	miner    *miner
+	worker   *worker // who is credited
+	stranger bool    // no: the share is for an account that has not logged in
 }
 
 // scratch is memory for one batch of requests.
@@ -46,7 +47,7 @@ func (s *session) judge(sub *submission) share.Status {
 	}
 	s.srv.metrics.judged(status)
 	s.Tally.add(status, now)
-	if status == share.StatusIPBanned {
+	if status == share.StatusIPBanned || status == share.StatusUnauthorized { // the latter is no misconduct
 		return status
 	}
 	s.regard(status)
@@ -148,6 +149,8 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 	switch {
 	case !difficulty.Target().Met(&hash) && !dev.Simulator:
 		return share.StatusLowDifficulty, reached
+	case sub.stranger: // unless it is a block, which is too good to lose, nobody has it
+		return share.StatusUnauthorized, reached
 	case stale:
 		return share.StatusAcceptStale, reached
 	}

@@ -41,11 +41,21 @@ func TestSeveralWorkers(t *testing.T) {
 		{"bob.left", "bob", "left"},
 		{"BOB.left", "bob", "left"},
 		{"alice.right", "alice", "right"},
-		{"carol.x", "alice", "rig"}, // not authorized: the first
-		{"", "alice", "rig"},
+		{"bob.new", "bob", "new"}, // its account has logged in
+		{"bob.new", "bob", "new"},
 	} {
 		if code := p.submitAs(c, test.name, c.share(w, uint64(i))); code != 0 {
 			t.Errorf("%s: code %d", test.name, code)
+		}
+	}
+	for i, name := range []string{"carol.x", "al ice.rig", ""} { // another account, none, and either
+		if code := p.submitAs(c, name, c.share(w, uint64(100+i))); code != 24 {
+			t.Errorf("%q: code %d, want 24", name, code)
+		}
+	}
+	for credited, want := range map[string]float64{"worker": 1, "nobody": 3} {
+		if got := p.metric("shares_misnamed_total", "credited", credited); got != want {
+			t.Errorf("%v shares of %s", got, credited)
 		}
 	}
 	if len(c.notes) > 0 {
@@ -55,21 +65,24 @@ func TestSeveralWorkers(t *testing.T) {
 	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
 	p.stop()
 	var got []string
-	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 6) {
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 9) {
 		var s share.Share
 		if err := s.Parse(value); err != nil {
 			t.Fatal(err)
 		}
+		if s.Status == share.StatusUnauthorized {
+			continue
+		}
 		got = append(got, fmt.Sprint(s.UserID, " ", s.WorkerID))
 	}
-	rig, left, right := share.WorkerID("rig"), share.WorkerID("left"), share.WorkerID("right")
+	rig, left, right, own := share.WorkerID("rig"), share.WorkerID("left"), share.WorkerID("right"), share.WorkerID("new")
 	if diff := cmp.Diff([]string{
-		fmt.Sprint(7, " ", rig), fmt.Sprint(8, " ", left), fmt.Sprint(8, " ", left), fmt.Sprint(7, " ", right), fmt.Sprint(7, " ", rig), fmt.Sprint(7, " ", rig),
+		fmt.Sprint(7, " ", rig), fmt.Sprint(8, " ", left), fmt.Sprint(8, " ", left), fmt.Sprint(7, " ", right), fmt.Sprint(8, " ", own), fmt.Sprint(8, " ", own),
 	}, got); diff != "" {
 		t.Error(diff)
 	}
 	events := make(map[string]int)
-	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 6) {
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 8) {
 		e, err := share.ParseEvent(value)
 		if err != nil {
 			t.Fatal(err)
@@ -77,8 +90,8 @@ func TestSeveralWorkers(t *testing.T) {
 		events[string(e.Action)+" "+e.UserName+"."+e.WorkerName]++
 	}
 	if diff := cmp.Diff(map[string]int{
-		"miner_connect alice.rig": 1, "miner_connect bob.left": 1, "miner_connect alice.right": 1,
-		"miner_dead alice.rig": 1, "miner_dead bob.left": 1, "miner_dead alice.right": 1,
+		"miner_connect alice.rig": 1, "miner_connect bob.left": 1, "miner_connect alice.right": 1, "miner_connect bob.new": 1,
+		"miner_dead alice.rig": 1, "miner_dead bob.left": 1, "miner_dead alice.right": 1, "miner_dead bob.new": 1,
 	}, events); diff != "" {
 		t.Error(diff)
 	}
