@@ -1,7 +1,9 @@
 package sharelogger
 
 import (
+	"strings"
 	"time"
+	"unicode"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
@@ -22,8 +24,11 @@ type Config struct {
 	// FlushBytes is how much is collected, before compression, until it is flushed at once. No more is kept in memory.
 	// 8 MB by default.
 	FlushBytes int `toml:"flush_bytes"`
-	// Start is where a folder without checkpoints of sharelogger begins in the
-	// topic: earliest, the default, or latest.
+	// GroupID is the consumer group that btcpool's sharelogger keeps its offset in: we go on where it stopped, and the
+	// other way round. "", the default: none.
+	GroupID string `toml:"kafka_group_id"`
+	// Start is where a folder without checkpoints of sharelogger begins in the topic: earliest or latest. "", the
+	// default: with the earliest if the folder has no files of other software either.
 	Start string     `toml:"start"`
 	Kafka bus.Config `toml:"kafka"`
 }
@@ -35,7 +40,6 @@ func DefaultConfig() Config {
 		Chain:         "BTC",
 		FlushInterval: config.Duration(2 * time.Second),
 		FlushBytes:    8 << 20,
-		Start:         startEarliest,
 		Kafka:         bus.DefaultConfig(),
 	}
 }
@@ -44,6 +48,7 @@ const (
 	startEarliest = "earliest"
 	startLatest   = "latest"
 
+	maxGroupID    = 255
 	minFlushBytes = 64 << 10
 	maxFlushBytes = 64 << 20
 )
@@ -57,8 +62,13 @@ func (c Config) Validate() error {
 		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
 	faults.Number("flush_bytes", c.FlushBytes, minFlushBytes, maxFlushBytes)
-	if c.Start != startEarliest && c.Start != startLatest {
-		faults.Addf("start = %q: must be %s or %s", c.Start, startEarliest, startLatest)
+	if len(c.GroupID) > maxGroupID || strings.ContainsFunc(c.GroupID, unicode.IsControl) {
+		faults.Addf("kafka_group_id = %q: must be at most %d characters", c.GroupID, maxGroupID)
+	}
+	switch c.Start {
+	case "", startEarliest, startLatest:
+	default:
+		faults.Addf("start = %q: must be %s, %s or empty", c.Start, startEarliest, startLatest)
 	}
 	faults.Add(c.Kafka.Validate())
 	return faults.Err()

@@ -51,7 +51,7 @@ func TestValidate(t *testing.T) {
 		`chain = "../x": chain must be 1 to 16 letters and digits`,
 		`flush_interval = "1h0m0s": must be 10ms to 1m`,
 		"flush_bytes = 1: must be 65536 to 67108864",
-		`start = "now": must be earliest or latest`,
+		`start = "now": must be earliest, latest or empty`,
 		"kafka.brokers",
 	} {
 		if !strings.Contains(err.Error(), want) {

@@ -29,8 +29,11 @@ type Service struct {
 
 	adding, flushing *service.Fault // what goes wrong with the files
 
-	mu     sync.Mutex
-	writer *sharefile.Writer
+	group *group // nil: none
+
+	mu      sync.Mutex
+	writer  *sharefile.Writer
+	flushed map[int]int64 // by partition: below these offsets all is on disk
 
 	body []byte // of a share of an old version; only Read's goroutine uses it
 }
@@ -57,6 +60,9 @@ func (s *Service) open(deps service.Deps) (err error) {
 		return err
 	}
 	s.closing.Add(s.bus.Close)
+	if s.cfg.GroupID != "" {
+		s.group = newGroup(s.bus, s.cfg.GroupID, s.cfg.Kafka.Topics.Share, s.log, s.metrics.commits)
+	}
 	if s.writer, err = sharefile.OpenWriter(s.cfg.DataDir, s.cfg.Chain, s.log); err != nil {
 		return fmt.Errorf("share log in %s: %w", s.cfg.DataDir, err)
 	}
@@ -77,34 +83,28 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
 		return err
 	}
+	start, err := s.start(ctx)
+	if err != nil || ctx.Err() != nil {
+		return err
+	}
 	s.adding.Set(nil)
 
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return s.bus.Read(inner, topic, s.start(), func(m bus.Message) error { return s.take(inner, m) })
+		return s.bus.Read(inner, topic, start, func(m bus.Message) error { return s.take(inner, m) })
 	})
 	g.Go(func() error { return s.flushEvery(inner, s.cfg.FlushInterval.Std()) })
+	g.Go(func() error { return s.commitEvery(inner, s.cfg.FlushInterval.Std()) })
 	err = g.Wait()
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	if s.flush() != nil {
 		s.log.Warn().Int("bytes", s.writer.Pending()).Msg("stopping with shares not written: they will be read from the topic again")
 	}
+	s.mu.Unlock()
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
+	defer cancel()
+	s.commit(last)
 	return err
-}
-
-// start is where the files end, or what is configured for a folder that does not say.
-func (s *Service) start() bus.Start {
-	next, ok := s.writer.Resume()
-	switch {
-	case ok:
-		s.log.Info().Interface("offsets", next).Msg("share log resumes")
-		return bus.At(next)
-	case s.cfg.Start == startLatest:
-		return bus.Latest()
-	default:
-		return bus.Earliest()
-	}
 }
 
 // take adds a message's share to what the next flush writes. When too much is waiting, it waits for a flush to succeed.
@@ -183,7 +183,30 @@ func (s *Service) flush() error {
 	s.metrics.written.Add(float64(n))
 	s.metrics.pending.Set(float64(s.writer.Pending()))
 	s.note(s.flushing, err)
+	if err == nil {
+		s.flushed, _ = s.writer.Resume()
+	}
 	return err
+}
+
+// lastCommit bounds how long stopping waits for the consumer group.
+const lastCommit = 5 * time.Second
+
+func (s *Service) commitEvery(ctx context.Context, interval time.Duration) error {
+	for retry.Sleep(ctx, interval) {
+		s.commit(ctx)
+	}
+	return nil
+}
+
+// commit has the consumer group remember what is on disk.
+func (s *Service) commit(ctx context.Context) {
+	s.mu.Lock()
+	next := s.flushed
+	s.mu.Unlock()
+	if s.group != nil {
+		s.group.commit(ctx, next)
+	}
 }
 
 // note keeps the outcome of an operation on the files.

@@ -384,6 +384,17 @@ func TestAlertsFire(t *testing.T) {
 				{`btcpool_slparser_newest_share_timestamp_seconds 0x20`, `btcpool_sharelogger_shares_written_total 9x20`},
 			},
 		},
+		"ShareLogShared": {
+			fire:  [][]string{{`btcpool_sharelogger_group_commits_total{result="conflict"} 0 1x5`}},
+			quiet: [][]string{{`btcpool_sharelogger_group_commits_total{result="conflict"} 1x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 0+1x5`}},
+		},
+		"ShareLogOffsetNotKept": {
+			fire: [][]string{{`btcpool_sharelogger_group_commits_total{result="failed"} 0+1x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 9x5`}},
+			quiet: [][]string{
+				{`btcpool_sharelogger_group_commits_total{result="failed"} 0 1x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 0+1x5`},
+				{`btcpool_sharelogger_group_commits_total{result="failed"} 0x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 0x5`},
+			},
+		},
 		"DatabaseAway": {
 			fire: [][]string{
 				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},

@@ -46,6 +46,11 @@ func TestKafka(t *testing.T) {
 			t.Parallel()
 			c, cfg := newKafkaBus(t, version)
 			t.Run("batches", func(t *testing.T) { testReadsBatches(t, c, cfg) })
+			t.Run("groups", func(t *testing.T) {
+				cfg := cfg
+				cfg.Topics.Share, cfg.Partitions = "Groups", 3
+				testGroups(t, testkit.Bus(t, cfg), cfg.Topics.Share)
+			})
 			t.Run("without times", func(t *testing.T) {
 				testReadSinceWithoutTimes(t, c, "Plain", func(values ...[]byte) { writeWithoutTime(t, c, "Plain", values...) })
 			})

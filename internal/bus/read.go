@@ -76,11 +76,8 @@ func (c *Client) Read(ctx context.Context, topic string, from Start, handle func
 	}
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		var starts []int64
-		if err := c.retry(inner, "find start in topic", topic, func(ctx context.Context) (err error) {
-			starts, err = c.resolve(ctx, topic, from)
-			return err
-		}); err != nil {
+		starts, err := c.Offsets(inner, topic, from)
+		if err != nil {
 			return err
 		}
 		for partition, offset := range starts {
@@ -90,6 +87,16 @@ func (c *Client) Read(ctx context.Context, topic string, from Start, handle func
 		return r.handle(inner, handle, len(starts))
 	})
 	return unlessEnded(ctx, g.Wait())
+}
+
+// Offsets returns where Read would begin in each partition. Like Read it waits for brokers that are away and for the
+// topic.
+func (c *Client) Offsets(ctx context.Context, topic string, from Start) (offsets []int64, err error) {
+	err = c.retry(ctx, "find start in topic", topic, func(ctx context.Context) error {
+		offsets, err = c.resolve(ctx, topic, from)
+		return err
+	})
+	return offsets, err
 }
 
 // resolve returns the first offset to read of each partition.

@@ -17,6 +17,8 @@ type recovered struct {
 	size int64       // bytes of the whole members
 	torn int64       // bytes behind them
 	last *Checkpoint // the newest member's that has one; nil: none has
+	// foreign says that other software has written the last member.
+	foreign bool
 }
 
 // recoverFile finds the end of the last whole member. It reads only the end of a file that this package wrote, and
@@ -39,7 +41,7 @@ func recoverFile(f *os.File) (recovered, error) {
 		return recovered{}, err
 	}
 	end, err := wholeMembers(f, at+size, info.Size())
-	return recovered{size: end, torn: info.Size() - end, last: last}, err
+	return recovered{size: end, torn: info.Size() - end, last: last, foreign: end > at+size}, err
 }
 
 // lastMember looks backwards from the end of the file for a sound member with a checkpoint; 0, 0, nil if there is none.

@@ -29,6 +29,7 @@ type Writer struct {
 	log        zerolog.Logger
 	lock       *os.File
 	fresh      bool // no flush was found in the directory
+	foreign    bool // other software was the last to write to the newest file
 
 	flush      uint64        // the number of the last flush tried
 	generation uint64        // the topic's, see Checkpoint
@@ -46,6 +47,7 @@ type Writer struct {
 type dayFile struct {
 	size    int64       // bytes of whole members
 	last    *Checkpoint // that of the newest member
+	foreign bool        // other software wrote the last member
 	used    uint64      // the flush that touched it last
 	records []byte      // what goes into the next member
 	shares  int         // how many shares those are
@@ -92,6 +94,9 @@ func (w *Writer) recover() error {
 		if err != nil {
 			return err
 		}
+		if f.size > 0 {
+			w.foreign = f.foreign
+		}
 		if f.last != nil && f.last.Flush > newest.Flush {
 			newest = f.last
 		}
@@ -112,6 +117,16 @@ func (w *Writer) Close() error { return w.lock.Close() }
 // Resume returns the offsets, by partition, from which on shares have to be added; partitions that are not named begin
 // with the earliest. It returns false when the directory has no flush of ours, so that nothing is known.
 func (w *Writer) Resume() (map[int]int64, bool) { return maps.Clone(w.from), !w.fresh }
+
+// Foreign tells whether the shares that came last were written by other software, so that Resume does not know of them.
+func (w *Writer) Foreign() bool { return w.foreign }
+
+// Begin has shares be added from these offsets on, by partition, instead of from Resume's: what stands before is none
+// of ours to write.
+func (w *Writer) Begin(next map[int]int64) {
+	maps.Copy(w.next, next)
+	w.begin()
+}
 
 // Pending is how many bytes of records wait for Flush.
 func (w *Writer) Pending() int { return w.pending }
@@ -213,7 +228,7 @@ func (w *Writer) findEnd(file *os.File, f *dayFile) error {
 			return err
 		}
 	}
-	f.size, f.last = end.size, end.last
+	f.size, f.last, f.foreign = end.size, end.last, end.foreign
 	return nil
 }
 
