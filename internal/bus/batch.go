@@ -55,6 +55,9 @@ type encoder struct {
 // keepBytes is the size up to which an encoder keeps its buffers; a full template is smaller.
 const keepBytes = 8 << 20
 
+// noTime is for messages that are to have none, their own neither.
+var noTime = time.UnixMilli(-1)
+
 // recordSet returns msgs, of which there is at least one, as one batch. It is valid until the next call and keeps
 // nothing of msgs. Size is that of all keys and values.
 func (e *encoder) recordSet(msgs []Message, size int, now time.Time, compress bool) []byte {
@@ -106,7 +109,7 @@ func (e *encoder) trim() {
 }
 
 func unixMilli(t, now time.Time) int64 {
-	if t.IsZero() {
+	if t.IsZero() || now.Equal(noTime) {
 		t = now
 	}
 	return t.UnixMilli()

@@ -15,6 +15,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
+	"golang.org/x/time/rate"
 
 	"btcpool/internal/telemetry"
 )
@@ -37,6 +38,8 @@ type Client struct {
 	metrics   *metrics
 	transport *kafka.Transport
 	kafka     *kafka.Client
+
+	timelessLog rate.Sometimes
 
 	mu     sync.Mutex
 	topics map[string][]partitionWriter
@@ -64,6 +67,8 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 		transport: transport,
 		kafka:     &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Transport: transport},
 		topics:    make(map[string][]partitionWriter),
+
+		timelessLog: rate.Sometimes{Interval: logInterval},
 	}, nil
 }
 

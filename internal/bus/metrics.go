@@ -10,7 +10,7 @@ type metrics struct {
 	readMessages, readBytes       *prometheus.CounterVec
 	writtenMessages, writtenBytes *prometheus.CounterVec
 	readErrors, writeErrors       *prometheus.CounterVec
-	readSkipped                   *prometheus.CounterVec
+	readSkipped, timeless         *prometheus.CounterVec
 	readLag                       *prometheus.GaugeVec
 	writeSeconds                  *prometheus.HistogramVec
 }
@@ -26,6 +26,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		writtenMessages: set.Counters("written_messages_total", "Messages acknowledged by all replicas in sync.", "topic"),
 		writtenBytes:    set.Counters("written_bytes_total", "Bytes of keys and values acknowledged.", "topic"),
 		writeErrors:     set.Counters("write_errors_total", "Attempts to write a batch that did not succeed.", "topic"),
+		timeless:        set.Counters("write_timeless_total", "Batches written without times, because the broker refused those: a clock is wrong.", "topic"),
 		writeSeconds: set.Histograms("write_seconds", "From handing a batch to the client until it was acknowledged, repetitions included.",
 			prometheus.ExponentialBuckets(0.0005, 2, 16), "topic"), // 0.5 ms to 16 s
 	}

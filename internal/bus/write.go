@@ -3,6 +3,7 @@ package bus
 import (
 	"bytes"
 	"context"
+	"errors"
 	"hash/crc32"
 	"sync"
 	"time"
@@ -100,9 +101,15 @@ func (c *Client) writePartition(ctx context.Context, p *partitionWriter, topic s
 		start := time.Now()
 		// What comes alone, a template above all, is somebody's to wait for: base64 of hex shrinks by a seventh, and
 		// writer and broker spend longer on that than the bytes on their way.
-		set := p.encoder.recordSet(msgs[:n], size, start, n > 1 && size >= compressFrom)
+		compress := n > 1 && size >= compressFrom
+		set := p.encoder.recordSet(msgs[:n], size, start, compress)
 		err := c.retry(ctx, "write to topic", topic, func(ctx context.Context) error {
 			err := c.produce(ctx, topic, partition, set)
+			if errors.Is(err, kafka.InvalidTimestamp) { // our clock is, or that of the broker
+				c.timeless(topic)
+				set = p.encoder.recordSet(msgs[:n], size, noTime, compress)
+				err = c.produce(ctx, topic, partition, set)
+			}
 			if err != nil {
 				c.metrics.writeErrors.WithLabelValues(topic).Inc()
 				p.encoder = encoder{} // the library may be sending set still
@@ -119,6 +126,14 @@ func (c *Client) writePartition(ctx context.Context, p *partitionWriter, topic s
 		msgs = msgs[n:]
 	}
 	return nil
+}
+
+// timeless tells of messages that are written without their times, because the broker does not believe those.
+func (c *Client) timeless(topic string) {
+	c.metrics.timeless.WithLabelValues(topic).Inc()
+	c.timelessLog.Do(func() {
+		c.log.Error().Str("topic", topic).Msg("broker refuses the time of messages, writing them without: set the clock of this machine right, or the broker's")
+	})
 }
 
 // firstBatch returns how many of msgs go into one request, at least one, and the bytes of their keys and values.
