@@ -88,7 +88,7 @@ func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (
 	created := time.Unix(int64(raw.CreatedAt), 0)
 	age := now.Sub(created)
 	s.mu.Lock()
-	r := s.schedule.admit(raw.Hash, created, now)
+	created, r := s.schedule.admit(raw.Hash, created, now)
 	s.mu.Unlock()
 	if r != accepted {
 		return r, fmt.Errorf("made %s ago", age.Round(time.Second))

@@ -92,6 +92,7 @@ type schedule struct {
 	left       []chainhash.Hash // blocks below the best template that were left for a rival
 	believed   int32            // height of the last template that was taken from poolwatcher
 	refuted    chainhash.Hash   // the last block that was left because a node had left it
+	pulse      job.Pulse        // of templates whose time is not near ours
 	urgent     bool             // chains mined along want a job
 	last       lastJob
 }
@@ -106,15 +107,18 @@ type lastJob struct {
 	sent     time.Time
 }
 
-// admit judges a template by its envelope, before it is parsed.
-func (s *schedule) admit(hash string, created, now time.Time) result {
+// admit judges a template by its envelope, before it is parsed, and returns when it was made by our clock: the one of
+// who made it may be wrong.
+func (s *schedule) admit(hash string, created, now time.Time) (time.Time, result) {
 	switch {
 	case slices.Contains(s.recent, hash):
-		return duplicate
-	case now.Sub(created).Abs() >= s.maxSkew:
-		return skewed
+		return created, duplicate
+	case now.Sub(created).Abs() < s.maxSkew:
+		return created, accepted
+	case s.pulse.Live(created, now):
+		return now, accepted
 	}
-	return accepted
+	return created, skewed
 }
 
 // add takes in a template that was admitted.

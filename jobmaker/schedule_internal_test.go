@@ -28,9 +28,11 @@ func newCandidate(height int32, transactions int, created time.Time) candidate {
 
 // offer is what the service does with a template.
 func (s *schedule) offer(c candidate, now time.Time) result {
-	if r := s.admit(c.hash, c.created, now); r != accepted {
+	created, r := s.admit(c.hash, c.created, now)
+	if r != accepted {
 		return r
 	}
+	c.created = created
 	return s.add(c, now)
 }
 
@@ -92,6 +94,24 @@ func TestSchedule(t *testing.T) {
 			{0, 60, 100, full, skewed, "", 0, 0},
 			{59.9, 0, 100, full, accepted, newHeight, 100, 0},
 			{0, 59.9, 101, full, accepted, newHeight, 101, 0},
+		}},
+		{"the clock of gbtmaker is an hour behind", []step{
+			{0, 0, 100, full, accepted, newHeight, 100, 0},
+			{5, -3595, 101, full, skewed, "", 0, 0},
+			{15, -3585, 101, full, accepted, newHeight, 101, 0},
+			{16, -3584, 102, full, accepted, newHeight, 102, 0},
+			{36, 36, 103, full, accepted, newHeight, 103, 0},
+		}},
+		{"the clock of gbtmaker is an hour ahead", []step{
+			{0, 3600, 100, full, skewed, "", 0, 0},
+			{10, 3610, 100, full, accepted, newHeight, 100, 0},
+			{20, 20, 101, full, accepted, newHeight, 101, 0},
+		}},
+		{"what comes an hour late comes at once", []step{
+			{0, -3600, 100, full, skewed, "", 0, 0},
+			{0.1, -3570, 100, full, skewed, "", 0, 0},
+			{0.2, -3540, 101, full, skewed, "", 0, 0},
+			{0.3, 0, 110, full, accepted, newHeight, 110, 0},
 		}},
 		{"a lower height waits for twice the interval", []step{
 			{0, 0, 100, full, accepted, newHeight, 100, 0},
@@ -308,10 +328,10 @@ func TestScheduleForgetsHashes(t *testing.T) {
 			t.Fatalf("template %d is %s", i, r)
 		}
 	}
-	if r := s.admit(newCandidate(101, 1, at(0)).hash, at(0), at(0)); r != duplicate {
+	if _, r := s.admit(newCandidate(101, 1, at(0)).hash, at(0), at(0)); r != duplicate {
 		t.Errorf("the last but 19th template is %s", r)
 	}
-	if r := s.admit(newCandidate(100, 1, at(0)).hash, at(0), at(0)); r != accepted {
+	if _, r := s.admit(newCandidate(100, 1, at(0)).hash, at(0), at(0)); r != accepted {
 		t.Errorf("the last but 20th template is %s", r)
 	}
 }

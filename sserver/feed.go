@@ -92,6 +92,8 @@ func (s *Service) jobFault(now time.Time) error {
 		return fmt.Errorf("jobs have been dropped for %s: %w", now.Sub(d.since).Round(time.Second), d.err)
 	case r.work.ID.Time().Sub(now) > maxDelay:
 		return fmt.Errorf("latest job is %s ahead of the clock: that of this machine or of jobmaker's is wrong", r.work.ID.Time().Sub(now).Round(time.Second))
+	case r.work.made.Sub(r.work.ID.Time()) > maxDelay:
+		return fmt.Errorf("latest job is %s behind the clock: that of this machine or of jobmaker's is wrong", r.work.made.Sub(r.work.ID.Time()).Round(time.Second))
 	case now.Sub(r.work.made) > s.cfg.MaxJobLifetime.Std():
 		return fmt.Errorf("latest job is %s old", now.Sub(r.work.made).Round(time.Second))
 	}

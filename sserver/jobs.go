@@ -59,13 +59,14 @@ type jobBook struct {
 
 	render func(*job.StratumJob) renditions
 
-	mu   sync.Mutex       // guards the writers' side
-	left []chainhash.Hash // previous blocks that were current before, oldest first
+	mu    sync.Mutex       // guards the writers' side
+	left  []chainhash.Hash // previous blocks that were current before, oldest first
+	pulse job.Pulse        // of jobs that look too old
 
-	works atomic.Pointer[[]*work] // in the order of arrival; replaced, never changed
-	tip   atomic.Uint64           // of the jobs that are not stale
-	since atomic.Int64            // when it became that, Unix nanoseconds
-	round atomic.Pointer[round]   // nil before the first job
+	works atomic.Pointer[[]*work]   // in the order of arrival; replaced, never changed
+	tip   atomic.Uint64             // of the jobs that are not stale
+	since atomic.Pointer[time.Time] // when it became that
+	round atomic.Pointer[round]     // nil before the first job
 }
 
 // Why a job is not taken.
@@ -107,12 +108,15 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	if j.Proxy.Difficulty > 0 {
 		return false, errJobProxy
 	}
-	age := max(now.Sub(j.ID.Time()), 0) // one ahead of our clock is as good as any
-	if age > b.maxDelay {
-		return false, errJobLate
-	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	age := max(now.Sub(j.ID.Time()), 0) // one ahead of our clock is as good as any
+	if age > b.maxDelay {
+		if !b.pulse.Live(j.ID.Time(), now) {
+			return false, errJobLate
+		}
+		age = 0
+	}
 	if b.find(j.ID) != nil {
 		return false, errJobKnown
 	}
@@ -142,7 +146,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	}
 	b.works.Store(&works)
 	if tip != b.tip.Load() {
-		b.since.Store(now.UnixNano())
+		b.since.Store(&now)
 	}
 	b.tip.Store(tip)
 
@@ -235,5 +239,5 @@ func (b *jobBook) outOfTime(w *work, time uint32) bool {
 // late reports whether shares of w, which is stale, are credited all the same: its miners may not have heard of the
 // current block.
 func (b *jobBook) late(w *work, now time.Time) bool {
-	return b.grace > 0 && b.justLeft(w) && now.UnixNano()-b.since.Load() <= int64(b.grace)
+	return b.grace > 0 && b.justLeft(w) && now.Sub(*b.since.Load()) <= b.grace
 }

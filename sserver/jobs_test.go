@@ -8,7 +8,9 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
+	"btcpool/internal/config"
 	"btcpool/internal/job"
+	"btcpool/internal/testkit"
 )
 
 func TestJobBook(t *testing.T) {
@@ -45,6 +47,20 @@ func TestJobBook(t *testing.T) {
 			{at: 3, made: 3, id: 4, prev: 3, height: 9, wantErr: errJobBehind, wantNow: 2},
 			{at: 40, made: 40, id: 5, prev: 2, height: 10, wantNow: 5},
 			{at: 70, made: 70, id: 6, prev: 1, height: 10, wantErr: errJobBehind, wantNow: 5},
+		}},
+		{"jobmaker's clock is an hour behind", []step{
+			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
+			{at: 10, made: -3590, id: 2, prev: 2, height: 11, wantErr: errJobLate, wantNow: 1},
+			{at: 30, made: -3570, id: 3, prev: 2, height: 11, wantSent: true, wantNow: 3},
+			{at: 31, made: -3569, id: 4, prev: 3, height: 12, wantSent: true, wantNow: 4},
+			{at: 60, made: -3540, id: 5, prev: 3, height: 12, wantNow: 5},
+			{at: 80, made: 80, id: 6, prev: 4, height: 13, wantSent: true, wantNow: 6},
+		}},
+		{"what comes an hour late comes at once", []step{
+			{made: -3600, id: 1, prev: 1, height: 10, wantErr: errJobLate},
+			{made: -3580, id: 2, prev: 1, height: 10, wantErr: errJobLate},
+			{made: -3560, id: 3, prev: 1, height: 10, wantErr: errJobLate},
+			{id: 4, prev: 7, height: 16, wantSent: true, wantNow: 4},
 		}},
 		{"back when nothing else comes", []step{
 			{id: 1, prev: 1, height: 10, wantSent: true, wantNow: 1},
@@ -196,6 +212,9 @@ func TestJobFault(t *testing.T) {
 		{made: 3000, at: 65, asked: 100, want: "latest job is 48m20s ahead of the clock"},
 		{made: 131, at: 131, asked: 131},
 		{made: 131, at: 131, asked: 432, want: "latest job is 5m1s old"},
+		{made: -3160, at: 440, asked: 440, want: "latest job is 5m9s old"},
+		{made: -3140, at: 460, asked: 470, want: "latest job is 1h0m0s behind the clock"},
+		{made: 480, at: 480, asked: 501},
 	} {
 		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 		take(at(step.made), at(step.at))
@@ -203,6 +222,34 @@ func TestJobFault(t *testing.T) {
 		err := s.jobFault(at(step.asked))
 		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
 			t.Errorf("at %d: %v, want %q", step.asked, err, step.want)
+		}
+	}
+}
+
+// Shares of the block that was left are credited for a time, whatever the clock says meanwhile.
+func TestStaleGraceAndClock(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	cfg.StaleGrace = config.Duration(5 * time.Second)
+	b := newJobBook(cfg)
+	now := time.Now() // with a monotonic reading, as in service
+	ids := job.NewIDs(1)
+	add := func(height int32) *work {
+		j := &job.StratumJob{ID: ids.Next(now), Height: height, Bits: 0x1d00ffff, PrevHash: chainhash.Hash{byte(height)}}
+		if _, err := b.add(j, merged{}, now); err != nil {
+			t.Fatal(err)
+		}
+		return b.newest()
+	}
+	left := add(10)
+	add(11)
+	steps := []time.Duration{0, -time.Hour, time.Hour, -5 * time.Second}
+	for _, step := range steps {
+		if at := testkit.Stepped(now.Add(4*time.Second), step); !b.late(left, at) {
+			t.Errorf("not after 4 s when the clock steps by %v", step)
+		}
+		if at := testkit.Stepped(now.Add(6*time.Second), step); b.late(left, at) {
+			t.Errorf("still after 6 s when the clock steps by %v", step)
 		}
 	}
 }

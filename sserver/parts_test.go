@@ -194,6 +194,11 @@ func TestRejectRate(t *testing.T) {
 			t.Errorf("slow reject %d", i)
 		}
 	}
+	for i := range 20 { // after the clock was set back an hour
+		if got, want := r.add(now.Add(time.Duration(i)*time.Second-time.Hour)), i == 19; got != want {
+			t.Errorf("reject %d an hour before: %v", i+1, got)
+		}
+	}
 }
 
 // The first block, as if a miner had found it: its coinbase cut where an extranonce could stand.

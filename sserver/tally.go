@@ -40,5 +40,6 @@ func (r *rejectRate) add(now time.Time) bool {
 	}
 	r.At[r.Next] = now.Unix()
 	r.Next = (r.Next + 1) % maxRejects
-	return now.Unix()-r.At[r.Next] < rejectWindow
+	since := now.Unix() - r.At[r.Next]
+	return since >= 0 && since < rejectWindow // below 0: the clock was set back, and nothing is known
 }
