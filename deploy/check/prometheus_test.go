@@ -261,6 +261,13 @@ func TestAlertsFire(t *testing.T) {
 			},
 			quiet: [][]string{{`btcpool_sserver_panics_total 1x60`, `process_start_time_seconds 0x30 1800x29`}},
 		},
+		"ClockOff": {
+			fire: [][]string{
+				{`btcpool_clock_timestamp_seconds 3600+60x5`}, {`btcpool_clock_timestamp_seconds -6+60x5`},
+				{`btcpool_bus_write_timeless_total{topic="BtcShare"} 0+1x10`},
+			},
+			quiet: [][]string{{`btcpool_clock_timestamp_seconds 4+60x5`, `btcpool_bus_write_timeless_total{topic="BtcShare"} 9x10`}},
+		},
 		"LimitNear": {
 			fire: [][]string{
 				{`process_open_fds 900x5`, `process_max_fds 1000x5`},

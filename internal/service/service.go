@@ -188,7 +188,11 @@ func newRegistry() *prometheus.Registry {
 		ConstLabels: prometheus.Labels{"version": Version(), "go": runtime.Version()},
 	})
 	build.Set(1)
-	reg.MustRegister(build,
+	clock := prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "btcpool_clock_timestamp_seconds",
+		Help: "What the clock of this machine says: to be compared with Prometheus' own.",
+	}, func() float64 { return float64(time.Now().UnixMilli()) / 1000 })
+	reg.MustRegister(build, clock,
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)

@@ -72,7 +72,7 @@ func allKinds() []string { return slices.Sorted(maps.Keys(kinds)) }
 
 func drawFault(rng *rand.Rand, names []string) fault {
 	f := fault{kind: names[rng.IntN(len(names))], amount: rng.Float64()}
-	steps := []time.Duration{-time.Hour, time.Hour, -5 * time.Second, 5 * time.Second}
+	steps := []time.Duration{-time.Hour, time.Hour, -2 * time.Hour, 2 * time.Hour, -5 * time.Second, 5 * time.Second}
 	f.step = steps[rng.IntN(len(steps))]
 	who := rng.IntN(1 << 16)
 	if targets := kinds[f.kind].targets; len(targets) > 0 {
