@@ -50,6 +50,7 @@ type board struct {
 	limit int // workers in memory, and names
 
 	mu      sync.RWMutex
+	now     int64 // unix time of the last share that was counted
 	pool    window
 	recent  ring // accepted by the pool, an hour in fine buckets: the effort of a round needs them
 	users   map[int32]*window
@@ -84,6 +85,10 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
+	if now.Unix() < b.now {
+		b.forgetAfter(now.Unix())
+	}
+	b.now = now.Unix()
 	w := b.workerAt(workerKey{s.UserID, s.WorkerID})
 	difficulty := s.Difficulty
 	status := s.Status
@@ -110,6 +115,20 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	w.seen = max(w.seen, t)
 	b.users[s.UserID].add(t, status, work, s.IP)
 	return true, nil
+}
+
+// forgetAfter takes back what was counted behind unix time t: the clock was ahead, and what comes now would be too old
+// for windows that have gone on. b.mu is held.
+func (b *board) forgetAfter(t int64) {
+	b.pool.forgetAfter(t)
+	b.recent.forgetAfter(t)
+	for _, u := range b.users {
+		u.forgetAfter(t)
+	}
+	for _, w := range b.workers {
+		w.forgetAfter(t)
+		w.seen, w.left = min(w.seen, t), min(w.left, t)
+	}
 }
 
 // workerAt returns the worker of that key, made when it is new, with its user; nil when there is no room. b.mu is held.

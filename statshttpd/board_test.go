@@ -48,6 +48,36 @@ func TestBoardBoundsTime(t *testing.T) {
 	}
 }
 
+// Whatever the clock does, what comes after it is counted as it comes.
+func TestBoardFollowsTheClock(t *testing.T) {
+	t.Parallel()
+	for _, step := range []time.Duration{-time.Hour, time.Hour, -5 * time.Second, 5 * time.Second, 24 * time.Hour, -24 * time.Hour} {
+		b := newBoard(10)
+		mine := func(now time.Time, minutes int) time.Time {
+			for range 6 * minutes {
+				now = now.Add(10 * time.Second)
+				if _, err := b.addShare(now, accepted(1, 1, now)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			return now
+		}
+		now := mine(noon, 20)
+		now = mine(now.Add(step), 1) // the clock is wrong,
+		now = mine(now.Add(-step), 20)
+		v := b.poolView(now)
+		if got, want := v.Rate15m.HashesPerSecond, float64(1<<32)/10; got < 0.9*want || got > 1.1*want {
+			t.Errorf("%v: %v hashes/s in 15 minutes, want %v", step, got, want)
+		}
+		if got := v.Accepted.Shares; got < 120 || got > 240+6 {
+			t.Errorf("%v: %d shares in an hour", step, got)
+		}
+		if w := b.workers[workerKey{1, 1}]; w.last != now.Unix() || w.seen != now.Unix() {
+			t.Errorf("%v: last share %v, seen %v, now %v", step, w.last, w.seen, now.Unix())
+		}
+	}
+}
+
 func TestBoardBoundsWorkers(t *testing.T) {
 	t.Parallel()
 	const limit = 5

@@ -58,6 +58,15 @@ func (r *ring) add(t int64, a amount) {
 	}
 }
 
+// forgetAfter takes back what was put behind unix time t: the clock was ahead.
+func (r *ring) forgetAfter(t int64) {
+	size, n := int64(len(r.buckets)), t/r.width
+	for i := max(n, r.newest-size) + 1; i <= r.newest; i++ {
+		r.buckets[i%size] = amount{}
+	}
+	r.newest = min(r.newest, n)
+}
+
 // sum adds up the bucket that runs at unix time now and the n-1 before it.
 func (r *ring) sum(now int64, n int) amount {
 	var total amount
@@ -148,6 +157,22 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 			w.rejected[status] = r
 		}
 		r.add(t, one)
+	}
+}
+
+// forgetAfter takes back what was counted behind unix time t: the clock was ahead.
+func (w *window) forgetAfter(t int64) {
+	w.last = min(w.last, t)
+	if w.began > t {
+		w.began, w.opening = 0, amount{}
+	}
+	w.fine.forgetAfter(t)
+	w.coarse.forgetAfter(t)
+	if w.stale != nil {
+		w.stale.forgetAfter(t)
+	}
+	for _, r := range w.rejected {
+		r.forgetAfter(t)
 	}
 }
 
