@@ -350,6 +350,33 @@ func TestBadFrames(t *testing.T) {
 	c.wantEnd()
 }
 
+// BTCAgent 0.9 registers its miners before it logs in, some even before it says what it is, and again when it has.
+func TestFramesBeforeTheLogin(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, simulatorConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	a := agent{p.dial()}
+	const miners = 500
+	var registered strings.Builder
+	for i := range miners {
+		registered.Write(agentwire.Register{Session: agentwire.Session(i), Agent: "cgminer/4.12", Worker: fmt.Sprint("rig", i)}.AppendTo(nil))
+	}
+	a.send(registered.String())
+	var subscribed []any
+	a.mustCall(&subscribed, "mining.subscribe", "btccom-agent/0.9.0-mu")
+	a.extraNonce1, a.nonceBytes = subscribed[1].(string), int(subscribed[2].(float64))
+	a.send(registered.String())
+	a.mustCall(nil, "mining.authorize", "alice", "")
+	a.mustCall(nil, "agent.get_capabilities", []string{"subres"})
+	a.send(registered.String())
+	w := a.work()
+	a.frame(a.framed(w, 0, 1), a.framed(w, miners-1, 1))
+	a.wantVerdicts(0, share.StatusAccept, share.StatusAccept)
+	if early, bad := p.metric("frames_ignored_total", "reason", "early"), p.metric("bad_lines_total"); early != 2*miners || bad != 0 {
+		t.Errorf("%v early frames, %v bad lines", early, bad)
+	}
+}
+
 // A frame is skipped by the length that its header says, whatever is in it. A name that is too long is cut, and its
 // miner works.
 func TestLongFrames(t *testing.T) {

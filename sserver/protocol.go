@@ -156,4 +156,6 @@ func (s stratumV1) Gibberish() (tooMuch bool) {
 
 func (s stratumV1) CutFrame() { s.srv.metrics.framesCut.Inc() }
 
-func (s stratumV1) UnknownCommand() { s.srv.metrics.framesIgnored.WithLabelValues("command").Inc() }
+func (s stratumV1) IgnoreFrame(reason string) {
+	s.srv.metrics.framesIgnored.WithLabelValues(reason).Inc()
+}

@@ -12,11 +12,14 @@ import (
 // are longer.
 const maxFrame = 4096
 
+// takesFrames reports whether frames may come: from a farm proxy, or from who has not logged in as anything else yet.
+func (c Conn) takesFrames() bool { return c.Session.SpeaksForFarm() || !c.Session.LoggedIn() }
+
 // frame handles the frame that in begins with, and appends the answer if it has any. Of one that is very long only the
 // beginning is waited for.
 func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
 	limit := maxFrame
-	if c.Session.SpeaksForFarm() {
+	if c.takesFrames() {
 		limit = agentwire.MaxFrame
 	}
 	if f, size := agentwire.PeekFrame(in); maxFrame < size && size <= limit {
@@ -37,15 +40,20 @@ func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
 		return dst, 0, ErrStream
 	case n == 0:
 		return dst, 0, nil
-	case !c.Session.SpeaksForFarm():
+	case !c.takesFrames():
 		return dst, n, c.bad()
 	}
 	return c.farmFrame(dst, f), n, nil
 }
 
 // farmFrame handles a frame of a farm proxy. One that is malformed is of one of its miners, so it costs the others
-// nothing.
+// nothing. One before the login has no effect: BTCAgent 0.9 registers its miners as soon as it is connected, and once
+// more when it has logged in.
 func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
+	if !c.Session.LoggedIn() {
+		c.Session.IgnoreFrame("early")
+		return dst
+	}
 	switch f.Command {
 	case agentwire.CmdSubmit, agentwire.CmdSubmitTime, agentwire.CmdSubmitVersion, agentwire.CmdSubmitTimeVersion:
 		sub, err := agentwire.ParseSubmit(f)
@@ -69,7 +77,7 @@ func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
 		}
 		c.Session.Unregister(uint16(un.Session))
 	default:
-		c.Session.UnknownCommand()
+		c.Session.IgnoreFrame("command")
 	}
 	return dst
 }

@@ -59,8 +59,8 @@ type Session interface {
 	Gibberish() (tooMuch bool)
 	// CutFrame counts a frame of which only the beginning is looked at.
 	CutFrame()
-	// UnknownCommand counts a frame of a command that is not known.
-	UnknownCommand()
+	// IgnoreFrame counts a frame that has no effect because it is "early", before the login, or of an unknown "command".
+	IgnoreFrame(reason string)
 }
 
 // Subscription is what a session gets when it begins.

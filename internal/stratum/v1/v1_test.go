@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -63,10 +64,10 @@ func (s *session) SpeaksForFarm() bool                  { return s.farm && s.log
 func (s *session) Register(n uint16, worker, software string) {
 	s.note("register %d %s %s", n, worker, software)
 }
-func (s *session) Unregister(n uint16) { s.note("unregister %d", n) }
-func (s *session) BadInput()           { s.note("bad input") }
-func (s *session) CutFrame()           { s.note("cut frame") }
-func (s *session) UnknownCommand()     { s.note("unknown command") }
+func (s *session) Unregister(n uint16)       { s.note("unregister %d", n) }
+func (s *session) BadInput()                 { s.note("bad input") }
+func (s *session) CutFrame()                 { s.note("cut frame") }
+func (s *session) IgnoreFrame(reason string) { s.note("ignore %s", reason) }
 
 func (s *session) Gibberish() (tooMuch bool) {
 	s.gibberish++
@@ -125,7 +126,7 @@ func TestConversation(t *testing.T) {
 			nil,
 		},
 		{"no JSON", lines("a", "b", "c", "d", "e", "f"), []string{"bad input", "bad input", "bad input", "bad input", "bad input"}, []int{27, 27, 27, 27, 27}, v1.ErrBadInput},
-		{"frames before the login", agentwire.Unregister{Session: 1}.AppendTo(nil), []string{"bad input"}, nil, nil},
+		{"frames before the login", bytes.Repeat(agentwire.Unregister{Session: 1}.AppendTo(nil), 6), slices.Repeat([]string{"ignore early"}, 6), nil, nil},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
