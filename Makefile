@@ -4,10 +4,22 @@ SHELL := bash
 TOOL  := go tool -modfile=tools/go.mod
 FUZZTIME ?= 1m
 
-.PHONY: build demo test unit integration deploy-check lint fmt fuzz bench
+PROGRAMS := $(notdir $(wildcard cmd/*))
+BIN      ?= bin
+
+.PHONY: build install demo test unit integration deploy-check lint fmt fuzz bench
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
+	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system usr/lib/sysusers.d)
+	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)/usr/bin
+	install -m 644 deploy/systemd/btcpool@.service deploy/systemd/btcpool.target $(DESTDIR)/usr/lib/systemd/system
+	install -m 644 deploy/systemd/btcpool.sysusers $(DESTDIR)/usr/lib/sysusers.d/btcpool.conf
+	for f in configs/*.toml; do \
+		test -e $(DESTDIR)/etc/btcpool/$${f##*/} || install -m 640 $$f $(DESTDIR)/etc/btcpool; \
+	done
 
 demo: ## the whole pool on an embedded chain, mining
 	go run ./cmd/btcpool -demo

@@ -157,6 +157,8 @@ func TestUnits(t *testing.T) {
 			for key, want := range map[string]string{
 				"Service.Type": "notify", "Service.Restart": "always",
 				"Unit.StartLimitIntervalSec": "0", // or a few quick failures leave it dead
+				// The last is how a program learns the addresses of its machine.
+				"Service.RestrictAddressFamilies": "AF_INET AF_INET6 AF_UNIX AF_NETLINK",
 			} {
 				if got[key] != want {
 					t.Errorf("%s = %q, want %q", key, got[key], want)

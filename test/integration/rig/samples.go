@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -20,15 +21,10 @@ type unit struct {
 	options map[string]string
 }
 
-// newUnit reads the unit and makes the folders that an operator and systemd would make.
+// newUnit installs the project as docs/operating.md says and reads the unit.
 func newUnit(t testing.TB) *unit {
 	t.Helper()
-	file, err := os.Open(filepath.Join(Root(t), "deploy", "systemd", "btcpool@.service"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer file.Close()
-	// Not t.TempDir, which other users cannot enter.
+	// Not t.TempDir, which other users may not enter.
 	root, err := os.MkdirTemp("", "btcpool-unit-")
 	if err != nil {
 		t.Fatal(err)
@@ -37,12 +33,17 @@ func newUnit(t testing.TB) *unit {
 	if err := os.Chmod(root, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	for _, dir := range []string{"usr/bin", "etc/btcpool", "var/lib/btcpool"} {
-		if err := os.MkdirAll(filepath.Join(root, dir), 0o755); err != nil {
-			t.Fatal(err)
-		}
+	install := exec.Command("make", "install", "DESTDIR="+root, "BIN="+filepath.Dir(Bin(t, "sserver")))
+	install.Dir = Root(t)
+	if out, err := install.CombinedOutput(); err != nil {
+		t.Fatalf("make install: %v\n%s", err, out)
 	}
 	u := &unit{root: root, options: map[string]string{}}
+	file, err := os.Open(u.in("usr/lib/systemd/system/btcpool@.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer file.Close()
 	lines := bufio.NewScanner(file)
 	for lines.Scan() {
 		if key, value, ok := strings.Cut(lines.Text(), "="); ok {
@@ -69,21 +70,19 @@ func (u *unit) command(option, service string) []string {
 	return words
 }
 
-// start checks and starts a service of this configuration as systemd would: by the unit's commands, in its folder, and
-// as a user who may write there only. Where the tests are not run by root they are that user themselves.
-func (u *unit) start(t testing.TB, dir, service string, user uint32, config string) *Process {
+// start checks and starts a service as systemd would: by the unit's commands, in its folder, and as a user who may write
+// there only. Where the tests are not run by root they are that user themselves.
+func (u *unit) start(t testing.TB, dir, service string, user uint32) *Process {
 	t.Helper()
-	install(t, Bin(t, service), u.in("usr/bin/"+service))
-	write(t, u.in("etc/btcpool/"+service+".toml"), config)
 	state := u.in("var/lib/" + strings.ReplaceAll(u.options["StateDirectory"], "%i", service))
-	if err := os.Mkdir(state, 0o755); err != nil {
+	if err := os.MkdirAll(state, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	var who *syscall.Credential
 	if os.Getuid() == 0 {
 		const group = 64000 // slparser reads what sharelogger writes, as one group
 		who = &syscall.Credential{Uid: group + user, Gid: group}
-		if err := os.Chown(state, int(who.Uid), int(who.Gid)); err != nil {
+		if err := errors.Join(os.Chown(state, int(who.Uid), group), os.Chown(u.in("etc/btcpool/"+service+".toml"), 0, group)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -103,18 +102,6 @@ func (u *unit) start(t testing.TB, dir, service string, user uint32, config stri
 	}
 	p.run(t)
 	return p
-}
-
-// install puts a program where everybody may run it.
-func install(t testing.TB, program, path string) {
-	t.Helper()
-	text, err := os.ReadFile(program)
-	if err == nil {
-		err = os.WriteFile(path, text, 0o755)
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
 }
 
 // StartSamples starts every service from its file in configs/ as the systemd unit does, each as an ordinary user, and
@@ -145,9 +132,10 @@ func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *
 		p.admin[service] = FreeAddr(t)
 		changes = append(changes, fmt.Sprintf("\nadmin = \"127.0.0.1:%d\"", 9101+i), fmt.Sprintf("\nadmin = %q", p.admin[service]))
 	}
+	file := func(service string) string { return u.in("etc/btcpool/" + service + ".toml") }
 	samples := map[string]string{}
 	for _, service := range Services {
-		text, err := os.ReadFile(filepath.Join(Root(t), "configs", service+".toml"))
+		text, err := os.ReadFile(file(service))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -164,7 +152,8 @@ func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *
 	}
 	outside := strings.NewReplacer(changes...)
 	for i, service := range Services {
-		p.services[service] = u.start(t, dir, service, uint32(1+i), outside.Replace(samples[service]))
+		write(t, file(service), outside.Replace(samples[service]))
+		p.services[service] = u.start(t, dir, service, uint32(1+i))
 	}
 	for _, service := range p.Names {
 		p.WaitReady(t, service)
