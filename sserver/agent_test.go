@@ -179,11 +179,7 @@ func TestAgentShares(t *testing.T) {
 	}
 
 	var events []string
-	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 6) {
-		e, err := share.ParseEvent(value)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, e := range minerEvents(t, cfg, 6) {
 		events = append(events, strings.Join([]string{string(e.Action), e.UserName, e.WorkerName, e.Agent, e.Desc}, " "))
 	}
 	if diff := cmp.Diff([]string{

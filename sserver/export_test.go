@@ -37,3 +37,9 @@ func (s *Service) Agents() (agents []string) {
 
 // StartDifficulty is that of miners who wish for none.
 func (c Config) StartDifficulty() float64 { return c.startDifficulty() }
+
+// Epoch is that of the shares that are taken now.
+func (s *Service) Epoch() uint32 { return s.shares.Epoch() }
+
+// SetEpoch begins another.
+func (s *Service) SetEpoch(epoch uint32) error { return s.shares.SetEpoch(epoch) }

@@ -191,7 +191,7 @@ func TestJobFault(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1_700_000_000, 0)
 	cfg := DefaultConfig()
-	s := &Service{cfg: cfg, jobs: newJobBook(cfg), metrics: newMetrics(nil, func() time.Duration { return 0 })}
+	s := &Service{cfg: cfg, jobs: newJobBook(cfg), metrics: newMetrics(nil, func() time.Duration { return 0 }, new(twins))}
 	ids := job.NewIDs(1)
 	take := func(made, now time.Time) {
 		j := &job.StratumJob{

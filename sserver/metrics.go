@@ -42,7 +42,7 @@ type metrics struct {
 	eventsDropped    prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics {
+func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration, twins *twins) *metrics {
 	set := telemetry.Metrics(reg, "sserver")
 	buckets := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
 	m := &metrics{
@@ -73,6 +73,10 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *metrics
 		eventsDropped:    set.Counter("events_dropped_total", "Events that Kafka could not take in time."),
 	}
 	set.GaugeFunc("job_age_seconds", "Age of the latest job sent.", func() float64 { return jobAge().Seconds() })
+	set.GaugeFunc("twins", "Other processes that serve under this server's id.", func() float64 {
+		all, _ := twins.count()
+		return float64(all)
+	})
 	m.miners = set.Gauges("miners", "Miners with a job, those of agents included, by difficulty.", "difficulty")
 	for p := range phases {
 		telemetry.Metrics(labelled(reg, "state", p.String()), "sserver").GaugeFunc("sessions", "Connections by state.",

@@ -14,6 +14,7 @@ package sserver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"path/filepath"
@@ -68,6 +69,7 @@ type Service struct {
 	jobs      *jobBook
 	dropping  atomic.Pointer[dropping] // nil: the last job was taken
 	ids       *idPool
+	twins     *twins
 	guard     *guard.Guard
 	loops     []*loop
 	admin     *operator.API      // nil: not configured
@@ -98,7 +100,8 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	}
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
-	s.metrics = newMetrics(deps.Metrics, s.jobAge)
+	s.twins = newTwins(s.log, s.started)
+	s.metrics = newMetrics(deps.Metrics, s.jobAge, s.twins)
 	s.events = newEventQueue(s.metrics.eventsDropped)
 	defer func() {
 		if err != nil {
@@ -234,6 +237,14 @@ func (s *Service) Ready() error {
 	case s.guard.Closed.Load():
 		return errDraining
 	}
+	for _, sp := range s.spooled {
+		if err := sp.Err(); err != nil {
+			return fmt.Errorf("shares are refused: %s: %w", sp.topic, err)
+		}
+	}
+	if err := s.twins.err(); err != nil {
+		return err
+	}
 	return s.jobFault(time.Now())
 }
 
@@ -288,6 +299,7 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	g.Go(func() error { s.guard.Run(work); return nil })
 	g.Go(func() error { return s.readJobs(work) })
 	g.Go(func() error { return s.keepJobs(work) })
+	g.Go(func() error { return s.hearServers(work) })
 	g.Go(func() error {
 		defer done()
 		return s.serveTerms(ctx, work, beyond, done)

@@ -51,12 +51,29 @@ func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) erro
 			cancel()
 		}
 	})()
-	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, id uint8) error {
+	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, id registry.Lease) error {
+		err := s.takeEpoch(ctx, held, id)
 		if !unlessStopped() {
 			return nil
 		}
-		return s.term(ctx, work, held, id, done)
+		if err != nil {
+			return err
+		}
+		return s.term(ctx, work, held, id.ID, done)
 	})
+}
+
+// takeEpoch has the shares of a term belong to an epoch of their own: whoever had its id before, or gets it next, has
+// another.
+func (s *Service) takeEpoch(ctx, held context.Context, id registry.Lease) error {
+	held, cancel := context.WithCancel(held)
+	defer cancel()
+	defer context.AfterFunc(ctx, cancel)()
+	epoch, err := id.Epoch(held, max(uint32(time.Now().Unix()), s.shares.Epoch()+1))
+	if err != nil {
+		return err
+	}
+	return s.shares.SetEpoch(epoch)
 }
 
 // term serves miners as the server id until ctx ends, and sends them away then. When held ends, the id may be another's
@@ -77,6 +94,7 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 		})
 	}
 	g.Go(func() error { return s.tick(end) })
+	g.Go(func() error { return s.showPresence(end, id) })
 	for _, p := range s.ports {
 		g.Go(func() error { return s.accept(ctx, p) })
 	}

@@ -2,8 +2,10 @@ package sserver_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,6 +39,33 @@ func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values []
 		t.Fatalf("%d messages in %s, want %d", len(values), topic, n)
 	}
 	return values
+}
+
+// minerEvents waits for n events of miners and returns them.
+func minerEvents(t *testing.T, cfg sserver.Config, n int) (events []share.Event) {
+	t.Helper()
+	client := testkit.Bus(t, cfg.Kafka)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if err := client.Read(ctx, cfg.Kafka.Topics.CommonEvents, bus.Earliest(), func(m bus.Message) error {
+		e, err := share.ParseEvent(m.Value)
+		if err != nil {
+			return err
+		}
+		if e.Action == share.ServerServing {
+			return nil
+		}
+		if events = append(events, e); len(events) == n {
+			cancel()
+		}
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if len(events) != n {
+		t.Fatalf("%d events of miners, want %d: %v", len(events), n, events)
+	}
+	return events
 }
 
 // All the way: a job from Kafka, and back to Kafka what miners did with it.
@@ -119,14 +148,12 @@ func TestTopics(t *testing.T) {
 		t.Error(diff)
 	}
 
+	events := minerEvents(t, cfg, 2)
 	for i, want := range []struct {
 		action share.Action
 		desc   string
 	}{{share.MinerConnect, "new_conn"}, {share.MinerDead, "del_conn"}} {
-		e, err := share.ParseEvent(readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 2)[i])
-		if err != nil {
-			t.Fatal(err)
-		}
+		e := events[i]
 		if e.Action != want.action || e.Desc != want.desc || e.UserID != 7 || e.UserName != "alice" || e.WorkerName != "rig" ||
 			e.Agent != "test/1" || e.SessionID != shares[0].SessionID {
 			t.Errorf("event %+v", e)
@@ -177,5 +204,51 @@ func TestKafkaAway(t *testing.T) {
 	}
 	if len(seen) != 4 {
 		t.Errorf("ids %v", seen)
+	}
+}
+
+// Two servers with one fixed id are both told of, within seconds, and the later one is not ready for as long as the other
+// is there. Their shares do not meet even if they began in the same epoch.
+func TestSameID(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	first := startPool(t, cfg)
+	first.TakeJob(first.newJob(1, 100))
+	testkit.Eventually(t, "the first is ready", func() bool { return first.Ready() == nil })
+
+	cfg.DataDir = t.TempDir()
+	second := startPool(t, cfg)
+	second.TakeJob(second.newJob(1, 100))
+	began := time.Now()
+	testkit.Eventually(t, "both know", func() bool { return first.metric("twins") == 1 && second.metric("twins") == 1 })
+	t.Logf("known after %v", time.Since(began).Round(time.Millisecond))
+	if err := second.Ready(); err == nil || !strings.Contains(err.Error(), "same server id") {
+		t.Errorf("the second: %v", err)
+	}
+	if err := first.Ready(); err != nil {
+		t.Errorf("the first: %v", err)
+	}
+	if a, b := first.Epoch(), second.Epoch(); a == b {
+		t.Errorf("both have epoch %d", a)
+	}
+	other := cfg
+	other.DataDir, other.ServerID = t.TempDir(), 2
+	third := startPool(t, other)
+	third.TakeJob(third.newJob(1, 100))
+	testkit.Eventually(t, "one with another id is ready", func() bool { return third.Ready() == nil })
+
+	same := max(first.Epoch(), second.Epoch()) + 5
+	if err := errors.Join(first.SetEpoch(same), second.SetEpoch(same)); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the later one has another epoch", func() bool { return second.Epoch() > same })
+	if first.Epoch() != same {
+		t.Errorf("the first left its epoch, too")
+	}
+
+	first.stop()
+	testkit.Until(t, 2*time.Minute, "the second is ready alone", func(context.Context) error { return second.Ready() })
+	if n := third.metric("twins"); n != 0 {
+		t.Errorf("%v twins of the third", n)
 	}
 }

@@ -82,11 +82,7 @@ func TestSeveralWorkers(t *testing.T) {
 		t.Error(diff)
 	}
 	events := make(map[string]int)
-	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.CommonEvents, 8) {
-		e, err := share.ParseEvent(value)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for _, e := range minerEvents(t, cfg, 8) {
 		events[string(e.Action)+" "+e.UserName+"."+e.WorkerName]++
 	}
 	if diff := cmp.Diff(map[string]int{

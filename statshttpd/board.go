@@ -153,8 +153,11 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
-	if e.Action == share.ServerDead {
+	switch e.Action {
+	case share.ServerDead:
 		b.serverLeft(uint8(e.SessionID>>24), min(e.Time.Unix(), now.Unix()))
+		return true
+	case share.ServerServing:
 		return true
 	}
 	k := workerKey{e.UserID, e.WorkerID}

@@ -327,6 +327,10 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_registry_connected 1 0`}, {`btcpool_registry_id 7 0`}},
 			quiet: [][]string{{`btcpool_registry_connected 1`, `btcpool_registry_id 7`, `btcpool_registry_leader 0`}},
 		},
+		"ServerIDTwice": {
+			fire:  [][]string{{`btcpool_sserver_twins 0 1`}},
+			quiet: [][]string{{`btcpool_sserver_twins 1 0`}},
+		},
 		"MergedMiningAway": {
 			fire: [][]string{
 				{`btcpool_auxmaker_chain_up{chain="namecoin"} 0`},

@@ -3,7 +3,7 @@
 // leads, through the same calls. It also tells of what operators write into nodes that are watched.
 //
 // An id is an ephemeral node <path>/<id>, the lowest that was free, as btcpool has it, so that both may share a path.
-// The lead belongs to the lowest of the ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
+// Who leases one can have an epoch with it, which grows from holder to holder: the node <path>_epoch has the last. The lead belongs to the lowest of the ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
 //
 // # Never two
 //
@@ -69,15 +69,21 @@ func New(cfg Config, deps telemetry.Deps) (*Registry, error) {
 	return &Registry{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics)}, nil
 }
 
+// Lease is an id that is held.
+type Lease struct {
+	ID      uint8
+	session *session // nil: the id is fixed
+}
+
 // Lease calls run with an id that no other process has under path, once there is one; fixed, if not 0, is the id, and
 // ZooKeeper is not asked. The context that run gets ends with ctx, or before when the id is lost: run has to return at
 // once then, for another process may begin with the same id.
 //
 // It returns nil if ctx ended before there was an id, an error that is ErrLost if the id got lost, else what run
 // returns. The id is free again when Lease returns.
-func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func(ctx context.Context, id uint8) error) error {
+func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func(context.Context, Lease) error) error {
 	if fixed != 0 {
-		return run(ctx, fixed)
+		return run(ctx, Lease{ID: fixed})
 	}
 	if len(r.cfg.Servers) == 0 {
 		return errors.New("an id of 0 needs zookeeper.servers to lease one from")
@@ -99,7 +105,7 @@ func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func
 	gauge.Set(float64(id))
 	defer gauge.Set(0)
 	s.log.Info().Uint8("id", id).Msg("id leased")
-	return s.hold(ctx, h, func(ctx context.Context) error { return run(ctx, id) })
+	return s.hold(ctx, h, func(ctx context.Context) error { return run(ctx, Lease{id, s}) })
 }
 
 // Lead calls run while no other process leads under path, and again each time that the lead was lost and won back. The

@@ -92,9 +92,9 @@ func TestWithoutZooKeeper(t *testing.T) {
 	t.Parallel()
 	r := newRegistry(t)
 	ours := errors.New("ours")
-	err := r.Lease(t.Context(), "", 7, func(_ context.Context, id uint8) error {
-		if id != 7 {
-			t.Errorf("id %d", id)
+	err := r.Lease(t.Context(), "", 7, func(ctx context.Context, l registry.Lease) error {
+		if epoch, err := l.Epoch(ctx, 5); l.ID != 7 || epoch != 5 || err != nil {
+			t.Errorf("id %d, epoch %d, %v", l.ID, epoch, err)
 		}
 		return ours
 	})
@@ -104,7 +104,7 @@ func TestWithoutZooKeeper(t *testing.T) {
 	if err := r.Lead(t.Context(), "/locks/a", func(context.Context) error { return ours }); !errors.Is(err, ours) {
 		t.Errorf("Lead: %v", err)
 	}
-	if err := r.Lease(t.Context(), "/locks/a", 0, func(context.Context, uint8) error { return nil }); err == nil {
+	if err := r.Lease(t.Context(), "/locks/a", 0, func(context.Context, registry.Lease) error { return nil }); err == nil {
 		t.Error("an id out of nothing")
 	}
 }
@@ -154,7 +154,7 @@ func TestNoServer(t *testing.T) {
 			go func() {
 				done <- r.Lead(ctx, "/locks/a", func(context.Context) error { ran(); return nil })
 			}()
-			err = r.Lease(ctx, "/locks/a", 0, func(context.Context, uint8) error { ran(); return nil })
+			err = r.Lease(ctx, "/locks/a", 0, func(context.Context, registry.Lease) error { ran(); return nil })
 			if err := errors.Join(err, <-done); err != nil {
 				t.Errorf("after the end of ctx: %v", err)
 			}

@@ -17,13 +17,19 @@ type Action string
 const (
 	MinerConnect Action = "miner_connect"
 	MinerDead    Action = "miner_dead"
-	ServerDead   Action = "server_dead" // all sessions of a server are over: of an Event's texts and ids only SessionID counts
+	// ServerDead: all sessions of a server are over. Of an Event's texts and ids only SessionID counts.
+	ServerDead Action = "server_dead"
+	// ServerServing: a process serves as a server. SessionID, Instance and Epoch count.
+	ServerServing Action = "server_serving"
 )
+
+// isServer tells whether an event is of a server, not of a miner.
+func (a Action) isServer() bool { return a == ServerDead || a == ServerServing }
 
 // ErrEvent says that a message is no common event this package knows. Its topic may carry others: readers skip them.
 var ErrEvent = errors.New("not a worker event")
 
-// Event tells that a worker came or went, or all those of a server.
+// Event tells that a worker came or went, or what a server does.
 type Event struct {
 	Time       time.Time // whole seconds, UTC
 	Action     Action
@@ -36,11 +42,13 @@ type Event struct {
 	SessionID  uint32 // its highest byte is the server's id
 	Desc       string // new_conn, del_conn, from_btcagent, switch_chain
 	ExtUserID  int32  // see Share.ExtUserID
+	Instance   string // names the process
+	Epoch      uint32 // of its shares now
 }
 
 const (
 	eventType       = "worker_update"
-	serverType      = "server_update" // of ServerDead, which btcpool does not know
+	serverType      = "server_update" // which btcpool does not know
 	eventTimeLayout = "2006-01-02 15:04:05"
 )
 
@@ -62,6 +70,8 @@ type (
 		SessionID  string  `json:"session_id"`
 		Desc       string  `json:"desc"`
 		ExtUserID  int32   `json:"ext_user_id,omitempty"`
+		Instance   string  `json:"instance,omitempty"`
+		Epoch      uint32  `json:"epoch,omitempty"`
 	}
 )
 
@@ -75,7 +85,7 @@ func (e *Event) AppendTo(dst []byte) []byte {
 	enc := json.NewEncoder(buf)
 	enc.SetEscapeHTML(false) // btcpool does not undo \u escapes
 	kind := eventType
-	if e.Action == ServerDead {
+	if e.Action.isServer() {
 		kind = serverType
 	}
 	// Strings and integers always encode.
@@ -93,6 +103,8 @@ func (e *Event) AppendTo(dst []byte) []byte {
 			SessionID:  fmt.Sprintf("%08x", e.SessionID),
 			Desc:       e.Desc,
 			ExtUserID:  e.ExtUserID,
+			Instance:   e.Instance,
+			Epoch:      e.Epoch,
 		},
 	})
 	return bytes.TrimSuffix(buf.Bytes(), []byte("\n"))
@@ -106,7 +118,7 @@ func ParseEvent(src []byte) (Event, error) {
 	}
 	switch {
 	case in.Type == eventType && (in.Action == MinerConnect || in.Action == MinerDead):
-	case in.Type == serverType && in.Action == ServerDead:
+	case in.Type == serverType && in.Action.isServer():
 	default:
 		return Event{}, fmt.Errorf("%w: type %.32q, action %.32q", ErrEvent, in.Type, in.Action)
 	}
@@ -128,6 +140,8 @@ func ParseEvent(src []byte) (Event, error) {
 		Agent:      *c.Agent,
 		Desc:       c.Desc,
 		ExtUserID:  c.ExtUserID,
+		Instance:   c.Instance,
+		Epoch:      c.Epoch,
 	}
 	if c.IP != "" {
 		ip, err := netip.ParseAddr(c.IP)

@@ -36,6 +36,24 @@ func TestServerDead(t *testing.T) {
 	}
 }
 
+func TestServerServing(t *testing.T) {
+	t.Parallel()
+	const text = `{"created_at":"2023-11-14 22:13:20","type":"server_update","action":"server_serving","content":` +
+		`{"user_id":0,"user_name":"","worker_id":0,"worker_name":"","miner_agent":"","ip":"",` +
+		`"session_id":"07000000","desc":"","instance":"18d1","epoch":1700000000}}`
+	want := share.Event{
+		Time: time.Unix(1_700_000_000, 0).UTC(), Action: share.ServerServing, SessionID: 7 << 24,
+		Instance: "18d1", Epoch: 1_700_000_000,
+	}
+	if diff := cmp.Diff(text, string(want.AppendTo(nil))); diff != "" {
+		t.Error(diff)
+	}
+	got, err := share.ParseEvent([]byte(text))
+	if diff := cmp.Diff(want, got, cmpAddr); err != nil || diff != "" {
+		t.Errorf("%v (-want +got):\n%s", err, diff)
+	}
+}
+
 func TestParseEventRefuses(t *testing.T) {
 	t.Parallel()
 	const whole = `{"created_at":"2023-11-14 22:15:23","type":"worker_update","action":"miner_dead","content":` +

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"math"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -195,24 +196,29 @@ func listSegments(dir string) ([]uint64, error) {
 	return numbers, nil
 }
 
-// newEpoch takes an epoch above used and above all that were taken in the directory before, and writes it down.
+// epochSpread is the number of seconds over which the epochs of spools that are opened in the same second spread, on
+// other machines: those of one start together after a power cut.
+const epochSpread = 256
+
+// newEpoch begins an epoch above used and above all that were begun in the directory before.
 func (s *Spool) newEpoch(used uint32) error {
-	path := filepath.Join(s.cfg.Dir, "epoch")
-	text, err := os.ReadFile(path)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	text, err := os.ReadFile(s.epochPath())
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	default:
-		before, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
-		if err != nil {
-			return fmt.Errorf("%s: %w", path, err)
-		}
+	}
+	if before, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
 		used = max(used, uint32(before))
+	} else if len(text) > 0 {
+		s.log.Warn().Err(err).Str("file", s.epochPath()).Msg("last epoch of the spool cannot be read: going by the clock")
 	}
 	if used == math.MaxUint32 {
-		return fmt.Errorf("%s: no epoch left", path)
+		return fmt.Errorf("%s: no epoch left", s.epochPath())
 	}
-	s.epoch = max(uint32(time.Now().Unix()), used+1)
-	return durable.Replace(path, fmt.Appendln(nil, s.epoch), 0o644)
+	return s.SetEpoch(max(uint32(time.Now().Unix())+rand.Uint32N(epochSpread), used+1))
+}
+
+func (s *Spool) epochPath() string { return filepath.Join(s.cfg.Dir, "epoch") }
+
+func (s *Spool) writeEpoch(epoch uint32) error {
+	return durable.Replace(s.epochPath(), fmt.Appendln(nil, epoch), 0o644)
 }

@@ -5,7 +5,7 @@
 // Records are appended to numbered segment files in one directory:
 //
 //	lock          held by the process that has the spool open
-//	epoch         the last epoch given out, decimal
+//	epoch         the last epoch that was begun, decimal
 //	position      what has been sent: segment, offset, checksum
 //	00000007.seg  records, see record.go; deleted once all are sent
 //	00000007.bad  a segment that was damaged, kept for inspection
@@ -24,6 +24,7 @@ import (
 	"fmt"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"btcpool/internal/config"
@@ -89,7 +90,7 @@ type Spool struct {
 	lock     *os.File
 	position *os.File
 	sync     func(*os.File) error // brings what was written to disk
-	epoch    uint32
+	epoch    atomic.Uint32
 
 	pending retry.Bell // wakes the flusher
 	durable retry.Bell // wakes the drainer
@@ -134,10 +135,24 @@ func (g *group) end(err error) {
 	close(g.done)
 }
 
-// Epoch returns the number of this opening: Unix seconds, or more if that was used in the directory before.
-func (s *Spool) Epoch() uint32 { return s.epoch }
+// Epoch returns the present epoch, which begins with the opening: Unix seconds and a little chance, or more if that was
+// used in the directory before.
+func (s *Spool) Epoch() uint32 { return s.epoch.Load() }
 
-// Append takes the record that encode appends to dst, and returns its sequence number, which starts at 1 in each epoch
+// SetEpoch begins an epoch, which must be above the present one: what is appended from now on belongs to it. Sequences go
+// on.
+func (s *Spool) SetEpoch(epoch uint32) error {
+	if before := s.Epoch(); epoch <= before {
+		return fmt.Errorf("epoch %d does not follow %d", epoch, before)
+	}
+	if err := s.writeEpoch(epoch); err != nil {
+		return err
+	}
+	s.epoch.Store(epoch)
+	return nil
+}
+
+// Append takes the record that encode appends to dst, and returns its sequence number, which starts at 1 in each opening
 // and grows by 1. The key chooses the partition. Append does no I/O; encode is called under a lock and must not keep
 // dst. The error is ErrFull, ErrBroken, ErrTooLarge or ErrClosed.
 func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (uint64, error) {
@@ -165,7 +180,7 @@ func (s *Spool) Append(key uint64, encode func(dst []byte, seq uint64) []byte) (
 		s.refused = 0
 		s.log.Info().Msg("spool has room again")
 	}
-	sealRecord(buf[start:], s.epoch, seq, key)
+	sealRecord(buf[start:], s.Epoch(), seq, key)
 	s.buf = buf
 	s.bufCount++
 	s.lastSeq = seq

@@ -172,7 +172,7 @@ func TestOrderAcrossOpenings(t *testing.T) {
 	var epoch uint32
 	for range 3 {
 		s := open(t, cfg)
-		if s.Epoch() <= epoch || s.Epoch() > uint32(time.Now().Unix())+3 {
+		if s.Epoch() <= epoch || s.Epoch() > uint32(time.Now().Unix())+3+256 {
 			t.Errorf("epoch %d after %d", s.Epoch(), epoch)
 		}
 		epoch = s.Epoch()
@@ -773,6 +773,54 @@ func TestEpochWithClockInThePast(t *testing.T) {
 	}
 	if s := open(t, spool.Config{Dir: dir}); s.Epoch() != future+2 {
 		t.Errorf("epoch %d, want %d", s.Epoch(), future+2)
+	}
+}
+
+// TestSetEpoch begins epochs while records are appended: each belongs to one, and they grow for good.
+func TestSetEpoch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := open(t, spool.Config{Dir: dir})
+	first := s.Epoch()
+	add(t, s, 3)
+	if err := s.SetEpoch(first); err == nil {
+		t.Error("an epoch began twice")
+	}
+	if err := s.SetEpoch(first + 10); err != nil || s.Epoch() != first+10 {
+		t.Errorf("epoch %d: %v", s.Epoch(), err)
+	}
+	add(t, s, 2)
+	closeSpool(t, s)
+	s = open(t, spool.Config{Dir: dir})
+	if s.Epoch() <= first+10 {
+		t.Errorf("epoch %d after %d", s.Epoch(), first+10)
+	}
+	if diff := cmp.Diff(slices.Concat(names(first, 1, 3), names(first+10, 4, 5)), drain(t, s)); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestEpochsSpread opens spools in the same seconds: hardly any two have the same epoch.
+func TestEpochsSpread(t *testing.T) {
+	t.Parallel()
+	seen := map[uint32]int{}
+	for range 20 {
+		seen[open(t, spool.Config{Dir: t.TempDir()}).Epoch()]++
+	}
+	if len(seen) < 10 {
+		t.Errorf("20 spools have %d epochs", len(seen))
+	}
+}
+
+// TestDamagedEpoch goes by the clock.
+func TestDamagedEpoch(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "epoch"), []byte("17\xb04"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if s := open(t, spool.Config{Dir: dir}); int64(s.Epoch()) < time.Now().Unix()-5 {
+		t.Errorf("epoch %d", s.Epoch())
 	}
 }
 

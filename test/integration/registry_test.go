@@ -73,8 +73,8 @@ func lease(t *testing.T, r *registry.Registry) *leaser {
 	l := &leaser{id: make(chan uint8, 1), lost: make(chan struct{})}
 	result := make(chan error, 1)
 	go func() {
-		result <- r.Lease(ctx, lockPath, 0, func(ctx context.Context, id uint8) error {
-			l.id <- id
+		result <- r.Lease(ctx, lockPath, 0, func(ctx context.Context, held registry.Lease) error {
+			l.id <- held.ID
 			<-ctx.Done()
 			close(l.lost)
 			return nil
@@ -392,7 +392,7 @@ func TestRegistryHolder(t *testing.T) {
 	switch what {
 	case "":
 	case "lease":
-		_ = registryAt(t, addr, nil).Lease(ctx, lockPath, 0, func(ctx context.Context, _ uint8) error { return act(ctx) })
+		_ = registryAt(t, addr, nil).Lease(ctx, lockPath, 0, func(ctx context.Context, _ registry.Lease) error { return act(ctx) })
 	case "lead":
 		_ = registryAt(t, addr, long).Lead(ctx, leadPath, act)
 	}
