@@ -64,6 +64,7 @@ type Service struct {
 	journal *journal
 	cache   *cache
 	archive archive
+	disk    *service.Fault   // data_dir cannot be written
 	direct  *handover.Server // nil: none
 
 	behind   atomic.Int32  // topics whose past is still being read into the cache
@@ -94,6 +95,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	}
 	s.metrics = newMetrics(deps.Metrics, len(cfg.Nodes))
 	s.metrics.watchShares(deps.Metrics, s.room, s.waiting)
+	s.disk = service.NewFault(s.log, zerolog.ErrorLevel, "data_dir cannot be written: a block that is found now may be lost", "data_dir can be written again")
 	s.behind.Store(2)
 	if err := s.open(deps); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -164,6 +166,9 @@ func (s *Service) Ready() error {
 	default:
 		errs = append(errs, errors.New("jobs and templates are still being read"))
 	}
+	if err := s.disk.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("data_dir cannot be written: %w", err))
+	}
 	if len(s.room) == cap(s.room) {
 		errs = append(errs, errBusy)
 	}
@@ -201,6 +206,7 @@ func (s *Service) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return s.pruneArchive(inner) })
+	g.Go(func() error { s.watchDisk(inner, diskEvery); return nil })
 	for _, n := range s.nodes {
 		g.Go(func() error { return s.watch(inner, n) })
 	}
@@ -323,6 +329,20 @@ func (s *Service) withStore(ctx context.Context, what string, do func(*store.Sto
 	return retry.Do(ctx, pace, func() error { return do(s.store) }, func(err error, pause time.Duration) {
 		s.log.Warn().Err(err).Dur("retry_ms", pause).Msg(what + ": will try again")
 	})
+}
+
+const (
+	// diskEvery is how often data_dir is tried out: blocks are too rare to find out by them.
+	diskEvery = 10 * time.Second
+	// diskRoom is for some blocks in hex, and what the journal grows by meanwhile.
+	diskRoom = 64 << 20
+)
+
+// watchDisk tries out again and again whether data_dir can be written, until ctx ends.
+func (s *Service) watchDisk(ctx context.Context, every time.Duration) {
+	for again := true; again; again = retry.Sleep(ctx, every) {
+		s.disk.Set(durable.Writable(s.cfg.DataDir, diskRoom))
+	}
 }
 
 func (s *Service) pruneArchive(ctx context.Context) error {

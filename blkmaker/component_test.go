@@ -359,6 +359,24 @@ func TestClose(t *testing.T) {
 	must(t, second.Close())
 }
 
+// TestReadyWithoutDisk takes data_dir away: the service is not ready until it is back, though no block is found.
+func TestReadyWithoutDisk(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	cfg.Network, cfg.DataDir = "regtest", filepath.Join(t.TempDir(), "data")
+	cfg.Nodes = []noderpc.Config{{URL: "http://127.0.0.1:1", User: "u", Password: "p"}}
+	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
+	s, err := New(cfg, service.Deps{Log: zerolog.Nop()})
+	must(t, err)
+	defer s.Close()
+	testkit.Run(t, func(ctx context.Context) error { s.watchDisk(ctx, time.Millisecond); return nil })
+	says := func() bool { return strings.Contains(s.Ready().Error(), "data_dir cannot be written") }
+	must(t, os.Rename(cfg.DataDir, cfg.DataDir+"-away"))
+	testkit.Eventually(t, "it says so", says)
+	must(t, os.Rename(cfg.DataDir+"-away", cfg.DataDir))
+	testkit.Eventually(t, "it does no more", func() bool { return !says() })
+}
+
 func TestWrongNetwork(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

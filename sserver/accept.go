@@ -24,7 +24,9 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 		}
 		// Out of descriptors, most likely: that passes.
 		s.metrics.refused.WithLabelValues("accept").Inc()
-		s.log.Error().Err(err).Msg("connection not accepted")
+		s.acceptLog.Do(func() {
+			s.log.Error().Err(err).Msg("connections are not accepted: if files are too many, raise LimitNOFILE, or ulimit -n")
+		})
 		retry.Sleep(ctx, 100*time.Millisecond)
 	}
 }
@@ -42,7 +44,7 @@ func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	}
 	refusal := ""
 	switch {
-	case s.open.Add(1) > int64(s.cfg.MaxConnections):
+	case s.open.Add(1) > int64(s.maxConnections):
 		refusal = "limit"
 	case contains(p.proxies, ip):
 		session.protocol, session.readBy = proxied{stratumV1{session}}, now.Add(proxyGrace)

@@ -26,6 +26,7 @@ import (
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/time/rate"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/guard"
@@ -77,6 +78,9 @@ type Service struct {
 	started   time.Time
 	closing   service.Closing
 
+	maxConnections int
+	acceptLog      rate.Sometimes
+
 	open        atomic.Int64   // connections
 	agentMiners atomic.Int64   // miners behind agents
 	goroutines  sync.WaitGroup // those that work for sessions
@@ -96,6 +100,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		versionMask: cfg.versionMask(),
 		started:     time.Now(),
 		jobs:        newJobBook(cfg),
+		acceptLog:   rate.Sometimes{Interval: 10 * time.Second},
 		guard:       guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, time.Now())),
 	}
 	s.setID(cfg.ServerID)
@@ -108,6 +113,9 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
+	if s.maxConnections, err = s.boundConnections(service.OpenFiles()); err != nil {
+		return nil, err
+	}
 	if cfg.Development != (Development{}) {
 		s.log.Warn().Interface("development", cfg.Development).Msg("shares and blocks are not what they seem")
 	}

@@ -32,9 +32,8 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	}
 	took := s.now().Sub(now)
 	s.metrics.flushSeconds.Observe(took.Seconds())
-	if err != nil {
+	if s.writing.Set(err); err != nil {
 		s.metrics.flushes.WithLabelValues("failed").Inc()
-		s.log.Warn().Err(err).Msg("workers not written: will try again with the next flush")
 		return
 	}
 	s.metrics.flushes.WithLabelValues("ok").Inc()

@@ -1,6 +1,7 @@
 package statshttpd
 
 import (
+	"strings"
 	"testing"
 
 	"btcpool/internal/share"
@@ -25,6 +26,9 @@ func TestFlushIsRetried(t *testing.T) {
 	if s.flushed.Load() != 0 {
 		t.Error("flushed into a closed database")
 	}
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "workers not written") {
+		t.Errorf("ready: %v", err)
+	}
 	s.replayed.Store(false)
 	s.flush(t.Context(), s.db.Load())
 	if s.flushed.Load() != 0 {
@@ -32,6 +36,9 @@ func TestFlushIsRetried(t *testing.T) {
 	}
 	s.replayed.Store(true)
 	s.flush(t.Context(), s.db.Load())
+	if err := s.Ready(); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
 	workers, err := s.db.Load().Workers(t.Context())
 	if err != nil || len(workers) != 2 || workers[1].Name != "rig" || workers[1].Agent != "cgminer" || workers[1].UserName != "ann" ||
 		workers[1].Accept1m != difficulties(1) || workers[0].Accept1h != difficulties(1) {

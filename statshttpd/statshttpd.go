@@ -56,6 +56,7 @@ type Service struct {
 	db       atomic.Pointer[store.Store] // nil while the database was never there
 	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
 	looking  *service.Fault              // at the ledger
+	writing  *service.Fault              // workers to the database
 	kafka    *service.Fault              // Kafka does not answer
 	heard    atomic.Int64                // unix time of its last answer, 0 before
 	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
@@ -73,6 +74,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		log:     deps.Log,
 		board:   newBoard(cfg.MaxWorkers),
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
 	}
@@ -111,7 +113,7 @@ func (s *Service) Close() error { return s.closing.Close() }
 // Addr is where the dashboard and the API are.
 func (s *Service) Addr() net.Addr { return s.listener.Addr() }
 
-// Ready tells whether the figures are complete.
+// Ready tells whether the figures are complete, and written.
 func (s *Service) Ready() error {
 	var errs []error
 	if !s.replayed.Load() {
@@ -119,6 +121,9 @@ func (s *Service) Ready() error {
 	}
 	if s.db.Load() == nil {
 		errs = append(errs, errors.New("the database is not open yet"))
+	}
+	if err := s.writing.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("workers not written: %w", err))
 	}
 	return errors.Join(errs...)
 }

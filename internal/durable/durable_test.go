@@ -3,6 +3,8 @@ package durable_test
 import (
 	"bytes"
 	"errors"
+	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -45,6 +47,23 @@ func TestReplaceFails(t *testing.T) {
 	}
 	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 1 {
 		t.Errorf("%d files left, %v", len(entries), err)
+	}
+}
+
+func TestWritable(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	if err := durable.Writable(dir, 1); err != nil {
+		t.Error(err)
+	}
+	if entries, err := os.ReadDir(dir); err != nil || len(entries) != 0 {
+		t.Errorf("%d files left, %v", len(entries), err)
+	}
+	if err := durable.Writable(dir, math.MaxUint64); err == nil {
+		t.Error("there is room for anything")
+	}
+	if err := durable.Writable(filepath.Join(dir, "missing"), 1); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("in no folder: %v", err)
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"syscall"
 
 	"github.com/google/renameio/v2"
+	"golang.org/x/sys/unix"
 )
 
 func replace(path string, content []byte, mode os.FileMode) error {
@@ -23,4 +24,13 @@ func lock(f *os.File) error {
 		return ErrLocked
 	}
 	return err
+}
+
+// freeBytes returns how much an ordinary user may write where dir is.
+func freeBytes(dir string) (uint64, error) {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(dir, &fs); err != nil {
+		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
+	}
+	return uint64(fs.Bavail) * uint64(fs.Bsize), nil
 }

@@ -31,3 +31,11 @@ func lock(f *os.File) error {
 	}
 	return err
 }
+
+func freeBytes(dir string) (free uint64, err error) {
+	path, err := windows.UTF16PtrFromString(dir)
+	if err == nil {
+		err = windows.GetDiskFreeSpaceEx(path, &free, nil, nil)
+	}
+	return free, err
+}

@@ -6,9 +6,13 @@ package faults
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -120,6 +124,84 @@ func TestBlkmakerKilled(t *testing.T) {
 		return err
 	})
 	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
+}
+
+// TestDescriptorsUsedUp lets many more miners come than sserver has descriptors: those that there is room for mine on,
+// every share and every block of theirs is taken, the others are turned away.
+func TestDescriptorsUsedUp(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true, OpenFiles: 80}.Start(t, dir)
+	jobEverywhere(t, pool)
+	crowd := pool.StartMiner(t, dir, "crowd", "-user", "henry.rig", "-conns", "120", "-rate", "0.05", "-password", "d=0.00000006", "-reconnect")
+	reaches(t, node, 2)
+	has(t, pool, "sserver", `btcpool_sserver_connections_refused_total{reason="limit",service="sserver"}`, 100)
+	page, err := pool.Metrics(t.Context(), "sserver")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(page) {
+		if strings.HasPrefix(line, "process_open_fds") || strings.HasPrefix(line, "btcpool_sserver_sessions{") {
+			t.Log(strings.TrimSpace(line))
+		}
+	}
+	if err := pool.Ready(t.Context(), "sserver"); err != nil {
+		t.Error(err)
+	}
+	if code, err := crowd.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	report := crowd.Report()
+	if report.Rejected > 0 || report.Accepted == 0 {
+		t.Errorf("%+v", report)
+	}
+	pool.WaitLogged(t, crowd.Acks(), report.Unanswered)
+	t.Logf("%+v, height %d", report, height(t, node))
+}
+
+// TestDiskFull fills sserver's disk: it refuses shares and says why it is not ready, and takes them again when there is
+// room. What it acknowledged before and after is in the log, and nothing else.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true, DiskBytes: 16 << 20}.Start(t, dir)
+	jobEverywhere(t, pool)
+	miner := pool.StartMiner(t, dir, "miner", "-user", "iris.rig", "-conns", "10", "-rate", "2", "-password", "d=0.00000006", "-reconnect")
+	acknowledged := func(more int) {
+		t.Helper()
+		before := len(miner.Acks())
+		testkit.Until(t, time.Minute, "shares are acknowledged", func(context.Context) error {
+			if n := len(miner.Acks()) - before; n < more {
+				return fmt.Errorf("%d", n)
+			}
+			return nil
+		})
+	}
+	acknowledged(20)
+	filler := pool.Service("sserver").Sees(filepath.Join(dir, "sserver", "filler"))
+	if err := os.WriteFile(filler, make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("disk not full: %v", err)
+	}
+	testkit.Until(t, time.Minute, "it is not ready", func(ctx context.Context) error {
+		if err := pool.Ready(ctx, "sserver"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
+			return fmt.Errorf("ready: %v", err) //nolint:errorlint // for people
+		}
+		return nil
+	})
+	has(t, pool, "sserver", `btcpool_spool_write_errors_total{service="sserver",spool="shares"}`, 1)
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	pool.WaitReady(t, "sserver")
+	acknowledged(20)
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	report := miner.Report()
+	pool.WaitLogged(t, miner.Acks(), report.Unanswered)
+	t.Logf("%+v", report)
 }
 
 // jobEverywhere waits until miners would get a job on the fresh chain of which blkmaker can make a block.

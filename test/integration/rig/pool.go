@@ -101,7 +101,8 @@ func StartMoved(t testing.TB, dir, program string, clock *Clock, config string) 
 	return startService(t, dir, program, program, clock, config)
 }
 
-func startService(t testing.TB, dir, name, program string, clock *Clock, config string) *Process {
+// startService is StartService behind a command that runs the rest of its arguments, if there is one.
+func startService(t testing.TB, dir, name, program string, clock *Clock, config string, within ...string) *Process {
 	t.Helper()
 	path := filepath.Join(dir, name+".toml")
 	write(t, path, config)
@@ -109,7 +110,8 @@ func startService(t testing.TB, dir, name, program string, clock *Clock, config 
 	if clock != nil {
 		bin = built(t, buildMoved, movedDir, program)
 	}
-	return start(t, dir, name, bin, clock.env(), "-config", path)
+	command := append(within, bin, "-config", path)
+	return start(t, dir, name, command[0], clock.env(), command[1:]...)
 }
 
 // Setup is what a pool works with.
@@ -125,6 +127,10 @@ type Setup struct {
 	Aux *auxpowtest.Node
 	// Clocks are those of the machines that services of these names run on; others have this machine's.
 	Clocks map[string]*Clock
+	// OpenFiles is how many descriptors sserver has; 0: as many as the test.
+	OpenFiles int
+	// DiskBytes is the size of a disk of sserver's own for its data_dir; 0: none.
+	DiskBytes int
 	// Watched is the host:port of another pool that poolwatcher watches; "": none.
 	Watched string
 }
@@ -194,12 +200,34 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	for service, text := range configs {
 		p.admin[service] = FreeAddr(t)
-		p.services[service] = startService(t, dir, service, service, s.Clocks[service], fmt.Sprintf("admin = %q\n", p.admin[service])+text)
+		text = fmt.Sprintf("admin = %q\n", p.admin[service]) + text
+		var within []string
+		if service == "sserver" {
+			within = s.confinement(t, dir)
+		}
+		p.services[service] = startService(t, dir, service, service, s.Clocks[service], text, within...)
 	}
 	for _, service := range p.Names {
 		p.WaitReady(t, service)
 	}
 	return p
+}
+
+// confinement returns the command that confines sserver, which follows it, to what s gives it.
+func (s Setup) confinement(t testing.TB, dir string) (command []string) {
+	t.Helper()
+	if s.OpenFiles > 0 {
+		command = append(command, "prlimit", fmt.Sprintf("--nofile=%d:%d", s.OpenFiles, s.OpenFiles))
+	}
+	if s.DiskBytes > 0 {
+		data := filepath.Join(dir, "sserver")
+		if err := os.Mkdir(data, 0o750); err != nil {
+			t.Fatal(err)
+		}
+		const mount = `mount -t tmpfs -o size="$0" tmpfs "$1" && shift && exec "$@"`
+		command = append(command, "unshare", "--map-root-user", "--mount", "sh", "-c", mount, fmt.Sprint(s.DiskBytes), data)
+	}
+	return command
 }
 
 // StartSingle starts the whole pool as one process on a real node, everything else embedded.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -142,6 +143,11 @@ func (p *Process) Exited() bool {
 	default:
 		return false
 	}
+}
+
+// Sees returns a path by which the test sees the file that the program does.
+func (p *Process) Sees(path string) string {
+	return filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "root", path)
 }
 
 // LogTail returns the last n bytes of the program's output.
