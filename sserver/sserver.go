@@ -247,7 +247,7 @@ func (s *Service) Ready() error {
 	}
 	for _, sp := range s.spooled {
 		if err := sp.Err(); err != nil {
-			return fmt.Errorf("shares are refused: %s: %w", sp.topic, err)
+			return fmt.Errorf("shares for topic %s are refused: %w", sp.topic, err)
 		}
 	}
 	if err := s.twins.err(); err != nil {
