@@ -1,6 +1,7 @@
 package blkmaker
 
 import (
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -8,6 +9,9 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/btcsuite/btcd/wire/v2"
+
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/durable"
 )
 
@@ -31,6 +35,20 @@ func openArchive(dir string) (archive, error) {
 // write keeps a block; the file appears whole or not at all.
 func (a archive) write(b *block, blockHex string) error {
 	return durable.Replace(a.path(b.height, b.hash.String()), []byte(blockHex), 0o644)
+}
+
+// restore gives b the raw block that was kept of it, and reports whether there is one.
+func (a archive) restore(b *block) bool {
+	blockHex, err := a.read(b.height, b.hash.String())
+	if err != nil {
+		return false
+	}
+	raw, err := hex.DecodeString(blockHex)
+	if err != nil || len(raw) < wire.MaxBlockHeaderPayload || bitcoin.DoubleSHA256(raw[:wire.MaxBlockHeaderPayload]) != b.hash {
+		return false
+	}
+	b.raw, b.size = raw, len(raw)
+	return true
 }
 
 // read returns a block that was kept.

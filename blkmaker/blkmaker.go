@@ -16,6 +16,7 @@ import (
 	"fmt"
 	"math"
 	"net"
+	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
@@ -107,7 +108,12 @@ func (s *Service) open(deps service.Deps) (err error) {
 	if s.network, err = bitcoin.NetworkByName(s.cfg.Network); err != nil {
 		return err
 	}
-	if err := s.openDataDir(); err != nil {
+	if s.cfg.Verify {
+		s.archive = archive(filepath.Join(s.cfg.DataDir, "blocks"))
+		s.nodes, err = newNodes(s.cfg.Nodes, &s.closing)
+		return err
+	}
+	if err := s.openDataDir(deps); err != nil {
 		return fmt.Errorf("data_dir: %w", err)
 	}
 	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
@@ -129,7 +135,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	return nil
 }
 
-func (s *Service) openDataDir() error {
+func (s *Service) openDataDir(deps service.Deps) error {
 	lock, err := durable.Lock(s.cfg.DataDir)
 	if err != nil {
 		return err
@@ -139,6 +145,7 @@ func (s *Service) openDataDir() error {
 		return err
 	}
 	s.closing.Add(s.journal.close)
+	s.metrics.watchJournal(deps.Metrics, s.journal)
 	if s.cache, err = openCache(filepath.Join(s.cfg.DataDir, "cache"), s.log, s.metrics); err != nil {
 		return err
 	}
@@ -160,6 +167,9 @@ func (s *Service) Addr() net.Addr {
 
 // Ready reports whether blocks can be made and submitted.
 func (s *Service) Ready() error {
+	if s.cfg.Verify {
+		return nil
+	}
 	var errs []error
 	select {
 	case <-s.caughtUp:
@@ -183,8 +193,11 @@ func (s *Service) Ready() error {
 	return errors.Join(errs...)
 }
 
-// Run makes blocks until ctx ends.
+// Run makes blocks until ctx ends, or verifies.
 func (s *Service) Run(ctx context.Context) error {
+	if s.cfg.Verify {
+		return errors.Join(s.verify(ctx, os.Stdout), s.Close())
+	}
 	work, stopWork := context.WithCancel(context.WithoutCancel(ctx)) // submissions outlive the readers by drainFor
 	g, inner := errgroup.WithContext(ctx)
 	w := worker{s, inner, work}

@@ -20,17 +20,34 @@ type block struct {
 	hash      chainhash.Hash
 	height    int32
 	rewardSat int64  // sum of the coinbase's outputs
-	raw       []byte // complete, with witness
+	size      int    // in bytes, with witness
+	raw       []byte // complete, with witness; nil: out of reach
+}
+
+// bare returns all of a block that its solved share says, and its coinbase.
+func bare(solved *share.Solved) (*block, *wire.MsgTx, error) {
+	b := &block{height: solved.Height, hash: bitcoin.DoubleSHA256(solved.Header[:])}
+	if err := b.header.Deserialize(bytes.NewReader(solved.Header[:])); err != nil {
+		return nil, nil, fmt.Errorf("header: %w", err)
+	}
+	coinbase, err := parseCoinbase(solved.Coinbase)
+	if err != nil {
+		return nil, nil, fmt.Errorf("coinbase: %w", err)
+	}
+	for _, out := range coinbase.TxOut {
+		b.rewardSat += out.Value
+	}
+	return b, coinbase, nil
 }
 
 // assemble makes a block of what a miner found, the job it worked on and the other transactions of the job's template.
 // What could not be a block on any chain is an error.
 func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, error) {
-	b := &block{height: j.Height}
-	if err := b.header.Deserialize(bytes.NewReader(solved.Header[:])); err != nil {
-		return nil, fmt.Errorf("header: %w", err)
+	b, coinbase, err := bare(solved)
+	if err != nil {
+		return nil, err
 	}
-	b.hash = bitcoin.DoubleSHA256(solved.Header[:])
+	b.height = j.Height
 	if b.header.PrevBlock != j.PrevHash {
 		return nil, fmt.Errorf("header follows %s, its job %s", b.header.PrevBlock, j.PrevHash)
 	}
@@ -44,10 +61,6 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, er
 	if !target.Met(&b.hash) {
 		return nil, fmt.Errorf("hash %s misses the target of bits %08x", b.hash, j.Bits)
 	}
-	coinbase, err := parseCoinbase(solved.Coinbase)
-	if err != nil {
-		return nil, fmt.Errorf("coinbase: %w", err)
-	}
 	if root := bitcoin.MerkleRoot(coinbase.TxHash(), j.MerkleBranch); b.header.MerkleRoot != root {
 		return nil, fmt.Errorf("header has merkle root %s, coinbase and job give %s", b.header.MerkleRoot, root)
 	}
@@ -56,7 +69,6 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, er
 	}
 
 	for _, out := range coinbase.TxOut {
-		b.rewardSat += out.Value
 		if isCommitment(out.PkScript) && !coinbase.HasWitness() {
 			// The witness reserved value (BIP 141). Bitcoin Core adds it where it is missing, other nodes refuse the
 			// block.
@@ -76,7 +88,7 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, er
 	for _, tx := range txs {
 		raw.WriteString(tx)
 	}
-	b.raw = raw.Bytes()
+	b.raw, b.size = raw.Bytes(), raw.Len()
 	return b, nil
 }
 

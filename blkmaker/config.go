@@ -2,7 +2,9 @@ package blkmaker
 
 import (
 	"errors"
+	"flag"
 	"fmt"
+	"math"
 
 	"btcpool/internal/auxwork/rskrpc"
 	"btcpool/internal/bitcoin"
@@ -34,6 +36,30 @@ type Config struct {
 	RSKNodes []RSKNode    `toml:"rsk_nodes" envPrefix:"RSK_NODES_"`
 	Kafka    bus.Config   `toml:"kafka"`
 	Database store.Config `toml:"database"`
+
+	// Verify has the database only compared with what data_dir and the chain know of our blocks, and Mend mended.
+	Verify bool `toml:"-"`
+	Mend   bool `toml:"-"`
+	// Mark, unless it is empty, is an address that is paid by the coinbases of our blocks, or a text in them. With it
+	// the chain is searched from height Since on.
+	Mark  string `toml:"-"`
+	Since int    `toml:"-"`
+}
+
+// Flags adds the flags of the mode that verifies.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	flags.BoolVar(&c.Verify, "verify", c.Verify, "compare the database with what data_dir and the chain know of our blocks, print what differs, and exit: 1 if anything does")
+	flags.BoolVar(&c.Mend, "mend", c.Mend, "with -verify: write rows that are missing, and states that are wrong")
+	flags.StringVar(&c.Mark, "mark", c.Mark, "with -verify: blocks of the chain whose coinbases pay this address, or have this `text`, are ours")
+	flags.IntVar(&c.Since, "since", c.Since, "with -mark: the `height` to begin at")
+}
+
+// Base leaves the admin address to the blkmaker that makes blocks.
+func (c Config) Base() service.Common {
+	if c.Verify {
+		c.Admin = ""
+	}
+	return c.Common
 }
 
 // AuxNode is a node of an AuxPoW chain.
@@ -78,6 +104,12 @@ func (c Config) Validate() error {
 	}
 	for i, n := range c.RSKNodes {
 		faults.In(fmt.Sprintf("rsk_nodes[%d]", i), errors.Join(checkName(n.Name), n.Validate()))
+	}
+	if !c.Verify && (c.Mend || c.Mark != "") {
+		faults.Addf("-mend and -mark go with -verify")
+	}
+	if c.Mark != "" {
+		faults.Number("-since", c.Since, 1, math.MaxInt32)
 	}
 	faults.Add(c.Handover.Validate())
 	faults.Add(c.Kafka.Validate())

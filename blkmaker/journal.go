@@ -5,10 +5,12 @@ import (
 	"encoding/json"
 	"errors"
 	"io/fs"
+	"iter"
 	"maps"
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -52,6 +54,7 @@ type position struct {
 // The events of a solved share.
 const (
 	eventTaken  = "taken"  // it is here, by whichever way, and will be worked on until it is done
+	eventMade   = "made"   // what was made of it, and is about to be submitted
 	eventAnswer = "answer" // what a node said
 	eventDone   = "done"   // there is no more to do
 	eventRead   = "read"   // Kafka's topic has been read up to here; taken may say so too
@@ -65,6 +68,7 @@ type event struct {
 	position
 	Message []byte    `json:"message,omitempty"` // taken: as in its topic
 	Sent    time.Time `json:"sent,omitzero"`     // taken: when, by Kafka's clock or ours
+	Made    *made     `json:"made,omitempty"`    // made
 	Node    string    `json:"node,omitempty"`    // answer
 	Verdict string    `json:"verdict,omitempty"` // answer
 	Reason  string    `json:"reason,omitempty"`  // answer: the node's words
@@ -76,7 +80,25 @@ type taken struct {
 	solvedKey
 	message []byte
 	sent    time.Time
-	durable bool // on disk
+	durable bool  // on disk
+	made    *made // nil: nothing yet
+	written bool  // the database has it
+}
+
+// made is what the database needs to know of what was submitted, besides the solved share: its job may be forgotten
+// when the database is back.
+type made struct {
+	Size   int          `json:"size,omitempty"`   // of the block in bytes; 0: unknown
+	Merged []mergedMade `json:"merged,omitempty"` // blocks of other chains
+}
+
+// mergedMade is a block of another chain.
+type mergedMade struct {
+	Chain    string `json:"chain"`
+	Hash     string `json:"hash"`            // in display order
+	Proof    string `json:"proof,omitempty"` // as in store.MergedBlock
+	Verdict  string `json:"verdict,omitempty"`
+	Response string `json:"response,omitempty"` // the node's last words
 }
 
 // journal makes a solved share ours: from the moment take returns, a process that is killed works on it again when it
@@ -114,17 +136,8 @@ func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
-	for line := range bytes.Lines(content) {
-		var e event
-		if len(line) == 1 {
-			continue
-		}
-		if err := json.Unmarshal(line, &e); err != nil {
-			// Unless it is the last one, the disk was full or is damaged.
-			log.Warn().Err(err).Bytes("line", line[:min(len(line), 200)]).Msg("a line of the journal cannot be read")
-			continue
-		}
-		j.apply(&e, true)
+	for e := range events(content, log) {
+		j.apply(e, true)
 	}
 	j.torn = len(content) > 0 && content[len(content)-1] != '\n'
 	j.size = int64(len(content))
@@ -137,12 +150,36 @@ func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
 	return j, nil
 }
 
+// events are those of a journal's content.
+func events(content []byte, log zerolog.Logger) iter.Seq[*event] {
+	return func(yield func(*event) bool) {
+		for line := range bytes.Lines(content) {
+			var e event
+			if len(line) == 1 {
+				continue
+			}
+			if err := json.Unmarshal(line, &e); err != nil {
+				// Unless it is the last one, the disk was full or is damaged.
+				log.Warn().Err(err).Bytes("line", line[:min(len(line), 200)]).Msg("a line of the journal cannot be read")
+				continue
+			}
+			if !yield(&e) {
+				return
+			}
+		}
+	}
+}
+
 // apply changes the state as a line says.
 func (j *journal) apply(e *event, durable bool) {
 	switch e.Event {
 	case eventTaken:
 		if !j.done[e.solvedKey] {
-			j.open[e.solvedKey] = &taken{e.solvedKey, e.Message, e.Sent, durable}
+			j.open[e.solvedKey] = &taken{solvedKey: e.solvedKey, message: e.Message, sent: e.Sent, durable: durable}
+		}
+	case eventMade, eventAnswer:
+		if t := j.open[e.solvedKey]; t != nil {
+			t.made = e.update(t.made)
 		}
 	case eventDone:
 		delete(j.open, e.solvedKey)
@@ -161,6 +198,28 @@ func (j *journal) apply(e *event, durable bool) {
 		}
 		j.next[e.Topic][e.Partition] = e.Offset + 1
 	}
+}
+
+// update returns what is known of what was made, m so far, after e.
+func (e *event) update(m *made) *made {
+	switch {
+	case e.Event == eventMade && e.Made != nil:
+		return e.Made
+	case e.Event != eventAnswer:
+		return m
+	case m == nil && e.Kind == kindBlock: // answers imply that there was something to submit
+		return new(made)
+	case m == nil:
+		return nil
+	}
+	chain := e.Node[:max(strings.LastIndexByte(e.Node, '/'), 0)]
+	m = &made{m.Size, slices.Clone(m.Merged)}
+	for i := range m.Merged {
+		if b := &m.Merged[i]; b.Chain == chain && b.Verdict != resultAccepted {
+			b.Verdict, b.Response = e.Verdict, e.Reason
+		}
+	}
+	return m
 }
 
 // take makes a solved share ours; from is where it came from in Kafka, if it did. First says that nobody works on it
@@ -189,6 +248,44 @@ func (j *journal) read(from position) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.note(event{Event: eventRead, position: from})
+}
+
+// make keeps what was made of a solved share. It is called before that is submitted.
+func (j *journal) make(key solvedKey, m *made) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.note(event{Event: eventMade, solvedKey: key, Made: m})
+}
+
+// madeOf returns what was made of a solved share, nil if nothing was.
+func (j *journal) madeOf(key solvedKey) *made {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if t := j.open[key]; t != nil {
+		return t.made
+	}
+	return nil
+}
+
+// wrote notes that the database has what was made of a solved share.
+func (j *journal) wrote(key solvedKey) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if t := j.open[key]; t != nil {
+		t.written = true
+	}
+}
+
+// unwritten returns of how many solved shares something was made that the database does not have.
+func (j *journal) unwritten() (n int) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	for _, t := range j.open {
+		if t.made != nil && !t.written {
+			n++
+		}
+	}
+	return n
 }
 
 // answer keeps what a node said.
@@ -288,6 +385,12 @@ func (j *journal) compact() error {
 	}
 	for _, t := range j.open {
 		if err := add(event{Event: eventTaken, solvedKey: t.solvedKey, Message: t.message, Sent: t.sent}); err != nil {
+			return err
+		}
+		if t.made == nil {
+			continue
+		}
+		if err := add(event{Event: eventMade, solvedKey: t.solvedKey, Made: t.made}); err != nil {
 			return err
 		}
 	}

@@ -127,8 +127,8 @@ func TestJournalCompacts(t *testing.T) {
 	must(t, j.close())
 	before, err := os.ReadFile(j.path)
 	must(t, err)
-	if lines := bytes.Count(before, []byte("\n")); lines != 1+1000+1 {
-		t.Errorf("%d lines, want one a share, one position, and the answer", lines)
+	if lines := bytes.Count(before, []byte("\n")); lines != 1+1000+2 {
+		t.Errorf("%d lines, want one a share, one position, the answer, and what it implies", lines)
 	}
 	j = testJournal(t, dir)
 	var want []string

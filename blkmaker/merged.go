@@ -172,6 +172,9 @@ func (n *rskNode) locate(ctx context.Context, b *store.MergedBlock) (*noderpc.Bl
 // solveAux submits the blocks of all AuxPoW chains that a share solves.
 func (w worker) solveAux(key solvedKey, solved *auxwork.AuxSolved, sent time.Time) (result string) {
 	parent := &auxpow.Parent{Header: solved.Header, Coinbase: solved.Coinbase}
+	if w.outOfReach(key, solved.JobID) {
+		return w.recordMergedAlone(key, sent)
+	}
 	j, _, result := w.prove(key, solved.JobID, parent, sent)
 	if j == nil {
 		return result
@@ -200,6 +203,9 @@ func (w worker) solveAux(key solvedKey, solved *auxwork.AuxSolved, sent time.Tim
 // solveRSK submits the block of RSK that a share solves.
 func (w worker) solveRSK(key solvedKey, solved *auxwork.RSKSolved, sent time.Time) (result string) {
 	parent := &auxpow.Parent{Header: solved.Header, Coinbase: solved.Coinbase}
+	if w.outOfReach(key, solved.JobID) {
+		return w.recordMergedAlone(key, sent)
+	}
 	j, txs, result := w.prove(key, solved.JobID, parent, sent)
 	if j == nil {
 		return result
@@ -252,6 +258,52 @@ func (w worker) countMerged(kind kind, result string) string {
 	return result
 }
 
+// outOfReach reports whether an earlier run has submitted blocks of a solved share whose job is forgotten.
+func (w worker) outOfReach(key solvedKey, id uint64) bool {
+	_, _, _, err := w.cache.find(job.ID(id))
+	return err != nil && w.journal.madeOf(key) != nil
+}
+
+// recordMergedAlone writes down the blocks that an earlier run has submitted.
+func (w worker) recordMergedAlone(key solvedKey, sent time.Time) (result string) {
+	for _, b := range w.journal.madeOf(key).Merged {
+		if w.recordMerged(b.row(key, sent)) != nil {
+			return ""
+		}
+	}
+	w.journal.wrote(key)
+	return w.countMerged(key.Kind, resultRecorded)
+}
+
+// mergedRows returns what is to be written down of blocks, with the answers that an earlier run had.
+func mergedRows(blocks []*mergedBlock, before *made) []mergedMade {
+	rows := make([]mergedMade, len(blocks))
+	for i, b := range blocks {
+		rows[i] = mergedMade{Chain: b.chain.Name, Hash: b.chain.Hash.String(), Proof: b.proof}
+		if before == nil {
+			continue
+		}
+		for _, was := range before.Merged {
+			if was.Chain == rows[i].Chain && was.Hash == rows[i].Hash {
+				rows[i].Verdict, rows[i].Response = was.Verdict, was.Response
+			}
+		}
+	}
+	return rows
+}
+
+// row is what the database is told of a block of another chain.
+func (b *mergedMade) row(key solvedKey, found time.Time) store.MergedBlock {
+	return store.MergedBlock{
+		ParentHash: key.Hash.String(), Hash: b.Hash, Chain: b.Chain,
+		Proof: b.Proof, Response: b.Response, CreatedAt: found, State: stateOf(b.Verdict),
+	}
+}
+
+func (w worker) recordMerged(row store.MergedBlock) error {
+	return w.withStore(w.work, "write merged block", func(db *store.Store) error { return db.AddMergedBlock(w.work, row) })
+}
+
 // prove completes parent by the branch of its job, and checks that the coinbase is in the header. Without job it
 // returns what became of the share; that is nothing when ctx ended.
 func (w worker) prove(key solvedKey, id uint64, parent *auxpow.Parent, sent time.Time) (j *job.StratumJob, txs []string, result string) {
@@ -281,20 +333,20 @@ func (w worker) submitMerged(key solvedKey, blocks []*mergedBlock, nodes mergedN
 	ctx, cancel := context.WithDeadline(w.work, sent.Add(mergedFor))
 	defer cancel()
 	results := make([]string, len(blocks))
+	rows := mergedRows(blocks, w.journal.madeOf(key))
+	w.journal.make(key, &made{Merged: rows})
 	var all sync.WaitGroup
 	for i, b := range blocks {
+		row := rows[i]
 		all.Go(func() {
-			response, result := w.offerMerged(ctx, key, b, nodes[b.chain.Name])
+			if row.Verdict != resultAccepted && (row.Verdict == "" || ctx.Err() == nil) {
+				row.Response, row.Verdict = w.offerMerged(ctx, key, b, nodes[b.chain.Name])
+			}
 			if w.work.Err() != nil {
 				return
 			}
-			row := store.MergedBlock{
-				ParentHash: key.Hash.String(), Hash: b.chain.Hash.String(), Chain: b.chain.Name,
-				Proof: b.proof, Response: response, CreatedAt: sent, State: stateOf(result),
-			}
-			err := w.withStore(w.work, "write merged block", func(db *store.Store) error { return db.AddMergedBlock(w.work, row) })
-			if err == nil {
-				results[i] = w.countMerged(key.Kind, result)
+			if w.recordMerged(row.row(key, sent)) == nil {
+				results[i] = w.countMerged(key.Kind, row.Verdict)
 			}
 		})
 	}
@@ -308,6 +360,7 @@ func (w worker) submitMerged(key solvedKey, blocks []*mergedBlock, nodes mergedN
 			result = r
 		}
 	}
+	w.journal.wrote(key)
 	return result
 }
 

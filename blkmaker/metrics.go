@@ -16,6 +16,7 @@ const (
 	resultUndecided = "undecided" // buried before any node had it on its chain
 	resultInvalid   = "invalid"   // no block can be made of it
 	resultUnknown   = "unknown"   // its job or template never came
+	resultRecorded  = "recorded"  // submitted by an earlier run, and now in the database, too
 )
 
 type metrics struct {
@@ -56,7 +57,7 @@ func newMetrics(reg prometheus.Registerer, nodes int) *metrics {
 	for _, kind := range []kind{kindBlock, kindAux, kindRSK} {
 		m.arrivals.WithLabelValues(string(kind), wayKafka)
 	}
-	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown} {
+	for _, result := range []string{resultAccepted, resultRejected, resultUndecided, resultInvalid, resultUnknown, resultRecorded} {
 		m.solved.WithLabelValues(result)
 		m.merged.WithLabelValues(string(kindAux), result)
 		m.merged.WithLabelValues(string(kindRSK), result)
@@ -74,6 +75,13 @@ func (m *metrics) watchShares(reg prometheus.Registerer, room, waiting chan stru
 	set := telemetry.Metrics(reg, "blkmaker")
 	set.GaugeFunc("solving", "Solved shares that are being worked on; no more are taken at 1000.", func() float64 { return float64(len(room)) })
 	set.GaugeFunc("waiting", "Solved shares that wait for their jobs and templates.", func() float64 { return float64(len(waiting)) })
+}
+
+// watchJournal shows of how many solved shares the database lacks what was made.
+func (m *metrics) watchJournal(reg prometheus.Registerer, j *journal) {
+	telemetry.Metrics(reg, "blkmaker").GaugeFunc("blocks_without_row",
+		"Solved shares whose blocks are made, and submitted, while the database does not have them yet.",
+		func() float64 { return float64(j.unwritten()) })
 }
 
 // The ways of a solved share, as the label way.

@@ -181,15 +181,19 @@ func (w worker) begin(key solvedKey, solve solveFunc, sent, arrived time.Time) {
 // solve makes a block of a solved share, submits it and writes it down. It returns what became of it, or nothing when a
 // context ended before that was known.
 func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Time) (result string) {
-	b, result := w.makeBlock(key.Hash, solved, sent)
+	b, result := w.makeBlock(key, solved, sent)
 	if b == nil {
 		return result
 	}
+	if b.raw == nil {
+		return w.recordAlone(key, row(solved, b, sent))
+	}
+	w.journal.make(key, &made{Size: b.size})
 	blockHex := hex.EncodeToString(b.raw)
 	w.metrics.prepare.Observe(time.Since(arrived).Seconds())
 	settled := make(chan store.BlockState, 1)
 	recorded := make(chan error, 1)
-	go func() { recorded <- w.record(w.work, row(solved, b, sent), settled) }()
+	go func() { recorded <- w.record(w.work, key, row(solved, b, sent), settled) }()
 	state, result := w.submit(w.work, key, b, blockHex, func() {
 		// Not before: 3 MB to the disk would hold up the 3 MB to the nodes.
 		w.tasks.Go(func() {
@@ -208,12 +212,28 @@ func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Ti
 	return result
 }
 
+// recordAlone writes down a block that an earlier run has submitted.
+func (w worker) recordAlone(key solvedKey, row store.Block) (result string) {
+	settled := make(chan store.BlockState, 1)
+	settled <- store.Submitted // its follower asks the nodes
+	if err := w.record(w.work, key, row, settled); err != nil {
+		return ""
+	}
+	w.metrics.solved.WithLabelValues(resultRecorded).Inc()
+	return resultRecorded
+}
+
 // makeBlock returns the block of a solved share that was sent at the time sent, or what became of it instead; that is
-// nothing when ctx ended. It waits for job and template.
-func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.Time) (b *block, result string) {
-	log := w.log.With().Stringer("hash", hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
+// nothing when ctx ended. It waits for job and template, unless an earlier run has had them.
+func (w worker) makeBlock(key solvedKey, solved *share.Solved, sent time.Time) (b *block, result string) {
+	log := w.log.With().Stringer("hash", key.Hash).Uint64("job", solved.JobID).Int32("height", solved.Height).
 		Str("worker", solved.WorkerName).Logger()
 	log.Debug().Msg("solved share")
+	if before := w.journal.madeOf(key); before != nil {
+		if b, err := w.madeBefore(before, solved); err == nil {
+			return b, ""
+		}
+	}
 	j, txs, err := w.await(solved.JobID, sent, log)
 	if err != nil && w.ctx.Err() != nil {
 		return nil, ""
@@ -229,6 +249,23 @@ func (w worker) makeBlock(hash chainhash.Hash, solved *share.Solved, sent time.T
 			Msg("no block can be made of a solved share")
 	}
 	return b, result
+}
+
+// madeBefore returns the block that an earlier run has made of a solved share: of its file, of its job, or without raw
+// when neither is there any more.
+func (w worker) madeBefore(before *made, solved *share.Solved) (*block, error) {
+	b, _, err := bare(solved)
+	if err != nil {
+		return nil, err
+	}
+	if w.archive.restore(b) {
+		return b, nil
+	}
+	if j, txs, _, err := w.cache.find(job.ID(solved.JobID)); err == nil {
+		return assemble(solved, j, txs)
+	}
+	b.size = before.Size
+	return b, nil
 }
 
 // await returns job and transactions of a share that was sent at the time sent, when they are here; the error wraps
@@ -267,7 +304,7 @@ func row(solved *share.Solved, b *block, found time.Time) store.Block {
 		Height:     b.height,
 		Hash:       b.hash.String(),
 		RewardSat:  b.rewardSat,
-		Size:       len(b.raw),
+		Size:       b.size,
 		PrevHash:   b.header.PrevBlock.String(),
 		Bits:       b.header.Bits,
 		Version:    b.header.Version,
@@ -277,10 +314,11 @@ func row(solved *share.Solved, b *block, found time.Time) store.Block {
 }
 
 // record writes a block down, and what the nodes said as soon as they did. It fails only when ctx ends.
-func (s *Service) record(ctx context.Context, row store.Block, settled <-chan store.BlockState) error {
+func (s *Service) record(ctx context.Context, key solvedKey, row store.Block, settled <-chan store.BlockState) error {
 	if err := s.withStore(ctx, "write found block", func(db *store.Store) error { return db.AddBlock(ctx, row) }); err != nil {
 		return err
 	}
+	s.journal.wrote(key)
 	state, ok := <-settled
 	if !ok {
 		return ctx.Err() // the nodes were not heard out

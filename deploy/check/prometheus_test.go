@@ -442,7 +442,11 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"FoundBlockLost": {
 			fire:  [][]string{{`btcpool_blkmaker_solved_shares_total{result="rejected"} 0x30 1x29`}, {`btcpool_blkmaker_disk_errors_total 0x30 1x29`}},
-			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`}},
+			quiet: [][]string{{`btcpool_blkmaker_solved_shares_total{result="accepted"} 0x30 1x29`, `btcpool_blkmaker_solved_shares_total{result="rejected"} 1x60`, `btcpool_blkmaker_solved_shares_total{result="recorded"} 0x30 1x29`}},
+		},
+		"BlockWithoutRow": {
+			fire:  [][]string{{`btcpool_blkmaker_blocks_without_row 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_blkmaker_blocks_without_row 0x30 1 1 0x28`}},
 		},
 		"BlockResubmitted": {
 			fire:  [][]string{{`btcpool_blkmaker_resubmitted_blocks_total 0x30 1x29`}},

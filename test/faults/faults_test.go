@@ -254,3 +254,77 @@ func reaches(t *testing.T, node *rig.Btcd, want int64) {
 		return err
 	})
 }
+
+// TestDatabaseAway takes the database away while blocks are found, and kills blkmaker twice, the second time when the
+// jobs are forgotten: every block of the node's chain has its row when the database is back, and `blkmaker -verify` says
+// so.
+func TestDatabaseAway(t *testing.T) {
+	const forgotten = 13 // heights: more than blkmaker keeps
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	miner := pool.StartMiner(t, dir, "miner", "-user", "heidi.rig", "-threads", "1", "-reconnect")
+	reaches(t, node, 2)
+
+	db.Kill()
+	blkmaker := pool.Service("blkmaker")
+	reaches(t, node, height(t, node)+2)
+	blkmaker.Kill()
+	blkmaker.Start()
+	reaches(t, node, height(t, node)+forgotten)
+	blkmaker.Kill()
+	blkmaker.Start()
+	has(t, pool, "blkmaker", `btcpool_blkmaker_blocks_without_row{service="blkmaker"}`, forgotten)
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+
+	db.Start()
+	conn := db.Open(t)
+	var hashes []string
+	for at := int64(1); at <= height(t, node); at++ {
+		var hash string
+		if err := node.Call(t.Context(), "getblockhash", &hash, at); err != nil {
+			t.Fatal(err)
+		}
+		hashes = append(hashes, hash)
+	}
+	testkit.Until(t, time.Minute, "every block has a row", func(ctx context.Context) error {
+		for at, hash := range hashes {
+			var height int
+			err := conn.QueryRowContext(ctx, "SELECT height FROM found_blocks WHERE hash = ? AND state IN ('accepted', 'confirmed')", hash).Scan(&height)
+			if err == nil && height != at+1 {
+				err = fmt.Errorf("height %d", height)
+			}
+			if err != nil {
+				return fmt.Errorf("block %d, %s: %w", at+1, hash, err)
+			}
+		}
+		return nil
+	})
+	var rows int
+	if err := conn.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM found_blocks WHERE state IN ('accepted', 'confirmed')").Scan(&rows); err != nil || rows != len(hashes) {
+		t.Errorf("%d rows of blocks on the chain, which has %d; %v", rows, len(hashes), err)
+	}
+	t.Logf("%d blocks, %d rows", len(hashes), rows)
+
+	mark := []string{"-mark", rig.PayoutAddress, "-since", "1"}
+	verify := func(want int, more ...string) string {
+		t.Helper()
+		code, report := pool.Once(t, "blkmaker", append([]string{"-verify"}, more...)...)
+		if code != want {
+			t.Errorf("blkmaker -verify %v ended with code %d, want %d:\n%s", more, code, want, report)
+		}
+		return report
+	}
+	verify(0, mark...)
+	if _, err := conn.ExecContext(t.Context(), "DELETE FROM found_blocks WHERE hash = ?", hashes[4]); err != nil {
+		t.Fatal(err)
+	}
+	if report := verify(1, mark...); !strings.Contains(report, hashes[4]+" no row") {
+		t.Errorf("the lost row is not named:\n%s", report)
+	}
+	verify(0, "-mend")
+	verify(0, mark...)
+}

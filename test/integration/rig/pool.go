@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -251,6 +252,20 @@ func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
 
 // Service is the process of a service.
 func (p *Pool) Service(name string) *Process { return p.services[name] }
+
+// Once runs a service's program with its configuration and more arguments, to its end. It returns the exit code and
+// what it printed.
+func (p *Pool) Once(t testing.TB, service string, args ...string) (code int, printed string) {
+	t.Helper()
+	of := p.services[service]
+	cmd := exec.CommandContext(t.Context(), of.path, append(slices.Clone(of.args), args...)...)
+	cmd.Env = append(os.Environ(), of.env...)
+	out, err := cmd.CombinedOutput()
+	if exit := (*exec.ExitError)(nil); err != nil && !errors.As(err, &exit) {
+		t.Fatal(err)
+	}
+	return cmd.ProcessState.ExitCode(), string(out)
+}
 
 // WaitReady waits until the service says that it can work.
 func (p *Pool) WaitReady(t testing.TB, service string) {
