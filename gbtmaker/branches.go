@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sort"
-	"strconv"
 	"time"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
@@ -36,17 +35,10 @@ type chain struct {
 	work   bitcoin.Work // zero: it does not tell
 }
 
-// chainOf reads what a node says. More than 128 bits of work take longer than the sun shines.
+// chainOf reads what a node says.
 func chainOf(info noderpc.ChainInfo) chain {
-	c := chain{tip: info.BestBlockHash, height: info.Blocks}
-	if text := info.ChainWork; len(text) == 64 {
-		hi, err := strconv.ParseUint(text[32:48], 16, 64)
-		lo, loErr := strconv.ParseUint(text[48:], 16, 64)
-		if err == nil && loErr == nil {
-			c.work = bitcoin.Work{Hi: hi, Lo: lo}
-		}
-	}
-	return c
+	work, _ := bitcoin.ParseChainWork(info.ChainWork) // zero when it does not tell
+	return chain{info.BestBlockHash, info.Blocks, work}
 }
 
 // workBelow returns the work in the chain of n below t, zero when n does not tell it. Blocks that came since it told

@@ -52,7 +52,7 @@ func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, bl
 		return nil, fmt.Errorf("block %s does not follow the last template", block)
 	case header.MedianTime < 1 || header.MedianTime >= math.MaxUint32: // btcd does not tell
 		return nil, errors.New("earliest time is unknown")
-	case !p.PoWNoRetargeting && (p.ReduceMinDifficulty || !s.samePeriod(height, last.Height)):
+	case !p.PoWNoRetargeting && (p.ReduceMinDifficulty || !s.network.SamePeriod(height, last.Height)):
 		return nil, errors.New("difficulty is unknown")
 	}
 	now := time.Now()

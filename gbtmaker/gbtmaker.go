@@ -174,12 +174,12 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// Ready returns nil while the last template is fresh enough to make jobs of.
+// Ready returns nil while the last template is fresh enough to make jobs of, and some node can give the next one.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	age := time.Since(s.written)
-	if age < staleAge {
+	if age < staleAge && !s.onlyLessWork() {
 		return nil
 	}
 	why := s.kafka.Err()

@@ -15,6 +15,7 @@ type metrics struct {
 	transactions prometheus.Gauge
 	bytes        prometheus.Gauge
 	lastTime     prometheus.Gauge
+	onlyLessWork prometheus.Gauge
 
 	// By node.
 	up         *prometheus.GaugeVec
@@ -39,6 +40,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		transactions: m.Gauge("template_transactions", "Transactions in the last template."),
 		bytes:        m.Gauge("template_bytes", "Size of the node's answer with the last template."),
 		lastTime:     m.Gauge("last_template_timestamp_seconds", "Unix time at which the last template was written."),
+		onlyLessWork: m.Gauge("only_less_work", "1 while nodes answer, but none of them has as much work as the last template, so that none is followed."),
 
 		up:         m.Gauges("node_up", "1 while the node can be used: it answers, is on the network, and not behind.", "node"),
 		used:       m.Gauges("node_used", "1 for the node that the last template is from.", "node"),

@@ -274,6 +274,7 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 	}
 	s.mu.Unlock()
 	t := &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, raw: <-raw}
+	t.raw.Work = work
 	t.easier = s.easierAt(ctx, t)
 	return t, nil
 }
@@ -341,6 +342,11 @@ func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 		f = s.lag(n, now)
 	}
 	s.change(n, f)
+	only := 0.0
+	if s.onlyLessWork() {
+		only = 1
+	}
+	s.metrics.onlyLessWork.Set(only)
 	s.choose(now)
 	if t != nil && t != s.chosen && s.chosen != nil && sameWork(t.Template, s.chosen.Template) {
 		s.metrics.unchanged.WithLabelValues(t.trigger).Inc()
@@ -352,13 +358,16 @@ func (s *Service) settle(n *node, t *template, f *fault, now time.Time) bool {
 // for too long. s.mu is held.
 func (s *Service) lag(n *node, now time.Time) *fault {
 	var top int32
+	hint := ""
 	if c := s.binding(n, now); c != nil && outweighs(c.work, c.Height-1, n.work, n.tip) {
 		top = c.Height - 1
+		hint = fmt.Sprintf("; miners are on block %d, %s, which no usable node has: if that is a mistake, restart gbtmaker without the nodes that had it",
+			top, c.PrevHash)
 	}
 	worse := top > 0
 	for _, other := range s.nodes {
 		if other.fault == nil && other != n && outweighs(other.work, other.tip, n.work, n.tip) {
-			top, worse = max(top, other.tip), true
+			top, worse, hint = max(top, other.tip), true, ""
 		}
 	}
 	if !worse {
@@ -372,9 +381,20 @@ func (s *Service) lag(n *node, now time.Time) *fault {
 		return nil
 	}
 	if n.tip >= top {
-		return &fault{reasonBranch, fmt.Errorf("node at %s is on a branch with less work than that of another node", n.client.URL())}
+		return &fault{reasonBranch, fmt.Errorf("node at %s is on a branch with less work%s", n.client.URL(), hint)}
 	}
-	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d", n.client.URL(), n.tip, top)}
+	return &fault{reasonLag, fmt.Errorf("node at %s is at height %d, behind %d%s", n.client.URL(), n.tip, top, hint)}
+}
+
+// onlyLessWork reports whether nodes answer, but none that has as much work as what miners were given. s.mu is held.
+func (s *Service) onlyLessWork() (only bool) {
+	for _, n := range s.nodes {
+		if n.fault == nil {
+			return false
+		}
+		only = only || n.fault.reason == reasonBranch || n.fault.reason == reasonLag
+	}
+	return only && s.chosen != nil
 }
 
 // change makes f the state of n, and logs it when the reason is another than before. s.mu is held.

@@ -320,13 +320,25 @@ func TestLeftAlone(t *testing.T) {
 		cfg.Network = "mainnet"
 		cfg.Nodes = []noderpc.Config{login(secondURL)}
 	})
-	p.nextOf(t, 4011)
+	if raw := <-p.raw; raw.Work.Lo != 1<<50 {
+		t.Errorf("work %s", raw.Work)
+	}
+	if light := <-p.light; light.Work.Lo != 1<<50 {
+		t.Errorf("work of the light template %s", light.Work)
+	}
+	if got := p.count(t, "only_less_work"); got != 0 {
+		t.Error("only less work, while there is the good node")
+	}
 	first.chain.Store("null")
 	first.template.Store("null")
 	p.untilIs(t, 0, "node_up", "node", "0")
 	p.untilAtLeast(t, 1, "failures_total", "reason", "branch")
+	p.untilIs(t, 1, "only_less_work")
 	if len(p.raw) != 0 {
 		t.Error("a template with less work was written")
+	}
+	if err := p.Ready(); err == nil || !strings.Contains(err.Error(), "restart gbtmaker without the nodes that had it") {
+		t.Errorf("ready: %v", err)
 	}
 }
 

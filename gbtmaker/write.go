@@ -101,7 +101,7 @@ func (s *Service) writeTemplate(ctx context.Context, t *template) error {
 	if err := s.outbox.put(t.raw); err != nil {
 		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
 	}
-	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Template: t.Template}
+	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Work: t.raw.Work, Template: t.Template}
 	err := s.bus.Write(ctx, s.light, bus.Message{Value: light.AppendTo(nil)})
 	if err == nil {
 		err = s.bus.Write(ctx, s.topic, bus.Message{Value: t.raw.AppendTo(nil)})

@@ -79,7 +79,7 @@ func (s *Service) takeLight(message []byte, now time.Time) (result, error) {
 	if err != nil {
 		return invalid, err
 	}
-	return s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash, Left: light.Left}, light.Template, now)
+	return s.judge(job.RawGBT{CreatedAt: light.CreatedAt, Hash: light.Hash, Left: light.Left, Work: light.Work}, light.Template, now)
 }
 
 // judge takes in a template unless something is wrong with it. When it is nil it is read from raw's response, once the
@@ -113,7 +113,9 @@ func (s *Service) judge(raw job.RawGBT, template *job.Template, now time.Time) (
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	r = s.schedule.add(candidate{Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != "", left: raw.Left}, now)
+	r = s.schedule.add(candidate{
+		Template: template, hash: raw.Hash, created: created, fromPool: raw.FromPool != "", left: raw.Left, work: raw.Work,
+	}, now)
 	if r != accepted {
 		return r, fmt.Errorf("height %d on %s", template.Height, template.PrevHash)
 	}

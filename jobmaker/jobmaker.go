@@ -84,6 +84,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 			life:      cfg.GBTLifetime.Std(),
 			emptyLife: cfg.EmptyGBTLifetime.Std(),
 			maxSkew:   cfg.MaxTemplateSkew.Std(),
+			network:   network,
 		},
 		merged: mergedMining{auxNotify: cfg.AuxNotify, rskNotify: cfg.RSKNotify},
 	}
@@ -95,7 +96,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		return nil, err
 	}
 	s.closing.Add(s.bus.Close)
-	s.metrics = newMetrics(deps.Metrics, s.sinceLastJob)
+	s.metrics = newMetrics(deps.Metrics, s.sinceLastJob, s.partedSince)
 	return s, nil
 }
 
@@ -130,6 +131,10 @@ func (s *Service) Ready() error {
 	switch {
 	case s.lastTemplate.IsZero():
 		return errors.New("no template yet")
+	case templateAge > s.cfg.GBTLifetime.Std() && s.schedule.branch.since(time.Now()) > 0:
+		return fmt.Errorf("no template for %s but on a branch with less work, which parted at block %d or before: bring the nodes "+
+			"of the other back, or, if that one was a mistake, restart gbtmaker without them and then jobmaker",
+			templateAge.Round(time.Second), s.schedule.branch.since(time.Now()))
 	case templateAge > s.cfg.GBTLifetime.Std():
 		return fmt.Errorf("no template for %s", templateAge.Round(time.Second))
 	case s.standingBy():
@@ -154,6 +159,13 @@ func (s *Service) sinceLastJob() float64 {
 		return time.Since(s.started).Seconds()
 	}
 	return time.Since(s.lastJob).Seconds()
+}
+
+// partedSince returns since which block the nodes that templates come from disagree, 0 when they do not.
+func (s *Service) partedSince() float64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return float64(s.schedule.branch.since(time.Now()))
 }
 
 func (s *Service) standingBy() bool { return s.cfg.LeaderLockPath != "" && !s.leading }

@@ -16,8 +16,8 @@ type metrics struct {
 	templateAge prometheus.Histogram
 }
 
-// newMetrics registers the metrics; sinceLastJob is called for each scrape.
-func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics {
+// newMetrics registers the metrics; the functions are called for each scrape.
+func newMetrics(reg prometheus.Registerer, sinceLastJob, partedSince func() float64) *metrics {
 	set := telemetry.Metrics(reg, "jobmaker")
 	m := &metrics{
 		templates: set.Counters("templates_total", "Raw and light templates received, by what became of them.", "result"),
@@ -33,7 +33,9 @@ func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics
 	}
 	set.GaugeFunc("since_last_job_seconds",
 		"Time since the last job was sent, or since the start before the first; 0 while another jobmaker leads.", sinceLastJob)
-	for _, r := range []result{accepted, invalid, duplicate, skewed, wrongNetwork, farFuture, lowHeight, otherBranch, otherPool} {
+	set.GaugeFunc("templates_disagree_since_block",
+		"Height of the first block known to be another in templates of some nodes than in those that jobs are made of; 0: none in the last 2 minutes.", partedSince)
+	for _, r := range []result{accepted, invalid, duplicate, skewed, wrongNetwork, farFuture, lowHeight, lessWork, wrongBits, otherBranch, otherPool} {
 		m.templates.WithLabelValues(string(r))
 	}
 	for _, kind := range []string{"aux", "rsk"} {
@@ -41,7 +43,7 @@ func newMetrics(reg prometheus.Registerer, sinceLastJob func() float64) *metrics
 			m.works.WithLabelValues(kind, string(r))
 		}
 	}
-	for _, r := range []reason{newHeight, newBranch, nowFull, newBits, refuted, abandoned, otherChains, routine} {
+	for _, r := range []reason{newHeight, newBranch, moreWork, nowFull, newBits, refuted, abandoned, otherChains, routine} {
 		m.jobs.WithLabelValues(string(r))
 	}
 	return m

@@ -7,6 +7,7 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 )
 
@@ -27,6 +28,8 @@ const (
 	wrongNetwork result = "wrong_network" // a template of another network
 	farFuture    result = "far_future"    // a template whose blocks nodes would refuse for their time
 	lowHeight    result = "low_height"    // a template of a node that lags behind another
+	lessWork     result = "less_work"     // a template on a branch with less work than the best one's
+	wrongBits    result = "wrong_bits"    // a template with bits that are easier than a chain can have come to
 	otherBranch  result = "other_branch"  // a template on a block that was left for its rival
 	otherPool    result = "other_pool"    // a template of poolwatcher that is not to be followed
 )
@@ -37,6 +40,7 @@ type reason string
 const (
 	newHeight   reason = "height"
 	newBranch   reason = "branch"       // another block of the same height to build on
+	moreWork    reason = "work"         // a lower block to build on, with more work below it
 	nowFull     reason = "full"         // the last job was empty
 	newBits     reason = "bits"         // another difficulty on the same block, as on testnets after 20 minutes
 	refuted     reason = "refuted"      // our nodes have not got the block that another pool named
@@ -52,6 +56,12 @@ type candidate struct {
 	created  time.Time
 	fromPool bool           // made by poolwatcher of another pool's word: no node of ours has seen its block
 	left     chainhash.Hash // block that its node has left for a lower one; zero: none
+	work     bitcoin.Work   // in the chain up to the block it is on; zero: unknown
+}
+
+// heavier reports whether the work below the template is known to be more than that below another.
+func (c candidate) heavier(than bitcoin.Work) bool {
+	return !c.work.IsZero() && !than.IsZero() && c.work.Cmp(than) > 0
 }
 
 // compare orders candidates from worse to better: height, then transactions, then time.
@@ -64,6 +74,12 @@ func (c candidate) compare(d candidate) int {
 //
 // Templates come from nodes that may see different chains, and miners must not be thrown back and forth between them:
 //
+//   - Of branches the one with more work counts, whatever its height: it
+//     displaces the others at once, and is never left for one with less, unless
+//     its node has left it. Heights stand in for work where a template does not
+//     say it, as those of btcpool do not.
+//   - A template with bits easier than consensus lets a chain of the best one's
+//     come to is refused, unless there is more work below it.
 //   - A lower height than that of the best template is refused until templates
 //     are twice the job interval newer than the best one. A template never
 //     makes way for a lower one that is older than itself, however old it is:
@@ -86,10 +102,12 @@ type schedule struct {
 	interval        time.Duration // between routine jobs
 	life, emptyLife time.Duration // of candidates
 	maxSkew         time.Duration
+	network         bitcoin.Network
 
 	recent     []string         // hashes of the last accepted templates, oldest first
 	candidates []candidate      // from worst to best, one block a height to build on; not empty once a template was accepted
 	left       []chainhash.Hash // blocks below the best template that were left for a rival
+	branch     branch           // the one of the best templates
 	believed   int32            // height of the last template that was taken from poolwatcher
 	refuted    chainhash.Hash   // the last block that was left because a node had left it
 	pulse      job.Pulse        // of templates whose time is not near ours
@@ -102,6 +120,7 @@ type lastJob struct {
 	height   int32
 	prevHash chainhash.Hash
 	bits     uint32
+	work     bitcoin.Work
 	empty    bool
 	fromPool bool
 	sent     time.Time
@@ -133,12 +152,22 @@ func (s *schedule) add(c candidate, now time.Time) result {
 	if n := len(s.candidates); n > 0 {
 		best := s.candidates[n-1]
 		early := c.created.Sub(best.created) < 2*s.interval
+		own, known := s.own()
+		var refused result
+		if known && !c.fromPool {
+			refused = s.compareBranches(c, own, now)
+		}
 		switch {
 		case c.fromPool:
-		case best.fromPool && c.Height == best.Height: // our own nodes know
 		case s.knows(c, best):
 			s.refuted = best.PrevHash
-			s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool { return d.Height > c.Height })
+			s.displace(c)
+		case refused != "":
+			return refused
+		case known && c.heavier(own.work) && c.PrevHash != own.PrevHash && c.Height <= own.Height:
+			s.displace(c)
+			s.leave(own.PrevHash)
+		case best.fromPool && c.Height == best.Height: // our own nodes know
 		case c.Height > best.Height:
 			s.left = nil
 		case c.Height < best.Height:
@@ -160,6 +189,9 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		return duplicate
 	}
 	s.candidates = slices.Insert(s.candidates, i, c)
+	if !c.fromPool && i == len(s.candidates)-1 {
+		s.branch.follow(c)
+	}
 	s.candidates = s.candidates[max(0, len(s.candidates)-maxCandidates):]
 	s.recent = append(s.recent, c.hash)
 	s.recent = s.recent[max(0, len(s.recent)-recentHashes):]
@@ -179,6 +211,53 @@ func (s *schedule) leave(block chainhash.Hash) {
 	s.left = slices.DeleteFunc(s.left, func(h chainhash.Hash) bool { return h == block })
 	s.left = append(s.left, block)
 	s.left = s.left[max(0, len(s.left)-maxLeft):]
+}
+
+// displace makes c the highest candidate.
+func (s *schedule) displace(c candidate) {
+	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool { return d.Height > c.Height })
+	s.branch = branch{parted: s.branch.parted, seen: s.branch.seen}
+}
+
+// own returns the best template of our own nodes.
+func (s *schedule) own() (best candidate, ok bool) {
+	for _, c := range slices.Backward(s.candidates) {
+		if !c.fromPool {
+			return c, true
+		}
+	}
+	return candidate{}, false
+}
+
+// compareBranches returns why c is not to be followed from own because of the branch that it is on, or "".
+func (s *schedule) compareBranches(c, own candidate, now time.Time) result {
+	s.branch.compare(c, now)
+	early := c.created.Sub(own.created) < 2*s.interval
+	switch {
+	case c.PrevHash == own.PrevHash, c.heavier(own.work):
+		return ""
+	case own.heavier(c.work) && (early || !s.network.OnDemand): // chains on demand may begin anew
+		if c.Height < own.Height && s.branch.has(c) {
+			return lowHeight // its node lags behind
+		}
+		s.branch.part(min(c.Height, own.Height)-1, now)
+		return lessWork
+	case s.easier(c, own):
+		s.branch.part(min(c.Height, own.Height)-1, now)
+		return wrongBits
+	}
+	return ""
+}
+
+// easier reports whether no chain can have come to the bits of c by the rules that gave those of best, or the other way
+// round, and c's are the easier ones.
+func (s *schedule) easier(c, best candidate) bool {
+	target, err := bitcoin.TargetFromBits(c.Bits)
+	was, bestErr := bitcoin.TargetFromBits(best.Bits)
+	if err != nil || bestErr != nil || target.Difficulty() >= was.Difficulty() {
+		return false
+	}
+	return s.network.SamePeriod(c.Height, best.Height) || !s.network.Reachable(target, c.Height, was, best.Height)
 }
 
 // knows reports whether the node of c, which is lower than best, has left the block of best, and that is news.
@@ -226,7 +305,13 @@ func (s *schedule) next(now time.Time) (candidate, reason) {
 	case best.Height > s.last.height:
 		return best, newHeight
 	case best.Height == s.last.height && best.PrevHash != s.last.prevHash:
+		if best.heavier(s.last.work) {
+			best.left = s.last.prevHash
+		}
 		return best, newBranch
+	case best.Height < s.last.height && best.heavier(s.last.work):
+		best.left = s.last.prevHash
+		return best, moreWork
 	case best.Height == s.last.height && best.Bits != s.last.bits:
 		return best, newBits
 	case best.Height == s.last.height && s.last.empty && !best.Empty():
@@ -251,5 +336,5 @@ func (s *schedule) untilRoutine(now time.Time) time.Duration {
 
 // sent notes that a job was made of c.
 func (s *schedule) sent(c candidate, now time.Time) {
-	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, bits: c.Bits, empty: c.Empty(), fromPool: c.fromPool, sent: now}
+	s.last = lastJob{height: c.Height, prevHash: c.PrevHash, bits: c.Bits, work: c.work, empty: c.Empty(), fromPool: c.fromPool, sent: now}
 }

@@ -7,6 +7,7 @@ import (
 
 	"pgregory.net/rapid"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 )
 
@@ -15,7 +16,11 @@ var epoch = time.Unix(1_700_000_000, 0)
 func at(second float64) time.Time { return epoch.Add(time.Duration(second * float64(time.Second))) }
 
 func newSchedule() *schedule {
-	return &schedule{interval: 20 * time.Second, life: 90 * time.Second, emptyLife: 15 * time.Second, maxSkew: 60 * time.Second}
+	network, err := bitcoin.NetworkByName("mainnet")
+	if err != nil {
+		panic(err)
+	}
+	return &schedule{interval: 20 * time.Second, life: 90 * time.Second, emptyLife: 15 * time.Second, maxSkew: 60 * time.Second, network: network}
 }
 
 func newCandidate(height int32, transactions int, created time.Time) candidate {

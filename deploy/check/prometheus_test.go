@@ -307,6 +307,14 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_gbtmaker_node_disagrees_since_block{node="1"} 100x5`, `btcpool_gbtmaker_node_height_blocks{node="1"} 100x5`,
 			}},
 		},
+		"TemplatesDisagree": {
+			fire:  [][]string{{`btcpool_jobmaker_templates_disagree_since_block 0x30 976500x29`, `btcpool_jobmaker_height 976501x30 976502x29`}},
+			quiet: [][]string{{`btcpool_jobmaker_templates_disagree_since_block 0x30 976500x29`, `btcpool_jobmaker_height 976501x60`}, {`btcpool_jobmaker_templates_disagree_since_block 0x60`, `btcpool_jobmaker_height 976502x60`}},
+		},
+		"OnlyLessWork": {
+			fire:  [][]string{{`btcpool_gbtmaker_only_less_work 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_gbtmaker_only_less_work 0x30 1 1 0x28`}},
+		},
 		"NoBlockSeen": {
 			fire: [][]string{{`btcpool_gbtmaker_template_height_blocks 7x130`}},
 			quiet: [][]string{

@@ -3,6 +3,7 @@ package bitcoin
 import (
 	"errors"
 	"fmt"
+	"math"
 	"strings"
 	"time"
 
@@ -102,6 +103,26 @@ const RetargetInterval = 2016
 // block: on testnets.
 func (n Network) EasyBlocks() bool {
 	return n.Params.ReduceMinDifficulty && !n.Params.PoWNoRetargeting
+}
+
+// SamePeriod reports whether blocks of heights a and b have the same difficulty by consensus.
+func (n Network) SamePeriod(a, b int32) bool {
+	if n.Params.ReduceMinDifficulty { // a late block of a test network may be easy
+		return false
+	}
+	return a/RetargetInterval == b/RetargetInterval
+}
+
+// Reachable reports whether one chain can have both targets at these heights: from one period to the next difficulty
+// changes by a factor of 4 at most.
+func (n Network) Reachable(a Target, heightA int32, b Target, heightB int32) bool {
+	if n.Params.ReduceMinDifficulty {
+		return true
+	}
+	periods := heightA/RetargetInterval - heightB/RetargetInterval
+	factor := math.Pow(4, math.Abs(float64(periods))) * 1.01 // compact targets are rounded
+	ratio := b.Difficulty() / a.Difficulty()
+	return ratio <= factor && ratio >= 1/factor
 }
 
 // Subsidy returns the newly created satoshi of the block at height.

@@ -6,6 +6,8 @@ import (
 	"math"
 	"math/big"
 	"math/bits"
+	"strconv"
+	"strings"
 )
 
 // Work is a number of expected hashes, 128 bits. A share of difficulty d stands for d·2^32 hashes.
@@ -65,4 +67,25 @@ func ParseWork(s string) (Work, error) {
 		return Work{}, fmt.Errorf("work %q: not a decimal number", s)
 	}
 	return w, nil
+}
+
+// chainWorkDigits is how many hex digits nodes give the work of a chain in.
+const chainWorkDigits = 64
+
+// ChainWork returns w as nodes write the work of a chain.
+func (w Work) ChainWork() string { return fmt.Sprintf("%032x%016x%016x", 0, w.Hi, w.Lo) }
+
+// ParseChainWork reads what nodes give as chainwork. More than 128 bits take longer than the sun shines, and are an
+// error.
+func ParseChainWork(s string) (Work, error) {
+	rest, short := strings.CutPrefix(s, strings.Repeat("0", chainWorkDigits/2))
+	if !short || len(s) != chainWorkDigits {
+		return Work{}, fmt.Errorf("chainwork %.70q: not %d hex digits of 128 bits", s, chainWorkDigits)
+	}
+	hi, err := strconv.ParseUint(rest[:16], 16, 64)
+	lo, loErr := strconv.ParseUint(rest[16:], 16, 64)
+	if err = cmp.Or(err, loErr); err != nil {
+		return Work{}, fmt.Errorf("chainwork %.70q: %w", s, err)
+	}
+	return Work{hi, lo}, nil
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/jsonscan"
 )
 
@@ -197,6 +198,16 @@ func (f *fields) hex(key string) []byte {
 		return nil
 	}
 	return b
+}
+
+// chainWork reads the work of a chain as nodes write it; zero when there is none.
+func (f *fields) chainWork(key string) (work bitcoin.Work) {
+	if f.has(key) {
+		var err error
+		work, err = bitcoin.ParseChainWork(f.text(key))
+		f.fail(key, err)
+	}
+	return work
 }
 
 func (f *fields) hash(key string) chainhash.Hash {

@@ -6,6 +6,8 @@ import (
 	"math/bits"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/bitcoin"
 )
 
 // LightGBT is what jobs need of a RawGBT, in one or two kilobytes: jobs of it leave while the megabytes that blocks are
@@ -14,6 +16,7 @@ type LightGBT struct {
 	CreatedAt uint32         // unix seconds
 	Hash      string         // the RawGBT's
 	Left      chainhash.Hash // as RawGBT.Left
+	Work      bitcoin.Work   // as RawGBT.Work
 	Template  *Template
 }
 
@@ -35,6 +38,9 @@ func (l LightGBT) AppendTo(dst []byte) []byte {
 	w.hashes("merkle_branch", t.MerkleBranch)
 	if l.Left != (chainhash.Hash{}) {
 		w.text("left_block", l.Left.String())
+	}
+	if !l.Work.IsZero() {
+		w.text("chainwork", l.Work.ChainWork())
 	}
 	w.end()
 	return w.dst
@@ -60,6 +66,7 @@ func readLightGBT(f *fields) LightGBT {
 	if f.has("left_block") {
 		l.Left = f.hash("left_block")
 	}
+	l.Work = f.chainWork("chainwork")
 	if f.err == nil && len(l.Template.MerkleBranch) != bits.Len(uint(l.Template.Transactions)) {
 		f.fail("merkle_branch", errors.New("not of that many transactions"))
 	}

@@ -24,6 +24,9 @@ type RawGBT struct {
 	// Left is a block that the template's node had on its chain and has left for a lower one: miners may be sent back.
 	// Zero: none.
 	Left chainhash.Hash
+
+	// Work is that of the chain up to the block that the template follows, as the node tells. Zero: unknown.
+	Work bitcoin.Work
 }
 
 // NewRawGBT wraps an RPC response, which it retains, received at now.
@@ -52,6 +55,10 @@ func (r RawGBT) AppendTo(dst []byte) []byte {
 		dst = append(dst, `,"left_block":"`...)
 		dst = append(append(dst, r.Left.String()...), '"')
 	}
+	if !r.Work.IsZero() {
+		dst = append(dst, `,"chainwork":"`...)
+		dst = append(append(dst, r.Work.ChainWork()...), '"')
+	}
 	return append(dst, '}')
 }
 
@@ -73,6 +80,7 @@ func readRawGBT(f *fields) RawGBT {
 	if f.has("left_block") {
 		r.Left = f.hash("left_block")
 	}
+	r.Work = f.chainWork("chainwork")
 	if f.err == nil && r.Hash != gbtHash(r.Response) {
 		f.err = errors.New("gbthash is not the hash of the template")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/testkit"
 )
@@ -20,6 +21,8 @@ func TestRawGBT(t *testing.T) {
 	fromPool.FromPool = `other "pool"`
 	left := job.NewRawGBT([]byte("{}\n"), time.Unix(1713571901, 0))
 	left.Left = chainhash.Hash{1, 2, 3}
+	work := job.NewRawGBT([]byte("{}\n"), time.Unix(1713571901, 0))
+	work.Work = bitcoin.Work{Hi: 1, Lo: 0xabcdef}
 	for _, tt := range []struct {
 		golden string
 		raw    job.RawGBT
@@ -27,6 +30,7 @@ func TestRawGBT(t *testing.T) {
 		{"core.rawgbt", job.NewRawGBT(testkit.Data(t, "core.gbt"), time.Unix(1713571901, 999))},
 		{"frompool.rawgbt", fromPool},
 		{"left.rawgbt", left},
+		{"work.rawgbt", work},
 	} {
 		t.Run(tt.golden, func(t *testing.T) {
 			t.Parallel()
@@ -72,6 +76,10 @@ func TestParseRawGBTRefuses(t *testing.T) {
 		{"another template", replace("e30K", "e31K"), "not the hash"},
 		{"hash missing", replace("gbthash", "x"), "gbthash"},
 		{"left block is a number", replace(`{`, `{"left_block":1,`), "left_block"},
+		{"work is a number", replace(`{`, `{"chainwork":1,`), "chainwork"},
+		{"work is short", replace(`{`, `{"chainwork":"0001",`), "chainwork"},
+		{"work of 129 bits", replace(`{`, `{"chainwork":"`+strings.Repeat("0", 31)+"1"+strings.Repeat("0", 32)+`",`), "chainwork"},
+		{"work has a sign", replace(`{`, `{"chainwork":"`+strings.Repeat("0", 32)+"+"+strings.Repeat("0", 31)+`",`), "chainwork"},
 		{"pool is a number", replace(`{`, `{"from_pool":1,`), "from_pool"},
 		{"too many keys", replace(`{`, `{`+manyKeys(1000)), "more than 256 keys"},
 	} {

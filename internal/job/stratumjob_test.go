@@ -247,6 +247,22 @@ func BenchmarkParseStratumJob(b *testing.B) {
 	}
 }
 
+// The work of the chain is optional in light templates.
+func TestLightWork(t *testing.T) {
+	t.Parallel()
+	for _, work := range []bitcoin.Work{{}, {Lo: 1}, {Hi: 1 << 63, Lo: 2}} {
+		l := light(t, "core")
+		l.Work = work
+		text := l.AppendTo(nil)
+		if bytes.Contains(text, []byte("chainwork")) == work.IsZero() {
+			t.Errorf("%s", text)
+		}
+		if got, err := job.ParseLightGBT(text); err != nil || got.Work != work {
+			t.Errorf("work %s read back: %v, %v", work, got.Work, err)
+		}
+	}
+}
+
 // The block that is left is optional, in jobs and in light templates.
 func TestLeftBlock(t *testing.T) {
 	t.Parallel()
