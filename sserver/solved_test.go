@@ -192,3 +192,32 @@ func TestSolvedTooLate(t *testing.T) {
 		t.Errorf("%v blocks solved", got)
 	}
 }
+
+// A block that is easier than the share difficulty is handed over once, however often its share comes.
+func TestSolvedBelowDifficulty(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.DefaultDifficulty = 1.0 / (1 << 12)
+	solved := blkmaker(t, &cfg)
+	p := startPool(t, cfg)
+	j := p.newJob(1, 100)
+	j.Bits = 0x1f00ffff
+	p.TakeJob(j)
+	c, w := p.miner()
+	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
+	nonce := c.mine(w, header, 1.0/(1<<16), 1.0/(1<<12))
+	again := find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", nonce)}
+	c.wantSubmit(again, 23)
+	for range 199 {
+		c.wantSubmit(again, 22)
+	}
+	<-solved
+	if got := p.metric("solved_total"); got != 1 {
+		t.Errorf("%v blocks solved", got)
+	}
+	select {
+	case <-solved:
+		t.Error("handed over twice")
+	default:
+	}
+}

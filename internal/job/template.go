@@ -269,6 +269,21 @@ func (f *fields) witnessCommitment(key string) []byte {
 // transaction is one element of a template's transactions.
 type transaction struct{ data, txid, hash, weight jsonscan.Value }
 
+// check returns an error for a transaction that no block can be made of, as far as its length tells: its digits are
+// megabytes, for whoever makes the block to read.
+func (tx transaction) check() error {
+	const quotes = 2
+	switch {
+	case !tx.data.IsString():
+		return jsonscan.ErrNotString
+	case len(tx.data) == quotes:
+		return errors.New("empty")
+	case len(tx.data)%2 != 0:
+		return errors.New("not hex")
+	}
+	return nil
+}
+
 // eachTransaction calls visit for each element of a template's transactions.
 func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
 	if !list.IsArray() {
@@ -311,7 +326,10 @@ func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
 	weighed := true
 	err = eachTransaction(list, func(tx transaction) error {
 		var txid, wtxid chainhash.Hash
-		var err error
+		err := tx.check()
+		if err != nil {
+			return fmt.Errorf("data: %w", err)
+		}
 		if tx.txid != nil && tx.hash != nil {
 			if txid, err = hashOf(tx.txid); err != nil {
 				return fmt.Errorf("txid: %w", err)

@@ -162,6 +162,9 @@ func TestParseTemplateRefuses(t *testing.T) {
 		{"short txid", "transactions", transaction("txid", "00"), "transactions[0]: txid"},
 		{"txid as a number", "transactions", transaction("txid", 1), "transactions[0]: txid"},
 		{"hash not hex", "transactions", transaction("hash", strings.Repeat("x", 64)), "transactions[0]: hash"},
+		{"ids without data", "transactions", []any{map[string]any{"txid": strings.Repeat("0", 64), "hash": strings.Repeat("0", 64)}}, "transactions[0]: data"},
+		{"empty data with ids", "transactions", []any{map[string]any{"data": "", "txid": strings.Repeat("0", 64), "hash": strings.Repeat("0", 64)}}, "transactions[0]: data: empty"},
+		{"half a byte with ids", "transactions", []any{map[string]any{"data": "000", "txid": strings.Repeat("0", 64), "hash": strings.Repeat("0", 64)}}, "transactions[0]: data"},
 		{"data that is no transaction", "transactions", []any{map[string]any{"data": "00"}}, "transactions[0]: data"},
 		{"too many transactions", "transactions", make([]int, 20_000), "transactions"},
 	} {
