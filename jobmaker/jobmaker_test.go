@@ -386,3 +386,58 @@ func TestNoBroker(t *testing.T) {
 		t.Errorf("ready: %v", err)
 	}
 }
+
+// No job is made of a template whose blocks would be too heavy, and Ready says why; the next one that leaves room is
+// taken.
+func TestHeavyTemplate(t *testing.T) {
+	t.Parallel()
+	p := start(t, regtestConfig(), nil)
+	weigh := func(weight int) func(map[string]any) {
+		return func(result map[string]any) {
+			for _, tx := range result["transactions"].([]any) {
+				tx.(map[string]any)["weight"] = weight
+			}
+		}
+	}
+	p.sendTemplate("core.gbt", 500, time.Now(), weigh(2_000_000-100))
+	testkit.Eventually(t, "not ready for the weight", func() bool {
+		err := p.service.Ready()
+		return err != nil && strings.Contains(err.Error(), "no job can be sent") && strings.Contains(err.Error(), "blockreservedweight")
+	})
+	if got := p.count("jobs_failed_total"); got < 1 {
+		t.Errorf("%v jobs failed", got)
+	}
+	p.sendTemplate("core.gbt", 501, time.Now(), weigh(1_990_000))
+	if j := p.nextJob(); j.Height != 501 {
+		t.Errorf("job of height %d", j.Height)
+	}
+	testkit.Eventually(t, "ready", func() bool { return p.service.Ready() == nil })
+}
+
+// On testnets a block of before the 20 minutes must not have the easy bits of after them: jobs with those begin then.
+// Other networks' jobs begin as early as the node says.
+func TestEasyBitsBegin(t *testing.T) {
+	t.Parallel()
+	for network, easy := range map[string]bool{"testnet4": true, "regtest": false} {
+		t.Run(network, func(t *testing.T) {
+			t.Parallel()
+			cfg := regtestConfig()
+			cfg.Network = network
+			if network == "testnet4" {
+				cfg.PayoutAddress = "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx"
+			}
+			p := start(t, cfg, nil)
+			now := time.Now()
+			p.sendTemplate("core.gbt", 100_000, now, func(result map[string]any) {
+				result["bits"], result["mintime"], result["curtime"] = "1d00ffff", now.Unix()-1000, now.Unix()
+			})
+			want := uint32(now.Unix() - 1000)
+			if easy {
+				want = uint32(now.Unix())
+			}
+			if j := p.nextJob(); j.MinTime != want || j.Time != uint32(now.Unix()) {
+				t.Errorf("times from %d, want %d", j.MinTime, want)
+			}
+		})
+	}
+}

@@ -30,7 +30,11 @@ type branchNode struct {
 	bits   uint32
 	work   uint64 // in a block
 	height atomic.Int64
+	full   atomic.Bool // templates have a transaction
+	silent atomic.Bool // it takes calls, and does not answer
 }
+
+const mainnetAddress = "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
 
 func startBranchNode(t *testing.T, name byte, height int64, bits uint32, work uint64) *branchNode {
 	n := &branchNode{name: name, bits: bits, work: work}
@@ -48,6 +52,14 @@ func (n *branchNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
+	if n.silent.Load() {
+		<-r.Context().Done()
+		return
+	}
+	transactions := ""
+	if n.full.Load() {
+		transactions = `{"data":"00","txid":"` + n.block(1) + `","hash":"` + n.block(1) + `","weight":400}`
+	}
 	height := n.height.Load()
 	work := bitcoin.Work{Hi: n.work, Lo: uint64(height)}.ChainWork()
 	result := "null"
@@ -56,8 +68,8 @@ func (n *branchNode) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		result = fmt.Sprintf(`{"chain":"main","blocks":%d,"headers":%[1]d,"bestblockhash":%q,"chainwork":%q}`, height, n.block(height), work)
 	case "getblocktemplate":
 		now := time.Now().Unix()
-		result = fmt.Sprintf(`{"version":536870912,"previousblockhash":%q,"transactions":[],"coinbasevalue":%d,"mintime":%d,"curtime":%d,"bits":"%08x","height":%d}`,
-			n.block(height), 312500000+now%1000, now-100, now, n.bits, height+1)
+		result = fmt.Sprintf(`{"version":536870912,"previousblockhash":%q,"transactions":[%s],"coinbasevalue":%d,"mintime":%d,"curtime":%d,"bits":"%08x","height":%d}`,
+			n.block(height), transactions, 312500000+now%1000, now-100, now, n.bits, height+1)
 	}
 	fmt.Fprintf(w, `{"result":%s,"error":null,"id":"1"}`, result)
 }
@@ -79,7 +91,7 @@ func TestBranches(t *testing.T) {
 			filepath.Join(dir, name))+brokers+fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"u\"\nrpc_password = \"p\"\n", node.URL))
 	}
 	rig.StartService(t, dir, "jobmaker", "jobmaker", fmt.Sprintf("admin = %q\nnetwork = \"mainnet\"\npayout_address = %q\njob_interval = \"1s\"\ngbt_life_time = \"10s\"\nempty_gbt_life_time = \"10s\"\n",
-		admin, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4")+brokers)
+		admin, mainnetAddress)+brokers)
 	jobs := watchJobs(t, kafka)
 
 	gbtmaker("wrong", wrong)
@@ -145,6 +157,7 @@ func page(ctx context.Context, url string) (string, error) {
 // jobWatch is what was seen of the job topic.
 type jobWatch struct {
 	height, number atomic.Int64
+	lowered        atomic.Int64 // jobs that were lower than the one before
 	wrong          atomic.Int64 // jobs on the wrong branch that came after one on the right one
 	left           atomic.Pointer[string]
 }
@@ -170,7 +183,9 @@ func watchJobs(t *testing.T, kafka *rig.Kafka) *jobWatch {
 			if seenRight && !right {
 				w.wrong.Add(1)
 			}
-			w.height.Store(int64(j.Height))
+			if was := w.height.Swap(int64(j.Height)); was > int64(j.Height) {
+				w.lowered.Add(1)
+			}
 			w.number.Add(1)
 			return nil
 		})
@@ -185,5 +200,80 @@ func (w *jobWatch) of(height int64) func(context.Context) error {
 			return fmt.Errorf("height %d", got)
 		}
 		return nil
+	}
+}
+
+// TestInvalidatedBlock has an operator take the node's newest block off the chain: miners get a job on the one before
+// within seconds, though it is lower, and the pool goes on from there.
+func TestInvalidatedBlock(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	jobs := watchJobs(t, kafka)
+	miner := pool.StartMiner(t, dir, "miner", "-user", "ivan.rig", "-threads", "1", "-reconnect")
+	reaches(t, node, 3)
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	tip := height(t, node)
+	testkit.Until(t, time.Minute, "job on the tip", jobs.of(tip+1))
+	has(t, pool, "sserver", `btcpool_sserver_job_height{service="sserver"}`, float64(tip+1))
+
+	var newest string
+	if err := node.Call(t.Context(), "getbestblockhash", &newest); err != nil {
+		t.Fatal(err)
+	}
+	if err := node.Call(t.Context(), "invalidateblock", nil, newest); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	testkit.Until(t, 30*time.Second, "job on the block before", jobs.of(tip))
+	testkit.Until(t, 30*time.Second, "sserver's job is that", func(ctx context.Context) error {
+		text, err := pool.Metrics(ctx, "sserver")
+		if err == nil && !strings.Contains(text, fmt.Sprintf("btcpool_sserver_job_height{service=\"sserver\"} %d\n", tip)) {
+			err = errors.New("not yet")
+		}
+		return err
+	})
+	t.Logf("miners' job is on the block before %v after the newest was invalidated", time.Since(began).Round(time.Millisecond))
+	miner = pool.StartMiner(t, dir, "again", "-user", "ivan.rig", "-threads", "1", "-reconnect")
+	reaches(t, node, tip+1)
+	if code, err := miner.Stop(); err != nil || code != 0 {
+		t.Errorf("minersim ended with code %d, %v", code, err)
+	}
+	var other string
+	if err := node.Call(t.Context(), "getblockhash", &other, tip); err != nil || other == newest {
+		t.Errorf("block %d is %s, %v", tip, other, err)
+	}
+}
+
+// TestSilentNode has the node hang right after a block, when it has given an empty template and nothing else: jobs stay
+// on that block, however long its template is old.
+func TestSilentNode(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	kafka := rig.StartKafka(t, dir)
+	node := startBranchNode(t, 0xaa, 976_500, 0x17021fff, 2)
+	node.full.Store(true)
+	brokers := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", kafka.Addr)
+	rig.StartService(t, dir, "jobmaker", "jobmaker", fmt.Sprintf("network = \"mainnet\"\npayout_address = %q\njob_interval = \"1s\"\ngbt_life_time = \"8s\"\nempty_gbt_life_time = \"2s\"\n", mainnetAddress)+brokers)
+	rig.StartService(t, dir, "gbtmaker", "gbtmaker", fmt.Sprintf("network = \"mainnet\"\ndata_dir = %q\npoll_interval = \"500ms\"\nrepeat_interval = \"500ms\"\n",
+		filepath.Join(dir, "gbtmaker"))+brokers+fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"u\"\nrpc_password = \"p\"\n", node.URL))
+	jobs := watchJobs(t, kafka)
+	testkit.Until(t, time.Minute, "jobs with transactions", jobs.of(976_501))
+	node.full.Store(false)
+	node.height.Add(1)
+	testkit.Until(t, time.Minute, "jobs on the new block", jobs.of(976_502))
+	node.silent.Store(true)
+	n := jobs.number.Load()
+	testkit.Until(t, time.Minute, "jobs of longer than any template lives", func(context.Context) error {
+		if got := jobs.number.Load(); got < n+10 {
+			return fmt.Errorf("%d", got-n)
+		}
+		return nil
+	})
+	if lowest := jobs.lowered.Load(); lowest != 0 {
+		t.Errorf("%d jobs were lower than one before", lowest)
 	}
 }
