@@ -18,8 +18,9 @@ const (
 type branch struct {
 	blocks map[int32]chainhash.Hash // previous blocks by the height of the templates on them
 
-	parted int32     // height of a block that not all nodes have; there may be lower ones
-	seen   time.Time // when a template on another branch came last
+	parted  int32     // height of a block that not all nodes have; there may be lower ones
+	seen    time.Time // when a template on another branch came last
+	lighter time.Time // when one with less work below it was refused last
 }
 
 // follow adds the block that c is on.

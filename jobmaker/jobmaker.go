@@ -128,13 +128,17 @@ func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	templateAge, jobAge := time.Since(s.lastTemplate), time.Since(s.lastJob)
+	branch := &s.schedule.branch
 	switch {
 	case s.lastTemplate.IsZero():
 		return errors.New("no template yet")
-	case templateAge > s.cfg.GBTLifetime.Std() && s.schedule.branch.since(time.Now()) > 0:
-		return fmt.Errorf("no template for %s but on a branch with less work, which parted at block %d or before: bring the nodes "+
-			"of the other back, or, if that one was a mistake, restart gbtmaker without them and then jobmaker",
-			templateAge.Round(time.Second), s.schedule.branch.since(time.Now()))
+	case templateAge > s.cfg.GBTLifetime.Std() && time.Since(branch.lighter) < s.cfg.GBTLifetime.Std():
+		parted := ""
+		if since := branch.since(time.Now()); since > 0 {
+			parted = fmt.Sprintf(" on a branch of its own since block %d or before,", since)
+		}
+		return fmt.Errorf("no template for %s but%s with less work than the block that miners are on: bring the nodes that have it "+
+			"back, or, if it was a mistake, restart gbtmaker without them and then jobmaker", templateAge.Round(time.Second), parted)
 	case templateAge > s.cfg.GBTLifetime.Std():
 		return fmt.Errorf("no template for %s", templateAge.Round(time.Second))
 	case s.standingBy():

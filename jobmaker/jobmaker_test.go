@@ -266,6 +266,7 @@ func TestMergedMining(t *testing.T) {
 	now := uint32(time.Now().Unix())
 	aux := auxwork.Aux{CreatedAt: now, Hash: chainhash.Hash{1}, Height: 7, MerkleSize: 1, Bits: 0x1d00ffff}
 	p.sendTo(cfg.Kafka.Topics.AuxWork, []byte("garbage"))
+	testkit.Eventually(t, "garbage read", func() bool { return p.count("merged_mining_works_total", "kind", "aux", "result", "invalid") == 1 })
 	p.sendTo(cfg.Kafka.Topics.AuxWork, aux.AppendTo(nil))
 	j := p.nextJob()
 	if j.Aux.BlockHash != aux.Hash.String() || j.RSK.BlockHash != "" || !j.MergedMiningClean {
@@ -277,6 +278,7 @@ func TestMergedMining(t *testing.T) {
 
 	rsk := auxwork.RSK{CreatedAt: now, BlockHash: auxwork.RSKHash{2}, Target: auxwork.RSKHash{3}, FeesForMiner: "1", Notify: true}
 	p.sendTo(cfg.Kafka.Topics.RSKWork, []byte("garbage"))
+	testkit.Eventually(t, "garbage read", func() bool { return p.count("merged_mining_works_total", "kind", "rsk", "result", "invalid") == 1 })
 	p.sendTo(cfg.Kafka.Topics.RSKWork, rsk.AppendTo(nil))
 	j = p.nextJob()
 	if j.Aux.BlockHash != aux.Hash.String() || j.RSK.BlockHash != rsk.BlockHash.String() || !j.MergedMiningClean {

@@ -216,7 +216,7 @@ func (s *schedule) leave(block chainhash.Hash) {
 // displace makes c the highest candidate.
 func (s *schedule) displace(c candidate) {
 	s.candidates = slices.DeleteFunc(s.candidates, func(d candidate) bool { return d.Height > c.Height })
-	s.branch = branch{parted: s.branch.parted, seen: s.branch.seen}
+	s.branch.blocks = nil
 }
 
 // own returns the best template of our own nodes.
@@ -237,6 +237,7 @@ func (s *schedule) compareBranches(c, own candidate, now time.Time) result {
 	case c.PrevHash == own.PrevHash, c.heavier(own.work):
 		return ""
 	case own.heavier(c.work) && (early || !s.network.OnDemand): // chains on demand may begin anew
+		s.branch.lighter = now
 		if c.Height < own.Height && s.branch.has(c) {
 			return lowHeight // its node lags behind
 		}

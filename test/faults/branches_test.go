@@ -121,7 +121,7 @@ func TestBranches(t *testing.T) {
 	good.Kill()
 	testkit.Until(t, time.Minute, "jobmaker is not ready, and says why", func(ctx context.Context) error {
 		text, err := page(ctx, "http://"+admin+"/readyz")
-		if !strings.Contains(text, "on a branch with less work") {
+		if !strings.Contains(text, "since block 976500 or before, with less work than the block that miners are on") {
 			err = fmt.Errorf("%s %w", text, errors.Join(err, errors.New("is not that")))
 		}
 		return err
