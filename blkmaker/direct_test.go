@@ -83,6 +83,41 @@ func TestBothWays(t *testing.T) {
 	}
 }
 
+// Who found a block is written down whole, whichever way the share came and across a restart.
+func TestLongFinder(t *testing.T) {
+	t.Parallel()
+	const name = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr.garage-1"
+	p := startPool(t)
+	p.listen(t)
+	s, stop := p.start(t)
+	rename := func(m bus.Message) []byte {
+		solved, err := share.ParseSolved(m.Value)
+		must(t, err)
+		solved.WorkerName = name
+		return solved.AppendTo(nil)
+	}
+	wantName := func(hash string) {
+		if got := p.eventuallyState(t, hash, store.Accepted); got.WorkerName != name {
+			t.Errorf("found by %s", got.WorkerName)
+		}
+	}
+	solved, hash := p.publish(t)
+	sender(t, s.Addr().String()).Send(share.WithName(name, rename(solved)))
+	wantName(hash)
+	solved, hash = p.publish(t)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, bus.Message{Key: []byte(name), Value: rename(solved)})
+	wantName(hash)
+
+	template, stratumJob, solved, hash := p.messages(t)
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, bus.Message{Key: []byte(name), Value: rename(solved)})
+	testkit.Eventually(t, "share in the journal", func() bool { return len(s.journal.pending()) == 1 })
+	stop()
+	p.start(t)
+	p.write(t, p.cfg.Kafka.Topics.RawGBT, template)
+	p.write(t, p.cfg.Kafka.Topics.Job, stratumJob)
+	wantName(hash)
+}
+
 // With Kafka away, and a restart since the job came, a share that is handed over directly still becomes a block.
 func TestKafkaAway(t *testing.T) {
 	t.Parallel()

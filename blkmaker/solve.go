@@ -54,6 +54,9 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
 		return w.ctx.Err()
 	}
 	from := position{topic, m.Partition, m.Offset}
+	if kind == kindBlock {
+		m.Value = share.WithName(string(m.Key), m.Value)
+	}
 	err := w.take(kind, m, from)
 	if errors.Is(err, share.ErrSolved) || errors.Is(err, auxwork.ErrMessage) {
 		w.invalidMessage(topic, m, err)

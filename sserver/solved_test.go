@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/auxwork"
+	"btcpool/internal/bus"
 	"btcpool/internal/handover"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
@@ -70,6 +71,52 @@ func TestHandover(t *testing.T) {
 	startPool(t, cfg)
 	if s, err := share.ParseSolved(readTopic(t, cfg, cfg.Kafka.Topics.SolvedShare, 1)[0]); err != nil || s.JobID != uint64(j.ID) {
 		t.Errorf("through Kafka: %+v, %v", s, err)
+	}
+}
+
+// The whole name of who found a block goes both ways, beside btcpool's 39 bytes.
+func TestLongFinder(t *testing.T) {
+	t.Parallel()
+	const user = "bc1p5cyxnuxmeuwuvkwfem96lqzszd02n6xdcjrs20cac6yqjjwudpxqkedrcr"
+	cfg := testConfig(t)
+	cfg.Users.Static = map[string]int32{user: 7}
+	direct := blkmaker(t, &cfg)
+	p := startPool(t, cfg)
+	j := p.newJob(1, 100)
+	j.Bits = 0x1f00ffff
+	p.TakeJob(j)
+	c := p.dial()
+	c.resume("")
+	c.mustCall(nil, "mining.authorize", user+".garage-1", "")
+	w := c.work()
+	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
+	header.Nonce = c.mine(w, header, 1.0/(1<<16), 1e30)
+	params := find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", header.Nonce)}
+	if code := p.submitAs(c, user+".garage-1", params); code != 0 {
+		t.Fatalf("code %d", code)
+	}
+	select {
+	case s := <-direct:
+		if s.WorkerName != user+".garage-1" {
+			t.Errorf("directly: %s", s.WorkerName)
+		}
+	case <-time.After(patience):
+		t.Fatal("not handed over")
+	}
+	p.stop()
+
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	var got bus.Message
+	if err := testkit.Bus(t, cfg.Kafka).Read(ctx, cfg.Kafka.Topics.SolvedShare, bus.Earliest(), func(m bus.Message) error {
+		got = m
+		cancel()
+		return nil
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if string(got.Key) != user+".garage-1" || len(got.Value) < 144 || string(got.Value[104:144]) != user[:39]+"\x00" {
+		t.Errorf("through Kafka: key %q, value %x", got.Key, got.Value)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -33,6 +34,7 @@ import (
 	"btcpool/internal/handover"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
+	"btcpool/internal/share"
 	"btcpool/internal/spool"
 	"btcpool/internal/users"
 	"btcpool/sserver/operator"
@@ -295,7 +297,23 @@ func (s *Service) Run(ctx context.Context) (err error) {
 }
 
 func (s *Service) sender(topic string) func(context.Context, []bus.Message) error {
-	return func(ctx context.Context, msgs []bus.Message) error { return s.bus.Write(ctx, topic, msgs...) }
+	return func(ctx context.Context, msgs []bus.Message) error {
+		if topic == s.cfg.Kafka.Topics.SolvedShare {
+			msgs = named(msgs)
+		}
+		return s.bus.Write(ctx, topic, msgs...)
+	}
+}
+
+// named has the whole names of workers as keys of solved shares: for btcpool's readers all behind the fields is coinbase.
+func named(msgs []bus.Message) []bus.Message {
+	msgs = slices.Clone(msgs)
+	for i, m := range msgs {
+		if name, solved := share.CutName(m.Value); name != "" {
+			msgs[i] = bus.Message{Key: []byte(name), Value: solved}
+		}
+	}
+	return msgs
 }
 
 // serve has miners served until ctx ends, and sends them away then; their last requests may take until beyond ends.

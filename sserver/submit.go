@@ -207,10 +207,10 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 // solved hands a block over before anything else happens to its share. The block is in sc.
 func (s *session) solved(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
 	block := solvedBy(w, by, sc)
-	value := block.AppendTo(nil)
+	message := share.WithName(block.WorkerName, block.AppendTo(nil))
 	s.srv.metrics.solved.Inc()
-	err := keep(s.srv.blocks, by.ID, value)
-	s.srv.handover.Send(value) // also if this disk has failed
+	err := keep(s.srv.blocks, by.ID, message)
+	s.srv.handover.Send(message) // also if this disk has failed
 	event := s.srv.log.Info()
 	if err != nil {
 		event = s.srv.log.Error().Err(err).Hex("header", sc.header[:]).Hex("coinbase", sc.coinbase)

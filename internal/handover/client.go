@@ -73,7 +73,7 @@ func New(cfg Config, deps telemetry.Deps) (*Client, error) {
 	return c, nil
 }
 
-// Send has Run hand over a solved share, as share.Solved.AppendTo makes it. It never blocks and does not keep solved.
+// Send has Run hand over a solved share, as share.WithName makes it. It never blocks and does not keep solved.
 // False says that too many are waiting; that is counted, and the share is left to Kafka.
 func (c *Client) Send(solved []byte) bool {
 	if len(c.urls) == 0 {
@@ -209,9 +209,13 @@ var errRefused = errors.New("refused")
 func (c *Client) post(ctx context.Context, to string, solved []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, requestFor)
 	defer cancel()
+	name, solved := share.CutName(solved)
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, to, bytes.NewReader(solved))
 	if err != nil {
 		return err
+	}
+	if name != "" {
+		req.Header.Set(nameHeader, name)
 	}
 	httpapi.Authorize(req, c.token)
 	req.Header.Set("Content-Type", "application/octet-stream")

@@ -1,8 +1,9 @@
 // Package handover is the direct way of a solved share from sserver to every blkmaker, beside the one through Kafka:
 // whichever is there first wins, the other changes nothing.
 //
-// A solved share, as its topic has it, is the body of a POST to /solved. The
-// request carries a secret that both sides know ("Authorization: Bearer").
+// A solved share, as its topic has it, is the body of a POST to /solved, with the
+// worker's whole name in a header if the share has but its beginning. The request
+// carries a secret that both sides know ("Authorization: Bearer").
 // 204 says that blkmaker has the share on its disk, 400 that it is none, 401
 // that the secrets differ; everything else asks for another try. An empty body is
 // a probe: would a share be taken?
@@ -18,6 +19,8 @@ import (
 
 const (
 	path = "/solved"
+	// nameHeader has what share.CutName cuts off.
+	nameHeader = "Worker"
 	// maxBody bounds a solved share: a coinbase of 4 MB would leave no room for anything else in a block.
 	maxBody = 1 << 20
 )

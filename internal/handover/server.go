@@ -46,7 +46,7 @@ func (s *Server) Run(ctx context.Context, take func(ctx context.Context, solved 
 	return httpapi.Serve(ctx, s.ln, Handler(s.token, take), grace)
 }
 
-// Handler gives solved shares to take, whose error wraps share.ErrSolved for what is none. A nil error must mean that
+// Handler gives solved shares to take, as share.WithName makes them. Its error wraps share.ErrSolved for what is none. A nil error must mean that
 // the share is on disk.
 func Handler(token string, take func(ctx context.Context, solved []byte) error) http.Handler {
 	mux := http.NewServeMux()
@@ -57,7 +57,7 @@ func Handler(token string, take func(ctx context.Context, solved []byte) error) 
 		}
 		solved, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 		if err == nil && len(solved) > 0 { // else it is a probe
-			err = take(r.Context(), solved)
+			err = take(r.Context(), share.WithName(r.Header.Get(nameHeader), solved))
 		}
 		switch tooLarge := (*http.MaxBytesError)(nil); {
 		case err == nil:

@@ -17,6 +17,14 @@ const (
 	solvedCoinbase = solvedName + MaxWorkerName + 1
 )
 
+// A worker's name that is longer than its field goes beside a solved share: where a message may have two parts, as Kafka's
+// key and in a header of a request, and before it otherwise. It begins with a job id of 0, which no solved share has, and
+// its length in a byte.
+const (
+	nameHeader = 8 + 1
+	maxName    = 255
+)
+
 // ErrSolved says that a message is no solved share.
 var ErrSolved = errors.New("not a solved share")
 
@@ -27,7 +35,7 @@ type Solved struct {
 	UserID     int32
 	Height     int32
 	Header     [80]byte
-	WorkerName string // user.worker; cut to MaxWorkerName bytes on the wire
+	WorkerName string // user.worker; cut to MaxWorkerName bytes on the wire, see WithName
 	Coinbase   []byte // serialized without witness
 }
 
@@ -44,8 +52,9 @@ func (s *Solved) AppendTo(dst []byte) []byte {
 	return append(dst, s.Coinbase...)
 }
 
-// ParseSolved reads a Kafka message value. The result shares no memory with src.
+// ParseSolved reads a Kafka message value, WithName or without. The result shares no memory with src.
 func ParseSolved(src []byte) (Solved, error) {
+	whole, src := CutName(src)
 	if len(src) <= solvedCoinbase {
 		return Solved{}, fmt.Errorf("%w: %d bytes", ErrSolved, len(src))
 	}
@@ -53,13 +62,44 @@ func ParseSolved(src []byte) (Solved, error) {
 	if !ok {
 		return Solved{}, fmt.Errorf("%w: worker name does not end", ErrSolved)
 	}
+	if whole == "" {
+		whole = string(name)
+	}
 	return Solved{
 		JobID:      binary.LittleEndian.Uint64(src),
 		WorkerID:   int64(binary.LittleEndian.Uint64(src[8:])),
 		UserID:     int32(binary.LittleEndian.Uint32(src[16:])),
 		Height:     int32(binary.LittleEndian.Uint32(src[20:])),
 		Header:     [80]byte(src[solvedHeader:solvedName]),
-		WorkerName: string(name),
+		WorkerName: whole,
 		Coinbase:   bytes.Clone(src[solvedCoinbase:]),
 	}, nil
+}
+
+// WithName returns a solved share, as Solved.AppendTo makes it, with the whole name of its worker if it has but the
+// beginning of that. Otherwise it returns solved.
+func WithName(name string, solved []byte) []byte {
+	if len(solved) <= solvedCoinbase || len(name) <= MaxWorkerName || len(name) > maxName || CleanName(name) != name ||
+		string(solved[solvedName:solvedCoinbase]) != name[:MaxWorkerName]+"\x00" {
+		return solved
+	}
+	out := make([]byte, 8, nameHeader+len(name)+len(solved))
+	out = append(append(out, byte(len(name))), name...)
+	return append(out, solved...)
+}
+
+// CutName takes apart what WithName has put together. The name is empty when there is none.
+func CutName(message []byte) (name string, solved []byte) {
+	if len(message) < nameHeader || binary.LittleEndian.Uint64(message) != 0 {
+		return "", message
+	}
+	end := nameHeader + int(message[nameHeader-1])
+	if len(message) < end {
+		return "", message
+	}
+	name, solved = string(message[nameHeader:end]), message[end:]
+	if len(WithName(name, solved)) != len(message) {
+		return "", message
+	}
+	return name, solved
 }

@@ -25,7 +25,7 @@ const (
 type Block struct {
 	UserID        int32
 	WorkerID      int64
-	WorkerName    string // full name, user.worker; kept to 50 characters
+	WorkerName    string // full name, user.worker; kept to 255 characters
 	JobID         uint64
 	Height        int32
 	Hash          string // unique
@@ -47,7 +47,7 @@ const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `
 func (s *Store) AddBlock(ctx context.Context, b Block) error {
 	b.State = cmp.Or(b.State, Submitted)
 	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
-		b.UserID, b.WorkerID, truncate(b.WorkerName, 50), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
+		b.UserID, b.WorkerID, truncate(b.WorkerName, 255), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
 		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations)
 	if err != nil {
 		return fmt.Errorf("add block %s: %w", b.Hash, err)

@@ -114,9 +114,9 @@ func testBlocks(t *testing.T, s *store.Store) {
 	}
 
 	long := block(5)
-	long.WorkerName = strings.Repeat("é", 60)
+	long.WorkerName = strings.Repeat("é", 300)
 	check(t, s.AddBlock(ctx, long))
-	long.WorkerName = strings.Repeat("é", 50)
+	long.WorkerName = strings.Repeat("é", 255)
 	returns(t, []store.Block{long})(s.Blocks(ctx, 1, 0))
 }
 
