@@ -1,8 +1,6 @@
 package sharelogger_test
 
 import (
-	"compress/gzip"
-	"encoding/binary"
 	"os"
 	"strings"
 	"testing"
@@ -12,7 +10,6 @@ import (
 
 	"btcpool/internal/service"
 	"btcpool/internal/share"
-	"btcpool/internal/sharefile"
 	"btcpool/internal/testkit"
 	"btcpool/sharelogger"
 )
@@ -49,28 +46,7 @@ func (b *btcpool) mine(t *testing.T, n int) {
 // log writes the shares from one offset to another.
 func (b *btcpool) log(t *testing.T, from, to int64) {
 	t.Helper()
-	records := make(map[sharefile.Day][]byte)
-	for _, s := range b.shares[from:to] {
-		body := s.AppendBody(nil)
-		day := sharefile.DayOf(s.Time)
-		records[day] = append(binary.LittleEndian.AppendUint32(records[day], uint32(len(body))), body...)
-	}
-	for day, data := range records {
-		f, err := os.OpenFile(sharefile.Path(b.cfg.DataDir, b.cfg.Chain, day), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o644)
-		if err != nil {
-			t.Fatal(err)
-		}
-		gz := gzip.NewWriter(f)
-		if _, err := gz.Write(data); err != nil {
-			t.Fatal(err)
-		}
-		if err := gz.Close(); err != nil {
-			t.Fatal(err)
-		}
-		if err := f.Close(); err != nil {
-			t.Fatal(err)
-		}
-	}
+	testkit.AppendShares(t, b.cfg.DataDir, b.cfg.Chain, b.shares[from:to])
 }
 
 // commit is what its library does every five seconds, and at its end.

@@ -55,6 +55,7 @@ func TestKafka(t *testing.T) {
 				testReadSinceWithoutTimes(t, c, "Plain", func(values ...[]byte) { writeWithoutTime(t, c, "Plain", values...) })
 			})
 			if version != rig.Kafka3 {
+				t.Run("refuses times", func(t *testing.T) { testRefusesTimes(t, c, "Times") })
 				return // it takes nothing older
 			}
 			for name, codec := range map[string]compress.Codec{"Old": nil, "OldSnappy": &snappy.Codec{Framing: snappy.Unframed}} {
@@ -149,22 +150,21 @@ func BenchmarkTemplate(b *testing.B) {
 	b.ReportMetric(float64(handled[len(handled)/2].Microseconds())/1000, "handled-p50-ms")
 }
 
-// TestKafkaRefusesTimes writes what a machine writes whose clock is ahead by more than brokers believe, an hour by
+// testRefusesTimes writes what a machine writes whose clock is ahead by more than brokers believe, an hour by
 // default: it arrives, without a time.
-func TestKafkaRefusesTimes(t *testing.T) {
-	t.Parallel()
-	c, cfg := newKafkaBus(t)
+func testRefusesTimes(t *testing.T, c *bus.Client, topic string) {
+	must(t, c.EnsureTopics(t.Context(), topic))
 	for _, msgs := range [][]bus.Message{
 		shares(1, time.Now().Add(-24*time.Hour)),
 		shares(1, time.Now().Add(2*time.Hour)),
 		shares(200, time.Now().Add(24*time.Hour)), // compressed
 	} {
-		must(t, c.Write(t.Context(), cfg.Topics.RawGBT, msgs...))
+		must(t, c.Write(t.Context(), topic, msgs...))
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	n := 0
-	must(t, c.Read(ctx, cfg.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
+	must(t, c.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
 		if timed := m.Time.Unix() > 0; timed != (n == 0) || len(m.Value) == 0 {
 			t.Errorf("message %d of %d bytes has the time %v", n, len(m.Value), m.Time)
 		}

@@ -26,7 +26,7 @@ func TestSamples(t *testing.T) {
 	}
 	log := pool.WaitLogged(t, acks, 0)
 	checkBlocks(t, node, pool, db, log)
-	checkStatistics(t, db, log)
+	db.WaitStatistics(t, log)
 	checkWorkers(t, pool, log)
 	checkDashboard(t, pool)
 
