@@ -264,7 +264,9 @@ func (w worker) readSolved(kind kind, topic string) error {
 	if next := w.journal.positions(topic); next != nil {
 		from = bus.At(next)
 	}
-	return w.bus.Read(w.ctx, topic, from, func(m bus.Message) error { return w.takeMessage(kind, topic, m) })
+	live := false // only used on the goroutine that handles messages
+	handle := func(m bus.Message) error { return w.takeMessage(kind, topic, m, live) }
+	return w.bus.Read(w.ctx, topic, from, handle, bus.CaughtUp(func() { live = true }))
 }
 
 // topicRead is called when a topic's past is in the cache.

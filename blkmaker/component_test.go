@@ -219,6 +219,22 @@ func TestSolvedShareBeforeItsJob(t *testing.T) {
 	}
 }
 
+// What comes live is of now, though the clock of its sserver is an hour behind: it waits for its job.
+func TestSolvedShareOfAClockBehind(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, _ := p.start(t)
+	p.eventuallyState(t, p.find(t), store.Accepted) // so that it reads what is new
+	template, stratumJob, solved, hash := p.messages(t)
+	topics := p.cfg.Kafka.Topics
+	solved.Time = time.Now().Add(-time.Hour)
+	p.write(t, topics.SolvedShare, solved)
+	testkit.Eventually(t, "solved share waits", func() bool { return len(s.waiting) == 1 })
+	p.write(t, topics.Job, stratumJob)
+	p.write(t, topics.RawGBT, template)
+	p.eventuallyState(t, hash, store.Accepted)
+}
+
 func TestGarbageIsSkipped(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)

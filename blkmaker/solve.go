@@ -47,7 +47,7 @@ func (w worker) takeDirect(_ context.Context, message []byte) error {
 }
 
 // takeMessage is for what comes through Kafka.
-func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
+func (w worker) takeMessage(kind kind, topic string, m bus.Message, live bool) error {
 	select {
 	case w.room <- struct{}{}:
 	case <-w.ctx.Done():
@@ -56,6 +56,9 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message) error {
 	from := position{topic, m.Partition, m.Offset}
 	if kind == kindBlock {
 		m.Value = share.WithName(string(m.Key), m.Value)
+	}
+	if live { // whatever the clock says of who sent it
+		m.Time = time.Now()
 	}
 	err := w.take(kind, m, from)
 	if errors.Is(err, share.ErrSolved) || errors.Is(err, auxwork.ErrMessage) {

@@ -60,7 +60,7 @@ func claimOf(j *stratum.Job) (claim, error) {
 // found a block. It does not ask our node.
 func (c claim) check(own *job.StratumJob, now time.Time) verdict {
 	switch {
-	case own == nil || now.Sub(own.ID.Time()) > jobLifetime:
+	case own == nil || now.Sub(own.ID.Time()).Abs() > jobLifetime: // or a clock is wrong
 		return verdictNoJob
 	case c.prevHash == own.PrevHash || c.height == own.Height:
 		return verdictKnown

@@ -25,6 +25,8 @@ func TestCheck(t *testing.T) {
 	good := claim{chainhash.Hash{'b'}, 101, easyBits, at}
 	old := ownJob(100, 'a')
 	old.ID = job.NewIDs(1).Next(now.Add(-jobLifetime - time.Second))
+	ahead := ownJob(100, 'a')
+	ahead.ID = job.NewIDs(1).Next(now.Add(time.Hour))
 	harder := ownJob(100, 'a')
 	harder.Bits = 0x1d00ffff
 	for name, tt := range map[string]struct {
@@ -32,20 +34,21 @@ func TestCheck(t *testing.T) {
 		own   *job.StratumJob
 		want  verdict
 	}{
-		"new":                     {good, ownJob(100, 'a'), verdictNew},
-		"no own job":              {good, nil, verdictNoJob},
-		"own job of a while ago":  {good, old, verdictNoJob},
-		"block of our own job":    {claim{chainhash.Hash{'a'}, 101, easyBits, at}, ownJob(100, 'a'), verdictKnown},
-		"our height":              {good, ownJob(101, 'a'), verdictKnown},
-		"behind us":               {good, ownJob(102, 'a'), verdictHeight},
-		"far ahead":               {good, ownJob(99, 'a'), verdictHeight},
-		"other bits":              {claim{chainhash.Hash{'b'}, 101, 0x1f00ffff, at}, ownJob(100, 'a'), verdictBits},
-		"retarget":                {claim{chainhash.Hash{'b'}, 2016, easyBits, at}, ownJob(2015, 'a'), verdictBits},
-		"no block has the hash":   {claim{chainhash.Hash{'b', 31: 0x80}, 101, easyBits, at}, ownJob(100, 'a'), verdictWork},
-		"nor one of mainnet":      {claim{chainhash.Hash{31: 1}, 101, 0x1d00ffff, at}, harder, verdictWork},
-		"but this one":            {claim{chainhash.Hash{'b'}, 101, 0x1d00ffff, at}, harder, verdictNew},
-		"time before the chain's": {claim{chainhash.Hash{'b'}, 101, easyBits, at - 601}, ownJob(100, 'a'), verdictTime},
-		"time far ahead":          {claim{chainhash.Hash{'b'}, 101, easyBits, at + 601}, ownJob(100, 'a'), verdictTime},
+		"new":                      {good, ownJob(100, 'a'), verdictNew},
+		"no own job":               {good, nil, verdictNoJob},
+		"own job of a while ago":   {good, old, verdictNoJob},
+		"own job of a wrong clock": {good, ahead, verdictNoJob},
+		"block of our own job":     {claim{chainhash.Hash{'a'}, 101, easyBits, at}, ownJob(100, 'a'), verdictKnown},
+		"our height":               {good, ownJob(101, 'a'), verdictKnown},
+		"behind us":                {good, ownJob(102, 'a'), verdictHeight},
+		"far ahead":                {good, ownJob(99, 'a'), verdictHeight},
+		"other bits":               {claim{chainhash.Hash{'b'}, 101, 0x1f00ffff, at}, ownJob(100, 'a'), verdictBits},
+		"retarget":                 {claim{chainhash.Hash{'b'}, 2016, easyBits, at}, ownJob(2015, 'a'), verdictBits},
+		"no block has the hash":    {claim{chainhash.Hash{'b', 31: 0x80}, 101, easyBits, at}, ownJob(100, 'a'), verdictWork},
+		"nor one of mainnet":       {claim{chainhash.Hash{31: 1}, 101, 0x1d00ffff, at}, harder, verdictWork},
+		"but this one":             {claim{chainhash.Hash{'b'}, 101, 0x1d00ffff, at}, harder, verdictNew},
+		"time before the chain's":  {claim{chainhash.Hash{'b'}, 101, easyBits, at - 601}, ownJob(100, 'a'), verdictTime},
+		"time far ahead":           {claim{chainhash.Hash{'b'}, 101, easyBits, at + 601}, ownJob(100, 'a'), verdictTime},
 	} {
 		if got := tt.claim.check(tt.own, now); got != tt.want {
 			t.Errorf("%s: %s, want %s", name, got, tt.want)

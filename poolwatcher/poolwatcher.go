@@ -122,8 +122,8 @@ func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	if own := s.view.own; own == nil || time.Since(own.ID.Time()) > jobLifetime {
-		errs = append(errs, errors.New("no job of our own lately"))
+	if own := s.view.own; own == nil || time.Since(own.ID.Time()).Abs() > jobLifetime {
+		errs = append(errs, errors.New("no job of our own lately, by the clock of this machine"))
 	}
 	if len(s.view.pools) == 0 {
 		errs = append(errs, errors.New("no pool is connected"))
