@@ -37,6 +37,7 @@ type Pool struct {
 
 	services map[string]*Process
 	admin    map[string]string
+	clocks   bool // of its machines can be moved
 }
 
 // Two sets of programs: as they are, and with a clock that can be moved.
@@ -107,12 +108,17 @@ func startService(t testing.TB, dir, name, program string, clock *Clock, config 
 	t.Helper()
 	path := filepath.Join(dir, name+".toml")
 	write(t, path, config)
-	bin := Bin(t, program)
-	if clock != nil {
-		bin = built(t, buildMoved, movedDir, program)
-	}
-	command := append(within, bin, "-config", path)
+	command := append(within, binWith(t, program, clock != nil), "-config", path)
 	return start(t, dir, name, command[0], clock.env(), command[1:]...)
+}
+
+// binWith is Bin, of programs whose clock can be moved if need be: one set of them is enough for a pool.
+func binWith(t testing.TB, program string, clock bool) string {
+	t.Helper()
+	if clock {
+		return built(t, buildMoved, movedDir, program)
+	}
+	return Bin(t, program)
 }
 
 // Setup is what a pool works with.
@@ -154,6 +160,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		Names:    slices.Clone(Services),
 		services: map[string]*Process{},
 		admin:    map[string]string{},
+		clocks:   len(s.Clocks) > 0,
 	}
 	network := "network = \"regtest\"\n"
 	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", s.Kafka.Addr)
@@ -356,7 +363,7 @@ func (p *Pool) StartMiner(t testing.TB, dir, name string, args ...string) *Miner
 	m := &Miner{acks: filepath.Join(dir, name+".acks")}
 	args = append([]string{"-url", "stratum+tcp://" + p.Stratum, "-acks", m.acks, "-json"}, args...)
 	m.Process = &Process{
-		Name: name, path: Bin(t, "minersim"), args: args,
+		Name: name, path: binWith(t, "minersim", p.clocks), args: args,
 		log: filepath.Join(dir, name+".log"), out: filepath.Join(dir, name+".json"),
 	}
 	m.run(t)
