@@ -41,7 +41,7 @@ func (m *MariaDB) WaitStatistics(t testing.TB, log []share.Share) {
 		want[r] = true
 	}
 	conn := m.Open(t)
-	testkit.Until(t, 30*time.Second, "the statistics tables agree with the share log", func(ctx context.Context) error {
+	testkit.Until(t, 2*time.Minute, "the statistics tables agree with the share log", func(ctx context.Context) error {
 		got := map[row]bool{}
 		for _, query := range []string{
 			"SELECT 0, 0, day, accept_hashes FROM stats_pool_day",
