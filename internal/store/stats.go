@@ -180,9 +180,18 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 }
 
 // PurgeStats removes what is kept for a time only: days of workers for 90 days, hours of workers for 72 hours, hours of
-// users for 30 days.
+// users for 30 days. A clock that is far ahead of the statistics is not believed: it is not later than the day after the
+// newest.
 func (s *Store) PurgeStats(ctx context.Context, now time.Time) error {
-	now = now.UTC()
+	var newest sql.NullInt64
+	if err := s.db.QueryRowContext(ctx, "SELECT MAX(day) FROM stats_pool_day").Scan(&newest); err != nil {
+		return fmt.Errorf("newest day: %w", err)
+	}
+	n := int(newest.Int64)
+	latest := time.Date(n/10000, time.Month(n/100%100), n%100+2, 0, 0, 0, 0, time.UTC)
+	if now = now.UTC(); now.After(latest) {
+		now = latest
+	}
 	for _, p := range []struct {
 		scope  string
 		kind   StatsKind

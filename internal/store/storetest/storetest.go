@@ -37,6 +37,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"stats in bulk", testStatsBulk},
 		{"stats of a day replaced", testReplaceDay},
 		{"stats purged", testPurgeStats},
+		{"stats purged by a wrong clock", testPurgeBelievesNoClock},
 		{"workers", testWorkers},
 		{"worker names", testWorkerNames},
 		{"ended context", testEndedContext},
@@ -392,6 +393,23 @@ func testReplaceDay(t *testing.T, s *store.Store) {
 	returns(t, days[:1])(s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301))
 }
 
+// testPurgeBelievesNoClock has a clock years ahead of the newest statistics.
+func testPurgeBelievesNoClock(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	now := time.Date(2026, 5, 10, 12, 30, 0, 0, time.UTC)
+	var days []store.Stats
+	for _, k := range []store.StatsKey{{}, {UserID: 1, WorkerID: 2}} {
+		k.Period = store.Day.Period(now)
+		days = append(days, store.Stats{StatsKey: k})
+	}
+	check(t, s.PurgeStats(ctx, now)) // of an empty table
+	check(t, s.WriteStats(ctx, days, nil))
+	check(t, s.PurgeStats(ctx, now.AddDate(10, 0, 0)))
+	got, err := s.ReadStats(ctx, store.Day, 1, 2, 0, 1<<31-1)
+	check(t, err)
+	equal(t, len(got), 1)
+}
+
 func testPurgeStats(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	now := time.Date(2026, 5, 10, 12, 30, 0, 0, time.UTC)
@@ -404,7 +422,7 @@ func testPurgeStats(t *testing.T, s *store.Store) {
 	check(t, s.WriteStats(ctx,
 		[]store.Stats{
 			day(1, 2, now.AddDate(0, 0, -90)), day(1, 2, now.AddDate(0, 0, -91)),
-			day(1, 0, now.AddDate(-5, 0, 0)), day(0, 0, now.AddDate(-5, 0, 0)),
+			day(1, 0, now.AddDate(-5, 0, 0)), day(0, 0, now.AddDate(-5, 0, 0)), day(0, 0, now),
 		},
 		[]store.Stats{
 			hour(1, 2, now.Add(-72*time.Hour)), hour(1, 2, now.Add(-73*time.Hour)),
@@ -420,7 +438,7 @@ func testPurgeStats(t *testing.T, s *store.Store) {
 	}{
 		{store.Day, 1, 2, 1},
 		{store.Day, 1, 0, 1},
-		{store.Day, 0, 0, 1},
+		{store.Day, 0, 0, 2},
 		{store.Hour, 1, 2, 1},
 		{store.Hour, 1, 0, 1},
 		{store.Hour, 0, 0, 1},
