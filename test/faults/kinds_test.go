@@ -235,9 +235,10 @@ func (w *world) flipSpool(f fault) func() {
 	return func() {
 		sserver := w.pool.Service("sserver")
 		sserver.Kill()
-		if segments := w.segments(); len(segments) > 0 {
-			if flip(w.t, segments[len(segments)-1], f.amount) {
+		for _, segment := range slices.Backward(w.segments()) { // the last is there before anything is in it
+			if flip(w.t, segment, f.amount) {
 				w.ledger.flips++
+				break
 			}
 		}
 		sserver.Start()

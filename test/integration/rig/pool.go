@@ -71,7 +71,7 @@ func goBuild(dir string, flags ...string) ([]byte, error) {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		return nil, err
 	}
-	args := append([]string{"build", "-o", dir + string(filepath.Separator)}, flags...)
+	args := append([]string{"build", "-trimpath", "-o", dir + string(filepath.Separator)}, flags...)
 	cmd := exec.Command("go", append(args, "./cmd/...")...)
 	cmd.Dir = buildDir
 	return cmd.CombinedOutput()
