@@ -66,12 +66,15 @@ type world struct {
 	miners int
 	ledger ledger
 	faults int
+
+	began   time.Time
+	clocked bool // a clock was wrong
 }
 
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
 	w := &world{
-		t: t, dir: dir, clocks: map[string]*rig.Clock{},
+		t: t, dir: dir, began: time.Now(), clocks: map[string]*rig.Clock{},
 		kafka: rig.StartKafka(t, dir), db: rig.StartMariaDB(t, dir), zk: rig.StartZooKeeper(t, dir),
 		node: rig.StartBtcd(t, dir, rig.PayoutAddress),
 	}

@@ -144,6 +144,7 @@ func (w *world) driftClock(f fault) func() {
 }
 
 func (w *world) clocksOf(target string) []*rig.Clock {
+	w.clocked = true
 	if target == everybody {
 		return slices.Collect(maps.Values(w.clocks))
 	}

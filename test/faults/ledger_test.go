@@ -112,7 +112,33 @@ func (w *world) settle(name string) {
 	})
 	w.db.WaitStatistics(w.t, log)
 	w.today(log)
+	w.live(log)
 	w.blocks()
+}
+
+// live holds the last hour of statshttpd's API against the share log, as long as it can be the same: it counts what the
+// topic holds, in windows of its own clock.
+func (w *world) live(log []share.Share) {
+	w.t.Helper()
+	if w.clocked || len(w.ledger.gone) > 0 || time.Since(w.began) > 50*time.Minute {
+		return
+	}
+	var want int64
+	for _, s := range log {
+		if s.Status == share.StatusAccept {
+			want++
+		}
+	}
+	testkit.Until(w.t, patience, "statshttpd's API agrees with the share log", func(ctx context.Context) error {
+		var answer struct {
+			Shares struct{ Accepted struct{ Shares int64 } } `json:"shares_1h"`
+		}
+		err := w.pool.Get(ctx, "/api/v1/pool", &answer)
+		if got := answer.Shares.Accepted.Shares; err == nil && got != want {
+			err = fmt.Errorf("it counts %d accepted shares, the log %d", got, want)
+		}
+		return err
+	})
 }
 
 // today holds slparser's answer for the present day against the log: what was earned, for work in whole difficulties is
