@@ -24,7 +24,7 @@ type Checkpoint struct {
 //	uvarints: flush, generation, number of partitions, for each: partition, from+1 or 0, to,
 //	and the Dedup state to the end.
 const (
-	memberMagic = "\x1f\x8b\x08\x04\x00\x00\x00\x00"
+	memberMagic = gzipMagic + "\x04\x00\x00\x00\x00"
 	subfieldID  = "sl"
 	format      = 1
 

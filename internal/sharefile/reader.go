@@ -1,6 +1,7 @@
 package sharefile
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -13,24 +14,44 @@ import (
 // ErrCorrupt says that a file holds something that no crash of a writer leaves behind.
 var ErrCorrupt = errors.New("share file is corrupt")
 
+// ErrReplaced says that what was read is not what the file holds any more: its writer cut it back and went on.
+var ErrReplaced = errors.New("share file was replaced")
+
 func corrupt(f *os.File, at int64, err error) error {
 	return fmt.Errorf("%w: %s at %d: %w", ErrCorrupt, f.Name(), at, err)
 }
 
+// Damage is a stretch of a file that cannot be read, though what follows it can. It wraps ErrCorrupt.
+type Damage struct {
+	At, Bytes int64
+	Err       error // why
+}
+
+func (d *Damage) Error() string { return fmt.Sprintf("%d bytes at %d: %v", d.Bytes, d.At, d.Err) }
+
+func (d *Damage) Unwrap() error { return d.Err }
+
 // Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin and files
 // that are not compressed.
 type Reader struct {
-	file  *os.File
-	plain bool   // the file is not compressed
-	at    int64  // where the member starts that is next or being read; of plain files, the next byte
-	buf   []byte // from next on, data that has not been returned yet
-	next  int
+	file    *os.File
+	plain   bool   // the file is not compressed
+	at      int64  // where the member starts that is next or being read; of plain files, the next byte
+	buf     []byte // from next on, data that has not been returned yet
+	next    int
+	head    mark  // what stands at at
+	behind  int64 // where that starts which ends at at
+	mark    mark  // how it begins
+	scanned int64 // no sound member begins behind at and before this
 
-	own    inflater
-	gz     gzip.Reader // a member without a size, read piece by piece
-	src    *source     // what gz reads; nil between members
-	passed int64       // how much of that member's data is or was in buf
+	members members
+	gz      gzip.Reader // a member without a size, read piece by piece
+	src     *source     // what gz reads; nil between members
+	passed  int64       // how much of that member's data is or was in buf
 }
+
+// mark is the beginning of a member, which tells it from another one in its place.
+type mark [64]byte
 
 // Open opens a day file for reading.
 func Open(path string) (*Reader, error) {
@@ -44,18 +65,36 @@ func Open(path string) (*Reader, error) {
 // Close ends the reading.
 func (r *Reader) Close() error { return r.file.Close() }
 
-// Position is the offset in the file up to which everything was returned, at the granularity of members.
-func (r *Reader) Position() int64 { return r.at }
+// Stat describes the file that is read, whatever its name stands for by now.
+func (r *Reader) Stat() (os.FileInfo, error) { return r.file.Stat() }
 
-// Next returns the next record, valid until the next call. At the end it returns io.EOF, or io.ErrUnexpectedEOF when
-// something incomplete follows. Either may be only the present end, and so may the place of an ErrCorrupt: Next can be
-// called again later and goes on where it stopped.
+// Position is the offset in the file up to which everything was returned, at the granularity of members.
+func (r *Reader) Position() int64 {
+	switch pending := len(r.buf) - r.next; {
+	case r.plain:
+		return r.at - int64(pending)
+	case pending > 0 && r.src == nil:
+		return r.behind
+	}
+	return r.at
+}
+
+// Next returns the next record, valid until the next call.
+//
+// At the end it returns io.EOF, or, when something follows that is no whole member, io.ErrUnexpectedEOF if it can
+// become one by growing, else ErrCorrupt. Any of them may be only the present end: Next can be called again later and
+// goes on where it stopped.
+//
+// A *Damage is returned once for each stretch that is left out: the next call goes on behind it. What cannot be read is
+// left out when a sound member follows it, because its writer may replace it until then.
+//
+// After ErrReplaced the file has to be read from its beginning, by another Reader.
 func (r *Reader) Next() ([]byte, error) {
 	for {
 		if pending := r.buf[r.next:]; len(pending) >= 4 {
 			size := int(binary.LittleEndian.Uint32(pending))
 			if size > MaxRecord {
-				return nil, corrupt(r.file, r.at, fmt.Errorf("record of %d bytes", size))
+				return nil, r.misframed(fmt.Errorf("record of %d bytes", size))
 			}
 			if len(pending) >= 4+size {
 				r.next += 4 + size
@@ -73,6 +112,22 @@ func (r *Reader) Next() ([]byte, error) {
 	}
 }
 
+// misframed leaves a member whose records cannot be told apart.
+func (r *Reader) misframed(err error) error {
+	switch {
+	case r.plain: // nothing tells where a record begins
+		return corrupt(r.file, r.Position(), err)
+	case r.src != nil:
+		r.src = nil
+		return r.unsound(corrupt(r.file, r.at, err))
+	}
+	r.drop()
+	return &Damage{r.behind, r.at - r.behind, corrupt(r.file, r.behind, err)}
+}
+
+// drop forgets data that was not returned.
+func (r *Reader) drop() { r.buf, r.next = r.buf[:0], 0 }
+
 const pieceSize = 64 << 10
 
 // fill appends more data to buf.
@@ -83,23 +138,51 @@ func (r *Reader) fill() error {
 	if r.plain {
 		return r.readPlain()
 	}
-	var first [extraAt]byte
-	n, err := r.file.ReadAt(first[:], r.at)
-	switch {
-	case err != nil && err != io.EOF:
+	n, err := r.file.ReadAt(r.head[:], r.at)
+	if err != nil && err != io.EOF {
 		return err
+	}
+	if err := r.checkMark(n); err != nil {
+		return err
+	}
+	first := r.head[:n]
+	switch {
 	case n == 0:
 		return io.EOF
-	case n < 2:
+	case r.at == 0 && n < 4:
 		return io.ErrUnexpectedEOF
-	case string(first[:2]) == memberMagic[:2]:
-		return r.openMember(first[:n])
-	case r.at == 0: // a record's length never looks like the beginning of gzip
+	case r.at == 0 && isPlain(first):
 		r.plain = true
 		return r.readPlain()
-	default:
-		return corrupt(r.file, r.at, errors.New("no gzip member"))
+	case len(first) >= len(gzipMagic) && !bytes.HasPrefix(first, []byte(gzipMagic)):
+		return r.unsound(corrupt(r.file, r.at, errors.New("no gzip member")))
+	case n < extraAt:
+		return r.unsound(io.ErrUnexpectedEOF)
 	}
+	if first[flagsAt]&flagExtra != 0 {
+		return r.readOwn()
+	}
+	return r.openMember()
+}
+
+// checkMark wants what was read last to stand where it stood. There are n more bytes behind it.
+func (r *Reader) checkMark(n int) error {
+	if r.at == 0 {
+		return nil
+	}
+	if n == 0 {
+		if info, err := r.file.Stat(); err != nil || info.Size() == r.at {
+			return err
+		}
+	}
+	var now mark
+	if _, err := r.file.ReadAt(now[:], r.behind); err != nil && err != io.EOF {
+		return err
+	}
+	if had := min(r.at-r.behind, int64(len(now))); n == 0 || !bytes.Equal(now[:had], r.mark[:had]) {
+		return fmt.Errorf("%w: %s at %d", ErrReplaced, r.file.Name(), r.behind)
+	}
+	return nil
 }
 
 func (r *Reader) readPlain() error {
@@ -114,25 +197,40 @@ func (r *Reader) readPlain() error {
 	return err
 }
 
-// openMember begins the member at r.at, of whose header the first bytes are given. One that says its size is taken
-// whole, when it is complete; its writer may replace it until then.
-func (r *Reader) openMember(first []byte) error {
-	if len(first) < extraAt {
-		return io.ErrUnexpectedEOF
+// readOwn reads the member at r.at, which says its size, whole.
+func (r *Reader) readOwn() error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
 	}
-	if string(first[:len(memberMagic)]) == memberMagic {
-		header := make([]byte, extraAt+int(binary.LittleEndian.Uint16(first[10:])))
-		n, err := r.file.ReadAt(header, r.at)
-		if err != nil && err != io.EOF {
-			return err
-		}
-		if _, size, ok := parseHeader(header[:n]); ok {
-			return r.readMember(size)
-		}
-		if n < len(header) {
-			return io.ErrUnexpectedEOF
-		}
+	size, _, err := r.members.own(r.file, r.at, info.Size())
+	if err != nil {
+		return r.unsound(err)
 	}
+	if r.passed == 0 && len(r.buf) > 0 {
+		rest := len(r.buf)
+		r.drop()
+		return &Damage{r.at, 0, corrupt(r.file, r.at, fmt.Errorf("%d bytes of a record before it", rest))}
+	}
+	r.take(size)
+	return nil
+}
+
+// take goes behind the member at r.at, whose data are in r.members. A torn member of other software may have been at
+// its place before.
+func (r *Reader) take(size int64) {
+	r.drop()
+	r.buf = append(r.buf, r.members.data.Bytes()...)
+	r.goTo(r.at + size)
+}
+
+func (r *Reader) goTo(at int64) {
+	r.behind, r.mark = r.at, r.head
+	r.at, r.passed, r.scanned = at, 0, 0
+}
+
+// openMember begins the member at r.at, of other software.
+func (r *Reader) openMember() error {
 	r.src = newSource(r.file, r.at)
 	if err := r.gz.Reset(r.src.Reader); err != nil {
 		return r.memberError(err)
@@ -141,26 +239,6 @@ func (r *Reader) openMember(first []byte) error {
 	if _, err := io.CopyN(io.Discard, &r.gz, r.passed); err != nil {
 		return r.memberError(err)
 	}
-	return nil
-}
-
-func (r *Reader) readMember(size int64) error {
-	info, err := r.file.Stat()
-	if err != nil {
-		return err
-	}
-	if r.at+size > info.Size() {
-		return io.ErrUnexpectedEOF
-	}
-	data, err := r.own.read(r.file, r.at, size)
-	if err != nil {
-		return err
-	}
-	if r.passed > 0 { // a torn member of other software was here before
-		r.buf, r.passed = r.buf[:0], 0
-	}
-	r.buf = append(r.buf, data...)
-	r.at += size
 	return nil
 }
 
@@ -175,18 +253,43 @@ func (r *Reader) inflatePiece() error {
 	case n > 0: // an error comes again
 		return nil
 	case errors.Is(err, io.EOF):
-		r.at = r.src.position()
-		r.src, r.passed = nil, 0
+		r.goTo(r.src.position())
+		r.src = nil
 		return nil
 	}
 	return r.memberError(err)
 }
 
-// memberError leaves a member that cannot be read on; it will be begun again.
+// memberError leaves a member that cannot be read on; it will be begun again, unless a sound one follows.
 func (r *Reader) memberError(err error) error {
 	r.src = nil
-	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-		return io.ErrUnexpectedEOF
+	return r.unsound(gzipError(r.file, r.at, err))
+}
+
+// unsound goes behind what stands at r.at and cannot be read for a reason, if a sound member follows.
+func (r *Reader) unsound(reason error) error {
+	info, err := r.file.Stat()
+	if err != nil {
+		return err
 	}
-	return corrupt(r.file, r.at, err)
+	next, err := r.members.next(r.file, max(r.at+1, r.scanned), info.Size())
+	if err != nil {
+		return err
+	}
+	if next.size == 0 {
+		r.scanned = next.at
+		return reason
+	}
+	size := next.at - r.at
+	if r.passed == 0 && r.members.inflate(r.file, r.at, size) == nil { // but for its checkpoint it is sound
+		r.take(size)
+		return nil
+	}
+	damage := &Damage{r.at, size, reason}
+	if !errors.Is(reason, ErrCorrupt) {
+		damage.Err = corrupt(r.file, r.at, reason)
+	}
+	r.drop()
+	r.goTo(next.at)
+	return damage
 }

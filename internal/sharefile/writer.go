@@ -48,6 +48,8 @@ type dayFile struct {
 	size    int64       // bytes of whole members
 	last    *Checkpoint // that of the newest member
 	foreign bool        // other software wrote the last member
+	torn    int64       // bytes behind the whole members, to be cut off
+	lost    *Checkpoint // of the flush to read again because of that
 	used    uint64      // the flush that touched it last
 	records []byte      // what goes into the next member
 	shares  int         // how many shares those are
@@ -82,7 +84,8 @@ func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
 	return w, nil
 }
 
-// recover finds the newest flush and goes back to where it began.
+// recover finds the newest flush and goes back to where it began. When a flush before it was cut off, because it is
+// damaged, it goes back to where that one began: what other files have of that time is left out of them.
 func (w *Writer) recover() error {
 	days, err := Days(w.dir, w.chain)
 	if err != nil {
@@ -90,25 +93,65 @@ func (w *Writer) recover() error {
 	}
 	newest := &Checkpoint{}
 	for _, day := range days[max(0, len(days)-daysKept):] {
-		f, err := w.day(day)
-		if err != nil {
+		f := new(dayFile)
+		if err := w.openDay(day, f, w.findEnd); err != nil {
 			return err
 		}
 		if f.size > 0 {
 			w.foreign = f.foreign
 		}
+		w.days[day] = f
 		if f.last != nil && f.last.Flush > newest.Flush {
 			newest = f.last
 		}
 	}
+	back := newest
+	for _, f := range w.days {
+		if c := f.lost; c != nil && c.Flush < back.Flush && c.Generation == newest.Generation {
+			back = c
+		}
+	}
 	w.fresh = newest.Flush == 0
 	w.flush, w.generation = newest.Flush, newest.Generation
-	maps.Copy(w.next, newest.From)
-	if w.dedup, err = share.ParseDedup(newest.Dedup); err != nil {
-		return fmt.Errorf("flush %d: %w", newest.Flush, err)
+	maps.Copy(w.next, back.From)
+	if w.dedup, err = share.ParseDedup(back.Dedup); err != nil {
+		return fmt.Errorf("flush %d: %w", back.Flush, err)
 	}
 	w.begin()
+	if back == newest {
+		return w.eachTorn(func(_ Day, f *dayFile, file *os.File) error { return file.Truncate(f.size) })
+	}
+	w.log.Warn().Uint64("flush", back.Flush).Uint64("newest", newest.Flush).
+		Msg("share log is damaged before its newest flush: reading the topic from there again")
+	w.flush++
+	return w.eachTorn(w.goBack)
+}
+
+// eachTorn does something to the files that have more than whole members.
+func (w *Writer) eachTorn(do func(Day, *dayFile, *os.File) error) error {
+	for _, day := range slices.Sorted(maps.Keys(w.days)) {
+		f := w.days[day]
+		if f.torn == 0 {
+			continue
+		}
+		if err := w.openDay(day, f, func(file *os.File, f *dayFile) error { return do(day, f, file) }); err != nil {
+			return err
+		}
+		f.torn, f.lost = 0, nil
+	}
 	return nil
+}
+
+// goBack replaces a damaged end by a flush without shares, whose checkpoint goes back before the damage. So a crash
+// does not make it forgotten.
+func (w *Writer) goBack(day Day, f *dayFile, file *os.File) (err error) {
+	if f.member, err = w.encode(f); err != nil {
+		return err
+	}
+	if _, err = w.flushDay(day, f); err != nil {
+		return err
+	}
+	return errors.Join(file.Truncate(f.size), file.Sync())
 }
 
 // Close gives the directory free. What was added and not flushed is forgotten.
@@ -202,34 +245,51 @@ func (w *Writer) day(day Day) (*dayFile, error) {
 		return f, nil
 	}
 	f := &dayFile{used: w.flush}
-	file, err := os.OpenFile(Path(w.dir, w.chain, day), os.O_RDWR, 0)
-	switch {
-	case errors.Is(err, fs.ErrNotExist):
-	case err != nil:
+	if err := w.openDay(day, f, w.cutEnd); err != nil {
 		return nil, err
-	default:
-		defer file.Close()
-		if err := w.findEnd(file, f); err != nil {
-			return nil, err
-		}
 	}
 	w.days[day] = f
 	return f, nil
 }
 
-func (w *Writer) findEnd(file *os.File, f *dayFile) error {
-	end, err := recoverFile(file)
+// openDay has a day's file open while it does something. The file need not exist.
+func (w *Writer) openDay(day Day, f *dayFile, do func(*os.File, *dayFile) error) error {
+	file, err := os.OpenFile(Path(w.dir, w.chain, day), os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	if end.torn > 0 {
-		w.log.Warn().Str("file", file.Name()).Int64("bytes", end.torn).Msg("torn end of share file cut off")
-		if err := file.Truncate(end.size); err != nil {
-			return err
+	return errors.Join(do(file, f), file.Close())
+}
+
+func (w *Writer) findEnd(file *os.File, f *dayFile) error {
+	end, err := recoverFile(file)
+	if errors.Is(err, errNoShareLog) {
+		aside := file.Name() + ".unreadable"
+		w.log.Error().Str("file", file.Name()).Str("aside", aside).Msg("file is no share log: put aside")
+		return os.Rename(file.Name(), aside)
+	}
+	if err != nil {
+		return err
+	}
+	f.size, f.torn, f.last, f.foreign = end.size, end.torn, end.last, end.foreign
+	if f.torn > 0 {
+		w.log.Warn().Str("file", file.Name()).Int64("offset", f.size).Int64("bytes", f.torn).Msg("torn end of share file cut off")
+		if f.lost = end.cut; f.lost == nil {
+			f.lost = f.last
 		}
 	}
-	f.size, f.last, f.foreign = end.size, end.last, end.foreign
 	return nil
+}
+
+func (w *Writer) cutEnd(file *os.File, f *dayFile) error {
+	if err := w.findEnd(file, f); err != nil || f.torn == 0 {
+		return err
+	}
+	f.torn, f.lost = 0, nil
+	return file.Truncate(f.size)
 }
 
 // flushDay writes what a file waits for. A member whose writing went wrong is written again as it is, at the same
@@ -301,7 +361,7 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 	if info.Size() < f.size {
 		w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
 			Msg("share file was cut or removed by somebody: its shares are gone")
-		if err := w.findEnd(file, f); err != nil {
+		if err := w.cutEnd(file, f); err != nil {
 			return err
 		}
 	}
