@@ -71,10 +71,26 @@ const scoreDigits = 25
 // maxDecimal is the largest decimal of 35 digits.
 var maxDecimal = new(big.Int).Sub(new(big.Int).Exp(big.NewInt(10), big.NewInt(35), nil), big.NewInt(1))
 
-// measureColumns are what upserts replace.
+// measureColumns are what upserts replace. The last four are what atLeast compares: MySQL assigns from left to right and
+// compares with what has been assigned.
 var measureColumns = []string{
-	"share_accept", "share_stale", "share_reject", "reject_detail", "reject_rate", "score", "earn", "updated_at",
-	"accept_hashes", "stale_hashes", "reject_hashes",
+	"reject_detail", "reject_rate", "score", "earn", "updated_at", "stale_hashes", "reject_hashes",
+	"share_stale", "share_reject", "accept_hashes", "share_accept",
+}
+
+// atLeast makes the assignments of measureColumns, for rows only whose work is not less than what is there: first what
+// was accepted, then the rest. SQLite has hashes as text.
+func (s *Store) atLeast() []string {
+	in := s.incoming
+	hashes := in("accept_hashes")
+	least := in("share_accept") + " > share_accept OR (" + in("share_accept") + " = share_accept AND (" +
+		"LENGTH(" + hashes + ") > LENGTH(accept_hashes) OR (LENGTH(" + hashes + ") = LENGTH(accept_hashes) AND " + hashes + " >= accept_hashes)) AND " +
+		in("share_stale") + " >= share_stale AND " + in("share_reject") + " >= share_reject)"
+	set := make([]string, len(measureColumns))
+	for i, c := range measureColumns {
+		set[i] = c + " = CASE WHEN " + least + " THEN " + in(c) + " ELSE " + c + " END"
+	}
+	return set
 }
 
 func (st Stats) measures(now string) []any {
@@ -83,13 +99,14 @@ func (st Stats) measures(now string) []any {
 		rate = reject / (st.Accept.Float() + reject)
 	}
 	return []any{
-		difficulty(st.Accept), difficulty(st.Stale), difficulty(st.Reject), formatDetail(st.RejectDetail), rate,
-		formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
-		st.Accept.String(), st.Stale.String(), st.Reject.String(),
+		formatDetail(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
+		st.Stale.String(), st.Reject.String(), difficulty(st.Stale), difficulty(st.Reject),
+		st.Accept.String(), difficulty(st.Accept),
 	}
 }
 
-// WriteStats writes the absolute values of days and hours over what is there, all or nothing. A key may come once only.
+// WriteStats writes the absolute values of days and hours, all or nothing. A row that says more than the one to write
+// stays as it is: whoever counts a day again is behind until the end. A key may come once only.
 func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
@@ -123,6 +140,20 @@ func (s *Store) ReplaceDay(ctx context.Context, day int, days, hours []Stats) er
 	})
 }
 
+// LogBytes tells for each day (YYYYMMDD) that the pool has a row of, how much of the day's share log all its rows were
+// made of: -1 when not all are written, 0 when whoever wrote them did not say.
+func (s *Store) LogBytes(ctx context.Context) (map[int]int64, error) {
+	return queryMap[int, int64](ctx, s, "stats_pool_day", "SELECT day, log_bytes FROM stats_pool_day")
+}
+
+// SetLogBytes notes what LogBytes tells of a day, once all its rows are written.
+func (s *Store) SetLogBytes(ctx context.Context, day int, bytes int64) error {
+	if _, err := s.db.ExecContext(ctx, "UPDATE stats_pool_day SET log_bytes = ? WHERE day = ?", bytes, day); err != nil {
+		return fmt.Errorf("write stats_pool_day: %w", err)
+	}
+	return nil
+}
+
 func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, now string) error {
 	tables := make(map[string][]Stats)
 	for _, st := range all {
@@ -137,10 +168,18 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 		_, ids := rows[0].scope()
 		key := append(ids, string(kind))
 		columns := append(append([]string{"created_at"}, key...), measureColumns...)
-		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, s.replace(measureColumns...)...), rows,
+		ofPool := scope == "pool" && kind == Day
+		if ofPool {
+			columns = append(columns, "log_bytes")
+		}
+		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, s.atLeast()...), rows,
 			func(st Stats) []any {
 				args := append([]any{now}, st.ids()...)
-				return append(append(args, st.Period), st.measures(now)...)
+				args = append(append(args, st.Period), st.measures(now)...)
+				if ofPool {
+					args = append(args, -1) // until all rows of the day are written
+				}
+				return args
 			})
 		if err != nil {
 			return err

@@ -36,6 +36,8 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"stats limits", testStatsLimits},
 		{"stats in bulk", testStatsBulk},
 		{"stats of a day replaced", testReplaceDay},
+		{"stats are not lowered", testStatsNotLowered},
+		{"length of the share log", testLogBytes},
 		{"stats purged", testPurgeStats},
 		{"stats purged by a wrong clock", testPurgeBelievesNoClock},
 		{"workers", testWorkers},
@@ -274,7 +276,7 @@ func testStats(t *testing.T, s *store.Store) {
 	equal(t, read(store.Hour, 7, -5, 2026030100, 2026030123), hours[:2])
 	equal(t, read(store.Hour, 0, 0, 2026030100, 2026030123), hours[2:])
 
-	worker.Accept, worker.RejectDetail, worker.Score, worker.EarnSat = work(1, 0), nil, number(t, "0"), number(t, "0")
+	worker.Accept, worker.RejectDetail, worker.Score, worker.EarnSat = work(30_000_000, 0), nil, number(t, "0"), number(t, "0")
 	rewritten := worker
 	rewritten.Score, rewritten.EarnSat = nil, nil
 	check(t, s.WriteStats(ctx, []store.Stats{rewritten}, nil)) // values are absolute
@@ -299,7 +301,61 @@ func testUpdatedStats(t *testing.T, s *store.Store, db *sql.DB) {
 	}
 	equal(t, read(), []bitcoin.Work{work(2_000_000, 0), work(0, 1), {}})
 	check(t, s.WriteStats(t.Context(), []store.Stats{ours}, nil))
+	equal(t, read(), []bitcoin.Work{work(2_000_000, 0), work(0, 1), {}}) // theirs is more
+	ours.Accept = work(2_000_000, 1<<31)
+	check(t, s.WriteStats(t.Context(), []store.Stats{ours}, nil))
 	equal(t, read(), []bitcoin.Work{ours.Accept, ours.Stale, ours.Reject})
+}
+
+// testStatsNotLowered has rows written by who has read less than who wrote them before.
+func testStatsNotLowered(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(accept, stale, reject bitcoin.Work) store.Stats {
+		return store.Stats{
+			StatsKey: store.StatsKey{UserID: 7, WorkerID: 1, Period: 20260301}, Accept: accept, Stale: stale, Reject: reject,
+			RejectDetail: map[share.Status]bitcoin.Work{23: reject}, Score: number(t, accept.String()), EarnSat: number(t, accept.String()),
+		}
+	}
+	has := of(work(999, 5), work(3, 0), work(2, 0))
+	check(t, s.WriteStats(ctx, []store.Stats{has}, nil))
+	for name, less := range map[string]store.Stats{
+		"accepted":                 of(work(998, 0), work(3, 0), work(2, 0)),
+		"accepted, in hashes":      of(work(999, 4), work(3, 0), work(2, 0)),
+		"accepted, but more stale": of(work(998, 0), work(900, 0), work(2, 0)),
+		"stale":                    of(work(999, 5), work(2, 0), work(2, 0)),
+		"rejected":                 of(work(999, 5), work(3, 0), work(1, 0)),
+	} {
+		check(t, s.WriteStats(ctx, []store.Stats{less}, nil))
+		got, err := s.ReadStats(ctx, store.Day, 7, 1, 20260301, 20260301)
+		check(t, err)
+		if len(got) != 1 || got[0].Accept != has.Accept || got[0].Stale != has.Stale || got[0].Reject != has.Reject || got[0].Score.Cmp(has.Score) != 0 {
+			t.Errorf("less %s: %+v", name, got)
+		}
+	}
+	for _, more := range []store.Stats{
+		of(work(999, 6), work(3, 0), work(2, 0)),
+		of(work(999, 6), work(4, 0), work(2, 0)),
+		of(work(999, 10), work(4, 0), work(3, 0)), // a digit more
+		of(work(1000, 0), work(4, 0), work(1, 0)), // an accepted share changes what those before it count that were not
+	} {
+		check(t, s.WriteStats(ctx, []store.Stats{more}, nil))
+		returns(t, []store.Stats{more})(s.ReadStats(ctx, store.Day, 7, 1, 20260301, 20260301))
+	}
+}
+
+func testLogBytes(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	pool := func(day int) store.Stats {
+		return store.Stats{StatsKey: store.StatsKey{Period: day}, Accept: work(1, 0)}
+	}
+	check(t, s.WriteStats(ctx, []store.Stats{pool(20260301), pool(20260302)}, nil))
+	check(t, s.SetLogBytes(ctx, 20260302, 5<<40))
+	check(t, s.SetLogBytes(ctx, 20260303, 7))
+	returns(t, map[int]int64{20260301: -1, 20260302: 5 << 40})(s.LogBytes(ctx))
+	check(t, s.WriteStats(ctx, []store.Stats{pool(20260302)}, nil))
+	returns(t, map[int]int64{20260301: -1, 20260302: 5 << 40})(s.LogBytes(ctx))
+	check(t, s.ReplaceDay(ctx, 20260302, []store.Stats{pool(20260302)}, nil))
+	returns(t, map[int]int64{20260301: -1, 20260302: -1})(s.LogBytes(ctx))
 }
 
 func testStatsLimits(t *testing.T, s *store.Store) {
