@@ -3,6 +3,7 @@ package slparser
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"btcpool/internal/store"
@@ -10,10 +11,12 @@ import (
 
 const connectLimit = time.Minute // how long reaching the database may take
 
-// computeDay writes the statistics of Config.Day over all that is there for it.
+// computeDay writes the statistics of Config.Day over all that is there for it. Unless Config.Force says so, it takes
+// nothing away: the file must be whole and must not have less than the database.
 func (s *Service) computeDay(ctx context.Context) error {
 	stats := newDayStats(s.cfg.Day, s.network)
-	if err := s.readWhole(ctx, stats.add); err != nil {
+	read, err := s.readWhole(ctx, s.dayPath(), stats.add)
+	if err != nil {
 		return err
 	}
 	connect, cancel := context.WithTimeout(ctx, connectLimit)
@@ -22,11 +25,34 @@ func (s *Service) computeDay(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	return errors.Join(s.replaceDay(ctx, db, stats, read), db.Close())
+}
+
+func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *dayStats, read reading) error {
 	c := stats.takeChanges()
-	if err := errors.Join(db.ReplaceDay(ctx, int(s.cfg.Day), c.days, c.hours), db.Close()); err != nil {
+	day := int(s.cfg.Day)
+	rows, err := db.ReadStats(ctx, store.Day, 0, 0, day, day)
+	if err != nil {
+		return err
+	}
+	faults := read.flawed()
+	if len(rows) > 0 && rows[0].Accept.Cmp(c.pool) > 0 {
+		faults = errors.Join(faults, fmt.Errorf("it has %s hashes accepted, the database %s", c.pool, rows[0].Accept))
+	}
+	if faults != nil {
+		if !s.cfg.Force {
+			return fmt.Errorf("statistics of %d stay as they are, because of the file: %w (-force computes them all the same; "+
+				"sharelogger -repair takes a day from Kafka again)", day, faults)
+		}
+		s.log.Warn().Err(faults).Int("day", day).Msg("statistics computed of what there is")
+	}
+	if err := db.ReplaceDay(ctx, day, c.days, c.hours); err != nil {
+		return err
+	}
+	if err := db.SetLogBytes(ctx, day, read.size); err != nil {
 		return err
 	}
 	s.metrics.rows.Add(float64(len(c.days) + len(c.hours)))
-	s.log.Info().Int("day", int(s.cfg.Day)).Int("keys", len(c.days)).Msg("statistics computed anew")
+	s.log.Info().Int("day", day).Int64("shares", read.shares).Int("keys", len(c.days)).Msg("statistics computed anew")
 	return nil
 }

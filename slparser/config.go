@@ -25,12 +25,15 @@ type Config struct {
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"SLPARSER_LISTEN"`
 	// FlushDBInterval is the time between two writes of what changed; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`
-	// LateShares is how long after midnight yesterday's file is still read; 1 h by default.
+	// LateShares is how long a past day is kept in memory after its file has grown; 1 h by default. When the file grows
+	// later, it is read from its beginning again.
 	LateShares config.Duration `toml:"late_shares"`
 	Database   store.Config    `toml:"database"`
 
 	// Day, unless it is 0, has only this day's statistics computed anew, or its shares printed.
 	Day sharefile.Day `toml:"-"`
+	// Force has Day's statistics computed anew even if that takes away from them, or the file is damaged.
+	Force bool `toml:"-"`
 	// User, unless it is nil, has only Day's shares of this user printed; 0 means of all users.
 	User *int32 `toml:"-"`
 }
@@ -53,6 +56,7 @@ func (c *Config) Flags(flags *flag.FlagSet) {
 		c.Day, err = sharefile.ParseDay(text)
 		return err
 	})
+	flags.BoolVar(&c.Force, "force", false, "with -d: also when the file is damaged, or has less than the database")
 	flags.Func("u", "with -d: print the shares of this `user` id (0: of all) instead", func(text string) error {
 		id, err := strconv.ParseInt(text, 10, 32)
 		if err != nil || id < 0 {
@@ -87,6 +91,9 @@ func (c Config) Validate() error {
 	}
 	if c.User != nil && c.Day == 0 {
 		faults.Addf("-u: needs -d")
+	}
+	if c.Force && c.Day == 0 {
+		faults.Addf("-force: needs -d")
 	}
 	if c.User == nil {
 		faults.Add(c.Database.Validate())

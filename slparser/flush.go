@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"btcpool/internal/retry"
+	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
 )
 
@@ -25,6 +26,11 @@ func (s *Service) keep(ctx context.Context) error {
 		return nil // ctx has ended
 	}
 	defer db.Close()
+	for s.ask(ctx, db) != nil {
+		if !retry.Sleep(ctx, s.cfg.FlushDBInterval.Std()) {
+			return nil
+		}
+	}
 	s.writing.Set(nil)
 	var purged time.Time
 	for retry.Sleep(ctx, s.cfg.FlushDBInterval.Std()) {
@@ -42,6 +48,44 @@ func (s *Service) keep(ctx context.Context) error {
 	return nil
 }
 
+// ask learns which days the database has, and of how much of their files.
+func (s *Service) ask(ctx context.Context, db *store.Store) error {
+	days, err := db.LogBytes(ctx)
+	if err != nil {
+		s.writing.Set(err)
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	known := s.knownDays(days, sharefile.DayOf(time.Now().Unix()))
+	for day, c := range known {
+		if s.files[day] == nil {
+			s.counted[day] = c
+		}
+	}
+	s.asked = true
+	return nil
+}
+
+// knownDays are those that need not be counted while their files stay as they are. Earlier releases, and btcpool, do not
+// say how much of a file they counted: their days are taken for whole, but for the last two and the present ones.
+func (s *Service) knownDays(days map[int]int64, today sharefile.Day) map[sharefile.Day]counted {
+	var newest sharefile.Day
+	for day := range days {
+		newest = max(newest, sharefile.Day(day))
+	}
+	known := make(map[sharefile.Day]counted)
+	for day, bytes := range days {
+		switch day := sharefile.Day(day); {
+		case bytes != 0:
+			known[day] = counted{size: max(bytes, 0)}
+		case day < min(newest, today).Before():
+			known[day] = counted{size: -1}
+		}
+	}
+	return known
+}
+
 // flush writes the changes of all days. What could not be written is written with the next flush.
 func (s *Service) flush(ctx context.Context, db *store.Store) {
 	start := time.Now()
@@ -49,7 +93,7 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	all := make(map[*dayFile]changes)
 	for _, f := range s.files {
 		if f.dirty {
-			all[f] = f.stats.takeChanges()
+			all[f] = f.takeChanges()
 			f.dirty, f.flying = false, true
 		}
 	}
@@ -57,8 +101,13 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	var failed error
 	for f, c := range all {
 		err := s.write(ctx, db, c)
+		short := false
+		if err == nil && c.logBytes != 0 {
+			short, err = s.writeLogBytes(ctx, db, c)
+		}
 		s.mu.Lock()
-		if f.flying = false; err != nil {
+		f.flying, f.short = false, short
+		if err != nil {
 			c.giveBack()
 			f.dirty = true
 		}
@@ -74,6 +123,38 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 		failed = fmt.Errorf("statistics not written: %w", failed)
 	}
 	s.writing.Set(failed)
+}
+
+// takeChanges returns the rows to write. Only the rows of a file that was read to its end are all that there is.
+func (f *dayFile) takeChanges() changes {
+	c := f.stats.takeChanges()
+	switch {
+	case f.atEnd && f.damaged == 0:
+		c.logBytes = f.reader.Position()
+	case f.atEnd:
+		c.logBytes = incomplete
+	}
+	return c
+}
+
+// incomplete, in place of how much of a file was counted, has it counted again after each start.
+const incomplete = -1
+
+// writeLogBytes notes how much of its file the rows of a day were made of. The day is short when the rows that were
+// there say more.
+func (s *Service) writeLogBytes(ctx context.Context, db *store.Store, c changes) (short bool, err error) {
+	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
+	defer cancel()
+	rows, err := db.ReadStats(ctx, store.Day, 0, 0, int(c.day), int(c.day))
+	if err != nil || len(rows) == 0 {
+		return false, err
+	}
+	if short = rows[0].Accept.Cmp(c.pool) > 0; short {
+		s.log.Error().Int("day", int(c.day)).Stringer("file", c.pool).Stringer("database", rows[0].Accept).
+			Msg("the database has more of a day than its file: its rows stay")
+		c.logBytes = incomplete
+	}
+	return short, db.SetLogBytes(ctx, int(c.day), c.logBytes)
 }
 
 // write writes rows in transactions of bounded size; each row is right by itself.

@@ -10,6 +10,12 @@ type metrics struct {
 	shares       prometheus.Counter
 	dropped      *prometheus.CounterVec // reason: malformed, invalid
 	readErrors   prometheus.Counter
+	damages      prometheus.Counter
+	damaged      prometheus.Gauge
+	torn         prometheus.Gauge
+	lateFiles    prometheus.Counter
+	daysWaiting  prometheus.Gauge
+	daysShort    prometheus.Gauge
 	rows         prometheus.Counter
 	flushErrors  prometheus.Counter
 	flushSeconds prometheus.Histogram
@@ -23,6 +29,12 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		shares:      set.Counter("shares_total", "Shares counted; after a start those of the whole day again."),
 		dropped:     set.Counters("shares_dropped_total", "Records not counted.", "reason"),
 		readErrors:  set.Counter("read_errors_total", "Attempts to read a file that went wrong."),
+		damages:     set.Counter("damages_total", "Stretches of files that were left out because they are damaged."),
+		damaged:     set.Gauge("damaged_bytes", "Bytes of files that were left out because they are damaged."),
+		torn:        set.Gauge("torn_bytes", "Bytes at the ends of files that are no whole flush."),
+		lateFiles:   set.Counter("late_files_total", "Files of past days that held more than was counted, and were counted again."),
+		daysWaiting: set.Gauge("days_waiting", "Days whose files hold more than was counted, and wait for others to be done."),
+		daysShort:   set.Gauge("days_short", "Days of which the database has more than their files hold."),
 		rows:        set.Counter("rows_written_total", "Rows of statistics written."),
 		flushErrors: set.Counter("flush_failures_total", "Writes to the database that went wrong and are repeated."),
 		flushSeconds: set.Histogram("flush_seconds", "Duration of one write of all that changed.",

@@ -10,18 +10,28 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
 )
 
-// print writes the valid shares of Config.Day to w, one a line.
+// print writes the valid shares of Config.Day to w, one a line. Those behind damage come, too; the error tells of it.
 func (s *Service) print(ctx context.Context, w io.Writer) error {
 	out, user := bufio.NewWriter(w), *s.cfg.User
 	var line []byte
-	err := s.readWhole(ctx, func(sh *share.Share) {
+	read, err := s.readWhole(ctx, s.dayPath(), func(sh *share.Share) {
 		if user == 0 || sh.UserID == user {
 			line = appendLine(line[:0], sh)
 			_, _ = out.Write(line) // Flush tells
 		}
 	})
+	for _, d := range read.damages {
+		err = errors.Join(err, d)
+	}
+	switch {
+	case errors.Is(read.end, sharefile.ErrCorrupt):
+		err = errors.Join(err, read.end)
+	case read.end != nil:
+		s.log.Warn().Err(read.end).Msg("the file may go on")
+	}
 	return errors.Join(err, out.Flush())
 }
 

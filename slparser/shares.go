@@ -3,6 +3,7 @@ package slparser
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 
 	"btcpool/internal/share"
@@ -34,25 +35,68 @@ func readShares(r *sharefile.Reader, m *metrics, use func(*share.Share)) (int, e
 	return batchSize, nil
 }
 
-// readWhole hands the valid shares of the file of Config.Day to use.
-func (s *Service) readWhole(ctx context.Context, use func(*share.Share)) error {
-	r, err := sharefile.Open(sharefile.Path(s.cfg.DataDir, s.cfg.Chain, s.cfg.Day))
+// dayPath is the file of Config.Day.
+func (s *Service) dayPath() string { return sharefile.Path(s.cfg.DataDir, s.cfg.Chain, s.cfg.Day) }
+
+// reading is what came of reading a file once to its end.
+type reading struct {
+	size    int64
+	shares  int64 // valid ones
+	damages []*sharefile.Damage
+	end     error // nil: it ends with a whole member
+}
+
+// flawed says why the shares may not be all of the day.
+func (r reading) flawed() error {
+	var faults []error
+	for _, d := range r.damages {
+		faults = append(faults, d)
+	}
+	if r.end != nil {
+		faults = append(faults, r.end)
+	}
+	if r.shares == 0 {
+		faults = append(faults, errors.New("it holds no share"))
+	}
+	return errors.Join(faults...)
+}
+
+// readWhole hands the valid shares of a file to use, those behind damage too.
+func (s *Service) readWhole(ctx context.Context, path string, use func(*share.Share)) (read reading, err error) {
+	r, err := sharefile.Open(path)
 	if err != nil {
-		return err
+		return read, err
 	}
 	defer r.Close()
-	for {
-		_, err := readShares(r, s.metrics, use)
-		if atEnd(err) {
-			if !errors.Is(err, io.EOF) {
-				s.log.Warn().Int64("offset", r.Position()).Msg("the file ends in the middle of a flush")
-			}
-			return nil
-		}
-		if err = errors.Join(err, ctx.Err()); err != nil {
-			return err
+	info, err := r.Stat()
+	if err != nil {
+		return read, err
+	}
+	read.size = info.Size()
+	for ctx.Err() == nil {
+		_, err := readShares(r, s.metrics, func(sh *share.Share) {
+			read.shares++
+			use(sh)
+		})
+		damage := new(sharefile.Damage)
+		switch {
+		case err == nil:
+		case errors.As(err, &damage):
+			read.damages = append(read.damages, damage)
+			s.logDamage(damage)
+		case errors.Is(err, io.EOF):
+			return read, nil
+		case atEnd(err):
+			read.end = fmt.Errorf("it ends in the middle of a flush, %d of its %d bytes are whole", r.Position(), read.size)
+			return read, nil
+		case errors.Is(err, sharefile.ErrCorrupt):
+			read.end = err
+			return read, nil
+		default:
+			return read, err
 		}
 	}
+	return read, ctx.Err()
 }
 
 // atEnd tells whether an error only says that there is no more at present.

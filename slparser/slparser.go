@@ -39,9 +39,11 @@ type Service struct {
 
 	reading, writing *service.Fault // what goes wrong with the files and with the database
 
-	mu    sync.Mutex
-	files map[sharefile.Day]*dayFile
-	first sharefile.Day // the oldest that is read; those before are complete
+	mu      sync.Mutex
+	files   map[sharefile.Day]*dayFile // in memory
+	counted map[sharefile.Day]counted  // those that are not, as far as the database or this process knows them
+	asked   bool                       // the database told what it knows
+	newest  int64                      // time of the newest share
 }
 
 // New listens for HTTP requests, in the mode that serves.
@@ -60,6 +62,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		network: network,
 		started: time.Now(),
 		files:   make(map[sharefile.Day]*dayFile),
+		counted: make(map[sharefile.Day]counted),
 		reading: service.NewFault(deps.Log, zerolog.ErrorLevel, "share log cannot be read on: will try again and again", "share log is read again"),
 		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "database does not get what changed: will try again and again", "database gets what changed again"),
 	}

@@ -21,6 +21,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/config"
+	"btcpool/internal/durable"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -346,6 +347,196 @@ func TestComputeDay(t *testing.T) {
 		if err := run(t, cfg); err == nil {
 			t.Errorf("%d is computed", day)
 		}
+	}
+}
+
+// damage flips a bit in the middle of a file.
+func damage(t *testing.T, path string) {
+	t.Helper()
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[len(file)/2] ^= 1
+	if err := os.WriteFile(path, file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestDamagedFile has a bit flipped in the middle of a day whose rows are there, and slparser started again: the rows
+// stay, and shares that come later count.
+func TestDamagedFile(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.LateShares = config.Duration(24 * time.Hour)
+	log := newShareLog(t, cfg.DataDir)
+	now := time.Now()
+	today := sharefile.DayOf(now.Unix())
+	for worker := range int64(9) {
+		log.write(t, newShare(1, worker+1, now), newShare(1, worker+1, now))
+	}
+	db := openStore(t, cfg)
+	_, stop := start(t, cfg)
+	testkit.Eventually(t, "all rows", func() bool { return accepted(t, db, today, 0, 0) == shares(18) })
+	stop()
+
+	damage(t, sharefile.Path(cfg.DataDir, "BTC", today))
+	registry := prometheus.NewRegistry()
+	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, svc.Run)
+	log.write(t, newShare(2, 11, now))
+	testkit.Eventually(t, "the new share", func() bool { return accepted(t, db, today, 2, 11) == shares(1) })
+	if got := accepted(t, db, today, 0, 0); got != shares(18) {
+		t.Errorf("the pool has %s hashes, want %s", got, shares(18))
+	}
+	for worker := range int64(9) {
+		if got := accepted(t, db, today, 1, worker+1); got != shares(2) {
+			t.Errorf("worker %d has %s hashes", worker+1, got)
+		}
+	}
+	testkit.Eventually(t, "the damage is told", func() bool {
+		return testkit.Metric(t, registry, "btcpool_slparser_damaged_bytes") > 0 && testkit.Metric(t, registry, "btcpool_slparser_days_short") == 1
+	})
+	log.write(t, newShare(2, 11, now), newShare(2, 11, now), newShare(2, 11, now))
+	testkit.Eventually(t, "rows rise again", func() bool { return accepted(t, db, today, 0, 0) == shares(20) })
+}
+
+// metered runs a service until stop is called or the test ends.
+func metered(t *testing.T, cfg slparser.Config) (metric func(name string) float64, stop func()) {
+	t.Helper()
+	registry := prometheus.NewRegistry()
+	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop = testkit.Run(t, svc.Run)
+	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
+	return func(name string) float64 { return testkit.Metric(t, registry, "btcpool_slparser_"+name) }, stop
+}
+
+// TestLateShares has shares come to files of past days at any time: while slparser runs, and while it is away.
+func TestLateShares(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.LateShares = 0
+	log := newShareLog(t, cfg.DataDir)
+	now := time.Now()
+	ago := func(days int) (time.Time, sharefile.Day) {
+		at := now.AddDate(0, 0, -days)
+		return at, sharefile.DayOf(at.Unix())
+	}
+	// More days than are in memory at once, of which the database has none.
+	const days = 9
+	for n := range days {
+		at, _ := ago(n)
+		log.write(t, newShare(1, 11, at))
+	}
+	db := openStore(t, cfg)
+	has := func(n int, want uint64) func() bool {
+		return func() bool {
+			_, day := ago(n)
+			return accepted(t, db, day, 0, 0) == shares(want)
+		}
+	}
+	metric, stop := metered(t, cfg)
+	for n := range days {
+		testkit.Eventually(t, fmt.Sprintf("the day %d days ago", n), has(n, 1))
+	}
+	testkit.Eventually(t, "all days done", func() bool { return metric("days_waiting") == 0 })
+	before := metric("late_files_total")
+	at, _ := ago(5)
+	log.write(t, newShare(2, 12, at))
+	testkit.Eventually(t, "a share of a past day", has(5, 2))
+	if got := metric("late_files_total") - before; got != 1 {
+		t.Errorf("%v files of past days were counted again", got)
+	}
+	stop()
+
+	at, _ = ago(7)
+	log.write(t, newShare(2, 12, at))
+	metric, stop = metered(t, cfg)
+	testkit.Eventually(t, "a share that came meanwhile", has(7, 2))
+	if got := metric("late_files_total"); got != 1 {
+		t.Errorf("%v files of past days were counted again, one has changed", got)
+	}
+	stop()
+}
+
+// TestFileReplaced puts another file in the place of one that was read: it is what counts now.
+func TestFileReplaced(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	now := time.Now()
+	today := sharefile.DayOf(now.Unix())
+	log := newShareLog(t, cfg.DataDir)
+	log.write(t, newShare(1, 11, now))
+	start(t, cfg)
+	db := openStore(t, cfg)
+	testkit.Eventually(t, "a share", func() bool { return accepted(t, db, today, 1, 11) == shares(1) })
+	dir := t.TempDir()
+	newShareLog(t, dir).write(t, newShare(1, 11, now), newShare(1, 11, now), newShare(1, 12, now))
+	file, err := os.ReadFile(sharefile.Path(dir, "BTC", today))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := durable.Replace(sharefile.Path(cfg.DataDir, "BTC", today), file, 0o640); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the other file's shares", func() bool {
+		return accepted(t, db, today, 1, 11) == shares(2) && accepted(t, db, today, 1, 12) == shares(1)
+	})
+}
+
+// TestComputeRefuses has a day computed anew of a file that is not what it was: its rows stay unless it is forced.
+func TestComputeRefuses(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		change func([]byte) []byte
+		says   string
+		left   uint64
+	}{
+		"torn":    {func(b []byte) []byte { return b[:len(b)-5] }, "ends in the middle of a flush", 2},
+		"empty":   {func([]byte) []byte { return nil }, "holds no share", 0},
+		"shorter": {func(b []byte) []byte { return b[:len(b)/3] }, "the database 13194139533312", 1},
+		"damaged": {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, "bytes at", 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cfg := testConfig(t)
+			cfg.Day = 20231120
+			log := newShareLog(t, cfg.DataDir)
+			for range 3 { // members of one size
+				log.write(t, newShare(1, 11, cfg.Day.Start()))
+			}
+			if err := run(t, cfg); err != nil {
+				t.Fatal(err)
+			}
+			path := sharefile.Path(cfg.DataDir, "BTC", cfg.Day)
+			file, err := os.ReadFile(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := os.WriteFile(path, c.change(file), 0o640); err != nil {
+				t.Fatal(err)
+			}
+			if err := run(t, cfg); err == nil || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("%v, want %q", err, c.says)
+			}
+			db := openStore(t, cfg)
+			if got := accepted(t, db, cfg.Day, 0, 0); got != shares(3) {
+				t.Errorf("the pool has %s hashes", got)
+			}
+			cfg.Force = true
+			if err := run(t, cfg); err != nil {
+				t.Error(err)
+			}
+			if got := accepted(t, db, cfg.Day, 0, 0); got != shares(c.left) {
+				t.Errorf("the pool has %s hashes, want %s", got, shares(c.left))
+			}
+		})
 	}
 }
 

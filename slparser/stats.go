@@ -213,11 +213,18 @@ func score(bits uint32, difficulty bitcoin.Difficulty) *big.Int {
 type changes struct {
 	days, hours []store.Stats
 	taken       map[*entry]uint32
+
+	day      sharefile.Day
+	pool     bitcoin.Work // accepted that day
+	logBytes int64        // how much of the day's file that is; 0: a part
 }
 
 // takeChanges returns the rows that differ from the database, taking it for granted that they will be written.
 func (d *dayStats) takeChanges() changes {
-	c := changes{taken: make(map[*entry]uint32)}
+	c := changes{taken: make(map[*entry]uint32), day: d.day}
+	if pool := d.entries[key{}]; pool != nil {
+		c.pool = pool.day().accept
+	}
 	for k, e := range d.entries {
 		if e.changed == 0 {
 			continue

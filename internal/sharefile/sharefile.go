@@ -50,6 +50,9 @@ func (d Day) Start() time.Time {
 // Next returns the day after d.
 func (d Day) Next() Day { return DayOf(d.Start().AddDate(0, 0, 1).Unix()) }
 
+// Before returns the day before d.
+func (d Day) Before() Day { return DayOf(d.Start().AddDate(0, 0, -1).Unix()) }
+
 // ErrChain says that a chain's name cannot be part of a file name.
 var ErrChain = errors.New("chain must be 1 to 16 letters and digits")
 
