@@ -1,6 +1,7 @@
 package sharelogger
 
 import (
+	"flag"
 	"strings"
 	"time"
 	"unicode"
@@ -31,6 +32,25 @@ type Config struct {
 	// default: with the earliest if the folder has no files of other software either.
 	Start string     `toml:"start"`
 	Kafka bus.Config `toml:"kafka"`
+
+	// Repair, unless it is 0, has only this day's file repaired from the topic.
+	Repair sharefile.Day `toml:"-"`
+}
+
+// Flags adds the flag of the mode that does one thing and exits.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	flags.Func("repair", "take from the topic again what is damaged or missing in the file of the `day` YYYYMMDD, and exit", func(text string) (err error) {
+		c.Repair, err = sharefile.ParseDay(text)
+		return err
+	})
+}
+
+// Base leaves the admin address to the sharelogger that writes.
+func (c Config) Base() service.Common {
+	if c.Repair != 0 {
+		c.Admin = ""
+	}
+	return c.Common
 }
 
 // DefaultConfig returns what holds for keys that are not set.

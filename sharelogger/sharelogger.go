@@ -79,6 +79,9 @@ func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.
 // Run works until ctx ends, then writes what it has.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.cfg.Repair != 0 {
+		return s.repair(ctx)
+	}
 	topic := s.cfg.Kafka.Topics.Share
 	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
 		return err
@@ -110,18 +113,11 @@ func (s *Service) Run(ctx context.Context) (err error) {
 // take adds a message's share to what the next flush writes. When too much is waiting, it waits for a flush to succeed.
 func (s *Service) take(ctx context.Context, m bus.Message) error {
 	var sh share.Share
-	if err := sh.Parse(m.Value); err != nil {
-		s.drop("malformed", m, err)
+	body, fault, err := s.parse(m, &sh)
+	if err != nil {
+		s.metrics.dropped.WithLabelValues(fault).Inc()
+		s.log.Debug().Err(err).Int("partition", m.Partition).Int64("offset", m.Offset).Msg("share dropped")
 		return nil
-	}
-	if err := sh.Validate(); err != nil {
-		s.drop("invalid", m, err)
-		return nil
-	}
-	body, ok := share.Body(m.Value)
-	if !ok {
-		s.body = sh.AppendBody(s.body[:0])
-		body = s.body
 	}
 	if m.Time.IsZero() {
 		m.Time = time.Unix(sh.Time, 0)
@@ -133,6 +129,22 @@ func (s *Service) take(ctx context.Context, m bus.Message) error {
 		}
 	}
 	return nil
+}
+
+// parse reads a message's share and returns its record, valid until the next call, or what kind of fault an error is.
+func (s *Service) parse(m bus.Message, sh *share.Share) (body []byte, fault string, err error) {
+	if err := sh.Parse(m.Value); err != nil {
+		return nil, "malformed", err
+	}
+	if err := sh.Validate(); err != nil {
+		return nil, "invalid", err
+	}
+	body, ok := share.Body(m.Value)
+	if !ok {
+		s.body = sh.AppendBody(s.body[:0])
+		body = s.body
+	}
+	return body, "", nil
 }
 
 const retryInterval = time.Second
@@ -156,11 +168,6 @@ func (s *Service) add(m bus.Message, sh *share.Share, body []byte) error {
 	}
 	s.metrics.pending.Set(float64(s.writer.Pending()))
 	return nil
-}
-
-func (s *Service) drop(reason string, m bus.Message, err error) {
-	s.metrics.dropped.WithLabelValues(reason).Inc()
-	s.log.Debug().Err(err).Int("partition", m.Partition).Int64("offset", m.Offset).Msg("share dropped")
 }
 
 func (s *Service) flushEvery(ctx context.Context, interval time.Duration) error {

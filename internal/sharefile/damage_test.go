@@ -396,3 +396,93 @@ func TestReplacedUnderReader(t *testing.T) {
 		t.Errorf("grown again: %v", err)
 	}
 }
+
+// TestRepair damages files at random, some of whose days are over, and takes what was lost from the topic again: each
+// day has every share, once, and readers and writers go on with it.
+func TestRepair(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		topic, want := drawTopic(t)
+		dir, err := os.MkdirTemp("", "sharefile")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer os.RemoveAll(dir)
+		w := openWriter(t, dir)
+		next, _ := w.Resume()
+		for range rapid.IntRange(1, 8).Draw(t, "flushes") {
+			consume(t, w, topic, next, rapid.IntRange(1, 15).Draw(t, "shares"))
+			flush(t, w)
+		}
+		w.Close()
+		days := slices.Sorted(maps.Keys(want))
+		hit := make(map[uint32]bool)
+		for _, day := range days {
+			for range rapid.IntRange(0, 2).Draw(t, "damages") {
+				damage(t, sharefile.Path(dir, "BTC", day), hit)
+			}
+		}
+		for _, day := range days {
+			w := openWriter(t, dir)
+			if _, ok := w.Resume(); ok {
+				done, err := w.Repair(day, func(g *sharefile.Gap) error { return refill(g, topic) })
+				if err != nil {
+					t.Fatalf("%d: %v", day, err)
+				}
+				if _, again := os.Stat(done.Aside); done.Aside != "" && again != nil {
+					t.Error(again)
+				}
+			}
+			w.Close()
+		}
+		w = openWriter(t, dir)
+		next, _ = w.Resume()
+		consume(t, w, topic, next, len(topic))
+		flush(t, w)
+		w.Close()
+		for _, day := range days {
+			got := slices.Sorted(slices.Values(readDay(t, dir, day)))
+			if diff := cmp.Diff(want[day], got); diff != "" {
+				t.Fatalf("%d (-want +got):\n%s", day, diff)
+			}
+		}
+	})
+}
+
+// refill adds a gap's shares, as who reads the topic.
+func refill(g *sharefile.Gap, topic []topicShare) error {
+	for _, m := range topic {
+		if m.offset >= g.From[m.partition] && m.offset < g.To[m.partition] {
+			if err := g.Add(m.partition, m.offset, &m.share, m.share.AppendBody(nil)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// TestRepairRefuses leaves a damaged file as it is when the topic is another one.
+func TestRepairRefuses(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := sharefile.Path(dir, "BTC", 20231120)
+	file := ownFile(t)
+	file[len(file)/2] ^= 1
+	write(t, path, file)
+	var other []topicShare
+	for nonce := uint64(1); nonce <= 6; nonce++ {
+		other = append(other, topicShare{int(nonce % 2), int64(nonce), newShare(nonce+10, monday)})
+	}
+	w := openWriter(t, dir)
+	defer w.Close()
+	if _, err := w.Repair(20231120, func(g *sharefile.Gap) error { return refill(g, other) }); !errors.Is(err, sharefile.ErrOtherTopic) {
+		t.Error(err)
+	}
+	if now, err := os.ReadFile(path); err != nil || !slices.Equal(now, file) {
+		t.Errorf("the file has changed: %v", err)
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil || len(entries) != 2 { // and the lock
+		t.Errorf("%v, %v", entries, err)
+	}
+}

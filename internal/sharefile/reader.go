@@ -142,7 +142,7 @@ func (r *Reader) fill() error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	if err := r.checkMark(n); err != nil {
+	if err := r.checkMark(); err != nil {
 		return err
 	}
 	first := r.head[:n]
@@ -165,24 +165,21 @@ func (r *Reader) fill() error {
 	return r.openMember()
 }
 
-// checkMark wants what was read last to stand where it stood. There are n more bytes behind it.
-func (r *Reader) checkMark(n int) error {
-	if r.at == 0 {
-		return nil
-	}
-	if n == 0 {
-		if info, err := r.file.Stat(); err != nil || info.Size() == r.at {
-			return err
-		}
-	}
+// checkMark wants what was read last to stand where it stood.
+func (r *Reader) checkMark() error {
 	var now mark
-	if _, err := r.file.ReadAt(now[:], r.behind); err != nil && err != io.EOF {
+	n, err := r.file.ReadAt(now[:min(r.at-r.behind, int64(len(now)))], r.behind)
+	if err != nil && err != io.EOF {
 		return err
 	}
-	if had := min(r.at-r.behind, int64(len(now))); n == 0 || !bytes.Equal(now[:had], r.mark[:had]) {
+	if had := now[:n]; err != nil || !bytes.Equal(had, r.mark[:n]) {
 		return fmt.Errorf("%w: %s at %d", ErrReplaced, r.file.Name(), r.behind)
 	}
-	return nil
+	info, err := r.file.Stat()
+	if err == nil && info.Size() < r.at {
+		return fmt.Errorf("%w: %s at %d", ErrReplaced, r.file.Name(), info.Size())
+	}
+	return err
 }
 
 func (r *Reader) readPlain() error {

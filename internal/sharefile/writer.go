@@ -119,7 +119,7 @@ func (w *Writer) recover() error {
 	}
 	w.begin()
 	if back == newest {
-		return w.eachTorn(func(_ Day, f *dayFile, file *os.File) error { return file.Truncate(f.size) })
+		return w.eachTorn(truncate)
 	}
 	w.log.Warn().Uint64("flush", back.Flush).Uint64("newest", newest.Flush).
 		Msg("share log is damaged before its newest flush: reading the topic from there again")
@@ -142,9 +142,14 @@ func (w *Writer) eachTorn(do func(Day, *dayFile, *os.File) error) error {
 	return nil
 }
 
+func truncate(_ Day, f *dayFile, file *os.File) error { return file.Truncate(f.size) }
+
 // goBack replaces a damaged end by a flush without shares, whose checkpoint goes back before the damage. So a crash
 // does not make it forgotten.
 func (w *Writer) goBack(day Day, f *dayFile, file *os.File) (err error) {
+	if f.lost == nil || f.lost.Generation != w.generation { // it is not known what the file had
+		return truncate(day, f, file)
+	}
 	if f.member, err = w.encode(f); err != nil {
 		return err
 	}
@@ -192,8 +197,7 @@ func (w *Writer) Add(partition int, offset int64, s *share.Share, body []byte) (
 	if w.dedup.Seen(partition, s.ID) || f.holds(w.generation, partition, offset) {
 		return false, nil
 	}
-	f.records = binary.LittleEndian.AppendUint32(f.records, uint32(len(body)))
-	f.records = append(f.records, body...)
+	f.records = appendRecord(f.records, body)
 	f.shares++
 	w.pending += 4 + len(body)
 	return true, nil
@@ -318,6 +322,14 @@ func (w *Writer) flushDay(day Day, f *dayFile) (int, error) {
 // encode makes a member of f's records.
 func (w *Writer) encode(f *dayFile) (*member, error) {
 	c := &Checkpoint{Flush: w.flush, Generation: w.generation, From: w.from, To: w.to(f), Dedup: w.dedupState}
+	data, err := w.compress(c, f.records)
+	if err != nil {
+		return nil, err
+	}
+	return &member{data, c, f.shares}, nil
+}
+
+func (w *Writer) compress(c *Checkpoint, records []byte) ([]byte, error) {
 	extra, err := c.appendExtra(nil)
 	if err != nil {
 		return nil, err
@@ -325,14 +337,18 @@ func (w *Writer) encode(f *dayFile) (*member, error) {
 	var buf bytes.Buffer
 	w.gz.Reset(&buf)
 	w.gz.Header = gzip.Header{Extra: extra, ModTime: time.Unix(0, 0), OS: 255}
-	if _, err := w.gz.Write(f.records); err != nil {
+	if _, err := w.gz.Write(records); err != nil {
 		return nil, err
 	}
 	if err := w.gz.Close(); err != nil {
 		return nil, err
 	}
 	seal(buf.Bytes())
-	return &member{buf.Bytes(), c, f.shares}, nil
+	return buf.Bytes(), nil
+}
+
+func appendRecord(dst, body []byte) []byte {
+	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(body))), body...)
 }
 
 // to returns the offsets below which f has all its shares once what is pending is written. After a crash a partition
