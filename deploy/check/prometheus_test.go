@@ -414,6 +414,21 @@ func TestAlertsFire(t *testing.T) {
 				{`btcpool_sharelogger_group_commits_total{result="failed"} 0x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 0x5`},
 			},
 		},
+		"ShareLogDamaged": {
+			fire: [][]string{
+				{`btcpool_slparser_damaged_bytes 233`}, {`btcpool_slparser_torn_bytes 17x20`}, {`btcpool_slparser_days_short 1`},
+			},
+			quiet: [][]string{{`btcpool_slparser_damaged_bytes 0`, `btcpool_slparser_torn_bytes 0x5 17 0x5 17 0x20`, `btcpool_slparser_days_short 0`}},
+		},
+		"LateShares": {
+			fire: [][]string{
+				{`btcpool_slparser_late_files_total 0x5 2x30`}, {`btcpool_slparser_days_waiting 3`},
+				{`btcpool_slparser_late_files_total 2x30`, `process_start_time_seconds 0x30`},
+			},
+			quiet: [][]string{{
+				`btcpool_slparser_late_files_total 4x30`, `btcpool_slparser_days_waiting 0x3 1 0x20`, `process_start_time_seconds -9999x30`,
+			}},
+		},
 		"DatabaseAway": {
 			fire: [][]string{
 				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},
