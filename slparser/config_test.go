@@ -37,7 +37,7 @@ func TestShippedConfig(t *testing.T) {
 func TestValidate(t *testing.T) {
 	t.Parallel()
 	cfg := slparser.Config{
-		Network: "moon", Chain: "?", Listen: "8081", LateShares: -1,
+		Network: "moon", Chain: "B-C", Listen: "8081", LateShares: -1,
 		FlushDBInterval: config.Duration(2 * time.Hour),
 	}
 	if _, err := slparser.New(cfg, service.Deps{}); err == nil {
@@ -50,7 +50,7 @@ func TestValidate(t *testing.T) {
 	for _, want := range []string{
 		`network = "moon"`,
 		`data_dir = "": must name a folder`,
-		`chain = "?"`,
+		`chain = "B-C"`,
 		`listen = "8081": must be host:port`,
 		`flush_db_interval = "2h0m0s": must be 10ms to 1h`,
 		`late_shares = "-1ns": must be 0s to 24h`,

@@ -14,7 +14,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
 
-	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
 
@@ -389,7 +388,7 @@ func TestReplacedUnderReader(t *testing.T) {
 		t.Errorf("cut back: %v", err)
 	}
 	for nonce := uint64(5); nonce <= 50; nonce++ {
-		add(t, w, int(nonce%2), int64(nonce), share.Share(newShare(nonce, monday)))
+		add(t, w, int(nonce%2), int64(nonce), newShare(nonce, monday))
 	}
 	flush(t, w)
 	if _, err := r.Next(); !errors.Is(err, sharefile.ErrReplaced) {

@@ -169,7 +169,7 @@ func (r *Reader) fill() error {
 func (r *Reader) checkMark() error {
 	var now mark
 	n, err := r.file.ReadAt(now[:min(r.at-r.behind, int64(len(now)))], r.behind)
-	if err != nil && err != io.EOF {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	if had := now[:n]; err != nil || !bytes.Equal(had, r.mark[:n]) {
