@@ -22,12 +22,14 @@ type (
 		Version       string         `json:"version"`
 		UptimeSeconds int64          `json:"uptime_seconds"`
 		StratumURL    string         `json:"stratum_url"`
+		Stratum       []Place        `json:"stratum"`
 		Chain         string         `json:"chain"`
 		Away          []string       `json:"away"`
 		SharesAsOf    *time.Time     `json:"shares_as_of"`
 		Hashrate      spans          `json:"hashrate"`
 		HashrateError spans          `json:"hashrate_error"`
 		WorkersOnline int            `json:"workers_online"`
+		Waiting       int            `json:"workers_waiting"`
 		WorkersKnown  int            `json:"workers_known"`
 		UsersOnline   int            `json:"users_online"`
 		Shares        sharesAnswer   `json:"shares_1h"`
@@ -141,13 +143,14 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 		Starting:      !s.replayed.Load(),
 		Version:       service.Version(),
 		UptimeSeconds: int64(now.Sub(s.started).Seconds()),
-		StratumURL:    s.cfg.StratumURL,
+		Stratum:       append([]Place{}, s.places...),
 		Chain:         s.cfg.Network,
 		Away:          s.away(),
 		SharesAsOf:    s.sharesAsOf(),
 		Hashrate:      v.spans(),
 		HashrateError: v.errorSpans(),
 		WorkersOnline: v.Online,
+		Waiting:       v.Waiting,
 		WorkersKnown:  v.Known,
 		UsersOnline:   v.Users,
 		Shares:        v.shares(),
@@ -156,6 +159,9 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 			StepSeconds: coarseWidth,
 			Hashrate:    make([]float64, len(v.Minutes)),
 		},
+	}
+	if len(s.places) > 0 {
+		a.StratumURL = s.places[0].URL
 	}
 	for i, minute := range v.Minutes {
 		a.Series.Hashrate[i] = minute.Work.Float() / coarseWidth

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"maps"
+	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
@@ -12,6 +13,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/store"
 )
 
 const (
@@ -31,13 +33,19 @@ type workerKey struct {
 	WorkerID int64 // share.WorkerID of the worker's name; the same name gives the same id for every user
 }
 
-// worker is one worker that gave a sign of life within the last hour, or whose row in the database is not cleared yet.
+// workerName is what only events and the database know of a worker.
+type workerName struct{ Name, Agent string }
+
+// worker is one worker that had a share within the last hour, one that is in the lobby, or one whose row in the database
+// is not cleared yet.
 type worker struct {
 	window
-	seen           int64 // unix time of the last share or connection, 0 for one that is only in the database
-	left           int64 // unix time of the last disconnection that left no session behind, 0 when none
-	sessions       int   // connections that came and did not go, as far as events were read
-	server         uint8 // id of the server that the last of them is to
+	workerName
+	waits          *place // in the lobby, nil once it had a share
+	seen           int64  // unix time of the last share or connection, 0 for one that is only in the database
+	left           int64  // unix time of the last disconnection that left no session behind, 0 when none
+	sessions       int    // connections that came and did not go, as far as events were read
+	server         uint8  // id of the server that the last of them is to
 	lastDifficulty bitcoin.Difficulty
 }
 
@@ -45,31 +53,40 @@ func (w *worker) online(now time.Time) bool {
 	return w.seen > now.Add(-onlineFor).Unix() && w.left < w.seen
 }
 
+// user is the sum of its workers.
+type user struct {
+	window
+	Name    string
+	workers int
+}
+
 // board is everything statshttpd knows of users and workers. It is safe for concurrent use.
 type board struct {
-	limit int // workers in memory, and names
+	limit int // workers in memory, and as many in the lobby
 
-	mu      sync.RWMutex
-	now     int64 // unix time of the last share that was counted
-	pool    window
-	recent  ring // accepted by the pool, an hour in fine buckets: the effort of a round needs them
-	users   map[int32]*window
-	workers map[workerKey]*worker
-	names   map[workerKey]workerName
-	userIDs map[int32]string
-	renamed map[workerKey]workerName // names the database does not have yet
+	mu        sync.RWMutex
+	now       int64 // unix time of the last share that was counted
+	pool      window
+	recent    ring // accepted by the pool, an hour in fine buckets: the effort of a round needs them
+	users     map[int32]*user
+	workers   map[workerKey]*worker
+	lobby     lobby
+	fullUntil time.Time                // nobody is silent enough before to make room
+	givenUp   uint64                   // of the lobby, for others
+	left      []store.Worker           // rows of workers that made room for others
+	renamed   map[workerKey]workerName // names the database does not have yet
+	nameless  map[workerKey]bool       // had a share, and nobody said their name
 }
 
 func newBoard(limit int) *board {
 	return &board{
-		limit:   limit,
-		pool:    newWindow(),
-		recent:  newRing(fineWidth, int(hour)/fineWidth+1),
-		users:   make(map[int32]*window),
-		workers: make(map[workerKey]*worker),
-		names:   make(map[workerKey]workerName),
-		userIDs: make(map[int32]string),
-		renamed: make(map[workerKey]workerName),
+		limit:    limit,
+		recent:   newRing(fineWidth, int(hour)/fineWidth+1),
+		users:    make(map[int32]*user),
+		workers:  make(map[workerKey]*worker),
+		lobby:    newLobby(),
+		renamed:  make(map[workerKey]workerName),
+		nameless: make(map[workerKey]bool),
 	}
 }
 
@@ -89,7 +106,7 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 		b.forgetAfter(now.Unix())
 	}
 	b.now = now.Unix()
-	w := b.workerAt(workerKey{s.UserID, s.WorkerID})
+	w := b.proven(now, workerKey{s.UserID, s.WorkerID})
 	difficulty := s.Difficulty
 	status := s.Status
 	if status.IsAccepted() {
@@ -105,21 +122,21 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	}
 	work := difficulty.Hashes()
 	b.pool.add(t, status, work, s.IP)
+	if u := b.users[s.UserID]; u != nil {
+		u.add(t, status, work, s.IP)
+	}
 	if w == nil {
-		if u := b.users[s.UserID]; u != nil {
-			u.add(t, status, work, s.IP)
-		}
 		return false, nil
 	}
 	w.add(t, status, work, s.IP)
 	w.seen = max(w.seen, t)
-	b.users[s.UserID].add(t, status, work, s.IP)
 	return true, nil
 }
 
 // forgetAfter takes back what was counted behind unix time t: the clock was ahead, and what comes now would be too old
 // for windows that have gone on. b.mu is held.
 func (b *board) forgetAfter(t int64) {
+	b.fullUntil = time.Time{}
 	b.pool.forgetAfter(t)
 	b.recent.forgetAfter(t)
 	for _, u := range b.users {
@@ -131,62 +148,133 @@ func (b *board) forgetAfter(t int64) {
 	}
 }
 
-// workerAt returns the worker of that key, made when it is new, with its user; nil when there is no room. b.mu is held.
-func (b *board) workerAt(k workerKey) *worker {
-	if w := b.workers[k]; w != nil {
+// proven returns the worker of that key, which has a share; nil when there is no room. b.mu is held.
+func (b *board) proven(now time.Time, k workerKey) *worker {
+	w := b.workers[k]
+	if w != nil && w.waits == nil {
 		return w
 	}
-	if len(b.workers) >= b.limit {
+	if len(b.workers)-b.lobby.size >= b.limit && !b.makeRoom(now) {
 		return nil
 	}
-	w := &worker{window: newWindow()}
-	b.workers[k] = w
-	if b.users[k.UserID] == nil {
-		b.users[k.UserID] = new(newWindow())
+	if w == nil {
+		w = b.enter(k)
+	} else {
+		b.lobby.remove(w.waits)
+		w.waits = nil
+		for _, of := range []*window{&w.window, &b.users[k.UserID].window, &b.pool} {
+			if of.last == 0 {
+				of.begin(w.seen)
+			}
+		}
+	}
+	if w.workerName == (workerName{}) {
+		b.nameless[k] = true
+	} else {
+		b.renamed[k] = w.workerName
 	}
 	return w
 }
 
-// addEvent takes in who came or went. With live false the event is history, whose names the database mostly has. It
-// returns false when there was no room for the worker.
-func (b *board) addEvent(now time.Time, e *share.Event, live bool) (kept bool) {
+// enter makes a worker. b.mu is held.
+func (b *board) enter(k workerKey) *worker {
+	w := &worker{}
+	b.workers[k] = w
+	if b.users[k.UserID] == nil {
+		b.users[k.UserID] = &user{}
+	}
+	b.users[k.UserID].workers++
+	return w
+}
+
+// drop forgets a worker, and its user if nothing is known of it but the name. b.mu is held.
+func (b *board) drop(k workerKey) {
+	w, u := b.workers[k], b.users[k.UserID]
+	if w.waits != nil {
+		b.lobby.remove(w.waits)
+	}
+	delete(b.workers, k)
+	delete(b.renamed, k)
+	delete(b.nameless, k)
+	if u.workers--; u.workers == 0 && u.last == 0 {
+		delete(b.users, k.UserID)
+	}
+}
+
+// batch is how many make room at once: to find them takes a look at all.
+func (b *board) batch() int { return max(b.limit/100, 1) }
+
+// makeRoom forgets the workers that are silent for the longest, none that may be mining. b.mu is held.
+func (b *board) makeRoom(now time.Time) bool {
+	const lookAgain = 10 * time.Second
+	if now.Before(b.fullUntil) {
+		return false
+	}
+	var silent []workerKey
+	for k, w := range b.workers {
+		if w.waits == nil && w.last <= now.Add(-onlineFor).Unix() {
+			silent = append(silent, k)
+		}
+	}
+	if len(silent) == 0 {
+		b.fullUntil = now.Add(lookAgain)
+		return false
+	}
+	slices.SortFunc(silent, func(x, y workerKey) int { return cmp.Compare(b.workers[x].last, b.workers[y].last) })
+	for _, k := range silent[:min(len(silent), b.batch())] {
+		w := b.workers[k]
+		over := window{accepted: w.accepted, last: w.last, lastIP: w.lastIP}
+		b.left = append(b.left, over.row(k, now.Unix()))
+		b.drop(k)
+	}
+	return true
+}
+
+// addEvent takes in who came or went. With live false the event is history, whose names the database mostly has.
+func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 
-	switch e.Action {
-	case share.ServerDead:
-		b.serverLeft(uint8(e.SessionID>>24), min(e.Time.Unix(), now.Unix()))
-		return true
-	case share.ServerServing:
-		return true
-	}
-	k := workerKey{e.UserID, e.WorkerID}
-	if e.Action == share.MinerConnect {
-		if !b.rename(k, e, live) {
-			return false
-		}
-	}
 	t := min(e.Time.Unix(), now.Unix())
-	if t <= now.Unix()-int64(hour) {
-		return true
-	}
-	if e.Action == share.MinerDead {
-		if w := b.workers[k]; w != nil {
+	k := workerKey{e.UserID, e.WorkerID}
+	w := b.workers[k]
+	switch {
+	case e.Action == share.ServerDead:
+		b.serverLeft(uint8(e.SessionID>>24), t)
+		return
+	case e.Action == share.ServerServing:
+		return
+	case e.Action == share.MinerDead:
+		if w != nil && t > now.Unix()-int64(hour) {
 			if w.sessions = max(w.sessions-1, 0); w.sessions == 0 {
 				w.left = t
 			}
 		}
-		return true
+		return
+	case w == nil:
+		w = b.welcome(k, e.IP)
 	}
-	w := b.workerAt(k)
-	if w == nil {
-		return false
+	b.rename(k, w, e, live)
+	if t <= now.Unix()-int64(hour) {
+		return
 	}
 	w.sessions++
 	w.server = uint8(e.SessionID >> 24)
 	w.seen = max(w.seen, t)
 	w.left = min(w.left, w.seen-1) // a worker that comes back within the second is there
-	return true
+}
+
+// welcome makes a worker that is in the lobby. b.mu is held.
+func (b *board) welcome(k workerKey, ip netip.Addr) *worker {
+	if b.lobby.size >= b.limit {
+		for _, k := range b.lobby.surplus(b.batch()) {
+			b.drop(k)
+			b.givenUp++
+		}
+	}
+	w := b.enter(k)
+	w.waits = b.lobby.add(k, ip)
+	return w
 }
 
 // serverLeft ends the sessions of workers that came to a server last. One that is elsewhere too is back with its next
@@ -199,19 +287,19 @@ func (b *board) serverLeft(id uint8, t int64) {
 	}
 }
 
-// expire forgets whoever is silent, and returns how many workers are left. It is to be called once the zeros that their
-// windows have become are written.
+// expire forgets whoever is silent, and returns how many workers are left that had a share. It is to be called once the
+// zeros that their windows have become are written. Who is connected may wait for its first share.
 func (b *board) expire(now time.Time) int {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	earliest := now.Unix() - int64(hour) - coarseWidth
-	maps.DeleteFunc(b.workers, func(_ workerKey, w *worker) bool { return w.silent(now) && w.seen < earliest })
-	live := make(map[int32]bool, len(b.users))
-	for k := range b.workers {
-		live[k.UserID] = true
+	for k, w := range b.workers {
+		if w.silent(now) && w.seen < earliest && (w.waits == nil || w.sessions == 0) {
+			b.drop(k)
+		}
 	}
-	maps.DeleteFunc(b.users, func(id int32, _ *window) bool { return !live[id] })
-	return len(b.workers)
+	maps.DeleteFunc(b.users, func(_ int32, u *user) bool { return u.workers == 0 && u.silent(now) })
+	return len(b.workers) - b.lobby.size
 }
 
 // tally is the last hour of one window in figures.
@@ -244,7 +332,7 @@ type workerView struct {
 
 func (b *board) view(k workerKey, w *worker, now time.Time) *workerView {
 	return &workerView{
-		workerKey: k, workerName: b.names[k], UserName: b.userIDs[k.UserID],
+		workerKey: k, workerName: w.workerName, UserName: b.users[k.UserID].Name,
 		Online: w.online(now), LastShare: w.last, tally: w.tally(now.Unix()),
 	}
 }
@@ -267,7 +355,7 @@ func (b *board) page(now time.Time, sel selection) (views []*workerView, total i
 	var all []ranked
 	b.mu.RLock()
 	for k, w := range b.workers {
-		user, name := b.userIDs[k.UserID], b.names[k]
+		user, name := b.users[k.UserID].Name, w.workerName
 		if w.seen == 0 || !sel.keep(user, name, w.online(now)) {
 			continue
 		}
@@ -315,8 +403,8 @@ func (b *board) find(now time.Time, user, name string) *workerView {
 		if w.seen == 0 {
 			continue
 		}
-		userFits := b.userIDs[k.UserID] == user
-		nameFits := b.names[k].Name == name
+		userFits := b.users[k.UserID].Name == user
+		nameFits := w.Name == name
 		if userFits && nameFits && name != "" {
 			return b.view(k, w, now)
 		}
@@ -330,8 +418,9 @@ func (b *board) find(now time.Time, user, name string) *workerView {
 // poolView is the whole pool at one moment.
 type poolView struct {
 	tally
-	Online, Users     int        // workers online, and users of such
-	Known, KnownUsers int        // workers with a sign of life in the last hour, and users of such
+	Online, Users     int        // workers online that had a share, and users of such
+	Known, KnownUsers int        // workers with a share in the last hour, and users of such
+	Waiting           int        // workers online that had none
 	Minutes           [60]amount // accepted by minute, oldest first; the last is the one before the running minute
 	MinutesEnd        int64      // unix time at which the last of them ended
 }
@@ -342,11 +431,14 @@ func (b *board) poolView(now time.Time) poolView {
 	v := poolView{tally: b.pool.tally(now.Unix())}
 	users := make(map[int32]bool, len(b.users)) // of workers seen: is one online
 	for k, w := range b.workers {
-		if w.seen == 0 {
+		online := w.online(now)
+		if w.waits != nil && online {
+			v.Waiting++
+		}
+		if w.waits != nil || w.seen == 0 {
 			continue
 		}
 		v.Known++
-		online := w.online(now)
 		if online {
 			v.Online++
 		}

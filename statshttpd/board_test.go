@@ -3,6 +3,7 @@ package statshttpd
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -12,6 +13,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/share"
+	"btcpool/internal/store"
 )
 
 func accepted(user int32, worker int64, at time.Time) *share.Share {
@@ -95,12 +97,12 @@ func TestBoardBoundsWorkers(t *testing.T) {
 		}
 		b.addEvent(noon, &e, true)
 	}
-	if len(b.workers) > limit || len(b.names) > limit || len(b.userIDs) > limit || len(b.renamed) > limit {
-		t.Errorf("%d workers, %d names, %d users, %d renamed", len(b.workers), len(b.names), len(b.userIDs), len(b.renamed))
+	if len(b.workers) != 2*limit || b.lobby.size != limit || len(b.users) > 2*limit || len(b.renamed) > limit {
+		t.Errorf("%d workers, %d of them waiting, %d users, %d renamed", len(b.workers), b.lobby.size, len(b.users), len(b.renamed))
 	}
-	for _, n := range b.names {
-		if len(n.Name) > maxNameBytes || len(n.Agent) > maxNameBytes || strings.ContainsRune(n.Name, '\ufffd') {
-			t.Errorf("name of %d, agent of %d bytes", len(n.Name), len(n.Agent))
+	for _, w := range b.workers {
+		if len(w.Name) > maxNameBytes || len(w.Agent) > maxNameBytes || strings.ContainsRune(w.Name, '\ufffd') {
+			t.Errorf("name of %d, agent of %d bytes", len(w.Name), len(w.Agent))
 		}
 	}
 	if got := b.pool.acceptedSum(noon.Unix(), hour).Shares; got != 20 {
@@ -166,8 +168,8 @@ func TestBoardOnline(t *testing.T) {
 			default:
 				b.addEvent(now, &share.Event{Time: now, Action: share.Action(step.what), UserID: 1, WorkerID: 1, WorkerName: "w"}, true)
 			}
-			if online := b.poolView(now).Online == 1; online != step.after {
-				t.Errorf("%s, step %d: online is %t", test.name, i, online)
+			if v := b.poolView(now); (v.Online+v.Waiting == 1) != step.after {
+				t.Errorf("%s, step %d: %d online, %d waiting", test.name, i, v.Online, v.Waiting)
 			}
 		}
 	}
@@ -179,27 +181,101 @@ func TestBoardExpires(t *testing.T) {
 	b.addShare(noon, accepted(1, 1, noon))
 	b.addShare(noon, accepted(2, 1, noon.Add(-time.Minute)))
 	b.addEvent(noon, &share.Event{Time: noon, Action: share.MinerConnect, UserID: 3, WorkerID: 1, WorkerName: "w"}, true)
-	b.addKnown(workerKey{4, 1}, workerName{"old", ""}, noon.Add(-30*24*time.Hour), true)
-	b.addKnown(workerKey{5, 1}, workerName{"zero", ""}, noon.Add(-30*24*time.Hour), false)
-	if len(b.workers) != 4 || len(b.users) != 4 {
+	b.addEvent(noon, &share.Event{Time: noon, Action: share.MinerDead, UserID: 3, WorkerID: 1}, true)
+	b.addEvent(noon, &share.Event{Time: noon, Action: share.MinerConnect, UserID: 6, WorkerID: 1, WorkerName: "patient"}, true)
+	old := store.Worker{UserID: 4, WorkerID: 1, Name: "old", LastShareTime: noon.Add(-30 * 24 * time.Hour)}
+	zero := old
+	zero.UserID, old.Accept1h = 5, difficulties(1)
+	b.addKnown(noon, old)
+	b.addKnown(noon, zero)
+	if len(b.workers) != 5 || len(b.users) != 5 {
 		t.Fatalf("%d workers, %d users", len(b.workers), len(b.users))
 	}
 	for _, step := range []struct {
 		after time.Duration
 		left  int
-	}{{0, 3}, {time.Hour, 3}, {time.Hour + 30*time.Second, 2}, {time.Hour + 2*time.Minute, 0}} {
+		waits int
+	}{{0, 2, 2}, {time.Hour, 2, 2}, {time.Hour + 30*time.Second, 1, 2}, {time.Hour + 2*time.Minute, 0, 1}} {
 		now := noon.Add(step.after)
 		for _, row := range b.rows(now) {
 			if row.Accept1h.IsZero() == (row.UserID < 3 && step.after < time.Hour) {
 				t.Errorf("%s: user %d has %s", step.after, row.UserID, row.Accept1h)
 			}
 		}
-		if left := b.expire(now); left != step.left || len(b.users) != left {
-			t.Errorf("%s: %d workers and %d users are left, want %d", step.after, left, len(b.users), step.left)
+		if left := b.expire(now); left != step.left || b.lobby.size != step.waits || len(b.users) != left+step.waits {
+			t.Errorf("%s: %d workers and %d users are left, and %d wait; want %d and %d", step.after, left, len(b.users), b.lobby.size, step.left, step.waits)
 		}
 	}
-	if len(b.names) != 3 {
-		t.Errorf("%d names are known, want those of 3, 4 and 5", len(b.names))
+	if w := b.workers[workerKey{6, 1}]; w == nil || w.Name != "patient" {
+		t.Errorf("who is connected and waits is %+v", w)
+	}
+}
+
+func (b *board) logIn(now time.Time, user int32, worker int64, name, from string) {
+	b.addEvent(now, &share.Event{
+		Time: now, Action: share.MinerConnect, UserID: user, UserName: fmt.Sprint("user", user), WorkerID: worker, WorkerName: name, IP: netip.MustParseAddr(from),
+	}, true)
+}
+
+// One address logs in more workers than there is room for, none of which ever has a share.
+func TestBoardKeepsNewcomers(t *testing.T) {
+	t.Parallel()
+	const limit = 1000
+	b := newBoard(limit)
+	attack := func(from int) {
+		for i := range 3 * limit {
+			b.logIn(noon, 666, int64(1_000_000*from+i), "x", fmt.Sprintf("2001:db8:bad:1::%x", i+1))
+		}
+	}
+	b.logIn(noon, 1, 1, "before", "192.0.2.1")
+	attack(1)
+	for i := range 5 {
+		b.logIn(noon, 2, int64(10+i), fmt.Sprint("rig", i), "192.0.2.2")
+	}
+	attack(2)
+	b.addShare(noon, accepted(1, 1, noon))
+	for i := range 5 {
+		b.addShare(noon, accepted(2, int64(10+i), noon))
+	}
+	attack(3)
+	for question, want := range map[[2]string]int64{{"user1", "before"}: 1, {"user2", "rig0"}: 10, {"user2", "rig4"}: 14} {
+		if v := b.find(noon, question[0], question[1]); v == nil || v.WorkerID != want || !v.Online {
+			t.Errorf("%s is %+v", question, v)
+		}
+	}
+	if v := b.poolView(noon); v.Online != 6 || v.Users != 2 || v.Known != 6 || v.Waiting > limit {
+		t.Errorf("%d workers of %d users online, %d waiting", v.Online, v.Users, v.Waiting)
+	}
+	if rows := b.rows(noon); len(rows) != 8 || len(b.takeRenamed()) != 6 {
+		t.Errorf("%d rows", len(rows))
+	}
+	if len(b.workers) > limit+6 || b.givenUp < 5*limit {
+		t.Errorf("%d workers in memory, %d given up", len(b.workers), b.givenUp)
+	}
+}
+
+// Where all places are taken those silent for the longest go, none that may be mining.
+func TestBoardMakesRoom(t *testing.T) {
+	t.Parallel()
+	b := newBoard(3)
+	for i := range 3 {
+		at := noon.Add(time.Duration(i) * time.Second)
+		b.addShare(at, accepted(1, int64(i+1), at))
+	}
+	now := noon.Add(onlineFor - time.Second)
+	if kept, _ := b.addShare(now, accepted(2, 9, now)); kept {
+		t.Error("a worker that may be mining went")
+	}
+	now = now.Add(11 * time.Second)
+	if kept, _ := b.addShare(now, accepted(2, 9, now)); !kept || b.workers[workerKey{1, 1}] != nil || len(b.workers) != 3 {
+		t.Errorf("kept %t of %d workers", kept, len(b.workers))
+	}
+	left := b.takeLeft()
+	if len(left) != 1 || left[0].WorkerID != 1 || !left[0].Accept1h.IsZero() || left[0].LastShareTime.Unix() != noon.Unix() || left[0].AcceptCount != 1 {
+		t.Errorf("rows to clear: %+v", left)
+	}
+	if got := b.users[1].acceptedSum(now.Unix(), hour).Shares; got != 3 {
+		t.Errorf("user 1 counts %d shares", got)
 	}
 }
 
@@ -233,7 +309,7 @@ func fullBoard(b *testing.B, workers int) *board {
 				b.Fatal(err)
 			}
 		}
-		board.names[workerKey{int32(1 + i%100), int64(i + 1)}] = workerName{Name: fmt.Sprintf("rig-%06d", i)}
+		board.workers[workerKey{int32(1 + i%100), int64(i + 1)}].Name = fmt.Sprintf("rig-%06d", i)
 	}
 	return board
 }
@@ -272,7 +348,7 @@ func BenchmarkBoardPage(b *testing.B) {
 func TestBoardHidesOldRows(t *testing.T) {
 	t.Parallel()
 	b := newBoard(10)
-	b.addKnown(workerKey{1, 1}, workerName{"old", ""}, noon.Add(-5*time.Hour), true)
+	b.addKnown(noon, store.Worker{UserID: 1, WorkerID: 1, Name: "old", Accept1h: difficulties(1), LastShareTime: noon.Add(-5 * time.Hour)})
 	everybody := selection{keep: func(string, workerName, bool) bool { return true }, limit: 10}
 	if _, total := b.page(noon, everybody); total != 0 {
 		t.Errorf("%d workers on the page", total)

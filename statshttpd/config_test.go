@@ -48,7 +48,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("valid")
 	}
-	for _, part := range []string{`listen = "8080"`, `stratum_url = "pool.example.org:3333"`, `flush_db_interval = "1ms"`, "max_workers = 0", "kafka.brokers", "database.dsn"} {
+	for _, part := range []string{`listen = "8080"`, `stratum_url: "pool.example.org:3333"`, `flush_db_interval = "1ms"`, "max_workers = 0", "kafka.brokers", "database.dsn"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in:\n%v", part, err)
 		}

@@ -87,8 +87,8 @@ func (s *Service) handleEvent(m bus.Message, live bool) error {
 	result := "ok"
 	if event, err := share.ParseEvent(m.Value); err != nil {
 		result = "malformed"
-	} else if !s.board.addEvent(s.now(), &event, live) {
-		result = "workers_full"
+	} else {
+		s.board.addEvent(s.now(), &event, live)
 	}
 	s.metrics.events.WithLabelValues(result).Inc()
 	return nil

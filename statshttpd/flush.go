@@ -21,8 +21,9 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	}
 	now := s.now()
 	rows, err := s.writeNames(ctx, db)
+	left := s.board.takeLeft()
 	if err == nil {
-		all := s.board.rows(now)
+		all := append(left, s.board.rows(now)...)
 		rows += len(all)
 		for chunk := range slices.Chunk(all, flushRows) {
 			if err = withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerStats(ctx, chunk) }); err != nil {
@@ -33,25 +34,46 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	took := s.now().Sub(now)
 	s.metrics.flushSeconds.Observe(took.Seconds())
 	if s.writing.Set(err); err != nil {
+		s.board.putLeft(left)
 		s.metrics.flushes.WithLabelValues("failed").Inc()
 		return
 	}
 	s.metrics.flushes.WithLabelValues("ok").Inc()
 	s.flushed.Store(now.Unix())
-	left := s.board.expire(now)
-	s.log.Debug().Int("rows", rows).Int("workers", left).Dur("took_ms", took).Msg("workers written")
+	kept := s.board.expire(now)
+	s.log.Debug().Int("rows", rows).Int("workers", kept).Dur("took_ms", took).Msg("workers written")
 }
 
-// rows makes a row of each worker, and of each user as worker 0.
+// takeLeft returns the rows of workers that are not in memory any more, and forgets them; putLeft gives back those that
+// could not be written, as far as there is room: the next start clears the others.
+func (b *board) takeLeft() []store.Worker {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	left := b.left
+	b.left = nil
+	return left
+}
+
+func (b *board) putLeft(rows []store.Worker) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.left = append(b.left, rows[:min(len(rows), max(b.limit-len(b.left), 0))]...)
+}
+
+// rows makes a row of each worker that had a share, and of each user of such as worker 0.
 func (b *board) rows(now time.Time) []store.Worker {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	rows := make([]store.Worker, 0, len(b.workers)+len(b.users))
 	for k, w := range b.workers {
-		rows = append(rows, w.row(k, now.Unix()))
+		if w.waits == nil {
+			rows = append(rows, w.row(k, now.Unix()))
+		}
 	}
 	for id, u := range b.users {
-		rows = append(rows, u.row(workerKey{UserID: id}, now.Unix()))
+		if u.last != 0 {
+			rows = append(rows, u.row(workerKey{UserID: id}, now.Unix()))
+		}
 	}
 	return rows
 }

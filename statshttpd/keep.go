@@ -11,6 +11,10 @@ import (
 const (
 	lookInterval = 2 * time.Second
 	queryTimeout = 10 * time.Second // of one statement
+
+	purgeInterval = time.Hour
+	purgeRows     = 1000           // a transaction
+	purgeFor      = 24 * time.Hour // without a share ever
 )
 
 // keep does all that has to do with the database until ctx ends. Counting never waits for it.
@@ -33,12 +37,18 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 	defer flush.Stop()
 	look := time.NewTicker(lookInterval)
 	defer look.Stop()
+	purge := time.NewTicker(purgeInterval)
+	defer purge.Stop()
+	s.purge(ctx, db)
 	for {
 		s.refreshLedger(ctx, db)
 		select {
 		case <-look.C:
+			s.lookUp(ctx, db)
 		case <-flush.C:
 			s.flush(ctx, db)
+		case <-purge.C:
+			s.purge(ctx, db)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 			defer cancel()
@@ -52,4 +62,25 @@ func withTimeout(ctx context.Context, do func(context.Context) error) error {
 	ctx, cancel := context.WithTimeout(ctx, queryTimeout)
 	defer cancel()
 	return do(ctx)
+}
+
+// purge deletes the rows of workers that nobody has heard of for long, and of those that never had a share, which other
+// software or an earlier release has written.
+func (s *Service) purge(ctx context.Context, db *store.Store) {
+	keep := s.cfg.WorkersRetention.Std()
+	if keep == 0 {
+		return
+	}
+	for n := purgeRows; n == purgeRows && ctx.Err() == nil; {
+		err := withTimeout(ctx, func(ctx context.Context) (err error) {
+			now := s.now()
+			n, err = db.PurgeWorkers(ctx, now.Add(-keep), now.Add(-min(purgeFor, keep)), purgeRows)
+			return err
+		})
+		if err != nil {
+			s.log.Warn().Err(err).Msg("rows of workers not purged: will try again in an hour")
+			return
+		}
+		s.metrics.purged.Add(float64(n))
+	}
 }

@@ -109,10 +109,12 @@ func (b *board) legacyWorker(k workerKey, now int64) *legacyWorker {
 	a := &legacyWorker{}
 	var w *window
 	if k.WorkerID == 0 {
-		w = b.users[k.UserID]
+		if u := b.users[k.UserID]; u != nil {
+			w = &u.window
+		}
 		n := 0
-		for other := range b.workers {
-			if other.UserID == k.UserID {
+		for other, w := range b.workers {
+			if other.UserID == k.UserID && w.waits == nil {
 				n++
 			}
 		}

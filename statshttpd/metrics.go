@@ -11,10 +11,11 @@ import (
 type metrics struct {
 	shares        *prometheus.CounterVec // result: accepted, stale, rejected
 	dropped       *prometheus.CounterVec // reason: malformed, invalid, duplicate, old, future, workers_full
-	events        *prometheus.CounterVec // result: ok, malformed, workers_full
+	events        *prometheus.CounterVec // result: ok, malformed
 	jobs          *prometheus.CounterVec // result: ok, malformed
 	flushes       *prometheus.CounterVec // result: ok, failed
 	flushSeconds  prometheus.Histogram
+	purged        prometheus.Counter
 	requests      *prometheus.CounterVec // handler, code
 	answerSeconds prometheus.Histogram
 }
@@ -25,7 +26,13 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 	set.GaugeFunc("pool_hashrate_hashes_per_second", "Accepted work of the last 5 minutes, per second.", func() float64 {
 		return b.poolView(time.Now()).Rate5m.HashesPerSecond
 	})
-	set.GaugeFunc("workers_online", "Workers with a recent sign of life.", func() float64 { return float64(b.poolView(time.Now()).Online) })
+	set.GaugeFunc("workers_online", "Workers with a recent sign of life that had a share.", func() float64 { return float64(b.poolView(time.Now()).Online) })
+	set.GaugeFunc("workers_waiting", "Workers with a recent sign of life that had no share.", func() float64 { return float64(b.poolView(time.Now()).Waiting) })
+	set.CounterFunc("waiting_given_up_total", "Workers without a share that were forgotten because others came.", func() float64 {
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		return float64(b.givenUp)
+	})
 	return &metrics{
 		shares:        set.Counters("shares_total", "Shares counted, by verdict.", "result"),
 		dropped:       set.Counters("shares_dropped_total", "Shares not counted, or (workers_full) not for their worker.", "reason"),
@@ -33,6 +40,7 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		jobs:          set.Counters("jobs_total", "Stratum jobs read.", "result"),
 		flushes:       set.Counters("flushes_total", "Writes of all workers to the database.", "result"),
 		flushSeconds:  set.Histogram("flush_seconds", "Duration of one write of all workers.", seconds),
+		purged:        set.Counter("workers_purged_total", "Rows of workers deleted that had no share for long, or never."),
 		requests:      set.Counters("http_requests_total", "Answered requests.", "handler", "code"),
 		answerSeconds: set.Histogram("http_request_seconds", "Time to answer one request of the API.", seconds),
 	}

@@ -12,24 +12,18 @@ import (
 
 const maxNameBytes = 128 // of a user, a worker or an agent; what is longer is cut
 
-// workerName is what only events and the database know of a worker.
-type workerName struct{ Name, Agent string }
-
 // rename remembers the names in e. b.mu is held.
-func (b *board) rename(k workerKey, e *share.Event, live bool) (kept bool) {
+func (b *board) rename(k workerKey, w *worker, e *share.Event, live bool) {
 	name := workerName{clip(e.WorkerName), clip(e.Agent)}
-	old, known := b.names[k]
-	if !known && len(b.names) >= b.limit {
-		return false
+	if u := b.users[k.UserID]; e.UserName != "" {
+		u.Name = clip(e.UserName)
 	}
-	b.names[k] = name
-	if e.UserName != "" && (len(b.userIDs) < b.limit || b.userIDs[e.UserID] != "") {
-		b.userIDs[e.UserID] = clip(e.UserName)
-	}
-	if live || old != name {
+	changed := w.workerName != name
+	w.workerName = name
+	delete(b.nameless, k)
+	if w.waits == nil && (live || changed) {
 		b.renamed[k] = name
 	}
-	return true
 }
 
 // clip bounds a name and makes it valid UTF-8.
@@ -37,33 +31,69 @@ func clip(name string) string {
 	return strings.ToValidUTF8(name[:min(len(name), maxNameBytes)], "")
 }
 
-// addKnown takes in a worker the database knows. One whose figures there are not zero yet is kept in memory until they are.
-func (b *board) addKnown(k workerKey, name workerName, lastShare time.Time, figures bool) {
+// addKnown takes in a row of the database. A worker whose figures there are not zero yet is kept in memory until they
+// are.
+func (b *board) addKnown(now time.Time, row store.Worker) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if _, known := b.names[k]; !known && len(b.names) < b.limit && name != (workerName{}) {
-		b.names[k] = name
+	k, name := workerKey{row.UserID, row.WorkerID}, workerName{row.Name, row.Agent}
+	figures := row.Accept1h.Add(row.Stale1h).Add(row.Reject1h)
+	w := b.workers[k]
+	if w == nil && !figures.IsZero() {
+		w = b.proven(now, k)
 	}
+	if w == nil {
+		return
+	}
+	if u := b.users[k.UserID]; u.Name == "" {
+		u.Name = clip(row.UserName)
+	}
+	if w.workerName == (workerName{}) {
+		w.workerName = name
+	}
+	delete(b.nameless, k)
 	if b.renamed[k] == name {
 		delete(b.renamed, k)
 	}
-	if !figures {
-		return
-	}
-	if w := b.workerAt(k); w != nil && w.last == 0 {
-		w.last = lastShare.Unix()
+	if w.waits == nil && w.last == 0 {
+		w.last = max(row.LastShareTime.Unix(), 1)
 		u := b.users[k.UserID]
 		u.last = max(u.last, w.last)
 	}
 }
 
 // addUsers takes in the names of users the database knows.
-func (b *board) addUsers(users map[string]int32) {
+func (b *board) addUsers(names map[int32]string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for name, id := range users {
-		if len(b.userIDs) < b.limit && b.userIDs[id] == "" {
-			b.userIDs[id] = clip(name)
+	for id, name := range names {
+		if u := b.users[id]; u != nil && u.Name == "" {
+			u.Name = clip(name)
+		}
+	}
+}
+
+// takeNameless returns up to n of the workers whose names are to be looked up, with their users, and forgets them.
+func (b *board) takeNameless(n int) (keys []store.WorkerKey, users []int32) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for k := range b.nameless {
+		if len(keys) == n {
+			break
+		}
+		keys = append(keys, store.WorkerKey(k))
+		users = append(users, k.UserID)
+		delete(b.nameless, k)
+	}
+	return keys, users
+}
+
+func (b *board) putNameless(keys []store.WorkerKey) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, k := range keys {
+		if w := b.workers[workerKey(k)]; w != nil && w.workerName == (workerName{}) {
+			b.nameless[workerKey(k)] = true
 		}
 	}
 }
@@ -84,32 +114,66 @@ func (b *board) putRenamed(renamed map[workerKey]workerName) {
 	b.renamed = renamed
 }
 
-// learn reads what the database knows of users and workers.
+// learn reads the rows whose figures a stopped service has left.
 func (s *Service) learn(ctx context.Context, db *store.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	users, err := db.Users(ctx)
-	var workers []store.Worker
+	rows, err := db.BusyWorkers(ctx)
+	var names map[int32]string
 	if err == nil {
-		workers, err = db.Workers(ctx)
+		names, err = db.UserNames(ctx, usersOf(rows))
 	}
 	if err != nil {
-		s.log.Warn().Err(err).Msg("names of users and workers not read: will try again")
+		s.log.Warn().Err(err).Msg("workers not read: will try again")
 		return err
 	}
-	s.board.addUsers(users)
-	for _, w := range workers {
-		if w.UserName != "" {
-			s.board.addUsers(map[string]int32{w.UserName: w.UserID})
+	now := s.now()
+	for _, row := range rows {
+		if row.WorkerID != 0 {
+			s.board.addKnown(now, row)
 		}
-		if w.WorkerID == 0 {
-			continue
-		}
-		figures := w.Accept1h.Add(w.Stale1h).Add(w.Reject1h)
-		s.board.addKnown(workerKey{w.UserID, w.WorkerID}, workerName{w.Name, w.Agent}, w.LastShareTime, !figures.IsZero())
 	}
-	s.log.Info().Int("users", len(users)).Int("workers", len(workers)).Msg("names of users and workers read")
+	s.board.addUsers(names)
+	s.log.Info().Int("workers", len(rows)).Msg("workers read")
 	return nil
+}
+
+// usersOf returns the users that rows do not name, as those of other software do not.
+func usersOf(rows []store.Worker) (ids []int32) {
+	for _, row := range rows {
+		if row.WorkerID == 0 && row.UserName == "" {
+			ids = append(ids, row.UserID)
+		}
+	}
+	return ids
+}
+
+// lookUp asks the database for the names of workers that mine without having said them while we listened.
+func (s *Service) lookUp(ctx context.Context, db *store.Store) {
+	const most = 1000
+	keys, ids := s.board.takeNameless(most)
+	if len(keys) == 0 {
+		return
+	}
+	err := withTimeout(ctx, func(ctx context.Context) error {
+		names, err := db.UserNames(ctx, ids)
+		if err != nil {
+			return err
+		}
+		rows, err := db.FindWorkers(ctx, keys)
+		if err != nil {
+			return err
+		}
+		now := s.now()
+		for _, row := range rows {
+			s.board.addKnown(now, row)
+		}
+		s.board.addUsers(names)
+		return nil
+	})
+	if err != nil {
+		s.board.putNameless(keys)
+	}
 }
 
 func (s *Service) writeNames(ctx context.Context, db *store.Store) (written int, err error) {
@@ -131,7 +195,11 @@ func (b *board) nameRows(names map[workerKey]workerName) map[workerKey]store.Wor
 	defer b.mu.RUnlock()
 	rows := make(map[workerKey]store.Worker, len(names))
 	for k, n := range names {
-		rows[k] = store.Worker{UserID: k.UserID, WorkerID: k.WorkerID, Name: n.Name, UserName: b.userIDs[k.UserID], Agent: n.Agent}
+		row := store.Worker{UserID: k.UserID, WorkerID: k.WorkerID, Name: n.Name, Agent: n.Agent}
+		if u := b.users[k.UserID]; u != nil {
+			row.UserName = u.Name
+		}
+		rows[k] = row
 	}
 	return rows
 }

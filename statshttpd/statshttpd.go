@@ -43,6 +43,7 @@ type Service struct {
 	log      zerolog.Logger
 	metrics  *metrics
 	closing  service.Closing
+	places   []Place // where miners connect
 	bus      *bus.Client
 	listener net.Listener
 	web      fs.FS
@@ -78,6 +79,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
 	}
+	s.places, _ = ParsePlaces(cfg.StratumURL) // is valid
 	s.started = s.now()
 	s.metrics = newMetrics(deps.Metrics, s.board)
 	if err := s.open(deps); err != nil {

@@ -45,6 +45,9 @@ func newRing(width int64, buckets int) ring {
 	return ring{width: width, buckets: make([]amount, buckets)}
 }
 
+func fineRing() ring   { return newRing(fineWidth, fineBuckets) }
+func coarseRing() ring { return newRing(coarseWidth, coarseBuckets) }
+
 // add puts a at unix time t. What is older than the ring reaches is dropped.
 func (r *ring) add(t int64, a amount) {
 	size := int64(len(r.buckets))
@@ -60,6 +63,9 @@ func (r *ring) add(t int64, a amount) {
 
 // forgetAfter takes back what was put behind unix time t: the clock was ahead.
 func (r *ring) forgetAfter(t int64) {
+	if len(r.buckets) == 0 {
+		return
+	}
 	size, n := int64(len(r.buckets)), t/r.width
 	for i := max(n, r.newest-size) + 1; i <= r.newest; i++ {
 		r.buckets[i%size] = amount{}
@@ -71,6 +77,9 @@ func (r *ring) forgetAfter(t int64) {
 func (r *ring) sum(now int64, n int) amount {
 	var total amount
 	size := int64(len(r.buckets))
+	if size == 0 {
+		return total
+	}
 	current := now / r.width
 	first, last := max(current-int64(n), r.newest-size, -1)+1, min(current, r.newest)
 	for i, at := first, first%size; i <= last; i++ {
@@ -112,20 +121,24 @@ type rate struct {
 	Known           bool   // false: it is being measured
 }
 
-// window is the last hour of a worker, a user or the pool.
+// window is the last hour of a worker, a user or the pool. The zero value is that of one without a share, which takes
+// little memory.
 type window struct {
 	fine, coarse ring // accepted
 	stale        *ring
 	rejected     map[share.Status]*ring
 	accepted     uint64 // shares since the window exists
-	began        int64  // unix time of the first accepted share, 0 before
-	opening      amount // that share: it took a time before began, which is not known
+	began        int64  // unix time of the login, or of the first accepted share where none is known; 0 before
+	opening      amount // that share: it took a time before began, which is not known; zero after a login
 	last         int64  // unix time of the last share of any kind, 0 before
 	lastIP       netip.Addr
 }
 
-func newWindow() window {
-	return window{fine: newRing(fineWidth, fineBuckets), coarse: newRing(coarseWidth, coarseBuckets)}
+// begin says that work has begun at unix time t, and not only with the first share.
+func (w *window) begin(t int64) {
+	if w.began == 0 || t <= w.began {
+		w.began, w.opening = t, amount{}
+	}
 }
 
 // add counts one share of the given worth at unix time t.
@@ -137,11 +150,14 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 	switch {
 	case status.IsStale():
 		if w.stale == nil {
-			w.stale = new(newRing(coarseWidth, coarseBuckets))
+			w.stale = new(coarseRing())
 		}
 		w.stale.add(t, one)
 	case status.IsAccepted():
 		w.accepted++
+		if w.fine.buckets == nil {
+			w.fine, w.coarse = fineRing(), coarseRing()
+		}
 		if w.began == 0 || t < w.began {
 			w.began, w.opening = t, one
 		}
@@ -153,7 +169,7 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 		}
 		r := w.rejected[status]
 		if r == nil {
-			r = new(newRing(coarseWidth, coarseBuckets))
+			r = new(coarseRing())
 			w.rejected[status] = r
 		}
 		r.add(t, one)
@@ -188,20 +204,20 @@ func (w *window) source(s span) *ring {
 // answers hold.
 func (w *window) acceptedSum(now int64, s span) amount {
 	r := w.source(s)
-	return r.sum(now, int(int64(s)/r.width))
+	return r.sum(now, int(int64(s)/max(r.width, 1)))
 }
 
-// rate is the accepted work of s seconds and the running bucket over exactly the time they cover. Where the first share
-// is not that old, it is the work after that share over the time since then.
+// rate is the accepted work of s seconds and the running bucket over exactly the time they cover. Where the login is not
+// that old, it is all work over the time since then; where only the first share is known, the work after that share.
 func (w *window) rate(now int64, s span) rate {
-	if w.began == 0 {
+	r := w.source(s)
+	if w.began == 0 || r.buckets == nil {
 		return rate{}
 	}
-	r := w.source(s)
 	a := r.sum(now, int(int64(s)/r.width)+1)
 	covered := int64(s) + now%r.width
 	if since := now - w.began; since < covered {
-		work, shares := max(a.Work.Float()-w.opening.Work.Float(), 0), max(a.Shares, 1)-1
+		work, shares := max(a.Work.Float()-w.opening.Work.Float(), 0), max(a.Shares, w.opening.Shares)-w.opening.Shares
 		return rate{HashesPerSecond: work / float64(max(since, 1)), Shares: shares, Known: shares >= minRateShares}
 	}
 	return rate{HashesPerSecond: a.Work.Float() / float64(covered), Shares: a.Shares, Known: true}

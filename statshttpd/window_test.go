@@ -86,7 +86,7 @@ func TestWindow(t *testing.T) {
 	t.Parallel()
 	const start = 1_700_000_000
 	one := bitcoin.Difficulty(4).Hashes()
-	w := newWindow()
+	w := window{}
 	last := netip.MustParseAddr("2001:db8::7")
 	for i := range int64(3600) { // one share a second for an hour
 		w.add(start+i, share.StatusAccept, one, last)
@@ -138,7 +138,7 @@ func TestRateOfNewcomer(t *testing.T) {
 	t.Parallel()
 	const start = 1_700_000_000
 	one := bitcoin.Difficulty(0).Hashes()
-	w := newWindow()
+	w := window{}
 	if r := w.rate(start, hour); r.Known {
 		t.Errorf("before any share the rate is %v", r)
 	}
@@ -163,11 +163,15 @@ func TestRateOfFirstMinute(t *testing.T) {
 	const miners, start = 4000, 1_700_000_000
 	random := rand.New(rand.NewPCG(1, 2))
 	one := bitcoin.Difficulty(0).Hashes()
-	for _, after := range []int64{20, 40, 59} {
+	for i, after := range []int64{20, 20, 40, 40, 59, 59} {
+		login := i%2 == 0
 		var sum float64
 		known, contained := 0, 0
 		for range miners {
-			w := newWindow()
+			w := window{}
+			if login {
+				w.begin(start)
+			}
 			for at := random.ExpFloat64() * 2; at < float64(after); at += random.ExpFloat64() * 2 {
 				w.add(start+int64(at), share.StatusAccept, one, netip.Addr{})
 			}
@@ -183,7 +187,7 @@ func TestRateOfFirstMinute(t *testing.T) {
 			}
 		}
 		if mean := sum / float64(known); known < miners*9/10 || math.Abs(mean-1) > 0.06 {
-			t.Errorf("after %d s %d of %d miners have a rate, %.2f of the true one on average", after, known, miners, mean)
+			t.Errorf("after %d s %d of %d miners have a rate, %.2f of the true one on average, login %t", after, known, miners, mean, login)
 		}
 		if part := float64(contained) / float64(known); part < 0.6 {
 			t.Errorf("after %d s the error contains the truth in %.2f of all cases", after, part)
@@ -193,7 +197,7 @@ func TestRateOfFirstMinute(t *testing.T) {
 
 func BenchmarkWindowAdd(b *testing.B) {
 	b.ReportAllocs()
-	w := newWindow()
+	w := window{}
 	one := bitcoin.Difficulty(20).Hashes()
 	var t int64 = 1_700_000_000
 	for b.Loop() {

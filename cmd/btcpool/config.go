@@ -3,7 +3,6 @@ package main
 import (
 	"cmp"
 	"flag"
-	"net/url"
 	"path/filepath"
 	"runtime"
 	"strings"
@@ -15,6 +14,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
+	"btcpool/statshttpd"
 )
 
 // Config is what the whole pool in one process is configured by. What is left out is embedded: a chain instead of a
@@ -26,7 +26,8 @@ type Config struct {
 	// Stratum is host:port that miners connect to, HTTP that of the dashboard and the API; port 0: any free one.
 	Stratum string `toml:"stratum" env:"STRATUM"`
 	HTTP    string `toml:"http" env:"HTTP"`
-	// StratumURL is where the dashboard tells miners to connect; empty: where Stratum listens.
+	// StratumURL is where the dashboard tells miners to connect, as statshttpd.ParsePlaces reads it; empty: where Stratum
+	// listens.
 	StratumURL string `toml:"stratum_url" env:"STRATUM_URL"`
 	// Demo mines with the CPU, in so many threads.
 	Demo    bool `toml:"demo" env:"DEMO"`
@@ -95,8 +96,8 @@ func (c Config) Validate() error {
 	}
 	faults.Listen("stratum", c.Stratum)
 	faults.Listen("http", c.HTTP)
-	if u, err := url.Parse(c.StratumURL); c.StratumURL != "" && (err != nil || u.Host == "") {
-		faults.Addf("stratum_url = %q: must be like stratum+tcp://host:port", config.RedactURL(c.StratumURL))
+	if _, err := statshttpd.ParsePlaces(c.StratumURL); err != nil {
+		faults.Addf("stratum_url: %w", err)
 	}
 	if c.Demo && c.Threads < 1 {
 		faults.Addf("demo_threads = %d: must be at least 1", c.Threads)

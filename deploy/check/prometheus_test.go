@@ -393,6 +393,12 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_sserver_answer_seconds_bucket{le="0.25"} 0+95x5`, `btcpool_sserver_answer_seconds_bucket{le="1"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="+Inf"} 0+100x5`}},
 			quiet: [][]string{{`btcpool_sserver_answer_seconds_bucket{le="0.25"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="1"} 0+100x5`, `btcpool_sserver_answer_seconds_bucket{le="+Inf"} 0+100x5`}},
 		},
+		"WorkersNotShown": {
+			fire: [][]string{
+				{`btcpool_statshttpd_shares_dropped_total{reason="workers_full"} 0+1x20`}, {`btcpool_statshttpd_waiting_given_up_total 0+1x20`},
+			},
+			quiet: [][]string{{`btcpool_statshttpd_shares_dropped_total{reason="duplicate"} 0+1x20`, `btcpool_statshttpd_waiting_given_up_total 7x20`}},
+		},
 		"StatisticsBehind": {
 			fire: [][]string{
 				{`up{job="slparser"} 0`}, {`btcpool_sharelogger_lag_seconds 400`}, {`btcpool_sharelogger_file_errors_total 0+1x10`},

@@ -5,6 +5,8 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -14,6 +16,7 @@ const (
 	selectUser       = `SELECT puid FROM users WHERE name = ?`
 	selectUsers      = `SELECT name, puid FROM users`
 	selectUsersAfter = `SELECT name, puid FROM users WHERE puid > ? ORDER BY puid LIMIT ?`
+	selectUserNames  = `SELECT puid, name FROM users WHERE puid IN `
 	insertUser       = `INSERT INTO users (name, created_at) VALUES (?, ?)`
 )
 
@@ -50,6 +53,23 @@ func (s *Store) userID(ctx context.Context, name string) (int32, error) {
 // Users returns the ids of all users by name.
 func (s *Store) Users(ctx context.Context) (map[string]int32, error) {
 	return queryMap[string, int32](ctx, s, "users", selectUsers)
+}
+
+// UserNames returns the names of the users with those ids, as far as there are such.
+func (s *Store) UserNames(ctx context.Context, ids []int32) (map[int32]string, error) {
+	names := make(map[int32]string, len(ids))
+	for chunk := range slices.Chunk(ids, chunkRows) {
+		args := make([]any, len(chunk))
+		for i, id := range chunk {
+			args[i] = id
+		}
+		some, err := queryMap[int32, string](ctx, s, "names of users", selectUserNames+"(?"+strings.Repeat(", ?", len(chunk)-1)+")", args...)
+		if err != nil {
+			return nil, err
+		}
+		maps.Copy(names, some)
+	}
+	return names, nil
 }
 
 // UsersAfter returns the ids by name of the users above id, at most n of them: those with the lowest ids.

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"math"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 
 	"btcpool/internal/bitcoin"
@@ -101,11 +103,75 @@ func (s *Store) UpsertWorkerName(ctx context.Context, w Worker) error {
 const selectWorkers = `SELECT puid, worker_id, COALESCE(worker_name, ''), user_name, COALESCE(miner_agent, ''), ` +
 	`accept_1m, accept_5m, accept_15m, stale_15m, reject_15m, reject_detail_15m, ` +
 	`accept_1h, stale_1h, reject_1h, reject_detail_1h, ` +
-	`accept_count, last_share_ip, last_share_addr, last_share_time FROM mining_workers ORDER BY puid, worker_id`
+	`accept_count, last_share_ip, last_share_addr, last_share_time FROM mining_workers`
+
+const (
+	orderWorkers = ` ORDER BY puid, worker_id`
+	areBusy      = ` WHERE accept_1h <> 0 OR stale_1h <> 0 OR reject_1h <> 0`
+	isWorker     = `(puid = ? AND worker_id = ?)`
+)
 
 // Workers returns all rows, those of users among them, by user and worker.
 func (s *Store) Workers(ctx context.Context) ([]Worker, error) {
-	return query(ctx, s, "workers", selectWorkers, nil, func(rows *sql.Rows) (w Worker, err error) {
+	return s.workers(ctx, selectWorkers+orderWorkers)
+}
+
+// BusyWorkers returns the rows whose figures of the last hour are not zero.
+func (s *Store) BusyWorkers(ctx context.Context) ([]Worker, error) {
+	return s.workers(ctx, selectWorkers+areBusy+orderWorkers)
+}
+
+// WorkerKey names a row of mining_workers.
+type WorkerKey struct {
+	UserID   int32
+	WorkerID int64
+}
+
+// FindWorkers returns the rows of those keys that there are.
+func (s *Store) FindWorkers(ctx context.Context, keys []WorkerKey) (found []Worker, err error) {
+	for chunk := range slices.Chunk(keys, chunkRows) {
+		args := make([]any, 0, 2*len(chunk))
+		for _, k := range chunk {
+			args = append(args, k.UserID, k.WorkerID)
+		}
+		rows, err := s.workers(ctx, selectWorkers+" WHERE "+isWorker+strings.Repeat(" OR "+isWorker, len(chunk)-1), args...)
+		if err != nil {
+			return nil, err
+		}
+		found = append(found, rows...)
+	}
+	return found, nil
+}
+
+const (
+	areOver    = `(updated_at IS NULL OR updated_at < ?) AND last_share_time < ?`
+	selectOver = `SELECT puid, worker_id FROM mining_workers WHERE ` + areOver + ` OR ` + areOver + ` LIMIT ?`
+	deleteOver = `DELETE FROM mining_workers WHERE puid = ? AND worker_id = ? AND (` + areOver + ` OR ` + areOver + `)`
+)
+
+// PurgeWorkers deletes up to limit rows that were not written since silent, nor had a share, and of those that never had
+// one the rows not written since never. It returns how many there were.
+func (s *Store) PurgeWorkers(ctx context.Context, silent, never time.Time, limit int) (n int, err error) {
+	over := []any{timestamp(silent), timestamp(silent), timestamp(never), timestamp(noShare.Add(time.Second))}
+	keys, err := query(ctx, s, "workers to purge", selectOver, append(slices.Clone(over), limit), func(rows *sql.Rows) (k WorkerKey, err error) {
+		return k, rows.Scan(&k.UserID, &k.WorkerID)
+	})
+	if err != nil || len(keys) == 0 {
+		return 0, err
+	}
+	err = s.transact(ctx, func(tx *sql.Tx) error {
+		for _, k := range keys { // by key: a search would lock rows that others write
+			if _, err := tx.ExecContext(ctx, deleteOver, append([]any{k.UserID, k.WorkerID}, over...)...); err != nil {
+				return fmt.Errorf("purge workers: %w", err)
+			}
+		}
+		return nil
+	})
+	return len(keys), err
+}
+
+func (s *Store) workers(ctx context.Context, text string, args ...any) ([]Worker, error) {
+	return query(ctx, s, "workers", text, args, func(rows *sql.Rows) (w Worker, err error) {
 		var detail15m, detail1h, ipv4 string
 		err = rows.Scan(&w.UserID, &w.WorkerID, &w.Name, &w.UserName, &w.Agent,
 			(*difficultyColumn)(&w.Accept1m), (*difficultyColumn)(&w.Accept5m), (*difficultyColumn)(&w.Accept15m),

@@ -96,7 +96,7 @@ function show(pool, workers, blocks) {
   const now = Date.parse(pool.time);
   const empty = pool.workers_known === 0 && !pool.starting && pool.shares_as_of !== null;
   $("main").hidden = false;
-  placeConnect(empty, pool.stratum_url);
+  placeConnect(empty, pool.stratum);
   showHashrate(pool, now);
   showCards(pool, now);
   showWorkers(workers, now, empty);
@@ -109,14 +109,27 @@ function show(pool, workers, blocks) {
 }
 
 // placeConnect puts the advice first while nobody mines, and last afterwards.
-function placeConnect(empty, url) {
+function placeConnect(empty, places) {
   const connect = $("connect");
   document.body.classList.toggle("empty", empty);
   if (empty && connect !== $("main").firstElementChild) $("main").prepend(connect);
   if (!empty && connect !== $("main").lastElementChild) $("main").append(connect);
   set($("connect-title"), empty ? "Connect your first miner" : "Connect a miner");
-  $("connect-url").hidden = url === "";
-  set($("stratum-url"), url.replace("://:", `://${location.hostname}:`)); // without a host it is the one that serves this page
+  $("connect-url").hidden = places.length === 0;
+  const known = JSON.stringify(places);
+  if ($("places").dataset.places === known) return; // selections survive
+  $("places").dataset.places = known;
+  $("places").replaceChildren(...places.map(createPlace));
+}
+
+function createPlace(place) {
+  const url = place.url.replace("://:", `://${location.hostname}:`); // without a host it is the one that serves this page
+  const copy = make("button", "copy");
+  copy.type = "button";
+  copy.dataset.text = url;
+  copy.setAttribute("aria-label", `Copy ${url}`);
+  const hint = [place.tls && "TLS", place.note].filter(Boolean).join(" · ");
+  return make("li", "", make("code", "", url), copy, ...(hint ? [make("span", "hint", hint)] : []));
 }
 
 function showHashrate(pool, now) {
@@ -280,7 +293,7 @@ document.addEventListener("click", async (event) => {
   const button = event.target.closest("button");
   if (!button) return;
   if (button.matches(".copy")) {
-    await copyText(button.dataset.text ?? document.querySelector(button.dataset.copy).textContent);
+    await copyText(button.dataset.text);
     button.focus();
     button.classList.add("done");
     announce("Copied.");

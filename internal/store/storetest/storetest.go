@@ -42,6 +42,8 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"stats purged by a wrong clock", testPurgeBelievesNoClock},
 		{"workers", testWorkers},
 		{"worker names", testWorkerNames},
+		{"some workers", testSomeWorkers},
+		{"workers purged", testPurge},
 		{"ended context", testEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -551,6 +553,67 @@ func testWorkerNames(t *testing.T, s *store.Store) {
 	check(t, s.UpsertWorkerName(ctx, named)) // statistics stay
 	want.Name, want.Agent = strings.Repeat("n", 50), strings.Repeat("ü", 30)
 	returns(t, []store.Worker{want})(s.Workers(ctx))
+}
+
+func testSomeWorkers(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	var all []store.Worker
+	for i := range int64(1200) { // of more than one statement
+		all = append(all, store.Worker{UserID: 7, WorkerID: i - 600, LastShareIP: "0.0.0.0"})
+	}
+	all[3].Accept1h, all[4].Stale1h, all[5].Reject1h = work(1, 0), work(2, 0), work(3, 0)
+	check(t, s.UpsertWorkerStats(ctx, all))
+	returns(t, all[3:6])(s.BusyWorkers(ctx))
+
+	keys := []store.WorkerKey{{UserID: 8, WorkerID: 1}}
+	for _, w := range all {
+		keys = append(keys, store.WorkerKey{UserID: w.UserID, WorkerID: w.WorkerID})
+	}
+	if found, err := s.FindWorkers(ctx, keys); err != nil || len(found) != len(all) {
+		t.Errorf("%d workers found, %v", len(found), err)
+	}
+	returns(t, []store.Worker(nil))(s.FindWorkers(ctx, nil))
+
+	alice, err := s.UserID(ctx, "alice", true)
+	check(t, err)
+	returns(t, map[int32]string{alice: "alice"})(s.UserNames(ctx, []int32{alice, alice + 1, alice}))
+	returns(t, map[int32]string{})(s.UserNames(ctx, nil))
+}
+
+func testPurge(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	now := time.Now()
+	ids := func() (ids []int64) {
+		t.Helper()
+		workers, err := s.Workers(ctx)
+		check(t, err)
+		for _, w := range workers {
+			ids = append(ids, w.WorkerID)
+		}
+		return ids
+	}
+	purge := func(silent, never time.Time, limit, want int) {
+		t.Helper()
+		if n, err := s.PurgeWorkers(ctx, silent, never, limit); err != nil || n != want {
+			t.Errorf("%d purged, %v, want %d", n, err, want)
+		}
+	}
+	var rows []store.Worker
+	for i, last := range []time.Time{{}, {}, now.Add(-200 * time.Hour), now.Add(-time.Hour)} {
+		rows = append(rows, store.Worker{UserID: 7, WorkerID: int64(i + 1), LastShareTime: last})
+	}
+	check(t, s.UpsertWorkerStats(ctx, rows)) // now: nothing is old enough whose row is this young
+	purge(now.Add(-100*time.Hour), now.Add(-24*time.Hour), 10, 0)
+	later := now.Add(time.Minute) // as if the rows had been written long ago
+	purge(time.Unix(1, 0), later, 1, 1)
+	purge(time.Unix(1, 0), later, 10, 1)
+	if got := ids(); len(got) != 2 || got[0] != 3 {
+		t.Errorf("%v are left of those that had a share", got)
+	}
+	purge(later, later, 10, 2)
+	if got := ids(); len(got) != 0 {
+		t.Errorf("%v are left", got)
+	}
 }
 
 func testEndedContext(t *testing.T, s *store.Store) {

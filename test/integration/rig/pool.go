@@ -140,6 +140,8 @@ type Setup struct {
 	DiskBytes int
 	// Watched is the host:port of another pool that poolwatcher watches; "": none.
 	Watched string
+	// MaxWorkers is statshttpd's setting; 0: the default.
+	MaxWorkers int
 }
 
 // StartPool starts a pool on one node, with Kafka as the only way of solved shares.
@@ -192,6 +194,9 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 			database,
 		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
 			kafka + database,
+	}
+	if s.MaxWorkers != 0 {
+		configs["statshttpd"] = fmt.Sprintf("max_workers = %d\n", s.MaxWorkers) + configs["statshttpd"]
 	}
 	if s.Aux != nil {
 		login := fmt.Sprintf("name = \"aux\"\nrpc_url = %q\nrpc_user = \"user\"\nrpc_password = \"secret\"\n", s.Aux.URL())

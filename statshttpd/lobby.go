@@ -1,0 +1,74 @@
+package statshttpd
+
+import (
+	"container/list"
+	"net/netip"
+)
+
+// lobby holds the workers that have not had a share, by the address that they came from, in the order in which they
+// came. A login costs nothing, so who brings many must not take the places of others: when it is full, the oldest of the
+// address with the most are given up.
+type lobby struct {
+	from map[netip.Addr]*list.List // of workerKey, the oldest first
+	size int
+}
+
+// place is a worker's in the lobby.
+type place struct {
+	addr    netip.Addr
+	element *list.Element
+}
+
+func newLobby() lobby { return lobby{from: make(map[netip.Addr]*list.List)} }
+
+// home is the address that a host has to itself: of IPv6 a /64.
+func home(ip netip.Addr) netip.Addr {
+	ip = ip.Unmap()
+	if prefix, err := ip.Prefix(64); err == nil && ip.Is6() {
+		return prefix.Addr()
+	}
+	return ip
+}
+
+func (l *lobby) add(k workerKey, ip netip.Addr) *place {
+	addr := home(ip)
+	if l.from[addr] == nil {
+		l.from[addr] = list.New()
+	}
+	l.size++
+	return &place{addr, l.from[addr].PushBack(k)}
+}
+
+func (l *lobby) remove(p *place) {
+	crowd := l.from[p.addr]
+	crowd.Remove(p.element)
+	l.size--
+	if crowd.Len() == 0 {
+		delete(l.from, p.addr)
+	}
+}
+
+// surplus returns the n oldest of the address with the most, or fewer if another one would have the most then.
+func (l *lobby) surplus(n int) (keys []workerKey) {
+	var most *list.List
+	second := 0
+	for _, crowd := range l.from {
+		switch {
+		case most == nil || crowd.Len() > most.Len():
+			if most != nil {
+				second = most.Len()
+			}
+			most = crowd
+		case crowd.Len() > second:
+			second = crowd.Len()
+		}
+	}
+	if most == nil {
+		return nil
+	}
+	n = min(n, max(most.Len()-second, 1))
+	for e := most.Front(); e != nil && len(keys) < n; e = e.Next() {
+		keys = append(keys, e.Value.(workerKey))
+	}
+	return keys
+}
