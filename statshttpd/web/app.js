@@ -2,7 +2,7 @@
 // reach the page as text only.
 
 import { Chart } from "/assets/chart.js";
-import { ago, bitcoin, clock, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf } from "/assets/format.js";
+import { ago, bitcoin, clock, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf, short } from "/assets/format.js";
 
 const interval = 3000; // ms between two questions; doubles up to longest while the pool is away
 const longest = 30_000;
@@ -44,8 +44,8 @@ async function refresh() {
     show(pool, workers, blocks);
     wait = interval;
     document.body.classList.toggle("old", pool.away.includes("kafka"));
-    if (pool.away.length > 0 || !blocks) link("wait", away(pool));
-    else link(pool.starting ? "wait" : "live", pool.starting ? "Reading history" : "Live");
+    const fault = pool.away.length > 0 || !blocks ? away(pool) : pool.starting ? "Reading history" : workless(pool.network);
+    link(fault ? "wait" : "live", fault || "Live");
   } catch {
     if (mine !== running) return;
     wait = Math.min(wait * 2, longest);
@@ -60,6 +60,12 @@ function away(pool) {
   if (!pool.away.includes("kafka")) return "Database does not answer: blocks and names may be old";
   const of = pool.shares_as_of ? `figures of ${clock(new Date(pool.shares_as_of))}` : "nothing is known yet";
   return `Kafka does not answer: ${of}`;
+}
+
+// workless says for how long miners have had no new work, if that is long; jobs come every half minute.
+function workless(network) {
+  if (!network) return "No work from the node yet";
+  return network.job_age_seconds > 180 ? `No new work from the node for ${duration(network.job_age_seconds)}` : "";
 }
 
 function link(state, text) {
@@ -94,7 +100,7 @@ function plural(n, one, many = `${one}s`) {
 
 function show(pool, workers, blocks) {
   const now = Date.parse(pool.time);
-  const empty = pool.workers_known === 0 && !pool.starting && pool.shares_as_of !== null;
+  const empty = pool.workers_known === 0 && pool.workers_waiting === 0 && !pool.starting && pool.shares_as_of !== null;
   $("main").hidden = false;
   placeConnect(empty, pool.stratum);
   showHashrate(pool, now);
@@ -104,6 +110,8 @@ function show(pool, workers, blocks) {
   $("blocks-away").hidden = blocks !== null;
   if (blocks) showBlocks(blocks, now);
   else $("no-blocks").hidden = true;
+  $("chain").hidden = pool.chain === "";
+  set($("chain"), pool.chain);
   set($("version"), `btcpool ${pool.version}`);
   set($("uptime"), ` · up ${duration(pool.uptime_seconds)}`);
 }
@@ -129,28 +137,39 @@ function createPlace(place) {
   copy.dataset.text = url;
   copy.setAttribute("aria-label", `Copy ${url}`);
   const hint = [place.tls && "TLS", place.note].filter(Boolean).join(" · ");
-  return make("li", "", make("code", "", url), copy, ...(hint ? [make("span", "hint", hint)] : []));
+  return make("li", "", make("span", "pair", make("code", "", url), copy), ...(hint ? [make("span", "hint", hint)] : []));
+}
+
+// isUnknown tells that the last hour is not counted yet, which is not zero.
+function isUnknown(pool) {
+  return pool.shares_as_of === null || pool.starting;
 }
 
 function showHashrate(pool, now) {
-  const unknown = pool.shares_as_of === null || pool.starting; // which is not zero
+  const unknown = isUnknown(pool);
   const rate = unknown ? null : pool.hashrate["5m"];
   const { factor, unit } = scaleOf(rate ?? 0);
   set($("hashrate"), rate === null ? "–" : digits(rate / factor));
   set($("hashrate-unit"), rate === null ? "" : unit);
   const error = pool.hashrate_error["5m"];
-  set($("hashrate-error"), unknown ? "Not known yet" : rate === null ? "Measuring: too few shares yet"
+  set($("hashrate-error"), unknown ? "Not known yet" : pool.workers_known === 0 ? (pool.workers_waiting > 0 ? "Waiting for the first share" : "No shares in the last hour") : rate === null ? "Measuring: too few shares yet"
     : error === null ? "No shares in the last 5 minutes" : `5 minute average, ± ${percent(error)}`);
-  for (const span of ["1m", "15m", "1h"]) set($(`rate-${span}`), unknown ? "–" : hashrate(pool.hashrate[span]));
+  for (const span of ["1m", "15m", "1h"]) {
+    set($(`rate-${span}`), unknown || pool.workers_known === 0 ? "–" : hashrate(pool.hashrate[span]));
+  }
   document.title = rate === null ? "btcpool" : `${hashrate(rate)} · btcpool`;
   chart.show(pool.series, now, pool.hashrate["1m"] ?? 0);
 }
 
 function showCards(pool, now) {
-  const unknown = pool.shares_as_of === null;
+  const unknown = isUnknown(pool);
   set($("workers-online"), unknown ? "–" : integer(pool.workers_online));
   const offline = pool.workers_known - pool.workers_online;
-  set($("workers-sub"), unknown ? "" : plural(pool.users_online, "user") + (offline > 0 ? `, ${integer(offline)} gone quiet` : ""));
+  set($("workers-sub"), unknown ? "" : [
+    plural(pool.users_online, "user"),
+    offline > 0 && `${integer(offline)} gone quiet`,
+    pool.workers_waiting > 0 && `${integer(pool.workers_waiting)} without a share yet`,
+  ].filter(Boolean).join(", "));
 
   const shares = pool.shares_1h;
   set($("shares"), unknown ? "–" : integer(shares.accepted.shares));
@@ -160,7 +179,7 @@ function showCards(pool, now) {
     ...shares.reasons.map((r) => `${r.reason}: ${integer(r.shares)}`),
   ].join("\n");
 
-  const round = pool.round;
+  const round = unknown ? null : pool.round;
   set($("effort"), round ? effort(round.effort) : "–");
   $("effort-bar").style.width = `${Math.min(100, (round?.effort ?? 0) * 100)}%`;
   $("effort-bar").classList.toggle("over", (round?.effort ?? 0) > 1);
@@ -169,7 +188,7 @@ function showCards(pool, now) {
 
   const counts = pool.blocks;
   set($("blocks-total"), counts ? integer(counts.submitted + counts.accepted + counts.confirmed) : "–");
-  set($("blocks-sub"), !counts ? "the database is not open yet" : counts.total === 0 ? "none yet" : [
+  set($("blocks-sub"), !counts ? "the database does not answer" : counts.total === 0 ? "none yet" : [
     `${integer(counts.confirmed)} confirmed`,
     counts.orphaned > 0 && `${integer(counts.orphaned)} orphaned`,
     counts.rejected > 0 && `${integer(counts.rejected)} rejected`,
@@ -177,8 +196,7 @@ function showCards(pool, now) {
 
   const network = pool.network;
   set($("height"), network ? integer(network.height) : "–");
-  set($("network-sub"), !network ? [pool.chain, "waiting for a job"].filter(Boolean).join(" · ") : [
-    pool.chain,
+  set($("network-sub"), !network ? "waiting for a job" : [
     `difficulty ${difficulty(network.difficulty)}`,
     network.hashrate > pool.hashrate["5m"] && hashrate(network.hashrate), // a private chain says nothing about it
   ].filter(Boolean).join(" · "));
@@ -211,7 +229,7 @@ function showWorkers(answer, now, empty) {
     const [dot, text] = name.firstElementChild.children;
     dot.title = w.online ? "online" : "offline";
     set(dot.firstElementChild, w.online ? "online" : "offline");
-    set(text.firstElementChild, title);
+    set(text.firstElementChild, short(title));
     text.firstElementChild.title = title;
     set(text.lastElementChild, w.agent || "unknown software");
     set(rate5m, hashrate(w.hashrate["5m"]));
@@ -264,7 +282,7 @@ function createBlock(b) {
   const time = make("time");
   time.dateTime = b.time;
   time.title = new Date(b.time).toLocaleString();
-  const finder = make("span", "finder", b.finder);
+  const finder = make("span", "finder", short(b.finder));
   finder.title = b.finder;
   const hash = make("code", "hash", `${b.hash.slice(0, 6)}…${b.hash.slice(-10)}`);
   hash.title = b.hash;

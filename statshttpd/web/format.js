@@ -62,6 +62,13 @@ export function bitcoin(satoshi) {
   return `${text.slice(0, -8)}.${fraction}`;
 }
 
+// short leaves out the middle of a long account, as addresses are, so that its worker can be seen.
+export function short(name) {
+  const dot = name.indexOf(".");
+  const account = dot < 0 ? name : name.slice(0, dot);
+  return account.length <= 24 ? name : `${account.slice(0, 7)}…${account.slice(-5)}${name.slice(account.length)}`;
+}
+
 const steps = [[86400, "d"], [3600, "h"], [60, "min"]];
 
 // duration writes seconds in its largest unit, and the next one where that matters.
