@@ -32,5 +32,5 @@ func freeBytes(dir string) (uint64, error) {
 	if err := unix.Statfs(dir, &fs); err != nil {
 		return 0, &os.PathError{Op: "statfs", Path: dir, Err: err}
 	}
-	return uint64(fs.Bavail) * uint64(fs.Bsize), nil
+	return uint64(fs.Bavail) * uint64(fs.Bsize), nil //nolint:unconvert // of other types elsewhere
 }
