@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"net/url"
 	"strings"
+
+	"btcpool/internal/config"
 )
 
 // Place is where miners connect.
@@ -26,11 +28,11 @@ func ParsePlaces(list string) (places []Place, err error) {
 		address, note, _ := strings.Cut(strings.TrimSpace(item), " ")
 		u, err := url.Parse(address)
 		if err != nil {
-			return nil, fmt.Errorf("%q is no URL", address)
+			return nil, fmt.Errorf("%q is no URL", config.RedactURL(address))
 		}
 		tls, known := withTLS[u.Scheme]
 		if !known || u.Port() == "" || u.User != nil || strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.Fragment != "" {
-			return nil, fmt.Errorf("%q must be like stratum+tcp://host:port, or stratum+ssl://host:port with TLS", u.Redacted())
+			return nil, fmt.Errorf("%q must be like stratum+tcp://host:port, or stratum+ssl://host:port with TLS", config.RedactURL(address))
 		}
 		places = append(places, Place{u.Scheme + "://" + u.Host, tls, strings.TrimSpace(note)})
 	}
