@@ -94,7 +94,7 @@ func TestPipelinedRequests(t *testing.T) {
 	const n = 10
 	for i := range uint64(n) {
 		f := c.share(w, i)
-		fmt.Fprintf(&text, `{"id":%d,"method":"mining.submit","params":["w","%s","%s","%s","%s"]}`+"\n", i, f.job, f.extraNonce2, f.time, f.nonce)
+		fmt.Fprintf(&text, `{"id":%d,"method":"mining.submit","params":["alice.rig","%s","%s","%s","%s"]}`+"\n", i, f.job, f.extraNonce2, f.time, f.nonce)
 	}
 	c.send(text.String())
 	for i := range n {
