@@ -473,6 +473,8 @@ const (
 // TestRefuses has a node that must not be used, and then may.
 func TestRefuses(t *testing.T) {
 	t.Parallel()
+	id := strings.Repeat("0", 64)
+	withoutData := `"transactions":[{"data":"","txid":"` + id + `","hash":"` + id + `"}]`
 	tests := map[string]struct{ chain, template, reason, text string }{
 		"other network": {`{"chain":"regtest","blocks":9,"headers":9}`, goodTemplate, "chain", `is on the chain "regtest", network = "mainnet" needs "main"`},
 		"without peers": {`{"chain":"main","blocks":9,"headers":9,"initialblockdownload":true}`, goodTemplate, "chain", "has it peers"},
@@ -481,12 +483,11 @@ func TestRefuses(t *testing.T) {
 		"unknown rule":  {syncedChain, strings.Replace(goodTemplate, `"version"`, `"rules":["!new"],"version"`, 1), "template", `"!new" must be understood`},
 		"far future":    {syncedChain, strings.Replace(goodTemplate, `"curtime":2`, `"curtime":4000000000`, 1), "time", "ahead of our clock"},
 		"easy bits":     {syncedChain, strings.Replace(goodTemplate, `1d00ffff`, `207fffff`, 1), "bits", "easier than mainnet allows"},
-		"no data": {syncedChain, strings.Replace(goodTemplate, `"transactions":[]`, `"transactions":[{"data":"","txid":"`+strings.Repeat("0", 64)+`","hash":"`+strings.Repeat("0", 64)+`"}]`, 1),
-			"template", "transactions[0]: data: empty"},
-		"garbage":     {syncedChain, `"garbage"`, "template", "not an object"},
-		"no bits":     {syncedChain, strings.Replace(goodTemplate, `"bits":"1d00ffff",`, ``, 1), "template", "bits"},
-		"no curtime":  {syncedChain, strings.Replace(goodTemplate, `"curtime":2,`, ``, 1), "template", "curtime"},
-		"text height": {syncedChain, strings.Replace(goodTemplate, `"height":10`, `"height":"10"`, 1), "template", "height"},
+		"no data":       {syncedChain, strings.Replace(goodTemplate, `"transactions":[]`, withoutData, 1), "template", "transactions[0]: data: empty"},
+		"garbage":       {syncedChain, `"garbage"`, "template", "not an object"},
+		"no bits":       {syncedChain, strings.Replace(goodTemplate, `"bits":"1d00ffff",`, ``, 1), "template", "bits"},
+		"no curtime":    {syncedChain, strings.Replace(goodTemplate, `"curtime":2,`, ``, 1), "template", "curtime"},
+		"text height":   {syncedChain, strings.Replace(goodTemplate, `"height":10`, `"height":"10"`, 1), "template", "height"},
 	}
 	for name, tt := range tests {
 		t.Run(name, func(t *testing.T) {
