@@ -15,7 +15,7 @@ import (
 func TestWrongClocks(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t)
-	miner := w.pool.StartMiner(t, w.dir, "miner", "-user", "carol.rig", "-threads", "1", "-rate", "2", "-reconnect")
+	miner := w.pool.StartMiner(t, w.dir, "miner", "-user", "carol.rig", "-password", "d=0.00001", "-threads", "1", "-rate", "2", "-reconnect")
 	for _, wrong := range []fault{
 		{target: "jobmaker", step: -time.Hour},
 		{target: "sserver", step: time.Hour},

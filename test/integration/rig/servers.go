@@ -121,7 +121,7 @@ func (k *Kafka) WaitReady(t testing.TB) {
 	transport := &kafka.Transport{}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(k.Addr), Timeout: 2 * time.Second, Transport: transport}
-	testkit.Until(t, 3*time.Minute, "Kafka answers", func(ctx context.Context) error {
+	testkit.Until(t, 10*time.Minute, "Kafka answers", func(ctx context.Context) error {
 		if k.Exited() {
 			t.Fatalf("Kafka ended: %s", k.LogTail(4<<10))
 		}
