@@ -53,7 +53,7 @@ func (c *counted) is(info os.FileInfo) bool {
 	if c.size < 0 {
 		c.size, c.info = info.Size(), info
 	}
-	return c.size == info.Size() && (c.info == nil || os.SameFile(c.info, info))
+	return c.size == info.Size() && (c.info == nil || os.SameFile(c.info, info) && c.info.ModTime().Equal(info.ModTime()))
 }
 
 // follow reads the files as they grow.
