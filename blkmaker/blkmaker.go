@@ -44,6 +44,9 @@ const (
 	// firstReadBack is how far back solved shares are read by a blkmaker whose data_dir is new. By then others have
 	// built on the parents of the rest. Where it is not known how old they are, all are read.
 	firstReadBack = time.Hour
+	// readAgain is how many solved shares that were read before are read again at every start: the journal knows them
+	// all, and what it does not know would be a block lost.
+	readAgain = 1000
 	// drainFor is how long submissions under way go on when we are to stop.
 	drainFor = 5 * time.Second
 	// maxSolving is how many solved shares are worked on at a time; the rest wait where they are.
@@ -96,6 +99,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	}
 	s.metrics = newMetrics(deps.Metrics, len(cfg.Nodes))
 	s.metrics.watchShares(deps.Metrics, s.room, s.waiting)
+	s.metrics.invalid.WithLabelValues(cfg.Kafka.Topics.SolvedShare) // so that the first one is an increase
 	s.disk = service.NewFault(s.log, zerolog.ErrorLevel, "data_dir cannot be written: a block that is found now may be lost", "data_dir can be written again")
 	s.behind.Store(2)
 	if err := s.open(deps); err != nil {
@@ -261,8 +265,8 @@ func (w worker) readSolved(kind kind, topic string) error {
 		return err
 	}
 	from := bus.Since(time.Now().Add(-firstReadBack), math.MaxInt)
-	if next := w.journal.positions(topic); next != nil {
-		from = bus.At(next)
+	if last := w.journal.lastRead(topic); last != nil {
+		from = bus.After(last).Back(readAgain)
 	}
 	live := false // only used on the goroutine that handles messages
 	handle := func(m bus.Message) error { return w.takeMessage(kind, topic, m, live) }

@@ -428,6 +428,42 @@ func TestSolvedShareWhileStopped(t *testing.T) {
 	}
 }
 
+// A topic that was made anew, and grown beyond where the last run has come to, is read from its start. What was read
+// before is read again at every start, and nothing comes of it.
+func TestSolvedTopicMadeAnew(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, stop := p.start(t)
+	p.eventuallyState(t, p.find(t), store.Accepted)
+	testkit.Eventually(t, "first one done", func() bool { return len(s.room)+len(s.waiting) == 0 })
+	stop()
+
+	topics := p.cfg.Kafka.Topics
+	testkit.DeleteTopic(t, p.cfg.Kafka, topics.SolvedShare)
+	p.bus = testkit.Bus(t, p.cfg.Kafka, topics.SolvedShare)
+	garbage := bus.Message{Value: []byte("no solved share")}
+	counted := func(s *Service) (arrived, invalid float64) {
+		return testutil.ToFloat64(s.metrics.arrivals.WithLabelValues(string(kindBlock), wayKafka)),
+			testutil.ToFloat64(s.metrics.invalid.WithLabelValues(topics.SolvedShare))
+	}
+	hash := p.find(t)
+	p.write(t, topics.SolvedShare, garbage, garbage)
+	s, stop = p.start(t)
+	p.eventuallyState(t, hash, store.Accepted)
+	testkit.Eventually(t, "all read", func() bool {
+		arrived, invalid := counted(s)
+		return arrived == 1 && invalid == 2 && len(s.room)+len(s.waiting) == 0
+	})
+	stop()
+
+	s, _ = p.start(t)
+	hash = p.find(t)
+	p.eventuallyState(t, hash, store.Accepted)
+	if arrived, invalid := counted(s); arrived != 1 || invalid != 0 {
+		t.Errorf("%v shares and %v other messages are news, want 1 and 0", arrived, invalid)
+	}
+}
+
 // What came too long ago is given up, and holds up nothing.
 func TestSolvedShareWithoutJob(t *testing.T) {
 	t.Parallel()

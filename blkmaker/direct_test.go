@@ -65,7 +65,7 @@ func TestBothWays(t *testing.T) {
 	direct.Send(solved.Value)
 	p.eventuallyState(t, hash, store.Accepted)
 	p.write(t, p.cfg.Kafka.Topics.SolvedShare, solved)
-	testkit.Eventually(t, "Kafka's copy read", func() bool { return s.journal.positions(p.cfg.Kafka.Topics.SolvedShare) != nil })
+	testkit.Eventually(t, "Kafka's copy read", func() bool { return s.journal.lastRead(p.cfg.Kafka.Topics.SolvedShare) != nil })
 	testkit.Eventually(t, "share done", func() bool { return len(s.room)+len(s.waiting) == 0 })
 
 	solved, hash = p.publish(t)

@@ -17,6 +17,7 @@ import (
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/durable"
 )
 
@@ -49,6 +50,7 @@ type position struct {
 	Topic     string `json:"topic,omitempty"`
 	Partition int    `json:"partition,omitempty"`
 	Offset    int64  `json:"offset,omitempty"`
+	Checksum  uint32 `json:"checksum,omitempty"` // of the message; earlier versions had none
 }
 
 // The events of a solved share.
@@ -117,8 +119,8 @@ type journal struct {
 	frozen bool  // a share that came through Kafka is not on disk: it has to be read again
 	open   map[solvedKey]*taken
 	done   map[solvedKey]bool
-	order  []solvedKey              // the keys of done, oldest first
-	next   map[string]map[int]int64 // offsets by topic and partition
+	order  []solvedKey                 // the keys of done, oldest first
+	last   map[string]map[int]bus.Mark // what was read last, by topic and partition
 }
 
 // openJournal reads the journal in dir or begins one.
@@ -130,7 +132,7 @@ func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
 		limit:   maxJournal,
 		open:    make(map[solvedKey]*taken),
 		done:    make(map[solvedKey]bool),
-		next:    make(map[string]map[int]int64),
+		last:    make(map[string]map[int]bus.Mark),
 	}
 	content, err := os.ReadFile(j.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -193,10 +195,10 @@ func (j *journal) apply(e *event, durable bool) {
 		}
 	}
 	if e.Topic != "" && durable {
-		if j.next[e.Topic] == nil {
-			j.next[e.Topic] = make(map[int]int64)
+		if j.last[e.Topic] == nil {
+			j.last[e.Topic] = make(map[int]bus.Mark)
 		}
-		j.next[e.Topic][e.Partition] = e.Offset + 1
+		j.last[e.Topic][e.Partition] = bus.Mark{Offset: e.Offset, Checksum: e.Checksum}
 	}
 }
 
@@ -229,7 +231,7 @@ func (j *journal) take(key solvedKey, message []byte, sent time.Time, from posit
 	defer j.mu.Unlock()
 	t := j.open[key]
 	if j.done[key] || t != nil && t.durable {
-		if from.Topic != "" {
+		if from.Topic != "" && j.ahead(from) {
 			j.note(event{Event: eventRead, position: from})
 		}
 		return false, nil
@@ -243,11 +245,28 @@ func (j *journal) take(key solvedKey, message []byte, sent time.Time, from posit
 	return t == nil, err
 }
 
-// read says that a message of a topic needs nothing to be done.
-func (j *journal) read(from position) {
+// read says that a message of a topic needs nothing to be done. It returns false for one that was read before.
+func (j *journal) read(from position) bool {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	j.note(event{Event: eventRead, position: from})
+	ahead := j.ahead(from)
+	if ahead {
+		j.note(event{Event: eventRead, position: from})
+	}
+	return ahead
+}
+
+// ahead tells whether a message stands behind the one that was read last.
+func (j *journal) ahead(of position) bool {
+	last, ok := j.last[of.Topic][of.Partition]
+	return !ok || of.Offset > last.Offset
+}
+
+// knows tells whether a solved share was taken before.
+func (j *journal) knows(key solvedKey) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.done[key] || j.open[key] != nil
 }
 
 // make keeps what was made of a solved share. It is called before that is submitted.
@@ -309,11 +328,11 @@ func (j *journal) pending() []*taken {
 	return slices.SortedFunc(maps.Values(j.open), func(a, b *taken) int { return a.sent.Compare(b.sent) })
 }
 
-// positions returns the offsets at which to go on in a topic; none when it was never read.
-func (j *journal) positions(topic string) map[int]int64 {
+// lastRead returns what was read last of a topic; nothing when it was never read.
+func (j *journal) lastRead(topic string) map[int]bus.Mark {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	return maps.Clone(j.next[topic])
+	return maps.Clone(j.last[topic])
 }
 
 // note is append for what is not needed after a power failure, nor after a failure to write it: work is done twice
@@ -371,9 +390,9 @@ func (j *journal) compact() error {
 		content = append(content, line...)
 		return err
 	}
-	for topic, partitions := range j.next {
-		for partition, next := range partitions {
-			if err := add(event{Event: eventRead, position: position{topic, partition, next - 1}}); err != nil {
+	for topic, partitions := range j.last {
+		for partition, last := range partitions {
+			if err := add(event{Event: eventRead, position: position{topic, partition, last.Offset, last.Checksum}}); err != nil {
 				return err
 			}
 		}

@@ -13,6 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/bus"
 )
 
 func testJournal(t testing.TB, dir string) *journal {
@@ -44,14 +46,14 @@ func (j *journal) mustTake(t testing.TB, n int, wantFirst bool, from position) {
 	}
 }
 
-func kafka(partition int, offset int64) position { return position{"Solved", partition, offset} }
+func kafka(partition int, offset int64) position { return position{"Solved", partition, offset, 7} }
 
 // A restart finds what was taken and not done, and where Kafka's topics were.
 func TestJournalSurvives(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	j := testJournal(t, dir)
-	if j.positions("Solved") != nil {
+	if j.lastRead("Solved") != nil {
 		t.Error("a new journal knows positions")
 	}
 	j.mustTake(t, 3, true, kafka(0, 0))
@@ -66,7 +68,7 @@ func TestJournalSurvives(t *testing.T) {
 		if diff := cmp.Diff([]string{"1", "3"}, messages(j)); diff != "" {
 			t.Error(diff)
 		}
-		if diff := cmp.Diff(map[int]int64{0: 6, 1: 8}, j.positions("Solved")); diff != "" {
+		if diff := cmp.Diff(map[int]bus.Mark{0: {Offset: 5, Checksum: 7}, 1: {Offset: 7, Checksum: 7}}, j.lastRead("Solved")); diff != "" {
 			t.Error(diff)
 		}
 		if sent := j.pending()[1].sent; !sent.Equal(time.Unix(3, 0)) {
@@ -138,7 +140,7 @@ func TestJournalCompacts(t *testing.T) {
 	if diff := cmp.Diff(want, messages(j)); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(map[int]int64{0: 1000}, j.positions("Solved")); diff != "" {
+	if diff := cmp.Diff(map[int]bus.Mark{0: {Offset: 999, Checksum: 7}}, j.lastRead("Solved")); diff != "" {
 		t.Error(diff)
 	}
 	for n := range 1000 {
@@ -179,7 +181,7 @@ func TestJournalDiskFails(t *testing.T) {
 	j.mustTake(t, 3, true, kafka(0, 3))
 	must(t, j.close())
 	j = testJournal(t, dir)
-	if diff := cmp.Diff(map[int]int64{0: 2}, j.positions("Solved")); diff != "" {
+	if diff := cmp.Diff(map[int]bus.Mark{0: {Offset: 1, Checksum: 7}}, j.lastRead("Solved")); diff != "" {
 		t.Error(diff)
 	}
 	if got := messages(j); !slices.Contains(got, "3") || slices.Contains(got, "2") {
@@ -226,10 +228,10 @@ func FuzzJournal(f *testing.F) {
 		dir := t.TempDir()
 		must(t, os.WriteFile(filepath.Join(dir, "journal"), content, 0o600))
 		j := testJournal(t, dir)
-		want := j.positions("Solved")
+		want := j.lastRead("Solved")
 		must(t, j.compact())
 		again := testJournal(t, dir)
-		if diff := cmp.Diff(want, again.positions("Solved")); diff != "" {
+		if diff := cmp.Diff(want, again.lastRead("Solved")); diff != "" {
 			t.Fatal(diff)
 		}
 		if len(j.open) != len(again.open) || !slices.Equal(j.order, again.order) {

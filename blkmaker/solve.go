@@ -53,7 +53,7 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message, live bool) e
 	case <-w.ctx.Done():
 		return w.ctx.Err()
 	}
-	from := position{topic, m.Partition, m.Offset}
+	from := position{topic, m.Partition, m.Offset, m.Mark().Checksum}
 	if kind == kindBlock {
 		m.Value = share.WithName(string(m.Key), m.Value)
 	}
@@ -62,8 +62,9 @@ func (w worker) takeMessage(kind kind, topic string, m bus.Message, live bool) e
 	}
 	err := w.take(kind, m, from)
 	if errors.Is(err, share.ErrSolved) || errors.Is(err, auxwork.ErrMessage) {
-		w.invalidMessage(topic, m, err)
-		w.journal.read(from)
+		if w.journal.read(from) {
+			w.invalidMessage(topic, m, err)
+		}
 	}
 	return nil // the journal has told what failed; the share comes again after a restart
 }
@@ -123,10 +124,13 @@ func (w worker) parse(kind kind, message []byte) (header [80]byte, solve solveFu
 		if err != nil {
 			return header, nil, err
 		}
-		if err := w.plausible(&solved); err != nil {
+		header = solved.Header
+		if !w.journal.knows(solvedKey{kind, bitcoin.DoubleSHA256(header[:])}) {
+			err = w.plausible(&solved)
+		}
+		if err != nil {
 			return header, nil, err
 		}
-		header = solved.Header
 		solve = func(key solvedKey, sent, arrived time.Time) string { return w.solve(key, &solved, sent, arrived) }
 	case kindAux:
 		solved, err := auxwork.ParseAuxSolved(message)

@@ -18,7 +18,7 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	set := telemetry.Metrics(reg, "sharelogger")
-	return &metrics{
+	m := &metrics{
 		written: set.Counter("shares_written_total", "Shares on disk."),
 		dropped: set.Counters("shares_dropped_total",
 			"Messages not written: malformed, invalid, or repeated (delivered before, or on disk since before a restart).", "reason"),
@@ -30,4 +30,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		lag:     set.Gauge("lag_seconds", "Age of the newest share when it was read from the topic."),
 		pending: set.Gauge("pending_bytes", "Records waiting for the next flush."),
 	}
+	for _, reason := range []string{"malformed", "invalid", "repeated"} { // so that the first one is an increase
+		m.dropped.WithLabelValues(reason)
+	}
+	return m
 }

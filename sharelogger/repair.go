@@ -43,10 +43,14 @@ func (s *Service) refill(ctx context.Context, g *sharefile.Gap) error {
 	if len(left) == 0 {
 		return nil
 	}
+	last := make(map[int]bus.Mark)
+	for p, from := range g.From {
+		last[p] = bus.Mark{Offset: from - 1}
+	}
 	began := make(map[int]bool)
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	err := s.bus.Read(reading, s.cfg.Kafka.Topics.Share, bus.At(g.From), func(m bus.Message) error {
+	err := s.bus.Read(reading, s.cfg.Kafka.Topics.Share, bus.After(last), func(m bus.Message) error {
 		if !left[m.Partition] {
 			return nil
 		}

@@ -158,7 +158,7 @@ func (s *Service) add(m bus.Message, sh *share.Share, body []byte) error {
 			return err
 		}
 	}
-	isNew, err := s.writer.Add(m.Partition, m.Offset, sh, body)
+	isNew, err := s.writer.Add(&m, sh, body)
 	s.note(s.adding, err)
 	if err != nil {
 		return err
@@ -191,7 +191,7 @@ func (s *Service) flush() error {
 	s.metrics.pending.Set(float64(s.writer.Pending()))
 	s.note(s.flushing, err)
 	if err == nil {
-		s.flushed, _ = s.writer.Resume()
+		s.flushed = s.writer.Next()
 	}
 	return err
 }

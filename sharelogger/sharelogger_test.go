@@ -271,6 +271,39 @@ func TestClose(t *testing.T) {
 	}
 }
 
+// TestTopicMadeAnew deletes the topic while the service is away, and fills another beyond where it was.
+func TestTopicMadeAnew(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	_, stop := p.start(t)
+	var want []uint32
+	next := uint32(1)
+	fill := func(n int) {
+		for range n {
+			p.writeTo(t, 0, newShare(next, monday))
+			want = append(want, next)
+			next++
+		}
+	}
+	fill(5)
+	testkit.Eventually(t, "the first topic's shares", func() bool { return len(p.nonces(t)) == 5 })
+	stop()
+	topic := p.cfg.Kafka.Topics.Share
+	testkit.DeleteTopic(t, p.cfg.Kafka, topic)
+	p.client = testkit.Bus(t, p.cfg.Kafka, topic)
+	fill(12)
+	_, stop = p.start(t)
+	fill(3)
+	testkit.Eventually(t, "the other's", func() bool { return slices.Contains(p.nonces(t), next-1) })
+	stop()
+	if diff := cmp.Diff(want, p.nonces(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := testkit.Metric(t, p.registry, "btcpool_bus_read_rewinds_total"); n != 1 {
+		t.Errorf("%v rewinds", n)
+	}
+}
+
 // TestKilled kills the process again and again while shares arrive, some of them twice.
 func TestKilled(t *testing.T) {
 	t.Parallel()

@@ -13,7 +13,7 @@ var errForeign = errors.New("other software was the last to write to data_dir")
 // start is where to begin in the topic: where the files end, or where other software stopped that wrote them, or what is
 // configured. It does not guess whose shares are in the files: they would be there twice, or be missing.
 func (s *Service) start(ctx context.Context) (bus.Start, error) {
-	next, ours := s.writer.Resume()
+	last, ours := s.writer.Resume()
 	var theirs map[int]int64
 	if s.group != nil {
 		var err error
@@ -24,11 +24,13 @@ func (s *Service) start(ctx context.Context) (bus.Start, error) {
 	switch foreign := s.writer.Foreign(); {
 	case len(theirs) > 0:
 		for p, offset := range theirs {
-			next[p] = max(next[p], offset)
+			if mark, ok := last[p]; !ok || offset-1 > mark.Offset {
+				last[p] = bus.Mark{Offset: offset - 1}
+			}
 		}
-		s.log.Info().Str("group", s.cfg.GroupID).Interface("offsets", next).Msg("share log goes on where other software stopped")
-		s.writer.Begin(next)
-		return bus.At(next), nil
+		s.log.Info().Str("group", s.cfg.GroupID).Interface("after", last).Msg("share log goes on where other software stopped")
+		s.writer.Begin(last)
+		return bus.After(last), nil
 	case foreign && s.group != nil && (ours || s.cfg.Start == ""):
 		return bus.Start{}, fmt.Errorf("%w, but has left no offset in consumer group %q: is that kafka_group_id its own?", errForeign, s.cfg.GroupID)
 	case foreign && ours:
@@ -37,18 +39,18 @@ func (s *Service) start(ctx context.Context) (bus.Start, error) {
 		return bus.Start{}, fmt.Errorf("%w: set kafka_group_id to its consumer group, to go on where it stopped, or start to %s or %s",
 			errForeign, startEarliest, startLatest)
 	case ours:
-		s.log.Info().Interface("offsets", next).Msg("share log resumes")
-		return bus.At(next), nil
+		s.log.Info().Interface("after", last).Msg("share log resumes")
+		return bus.After(last), nil
 	case s.cfg.Start == startLatest:
 		offsets, err := s.bus.Offsets(ctx, s.cfg.Kafka.Topics.Share, bus.Latest())
 		if err != nil {
 			return bus.Start{}, err
 		}
 		for p, offset := range offsets {
-			next[p] = offset
+			last[p] = bus.Mark{Offset: offset - 1}
 		}
-		s.writer.Begin(next)
-		return bus.At(next), nil
+		s.writer.Begin(last)
+		return bus.After(last), nil
 	}
 	return bus.Earliest(), nil
 }

@@ -13,6 +13,7 @@ import (
 	"pgregory.net/rapid"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/bus"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -117,9 +118,9 @@ func TestRowsNeverFall(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer w.Close()
-			for next, _ := w.Resume(); next[0] < int64(len(topic)); next[0]++ {
+			for next := w.Next(); next[0] < int64(len(topic)); next[0]++ {
 				s := topic[next[0]]
-				if _, err := w.Add(0, next[0], &s, s.AppendBody(nil)); err != nil {
+				if _, err := w.Add(&bus.Message{Offset: next[0]}, &s, s.AppendBody(nil)); err != nil {
 					t.Fatal(err)
 				}
 				if next[0]%7 == 0 {

@@ -25,7 +25,7 @@ type metrics struct {
 
 func newMetrics(reg prometheus.Registerer) *metrics {
 	set := telemetry.Metrics(reg, "slparser")
-	return &metrics{
+	m := &metrics{
 		shares:      set.Counter("shares_total", "Shares counted; after a start those of the whole day again."),
 		dropped:     set.Counters("shares_dropped_total", "Records not counted.", "reason"),
 		readErrors:  set.Counter("read_errors_total", "Attempts to read a file that went wrong."),
@@ -42,4 +42,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		requests: set.Counter("http_requests_total", "Answered requests."),
 		newest:   set.Gauge("newest_share_timestamp_seconds", "Time of the newest share counted."),
 	}
+	for _, reason := range []string{"malformed", "invalid"} { // so that the first one is an increase
+		m.dropped.WithLabelValues(reason)
+	}
+	return m
 }

@@ -20,6 +20,7 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/durable"
 	"btcpool/internal/service"
@@ -59,7 +60,7 @@ func (l *shareLog) write(t *testing.T, shares ...share.Share) {
 	t.Helper()
 	for _, s := range shares {
 		l.offset++
-		if _, err := l.Add(0, l.offset, &s, s.AppendBody(nil)); err != nil {
+		if _, err := l.Add(&bus.Message{Offset: l.offset}, &s, s.AppendBody(nil)); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -582,7 +583,7 @@ func ExampleService_Run() {
 	for i, user := range []int32{1, 2, 1} {
 		s := newShare(user, 11, cfg.Day.Start().Add(time.Hour))
 		s.Nonce = uint32(i)
-		if _, err := w.Add(0, int64(i), &s, s.AppendBody(nil)); err != nil {
+		if _, err := w.Add(&bus.Message{Offset: int64(i)}, &s, s.AppendBody(nil)); err != nil {
 			panic(err)
 		}
 	}

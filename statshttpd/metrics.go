@@ -33,7 +33,7 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		defer b.mu.RUnlock()
 		return float64(b.givenUp)
 	})
-	return &metrics{
+	m := &metrics{
 		shares:        set.Counters("shares_total", "Shares counted, by verdict.", "result"),
 		dropped:       set.Counters("shares_dropped_total", "Shares not counted, or (workers_full) not for their worker.", "reason"),
 		events:        set.Counters("events_total", "Common events read.", "result"),
@@ -44,4 +44,8 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		requests:      set.Counters("http_requests_total", "Answered requests.", "handler", "code"),
 		answerSeconds: set.Histogram("http_request_seconds", "Time to answer one request of the API.", seconds),
 	}
+	for _, reason := range []string{"malformed", "invalid"} { // so that the first one is an increase
+		m.dropped.WithLabelValues(reason)
+	}
+	return m
 }

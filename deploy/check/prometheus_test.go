@@ -354,6 +354,32 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 0+60x5`}, {`btcpool_bus_read_errors_total{topic="BtcJob"} 0+60x5`}},
 			quiet: [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 9x5`, `btcpool_bus_read_errors_total{topic="BtcJob"} 9x5`}},
 		},
+		"UnreadExpired": {
+			fire: [][]string{
+				{`btcpool_bus_read_skipped_total{topic="BtcShare"} 0x30 7x29`},
+				{`btcpool_bus_read_skipped_total{topic="BtcShare"} 7x29`}, // by a start
+			},
+			quiet: [][]string{{`btcpool_bus_read_skipped_total{topic="BtcShare"} 7x90`}},
+		},
+		"TopicLostRecords": {
+			fire: [][]string{
+				{`btcpool_bus_read_rewinds_total{topic="BtcShare"} 0x30 1x29`},
+				{`btcpool_bus_read_rewinds_total{topic="BtcShare"} 1x29`},
+			},
+			quiet: [][]string{{`btcpool_bus_read_rewinds_total{topic="BtcShare"} 1x90`}},
+		},
+		"MessagesDropped": {
+			fire: [][]string{
+				{`btcpool_sharelogger_shares_dropped_total{reason="malformed"} 0x30 1x29`},
+				{`btcpool_statshttpd_shares_dropped_total{reason="invalid"} 0x30 1x29`},
+				{`btcpool_slparser_shares_dropped_total{reason="invalid"} 0x30 1x29`},
+				{`btcpool_blkmaker_invalid_messages_total{topic="BtcSolvedShare"} 0x30 1x29`},
+			},
+			quiet: [][]string{{
+				`btcpool_sharelogger_shares_dropped_total{reason="repeated"} 0+9x60`, `btcpool_sharelogger_shares_dropped_total{reason="invalid"} 1x60`,
+				`btcpool_statshttpd_shares_dropped_total{reason="old"} 0+9x60`, `btcpool_blkmaker_invalid_messages_total 3x60`,
+			}},
+		},
 		"SpoolFilling": {
 			fire: [][]string{
 				{`btcpool_spool_oldest_seconds{spool="shares"} 301`}, {`btcpool_spool_depth_bytes{spool="shares"} 3e9`},

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"github.com/segmentio/kafka-go"
 
@@ -76,6 +77,12 @@ func read(tb testing.TB, c *bus.Client, topic string, from bus.Start, n int) []s
 	return got
 }
 
+// mark is that of a message without a key.
+func mark(offset int64, value string) bus.Mark {
+	m := bus.Message{Offset: offset, Value: []byte(value)}
+	return m.Mark()
+}
+
 func TestReadStarts(t *testing.T) {
 	t.Parallel()
 	c, cfg := newBus(t, 1)
@@ -97,9 +104,16 @@ func TestReadStarts(t *testing.T) {
 		{"last of more than there are", bus.Last(100), []string{"0", "1"}},
 		{"since a message's time", bus.Since(noon.Add(4*time.Minute), 9), []string{"4", "5"}},
 		{"since between two", bus.Since(noon.Add(4*time.Minute+time.Second), 9), []string{"5", "6"}},
-		{"at", bus.At(map[int]int64{0: 8}), []string{"8", "9"}},
-		{"at, partition not named", bus.At(nil), []string{"0"}},
-		{"at, beyond the end", bus.At(map[int]int64{0: 1000}), []string{"0"}},
+		{"after", bus.After(map[int]bus.Mark{0: mark(7, "7")}), []string{"8", "9"}},
+		{"after, and some before", bus.After(map[int]bus.Mark{0: mark(7, "7")}).Back(3), []string{"5", "6"}},
+		{"after, and more before than there are", bus.After(map[int]bus.Mark{0: mark(7, "7")}).Back(100), []string{"0"}},
+		{"after, partition not named", bus.After(nil), []string{"0"}},
+		{"after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 7}}), []string{"8", "9"}},
+		{"after nothing", bus.After(map[int]bus.Mark{0: {Offset: -1}}), []string{"0"}},
+		{"after another", bus.After(map[int]bus.Mark{0: mark(7, "70")}), []string{"0"}},
+		{"after another, and some before", bus.After(map[int]bus.Mark{0: mark(7, "70")}).Back(3), []string{"0"}},
+		{"after one beyond the end", bus.After(map[int]bus.Mark{0: mark(1000, "7")}), []string{"0"}},
+		{"beyond the end after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 1000}}).Back(995), []string{"0"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, read(t, c, topic, tc.from, len(tc.want))); diff != "" {
@@ -396,6 +410,70 @@ func TestWaitsForBroker(t *testing.T) {
 		t.Error(diff)
 	}
 	must(t, c.Ping(ctx))
+}
+
+// TestTopicMadeAnew reads on after a topic was deleted, made anew and filled beyond where its reader was, which was away
+// or, the second time, there.
+func TestTopicMadeAnew(t *testing.T) {
+	t.Parallel()
+	cfg := testkit.Broker(t)
+	registry := prometheus.NewRegistry()
+	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop(), Metrics: registry})
+	must(t, err)
+	defer c.Close()
+	ctx := testContext(t)
+	topic := cfg.Topics.SolvedShare
+	fill := func(from, to int) { // by a client that does not think that the topic is still there
+		must(t, testkit.Bus(t, cfg, topic).Write(ctx, topic, numbered(from, to)...))
+	}
+	rewinds := func() float64 { return testkit.Metric(t, registry, "btcpool_bus_read_rewinds_total") }
+	fill(0, 5)
+	last := mark(4, "4")
+	testkit.DeleteTopic(t, cfg, topic)
+	fill(10, 17)
+
+	var got []string
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	arrived := make(chan string)
+	ended := make(chan error, 1)
+	go func() {
+		ended <- c.Read(reading, topic, bus.After(map[int]bus.Mark{0: last}), func(m bus.Message) error {
+			arrived <- string(m.Value)
+			return nil
+		})
+	}()
+	take := func(n int) {
+		for range n {
+			select {
+			case value := <-arrived:
+				got = append(got, value)
+			case <-ctx.Done():
+				t.Fatalf("only %v came", got)
+			}
+		}
+	}
+	take(7)
+	if n := rewinds(); n != 1 {
+		t.Errorf("%v rewinds while the reader was away", n)
+	}
+	testkit.DeleteTopic(t, cfg, topic)
+	testkit.Eventually(t, "the reader knows", func() bool {
+		return testkit.Metric(t, registry, "btcpool_bus_read_errors_total") > 0
+	})
+	fill(20, 28)
+	take(8)
+	if n := rewinds(); n != 2 {
+		t.Errorf("%v rewinds in all", n)
+	}
+	fill(28, 29)
+	take(1)
+	cancel()
+	must(t, <-ended)
+	want := "10 11 12 13 14 15 16 20 21 22 23 24 25 26 27 28"
+	if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
+		t.Error(diff)
+	}
 }
 
 // TestBrokerRestarts kills the broker again and again under a writer and a reader.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"strconv"
 	"time"
 
@@ -21,6 +22,8 @@ const (
 	fetchWait = 100 * time.Millisecond
 	// partitionCheck is how long a new partition of a topic may go unnoticed.
 	partitionCheck = 15 * time.Second
+	// trusted is how long after an answer a partition holds what it held: no broker is back within it from a crash.
+	trusted = time.Second
 )
 
 // Start says where in each partition Read begins.
@@ -28,7 +31,7 @@ type Start struct {
 	kind startKind
 	n    int64
 	time time.Time
-	at   map[int]int64
+	last map[int]Mark
 }
 
 type startKind int
@@ -38,7 +41,7 @@ const (
 	startLatest
 	startLast
 	startSince
-	startAt
+	startAfter
 )
 
 // Earliest starts at the oldest message kept.
@@ -54,8 +57,29 @@ func Last(n int) Start { return Start{kind: startLast, n: int64(n)} }
 // that btcpool's services write: then it is not known how old it is, and reading starts n messages earlier.
 func Since(t time.Time, n int) Start { return Start{kind: startSince, time: t, n: int64(n)} }
 
-// At starts at the offset given for a partition, and at the earliest message of partitions that next does not name.
-func At(next map[int]int64) Start { return Start{kind: startAt, at: next} }
+// After starts behind the last message that was read of a partition, and at the earliest of partitions that last does
+// not name. A partition that does not hold that message any more, since Kafka lost its end or it was made anew, and has
+// others at its place perhaps, is read from its earliest one.
+func After(last map[int]Mark) Start { return Start{kind: startAfter, last: last} }
+
+// Back starts as many messages before.
+func (s Start) Back(n int64) Start {
+	s.n = n
+	return s
+}
+
+// A Mark is what is kept of a message to find out later whether it still is in its place.
+type Mark struct {
+	Offset int64
+	// Checksum is the CRC-32C of key and value; 0: not known, then nothing can be found out.
+	Checksum uint32
+}
+
+// Mark returns that of m.
+func (m *Message) Mark() Mark {
+	sum := crc32.Update(crc32.Checksum(m.Key, castagnoli), castagnoli, m.Value)
+	return Mark{m.Offset, max(sum, 1)}
+}
 
 // A ReadOption changes what Read does.
 type ReadOption func(*reader)
@@ -68,7 +92,9 @@ func CaughtUp(f func()) ReadOption {
 
 // Read calls handle, on one goroutine, for each message of topic from the start position on, in order per partition. It
 // waits for brokers that are away and for a topic that does not exist yet. Messages that retention removed before they
-// could be read are skipped, with a warning and a counter. Read returns handle's error at once, and nil when ctx ends.
+// could be read are skipped, with a warning and a counter. A partition that does not hold any more what was handled last
+// is read again from its earliest message, with a warning and a counter, so that handle may see messages again. Read
+// returns handle's error at once, and nil when ctx ends.
 func (c *Client) Read(ctx context.Context, topic string, from Start, handle func(Message) error, opts ...ReadOption) error {
 	r := &reader{Client: c, topic: topic, batches: make(chan batch)}
 	for _, opt := range opts {
@@ -81,7 +107,7 @@ func (c *Client) Read(ctx context.Context, topic string, from Start, handle func
 			return err
 		}
 		for partition, offset := range starts {
-			g.Go(func() error { return r.fetch(inner, partition, offset) })
+			g.Go(func() error { return r.fetch(inner, partition, offset, from.last[partition]) })
 		}
 		g.Go(func() error { return r.watch(inner, g, len(starts)) })
 		return r.handle(inner, handle, len(starts))
@@ -133,10 +159,11 @@ func (c *Client) resolve(ctx context.Context, topic string, from Start) ([]int64
 				return nil, err
 			}
 		}
-	case startAt:
+	case startAfter:
 		for p := range first {
-			if next, ok := from.at[p]; ok {
-				first[p] = next // whether it is in range shows when it is fetched
+			if mark, ok := from.last[p]; ok { // whether it is there shows when it is fetched
+				next := mark.Offset + 1
+				first[p] = min(next, max(first[p], next-from.n))
 			}
 		}
 	}
@@ -149,7 +176,7 @@ func (c *Client) before(ctx context.Context, topic string, partition int, first,
 	if since <= first {
 		return since, nil
 	}
-	msgs, _, _, err := c.fetchOnce(ctx, topic, partition, since-1, fetchWait)
+	msgs, _, _, err := c.fetchOnce(ctx, topic, partition, since-1, 1, fetchWait)
 	if err != nil || len(msgs) == 0 || !msgs[0].Time.IsZero() {
 		return since, err
 	}
@@ -245,31 +272,47 @@ func (r *reader) watch(ctx context.Context, g *errgroup.Group, known int) error 
 		for ; known < n; known++ {
 			partition := known
 			r.log.Info().Str("topic", r.topic).Int("partition", partition).Msg("reading a new partition")
-			g.Go(func() error { return r.fetch(ctx, partition, 0) })
+			g.Go(func() error { return r.fetch(ctx, partition, 0, Mark{}) })
 		}
 	}
 	return ctx.Err()
 }
 
-// fetch delivers a partition's messages from offset next on until ctx ends.
-func (r *reader) fetch(ctx context.Context, partition int, next int64) error {
+// fetch delivers a partition's messages from offset next on until ctx ends; last was read last, by whoever was here
+// before.
+func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark) error {
 	end := int64(-1) // where the partition ended when it was seen first
 	caughtUp := false
+	doubtful := last != Mark{} // whether the partition holds last
+	var answered time.Time
 	lag := r.metrics.readLag.WithLabelValues(r.topic, strconv.Itoa(partition))
 	for {
 		wait := fetchWait
 		if !caughtUp {
 			wait = time.Millisecond // an empty partition is caught up with at once
 		}
+		doubtful = doubtful || !answered.IsZero() && time.Since(answered) > trusted
 		var msgs []Message
 		var after, highWatermark int64
-		err := r.retry(ctx, "read from topic", r.topic, func(ctx context.Context) (err error) {
-			msgs, after, highWatermark, err = r.fetchOnce(ctx, r.topic, partition, next, wait)
-			if errors.Is(err, kafka.OffsetOutOfRange) {
-				end = -1
-				if next, err = r.skipTo(ctx, partition, next); err == nil {
-					msgs, after, highWatermark, err = r.fetchOnce(ctx, r.topic, partition, next, wait)
+		attempt := func(ctx context.Context) (err error) {
+			if doubtful {
+				from, held, err := r.onwards(ctx, partition, next, last)
+				if err != nil {
+					return err
 				}
+				if from != next {
+					end = -1
+				}
+				next, last, doubtful = from, held, false
+			}
+			msgs, after, highWatermark, err = r.fetchOnce(ctx, r.topic, partition, next, fetchBytes, wait)
+			doubtful = err != nil
+			return err
+		}
+		err := r.retry(ctx, "read from topic", r.topic, func(ctx context.Context) error {
+			err := attempt(ctx)
+			if errors.Is(err, kafka.OffsetOutOfRange) {
+				err = attempt(ctx)
 			}
 			if err != nil && ctx.Err() == nil {
 				r.metrics.readErrors.WithLabelValues(r.topic).Inc()
@@ -280,10 +323,14 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64) error {
 		if err != nil {
 			return err
 		}
+		answered = time.Now()
 		if end < 0 {
 			end = highWatermark
 		}
 		next = after
+		if n := len(msgs); n > 0 {
+			last = msgs[n-1].Mark()
+		}
 		lag.Set(float64(highWatermark - next))
 		b := batch{msgs: msgs, caughtUp: !caughtUp && next >= end}
 		caughtUp = caughtUp || b.caughtUp
@@ -298,30 +345,51 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64) error {
 	}
 }
 
-// skipTo returns the offset to go on from when the partition does not hold
-// next: removed by retention, or the topic was made anew.
-func (r *reader) skipTo(ctx context.Context, partition int, next int64) (int64, error) {
+// onwards returns the offset to go on from when next was to be read, and last was read before. That is next if the
+// partition is what it was; the earliest if retention has passed next, or if last is not there any more: none is returned
+// then.
+func (r *reader) onwards(ctx context.Context, partition int, next int64, last Mark) (int64, Mark, error) {
 	first, err := r.offsets(ctx, r.topic, partition+1, kafka.FirstOffsetOf)
 	if err != nil {
-		return next, err
+		return next, last, err
+	}
+	end, err := r.offsets(ctx, r.topic, partition+1, kafka.LastOffsetOf) // fails while a new leader may not know it
+	if err != nil {
+		return next, last, err
 	}
 	earliest := first[partition]
-	r.metrics.readSkipped.WithLabelValues(r.topic).Add(float64(max(earliest-next, 0)))
-	r.log.Warn().Str("topic", r.topic).Int("partition", partition).Int64("offset", next).Int64("earliest", earliest).
-		Msg("offset is not there any more, going on with the earliest")
-	return earliest, nil
+	log := r.log.With().Str("topic", r.topic).Int("partition", partition).Int64("offset", next).Int64("earliest", earliest).Logger()
+	if next < earliest {
+		r.metrics.readSkipped.WithLabelValues(r.topic).Add(float64(earliest - next))
+		log.Warn().Msg("messages are gone before they were read, going on with the earliest")
+		return earliest, Mark{}, nil
+	}
+	held := max(next, last.Offset+1) <= end[partition]
+	if held && last.Checksum != 0 && last.Offset >= earliest {
+		msgs, _, _, err := r.fetchOnce(ctx, r.topic, partition, last.Offset, 1, time.Millisecond)
+		if err != nil {
+			return next, last, err
+		}
+		held = len(msgs) > 0 && msgs[0].Mark() == last
+	}
+	if held {
+		return next, last, nil
+	}
+	r.metrics.rewinds.WithLabelValues(r.topic).Inc()
+	log.Warn().Msg("what was read last is not in the topic any more, its end was lost or it was made anew: reading it from the earliest")
+	return earliest, Mark{}, nil
 }
 
-// fetchOnce asks for messages from offset next on. It returns the offset behind the last record that came and the one
-// behind the partition's last.
-func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, next int64, wait time.Duration) (msgs []Message, after, highWatermark int64, err error) {
+// fetchOnce asks for messages from offset next on, as many as limit bytes hold but one batch at least. It returns the
+// offset behind the last record that came and the one behind the partition's last.
+func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, next int64, limit int32, wait time.Duration) (msgs []Message, after, highWatermark int64, err error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
 	defer cancel()
 	res, err := c.transport.RoundTrip(ctx, c.kafka.Addr, &fetchExchange{Request: &fetchapi.Request{
 		ReplicaID:    -1,
 		MaxWaitTime:  int32(wait.Milliseconds()),
 		MinBytes:     1,
-		MaxBytes:     fetchBytes,
+		MaxBytes:     limit,
 		SessionID:    -1,
 		SessionEpoch: -1,
 		Topics: []fetchapi.RequestTopic{{Topic: topic, Partitions: []fetchapi.RequestPartition{{
@@ -329,7 +397,7 @@ func (c *Client) fetchOnce(ctx context.Context, topic string, partition int, nex
 			CurrentLeaderEpoch: -1,
 			FetchOffset:        next,
 			LogStartOffset:     -1,
-			PartitionMaxBytes:  fetchBytes,
+			PartitionMaxBytes:  limit,
 		}}}},
 	}})
 	if err != nil {

@@ -37,6 +37,7 @@ type epochs struct {
 // mark is the highest sequence seen of one epoch.
 type mark struct {
 	epoch uint32
+	news  bool // seen since News
 	seq   uint64
 }
 
@@ -70,7 +71,7 @@ func (e *epochs) seen(id ID) bool {
 		if id.Seq <= m.seq {
 			return true
 		}
-		m.seq = id.Seq
+		m.seq, m.news = id.Seq, true
 		return false
 	case id.Epoch <= e.gone, at == 0 && full:
 		return true
@@ -79,16 +80,13 @@ func (e *epochs) seen(id ID) bool {
 		e.marks = slices.Delete(e.marks, 0, 1)
 		at--
 	}
-	e.marks = slices.Insert(e.marks, at, mark{id.Epoch, id.Seq})
+	e.marks = slices.Insert(e.marks, at, mark{id.Epoch, true, id.Seq})
 	return false
 }
 
 // AppendTo appends d's state, at most limit bytes of it. When that is too little, the oldest epochs are let go.
 func (d *Dedup) AppendTo(dst []byte, limit int) []byte {
-	sources := slices.SortedFunc(maps.Keys(d.sources), func(a, b source) int {
-		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.server, b.server))
-	})
-	start := len(dst)
+	sources, start := d.sorted(), len(dst)
 	for keep := EpochsKept; ; keep /= 2 {
 		dst = dst[:start]
 		whole := start // the end of the last source that fits
@@ -103,40 +101,90 @@ func (d *Dedup) AppendTo(dst []byte, limit int) []byte {
 	}
 }
 
+func (d *Dedup) sorted() []source {
+	return slices.SortedFunc(maps.Keys(d.sources), func(a, b source) int {
+		return cmp.Or(cmp.Compare(a.partition, b.partition), cmp.Compare(a.server, b.server))
+	})
+}
+
+// Begin forgets what is news.
+func (d *Dedup) Begin() {
+	for _, e := range d.sources {
+		for i := range e.marks {
+			e.marks[i].news = false
+		}
+	}
+}
+
+// AppendNews appends what was seen since Begin, for Learn to add to the state of then.
+func (d *Dedup) AppendNews(dst []byte) []byte {
+	for _, src := range d.sorted() {
+		for _, m := range d.sources[src].marks {
+			if m.news {
+				dst = m.appendTo(dst, src)
+			}
+		}
+	}
+	return dst
+}
+
+// Learn has d see what AppendNews has appended.
+func (d *Dedup) Learn(news []byte) error {
+	for len(news) > 0 {
+		src, m, n := cutMark(news)
+		if n == 0 || m.seq == 0 {
+			return ErrDedupState
+		}
+		news = news[n:]
+		d.Seen(src.partition, ID{Server: src.server, Epoch: m.epoch, Seq: m.seq})
+	}
+	return nil
+}
+
 // appendTo appends the newest epochs, and which was let go last as one without a sequence.
 func (e *epochs) appendTo(dst []byte, src source, keep int) []byte {
-	entry := func(m mark) {
-		dst = binary.AppendUvarint(dst, uint64(src.partition))
-		dst = append(dst, src.server)
-		dst = binary.LittleEndian.AppendUint32(dst, m.epoch)
-		dst = binary.AppendUvarint(dst, m.seq)
-	}
 	old := max(len(e.marks)-keep, 0)
 	gone := e.gone
 	if old > 0 {
 		gone = max(gone, e.marks[old-1].epoch)
 	}
 	if gone > 0 {
-		entry(mark{epoch: gone})
+		dst = mark{epoch: gone}.appendTo(dst, src)
 	}
 	for _, m := range e.marks[old:] {
-		entry(m)
+		dst = m.appendTo(dst, src)
 	}
 	return dst
+}
+
+func (m mark) appendTo(dst []byte, src source) []byte {
+	dst = binary.AppendUvarint(dst, uint64(src.partition))
+	dst = append(dst, src.server)
+	dst = binary.LittleEndian.AppendUint32(dst, m.epoch)
+	return binary.AppendUvarint(dst, m.seq)
+}
+
+// cutMark reads what appendTo has appended, and returns its size; 0 if b does not begin with that.
+func cutMark(b []byte) (src source, m mark, size int) {
+	partition, p := binary.Uvarint(b)
+	if p <= 0 || partition > 1<<31 || len(b) < p+5 {
+		return src, m, 0
+	}
+	src = source{int(partition), b[p]}
+	m.epoch = binary.LittleEndian.Uint32(b[p+1:])
+	seq, n := binary.Uvarint(b[p+5:])
+	if m.seq = seq; n <= 0 || m.epoch == 0 {
+		return src, m, 0
+	}
+	return src, m, p + 5 + n
 }
 
 // ParseDedup restores what AppendTo wrote.
 func ParseDedup(src []byte) (*Dedup, error) {
 	d := &Dedup{sources: make(map[source]*epochs)}
 	for len(src) > 0 {
-		partition, n := binary.Uvarint(src)
-		if n <= 0 || partition > 1<<31 || len(src) < n+5 {
-			return nil, ErrDedupState
-		}
-		key := source{int(partition), src[n]}
-		m := mark{epoch: binary.LittleEndian.Uint32(src[n+1:])}
-		src = src[n+5:]
-		if m.seq, n = binary.Uvarint(src); n <= 0 || m.epoch == 0 {
+		key, m, n := cutMark(src)
+		if n == 0 {
 			return nil, ErrDedupState
 		}
 		src = src[n:]

@@ -123,6 +123,7 @@ func TestDedupAgainstModel(t *testing.T) {
 	}
 	rapid.Check(t, func(t *rapid.T) {
 		d := new(share.Dedup)
+		var state []byte
 		model := make(map[key]uint64)
 		t.Repeat(map[string]func(*rapid.T){
 			"share": func(t *rapid.T) {
@@ -134,9 +135,17 @@ func TestDedupAgainstModel(t *testing.T) {
 				}
 				model[k] = max(model[k], seq)
 			},
+			"begin": func(*rapid.T) {
+				state = d.AppendTo(nil, 1<<16)
+				d.Begin()
+			},
 			"restart": func(t *rapid.T) {
+				news := d.AppendNews(nil)
 				var err error
-				if d, err = share.ParseDedup(d.AppendTo(nil, 1<<16)); err != nil {
+				if d, err = share.ParseDedup(state); err == nil {
+					err = d.Learn(news)
+				}
+				if err != nil {
 					t.Fatal(err)
 				}
 			},
@@ -160,6 +169,9 @@ func FuzzParseDedup(f *testing.F) {
 		again, err := share.ParseDedup(state)
 		if err != nil || !bytes.Equal(again.AppendTo(nil, 1<<30), state) {
 			t.Fatalf("%x is not stable: %v", in, err)
+		}
+		if err := again.Learn(in); err == nil && !bytes.Equal(again.AppendTo(nil, 1<<30), state) {
+			t.Fatalf("%x is news to its own state", in)
 		}
 	})
 }

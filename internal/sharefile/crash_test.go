@@ -34,7 +34,7 @@ func TestCrash(t *testing.T) {
 		defer os.RemoveAll(dir)
 		for crashes := rapid.IntRange(0, 6).Draw(t, "crashes"); ; crashes-- {
 			w := openWriter(t, dir)
-			next, _ := w.Resume()
+			next, _ := resume(w)
 			if crashes == 0 {
 				consume(t, w, topic, next, len(topic))
 				flush(t, w)
@@ -110,9 +110,7 @@ func consume(t *rapid.T, w *sharefile.Writer, topic []topicShare, next map[int]i
 			return
 		}
 		m := first[rapid.SampledFrom(slices.Sorted(maps.Keys(first))).Draw(t, "from partition")]
-		if _, err := w.Add(m.partition, m.offset, &m.share, m.share.AppendBody(nil)); err != nil {
-			t.Fatal(err)
-		}
+		add(t, w, m.partition, m.offset, m.share)
 		next[m.partition] = m.offset + 1
 	}
 }

@@ -42,7 +42,7 @@ func TestDamage(t *testing.T) {
 		}()
 		for writers := rapid.IntRange(0, 3).Draw(t, "writers"); writers >= 0; writers-- {
 			w := openWriter(t, dir)
-			next, _ := w.Resume()
+			next, _ := resume(w)
 			for range rapid.IntRange(0, 3).Draw(t, "flushes") {
 				consume(t, w, topic, next, rapid.IntRange(0, 15).Draw(t, "shares"))
 				flush(t, w)
@@ -64,7 +64,7 @@ func TestDamage(t *testing.T) {
 			}
 		}
 		w := openWriter(t, dir)
-		next, _ := w.Resume()
+		next, _ := resume(w)
 		consume(t, w, topic, next, len(topic))
 		flush(t, w)
 		w.Close()
@@ -298,7 +298,7 @@ func TestDamagedCheckpoint(t *testing.T) {
 		spoil(t, path, int64(i))
 		w := openWriter(t, dir)
 		for nonce := uint64(1); nonce <= 7; nonce++ {
-			if next, _ := w.Resume(); int64(nonce) >= next[int(nonce%2)] {
+			if next, _ := resume(w); int64(nonce) >= next[int(nonce%2)] {
 				add(t, w, int(nonce%2), int64(nonce), newShare(nonce, monday))
 			}
 		}
@@ -324,7 +324,7 @@ func TestOldDayDamaged(t *testing.T) {
 		topic = append(topic, topicShare{0, int64(seq), s})
 	}
 	resume := func(w *sharefile.Writer, upTo int64) {
-		next, _ := w.Resume()
+		next, _ := resume(w)
 		for _, m := range topic {
 			if m.offset >= next[0] && m.offset <= upTo {
 				add(t, w, 0, m.offset, m.share)
@@ -408,7 +408,7 @@ func TestRepair(t *testing.T) {
 		}
 		defer os.RemoveAll(dir)
 		w := openWriter(t, dir)
-		next, _ := w.Resume()
+		next, _ := resume(w)
 		for range rapid.IntRange(1, 8).Draw(t, "flushes") {
 			consume(t, w, topic, next, rapid.IntRange(1, 15).Draw(t, "shares"))
 			flush(t, w)
@@ -435,7 +435,7 @@ func TestRepair(t *testing.T) {
 			w.Close()
 		}
 		w = openWriter(t, dir)
-		next, _ = w.Resume()
+		next, _ = resume(w)
 		consume(t, w, topic, next, len(topic))
 		flush(t, w)
 		w.Close()

@@ -7,10 +7,12 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/testkit"
@@ -35,6 +37,25 @@ func ownFile(t testing.TB) []byte {
 	return b
 }
 
+// oldFile returns the same file as earlier versions wrote it.
+func oldFile(t testing.TB) []byte {
+	t.Helper()
+	dump, err := os.ReadFile(filepath.Join("testdata", "format-1.hex"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var file []byte
+	for line := range strings.Lines(string(dump)) { // of hex.Dump
+		hexadecimal, _, _ := strings.Cut(line[8:], "|")
+		b, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(hexadecimal), " ", ""))
+		if err != nil {
+			t.Fatal(err)
+		}
+		file = append(file, b...)
+	}
+	return file
+}
+
 // samples are files with the shares 1 to 6, each of another origin.
 func samples(t testing.TB) map[string][]byte {
 	t.Helper()
@@ -45,14 +66,15 @@ func samples(t testing.TB) map[string][]byte {
 	all := records(shares...)
 	own := ownFile(t)
 	return map[string][]byte{
-		"own":                  own,
-		"plain":                all,
-		"one foreign member":   foreignMember(t, all),
-		"members cut anywhere": append(foreignMember(t, all[:150]), foreignMember(t, all[150:])...),
-		"with an empty member": append(foreignMember(t, nil), foreignMember(t, all)...),
-		"continued by us":      append(foreignMember(t, nil), own...),
-		"continued by another": append(bytes.Clone(own), foreignMember(t, nil)...),
-		"both in turns":        append(append(foreignMember(t, all[:0]), own...), foreignMember(t, nil)...),
+		"own":                   own,
+		"of an earlier version": oldFile(t),
+		"plain":                 all,
+		"one foreign member":    foreignMember(t, all),
+		"members cut anywhere":  append(foreignMember(t, all[:150]), foreignMember(t, all[150:])...),
+		"with an empty member":  append(foreignMember(t, nil), foreignMember(t, all)...),
+		"continued by us":       append(foreignMember(t, nil), own...),
+		"continued by another":  append(bytes.Clone(own), foreignMember(t, nil)...),
+		"both in turns":         append(append(foreignMember(t, all[:0]), own...), foreignMember(t, nil)...),
 	}
 }
 
@@ -60,6 +82,29 @@ func samples(t testing.TB) map[string][]byte {
 func TestGolden(t *testing.T) {
 	t.Parallel()
 	testkit.Golden(t, "three-flushes.hex", []byte(hex.Dump(ownFile(t))))
+}
+
+// TestContinuesOldFile: a checkpoint of before tells where to go on, not what stood there, and the flush that it is of is
+// read again.
+func TestContinuesOldFile(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	write(t, sharefile.Path(dir, "BTC", 20231120), oldFile(t))
+	w := openWriter(t, dir)
+	defer w.Close()
+	last, ok := w.Resume()
+	if diff := cmp.Diff(map[int]bus.Mark{0: {Offset: 4}, 1: {Offset: 3}}, last); diff != "" || !ok {
+		t.Errorf("%t (-want +got):\n%s", ok, diff)
+	}
+	for nonce := uint64(5); nonce <= 7; nonce++ {
+		if isNew := add(t, w, int(nonce%2), int64(nonce), newShare(nonce, monday)); isNew != (nonce == 7) {
+			t.Errorf("share %d is new: %t", nonce, isNew)
+		}
+	}
+	flush(t, w)
+	if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5, 6, 7}, readDay(t, dir, 20231120)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
 }
 
 // TestFollow reads each sample while it grows, stopping at every length.

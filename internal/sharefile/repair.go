@@ -286,7 +286,7 @@ func (m *members) gap(f *os.File, parts []part, i int, day Day, end *Checkpoint)
 	if g.base.Generation != behind.Generation {
 		return nil, fmt.Errorf("%w: it was made anew since", ErrOtherTopic)
 	}
-	g.From, g.To, g.behind = g.base.From, maps.Clone(behind.From), behind.From
+	g.From, g.To, g.behind = offsetsBehind(g.base.From), offsetsBehind(behind.From), offsetsBehind(behind.From)
 	for p, offset := range g.held {
 		g.To[p] = max(g.To[p], offset)
 	}

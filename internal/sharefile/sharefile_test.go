@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -38,11 +39,22 @@ type fataler interface {
 // add adds a share as the service does.
 func add(t fataler, w *sharefile.Writer, partition int, offset int64, s share.Share) bool {
 	t.Helper()
-	isNew, err := w.Add(partition, offset, &s, s.AppendBody(nil))
+	body := s.AppendBody(nil)
+	isNew, err := w.Add(&bus.Message{Partition: partition, Offset: offset, Value: body}, &s, body)
 	if err != nil {
 		t.Fatal(err)
 	}
 	return isNew
+}
+
+// resume returns the offsets from which on shares have to be added.
+func resume(w *sharefile.Writer) (map[int]int64, bool) {
+	last, ok := w.Resume()
+	next := make(map[int]int64)
+	for p, mark := range last {
+		next[p] = mark.Offset + 1
+	}
+	return next, ok
 }
 
 func flush(t fataler, w *sharefile.Writer) int {
@@ -205,7 +217,7 @@ func TestResume(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	w := openWriter(t, dir)
-	if _, ok := w.Resume(); ok {
+	if _, ok := resume(w); ok {
 		t.Error("an empty directory knows where to resume")
 	}
 	add(t, w, 0, 10, newShare(1, monday))
@@ -217,8 +229,8 @@ func TestResume(t *testing.T) {
 
 	w = openWriter(t, dir)
 	defer w.Close()
-	next, ok := w.Resume()
-	if diff := cmp.Diff(map[int]int64{0: 11, 2: 71}, next); diff != "" || !ok {
+	next, ok := resume(w)
+	if diff := cmp.Diff(map[int]int64{0: 12, 2: 71}, next); diff != "" || !ok {
 		t.Errorf("%t (-want +got):\n%s", ok, diff)
 	}
 	for _, step := range []struct {
@@ -227,7 +239,6 @@ func TestResume(t *testing.T) {
 		seq       uint64
 		want      bool
 	}{
-		{0, 11, 2, false}, // of the last flush
 		{0, 12, 2, false}, // delivered again
 		{0, 13, 3, true},
 		{2, 71, 2, true},
@@ -259,18 +270,54 @@ func TestTopicMadeAnew(t *testing.T) {
 	w.Close()
 	w = openWriter(t, dir)
 	defer w.Close()
-	if next, _ := w.Resume(); len(next) != 0 {
-		t.Errorf("resumes at %v, want the earliest", next)
+	if next, _ := resume(w); next[0] != 3 {
+		t.Errorf("resumes at %v, want 3", next)
 	}
-	for offset := range int64(4) {
-		if isNew := add(t, w, 0, offset, foreign); isNew != (offset == 3) {
-			t.Errorf("offset %d is new: %t", offset, isNew)
-		}
+	if !add(t, w, 0, 3, foreign) {
+		t.Error("offset 3 is taken for an old one")
 	}
 	flush(t, w)
 	if n := len(readDay(t, dir, 20231120)); n != 9 {
 		t.Errorf("%d shares, want 9", n)
 	}
+}
+
+// TestTopicLostItsEnd reads a topic again that lost records of the last flush, whose shares were sent again in part and
+// in part never, and has others in their place.
+func TestTopicLostItsEnd(t *testing.T) {
+	t.Parallel()
+	for _, again := range [][]uint64{{1, 2, 4, 5, 6, 7, 8}, {1, 2, 6, 7, 8}} {
+		dir := t.TempDir()
+		w := openWriter(t, dir)
+		for _, part := range [][]uint64{{1, 2, 3}, {4, 5}} {
+			for _, seq := range part {
+				add(t, w, 0, int64(seq)-1, newShare(seq, monday))
+			}
+			flush(t, w)
+		}
+		w.Close()
+		w = openWriter(t, dir)
+		last, _ := w.Resume()
+		lost := bus.Message{Value: newRecord(5)}
+		if want := (bus.Mark{Offset: 4, Checksum: lost.Mark().Checksum}); last[0] != want {
+			t.Errorf("resumes after %+v, want %+v", last[0], want)
+		}
+		for offset, seq := range again {
+			if isNew := add(t, w, 0, int64(offset), newShare(seq, monday)); isNew != (seq > 5) {
+				t.Errorf("%v: share %d is new: %t", again, seq, isNew)
+			}
+		}
+		flush(t, w)
+		w.Close()
+		if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5, 6, 7, 8}, readDay(t, dir, 20231120)); diff != "" {
+			t.Errorf("%v (-want +got):\n%s", again, diff)
+		}
+	}
+}
+
+func newRecord(seq uint64) []byte {
+	s := newShare(seq, monday)
+	return s.AppendBody(nil)
 }
 
 // TestTornEnd cuts the last member at every length.
@@ -302,12 +349,12 @@ func TestTornEnd(t *testing.T) {
 	for _, end := range ends {
 		write(t, path, end)
 		w := openWriter(t, dir)
-		if next, ok := w.Resume(); !ok || len(next) != 0 {
+		if next, ok := resume(w); !ok || next[0] != 1 {
 			t.Fatalf("%d bytes: resumes at %v, %t", len(end), next, ok)
 		}
-		for offset := range int64(3) {
-			if isNew := add(t, w, 0, offset, newShare(uint64(offset)+1, monday)); isNew != (offset > 0) {
-				t.Fatalf("%d bytes: offset %d is new: %t", len(end), offset, isNew)
+		for offset := int64(1); offset < 3; offset++ {
+			if !add(t, w, 0, offset, newShare(uint64(offset)+1, monday)) {
+				t.Fatalf("%d bytes: offset %d is taken for an old one", len(end), offset)
 			}
 		}
 		flush(t, w)
@@ -328,7 +375,7 @@ func TestOtherSoftwareBefore(t *testing.T) {
 	write(t, path, append(begun, torn[:len(torn)-3]...))
 
 	w := openWriter(t, dir)
-	if _, ok := w.Resume(); ok {
+	if _, ok := resume(w); ok {
 		t.Error("resumes from a file without checkpoints")
 	}
 	add(t, w, 0, 0, newShare(1, monday))
@@ -341,10 +388,9 @@ func TestOtherSoftwareBefore(t *testing.T) {
 	write(t, path, append(append(file, foreignMember(t, records(newShare(105, monday)))...), torn[:7]...))
 	w = openWriter(t, dir)
 	defer w.Close()
-	if next, ok := w.Resume(); !ok {
+	if next, ok := resume(w); !ok || next[0] != 1 {
 		t.Errorf("resumes at %v, %t", next, ok)
 	}
-	add(t, w, 0, 0, newShare(1, monday))
 	add(t, w, 0, 1, newShare(2, monday))
 	flush(t, w)
 	if diff := cmp.Diff([]uint32{101, 102, 103, 1, 105, 2}, readDay(t, dir, 20231120)); diff != "" {
@@ -385,7 +431,7 @@ func TestFlushGoesOnAfterError(t *testing.T) {
 	}
 	w.Close() // a crash in this state
 	w = openWriter(t, dir)
-	if next, ok := w.Resume(); !ok || len(next) != 0 {
+	if next, ok := resume(w); !ok || len(next) != 0 {
 		t.Errorf("resumes at %v, %t", next, ok)
 	}
 	for offset := range int64(4) {
@@ -453,7 +499,7 @@ func BenchmarkWrite(b *testing.B) {
 				s.ID.Seq++
 				s.Nonce = uint32(s.ID.Seq) * 2654435761
 				body = s.AppendBody(body[:0])
-				if _, err := w.Add(0, int64(s.ID.Seq), &s, body); err != nil {
+				if _, err := w.Add(&bus.Message{Offset: int64(s.ID.Seq), Value: body}, &s, body); err != nil {
 					b.Fatal(err)
 				}
 				if s.ID.Seq%uint64(perFlush) == 0 {

@@ -15,6 +15,7 @@ import (
 	"github.com/klauspost/compress/gzip" // 2.8 times as fast as the standard library's on shares, at the same size
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/durable"
 	"btcpool/internal/share"
 )
@@ -31,12 +32,13 @@ type Writer struct {
 	fresh      bool // no flush was found in the directory
 	foreign    bool // other software was the last to write to the newest file
 
-	flush      uint64        // the number of the last flush tried
-	generation uint64        // the topic's, see Checkpoint
-	next       map[int]int64 // by partition: the offset behind the last share taken
-	dedup      *share.Dedup  // the shares that have been seen
-	from       map[int]int64 // what next was when collecting for the next flush began
-	dedupState []byte        // what dedup was then
+	flush      uint64               // the number of the last flush tried
+	files      int                  // how many files that has members in
+	generation uint64               // the topic's, see Checkpoint
+	last       map[int]*bus.Message // by partition: the last share taken since the start
+	marks      map[int]bus.Mark     // by partition: of the last share taken when collecting for the next flush began
+	dedup      *share.Dedup         // the shares that have been seen
+	dedupState []byte               // what dedup was when collecting began
 
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
@@ -74,7 +76,7 @@ func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
 	}
 	w := &Writer{
 		dir: dir, chain: chain, log: log, lock: lock,
-		next: make(map[int]int64),
+		last: make(map[int]*bus.Message),
 		days: make(map[Day]*dayFile),
 		gz:   gzip.NewWriter(nil),
 	}
@@ -84,14 +86,15 @@ func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
 	return w, nil
 }
 
-// recover finds the newest flush and goes back to where it began. When a flush before it was cut off, because it is
-// damaged, it goes back to where that one began: what other files have of that time is left out of them.
+// recover finds the newest flush and goes on behind it, or where it began if not all of its members are there. When a
+// flush before it was cut off, because it is damaged, it goes back to where that one began: what other files have of that
+// time is left out of them.
 func (w *Writer) recover() error {
 	days, err := Days(w.dir, w.chain)
 	if err != nil {
 		return err
 	}
-	newest := &Checkpoint{}
+	newest := &Checkpoint{From: make(map[int]bus.Mark)}
 	for _, day := range days[max(0, len(days)-daysKept):] {
 		f := new(dayFile)
 		if err := w.openDay(day, f, w.findEnd); err != nil {
@@ -112,9 +115,12 @@ func (w *Writer) recover() error {
 		}
 	}
 	w.fresh = newest.Flush == 0
-	w.flush, w.generation = newest.Flush, newest.Generation
-	maps.Copy(w.next, back.From)
-	if w.dedup, err = share.ParseDedup(back.Dedup); err != nil {
+	w.flush, w.generation, w.marks = newest.Flush, newest.Generation, back.From
+	if w.dedup, err = share.ParseDedup(back.Dedup); err == nil && back == newest && w.whole(newest) {
+		w.marks = newest.Last
+		err = w.dedup.Learn(newest.News)
+	}
+	if err != nil {
 		return fmt.Errorf("flush %d: %w", back.Flush, err)
 	}
 	w.begin()
@@ -159,42 +165,71 @@ func (w *Writer) goBack(day Day, f *dayFile, file *os.File) (err error) {
 	return errors.Join(file.Truncate(f.size), file.Sync())
 }
 
+// whole tells whether each file has its member of the newest flush.
+func (w *Writer) whole(newest *Checkpoint) bool {
+	found := 0
+	for _, f := range w.days {
+		if f.last != nil && f.last.Flush == newest.Flush {
+			found++
+		}
+	}
+	return found > 0 && found == newest.Files
+}
+
 // Close gives the directory free. What was added and not flushed is forgotten.
 func (w *Writer) Close() error { return w.lock.Close() }
 
-// Resume returns the offsets, by partition, from which on shares have to be added; partitions that are not named begin
-// with the earliest. It returns false when the directory has no flush of ours, so that nothing is known.
-func (w *Writer) Resume() (map[int]int64, bool) { return maps.Clone(w.from), !w.fresh }
+// Resume returns of each partition the last share that need not be added; partitions that are not named begin with the
+// earliest. It returns false when the directory has no flush of ours, so that nothing is known.
+func (w *Writer) Resume() (map[int]bus.Mark, bool) { return maps.Clone(w.marks), !w.fresh }
 
 // Foreign tells whether the shares that came last were written by other software, so that Resume does not know of them.
 func (w *Writer) Foreign() bool { return w.foreign }
 
-// Begin has shares be added from these offsets on, by partition, instead of from Resume's: what stands before is none
-// of ours to write.
-func (w *Writer) Begin(next map[int]int64) {
-	maps.Copy(w.next, next)
+// Begin has shares be added from behind these on, by partition, instead of from behind Resume's: what stands before is
+// none of ours to write.
+func (w *Writer) Begin(last map[int]bus.Mark) {
+	maps.Copy(w.marks, last)
 	w.begin()
+}
+
+// Next returns the offsets, by partition, below which all is on disk.
+func (w *Writer) Next() map[int]int64 { return offsetsBehind(w.marks) }
+
+func offsetsBehind(marks map[int]bus.Mark) map[int]int64 {
+	next := make(map[int]int64, len(marks))
+	for p, mark := range marks {
+		next[p] = mark.Offset + 1
+	}
+	return next
 }
 
 // Pending is how many bytes of records wait for Flush.
 func (w *Writer) Pending() int { return w.pending }
 
-// Add takes the share that stands in the topic at an offset, and body, its record. Offsets of a partition rise from
-// call to call, from Resume on; when they fall back the topic was made anew. Add reports whether the share is new:
-// neither delivered before nor in its file since before a crash. After an error nothing has changed.
-func (w *Writer) Add(partition int, offset int64, s *share.Share, body []byte) (bool, error) {
+// Add takes a message of the topic, the share in it and body, the share's record. Offsets of a partition rise from call
+// to call, from Resume on; when they fall back the topic was made anew, or has lost its end. Add reports whether the
+// share is new: neither delivered before nor in its file since before a crash. After an error nothing has changed. The
+// last message of each partition is kept.
+func (w *Writer) Add(m *bus.Message, s *share.Share, body []byte) (bool, error) {
 	f, err := w.day(DayOf(s.Time))
 	if err != nil {
 		return false, err
 	}
-	if next, ok := w.next[partition]; ok && offset < next {
-		w.log.Warn().Int("partition", partition).Int64("offset", offset).Int64("expected", next).
-			Msg("share topic was made anew: its offsets begin again")
-		w.generation++
-		delete(w.from, partition)
+	last := w.last[m.Partition]
+	if last == nil {
+		last = &bus.Message{Offset: -1}
+		if mark, ok := w.marks[m.Partition]; ok {
+			last.Offset = mark.Offset
+		}
+		w.last[m.Partition] = last
 	}
-	w.next[partition] = offset + 1
-	if w.dedup.Seen(partition, s.ID) || f.holds(w.generation, partition, offset) {
+	if m.Offset <= last.Offset {
+		w.generation++
+		delete(w.marks, m.Partition)
+	}
+	*last = *m
+	if w.dedup.Seen(m.Partition, s.ID) || f.holds(w.generation, m.Partition, m.Offset) {
 		return false, nil
 	}
 	f.records = appendRecord(f.records, body)
@@ -215,6 +250,12 @@ func (w *Writer) Flush() (int, error) {
 		return 0, nil
 	}
 	w.flush++
+	w.files = 0
+	for _, f := range w.days {
+		if f.member != nil || f.shares > 0 {
+			w.files++
+		}
+	}
 	written := 0
 	for _, day := range slices.Sorted(maps.Keys(w.days)) {
 		n, err := w.flushDay(day, w.days[day])
@@ -231,8 +272,18 @@ func (w *Writer) Flush() (int, error) {
 
 // begin starts collecting shares for a flush.
 func (w *Writer) begin() {
-	w.from = maps.Clone(w.next)
-	w.dedupState = w.dedup.AppendTo(nil, max(0, maxPayload-checkpointRest-checkpointPartition*len(w.next)))
+	w.marks = w.lastMarks()
+	w.dedupState = w.dedup.AppendTo(nil, max(0, room(len(w.marks))/2))
+	w.dedup.Begin()
+}
+
+// lastMarks returns the marks of the last shares taken.
+func (w *Writer) lastMarks() map[int]bus.Mark {
+	marks := maps.Clone(w.marks)
+	for p, m := range w.last {
+		marks[p] = m.Mark()
+	}
+	return marks
 }
 
 // forgetDays keeps the days that were used last.
@@ -321,7 +372,14 @@ func (w *Writer) flushDay(day Day, f *dayFile) (int, error) {
 
 // encode makes a member of f's records.
 func (w *Writer) encode(f *dayFile) (*member, error) {
-	c := &Checkpoint{Flush: w.flush, Generation: w.generation, From: w.from, To: w.to(f), Dedup: w.dedupState}
+	c := &Checkpoint{
+		Flush: w.flush, Generation: w.generation, Files: w.files, From: w.marks, Last: w.lastMarks(),
+		Dedup: w.dedupState, News: w.dedup.AppendNews(nil),
+	}
+	c.To = w.to(f, c.Last)
+	if len(c.News)+len(c.Dedup) > room(len(c.To)) {
+		c.Files, c.News = 0, nil
+	}
 	data, err := w.compress(c, f.records)
 	if err != nil {
 		return nil, err
@@ -353,8 +411,11 @@ func appendRecord(dst, body []byte) []byte {
 
 // to returns the offsets below which f has all its shares once what is pending is written. After a crash a partition
 // may not have come up yet to where the file already was.
-func (w *Writer) to(f *dayFile) map[int]int64 {
-	to := maps.Clone(w.next)
+func (w *Writer) to(f *dayFile, last map[int]bus.Mark) map[int]int64 {
+	to := make(map[int]int64, len(last))
+	for p, mark := range last {
+		to[p] = mark.Offset + 1
+	}
 	if f.last != nil && f.last.Generation == w.generation {
 		for p, offset := range f.last.To {
 			to[p] = max(to[p], offset)

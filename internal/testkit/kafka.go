@@ -1,9 +1,12 @@
 package testkit
 
 import (
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/rs/zerolog"
+	"github.com/segmentio/kafka-go"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
@@ -40,4 +43,23 @@ func Bus(tb testing.TB, cfg bus.Config, topics ...string) *bus.Client {
 		tb.Fatal(err)
 	}
 	return client
+}
+
+// DeleteTopic deletes a topic and returns when it is gone.
+func DeleteTopic(tb testing.TB, cfg bus.Config, topic string) {
+	tb.Helper()
+	transport := &kafka.Transport{MetadataTTL: time.Millisecond}
+	defer transport.CloseIdleConnections()
+	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second, Transport: transport}
+	answer, err := client.DeleteTopics(tb.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+	if err == nil {
+		err = answer.Errors[topic]
+	}
+	if err != nil {
+		tb.Fatal(err)
+	}
+	Eventually(tb, "the end of topic "+topic, func() bool {
+		answer, err := client.Metadata(tb.Context(), &kafka.MetadataRequest{Topics: []string{topic}})
+		return err == nil && len(answer.Topics) == 1 && errors.Is(answer.Topics[0].Error, kafka.UnknownTopicOrPartition)
+	})
 }

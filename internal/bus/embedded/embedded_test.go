@@ -180,7 +180,7 @@ func TestRetention(t *testing.T) {
 	b.ApplyRetention()
 	// A reader that was away comes back with an offset that is gone.
 	var got []int64
-	err := c.Read(ctx, topic, bus.At(map[int]int64{0: 1}), func(m bus.Message) error {
+	err := c.Read(ctx, topic, bus.After(map[int]bus.Mark{0: {}}), func(m bus.Message) error {
 		got = append(got, m.Offset)
 		return nil
 	}, bus.CaughtUp(cancel))
