@@ -1,6 +1,7 @@
 package testkit
 
 import (
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -51,13 +52,13 @@ func DeleteTopic(tb testing.TB, cfg bus.Config, topic string) {
 	transport := &kafka.Transport{MetadataTTL: time.Millisecond}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second, Transport: transport}
-	answer, err := client.DeleteTopics(tb.Context(), &kafka.DeleteTopicsRequest{Topics: []string{topic}})
-	if err == nil {
-		err = answer.Errors[topic]
-	}
-	if err != nil {
-		tb.Fatal(err)
-	}
+	Until(tb, Patience, "topic "+topic+" is deleted", func(ctx context.Context) error { // brokers may just have started
+		answer, err := client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+		if err == nil {
+			err = answer.Errors[topic]
+		}
+		return err
+	})
 	Eventually(tb, "the end of topic "+topic, func() bool {
 		answer, err := client.Metadata(tb.Context(), &kafka.MetadataRequest{Topics: []string{topic}})
 		return err == nil && len(answer.Topics) == 1 && errors.Is(answer.Topics[0].Error, kafka.UnknownTopicOrPartition)

@@ -133,6 +133,22 @@ func (k *Kafka) WaitReady(t testing.TB) {
 	})
 }
 
+// LoseEnd kills the broker, takes bytes off the end of a topic's partition 0, as a power cut can, and starts it again.
+func (k *Kafka) LoseEnd(t testing.TB, topic string, bytes int64) {
+	t.Helper()
+	k.Kill()
+	segment := filepath.Join(k.Logs, topic+"-0", "00000000000000000000.log")
+	info, err := os.Stat(segment)
+	if err == nil {
+		err = os.Truncate(segment, max(info.Size()-bytes, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	k.Start()
+	k.WaitReady(t)
+}
+
 // MariaDB is a database server with an empty database and an account for it.
 type MariaDB struct {
 	*Process
