@@ -93,3 +93,9 @@ func TestKafkaForgets(t *testing.T) {
 	}
 	stop()
 }
+
+func TestKafkaPartitionsAdded(t *testing.T) {
+	t.Parallel()
+	p := &pool{cfg: testConfig(t.TempDir(), rig.StartKafka(t, t.TempDir()).Addr)}
+	testPartitionsAdded(t, p)
+}

@@ -1,6 +1,7 @@
 package sharelogger_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -8,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -24,6 +26,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/spool"
 	"btcpool/internal/testkit"
 	"btcpool/sharelogger"
 )
@@ -301,6 +304,68 @@ func TestTopicMadeAnew(t *testing.T) {
 	}
 	if n := testkit.Metric(t, p.registry, "btcpool_bus_read_rewinds_total"); n != 1 {
 		t.Errorf("%v rewinds", n)
+	}
+}
+
+func TestPartitionsAdded(t *testing.T) {
+	t.Parallel()
+	p := &pool{cfg: testConfig(t.TempDir(), testkit.Broker(t).Brokers[0])}
+	testPartitionsAdded(t, p)
+}
+
+// testPartitionsAdded has the topic get more partitions while a spool's position is old: shares come twice, and their
+// keys choose among more than the first time.
+func testPartitionsAdded(t *testing.T, p *pool) {
+	t.Helper()
+	p.cfg.Kafka.Partitions = 1
+	topic := p.cfg.Kafka.Topics.Share
+	dir := t.TempDir()
+	var want []uint32
+	send := func(n int) {
+		t.Helper()
+		p.client = testkit.Bus(t, p.cfg.Kafka, topic) // of a server that was started just now
+		s, err := spool.Open(spool.Config{Dir: dir}, service.Deps{Log: zerolog.Nop()}, "shares")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for key := range n {
+			nonce := uint32(len(want) + 1)
+			want = append(want, nonce)
+			if _, err := s.Append(uint64(key), func(dst []byte, seq uint64) []byte {
+				sh := newShare(nonce, monday)
+				sh.ID = share.ID{Server: 1, Epoch: s.Epoch(), Seq: seq}
+				return sh.AppendTo(dst)
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		stop := testkit.Run(t, func(ctx context.Context) error { return s.Run(ctx, p.client.Topic(topic)) })
+		testkit.Eventually(t, "all sent", func() bool { records, _ := s.Depth(); return records == 0 })
+		stop()
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send(50)
+	_, stop := p.start(t)
+	testkit.Eventually(t, "the first shares", func() bool { return len(p.nonces(t)) == 50 })
+	stop()
+	if err := os.Truncate(filepath.Join(dir, "position"), 0); err != nil { // as a crash may leave it
+		t.Fatal(err)
+	}
+	testkit.AddPartitions(t, p.cfg.Kafka, topic, 4)
+	send(30)
+	_, stop = p.start(t)
+	testkit.Eventually(t, "all shares", func() bool { return len(p.nonces(t)) >= len(want) })
+	testkit.Eventually(t, "all that came twice", func() bool {
+		return testkit.Metric(t, p.registry, "btcpool_sharelogger_shares_dropped_total", "reason", "repeated") == 50
+	})
+	stop()
+	if diff := cmp.Diff(want, p.nonces(t)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if n := testkit.Metric(t, p.registry, "btcpool_bus_read_lag_messages"); n != 0 {
+		t.Errorf("%v messages were not read", n)
 	}
 }
 

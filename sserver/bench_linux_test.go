@@ -20,7 +20,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"btcpool/internal/bus"
 	"btcpool/internal/poll"
 )
 
@@ -196,7 +195,7 @@ func benchCrowd(b *testing.B, conns int) (*Service, *crowd) {
 	for _, l := range s.loops {
 		loops.Go(l.run)
 	}
-	rest.Go(func() error { return s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil }) })
+	rest.Go(func() error { return s.shares.Run(ctx, nowhere{}) })
 	rest.Go(func() error { return s.tick(ctx) })
 	rest.Go(func() error { return s.accept(ctx, p) })
 	b.Cleanup(func() {

@@ -104,14 +104,19 @@ func Benchmark45Compressions(b *testing.B) {
 	}
 }
 
+// nowhere is a topic that forgets.
+type nowhere struct{}
+
+func (nowhere) Partitions(context.Context) (int, error) { return 1, nil }
+
+func (nowhere) Write(context.Context, int, ...bus.Message) error { return nil }
+
 // From a line to its answer for an accepted share, which is in the spool then but not yet waited for.
 func BenchmarkSubmitLine(b *testing.B) {
 	s := benchService(b)
 	p := s.ports[0]
 	p.difficulty, p.vardiff.Min, p.vardiff.Max = -32, -32, -32
-	testkit.Run(b, func(ctx context.Context) error {
-		return s.shares.Run(ctx, func(context.Context, []bus.Message) error { return nil })
-	})
+	testkit.Run(b, func(ctx context.Context) error { return s.shares.Run(ctx, nowhere{}) })
 	c := benchSession(b, s)
 	w := s.jobs.newest()
 	line := fmt.Appendf(nil, `{"params": ["alice.rig", "0", "0000000000000000", "%08x", "00000000", "00002000"], "id": 1011, "method": "mining.submit"}`+"\n", w.Time)

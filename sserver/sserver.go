@@ -276,7 +276,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer release()
 	g, beyond := errgroup.WithContext(beyond)
 	for _, sp := range s.spooled {
-		g.Go(func() error { return sp.Run(beyond, s.sender(sp.topic)) })
+		g.Go(func() error { return sp.Run(beyond, s.bus.Topic(sp.topic)) })
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
 	if s.admin != nil {

@@ -38,12 +38,36 @@ type partitionWriter struct {
 // A message goes to the partition that its key's CRC32 chooses, or to partition 0 without a key. The number of
 // partitions is looked up once a process, so that a key keeps its partition while it runs.
 func (c *Client) Write(ctx context.Context, topic string, msgs ...Message) error {
+	return c.Topic(topic).Write(ctx, 0, msgs...)
+}
+
+// Topic returns topic to be written to.
+func (c *Client) Topic(topic string) Topic { return Topic{c, topic} }
+
+// Topic is one topic of a client.
+type Topic struct {
+	client *Client
+	name   string
+}
+
+// Partitions returns how many partitions the topic has, or had when this process looked first.
+func (t Topic) Partitions(ctx context.Context) (int, error) {
+	writers, err := t.client.writers(ctx, t.name)
+	return len(writers), err
+}
+
+// Write is Client.Write, but that keys choose among the first partitions only, as many as among says; 0: among all.
+func (t Topic) Write(ctx context.Context, among int, msgs ...Message) error {
+	c, topic := t.client, t.name
 	if len(msgs) == 0 {
 		return nil
 	}
 	writers, err := c.writers(ctx, topic)
 	if err != nil {
 		return err
+	}
+	if among > 0 {
+		writers = writers[:min(among, len(writers))]
 	}
 	if len(writers) == 1 {
 		return c.writePartition(ctx, &writers[0], topic, 0, msgs)

@@ -24,19 +24,19 @@ const (
 // sendPace is that of tries to send the same records.
 var sendPace = retry.Pace{First: 100 * time.Millisecond, Longest: 10 * time.Second}
 
-// Run hands what is on disk to send, in order and at least once, beginning with what earlier openings left. It reads
-// records back from the segments, which are in the kernel's page cache unless the topic is far behind. When send fails
-// the same messages are sent again after a pause. send must not keep msgs, nor what they point to. A record on its own
+// Run writes what is on disk to the topic, in order and at least once, beginning with what earlier openings left. It reads
+// records back from the segments, which are in the kernel's page cache unless the topic is far behind. When that
+// fails the same messages are sent again after a pause. Write must not keep them, nor what they point to. A record on its own
 // is sent at once; those that follow it closely go together some milliseconds later.
 //
 // When ctx ends Run goes on until all is sent, but no longer than 5 s, and returns nil; what is left then is sent after
 // the next opening. Records may be appended before, while and after Run runs; only one Run may at a time.
-func (s *Spool) Run(ctx context.Context, send func(ctx context.Context, msgs []bus.Message) error) error {
+func (s *Spool) Run(ctx context.Context, topic Topic) error {
 	sending, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(drainGrace, cancel) })()
 
-	d := drainer{Spool: s, send: send}
+	d := drainer{Spool: s, topic: topic}
 	defer d.closeFile()
 	for sending.Err() == nil {
 		switch seg, end, records, final := s.oldest(); {
@@ -74,7 +74,7 @@ func (s *Spool) oldest() (seg *segment, end, records int64, final bool) {
 // drainer is one call of Run.
 type drainer struct {
 	*Spool
-	send   func(ctx context.Context, msgs []bus.Message) error
+	topic  Topic
 	from   *segment // the one that file is open on
 	file   *os.File
 	reader reader // of file
@@ -121,7 +121,13 @@ func (d *drainer) sendSome(ctx context.Context, seg *segment, end, records int64
 		d.damaged(seg, d.reader.at, skipped)
 	}
 	if len(d.msgs) > 0 {
-		err = retry.Do(ctx, sendPace, func() error { return d.send(ctx, d.msgs) }, func(err error, _ time.Duration) {
+		err = retry.Do(ctx, sendPace, func() error {
+			partitions, err := d.partitions(ctx, seg)
+			if err != nil {
+				return err
+			}
+			return d.topic.Write(ctx, partitions, d.msgs...)
+		}, func(err error, _ time.Duration) {
 			d.metrics.sendErrors.Inc()
 			d.log.Error().Err(err).Int("records", len(d.msgs)).Msg("records not sent, will try again")
 		})

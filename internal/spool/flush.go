@@ -17,6 +17,7 @@ const retryInterval = time.Second
 type segment struct {
 	number  uint64
 	path    string
+	earlier bool     // whether an earlier opening has written it
 	size    int64    // where the whole records on disk end; changed by the flusher
 	sent    int64    // where those end that have been sent; changed by the drainer
 	records int64    // how many have not been sent

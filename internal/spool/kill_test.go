@@ -57,7 +57,7 @@ func child(dir string) {
 			}
 		}()
 	}
-	_ = s.Run(context.Background(), func(_ context.Context, msgs []bus.Message) error {
+	_ = s.Run(context.Background(), topic(func(_ context.Context, msgs []bus.Message) error {
 		names := make([]string, len(msgs))
 		for i, m := range msgs {
 			names[i] = string(m.Value)
@@ -65,7 +65,7 @@ func child(dir string) {
 		say("sent", names...)
 		time.Sleep(time.Duration(rand.IntN(3)) * time.Millisecond) // so that a queue forms
 		return nil
-	})
+	}))
 }
 
 // TestKilled kills a process that spools at random moments and looks whether all that it acknowledged is sent, in

@@ -81,6 +81,9 @@ func (s *Spool) recover() (err error) {
 	if err != nil {
 		s.log.Warn().Err(err).Msg("position of the spool cannot be read, sending all that is there")
 	}
+	if err := s.readPartitions(); err != nil {
+		return err
+	}
 	numbers, err := listSegments(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -94,7 +97,7 @@ func (s *Spool) recover() (err error) {
 	}
 	var epoch uint32
 	for i, number := range numbers {
-		seg := &segment{number: number, path: segmentPath(s.cfg.Dir, number)}
+		seg := &segment{number: number, path: segmentPath(s.cfg.Dir, number), earlier: true}
 		if number == at.segment {
 			seg.sent = at.offset
 		}

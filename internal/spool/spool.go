@@ -7,6 +7,7 @@
 //	lock          held by the process that has the spool open
 //	epoch         the last epoch that was begun, decimal
 //	position      what has been sent: segment, offset, checksum
+//	partitions    among how many of them what was sent last was spread, decimal
 //	00000007.seg  records, see record.go; deleted once all are sent
 //	00000007.bad  a segment that was damaged, kept for inspection
 //
@@ -115,6 +116,9 @@ type Spool struct {
 	ages     ages
 	aged     bool // whether a record had waited for MaxAge when the disk was written last
 	refused  int  // size of the record for which there was no room last; 0: one has been taken since
+
+	// Only Run uses these: among how many partitions records are spread, of earlier openings and of this one; 0: unknown.
+	spreadBefore, spread int
 
 	// Only the flusher uses these.
 	number uint64   // of the next file

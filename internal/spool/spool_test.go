@@ -63,9 +63,18 @@ func closeSpool(tb testing.TB, s *spool.Spool) {
 }
 
 // run sends the records of s until stop is called or the test ends.
-func run(tb testing.TB, s *spool.Spool, send func(context.Context, []bus.Message) error) (stop func()) {
+func run(tb testing.TB, s *spool.Spool, send topic) (stop func()) {
 	tb.Helper()
 	return testkit.Run(tb, func(ctx context.Context) error { return s.Run(ctx, send) })
+}
+
+// topic is one of a single partition.
+type topic func(context.Context, []bus.Message) error
+
+func (topic) Partitions(context.Context) (int, error) { return 1, nil }
+
+func (send topic) Write(ctx context.Context, _ int, msgs ...bus.Message) error {
+	return send(ctx, msgs)
 }
 
 // discard sends records nowhere.
@@ -124,12 +133,12 @@ func drain(tb testing.TB, s *spool.Spool) (got []string) {
 	tb.Helper()
 	ctx, cancel := context.WithCancel(tb.Context())
 	cancel()
-	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+	err := s.Run(ctx, topic(func(_ context.Context, msgs []bus.Message) error {
 		for _, m := range msgs {
 			got = append(got, string(m.Value))
 		}
 		return nil
-	})
+	}))
 	records, size := s.Depth()
 	if err != nil || records != 0 || size != 0 {
 		tb.Fatalf("drained: %v, %d records and %d bytes left", err, records, size)
@@ -210,7 +219,7 @@ func TestKeyAndValue(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	var sizes []int
-	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+	err := s.Run(ctx, topic(func(_ context.Context, msgs []bus.Message) error {
 		for _, m := range msgs {
 			if binary.LittleEndian.Uint64(m.Key) != 0x0102030405060708 {
 				t.Errorf("key %x", m.Key)
@@ -221,7 +230,7 @@ func TestKeyAndValue(t *testing.T) {
 			cancel()
 		}
 		return nil
-	})
+	}))
 	if diff := cmp.Diff([]int{0, 1, spool.MaxValue}, sizes); err != nil || diff != "" {
 		t.Errorf("%v\n%s", err, diff)
 	}
@@ -532,11 +541,11 @@ func TestRunLeavesTheRestForLater(t *testing.T) {
 	s := open(t, cfg)
 	add(t, s, 10)
 	ctx, cancel := context.WithCancel(t.Context())
-	err := s.Run(ctx, func(ctx context.Context, _ []bus.Message) error {
+	err := s.Run(ctx, topic(func(ctx context.Context, _ []bus.Message) error {
 		cancel()
 		<-ctx.Done() // the broker does not answer any more; the grace ends this
 		return ctx.Err()
-	})
+	}))
 	if err != nil {
 		t.Error(err)
 	}
@@ -572,7 +581,7 @@ func TestSegments(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	next := uint64(1)
-	err := s.Run(ctx, func(_ context.Context, msgs []bus.Message) error {
+	err := s.Run(ctx, topic(func(_ context.Context, msgs []bus.Message) error {
 		for _, m := range msgs {
 			if seq := binary.LittleEndian.Uint64(m.Value); seq != next {
 				t.Errorf("record %d instead of %d", seq, next)
@@ -582,7 +591,7 @@ func TestSegments(t *testing.T) {
 			}
 		}
 		return nil
-	})
+	}))
 	if got := len(segments(t, cfg.Dir)); err != nil || got != 1 {
 		t.Errorf("%v; %d segments after all was sent", err, got)
 	}
@@ -1039,4 +1048,68 @@ func BenchmarkBareSync(b *testing.B) {
 			b.Fatal(err)
 		}
 	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// spread is a topic that keeps what is written, and among how many partitions.
+type spread struct {
+	partitions int
+	written    chan string
+}
+
+func (t spread) Partitions(context.Context) (int, error) { return t.partitions, nil }
+
+func (t spread) Write(_ context.Context, among int, msgs ...bus.Message) error {
+	for _, m := range msgs {
+		t.written <- fmt.Sprintf("%s/%d", m.Value, among)
+	}
+	return nil
+}
+
+// TestPartitionsAdded: what is sent again goes where it went before, and a position from before is not gone back to
+// when new records have gone elsewhere.
+func TestPartitionsAdded(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	deliver := func(partitions int, name string, want ...string) {
+		t.Helper()
+		s := open(t, cfg)
+		if name != "" {
+			_, err := s.Append(1, func(dst []byte, _ uint64) []byte { return append(dst, name...) })
+			must(t, err)
+		}
+		to := spread{partitions, make(chan string, 9)}
+		stop := testkit.Run(t, func(ctx context.Context) error { return s.Run(ctx, to) })
+		var got []string
+		for range want {
+			got = append(got, <-to.written)
+		}
+		stop()
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
+		closeSpool(t, s)
+	}
+	path := filepath.Join(cfg.Dir, "position")
+	old := func() []byte {
+		t.Helper()
+		position, err := os.ReadFile(path)
+		must(t, err)
+		return position
+	}
+	before := spool.Position(t, 0, 0)
+	deliver(2, "a", "a/2")
+	must(t, os.WriteFile(path, before, 0o644)) // what a crash may leave of it
+	deliver(4, "b", "a/2", "b/4")
+	before = old()
+	deliver(4, "c", "c/4")
+	must(t, os.WriteFile(path, before, 0o644))
+	deliver(3, "", "c/4") // Write knows that there are no more than 3
+	deliver(8, "d", "d/8")
 }

@@ -49,18 +49,37 @@ func Bus(tb testing.TB, cfg bus.Config, topics ...string) *bus.Client {
 // DeleteTopic deletes a topic and returns when it is gone.
 func DeleteTopic(tb testing.TB, cfg bus.Config, topic string) {
 	tb.Helper()
+	administer(tb, cfg, "topic "+topic+" is gone", func(ctx context.Context, client *kafka.Client) error {
+		answer, err := client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{topic}})
+		if err != nil || errors.Is(answer.Errors[topic], kafka.UnknownTopicOrPartition) {
+			return err
+		}
+		return errors.Join(answer.Errors[topic], errors.New("not gone yet"))
+	})
+}
+
+// AddPartitions has a topic have so many partitions.
+func AddPartitions(tb testing.TB, cfg bus.Config, topic string, count int) {
+	tb.Helper()
+	administer(tb, cfg, "partitions of "+topic, func(ctx context.Context, client *kafka.Client) error {
+		answer, err := client.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+		if err == nil && len(answer.Topics) == 1 && len(answer.Topics[0].Partitions) == count {
+			return nil
+		}
+		if err == nil {
+			_, err = client.CreatePartitions(ctx, &kafka.CreatePartitionsRequest{
+				Topics: []kafka.TopicPartitionsConfig{{Name: topic, Count: int32(count)}},
+			})
+		}
+		return errors.Join(err, errors.New("not there yet"))
+	})
+}
+
+// administer tries until what is to be done is done: brokers may just have started.
+func administer(tb testing.TB, cfg bus.Config, what string, do func(context.Context, *kafka.Client) error) {
+	tb.Helper()
 	transport := &kafka.Transport{MetadataTTL: time.Millisecond}
 	defer transport.CloseIdleConnections()
 	client := &kafka.Client{Addr: kafka.TCP(cfg.Brokers...), Timeout: 10 * time.Second, Transport: transport}
-	Until(tb, Patience, "topic "+topic+" is deleted", func(ctx context.Context) error { // brokers may just have started
-		answer, err := client.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{topic}})
-		if err == nil {
-			err = answer.Errors[topic]
-		}
-		return err
-	})
-	Eventually(tb, "the end of topic "+topic, func() bool {
-		answer, err := client.Metadata(tb.Context(), &kafka.MetadataRequest{Topics: []string{topic}})
-		return err == nil && len(answer.Topics) == 1 && errors.Is(answer.Topics[0].Error, kafka.UnknownTopicOrPartition)
-	})
+	Until(tb, Patience, what, func(ctx context.Context) error { return do(ctx, client) })
 }
