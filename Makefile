@@ -3,6 +3,8 @@
 SHELL := bash
 TOOL  := go tool -modfile=tools/go.mod
 FUZZTIME ?= 1m
+# what has tests against real servers
+REAL := ./internal/bus ./blkmaker ./sharelogger ./test/...
 
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
@@ -32,15 +34,15 @@ unit: ## needs nothing but Go
 
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
-	go test -tags integration -count=1 -p 1 -timeout 15m ./internal/bus ./test/...
+	go test -tags integration -count=1 -p 1 -timeout 15m $(REAL)
 
 deploy-check: ## Dockerfile, compose file and units, by the libraries that read them
 	cd deploy/check && go test -count=1 ./...
 
 lint:
-	go vet ./... && go vet -tags integration ./internal/bus ./test/...
-	$(TOOL) staticcheck ./... && $(TOOL) staticcheck -tags integration ./internal/bus ./test/...
-	$(TOOL) golangci-lint run ./... && $(TOOL) golangci-lint run --build-tags integration ./internal/bus ./test/...
+	go vet ./... && go vet -tags integration $(REAL)
+	$(TOOL) staticcheck ./... && $(TOOL) staticcheck -tags integration $(REAL)
+	$(TOOL) golangci-lint run ./... && $(TOOL) golangci-lint run --build-tags integration $(REAL)
 	go mod tidy -diff
 
 fmt:

@@ -14,12 +14,14 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/bus/embedded"
 	"btcpool/internal/durable"
+	"btcpool/internal/telemetry"
 	"btcpool/internal/testkit"
 )
 
@@ -178,14 +180,39 @@ func TestRetention(t *testing.T) {
 		t.Fatal(err)
 	}
 	b.ApplyRetention()
-	// A reader that was away comes back with an offset that is gone.
-	var got []int64
-	err := c.Read(ctx, topic, bus.After(map[int]bus.Mark{0: {}}), func(m bus.Message) error {
-		got = append(got, m.Offset)
-		return nil
-	}, bus.CaughtUp(cancel))
-	if diff := cmp.Diff([]int64{2}, got); err != nil || diff != "" {
-		t.Errorf("%v\n%s", err, diff)
+	for _, tc := range []struct {
+		name    string
+		last    bus.Mark // what a reader that was away has read
+		skipped float64
+	}{
+		{"one was not read", bus.Mark{Offset: 0, Checksum: 7}, 1},
+		{"one was not read, by an old checkpoint", bus.Mark{Offset: 0}, 1},
+		{"all were read", bus.Mark{Offset: 1, Checksum: 7}, 0},
+	} {
+		registry := prometheus.NewRegistry()
+		cfg := bus.DefaultConfig()
+		cfg.Brokers = []string{b.Addr()}
+		c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.Nop(), Metrics: registry})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []int64
+		reading, caughtUp := context.WithCancel(ctx)
+		err = c.Read(reading, topic, bus.After(map[int]bus.Mark{0: tc.last}), func(m bus.Message) error {
+			got = append(got, m.Offset)
+			return nil
+		}, bus.CaughtUp(caughtUp))
+		caughtUp()
+		c.Close()
+		if diff := cmp.Diff([]int64{2}, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", tc.name, err, diff)
+		}
+		if n := testkit.Metric(t, registry, "btcpool_bus_read_skipped_total"); n != tc.skipped {
+			t.Errorf("%s: %v skipped, want %v", tc.name, n, tc.skipped)
+		}
+		if n := testkit.Metric(t, registry, "btcpool_bus_read_rewinds_total"); n != 0 {
+			t.Errorf("%s: %v rewinds", tc.name, n)
+		}
 	}
 }
 
