@@ -245,10 +245,10 @@ func TestStaleGraceAndClock(t *testing.T) {
 	add(11)
 	steps := []time.Duration{0, -time.Hour, time.Hour, -5 * time.Second}
 	for _, step := range steps {
-		if at := testkit.Stepped(now.Add(4*time.Second), step); !b.late(left, at) {
+		if at := testkit.Stepped(t, now.Add(4*time.Second), step); !b.late(left, at) {
 			t.Errorf("not after 4 s when the clock steps by %v", step)
 		}
-		if at := testkit.Stepped(now.Add(6*time.Second), step); b.late(left, at) {
+		if at := testkit.Stepped(t, now.Add(6*time.Second), step); b.late(left, at) {
 			t.Errorf("still after 6 s when the clock steps by %v", step)
 		}
 	}

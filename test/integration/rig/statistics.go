@@ -52,7 +52,7 @@ func (m *MariaDB) WaitStatistics(t testing.TB, log []share.Share) {
 			if err != nil {
 				return err
 			}
-			defer rows.Close()
+			defer func() { _ = rows.Close() }() // what went wrong, Err says
 			for rows.Next() {
 				var r row
 				if err := rows.Scan(&r.User, &r.Worker, &r.Day, &r.Accept); err != nil {
