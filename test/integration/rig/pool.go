@@ -282,7 +282,7 @@ func (p *Pool) Once(t testing.TB, service string, args ...string) (code int, pri
 // WaitReady waits until the service says that it can work.
 func (p *Pool) WaitReady(t testing.TB, service string) {
 	t.Helper()
-	testkit.Until(t, time.Minute, service+" is ready", func(ctx context.Context) error {
+	testkit.Until(t, 3*time.Minute, service+" is ready", func(ctx context.Context) error {
 		if p.services[service].Exited() {
 			t.Fatalf("%s ended by itself", service)
 		}
