@@ -51,7 +51,7 @@ func (s *session) update(dst []byte) []byte {
 		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
 	}
 	if s.Farm != nil {
-		a.farm = s.Farm.tell(s.Next, s.Jobs[0].Number)
+		a.farm = s.Farm.tell(s.Next, s.Jobs[0].Number, s.leastDifficulty())
 	}
 	s.Next++
 	s.Round, s.Tip = r.number, r.work.tip

@@ -30,10 +30,11 @@ type farmMiner struct {
 	Agent  string // its software, as it says
 }
 
-// tell notes the difficulties that the miners have from job number on and returns those that are new to them.
-func (f *farm) tell(number, oldest uint32) (news map[uint16]bitcoin.Difficulty) {
+// tell notes the difficulties that the miners have from job number on, and returns those that are new to them. They are
+// not below the least that the agent can be told.
+func (f *farm) tell(number, oldest uint32, least bitcoin.Difficulty) (news map[uint16]bitcoin.Difficulty) {
 	for id, m := range f.Miners {
-		d := max(m.Difficulty.Difficulty, 0) // no frame can say less
+		d := max(m.Difficulty.Difficulty, least)
 		if d == m.announced() {
 			continue
 		}
@@ -63,10 +64,19 @@ func (s *session) register(number uint16, name, software string) {
 	m := &farmMiner{worker: own, Agent: software}
 
 	start := s.Miner.Difficulty
-	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, 0), s.loop.now)
+	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, s.leastDifficulty()), s.loop.now)
 	m.tell(start.Difficulty, 0, 0)
 	s.Farm.Miners[number] = m
 	s.event(share.MinerConnect, m.worker, m.Agent, fromAgent)
+}
+
+// leastDifficulty is what an agent can be told: its frames have exponents from 0 on, and it reads whole numbers, unless
+// it says that it can do better.
+func (s *session) leastDifficulty() bitcoin.Difficulty {
+	if s.V1.SmallDifficulties {
+		return bitcoin.MinDifficulty
+	}
+	return 0
 }
 
 func (s *session) unregister(number uint16) {

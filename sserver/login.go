@@ -130,9 +130,9 @@ func (s *session) begin(wishes v1.Wishes) {
 	if wishes.HasStart {
 		start = wishes.Start
 	}
-	s.suggest(start)   // the time before the login does not count
-	if s.Farm != nil { // agents read whole numbers, and frames have exponents from 0 on
-		s.Miner.Difficulty.Difficulty = max(s.Miner.Difficulty.Difficulty, 0)
+	s.suggest(start) // the time before the login does not count
+	if s.Farm != nil {
+		s.Miner.Difficulty.Difficulty = max(s.Miner.Difficulty.Difficulty, s.leastDifficulty())
 		s.Miner.Fixed = true
 	}
 }

@@ -174,7 +174,7 @@ func TestFarmDifficulties(t *testing.T) {
 		{[]bitcoin.Difficulty{1, -20, -20, 1}, map[uint16]bitcoin.Difficulty{0: 1, 3: 1}},
 	} {
 		set(step.have...)
-		if diff := cmp.Diff(step.want, f.tell(uint32(i+1), 0)); diff != "" {
+		if diff := cmp.Diff(step.want, f.tell(uint32(i+1), 0, 0)); diff != "" {
 			t.Errorf("step %d: %s", i, diff)
 		}
 	}

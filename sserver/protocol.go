@@ -120,9 +120,9 @@ func (s stratumV1) LimitDifficulty(floor bitcoin.Difficulty) {
 	s.limit(floor)
 }
 
-func (s stratumV1) Submit(sub v1.Submission) share.Status {
+func (s stratumV1) Submit(sub v1.Submission) (status share.Status, done bool) {
 	w, stranger := s.credited(sub.Worker)
-	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger})
+	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger}), true
 }
 
 func (s stratumV1) SpeaksForFarm() bool { return s.Farm != nil && s.Phase == authorized }

@@ -268,7 +268,9 @@ func TestAppendSetDifficulties(t *testing.T) {
 			agentwire.SetDifficulty{Difficulty: 62, Sessions: sessionList(5)},
 		}},
 		{"below 1", map[agentwire.Session]bitcoin.Difficulty{1: -32, 2: 0, 3: -1}, []message{
-			agentwire.SetDifficulty{Difficulty: 0, Sessions: sessionList(1, 2, 3)},
+			agentwire.SetDifficulty{Difficulty: -32, Sessions: sessionList(1)},
+			agentwire.SetDifficulty{Difficulty: -1, Sessions: sessionList(3)},
+			agentwire.SetDifficulty{Difficulty: 0, Sessions: sessionList(2)},
 		}},
 		{"more than a frame holds", crowd, []message{
 			agentwire.SetDifficulty{Difficulty: 20, Sessions: sessions[:32764]},

@@ -19,14 +19,15 @@ type SetDifficulty struct {
 
 // ParseSetDifficulty reads a frame of CmdSetDifficulty.
 func ParseSetDifficulty(f Frame) (SetDifficulty, error) {
-	if f.Command != CmdSetDifficulty || len(f.Body) < 1+2 || f.Body[0] > byte(bitcoin.MaxDifficulty) {
+	if f.Command != CmdSetDifficulty || len(f.Body) < 1+2 {
 		return SetDifficulty{}, ErrFrame
 	}
+	difficulty := bitcoin.Difficulty(f.Body[0])
 	ids := f.Body[1+2:]
-	if len(ids) != 2*int(binary.LittleEndian.Uint16(f.Body[1:])) {
+	if difficulty < bitcoin.MinDifficulty || difficulty > bitcoin.MaxDifficulty || len(ids) != 2*int(binary.LittleEndian.Uint16(f.Body[1:])) {
 		return SetDifficulty{}, ErrFrame
 	}
-	d := SetDifficulty{Difficulty: bitcoin.Difficulty(f.Body[0]), Sessions: make([]Session, 0, len(ids)/2)}
+	d := SetDifficulty{Difficulty: difficulty, Sessions: make([]Session, 0, len(ids)/2)}
 	for id := range slices.Chunk(ids, 2) {
 		session, err := parseSession(id)
 		if err != nil {
@@ -37,13 +38,13 @@ func ParseSetDifficulty(f Frame) (SetDifficulty, error) {
 	return d, nil
 }
 
-// AppendTo appends d as one frame, or as several where its sessions do not fit into one. A difficulty below 1 cannot be
-// said: the miners are told 1.
+// AppendTo appends d as one frame, or as several where its sessions do not fit into one. Only an agent that asked for the
+// capability "smalldiff" understands a difficulty below 1.
 func (d SetDifficulty) AppendTo(dst []byte) []byte {
 	for sessions := d.Sessions; ; {
 		n := min(len(sessions), maxSessions)
 		dst = appendHeader(dst, CmdSetDifficulty, headerSize+1+2+2*n)
-		dst = append(dst, byte(max(d.Difficulty, 0)))
+		dst = append(dst, byte(d.Difficulty))
 		dst = binary.LittleEndian.AppendUint16(dst, uint16(n))
 		for _, s := range sessions[:n] {
 			dst = appendSession(dst, s)
@@ -59,7 +60,6 @@ func (d SetDifficulty) AppendTo(dst []byte) []byte {
 func AppendSetDifficulties[S ~uint16](dst []byte, difficulties map[S]bitcoin.Difficulty) []byte {
 	groups := make(map[bitcoin.Difficulty][]Session)
 	for s, d := range difficulties {
-		d = max(d, 0)
 		groups[d] = append(groups[d], Session(s))
 	}
 	for _, d := range slices.Sorted(maps.Keys(groups)) {

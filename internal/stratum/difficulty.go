@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/jsonscan"
@@ -13,6 +14,17 @@ import (
 func AppendSetDifficulty(dst []byte, d bitcoin.Difficulty) []byte {
 	dst = append(dst, `{"id":null,"method":"mining.set_difficulty","params":[`...)
 	dst = d.AppendTo(dst)
+	return append(dst, "]}\n"...)
+}
+
+// AppendSetDifficultyOf is AppendSetDifficulty for what another pool has set, which need not be a power of two.
+func AppendSetDifficultyOf(dst []byte, difficulty float64) []byte {
+	dst = append(dst, `{"id":null,"method":"mining.set_difficulty","params":[`...)
+	if whole := uint64(difficulty); difficulty >= 1 && float64(whole) == difficulty {
+		dst = strconv.AppendUint(dst, whole, 10)
+	} else {
+		dst = strconv.AppendFloat(dst, difficulty, 'f', -1, 64)
+	}
 	return append(dst, "]}\n"...)
 }
 

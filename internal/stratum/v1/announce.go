@@ -23,6 +23,13 @@ func NewJob(j *job.StratumJob, sizes []int) Job {
 	return of
 }
 
+// NewWholeJob makes the lines of j for a size of the extranonce2 that is all there is between the parts of the coinbase.
+func NewWholeJob(j *job.StratumJob, size int) Job {
+	of := Job{time: j.Time}
+	of.notify[size] = stratum.NewNotify(j, j.Coinbase1, j.Coinbase2)
+	return of
+}
+
 // Announcement is what a peer is told of a job.
 type Announcement struct {
 	Job    *Job

@@ -62,6 +62,8 @@ func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
 			return dst
 		}
 		return c.submitFrame(dst, sub)
+	case agentwire.CmdShares:
+		return c.batch(dst, f)
 	case agentwire.CmdRegister:
 		reg, err := agentwire.ParseRegister(f)
 		if err != nil {
@@ -82,10 +84,9 @@ func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
 	return dst
 }
 
-// submitFrame judges a share. One of a miner that nobody registered gets no
-// answer: farm proxies do not count it.
-func (c Conn) submitFrame(dst []byte, sub agentwire.Submit) []byte {
-	status, known := c.Session.SubmitOf(uint16(sub.Session), Submission{
+// submitOf judges a share of a farm proxy's miner, if it is known.
+func (c Conn) submitOf(sub agentwire.Submit) (status share.Status, known bool) {
+	return c.Session.SubmitOf(uint16(sub.Session), Submission{
 		Job:         sub.JobID,
 		ExtraNonce2: sub.Session.ExtraNonce2(sub.ExtraNonce2),
 		Time:        sub.Time,
@@ -94,6 +95,29 @@ func (c Conn) submitFrame(dst []byte, sub agentwire.Submit) []byte {
 		VersionBits: sub.VersionBits,
 		Rolled:      sub.Rolled,
 	})
+}
+
+// batch judges the shares of a batch and answers to all of them.
+func (c Conn) batch(dst []byte, f agentwire.Frame) []byte {
+	v := agentwire.Verdicts{First: c.Submits}
+	err := agentwire.ParseShares(f, func(sub agentwire.Submit) {
+		status, known := c.submitOf(sub)
+		if !known {
+			status = share.StatusUnauthorized
+		}
+		v.Statuses = append(v.Statuses, status.Told())
+	})
+	if err != nil {
+		c.Session.BadInput()
+	}
+	c.Submits += uint16(len(v.Statuses))
+	return v.AppendTo(dst)
+}
+
+// submitFrame judges a share. One of a miner that nobody registered gets no
+// answer: farm proxies do not count it.
+func (c Conn) submitFrame(dst []byte, sub agentwire.Submit) []byte {
+	status, known := c.submitOf(sub)
 	if !known {
 		return dst
 	}
@@ -111,5 +135,6 @@ func (c Conn) capabilities(dst []byte, req stratum.Request) []byte {
 		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
 	}
 	c.Responses = c.Responses || slices.Contains(wishes, stratum.SubmitResponses)
-	return stratum.AppendCapabilities(dst, req.ID)
+	c.SmallDifficulties = c.SmallDifficulties || slices.Contains(wishes, stratum.SmallDifficulties)
+	return stratum.AppendCapabilities(dst, req.ID, wishes)
 }

@@ -40,8 +40,9 @@ type Session interface {
 	WishDifficulty(bitcoin.Difficulty)
 	// LimitDifficulty asks for no difficulty below floor.
 	LimitDifficulty(floor bitcoin.Difficulty)
-	// Submit judges a share.
-	Submit(Submission) share.Status
+	// Submit judges a share. Without done the status comes later, through AppendVerdict, and other messages may be
+	// handled until then.
+	Submit(Submission) (status share.Status, done bool)
 
 	// SpeaksForFarm reports whether the peer is a farm proxy that has logged in. The methods below are called for
 	// nobody else; miners behind it have numbers.
@@ -72,6 +73,7 @@ type Subscription struct {
 
 // Submission is what a miner found.
 type Submission struct {
+	ID          []byte // JSON text of the request; nil in a frame
 	Worker      []byte // who is to be credited, as the miner writes it
 	Job         uint8  // the last number by which the miner knows its job, modulo 256
 	NoJob       bool   // it names a job that cannot be one
@@ -86,14 +88,15 @@ type Submission struct {
 // State is how far a conversation has come: a plain value, which another process may go on with. The zero value is the
 // beginning.
 type State struct {
-	ExtraNonce2Size uint8
-	UniqueJobIDs    bool
-	Named           bool   // the peer has said what it is
-	Skip            int    // bytes to come that are the end of a frame and not wanted
-	Responses       bool   // a farm proxy wants verdicts on shares
-	Submits         uint16 // how many a farm proxy's miners have made, modulo 2^16
-	LoginID         []byte // JSON text of the request whose answer comes later
-	Unclear         bool   // a wish of that login
+	ExtraNonce2Size   uint8
+	UniqueJobIDs      bool
+	Named             bool   // the peer has said what it is
+	Skip              int    // bytes to come that are the end of a frame and not wanted
+	Responses         bool   // a farm proxy wants verdicts on shares
+	SmallDifficulties bool   // a farm proxy understands those below 1
+	Submits           uint16 // how many a farm proxy's miners have made, modulo 2^16
+	LoginID           []byte // JSON text of the request whose answer comes later
+	Unclear           bool   // a wish of that login
 }
 
 // Conn is a conversation.
@@ -185,7 +188,10 @@ func (c Conn) answer(req stratum.Request) {
 func (c Conn) request(dst []byte, req stratum.Request) []byte {
 	switch string(req.Method) {
 	case "mining.submit":
-		return appendStatus(dst, req.ID, c.submit(req))
+		if status, done := c.submit(req); done {
+			dst = AppendVerdict(dst, req.ID, status)
+		}
+		return dst
 	case "mining.subscribe":
 		return c.subscribe(dst, req)
 	case "mining.authorize":
@@ -193,11 +199,11 @@ func (c Conn) request(dst []byte, req stratum.Request) []byte {
 	case "mining.configure":
 		return c.configure(dst, req)
 	case "mining.suggest_difficulty":
-		return appendStatus(dst, req.ID, c.wish(stratum.ParseSuggestDifficulty(req.Params)))
+		return AppendVerdict(dst, req.ID, c.wish(stratum.ParseSuggestDifficulty(req.Params)))
 	case "mining.suggest_target":
-		return appendStatus(dst, req.ID, c.wish(stratum.ParseSuggestTarget(req.Params)))
+		return AppendVerdict(dst, req.ID, c.wish(stratum.ParseSuggestTarget(req.Params)))
 	case "mining.multi_version":
-		return appendStatus(dst, req.ID, c.multiVersion(req))
+		return AppendVerdict(dst, req.ID, c.multiVersion(req))
 	case "agent.get_capabilities":
 		return c.capabilities(dst, req)
 	case "mining.extranonce.subscribe": // the extranonce never changes
@@ -210,24 +216,25 @@ func (c Conn) request(dst []byte, req stratum.Request) []byte {
 	return stratum.AppendError(dst, req.ID, share.StatusIllegalMethod)
 }
 
-// appendStatus appends an answer that says no more than its status.
-func appendStatus(dst, id []byte, status share.Status) []byte {
+// AppendVerdict appends the answer to a request of which it says the status and no more.
+func AppendVerdict(dst, id []byte, status share.Status) []byte {
 	if status.IsAccepted() {
 		return stratum.AppendTrue(dst, id)
 	}
 	return stratum.AppendError(dst, id, status)
 }
 
-func (c Conn) submit(req stratum.Request) share.Status {
+func (c Conn) submit(req stratum.Request) (status share.Status, done bool) {
 	if !c.Session.LoggedIn() {
-		return share.StatusUnauthorized
+		return share.StatusUnauthorized, true
 	}
 	sub, err := stratum.ParseSubmit(req.Params, int(c.ExtraNonce2Size))
 	if err != nil {
-		return share.StatusIllegalParams
+		return share.StatusIllegalParams, true
 	}
 	number, err := strconv.ParseUint(string(sub.JobID), 10, 64)
 	return c.Session.Submit(Submission{
+		ID:          req.ID,
 		Worker:      sub.Worker,
 		Job:         uint8(number),
 		NoJob:       err != nil || number > math.MaxUint8 && !c.UniqueJobIDs,
@@ -268,7 +275,7 @@ func (c Conn) authorize(dst []byte, req stratum.Request) []byte {
 
 // loggedIn appends the answer to a login, and what the peer should know about it.
 func (c Conn) loggedIn(dst, id []byte, status share.Status) []byte {
-	dst = appendStatus(dst, id, status)
+	dst = AppendVerdict(dst, id, status)
 	if status.IsAccepted() && c.Unclear {
 		dst = c.AppendMessage(dst, unclearWish)
 	}

@@ -44,9 +44,9 @@ func (s *session) LogIn(name string, wishes v1.Wishes) (share.Status, bool) {
 	return share.StatusAccept, !s.later
 }
 
-func (s *session) Submit(sub v1.Submission) share.Status {
+func (s *session) Submit(sub v1.Submission) (share.Status, bool) {
 	s.note("submit %s %d %v %x %d", sub.Worker, sub.Job, sub.NoJob, sub.ExtraNonce2, sub.Nonce)
-	return share.StatusLowDifficulty
+	return share.StatusLowDifficulty, true
 }
 
 func (s *session) SubmitOf(number uint16, sub v1.Submission) (share.Status, bool) {
