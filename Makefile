@@ -9,10 +9,16 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./test/...
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
 
-.PHONY: build install demo test unit integration deploy-check lint fmt fuzz bench
+.PHONY: build agents install demo test unit integration deploy-check lint fmt fuzz bench
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+agents: ## agentproxy into bin/agents/, for the boxes that farms have
+	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/arm64; do \
+		GOOS=$${target%/*} GOARCH=$${target#*/} GOARM=7 GOMIPS=softfloat CGO_ENABLED=0 \
+			go build -trimpath -ldflags='-s -w' -o bin/agents/$${target/\//-}/ ./cmd/agentproxy || exit; \
+	done
 
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
 	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system usr/lib/sysusers.d)

@@ -254,6 +254,24 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`up{job="sserver"} 1x5 0`}},
 			quiet: [][]string{{`up{job="sserver"} 1x5`, `up{job="slparser"} 0x5`}},
 		},
+		"FarmWithoutPool": {
+			fire: [][]string{
+				{`btcpool_agentproxy_miners_waiting 0x5 3x5`},
+				{`btcpool_ready{job="agentproxy"} 0x5`},
+			},
+			quiet: [][]string{{`btcpool_agentproxy_miners_waiting 0x5`, `btcpool_ready{job="agentproxy"} 1x5`}},
+		},
+		"FarmSharesParted": {
+			fire: [][]string{{`btcpool_agentproxy_answers_total{status="0"} 0+1000x20`, `btcpool_agentproxy_verdicts_total{status="0"} 0+900x20`}},
+			quiet: [][]string{{
+				`btcpool_agentproxy_answers_total{status="0"} 0+1000x20`, `btcpool_agentproxy_answers_total{status="21"} 0+50x20`,
+				`btcpool_agentproxy_verdicts_total{status="0"} 0+999x20`, `btcpool_agentproxy_verdicts_total{status="37"} 0+50x20`,
+			}},
+		},
+		"FarmSharesLost": {
+			fire:  [][]string{{`btcpool_agentproxy_shares_lost_total{reason="no link"} 0+30x20`, `btcpool_agentproxy_answers_total{status="0"} 0+1000x20`}},
+			quiet: [][]string{{`btcpool_agentproxy_shares_lost_total{reason="no link"} 0+5x20`, `btcpool_agentproxy_answers_total{status="0"} 0+1000x20`}},
+		},
 		"ProgramFault": {
 			fire: [][]string{
 				{`btcpool_sserver_panics_total 0x30 1x29`},

@@ -1,0 +1,277 @@
+// Package agentproxy is the farm-side proxy: thousands of machines on a LAN share a few connections to a pool, and each
+// of them is still a worker of its own there.
+//
+// With pools that know it, it speaks the agents' protocol (internal/agentwire): 15 to 23 bytes a share, one job for all.
+// To other pools it speaks plain Stratum V1, whose extranonce it divides. Machines see a Stratum V1 server either way.
+//
+// All that belongs to miners, links and accounts is touched by one goroutine only, the loop; others have it do something
+// by Service.loop.Post. Nothing in the loop waits.
+package agentproxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/config"
+	"btcpool/internal/httpapi"
+	"btcpool/internal/poll"
+	"btcpool/internal/retry"
+	"btcpool/internal/service"
+)
+
+// tickInterval is how exact pauses are.
+const tickInterval = 250 * time.Millisecond
+
+// Service is the proxy.
+type Service struct {
+	cfg     Config
+	log     zerolog.Logger
+	metrics metrics
+	dialer  dialer
+	closing service.Closing
+
+	loop       *poll.Loop
+	ports      []*poll.Listener
+	page       net.Listener // nil: none
+	goroutines sync.WaitGroup
+	open       atomic.Int64 // connections of miners
+	started    time.Time
+	view       view
+	fault      atomic.Pointer[error] // what Ready says
+
+	// What follows is the loop's.
+
+	now      time.Time // when the turn began
+	miners   []*miner  // all connections
+	numbers  numbers
+	accounts map[string]*account
+	sweep    int // miners before this place have been looked at in this round
+	leaving  bool
+	gone     gone
+	out      []byte // scratch
+	in       [4 << 10]byte
+}
+
+// New returns a proxy that listens, but serves nobody yet.
+func New(cfg Config, deps service.Deps) (_ *Service, err error) {
+	s := &Service{
+		cfg:      cfg,
+		log:      deps.Log,
+		metrics:  newMetrics(deps.Metrics),
+		dialer:   dialer{cfg.Proxy, cfg.DialTimeout.Std()},
+		accounts: make(map[string]*account),
+		started:  time.Now(),
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, s.Close())
+		}
+	}()
+	s.setFault(errStarting)
+	if s.loop, err = poll.NewLoop(); err != nil {
+		return nil, err
+	}
+	s.closing.Add(func() error { s.loop.Close(); return nil })
+	for _, l := range cfg.Listeners {
+		port, err := s.listen(l)
+		if err != nil {
+			return nil, err
+		}
+		s.closing.Add(port.Close)
+		s.ports = append(s.ports, port)
+		s.log.Info().Stringer("addr", port.Addr()).Bool("tls", l.TLSCertFile != "").Msg("listening for miners")
+	}
+	if cfg.Page != "" {
+		if s.page, err = net.Listen("tcp", cfg.Page); err != nil {
+			return nil, &config.ListenError{Key: "page", Addr: cfg.Page, Err: err}
+		}
+		s.closing.Add(s.page.Close)
+		s.log.Info().Str("url", "http://"+s.page.Addr().String()).Msg("status page")
+	}
+	return s, nil
+}
+
+func (s *Service) listen(l Listener) (*poll.Listener, error) {
+	port, err := poll.Listen(poll.Config{
+		Addr:         l.Listen,
+		CertFile:     l.TLSCertFile,
+		KeyFile:      l.TLSKeyFile,
+		Log:          s.log,
+		Go:           s.goroutines.Go,
+		WriteTimeout: s.cfg.WriteTimeout.Std(),
+	})
+	var system *net.OpError
+	if errors.As(err, &system) {
+		err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
+	}
+	return port, err
+}
+
+// Close ends a proxy that has not run, and does nothing to one that has.
+func (s *Service) Close() error { return s.closing.Close() }
+
+// Addrs returns where miners connect, in the order of the configuration.
+func (s *Service) Addrs() []net.Addr {
+	var addrs []net.Addr
+	for _, p := range s.ports {
+		addrs = append(addrs, p.Addr())
+	}
+	return addrs
+}
+
+// PageAddr returns where the status page is, nil if there is none.
+func (s *Service) PageAddr() net.Addr {
+	if s.page == nil {
+		return nil
+	}
+	return s.page.Addr()
+}
+
+var errStarting = errors.New("no pool has been reached yet")
+
+// Ready returns nil while every account that miners mine for has a link to a pool with work.
+func (s *Service) Ready() error { return *s.fault.Load() }
+
+func (s *Service) setFault(err error) { s.fault.Store(&err) }
+
+// Run serves miners until ctx ends, then lets go of them and returns nil.
+func (s *Service) Run(ctx context.Context) (err error) {
+	defer func() { err = errors.Join(err, s.Close()) }()
+	g, ctx := errgroup.WithContext(ctx)
+	serving, cancel := context.WithCancel(ctx)
+	defer cancel()
+	for _, port := range s.ports {
+		g.Go(func() error { return s.accept(serving, port) })
+	}
+	if s.page != nil {
+		g.Go(func() error { return httpapi.Serve(serving, s.page, s.handler(), time.Second) })
+	}
+	g.Go(func() error {
+		for retry.Sleep(serving, tickInterval) {
+			s.loop.Post(s.tick)
+		}
+		return nil
+	})
+	if !s.cfg.MultiUser {
+		s.loop.Post(func() { s.account("") })
+	}
+	defer context.AfterFunc(ctx, func() {
+		for _, p := range s.ports {
+			_ = p.Close()
+		}
+		s.loop.Post(s.leave)
+	})()
+	g.Go(s.serve)
+	err = g.Wait()
+	s.goroutines.Wait()
+	return err
+}
+
+// serve is the loop.
+func (s *Service) serve() error {
+	for !s.leaving || len(s.miners) > 0 || len(s.accounts) > 0 {
+		if err := s.loop.Wait(true); err != nil {
+			return fmt.Errorf("event loop: %w", err)
+		}
+		s.now = time.Now()
+		s.loop.Turn()
+	}
+	return nil
+}
+
+// leave lets go of all miners and links.
+func (s *Service) leave() {
+	s.leaving = true
+	for _, m := range slices.Clone(s.miners) {
+		m.finish(nil)
+		m.settle()
+	}
+	for _, a := range s.accounts {
+		a.end()
+	}
+}
+
+// accept takes connections until the port is closed.
+func (s *Service) accept(ctx context.Context, p *poll.Listener) error {
+	for {
+		conn, ip, err := p.Accept()
+		switch {
+		case err == nil:
+			s.welcome(conn, ip)
+		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
+			return nil
+		default: // out of descriptors, most likely: that passes
+			s.metrics.refused.WithLabelValues("accept").Inc()
+			s.log.Error().Err(err).Msg("connection not accepted: raise the limit of open files")
+			retry.Sleep(ctx, time.Second)
+		}
+	}
+}
+
+func (s *Service) welcome(conn poll.Link, ip netip.Addr) {
+	refusal := ""
+	switch {
+	case len(s.cfg.Allow) > 0 && !slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }):
+		refusal = "not allowed"
+	case s.open.Load() >= int64(s.cfg.MaxConnections):
+		refusal = "limit"
+	}
+	if refusal != "" {
+		s.metrics.refused.WithLabelValues(refusal).Inc()
+		conn.Close()
+		return
+	}
+	s.open.Add(1)
+	if !s.loop.Post(func() { s.add(newMiner(s, conn, ip)) }) {
+		conn.Close()
+	}
+}
+
+// tick sees to what is due.
+func (s *Service) tick() {
+	s.sweepMiners()
+	s.gone.sweep(s.now)
+	var missing []error
+	for _, a := range s.accounts {
+		a.tick()
+		if err := a.fault(); err != nil {
+			missing = append(missing, err)
+		}
+	}
+	s.setFault(errors.Join(missing...))
+}
+
+// sweepTicks is how many ticks it takes to look at every miner: how exact their deadlines are.
+const sweepTicks = 4
+
+func (s *Service) sweepMiners() {
+	for range len(s.miners)/sweepTicks + 1 {
+		if s.sweep = min(s.sweep, len(s.miners)); s.sweep == 0 {
+			if s.sweep = len(s.miners); s.sweep == 0 {
+				return
+			}
+		}
+		s.sweep--
+		s.miners[s.sweep].check()
+	}
+}
+
+// account returns the account of that name, with its links. "" is the one of all miners, unless there are several.
+func (s *Service) account(name string) *account {
+	a := s.accounts[name]
+	if a == nil {
+		a = newAccount(s, name)
+		s.accounts[name] = a
+	}
+	return a
+}

@@ -1,0 +1,136 @@
+package agentproxy
+
+import (
+	"strings"
+	"time"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/share"
+	v1 "btcpool/internal/stratum/v1"
+)
+
+// downstream is the miner as the conversation's v1.Session.
+type downstream miner
+
+func (d *downstream) Subscribe(software string, _ uint32, _ bool) (v1.Subscription, share.Status) {
+	m := (*miner)(d)
+	if m.subscribed {
+		return v1.Subscription{}, share.StatusUnknown
+	}
+	number, ok := m.svc.numbers.take()
+	if !ok {
+		m.finish(errNoNumber)
+		return v1.Subscription{}, share.StatusInternalError
+	}
+	m.number, m.subscribed = number, true
+	m.software = strings.Clone(software)
+	return v1.Subscription{ExtraNonce1: uint32(number), ExtraNonce2Size: minerNonceBytes}, share.StatusAccept
+}
+
+func (d *downstream) Name(software string) {
+	if d.software == "" {
+		d.software = strings.Clone(software)
+	}
+}
+
+func (d *downstream) LogIn(name string, _ v1.Wishes) (status share.Status, done bool) {
+	m := (*miner)(d)
+	switch account, worker := m.svc.cfg.Workers.name(name, m.ip); {
+	case m.loggedIn: // it stays who it is
+		return share.StatusAccept, true
+	case !m.subscribed:
+		return share.StatusNotSubscribed, true
+	case account == "" && m.svc.cfg.MultiUser:
+		return share.StatusInvalidUsername, true
+	default:
+		m.accountName, m.worker, m.loggedIn = account, worker, true
+		return share.StatusAccept, true
+	}
+}
+
+func (d *downstream) LoggedIn() bool      { return d.loggedIn }
+func (d *downstream) VersionBits() uint32 { return (*miner)(d).allowedBits() }
+
+func (d *downstream) RollVersion(mask uint32) {
+	d.rolls, d.wantedBits, d.toldBits = true, mask, mask
+}
+
+// What a miner wishes for is between it and the pool: an agent cannot pass it on.
+
+func (d *downstream) WishDifficulty(bitcoin.Difficulty)  {}
+func (d *downstream) LimitDifficulty(bitcoin.Difficulty) {}
+
+func (d *downstream) Submit(sub v1.Submission) (status share.Status, done bool) {
+	m := (*miner)(d)
+	status, done = m.submit(sub)
+	if done {
+		m.svc.metrics.answers.WithLabelValues(status.Label()).Inc()
+	}
+	return status, done
+}
+
+func (d *downstream) SpeaksForFarm() bool                                 { return false }
+func (d *downstream) Register(uint16, string, string)                     {}
+func (d *downstream) Unregister(uint16)                                   {}
+func (d *downstream) CutFrame()                                           {}
+func (d *downstream) IgnoreFrame(string)                                  {}
+func (d *downstream) SubmitOf(uint16, v1.Submission) (share.Status, bool) { return 0, false }
+
+func (d *downstream) BadInput() { d.svc.metrics.badInput.Inc() }
+
+func (d *downstream) Gibberish() (tooMuch bool) {
+	d.junk++
+	return d.junk >= maxJunk
+}
+
+// submit sends a share on, or says why not.
+func (m *miner) submit(sub v1.Submission) (status share.Status, done bool) {
+	s := m.svc
+	m.junk = 0
+	j, known := m.jobOf(sub.Job)
+	refuse := func(status share.Status, reason string) (share.Status, bool) {
+		s.metrics.lost.WithLabelValues(reason).Inc()
+		m.count(status, 0)
+		return status, true
+	}
+	switch {
+	case sub.NoJob || !known:
+		return refuse(share.StatusJobNotFound, "unknown job")
+	case j.work.link == nil || m.link == nil:
+		return refuse(share.StatusStale, "no link")
+	case j.work.link != m.link:
+		return refuse(share.StatusStale, "job of another link")
+	case sub.VersionBits&^m.link.versionBits != 0:
+		return refuse(share.StatusIllegalVersionMask, "version bits")
+	}
+	m.watchASICBoost(sub.VersionBits != 0)
+	return m.link.submit(m, j, minersShare{
+		id:          sub.ID,
+		extraNonce2: uint32(sub.ExtraNonce2 >> 32),
+		time:        sub.Time,
+		nonce:       sub.Nonce,
+		versionBits: sub.VersionBits,
+		rolled:      sub.Rolled,
+	})
+}
+
+const (
+	// rolledBefore is how many shares with version bits a miner has sent before one without shows that it has stopped.
+	rolledBefore = 100
+	// reconnectPause is how often a miner is asked to connect again.
+	reconnectPause = 10 * time.Minute
+)
+
+// watchASICBoost asks a miner to connect again that has stopped rolling version bits. One that connects again counts
+// from the beginning, so hardware that never rolls is left alone.
+func (m *miner) watchASICBoost(rolled bool) {
+	s := m.svc
+	switch {
+	case rolled:
+		m.rolled++
+	case m.rolled > rolledBefore && s.cfg.ReconnectLostASICBoost && s.now.Sub(m.reconnected) > reconnectPause:
+		m.reconnected = s.now
+		s.metrics.reconnect.Inc()
+		m.send(m.conversation().AppendReconnect(nil, "", 0))
+	}
+}

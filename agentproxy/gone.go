@@ -1,0 +1,35 @@
+package agentproxy
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// goneFor is for how long a machine that has left is still shown: it is the one that is looked for.
+	goneFor = 24 * time.Hour
+	maxGone = 1000
+)
+
+// gone are machines that have left and not come back, oldest first.
+type gone struct{ workers []worker }
+
+// add notes one that has left.
+func (g *gone) add(w worker, now time.Time) {
+	w.Online, w.Hashrate, w.Pool, w.left = false, nil, nil, now
+	g.remove(w.Account, w.Name, w.IP)
+	g.workers = append(g.workers, w)
+	if len(g.workers) > maxGone {
+		g.workers = slices.Delete(g.workers, 0, len(g.workers)-maxGone)
+	}
+}
+
+// sweep forgets those that have left long ago.
+func (g *gone) sweep(now time.Time) {
+	g.workers = slices.DeleteFunc(g.workers, func(w worker) bool { return now.Sub(w.left) > goneFor })
+}
+
+// remove forgets one that has come back.
+func (g *gone) remove(account, name, ip string) {
+	g.workers = slices.DeleteFunc(g.workers, func(w worker) bool { return w.Account == account && w.Name == name && w.IP == ip })
+}

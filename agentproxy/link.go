@@ -1,0 +1,659 @@
+package agentproxy
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"maps"
+	"math"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"btcpool/internal/agentwire"
+	"btcpool/internal/poll"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/stratum"
+	v1 "btcpool/internal/stratum/v1"
+)
+
+// link is a connection to a pool, for the miners of an account. All of it belongs to the loop, but for what newLink
+// sets and for the channels.
+type link struct {
+	acct  *account
+	slot  *slot
+	pool  int // number of the pool
+	conn  poll.Link
+	agent bool   // the agents' protocol is spoken
+	via   string // the proxy, if there is one
+
+	ready chan struct{} // closed when miners can mine on the link
+	ended chan struct{} // closed after it has ended
+	why   error         // why it has; to be read after that
+
+	pending []byte // input that is not handled yet: the beginning of a message
+	outbox  poll.Outbox
+	login   login
+	began   time.Time
+	heard   time.Time // when something came last
+	over    bool
+
+	extraNonce1 []byte
+	nonceBytes  int    // size of the extranonce2 that the pool leaves to us
+	versionBits uint32 // that may be rolled
+	difficulty  float64
+	work        *work
+	replaced    bool // another link takes its miners
+
+	miners map[uint16]*miner
+
+	// What is to be sent waits in batch for more, shares in rows: they are for behind batch. Verdicts are awaited in
+	// questions, by the share's index or the number of the request.
+	batch     []byte
+	rows      []row
+	flushing  bool
+	submits   uint32
+	batches   bool                // the pool takes shares in batches, and says what it thinks of them
+	verdicts  bool                // the pool says what it thinks of a share that comes alone
+	workers   map[string]struct{} // those that a pool of plain Stratum V1 knows of
+	questions map[uint32]question
+	asked     time.Time // when the pool was asked for a sign of life; zero: it has given one since
+	pinged    time.Time
+	roundTrip time.Duration
+
+	bytesIn, bytesOut int64
+}
+
+// login is how far the link has come.
+type login struct{ subscribed, authorized bool }
+
+// question is a share whose verdict is awaited.
+type question struct {
+	miner  *miner
+	id     []byte // of the miner's request; nil: it has been answered
+	hashes float64
+	at     time.Time
+}
+
+// Names of the requests that a pool answers.
+const (
+	idCapabilities = `"caps"`
+	idConfigure    = `"conf"`
+	idSubscribe    = `"sub"`
+	idAuthorize    = `"auth"`
+	idAgain        = `"caps_again"`
+	idPing         = `"ping"`
+	idWorker       = `"worker"` // of plain Stratum V1: another worker
+)
+
+// userAgent is how a pool recognises agents: by what is before the slash.
+const userAgent = "btccom-agent/3.0.0-mu"
+
+const (
+	// maxPoolLine is the longest line a pool may send.
+	maxPoolLine = 64 << 10
+	// maxUnsent is what may wait for a pool, in bytes.
+	maxUnsent = 1 << 20
+	// silence is after what time a pool is asked for a sign of life.
+	silence = 20 * time.Second
+	// maxJobAge is after what time without a job a link is of no use.
+	maxJobAge = 5 * time.Minute
+	// verdictPatience is how long a verdict may take: a pool that has lost one may have lost count.
+	verdictPatience = 30 * time.Second
+)
+
+func newLink(sl *slot, pool int, up upstream) *link {
+	s := sl.acct.svc
+	return &link{
+		acct:        sl.acct,
+		slot:        sl,
+		pool:        pool,
+		conn:        poll.NewStream(up, s.goroutines.Go, s.cfg.ReadTimeout.Std()),
+		agent:       up.agent,
+		via:         up.via,
+		ready:       make(chan struct{}),
+		ended:       make(chan struct{}),
+		miners:      make(map[uint16]*miner),
+		questions:   make(map[uint32]question),
+		versionBits: math.MaxUint32,
+	}
+}
+
+func (l *link) cfg() Pool    { return l.acct.svc.cfg.Pools[l.pool] }
+func (l *link) addr() string { return l.cfg().Addr }
+
+// accountName is whom the link mines for.
+func (l *link) accountName() string {
+	if l.acct.name != "" {
+		return l.acct.name
+	}
+	return l.cfg().Account
+}
+
+// up reports whether miners can mine on the link.
+func (l *link) up() bool {
+	return !l.over && l.login.authorized && l.login.subscribed && l.difficulty > 0 && l.work != nil
+}
+
+// begin logs in, with BTCAgent's words, so that pools recognise an agent.
+func (l *link) begin() {
+	s := l.acct.svc
+	l.began, l.heard = s.now, s.now
+	l.acct.links[l] = struct{}{}
+	if err := l.conn.Attach(s.loop, l); err != nil {
+		l.close(err)
+		return
+	}
+	if s.accounts[l.acct.name] != l.acct { // it has ended meanwhile
+		l.close(nil)
+		return
+	}
+	agent := "agentproxy/" + service.Version()
+	if l.agent {
+		agent = userAgent
+		l.ask(idCapabilities, "agent.get_capabilities", l.wishes())
+	}
+	l.ask(idConfigure, "mining.configure", `["version-rolling"],{"version-rolling.mask":"ffffffff","version-rolling.min-bit-count":0}`)
+	l.ask(idSubscribe, "mining.subscribe", quote(agent))
+	l.ask(idAuthorize, "mining.authorize", quote(l.accountName())+`,""`)
+}
+
+// wishes are the capabilities that are asked for.
+func (l *link) wishes() string {
+	words := []string{stratum.VersionRollingFrames}
+	if !l.cfg().NoExtensions {
+		words = append(words, stratum.SmallDifficulties, stratum.Batches)
+	}
+	if l.acct.svc.cfg.PoolVerdicts {
+		words = append(words, stratum.SubmitResponses)
+	}
+	return `["` + strings.Join(words, `","`) + `"]`
+}
+
+func quote(text string) string { return `"` + string(stratum.Escape(text)) + `"` }
+
+// ask sends a request; params are JSON text without the brackets.
+func (l *link) ask(id, method, params string) {
+	l.send([]byte(`{"id":` + id + `,"method":"` + method + `","params":[` + params + "]}\n"))
+}
+
+// send does not wait and does not keep b.
+func (l *link) send(b []byte) {
+	if l.over {
+		return
+	}
+	s := l.acct.svc
+	l.bytesOut += int64(len(b))
+	s.metrics.bytes.WithLabelValues("out").Add(float64(len(b)))
+	if err := l.outbox.Send(l.conn, b, maxUnsent, s.now.Add(s.cfg.ReadTimeout.Std())); err != nil {
+		l.close(err)
+		return
+	}
+	l.conn.Want(true, l.outbox.Len() > 0)
+}
+
+// Serve goes on with a link that had to wait.
+func (l *link) Serve(r poll.Readiness) {
+	defer func() {
+		if fault := recover(); fault != nil {
+			l.acct.svc.failed(fault)
+			l.close(errFault)
+		}
+	}()
+	if r&poll.Broken != 0 {
+		l.close(errBroken)
+		return
+	}
+	if r&poll.CanWrite != 0 {
+		if err := l.outbox.Flush(l.conn, l.acct.svc.now.Add(l.acct.svc.cfg.ReadTimeout.Std())); err != nil {
+			l.close(err)
+			return
+		}
+	}
+	if r&poll.CanRead != 0 {
+		l.read()
+	}
+	if !l.over {
+		l.conn.Want(true, l.outbox.Len() > 0)
+	}
+}
+
+func (l *link) read() {
+	s := l.acct.svc
+	n, err := l.conn.Read(s.in[:])
+	if n > 0 {
+		l.heard, l.asked = s.now, time.Time{}
+		l.bytesIn += int64(n)
+		s.metrics.bytes.WithLabelValues("in").Add(float64(n))
+		in := append(l.pending, s.in[:n]...)
+		for used := 1; used > 0 && err == nil && !l.over; in = in[used:] {
+			used, err = l.message(in)
+		}
+		l.pending = append(l.pending[:0:0], in...)
+	}
+	if err != nil {
+		l.close(err)
+	}
+}
+
+// message handles the first message of in and returns its length, 0 when it has not arrived completely.
+func (l *link) message(in []byte) (n int, err error) {
+	if len(in) > 0 && in[0] == agentwire.Magic {
+		f, n, err := agentwire.ParseFrame(in, agentwire.MaxFrame)
+		if err == nil && n > 0 {
+			l.frame(f)
+		}
+		return n, err
+	}
+	end := bytes.IndexByte(in, '\n')
+	switch {
+	case end >= 0:
+		return end + 1, l.line(bytes.TrimSuffix(in[:end], []byte("\r")))
+	case len(in) > maxPoolLine:
+		return 0, fmt.Errorf("a line of more than %d bytes", maxPoolLine)
+	}
+	return 0, nil
+}
+
+// frame handles a frame of the pool. One that is not what it should be is passed over.
+func (l *link) frame(f agentwire.Frame) {
+	switch f.Command {
+	case agentwire.CmdSetDifficulty:
+		d, err := agentwire.ParseSetDifficulty(f)
+		if err != nil {
+			return
+		}
+		for _, number := range d.Sessions {
+			if m := l.miners[uint16(number)]; m != nil {
+				m.difficulty = d.Difficulty.Float()
+			}
+		}
+	case agentwire.CmdSubmitResponse:
+		if r, err := agentwire.ParseSubmitResponse(f); err == nil {
+			l.verdict(uint32(r.Index), r.Status)
+		}
+	case agentwire.CmdVerdicts:
+		if v, err := agentwire.ParseVerdicts(f); err == nil {
+			for i, status := range v.Statuses {
+				l.verdict(uint32(v.First+uint16(i)), status)
+			}
+		}
+	}
+}
+
+func (l *link) line(line []byte) error {
+	if len(line) == 0 {
+		return nil
+	}
+	m, err := stratum.ParseMessage(line)
+	if err != nil {
+		return fmt.Errorf("a line of the pool: %w", err)
+	}
+	switch string(m.Method) {
+	case "":
+		return l.answer(m)
+	case "mining.notify":
+		return l.notify(m.Params)
+	case "mining.set_difficulty":
+		return l.setDifficulty(m.Params)
+	case "mining.set_version_mask":
+		if mask, err := stratum.ParseSetVersionMask(m.Params); err == nil {
+			l.setVersionBits(mask)
+		}
+	case "mining.set_extranonce":
+		first, size, err := stratum.ParseSetExtranonce(m.Params)
+		if err != nil {
+			return err
+		}
+		return l.setExtraNonce(first, size)
+	case "client.reconnect":
+		return errSentAway
+	case "client.show_message":
+		if text, ok := stratum.ParseShowMessage(m.Params); ok {
+			l.slot.log.Info().Str("pool", l.addr()).Str("text", text[:min(len(text), maxShown)]).Msg("the pool says")
+		}
+	case "client.get_version":
+		l.send(stratum.AppendVersion(nil, m.ID, userAgent))
+	}
+	return nil
+}
+
+// maxShown is how much is shown of a text of a pool, in bytes.
+const maxShown = 200
+
+// answer takes the answer to a request of ours; others are passed over.
+func (l *link) answer(m stratum.Message) error {
+	switch string(m.ID) {
+	case idCapabilities, idAgain:
+		l.capabilities(m)
+	case idConfigure:
+		mask, granted, err := stratum.ParseConfigured(m.Result, math.MaxUint32)
+		if m.Error != nil || err != nil || !granted {
+			mask = 0
+		}
+		l.setVersionBits(mask)
+	case idSubscribe:
+		if m.Error != nil {
+			_, text, _ := m.Refusal()
+			return fmt.Errorf("the pool refuses to subscribe: %.200s", text)
+		}
+		first, size, err := stratum.ParseSubscribed(m.Result)
+		if err != nil {
+			return err
+		}
+		l.login.subscribed = true
+		return l.setExtraNonce(first, size)
+	case idAuthorize:
+		if code, text, refused := m.Refusal(); refused {
+			return fmt.Errorf("the pool refuses account %q: %d %.200s", l.accountName(), code, text)
+		}
+		l.login.authorized = true
+		if l.agent { // what was asked before the login may have been forgotten
+			l.ask(idAgain, "agent.get_capabilities", l.wishes())
+		}
+		l.tellUp()
+	case idWorker:
+		if code, text, refused := m.Refusal(); refused {
+			l.slot.log.Warn().Str("pool", l.addr()).Int("code", code).Str("text", text[:min(len(text), maxShown)]).
+				Msg("the pool refuses a worker")
+		}
+	case idPing:
+		l.roundTrip = l.acct.svc.now.Sub(l.pinged)
+	default:
+		if number, ok := m.Number(); ok && !l.agent {
+			status := share.StatusAccept
+			if code, _, refused := m.Refusal(); refused {
+				status = share.Status(code).Known()
+			}
+			l.verdict(uint32(number), status)
+		}
+	}
+	return nil
+}
+
+func (l *link) capabilities(m stratum.Message) {
+	has := func(word string) bool { return strings.Contains(string(m.Result), `"`+word+`"`) }
+	if !has(stratum.VersionRollingFrames) {
+		l.setVersionBits(0)
+	}
+	l.verdicts = has(stratum.SubmitResponses) && l.acct.svc.cfg.PoolVerdicts
+	l.batches = has(stratum.Batches)
+}
+
+// setVersionBits takes what the pool says, which it may say again.
+func (l *link) setVersionBits(mask uint32) {
+	l.versionBits = mask
+	for _, m := range l.miners {
+		m.tellVersionBits()
+		m.settle()
+	}
+}
+
+func (l *link) setExtraNonce(first []byte, size int) error {
+	switch {
+	case l.agent && (len(first) != 4 || size != agentwire.PoolExtraNonce2Size):
+		return fmt.Errorf("extranonces of %d and %d bytes: agents need 4 and %d, the pool's extra_nonce2_size must be %[3]d",
+			len(first), size, agentwire.PoolExtraNonce2Size)
+	case size < poolNonceBytes:
+		return fmt.Errorf("the pool leaves %d bytes of extranonce2 to us, too few to divide them among miners: %d are needed",
+			size, poolNonceBytes)
+	}
+	l.extraNonce1, l.nonceBytes = first, size
+	return nil
+}
+
+// setDifficulty takes the difficulty of miners that come. An agent's pool says it once; later it speaks of the link
+// itself, which has no shares. Of plain Stratum V1 it is for all miners, from the next job on.
+func (l *link) setDifficulty(params []byte) error {
+	d, err := stratum.ParseSetDifficulty(params)
+	if err != nil || l.agent && l.difficulty > 0 {
+		return err
+	}
+	l.difficulty = d
+	for _, m := range l.miners {
+		m.difficulty = d
+	}
+	l.tellUp()
+	return nil
+}
+
+func (l *link) notify(params []byte) error {
+	if !l.login.subscribed {
+		return errors.New("a job before the answer to mining.subscribe")
+	}
+	s := l.acct.svc
+	var j stratum.Job
+	if err := j.Parse(params); err != nil {
+		return fmt.Errorf("mining.notify: %w", err)
+	}
+	number, err := strconv.ParseUint(string(j.ID), 10, 8)
+	if l.agent && err != nil {
+		return fmt.Errorf("job id %q: an agent's are 0 to 255", j.ID)
+	}
+	first := l.work == nil
+	whole := minersJob(&j, l.extraNonce1, l.nonceBytes)
+	l.work = &work{link: l, job: v1.NewWholeJob(whole, minerNonceBytes), id: j.ID, number: uint8(number), time: j.Time, since: s.now}
+	l.acct.last = whole
+	s.metrics.jobs.WithLabelValues("pool").Inc()
+	if first {
+		l.tellUp()
+	} else {
+		l.announce(j.Clean)
+	}
+	return nil
+}
+
+// announce gives the link's job to all its miners. Shares that wait are for the pool first: they are of the job before.
+func (l *link) announce(clean bool) {
+	l.flush()
+	for _, m := range l.miners {
+		m.announce(l.work, clean)
+		m.settle()
+	}
+}
+
+// tellUp has miners mine on the link as soon as that is possible.
+func (l *link) tellUp() {
+	select {
+	case <-l.ready:
+		return
+	default:
+	}
+	if !l.up() {
+		return
+	}
+	close(l.ready)
+	s := l.acct.svc
+	s.metrics.dials.WithLabelValues("up").Inc()
+	s.metrics.links.WithLabelValues(l.addr(), l.protocol()).Inc()
+	l.slot.log.Info().Str("pool", l.addr()).Str("protocol", l.protocol()).Str("proxy", l.via).
+		Str("version_mask", fmt.Sprintf("%08x", l.versionBits)).Float64("difficulty", l.difficulty).Msg("link up")
+	if !l.agent {
+		l.slot.log.Warn().Str("pool", l.addr()).Msg("the pool does not speak the agents' protocol: it is used as any Stratum V1 " +
+			"server, all machines have one difficulty and every share takes some 100 bytes")
+	}
+	l.acct.linkUp(l)
+}
+
+func (l *link) protocol() string {
+	if l.agent {
+		return string(ProtocolAgent)
+	}
+	return string(ProtocolStratum)
+}
+
+// take registers a miner and gives it the job.
+func (l *link) take(m *miner) {
+	m.link = l
+	l.miners[m.number] = m
+	m.difficulty = l.difficulty
+	if l.agent {
+		l.pack()
+		l.batch = agentwire.Register{Session: agentwire.Session(m.number), Agent: m.software, Worker: m.worker}.AppendTo(l.batch)
+		l.flushSoon()
+	} else {
+		l.authorizeWorker(m.worker)
+	}
+	if m.link == l { // it has not ended by that
+		m.tellVersionBits()
+		m.announce(l.work, true)
+	}
+}
+
+// release unregisters a miner, behind the last of its shares.
+func (l *link) release(m *miner) {
+	delete(l.miners, m.number)
+	m.link = nil
+	if l.agent {
+		l.pack()
+		l.batch = agentwire.Unregister{Session: agentwire.Session(m.number)}.AppendTo(l.batch)
+		l.flushSoon()
+	}
+}
+
+// submit sends a share of m for w. The answer is done when nobody waits for the pool's.
+func (l *link) submit(m *miner, w sentJob, sub minersShare) (status share.Status, done bool) {
+	s := l.acct.svc
+	q := question{miner: m, hashes: m.hashesOf(w), at: s.now}
+	if s.cfg.PoolVerdicts {
+		q.id = slices.Clone(sub.id)
+	}
+	if !l.agent {
+		l.submitText(l.expect(q), m, w.work, sub)
+		return share.StatusAccept, !s.cfg.PoolVerdicts
+	}
+	at := sub.time
+	if at == w.work.time {
+		at = 0
+	}
+	frame := agentwire.Submit{
+		JobID:       w.work.number,
+		Session:     agentwire.Session(m.number),
+		ExtraNonce2: sub.extraNonce2,
+		Nonce:       sub.nonce,
+		Time:        at,
+		VersionBits: sub.versionBits,
+		Rolled:      sub.versionBits != 0,
+	}
+	done = !s.cfg.PoolVerdicts
+	if l.batches && frame.Fits() {
+		l.rows = append(l.rows, row{frame, q})
+	} else {
+		l.pack()
+		l.batch = frame.AppendTo(l.batch)
+		if l.verdicts {
+			l.expect(q)
+		} else { // nobody will say what becomes of it
+			l.submits++
+			m.count(share.StatusAccept, q.hashes)
+			done = true
+		}
+	}
+	l.flushSoon()
+	return share.StatusAccept, done
+}
+
+// expect awaits the verdict on the next share, whose index or request's number it returns.
+func (l *link) expect(q question) uint32 {
+	index := l.submits
+	l.submits++
+	if l.agent {
+		index = uint32(uint16(index))
+	}
+	if old, ok := l.questions[index]; ok { // 2^16 shares ago
+		l.unanswered(old, "no verdict")
+	}
+	l.questions[index] = q
+	return index
+}
+
+// verdict takes what the pool thinks of a share.
+func (l *link) verdict(index uint32, status share.Status) {
+	s := l.acct.svc
+	q, ok := l.questions[index]
+	if !ok {
+		s.metrics.stray.Inc()
+		return
+	}
+	delete(l.questions, index)
+	s.metrics.verdicts.WithLabelValues(status.Label()).Inc()
+	s.metrics.verdictIn.Observe(s.now.Sub(q.at).Seconds())
+	l.roundTrip = s.now.Sub(q.at)
+	q.miner.judged(q, status)
+}
+
+// unanswered tells a miner that nobody knows what became of its share.
+func (l *link) unanswered(q question, reason string) {
+	l.acct.svc.metrics.lost.WithLabelValues(reason).Inc()
+	q.miner.judged(q, share.StatusUnknown)
+}
+
+// tick sees to what is due.
+func (l *link) tick() {
+	s := l.acct.svc
+	quiet := s.now.Sub(l.heard)
+	switch {
+	case !l.up() && s.now.Sub(l.began) > s.cfg.DialTimeout.Std():
+		l.close(errNoLogin)
+	case quiet > s.cfg.ReadTimeout.Std() || l.outbox.Late(s.now):
+		l.close(errSilentPool)
+	case l.up() && s.now.Sub(l.work.since) > maxJobAge:
+		l.close(errOldJob)
+	case l.replaced && len(l.questions) == 0, l.replaced && s.now.Sub(l.heard) > verdictPatience:
+		l.close(nil)
+	case quiet > min(silence, s.cfg.ReadTimeout.Std()/2) && l.asked.IsZero() && l.agent:
+		l.asked, l.pinged = s.now, s.now
+		l.ask(idPing, "agent.get_capabilities", l.wishes())
+	}
+	for _, q := range l.questions {
+		if s.now.Sub(q.at) > verdictPatience {
+			l.close(errNoVerdict)
+			break
+		}
+	}
+}
+
+// replace has another link of the account take the miners; the verdicts that are awaited still come.
+func (l *link) replace() {
+	if l.over {
+		return
+	}
+	l.replaced = true
+	for _, m := range slices.Collect(maps.Values(l.miners)) {
+		if other := l.acct.best(); other != nil {
+			m.move(other)
+			m.settle()
+		}
+	}
+}
+
+// close ends the link; why is nil when that was meant.
+func (l *link) close(why error) {
+	if l.over {
+		return
+	}
+	wasUp := l.up()
+	l.over, l.why = true, why
+	l.conn.Close()
+	s := l.acct.svc
+	if wasUp {
+		s.metrics.links.WithLabelValues(l.addr(), l.protocol()).Dec()
+	}
+	if wasUp && why != nil {
+		s.metrics.linksLost.WithLabelValues(l.addr()).Inc()
+		l.slot.log.Warn().Err(why).Str("pool", l.addr()).Int("miners", len(l.miners)).
+			Int("unanswered", len(l.questions)).Msg("link lost")
+	}
+	for _, r := range l.rows {
+		l.unanswered(r.question, "link lost")
+	}
+	l.rows = nil
+	for index, q := range l.questions {
+		delete(l.questions, index)
+		l.unanswered(q, "link lost")
+	}
+	l.acct.linkDown(l, why)
+	close(l.ended)
+}

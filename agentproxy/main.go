@@ -1,0 +1,101 @@
+package agentproxy
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"btcpool/internal/service"
+)
+
+// btcAgentFile is what BTCAgent reads when it is not told what.
+const btcAgentFile = "agent_conf.json"
+
+// legacy are BTCAgent's flags among those of the frame.
+type legacy struct {
+	file      string // -c
+	logDir    string // -l
+	alsoError bool   // -alsologtostderr
+}
+
+// splitLegacy takes BTCAgent's flags out of args. The other flags of its logging library are dropped.
+func splitLegacy(args []string) (old legacy, rest, dropped []string) {
+	for i := 0; i < len(args); i++ {
+		name, value, given := strings.Cut(args[i], "=")
+		name = "-" + strings.TrimLeft(name, "-")
+		take := func() string {
+			if !given && i+1 < len(args) {
+				i++
+				value = args[i]
+			}
+			return value
+		}
+		switch {
+		case !strings.HasPrefix(args[i], "-"):
+			rest = append(rest, args[i])
+		case name == "-c":
+			old.file = take()
+		case name == "-l", name == "-log_dir":
+			old.logDir = take()
+		case name == "-alsologtostderr":
+			old.alsoError = value != "false"
+		case name == "-logtostderr":
+			dropped = append(dropped, args[i])
+		case slices.Contains([]string{"-v", "-vmodule", "-stderrthreshold", "-log_backtrace_at"}, name):
+			flag := args[i]
+			take()
+			dropped = append(dropped, flag)
+		default:
+			rest = append(rest, args[i])
+			if slices.Contains([]string{"-config", "-log-level"}, name) && !given && i+1 < len(args) {
+				i++
+				rest = append(rest, args[i])
+			}
+		}
+	}
+	if old.logDir == "stderr" {
+		old.logDir = ""
+	}
+	return old, rest, dropped
+}
+
+// Main runs the proxy and returns the exit code of its process. Without a file that it is told to read, it reads
+// BTCAgent's if that is in the working folder.
+func Main(args []string, stderr io.Writer) int {
+	old, rest, dropped := splitLegacy(args)
+	for _, flag := range dropped {
+		fmt.Fprintf(stderr, "agentproxy: flag %s has no meaning here: -log-level says how much is logged\n", flag)
+	}
+	own := slices.ContainsFunc(rest, func(arg string) bool { return strings.HasPrefix(strings.TrimLeft(arg, "-"), "config") })
+	if _, err := os.Stat(btcAgentFile); old.file == "" && !own && err == nil {
+		old.file = btcAgentFile
+	}
+	cfg := DefaultConfig()
+	if old.file != "" {
+		var warnings []string
+		var err error
+		if cfg, warnings, err = FromBTCAgent(old.file); err != nil {
+			fmt.Fprintf(stderr, "agentproxy: %v\n", err)
+			return 2
+		}
+		for _, w := range warnings {
+			fmt.Fprintf(stderr, "agentproxy: %s: %s\n", old.file, w)
+		}
+	}
+	log := stderr
+	if old.logDir != "" {
+		file, err := os.OpenFile(filepath.Join(old.logDir, "agentproxy.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+		if err != nil {
+			fmt.Fprintf(stderr, "agentproxy: log file: %v\n", err)
+			return 2
+		}
+		defer file.Close()
+		if log = io.Writer(file); old.alsoError {
+			log = io.MultiWriter(stderr, file)
+		}
+	}
+	return service.Main("agentproxy", rest, log, cfg, New)
+}

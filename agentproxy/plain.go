@@ -1,0 +1,35 @@
+package agentproxy
+
+import (
+	"btcpool/internal/stratum"
+)
+
+// What is said differently to a pool that speaks plain Stratum V1 only.
+
+// workerName is what such a pool knows a worker by.
+func (l *link) workerName(worker string) string { return l.accountName() + "." + worker }
+
+// authorizeWorker logs a worker in, once. Its shares may follow at once: pools handle requests in order.
+func (l *link) authorizeWorker(worker string) {
+	if _, known := l.workers[worker]; known {
+		return
+	}
+	if l.workers == nil {
+		l.workers = make(map[string]struct{})
+	}
+	l.workers[worker] = struct{}{}
+	l.ask(idWorker, "mining.authorize", quote(l.workerName(worker))+`,""`)
+}
+
+// submitText sends a share as request number id.
+func (l *link) submitText(id uint32, m *miner, w *work, sub minersShare) {
+	l.send(stratum.AppendSubmit(nil, uint64(id), stratum.Submit{
+		Worker:      stratum.Escape(l.workerName(m.worker)),
+		JobID:       w.id,
+		ExtraNonce2: uint64(m.number)<<32 | uint64(sub.extraNonce2),
+		Time:        sub.time,
+		Nonce:       sub.nonce,
+		VersionBits: sub.versionBits,
+		Rolled:      sub.rolled,
+	}, l.nonceBytes))
+}

@@ -1,0 +1,56 @@
+package agentproxy
+
+import (
+	"time"
+
+	"btcpool/internal/job"
+	"btcpool/internal/stratum"
+	v1 "btcpool/internal/stratum/v1"
+)
+
+// minerNonceBytes is the size of the extranonce2 of miners. They have the end of the pool's:
+//
+//	coinbase1 | the link's extranonce1 | zeros | the miner's number (4) | its extranonce2 (4) | coinbase2
+//
+// so that a miner's extranonces stay when it is moved to another link.
+const minerNonceBytes = 4
+
+// poolNonceBytes is the least that a pool must leave to us of the extranonce: a miner's number and its extranonce2.
+const poolNonceBytes = 8
+
+// work is a job of a pool, as the miners of one link hear it.
+type work struct {
+	link   *link // nil: it is a stand-in
+	job    v1.Job
+	id     []byte // as the pool calls it
+	number uint8  // id, in frames
+	time   uint32
+	since  time.Time // when it came
+}
+
+// minersJob is what j is for miners of a link with that extranonce1, whose extranonce2 has size bytes.
+func minersJob(j *stratum.Job, extraNonce1 []byte, size int) *job.StratumJob {
+	coinbase1 := append(append([]byte(nil), j.Coinbase1...), extraNonce1...)
+	return &job.StratumJob{
+		PrevHash:     j.PrevHash,
+		Coinbase1:    append(coinbase1, make([]byte, size-poolNonceBytes)...),
+		Coinbase2:    j.Coinbase2,
+		MerkleBranch: j.Branch,
+		Version:      int32(j.Version),
+		Bits:         j.Bits,
+		Time:         j.Time,
+	}
+}
+
+// sentJob is a job as a miner knows it, which sees the low 8 bits of its number.
+type sentJob struct {
+	work   *work
+	number uint32
+	later  uint32 // seconds by which its time is later than the job's
+}
+
+const (
+	maxSentJobs = 64
+	// keptJobs are still known when a clean job is sent: the pool decides what a late share is worth.
+	keptJobs = 4
+)

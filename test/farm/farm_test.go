@@ -1,0 +1,284 @@
+// Package farm tries the farm proxy between miners and a pool, all in one process.
+package farm
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"btcpool/agentproxy"
+	"btcpool/internal/bus"
+	"btcpool/internal/config"
+	"btcpool/internal/job"
+	"btcpool/internal/miner"
+	"btcpool/internal/service"
+	"btcpool/internal/testkit"
+	"btcpool/internal/users"
+	"btcpool/sserver"
+)
+
+// pool is an sserver with a broker of its own, whose shares a processor can find.
+type pool struct {
+	*sserver.Service
+	tb   testing.TB
+	cfg  sserver.Config
+	jobs *job.IDs
+	stop func()
+	bus  *bus.Client
+}
+
+func startPool(tb testing.TB, change func(*sserver.Config)) *pool {
+	tb.Helper()
+	cfg := sserver.DefaultConfig()
+	cfg.Kafka = testkit.Broker(tb)
+	cfg.Listen = "127.0.0.1:0"
+	cfg.DataDir = tb.TempDir()
+	cfg.Limits.Exempt = nil
+	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
+	cfg.MinDifficulty = 1.0 / (1 << 30)
+	cfg.Users.Kind = users.Static
+	cfg.Users.Static = map[string]int32{"alice": 7, "bob": 8}
+	if change != nil {
+		change(&cfg)
+	}
+	topics := cfg.Kafka.Topics
+	client := testkit.Bus(tb, cfg.Kafka, topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents)
+	p := &pool{tb: tb, cfg: cfg, jobs: job.NewIDs(1), bus: client}
+	p.start()
+	return p
+}
+
+// start starts the pool, again where it was before if it ran already.
+func (p *pool) start() {
+	p.tb.Helper()
+	var err error
+	p.Service, err = sserver.New(p.cfg, service.Deps{Log: logger(p.tb, "pool"), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		p.tb.Fatal(err)
+	}
+	p.cfg.Listen = p.Addr().String()
+	p.stop = testkit.Run(p.tb, p.Run)
+}
+
+// send has miners mine a job.
+func (p *pool) send(j *job.StratumJob) {
+	p.tb.Helper()
+	if err := p.bus.Write(p.tb.Context(), p.cfg.Kafka.Topics.Job, bus.Message{Value: j.AppendTo(nil)}); err != nil {
+		p.tb.Fatal(err)
+	}
+}
+
+func logger(tb testing.TB, who string) zerolog.Logger {
+	return zerolog.New(zerolog.NewTestWriter(tb)).With().Str("who", who).Logger().Level(zerolog.WarnLevel)
+}
+
+// newJob returns a job on the block prev, with the time of its making.
+func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
+	now := time.Now()
+	return &job.StratumJob{
+		ID:           p.jobs.Next(now),
+		GBTHash:      strings.Repeat("ab", 32),
+		PrevHash:     chainhash.Hash{0: prev, 31: 1},
+		Height:       height,
+		Coinbase1:    bytes.Repeat([]byte{0x11}, 60),
+		Coinbase2:    bytes.Repeat([]byte{0x22}, 120),
+		MerkleBranch: []chainhash.Hash{{1}, {2}, {3}},
+		Version:      0x20000000,
+		Bits:         0x1d00ffff,
+		Time:         uint32(now.Unix()),
+		MinTime:      uint32(now.Unix()) - 3600,
+	}
+}
+
+// proxy is an agentproxy.
+type proxy struct {
+	*agentproxy.Service
+	tb      testing.TB
+	metrics *prometheus.Registry
+	stop    func()
+}
+
+func startProxy(tb testing.TB, change func(*agentproxy.Config), pools ...string) *proxy {
+	tb.Helper()
+	cfg := agentproxy.DefaultConfig()
+	cfg.Listeners = []agentproxy.Listener{{Listen: "127.0.0.1:0"}}
+	cfg.Page = "127.0.0.1:0"
+	for _, addr := range pools {
+		cfg.Pools = append(cfg.Pools, agentproxy.Pool{Addr: addr, Account: "alice"})
+	}
+	if change != nil {
+		change(&cfg)
+	}
+	if err := cfg.Validate(); err != nil {
+		tb.Fatal(err)
+	}
+	p := &proxy{tb: tb, metrics: prometheus.NewRegistry()}
+	var err error
+	p.Service, err = agentproxy.New(cfg, service.Deps{Log: logger(tb, "proxy"), Metrics: p.metrics})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	p.stop = testkit.Run(tb, p.Run)
+	return p
+}
+
+// Addr returns where miners connect.
+func (p *proxy) Addr() string { return p.Addrs()[0].String() }
+
+func (p *proxy) metric(name string, labels ...string) float64 {
+	p.tb.Helper()
+	return testkit.Metric(p.tb, p.metrics, "btcpool_agentproxy_"+name, labels...)
+}
+
+// rigs are miners behind a proxy.
+type rigs struct {
+	accepted, refused, unanswered atomic.Int64
+}
+
+// mine has n miners mine at addr, each with a rate of shares a second.
+func mine(tb testing.TB, addr string, n int, user string, rate float64) *rigs {
+	tb.Helper()
+	r := new(rigs)
+	cfg := miner.Config{
+		URL:         "stratum+tcp://" + addr,
+		User:        user,
+		Threads:     1,
+		VersionMask: 0x1fffe000,
+		Conns:       n,
+		Rate:        rate,
+		OnShare: func(res miner.Result) {
+			switch res.Outcome {
+			case miner.Accepted:
+				r.accepted.Add(1)
+			case miner.Rejected:
+				r.refused.Add(1)
+			default:
+				r.unanswered.Add(1)
+			}
+		},
+	}
+	testkit.Run(tb, func(ctx context.Context) error { return miner.Run(ctx, cfg, logger(tb, "miners")) })
+	return r
+}
+
+// goOn waits until shares are accepted again.
+func (r *rigs) goOn(tb testing.TB, n int64) {
+	tb.Helper()
+	want := r.accepted.Load() + n
+	testkit.Eventually(tb, "shares are accepted", func() bool { return r.accepted.Load() >= want })
+}
+
+// TestMine has miners mine by each of the protocols that a pool may speak.
+func TestMine(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []agentproxy.Protocol{agentproxy.ProtocolAuto, agentproxy.ProtocolStratum} {
+		t.Run(string(protocol), func(t *testing.T) {
+			t.Parallel()
+			p := startPool(t, func(c *sserver.Config) { c.ShareInterval = config.Duration(time.Second) })
+			p.send(p.newJob(1, 100))
+			x := startProxy(t, func(c *agentproxy.Config) { c.Pools[0].Protocol = protocol }, p.Addr().String())
+			r := mine(t, x.Addr(), 20, "any.rig%d", 5)
+			r.goOn(t, 40)
+			p.send(p.newJob(2, 101))
+			r.goOn(t, 5)
+			// A share may be under way when the chain grows; nothing else may be refused.
+			if refused, late := r.refused.Load(), x.metric("verdicts_total", "status", "21")+x.metric("verdicts_total", "status", "37"); float64(refused) > late {
+				t.Errorf("%d shares refused, %v of them late", refused, late)
+			}
+			if got := x.metric("verdicts_total", "status", "0"); got < 45 {
+				t.Errorf("the pool has accepted %v", got)
+			}
+		})
+	}
+}
+
+// TestLinesCut has everything happen to the lines between proxy and pool that happens to them in the world: no miner
+// may be disconnected, and all must mine again.
+func TestLinesCut(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, nil)
+	p.send(p.newJob(1, 100))
+	line := newRelay(t, p.Addr().String())
+	x := startProxy(t, func(c *agentproxy.Config) {
+		c.Links = 3
+		c.ReadTimeout = config.Duration(3 * time.Second)
+	}, line.addr())
+	const miners = 30
+	r := mine(t, x.Addr(), miners, "any.rig%d", 3)
+	r.goOn(t, 2*miners)
+	all := func(what string) {
+		t.Helper()
+		testkit.Eventually(t, what+": all links are up", func() bool { return x.metric("links") == 3 })
+		testkit.Eventually(t, what+": nobody waits", func() bool { return x.metric("miners_waiting") == 0 })
+		r.goOn(t, 2*miners)
+		if got := x.metric("miners"); got != miners {
+			t.Fatalf("%s: %v miners are left", what, got)
+		}
+	}
+	all("start")
+	line.cut(1)
+	all("a link cut")
+	line.cut(-1)
+	all("all links cut")
+	line.refuse(5)
+	line.cut(2)
+	all("links refused")
+	line.silence()
+	testkit.Eventually(t, "nothing is heard from the pool", func() bool { return x.metric("miners_waiting") == miners })
+	line.speak()
+	all("silence")
+	p.stop()
+	p.start()
+	p.send(p.newJob(2, 101))
+	all("pool started again")
+	if got := x.metric("disconnects_total"); got != 0 {
+		t.Errorf("%v miners were disconnected", got)
+	}
+}
+
+// TestReturn has miners mine elsewhere while the first pool is away, and come back.
+func TestReturn(t *testing.T) {
+	t.Parallel()
+	first, second := startPool(t, nil), startPool(t, nil)
+	first.send(first.newJob(1, 100))
+	second.send(second.newJob(1, 100))
+	line := newRelay(t, first.Addr().String())
+	x := startProxy(t, func(c *agentproxy.Config) { c.ReturnInterval = config.Duration(time.Second) }, line.addr(), second.Addr().String())
+	r := mine(t, x.Addr(), 10, "any.rig%d", 5)
+	r.goOn(t, 20)
+	line.refuse(-1)
+	line.cut(-1)
+	testkit.Eventually(t, "the second pool is used", func() bool {
+		return x.metric("links", "pool", second.Addr().String()) == 1
+	})
+	r.goOn(t, 20)
+	line.refuse(0)
+	testkit.Eventually(t, "the first pool is used again, and only that", func() bool {
+		return x.metric("links", "pool", line.addr()) == 1 && x.metric("links", "pool", second.Addr().String()) == 0
+	})
+	r.goOn(t, 20)
+	if got := x.metric("disconnects_total"); got != 0 {
+		t.Errorf("%v miners were disconnected", got)
+	}
+}
+
+// TestAccounts has miners mine for the accounts that they name.
+func TestAccounts(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, nil)
+	p.send(p.newJob(1, 100))
+	x := startProxy(t, func(c *agentproxy.Config) { c.MultiUser = true }, p.Addr().String())
+	a, b := mine(t, x.Addr(), 5, "alice.rig%d", 5), mine(t, x.Addr(), 5, "bob.rig%d", 5)
+	a.goOn(t, 10)
+	b.goOn(t, 10)
+	if got := x.metric("links"); got != 2 {
+		t.Errorf("%v links for 2 accounts", got)
+	}
+}
