@@ -68,6 +68,11 @@ func (m *miners) loggingIn(i int, line []byte, id uint32, now int64) error {
 		if _, err := hex.Decode(c.extranonce1[:], fields[len(fields)-4]); err != nil {
 			return errLine
 		}
+		size, err := strconv.Atoi(string(bytes.Trim(fields[len(fields)-3], ",]")))
+		if err != nil {
+			return errLine
+		}
+		c.nonceBytes = size
 		c.known = true
 		c.phase = authorizing
 		m.send(i, fmt.Appendf(nil, `{"id":%d,"method":"mining.authorize","params":["miner.r%05d","x"]}`+"\n", authorizeID, i))
@@ -180,7 +185,8 @@ func (m *miners) submit(i int, now int64) bool {
 	b = append(b, `,"method":"mining.submit","params":["miner.r`...)
 	b = append(b, "00000"[:5-min(len(strconv.Itoa(i)), 5)]...)
 	b = strconv.AppendInt(b, int64(i), 10)
-	b = append(append(append(b, `","`...), c.jobID...), `","0000000000000000","`...)
+	b = append(append(append(b, `","`...), c.jobID...), `","`...)
+	b = append(append(b, "0000000000000000"[:2*c.nonceBytes]...), `","`...)
 	b = append(append(b, c.work.time...), `","`...)
 	b = hex.AppendEncode(b, binary.BigEndian.AppendUint32(nil, nonce))
 	b = append(b, "\"]}\n"...)

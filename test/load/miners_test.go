@@ -85,6 +85,7 @@ type connection struct {
 	in, out     []byte // half a line, and what the socket did not take
 	sent        []submitted
 	extranonce1 [4]byte
+	nonceBytes  int  // size of the extranonce2
 	known       bool // extranonce1 is one of an earlier connection
 	work        *work
 	stale       *work // the last one a share of which was refused as stale
