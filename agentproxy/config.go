@@ -64,7 +64,7 @@ type Config struct {
 // Listener is a place where miners connect.
 type Listener struct {
 	// Listen is host:port; port 0: any free one.
-	Listen string `toml:"listen" env:"LISTEN"`
+	Listen string `toml:"listen"`
 	// TLSCertFile and TLSKeyFile make it TLS only; they are read again when they change.
 	TLSCertFile string `toml:"tls_cert_file"`
 	TLSKeyFile  string `toml:"tls_key_file"`

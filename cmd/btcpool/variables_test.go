@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"btcpool/agentproxy"
 	"btcpool/auxmaker"
 	"btcpool/blkmaker"
 	"btcpool/gbtmaker"
@@ -22,6 +23,7 @@ import (
 
 // configs are those of all programs.
 var configs = []service.Config{
+	agentproxy.DefaultConfig(),
 	auxmaker.DefaultConfig(),
 	blkmaker.DefaultConfig(),
 	gbtmaker.DefaultConfig(),
