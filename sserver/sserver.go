@@ -276,7 +276,11 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	defer release()
 	g, beyond := errgroup.WithContext(beyond)
 	for _, sp := range s.spooled {
-		g.Go(func() error { return sp.Run(beyond, s.bus.Topic(sp.topic)) })
+		var topic spool.Topic = s.bus.Topic(sp.topic)
+		if sp.Spool == s.blocks {
+			topic = solvedTopic{topic}
+		}
+		g.Go(func() error { return sp.Run(beyond, topic) })
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
 	if s.admin != nil {
@@ -297,23 +301,21 @@ func (s *Service) Run(ctx context.Context) (err error) {
 }
 
 func (s *Service) sender(topic string) func(context.Context, []bus.Message) error {
-	return func(ctx context.Context, msgs []bus.Message) error {
-		if topic == s.cfg.Kafka.Topics.SolvedShare {
-			msgs = named(msgs)
-		}
-		return s.bus.Write(ctx, topic, msgs...)
-	}
+	return func(ctx context.Context, msgs []bus.Message) error { return s.bus.Write(ctx, topic, msgs...) }
 }
 
-// named has the whole names of workers as keys of solved shares: for btcpool's readers all behind the fields is coinbase.
-func named(msgs []bus.Message) []bus.Message {
+// solvedTopic has the whole names of workers as keys of solved shares: for btcpool's readers all behind the fields is
+// coinbase.
+type solvedTopic struct{ spool.Topic }
+
+func (t solvedTopic) Write(ctx context.Context, partitions int, msgs ...bus.Message) error {
 	msgs = slices.Clone(msgs)
 	for i, m := range msgs {
 		if name, solved := share.CutName(m.Value); name != "" {
 			msgs[i] = bus.Message{Key: []byte(name), Value: solved}
 		}
 	}
-	return msgs
+	return t.Topic.Write(ctx, partitions, msgs...)
 }
 
 // serve has miners served until ctx ends, and sends them away then; their last requests may take until beyond ends.
