@@ -66,6 +66,9 @@ type world struct {
 	miners int
 	ledger ledger
 	faults int
+	// forgotten blocks were on the chain of the node when it was killed, and not afterwards. A row that was confirmed
+	// before stays so: a block that a hundred others stood on is not looked at any more.
+	forgotten map[string]bool
 
 	began   time.Time
 	clocked bool // a clock was wrong
@@ -74,7 +77,7 @@ type world struct {
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
 	w := &world{
-		t: t, dir: dir, began: time.Now(), clocks: map[string]*rig.Clock{},
+		t: t, dir: dir, began: time.Now(), clocks: map[string]*rig.Clock{}, forgotten: map[string]bool{},
 		kafka: rig.StartKafka(t, dir), db: rig.StartMariaDB(t, dir), zk: rig.StartZooKeeper(t, dir),
 		node: rig.StartBtcd(t, dir, rig.PayoutAddress),
 	}

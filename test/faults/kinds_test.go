@@ -171,12 +171,42 @@ func (w *world) killZooKeeper(fault) func() {
 	return w.zk.Start
 }
 
+// killNode kills the only node, which forgets the blocks that it had not written yet, be they a hundred deep: btcd
+// writes every five minutes.
 func (w *world) killNode(fault) func() {
+	before := w.chain()
 	w.node.Kill()
 	return func() {
 		w.node.Start()
 		w.node.WaitReady(w.t)
+		after := w.chain()
+		for height, hash := range before {
+			if height >= len(after) || after[height] != hash {
+				w.forgotten[hash] = true
+			}
+		}
 	}
+}
+
+// chain returns the hashes of the node's blocks by height.
+func (w *world) chain() (hashes []string) {
+	w.t.Helper()
+	testkit.Until(w.t, patience, "the node tells its blocks", func(ctx context.Context) error {
+		hashes = nil
+		var tip int32
+		if err := w.node.Call(ctx, "getblockcount", &tip); err != nil {
+			return err
+		}
+		for height := range tip + 1 {
+			var hash string
+			if err := w.node.Call(ctx, "getblockhash", &hash, height); err != nil {
+				return err
+			}
+			hashes = append(hashes, hash)
+		}
+		return nil
+	})
+	return hashes
 }
 
 func (w *world) stopNode(fault) func() {

@@ -229,7 +229,7 @@ func (w *world) blocks() {
 			return fmt.Errorf("%d of the chain's %d blocks have no row that says so: %v", len(without), tip, without[:min(len(without), 5)])
 		}
 		for hash, r := range found {
-			if r.state == "confirmed" || r.state == "accepted" && r.height < tip-6 {
+			if r.state == "confirmed" && !w.forgotten[hash] || r.state == "accepted" && r.height < tip-6 {
 				return errors.New("row of " + hash + " is not on the chain: " + fmt.Sprintf("%+v", r))
 			}
 		}
