@@ -40,7 +40,7 @@ unit: ## needs nothing but Go
 
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
-	go test -tags integration -count=1 -p 1 -timeout 15m $(REAL)
+	go test -tags integration -count=1 -p 1 -timeout 25m $(REAL)
 
 deploy-check: ## Dockerfile, compose file and units, by the libraries that read them
 	cd deploy/check && go test -count=1 ./...
