@@ -171,6 +171,27 @@ func TestBusy(t *testing.T) {
 	p.eventuallyState(t, hash, store.Accepted)
 }
 
+// In a crowd a block that is beside the chain gives its room back, so that others go ahead.
+func TestCrowd(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	s, _ := p.start(t)
+	for range maxSolving/2 + 1 {
+		s.room <- struct{}{}
+	}
+	first, hash := p.publish(t)
+	second, beside := p.publish(t) // of the same height
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, first)
+	p.eventuallyState(t, hash, store.Accepted)
+	testkit.Eventually(t, "first share done", func() bool { return len(s.room) == maxSolving/2+1 })
+	p.write(t, p.cfg.Kafka.Topics.SolvedShare, second)
+	p.eventuallyState(t, beside, store.Submitted)
+	testkit.Eventually(t, "the share beside the chain gives its room back", func() bool { return len(s.room) == maxSolving/2+1 })
+	for range maxSolving/2 + 1 {
+		<-s.room
+	}
+}
+
 // childConfig names the variable that makes this test's binary a blkmaker.
 const childConfig = "BLKMAKER_TEST_CONFIG"
 

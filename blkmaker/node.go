@@ -169,8 +169,11 @@ func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.Bl
 		default:
 			stored = true
 		}
-		if best, tip := s.best(); best != nil && tip >= b.height+buriedBy {
-			return store.Submitted
+		if best, tip := s.best(); best != nil {
+			needless := err == nil && (stored || b.height > tip+buriedBy)
+			if tip >= b.height+buriedBy || needless && s.crowded() {
+				return store.Submitted
+			}
 		}
 		select {
 		case <-ctx.Done():
@@ -181,6 +184,11 @@ func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.Bl
 		}
 	}
 }
+
+// crowded reports whether so many solved shares are being worked on that none keeps its room for a block that a node has
+// beside its chain, or cannot have before it has many others: the next one may be on the tip. Whoever follows the chain
+// goes on with it. So many come at once only where blocks cost nothing, and a node has lost its chain.
+func (s *Service) crowded() bool { return len(s.room) > cap(s.room)/2 }
 
 // offer submits a block to a node and keeps what the node says, unless it said the same the last time.
 func (s *Service) offer(ctx context.Context, n *node, b *submission, last string) (verdict string, final bool) {
