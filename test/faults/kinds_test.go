@@ -10,10 +10,12 @@ import (
 	"math/rand/v2"
 	"os"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/segmentio/kafka-go"
 
+	"btcpool/internal/sharefile"
 	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
 )
@@ -58,6 +60,7 @@ func init() {
 		"tail":      {nil, []string{"kafka"}, (*world).cutTail},
 		"anew":      {nil, []string{"kafka", "sserver", "sharelogger"}, (*world).topicAnew},
 		"partition": {nil, []string{"kafka"}, (*world).addPartition},
+		"logflip":   {nil, []string{"kafka", "sharelogger"}, (*world).flipLog},
 		"spoolflip": {nil, []string{"kafka", "sserver"}, (*world).flipSpool},
 		"database":  {nil, []string{"database"}, (*world).killDatabase},
 		"zookeeper": {nil, []string{"zookeeper"}, (*world).killZooKeeper},
@@ -277,18 +280,50 @@ func (w *world) flipSpool(f fault) func() {
 	}
 }
 
-// flip turns over one bit of a file, somewhere, and reports whether there was one.
+// flipLog damages a day's file: its reader goes on behind the damage, and the repair takes what it lost from the topic
+// again. Where the topic is not any more what it was nothing can, and nothing is done.
+func (w *world) flipLog(f fault) func() {
+	sharelogger := w.pool.Service("sharelogger")
+	days, err := sharefile.Days(w.pool.Log, "BTC")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if len(w.ledger.gone) > 0 || len(days) == 0 {
+		return func() {}
+	}
+	day := days[int(f.amount*float64(len(days)))]
+	flip(w.t, sharefile.Path(w.pool.Log, "BTC", day), f.amount)
+	return func() {
+		sharelogger.Kill()
+		if code, printed := w.pool.Once(w.t, "sharelogger", "-repair", strconv.Itoa(int(day))); code != 0 {
+			w.t.Fatalf("repair of %d: code %d\n%s", day, code, printed)
+		}
+		sharelogger.Start()
+	}
+}
+
+// flip turns over one bit of a file, somewhere, and reports whether there was one. The rest stays untouched, for somebody
+// may be writing.
 func flip(t interface{ Fatal(...any) }, path string, where float64) bool {
-	text, err := os.ReadFile(path)
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(text) == 0 {
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() == 0 {
 		return false
 	}
-	bit := int(where * float64(8*len(text)))
-	text[bit/8] ^= 1 << (bit % 8)
-	if err := os.WriteFile(path, text, 0o640); err != nil {
+	bit := int64(where * float64(8*info.Size()))
+	one := make([]byte, 1)
+	if _, err := f.ReadAt(one, bit/8); err != nil {
+		t.Fatal(err)
+	}
+	one[0] ^= 1 << (bit % 8)
+	if _, err := f.WriteAt(one, bit/8); err != nil {
 		t.Fatal(err)
 	}
 	return true
