@@ -44,10 +44,11 @@ type Pool struct {
 var (
 	build      = sync.OnceValues(func() ([]byte, error) { return goBuild(binDir) })
 	buildMoved = sync.OnceValues(func() ([]byte, error) {
-		dir := filepath.Join(buildDir, ".cache", "clock")
-		if err := os.MkdirAll(dir, 0o755); err != nil {
+		dir, err := os.MkdirTemp("", "clock")
+		if err != nil {
 			return nil, err
 		}
+		defer os.RemoveAll(dir)
 		replaced, err := overlay(dir)
 		if err != nil {
 			return nil, err
@@ -56,7 +57,7 @@ var (
 	})
 )
 
-var binDir, movedDir = filepath.Join(".cache", "bin"), filepath.Join(".cache", "clock", "bin")
+var binDir, movedDir = filepath.Join(".cache", "bin"), filepath.Join(".cache", "clock")
 
 // buildDir is the project's folder once Bin was called.
 var buildDir string
