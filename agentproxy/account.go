@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"time"
 
+	"btcpool/internal/agentwire"
 	"btcpool/internal/job"
 	v1 "btcpool/internal/stratum/v1"
 )
@@ -14,7 +15,6 @@ import (
 type account struct {
 	svc    *Service
 	name   string // "": that of the pool in use
-	slots  []*slot
 	cancel context.CancelFunc
 
 	links  map[*link]struct{}  // all that have not ended
@@ -42,8 +42,7 @@ func newAccount(s *Service, name string) *account {
 		left:   s.now,
 	}
 	for i := range s.cfg.Links {
-		sl := &slot{acct: a, number: i, log: s.log.With().Str("account", name).Int("link", i).Logger()}
-		a.slots = append(a.slots, sl)
+		sl := &slot{acct: a, log: s.log.With().Str("account", name).Int("link", i).Logger()}
 		s.goroutines.Go(func() { sl.run(ctx) })
 	}
 	return a
@@ -154,7 +153,7 @@ func (a *account) tick() {
 
 // fault says why miners of the account have nothing to do; nil: they have.
 func (a *account) fault() error {
-	if a.away.IsZero() {
+	if a.away.IsZero() || len(a.miners) == 0 && a.svc.cfg.MultiUser {
 		return nil
 	}
 	who := ""
@@ -180,7 +179,7 @@ func (a *account) standInFor() {
 	}
 	j := *a.last
 	j.Time = uint32(s.now.Unix())
-	a.standIn = &work{job: v1.NewWholeJob(&j, minerNonceBytes), time: j.Time, since: s.now}
+	a.standIn = &work{job: v1.NewWholeJob(&j, agentwire.MinerExtraNonce2Size), time: j.Time, since: s.now}
 	for m := range a.miners {
 		if m.link == nil {
 			m.difficulty = standInDifficulty

@@ -37,7 +37,7 @@ type Service struct {
 	cfg     Config
 	log     zerolog.Logger
 	metrics metrics
-	dialer  dialer
+	dialer  *dialer
 	closing service.Closing
 
 	loop       *poll.Loop
@@ -68,7 +68,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		cfg:      cfg,
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
-		dialer:   dialer{cfg.Proxy, cfg.DialTimeout.Std()},
+		dialer:   &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std()},
 		accounts: make(map[string]*account),
 		started:  time.Now(),
 	}

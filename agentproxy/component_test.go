@@ -214,6 +214,18 @@ func (r *rig) login(name string) {
 	}
 }
 
+// farm is a proxy with one machine, whose pool has heard of it.
+func farm(t *testing.T, change func(*Config)) (p *fakePool, l *fakeLink, s *Service, r *rig) {
+	t.Helper()
+	p = newFakePool(t)
+	s = proxyOf(t, change, p)
+	l = p.login()
+	r = dial(t, s)
+	r.login("a.rig1")
+	l.hear() // register
+	return p, l, s, r
+}
+
 // onLoop does something in the loop.
 func (s *Service) onLoop(t *testing.T, f func()) {
 	t.Helper()
@@ -288,12 +300,7 @@ func TestDialogue(t *testing.T) {
 // A quiet pool is asked for a sign of life, and machines hear of their job again.
 func TestQuietPool(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, func(c *Config) { c.ReadTimeout = config.Duration(2 * time.Second) }, p)
-	l := p.login()
-	r := dial(t, s)
-	r.login("a.b")
-	l.hear() // register
+	p, l, s, r := farm(t, func(c *Config) { c.ReadTimeout = config.Duration(2 * time.Second) })
 	l.want(`{"id":"ping","method":"agent.get_capabilities","params":[["verrol","subres"]]}`)
 	l.say(`{"id":"ping","result":{"capabilities":["verrol","subres"]}}` + "\n")
 	s.onLoop(t, func() {
@@ -312,15 +319,85 @@ func TestQuietPool(t *testing.T) {
 	}
 }
 
+// A plain pool has nothing to say but jobs, and may have none for longer than read_timeout. It grants no version bits by
+// saying nothing of them.
+func TestQuietPlainPool(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, func(c *Config) { c.Pools[0].Protocol = ProtocolStratum }, p)
+	l := p.accept()
+	for range 3 {
+		l.hear()
+	}
+	l.say(`{"id":"sub","result":[[],"aabbccdd",9],"error":null}` + "\n" + `{"id":"auth","result":true,"error":null}` + "\n" +
+		`{"id":null,"method":"mining.set_difficulty","params":[1000.5]}` + "\n" + notify("x-1", true))
+	r := dial(t, s)
+	r.say(`{"id":1,"method":"mining.configure","params":[["version-rolling"],{"version-rolling.mask":"ffffffff"}]}`)
+	r.hear() // what BIP 320 leaves to miners
+	r.hear()
+	r.say(`{"id":2,"method":"mining.subscribe","params":["cgminer/4"]}`)
+	r.hear()
+	r.say(`{"id":3,"method":"mining.authorize","params":["a.b","x"]}`)
+	r.want(`{"id":3,"result":true,"error":null}`, `{"id":null,"method":"mining.set_version_mask","params":["00000000"]}`,
+		`{"id":null,"method":"mining.set_difficulty","params":[1000.5]}`)
+	r.hear()
+	l.want(`{"id":"worker","method":"mining.authorize","params":["farm.b",""]}`)
+	s.onLoop(t, func() {
+		for link := range s.accounts[""].links {
+			link.heard = link.heard.Add(-2 * s.cfg.ReadTimeout.Std())
+		}
+		s.tick()
+	})
+	r.say(`{"id":4,"method":"mining.submit","params":["a.b","0","00000007","65000000","b2957c02"]}`)
+	l.want(`{"id":0,"method":"mining.submit","params":["farm.b","x-1","000000000000000007","65000000","b2957c02"]}`)
+	l.say(`{"id":0,"result":true,"error":null}` + "\n")
+	r.want(`{"id":4,"result":true,"error":null}`)
+}
+
+// A pool that is just starting, or silent for a moment, is not taken for one that does not speak the agents' protocol.
+func TestPoolStarting(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, func(c *Config) { c.DialTimeout = config.Duration(time.Second) }, p)
+	l := p.accept()
+	l.hear()
+	l.conn.Close()
+	l = p.login()
+	l.conn.Close() // and now it is known
+	silent := p.accept()
+	silent.hear()
+	p.login() // that is, it was asked again
+	s.onLoop(t, func() {
+		for link := range s.accounts[""].links {
+			if !link.agent {
+				t.Error("a plain link")
+			}
+		}
+	})
+}
+
+// Names that somebody makes up are not accounts without end.
+func TestManyAccounts(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, func(c *Config) { c.MultiUser = true }, p)
+	s.onLoop(t, func() {
+		for i := range maxAccounts {
+			name := fmt.Sprint(i)
+			s.accounts[name] = &account{svc: s, name: name, left: time.Now(), cancel: func() {}}
+		}
+	})
+	r := dial(t, s)
+	r.say(`{"id":1,"method":"mining.subscribe","params":["cgminer/4"]}`)
+	r.hear()
+	r.say(`{"id":2,"method":"mining.authorize","params":["one.more","x"]}`)
+	r.want(`{"id":2,"result":null,"error":[24,"Unauthorized worker",null]}`)
+}
+
 // A share whose link ends is answered, once, and a share for a job of that link later.
 func TestLinkLostWithShares(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, nil, p)
-	l := p.login()
-	r := dial(t, s)
-	r.login("a.b")
-	l.hear() // register
+	p, l, _, r := farm(t, nil)
 	r.say(`{"id":4,"method":"mining.submit","params":["a.b","0","00000001","65000000","b2957c02"]}`)
 	l.hear()
 	l.conn.Close()
@@ -334,12 +411,7 @@ func TestLinkLostWithShares(t *testing.T) {
 // Answered at once, whatever the pool thinks: as BTCAgent does without submit_response_from_server.
 func TestAnsweredAtOnce(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, func(c *Config) { c.PoolVerdicts = false }, p)
-	l := p.login()
-	r := dial(t, s)
-	r.login("a.b")
-	l.hear() // register
+	_, _, _, r := farm(t, func(c *Config) { c.PoolVerdicts = false })
 	r.say(`{"id":4,"method":"mining.submit","params":["a.b","0","00000001","65000000","b2957c02"]}`)
 	r.want(`{"id":4,"result":true,"error":null}`)
 }
@@ -349,11 +421,7 @@ func TestPoolAway(t *testing.T) {
 	t.Parallel()
 	t.Run("kept", func(t *testing.T) {
 		t.Parallel()
-		p := newFakePool(t)
-		s := proxyOf(t, func(c *Config) { c.KeepMiners, c.StandInInterval = true, config.Duration(time.Second) }, p)
-		l := p.login()
-		r := dial(t, s)
-		r.login("a.b")
+		p, l, s, r := farm(t, func(c *Config) { c.KeepMiners, c.StandInInterval = true, config.Duration(time.Second) })
 		p.ln.Close()
 		l.conn.Close()
 		r.want(`{"id":null,"method":"mining.set_difficulty","params":[4611686018427387904]}`)
@@ -378,11 +446,7 @@ func TestPoolAway(t *testing.T) {
 	})
 	t.Run("sent away", func(t *testing.T) {
 		t.Parallel()
-		p := newFakePool(t)
-		s := proxyOf(t, func(c *Config) { c.Patience = 0 }, p)
-		l := p.login()
-		r := dial(t, s)
-		r.login("a.b")
+		p, l, _, r := farm(t, func(c *Config) { c.Patience = 0 })
 		p.ln.Close()
 		l.conn.Close()
 		if line, err := r.r.ReadString('\n'); err == nil {
@@ -420,15 +484,10 @@ func TestPoolsThatCannotServe(t *testing.T) {
 // TestHostileMachines has strangers talk to the port of machines: none of them may end or slow the proxy.
 func TestHostileMachines(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, func(c *Config) {
+	_, l, s, good := farm(t, func(c *Config) {
 		c.LoginTimeout = config.Duration(2 * time.Second)
 		c.WriteTimeout = config.Duration(time.Second)
-	}, p)
-	l := p.login()
-	good := dial(t, s)
-	good.login("a.b")
-	l.hear() // register
+	})
 	for _, text := range []string{
 		"null\nnull\nnull\nnull\nnull\n",
 		strings.Repeat("x", 1<<20),
@@ -473,11 +532,7 @@ func TestHostileMachines(t *testing.T) {
 // A machine that has stopped rolling version bits is asked to connect again, once in a while.
 func TestLostASICBoost(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, func(c *Config) { c.PoolVerdicts = false }, p)
-	l := p.login()
-	r := dial(t, s)
-	r.login("a.b")
+	_, l, _, r := farm(t, func(c *Config) { c.PoolVerdicts = false })
 	go io.Copy(io.Discard, l.r) // ends with the connection
 	submit := func(bits string) (reconnects bool) {
 		t.Helper()
@@ -506,12 +561,7 @@ func TestLostASICBoost(t *testing.T) {
 
 func TestPage(t *testing.T) {
 	t.Parallel()
-	p := newFakePool(t)
-	s := proxyOf(t, nil, p)
-	l := p.login()
-	r := dial(t, s)
-	r.login("a.rig1")
-	l.hear()
+	p, l, s, r := farm(t, nil)
 	r.say(`{"id":4,"method":"mining.submit","params":["a.b","0","00000001","65000000","b2957c02"]}`)
 	l.hear()
 	l.say(string(agentwire.SubmitResponse{Status: share.StatusAccept}.AppendTo(nil)))

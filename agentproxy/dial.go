@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"sync"
 	"time"
 
 	"golang.org/x/net/proxy"
@@ -24,6 +25,7 @@ import (
 type dialer struct {
 	cfg     Proxy
 	timeout time.Duration
+	agents  sync.Map // addresses of pools that have spoken the agents' protocol: what they did once they can
 }
 
 // upstream is a connection to a pool, which has shown that it answers.
@@ -44,7 +46,7 @@ func (w way) String() string {
 }
 
 // ways returns how pools are tried to be reached at once, and then, if all of that fails.
-func (d dialer) ways() (first, then []way) {
+func (d *dialer) ways() (first, then []way) {
 	for _, text := range d.cfg.URLs {
 		u, _ := parseProxy(text) // was validated
 		if u == nil {
@@ -81,7 +83,7 @@ var errSilent = errors.New("no answer to agent.get_capabilities")
 
 // dial returns a connection to p, whatever way is the fastest, or why there is none. A pool that does not take an
 // agent's question is asked for nothing the second time.
-func (d dialer) dial(ctx context.Context, p Pool) (upstream, error) {
+func (d *dialer) dial(ctx context.Context, p Pool) (upstream, error) {
 	ctx, cancel := context.WithTimeout(ctx, d.timeout)
 	defer cancel()
 	first, then := d.ways()
@@ -89,7 +91,7 @@ func (d dialer) dial(ctx context.Context, p Pool) (upstream, error) {
 	if err != nil && len(then) > 0 {
 		up, err = d.race(ctx, p, then, p.Protocol != ProtocolStratum)
 	}
-	if errors.Is(err, errSilent) && p.Protocol != ProtocolAgent {
+	if _, known := d.agents.Load(p.Addr); errors.Is(err, errSilent) && p.Protocol != ProtocolAgent && !known {
 		up, err = d.race(ctx, p, append(first, then...), false)
 	}
 	if err != nil {
@@ -99,11 +101,14 @@ func (d dialer) dial(ctx context.Context, p Pool) (upstream, error) {
 		_ = up.Close()
 		return upstream{}, errSilent
 	}
+	if up.agent {
+		d.agents.Store(p.Addr, true)
+	}
 	return up, nil
 }
 
 // race tries all ways at once and returns the first connection.
-func (d dialer) race(ctx context.Context, p Pool, ways []way, ask bool) (upstream, error) {
+func (d *dialer) race(ctx context.Context, p Pool, ways []way, ask bool) (upstream, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type outcome struct {
@@ -139,7 +144,7 @@ func (d dialer) race(ctx context.Context, p Pool, ways []way, ask bool) (upstrea
 }
 
 // try reaches p by one way, and asks it what it can if it is to be asked.
-func (d dialer) try(ctx context.Context, p Pool, w way, ask bool) (up upstream, err error) {
+func (d *dialer) try(ctx context.Context, p Pool, w way, ask bool) (up upstream, err error) {
 	conn, err := d.connect(ctx, p.Addr, w.proxy)
 	if err != nil {
 		if w.proxy != nil {
@@ -172,8 +177,11 @@ func (d dialer) try(ctx context.Context, p Pool, w way, ask bool) (up upstream, 
 	}
 	lines := bufio.NewReaderSize(conn, stratum.MaxLine)
 	line, err := lines.ReadSlice('\n')
-	if err != nil {
-		return upstream{}, errors.Join(errSilent, err)
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return upstream{}, errSilent
+	case err != nil: // it may be starting, so nothing is concluded from that
+		return upstream{}, fmt.Errorf("the pool ends the connection (%w): if it always does, set protocol = \"stratum\"", err)
 	}
 	answer, err := stratum.ParseMessage(line)
 	agent := err == nil && answer.Error == nil && strings.Contains(string(answer.Result), `"capabilities"`)
@@ -200,7 +208,7 @@ func handshake(ctx context.Context, conn net.Conn, host string, skipVerify bool)
 }
 
 // connect opens a connection to addr, through a proxy if there is one. Names are for the proxy to look up.
-func (d dialer) connect(ctx context.Context, addr string, by *url.URL) (net.Conn, error) {
+func (d *dialer) connect(ctx context.Context, addr string, by *url.URL) (net.Conn, error) {
 	var direct net.Dialer
 	if by == nil {
 		return direct.DialContext(ctx, "tcp", addr)

@@ -4,6 +4,7 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/agentwire"
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
@@ -24,7 +25,9 @@ func (d *downstream) Subscribe(software string, _ uint32, _ bool) (v1.Subscripti
 	}
 	m.number, m.subscribed = number, true
 	m.software = strings.Clone(software)
-	return v1.Subscription{ExtraNonce1: uint32(number), ExtraNonce2Size: minerNonceBytes}, share.StatusAccept
+	return v1.Subscription{
+		ExtraNonce1: agentwire.Session(number).ExtraNonce1(), ExtraNonce2Size: agentwire.MinerExtraNonce2Size,
+	}, share.StatusAccept
 }
 
 func (d *downstream) Name(software string) {
@@ -42,6 +45,9 @@ func (d *downstream) LogIn(name string, _ v1.Wishes) (status share.Status, done 
 		return share.StatusNotSubscribed, true
 	case account == "" && m.svc.cfg.MultiUser:
 		return share.StatusInvalidUsername, true
+	case m.svc.cfg.MultiUser && m.svc.accounts[account] == nil && len(m.svc.accounts) >= maxAccounts:
+		m.svc.metrics.refused.WithLabelValues("accounts").Inc()
+		return share.StatusUnauthorized, true
 	default:
 		m.accountName, m.worker, m.loggedIn = account, worker, true
 		return share.StatusAccept, true
@@ -113,6 +119,9 @@ func (m *miner) submit(sub v1.Submission) (status share.Status, done bool) {
 		rolled:      sub.Rolled,
 	})
 }
+
+// maxAccounts bounds what names that somebody makes up cost the pool: each has links of its own.
+const maxAccounts = 1000
 
 const (
 	// rolledBefore is how many shares with version bits a miner has sent before one without shows that it has stopped.

@@ -42,7 +42,7 @@ type link struct {
 
 	extraNonce1 []byte
 	nonceBytes  int    // size of the extranonce2 that the pool leaves to us
-	versionBits uint32 // that may be rolled
+	versionBits uint32 // that may be rolled: none, unless the pool grants them
 	difficulty  float64
 	work        *work
 	replaced    bool // another link takes its miners
@@ -107,17 +107,16 @@ const (
 func newLink(sl *slot, pool int, up upstream) *link {
 	s := sl.acct.svc
 	return &link{
-		acct:        sl.acct,
-		slot:        sl,
-		pool:        pool,
-		conn:        poll.NewStream(up, s.goroutines.Go, s.cfg.ReadTimeout.Std()),
-		agent:       up.agent,
-		via:         up.via,
-		ready:       make(chan struct{}),
-		ended:       make(chan struct{}),
-		miners:      make(map[uint16]*miner),
-		questions:   make(map[uint32]question),
-		versionBits: math.MaxUint32,
+		acct:      sl.acct,
+		slot:      sl,
+		pool:      pool,
+		conn:      poll.NewStream(up, s.goroutines.Go, s.cfg.ReadTimeout.Std()),
+		agent:     up.agent,
+		via:       up.via,
+		ready:     make(chan struct{}),
+		ended:     make(chan struct{}),
+		miners:    make(map[uint16]*miner),
+		questions: make(map[uint32]question),
 	}
 }
 
@@ -396,9 +395,9 @@ func (l *link) setExtraNonce(first []byte, size int) error {
 	case l.agent && (len(first) != 4 || size != agentwire.PoolExtraNonce2Size):
 		return fmt.Errorf("extranonces of %d and %d bytes: agents need 4 and %d, the pool's extra_nonce2_size must be %[3]d",
 			len(first), size, agentwire.PoolExtraNonce2Size)
-	case size < poolNonceBytes:
+	case size < agentwire.PoolExtraNonce2Size:
 		return fmt.Errorf("the pool leaves %d bytes of extranonce2 to us, too few to divide them among miners: %d are needed",
-			size, poolNonceBytes)
+			size, agentwire.PoolExtraNonce2Size)
 	}
 	l.extraNonce1, l.nonceBytes = first, size
 	return nil
@@ -434,7 +433,7 @@ func (l *link) notify(params []byte) error {
 	}
 	first := l.work == nil
 	whole := minersJob(&j, l.extraNonce1, l.nonceBytes)
-	l.work = &work{link: l, job: v1.NewWholeJob(whole, minerNonceBytes), id: j.ID, number: uint8(number), time: j.Time, since: s.now}
+	l.work = &work{link: l, job: v1.NewWholeJob(whole, agentwire.MinerExtraNonce2Size), id: j.ID, number: uint8(number), time: j.Time, since: s.now}
 	l.acct.last = whole
 	s.metrics.jobs.WithLabelValues("pool").Inc()
 	if first {
@@ -597,7 +596,7 @@ func (l *link) tick() {
 	switch {
 	case !l.up() && s.now.Sub(l.began) > s.cfg.DialTimeout.Std():
 		l.close(errNoLogin)
-	case quiet > s.cfg.ReadTimeout.Std() || l.outbox.Late(s.now):
+	case quiet > l.longestSilence() || l.outbox.Late(s.now):
 		l.close(errSilentPool)
 	case l.up() && s.now.Sub(l.work.since) > maxJobAge:
 		l.close(errOldJob)
@@ -613,6 +612,16 @@ func (l *link) tick() {
 			break
 		}
 	}
+}
+
+// longestSilence is after what time without a word the link is over. A plain pool cannot be asked for a sign of life: all
+// that it has to say is jobs.
+func (l *link) longestSilence() time.Duration {
+	timeout := l.acct.svc.cfg.ReadTimeout.Std()
+	if l.agent {
+		return timeout
+	}
+	return max(timeout, maxJobAge)
 }
 
 // replace has another link of the account take the miners; the verdicts that are awaited still come.

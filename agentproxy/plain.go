@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"btcpool/internal/agentwire"
 	"btcpool/internal/stratum"
 )
 
@@ -26,7 +27,7 @@ func (l *link) submitText(id uint32, m *miner, w *work, sub minersShare) {
 	l.send(stratum.AppendSubmit(nil, uint64(id), stratum.Submit{
 		Worker:      stratum.Escape(l.workerName(m.worker)),
 		JobID:       w.id,
-		ExtraNonce2: uint64(m.number)<<32 | uint64(sub.extraNonce2),
+		ExtraNonce2: agentwire.Session(m.number).ExtraNonce2(sub.extraNonce2),
 		Time:        sub.time,
 		Nonce:       sub.nonce,
 		VersionBits: sub.versionBits,

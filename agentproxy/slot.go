@@ -11,9 +11,8 @@ import (
 
 // slot keeps one link up: to the first pool that can be reached, in the order of the configuration.
 type slot struct {
-	acct   *account
-	number int
-	log    zerolog.Logger
+	acct *account
+	log  zerolog.Logger
 
 	complaint  string // what was said last about pools that cannot be reached
 	complained time.Time

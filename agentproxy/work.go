@@ -3,20 +3,11 @@ package agentproxy
 import (
 	"time"
 
+	"btcpool/internal/agentwire"
 	"btcpool/internal/job"
 	"btcpool/internal/stratum"
 	v1 "btcpool/internal/stratum/v1"
 )
-
-// minerNonceBytes is the size of the extranonce2 of miners. They have the end of the pool's:
-//
-//	coinbase1 | the link's extranonce1 | zeros | the miner's number (4) | its extranonce2 (4) | coinbase2
-//
-// so that a miner's extranonces stay when it is moved to another link.
-const minerNonceBytes = 4
-
-// poolNonceBytes is the least that a pool must leave to us of the extranonce: a miner's number and its extranonce2.
-const poolNonceBytes = 8
 
 // work is a job of a pool, as the miners of one link hear it.
 type work struct {
@@ -28,12 +19,15 @@ type work struct {
 	since  time.Time // when it came
 }
 
-// minersJob is what j is for miners of a link with that extranonce1, whose extranonce2 has size bytes.
+// minersJob is what j is for miners of a link with that extranonce1, whose extranonce2 has size bytes. Miners have the end
+// of it, as agentwire.PoolExtraNonce2Size says; a plain pool may leave more:
+//
+//	coinbase1 | the link's extranonce1 | zeros | the miner's extranonce1 (4) | its extranonce2 (4) | coinbase2
 func minersJob(j *stratum.Job, extraNonce1 []byte, size int) *job.StratumJob {
 	coinbase1 := append(append([]byte(nil), j.Coinbase1...), extraNonce1...)
 	return &job.StratumJob{
 		PrevHash:     j.PrevHash,
-		Coinbase1:    append(coinbase1, make([]byte, size-poolNonceBytes)...),
+		Coinbase1:    append(coinbase1, make([]byte, size-agentwire.PoolExtraNonce2Size)...),
 		Coinbase2:    j.Coinbase2,
 		MerkleBranch: j.Branch,
 		Version:      int32(j.Version),

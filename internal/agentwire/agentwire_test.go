@@ -307,7 +307,7 @@ func TestExtraNonce(t *testing.T) {
 	pool = binary.BigEndian.AppendUint64(pool, session.ExtraNonce2(miner))
 	pool = append(pool, coinbase2...)
 
-	behind := agentwire.AppendCoinbase1(nil, coinbase1, link)
+	behind := binary.BigEndian.AppendUint32(bytes.Clone(coinbase1), link)
 	behind = binary.BigEndian.AppendUint32(behind, session.ExtraNonce1())
 	behind = binary.BigEndian.AppendUint32(behind, miner)
 	behind = append(behind, coinbase2...)

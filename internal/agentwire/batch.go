@@ -1,7 +1,6 @@
 package agentwire
 
 import (
-	"cmp"
 	"encoding/binary"
 	"math"
 	"slices"
@@ -38,11 +37,6 @@ type Shares struct {
 
 // Fits reports whether a share can be said in a batch.
 func (s Submit) Fits() bool { return s.VersionBits&^batchVersionBits == 0 }
-
-// Sort orders rows as AppendTo wants them. Shares of one session stay in order.
-func (s Shares) Sort() {
-	slices.SortStableFunc(s.Rows, func(a, b Submit) int { return cmp.Compare(a.Session, b.Session) })
-}
 
 // AppendTo appends s, whose rows are sorted and fit, and returns how many of them found room in a frame of limit bytes.
 func (s Shares) AppendTo(dst []byte, limit int) (out []byte, rows int) {

@@ -1,7 +1,5 @@
 package agentwire
 
-import "encoding/binary"
-
 // The sizes of extranonce2, in bytes. The 12 bytes of extranonce in a coinbase are not cut for an agent's miners where
 // the pool cuts them for the agent:
 //
@@ -21,9 +19,3 @@ func (s Session) ExtraNonce1() uint32 { return uint32(s) }
 // ExtraNonce2 is the extranonce2 of the agent's connection, its bytes as a big-endian number, for the one of the miner
 // s.
 func (s Session) ExtraNonce2(miner uint32) uint64 { return uint64(s)<<32 | uint64(miner) }
-
-// AppendCoinbase1 appends the first part of the coinbase that miners are given: the pool's, and the extranonce1 of the
-// agent's connection.
-func AppendCoinbase1(dst, coinbase1 []byte, extraNonce1 uint32) []byte {
-	return binary.BigEndian.AppendUint32(append(dst, coinbase1...), extraNonce1)
-}
