@@ -8,12 +8,8 @@ import (
 	"btcpool/internal/share"
 )
 
-const (
-	// agentPrefix begins the user agent of BTCAgent and its like.
-	agentPrefix = "btccom-agent/"
-	// fromAgent is what events say of miners behind an agent.
-	fromAgent = "from_btcagent"
-)
+// agentPrefix begins the user agent of BTCAgent and its like.
+const agentPrefix = "btccom-agent/"
 
 func isAgent(userAgent string) bool { return strings.HasPrefix(userAgent, agentPrefix) }
 
@@ -67,7 +63,7 @@ func (s *session) register(number uint16, name, software string) {
 	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, s.leastDifficulty()), s.loop.now)
 	m.tell(start.Difficulty, 0, 0)
 	s.Farm.Miners[number] = m
-	s.event(share.MinerConnect, m.worker, m.Agent, fromAgent)
+	s.event(share.MinerConnect, m.worker, m.Agent, share.FromAgent)
 }
 
 // leastDifficulty is what an agent can be told: its frames have exponents from 0 on, and it reads whole numbers, unless
@@ -87,5 +83,5 @@ func (s *session) unregister(number uint16) {
 	}
 	delete(s.Farm.Miners, number)
 	s.srv.agentMiners.Add(-1)
-	s.event(share.MinerDead, m.worker, m.Agent, fromAgent)
+	s.event(share.MinerDead, m.worker, m.Agent, share.FromAgent)
 }

@@ -35,7 +35,7 @@ func (s *session) end() past {
 	s.Ready = false
 	if s.Farm != nil {
 		for _, m := range s.Farm.Miners {
-			s.event(share.MinerDead, m.worker, m.Agent, fromAgent)
+			s.event(share.MinerDead, m.worker, m.Agent, share.FromAgent)
 		}
 	}
 	for _, w := range s.Workers {

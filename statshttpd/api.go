@@ -1,6 +1,7 @@
 package statshttpd
 
 import (
+	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -99,10 +100,15 @@ type (
 		Worker      string       `json:"worker"`
 		WorkerID    string       `json:"worker_id"`
 		Agent       string       `json:"agent"`
+		Through     *linkAnswer  `json:"through"`
 		Online      bool         `json:"online"`
 		LastShareAt *time.Time   `json:"last_share_at"`
 		Hashrate    spans        `json:"hashrate"`
 		Shares      sharesAnswer `json:"shares_1h"`
+	}
+	linkAnswer struct {
+		Address string `json:"address"`
+		Session string `json:"session"`
 	}
 	oneWorkerAnswer struct {
 		Time     time.Time `json:"time"`
@@ -283,9 +289,9 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 	}
 	by, down := strings.CutPrefix(order, "-")
 	views, total := s.board.page(now, selection{
-		keep: func(user string, name workerName, isOnline bool) bool {
+		keep: func(user string, w *worker, isOnline bool) bool {
 			return (online == "" || online == strconv.FormatBool(isOnline)) &&
-				(search == "" || strings.Contains(strings.ToLower(user+"."+name.Name+" "+name.Agent), search))
+				(search == "" || strings.Contains(strings.ToLower(user+"."+w.Name+" "+w.Agent+" "+w.through.address()), search))
 		},
 		rank: workerOrders[by], down: down, limit: limit, offset: offset,
 	})
@@ -306,10 +312,21 @@ func answerOfWorker(v *workerView) workerAnswer {
 		Agent: v.Agent, Online: v.Online,
 		Hashrate: v.spans(), Shares: v.shares(),
 	}
+	if v.Through != (farmLink{}) {
+		a.Through = &linkAnswer{v.Through.address(), fmt.Sprintf("%08x", v.Through.Session)}
+	}
 	if v.LastShare != 0 {
 		a.LastShareAt = new(time.Unix(v.LastShare, 0).UTC())
 	}
 	return a
+}
+
+// address is "" when it is not known.
+func (l farmLink) address() string {
+	if !l.Proxy.IsValid() {
+		return ""
+	}
+	return l.Proxy.String()
 }
 
 func (s *Service) getWorker(r *http.Request, q *httpapi.Query) (any, error) {

@@ -36,11 +36,18 @@ type workerKey struct {
 // workerName is what only events and the database know of a worker.
 type workerName struct{ Name, Agent string }
 
+// farmLink is a connection of a farm proxy.
+type farmLink struct {
+	Proxy   netip.Addr
+	Session uint32
+}
+
 // worker is one worker that had a share within the last hour, one that is in the lobby, or one whose row in the database
 // is not cleared yet.
 type worker struct {
 	window
 	workerName
+	through        farmLink
 	waits          *place // in the lobby, nil once it had a share
 	seen           int64  // unix time of the last share or connection, 0 for one that is only in the database
 	left           int64  // unix time of the last disconnection that left no session behind, 0 when none
@@ -255,6 +262,10 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 		w = b.welcome(k, e.IP)
 	}
 	b.rename(k, w, e, live)
+	w.through = farmLink{}
+	if e.Desc == share.FromAgent {
+		w.through = farmLink{e.IP, e.SessionID}
+	}
 	if t <= now.Unix()-int64(hour) {
 		return
 	}
@@ -325,6 +336,7 @@ type workerView struct {
 	workerKey
 	workerName
 	UserName  string
+	Through   farmLink // zero when it is connected itself
 	Online    bool
 	LastShare int64 // unix time, 0 when there is none
 	tally
@@ -332,14 +344,14 @@ type workerView struct {
 
 func (b *board) view(k workerKey, w *worker, now time.Time) *workerView {
 	return &workerView{
-		workerKey: k, workerName: w.workerName, UserName: b.users[k.UserID].Name,
+		workerKey: k, workerName: w.workerName, UserName: b.users[k.UserID].Name, Through: w.through,
 		Online: w.online(now), LastShare: w.last, tally: w.tally(now.Unix()),
 	}
 }
 
 // selection is a page of workers.
 type selection struct {
-	keep          func(user string, name workerName, online bool) bool
+	keep          func(user string, w *worker, online bool) bool
 	rank          func(w *worker, now int64) float64 // what they are ordered by; nil: by name
 	down          bool                               // the largest first
 	limit, offset int
@@ -355,11 +367,11 @@ func (b *board) page(now time.Time, sel selection) (views []*workerView, total i
 	var all []ranked
 	b.mu.RLock()
 	for k, w := range b.workers {
-		user, name := b.users[k.UserID].Name, w.workerName
-		if w.seen == 0 || !sel.keep(user, name, w.online(now)) {
+		user := b.users[k.UserID].Name
+		if w.seen == 0 || !sel.keep(user, w, w.online(now)) {
 			continue
 		}
-		r := ranked{workerKey: k, user: user, name: name.Name}
+		r := ranked{workerKey: k, user: user, name: w.Name}
 		if sel.rank != nil {
 			r.rank = sel.rank(w, now.Unix())
 		}

@@ -333,7 +333,7 @@ func BenchmarkBoardPage(b *testing.B) {
 	for _, order := range []string{"hashrate_5m", "reject_ratio", "name"} {
 		b.Run(order, func(b *testing.B) {
 			sel := selection{
-				keep: func(string, workerName, bool) bool { return true },
+				keep: func(string, *worker, bool) bool { return true },
 				rank: workerOrders[order], down: true, limit: 100,
 			}
 			b.ReportAllocs()
@@ -349,7 +349,7 @@ func TestBoardHidesOldRows(t *testing.T) {
 	t.Parallel()
 	b := newBoard(10)
 	b.addKnown(noon, store.Worker{UserID: 1, WorkerID: 1, Name: "old", Accept1h: difficulties(1), LastShareTime: noon.Add(-5 * time.Hour)})
-	everybody := selection{keep: func(string, workerName, bool) bool { return true }, limit: 10}
+	everybody := selection{keep: func(string, *worker, bool) bool { return true }, limit: 10}
 	if _, total := b.page(noon, everybody); total != 0 {
 		t.Errorf("%d workers on the page", total)
 	}

@@ -26,6 +26,9 @@ const (
 // isServer tells whether an event is of a server, not of a miner.
 func (a Action) isServer() bool { return a == ServerDead || a == ServerServing }
 
+// FromAgent is the Desc of miners behind a farm proxy. IP and SessionID are the proxy's.
+const FromAgent = "from_btcagent"
+
 // ErrEvent says that a message is no common event this package knows. Its topic may carry others: readers skip them.
 var ErrEvent = errors.New("not a worker event")
 
@@ -40,7 +43,7 @@ type Event struct {
 	Agent      string // the miner's software, as it says
 	IP         netip.Addr
 	SessionID  uint32 // its highest byte is the server's id
-	Desc       string // new_conn, del_conn, from_btcagent, switch_chain
+	Desc       string // new_conn, del_conn, FromAgent, switch_chain
 	ExtUserID  int32  // see Share.ExtUserID
 	Instance   string // names the process
 	Epoch      uint32 // of its shares now

@@ -231,7 +231,7 @@ function showWorkers(answer, now, empty) {
     set(dot.firstElementChild, w.online ? "online" : "offline");
     set(text.firstElementChild, short(title));
     text.firstElementChild.title = title;
-    set(text.lastElementChild, w.agent || "unknown software");
+    set(text.lastElementChild, (w.agent || "unknown software") + (w.through ? ` · proxy ${w.through.address || w.through.session}` : ""));
     set(rate5m, hashrate(w.hashrate["5m"]));
     set(rate1h, hashrate(w.hashrate["1h"]));
     set(rejects, percent(w.shares_1h.reject_ratio));
