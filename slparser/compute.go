@@ -35,7 +35,10 @@ func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *daySta
 	if err != nil {
 		return err
 	}
-	faults := read.flawed()
+	size, faults := read.size, read.flawed()
+	if faults != nil {
+		size = incomplete
+	}
 	if len(rows) > 0 && rows[0].Accept.Cmp(c.pool) > 0 {
 		faults = errors.Join(faults, fmt.Errorf("it has %s hashes accepted, the database %s", c.pool, rows[0].Accept))
 	}
@@ -49,7 +52,7 @@ func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *daySta
 	if err := db.ReplaceDay(ctx, day, c.days, c.hours); err != nil {
 		return err
 	}
-	if err := db.SetLogBytes(ctx, day, read.size); err != nil {
+	if err := db.SetLogBytes(ctx, day, size); err != nil {
 		return err
 	}
 	s.metrics.rows.Add(float64(len(c.days) + len(c.hours)))

@@ -491,18 +491,20 @@ func TestFileReplaced(t *testing.T) {
 	})
 }
 
-// TestComputeRefuses has a day computed anew of a file that is not what it was: its rows stay unless it is forced.
+// TestComputeRefuses has a day computed anew of a file that is not what it was: its rows stay unless it is forced, and
+// then a file that was not read whole is counted again once it is mended.
 func TestComputeRefuses(t *testing.T) {
 	t.Parallel()
 	for name, c := range map[string]struct {
 		change func([]byte) []byte
 		says   string
 		left   uint64
+		whole  bool // nothing of the file was left out
 	}{
-		"torn":    {func(b []byte) []byte { return b[:len(b)-5] }, "ends in the middle of a flush", 2},
-		"empty":   {func([]byte) []byte { return nil }, "holds no share", 0},
-		"shorter": {func(b []byte) []byte { return b[:len(b)/3] }, "the database 13194139533312", 1},
-		"damaged": {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, "bytes at", 2},
+		"torn":    {func(b []byte) []byte { return b[:len(b)-5] }, "ends in the middle of a flush", 2, false},
+		"empty":   {func([]byte) []byte { return nil }, "holds no share", 0, false},
+		"shorter": {func(b []byte) []byte { return b[:len(b)/3] }, "the database 13194139533312", 1, true},
+		"damaged": {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, "bytes at", 2, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -536,6 +538,13 @@ func TestComputeRefuses(t *testing.T) {
 			}
 			if got := accepted(t, db, cfg.Day, 0, 0); got != shares(c.left) {
 				t.Errorf("the pool has %s hashes, want %s", got, shares(c.left))
+			}
+			days, err := db.LogBytes(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes, known := days[int(cfg.Day)]; known && bytes > 0 != c.whole {
+				t.Errorf("%d bytes are noted as counted", bytes)
 			}
 		})
 	}
