@@ -100,16 +100,19 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	s.mu.Unlock()
 	var failed error
 	for f, c := range all {
-		err := s.write(ctx, db, c)
 		short := false
+		err := s.write(ctx, db, c)
 		if err == nil && c.logBytes != 0 {
 			short, err = s.writeLogBytes(ctx, db, c)
 		}
 		s.mu.Lock()
-		f.flying, f.short = false, short
-		if err != nil {
+		f.flying = false
+		switch {
+		case err != nil:
 			c.giveBack()
 			f.dirty = true
+		case c.logBytes != 0:
+			f.short = short
 		}
 		s.mu.Unlock()
 		failed = errors.Join(failed, err)

@@ -138,7 +138,7 @@ func (s *Service) lookAtFiles(now time.Time) (waiting int, err error) {
 		delete(s.counted, day)
 	}
 	s.metrics.daysWaiting.Set(float64(waiting))
-	s.tellFlaws()
+	s.tellFlaws(days)
 	return waiting, err
 }
 
@@ -212,21 +212,19 @@ func (s *Service) letGo(day sharefile.Day) {
 	s.counted[day] = counted{f.info.Size(), f.info, f.flaws}
 }
 
-// tellFlaws adds up what is wrong with all days. The caller holds mu.
-func (s *Service) tellFlaws() {
+// tellFlaws adds up what is wrong with the days that have files. The caller holds mu.
+func (s *Service) tellFlaws(days []sharefile.Day) {
 	var damaged, torn int64
 	short := 0
-	add := func(f flaws) {
-		damaged, torn = damaged+f.damaged, torn+f.torn
-		if f.short {
+	for _, day := range days {
+		of := s.counted[day].flaws
+		if f := s.files[day]; f != nil {
+			of = f.flaws
+		}
+		damaged, torn = damaged+of.damaged, torn+of.torn
+		if of.short {
 			short++
 		}
-	}
-	for _, f := range s.files {
-		add(f.flaws)
-	}
-	for _, c := range s.counted {
-		add(c.flaws)
 	}
 	s.metrics.damaged.Set(float64(damaged))
 	s.metrics.torn.Set(float64(torn))

@@ -1,6 +1,7 @@
 package slparser
 
 import (
+	"context"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -18,6 +19,7 @@ import (
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
 
 func TestKnownDays(t *testing.T) {
@@ -37,9 +39,9 @@ type attempt struct {
 	db *store.Store
 }
 
-func begin(t *rapid.T, cfg Config, db *store.Store) attempt {
+func begin(t rapid.TB, cfg Config, registry *prometheus.Registry, db *store.Store) attempt {
 	t.Helper()
-	s, err := New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+	s, err := New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: registry})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,9 +56,10 @@ func (a attempt) end() {
 }
 
 // settle works until nothing changes any more.
-func (a attempt) settle(t *rapid.T, now time.Time) {
+func (a attempt) settle(t rapid.TB, now time.Time) {
 	t.Helper()
-	if err := a.ask(t.Context(), a.db); err != nil {
+	ctx := context.Background()
+	if err := a.ask(ctx, a.db); err != nil {
 		t.Fatal(err)
 	}
 	for range 100 {
@@ -67,12 +70,96 @@ func (a attempt) settle(t *rapid.T, now time.Time) {
 		for more := true; more; {
 			more, _ = a.readFiles() // a damaged end is an error
 		}
-		a.flush(t.Context(), a.db)
+		a.flush(ctx, a.db)
 		if waiting == 0 {
 			return
 		}
 	}
 	t.Fatal("files have to wait for ever")
+}
+
+// TestDaysShort has the database know more of a day than its file, and wants that told until the file is gone, however
+// the day is written meanwhile.
+func TestDaysShort(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	cfg.DataDir, cfg.Listen, cfg.LateShares = t.TempDir(), "127.0.0.1:0", 0
+	cfg.Database.DSN = "sqlite:unused"
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "pool.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const day = sharefile.Day(20220101)
+	key := store.StatsKey{Period: int(day)}
+	if err := db.WriteStats(t.Context(), []store.Stats{{StatsKey: key, Accept: bitcoin.Work{Hi: 1}}}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w, err := sharefile.OpenWriter(cfg.DataDir, "BTC", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	offset := int64(0)
+	write := func(shares int) {
+		for range shares {
+			s := share.Share{
+				JobID: 7, WorkerID: 1, UserID: 1, Status: share.StatusAccept, Time: day.Start().Unix(), IP: netip.MustParseAddr("192.0.2.1"),
+				Bits: 0x1b00ffff, Height: 840000, Nonce: uint32(offset),
+			}
+			if _, err := w.Add(&bus.Message{Offset: offset}, &s, s.AppendBody(nil)); err != nil {
+				t.Fatal(err)
+			}
+			offset++
+		}
+		if _, err := w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	registry := prometheus.NewRegistry()
+	reader := begin(t, cfg, registry, db)
+	defer reader.end()
+	now := day.Start().Add(time.Hour)
+	look := func() {
+		t.Helper()
+		if _, err := reader.lookAtFiles(now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	short := func(when string, want float64) {
+		t.Helper()
+		look()
+		if got := testkit.Metric(t, registry, "btcpool_slparser_days_short"); got != want {
+			t.Errorf("%s: %v days are short, want %v", when, got, want)
+		}
+	}
+	write(1)
+	reader.settle(t, now)
+	short("file read", 1)
+
+	write(batchSize + 1)
+	look()
+	if more, err := reader.readFiles(); !more || err != nil {
+		t.Fatal(more, err)
+	}
+	reader.flush(t.Context(), db)
+	short("read in part", 1)
+
+	if _, err := reader.readFiles(); err != nil {
+		t.Fatal(err)
+	}
+	ended, end := context.WithCancel(t.Context())
+	end()
+	reader.flush(ended, db)
+	short("not written", 1)
+
+	reader.settle(t, now)
+	now = now.AddDate(0, 0, 1)
+	short("let go of", 1)
+	if err := os.Remove(sharefile.Path(cfg.DataDir, "BTC", day)); err != nil {
+		t.Fatal(err)
+	}
+	short("file removed", 0)
 }
 
 // TestRowsNeverFall damages files at random while writer and reader start again and again. No row ever gets less, none
@@ -163,7 +250,7 @@ func TestRowsNeverFall(t *testing.T) {
 				t.Fatal("nothing can be read")
 			}
 		}
-		reader := begin(t, cfg, db)
+		reader := begin(t, cfg, prometheus.NewRegistry(), db)
 		defer func() { reader.end() }()
 		for range rapid.IntRange(4, 12).Draw(t, "steps") {
 			switch rapid.SampledFrom([]string{"write", "write", "damage", "read", "read", "restart"}).Draw(t, "step") {
@@ -182,7 +269,7 @@ func TestRowsNeverFall(t *testing.T) {
 				check(false)
 			case "restart":
 				reader.end()
-				reader = begin(t, cfg, db)
+				reader = begin(t, cfg, prometheus.NewRegistry(), db)
 			}
 		}
 		flush(1)
@@ -190,7 +277,7 @@ func TestRowsNeverFall(t *testing.T) {
 		reader.settle(t, now) // what the last look let go of in favour of others
 		check(true)
 		reader.end()
-		reader = begin(t, cfg, db)
+		reader = begin(t, cfg, prometheus.NewRegistry(), db)
 		reader.settle(t, now)
 		check(true)
 	})
