@@ -31,7 +31,7 @@ func (s *Service) computeDay(ctx context.Context) error {
 func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *dayStats, read reading) error {
 	c := stats.takeChanges()
 	day := int(s.cfg.Day)
-	rows, err := db.ReadStats(ctx, store.Day, 0, 0, day, day)
+	had, more, err := exceeds(ctx, db, c)
 	if err != nil {
 		return err
 	}
@@ -39,8 +39,8 @@ func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *daySta
 	if faults != nil {
 		size = incomplete
 	}
-	if len(rows) > 0 && rows[0].Accept.Cmp(c.pool) > 0 {
-		faults = errors.Join(faults, fmt.Errorf("it has %s hashes accepted, the database %s", c.pool, rows[0].Accept))
+	if more {
+		faults = errors.Join(faults, fmt.Errorf("it has %s hashes accepted, the database %s", c.pool, had))
 	}
 	if faults != nil {
 		if !s.cfg.Force {

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/retry"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
@@ -148,16 +149,25 @@ const incomplete = -1
 func (s *Service) writeLogBytes(ctx context.Context, db *store.Store, c changes) (short bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	rows, err := db.ReadStats(ctx, store.Day, 0, 0, int(c.day), int(c.day))
-	if err != nil || len(rows) == 0 {
+	had, short, err := exceeds(ctx, db, c)
+	if err != nil {
 		return false, err
 	}
-	if short = rows[0].Accept.Cmp(c.pool) > 0; short {
-		s.log.Error().Int("day", int(c.day)).Stringer("file", c.pool).Stringer("database", rows[0].Accept).
+	if short {
+		s.log.Error().Int("day", int(c.day)).Stringer("file", c.pool).Stringer("database", had).
 			Msg("the database has more of a day than its file: its rows stay")
 		c.logBytes = incomplete
 	}
 	return short, db.SetLogBytes(ctx, int(c.day), c.logBytes)
+}
+
+// exceeds tells whether the database has more of a day than c, and what the pool has accepted there.
+func exceeds(ctx context.Context, db *store.Store, c changes) (had bitcoin.Work, more bool, err error) {
+	rows, err := db.ReadStats(ctx, store.Day, 0, 0, int(c.day), int(c.day))
+	if err == nil && len(rows) > 0 {
+		had = rows[0].Accept
+	}
+	return had, had.Cmp(c.pool) > 0, err
 }
 
 // write writes rows in transactions of bounded size; each row is right by itself.

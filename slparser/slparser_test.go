@@ -190,7 +190,6 @@ func TestFollowsTwoDays(t *testing.T) {
 	}
 }
 
-// TestDatabaseAway has no folder for the database at first.
 // TestFolderMissing has a data_dir that is not sharelogger's: no statistics would ever come, so it must not seem ready.
 func TestFolderMissing(t *testing.T) {
 	t.Parallel()
@@ -205,6 +204,7 @@ func TestFolderMissing(t *testing.T) {
 	testkit.Eventually(t, "ready once the folder is there", func() bool { return svc.Ready() == nil })
 }
 
+// TestDatabaseAway has no folder for the database at first.
 func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
