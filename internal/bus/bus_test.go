@@ -340,8 +340,8 @@ func TestTellsWhyBrokersAreAway(t *testing.T) {
 			cfg.Brokers = []string{addr}
 			ctx, cancel := context.WithCancel(testContext(t))
 			defer cancel()
-			lines := make(chan string, 1)
-			c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.New(firstLine{lines})})
+			lines := make(lines, 1)
+			c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.New(lines)})
 			must(t, err)
 			defer c.Close()
 			done := make(chan error, 1)
@@ -360,15 +360,30 @@ func TestTellsWhyBrokersAreAway(t *testing.T) {
 	}
 }
 
-// firstLine passes on the first line that is written to it.
-type firstLine struct{ lines chan string }
+// lines passes on lines that are written to it, as many as it has room for.
+type lines chan string
 
-func (f firstLine) Write(line []byte) (int, error) {
+func (l lines) Write(line []byte) (int, error) {
 	select {
-	case f.lines <- string(line):
+	case l <- string(line):
 	default:
 	}
 	return len(line), nil
+}
+
+// await waits until a line has text.
+func (l lines) await(ctx context.Context, t *testing.T, text string) {
+	t.Helper()
+	for {
+		select {
+		case line := <-l:
+			if strings.Contains(line, text) {
+				return
+			}
+		case <-ctx.Done():
+			t.Fatalf("%q was not logged", text)
+		}
+	}
 }
 
 func TestWaitsForBroker(t *testing.T) {
@@ -473,6 +488,49 @@ func TestTopicMadeAnew(t *testing.T) {
 	want := "10 11 12 13 14 15 16 20 21 22 23 24 25 26 27 28"
 	if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
 		t.Error(diff)
+	}
+}
+
+// TestEmptyTopicIsNotRewound restarts the broker under the reader of a topic that nothing was written to: nothing is lost.
+func TestEmptyTopicIsNotRewound(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	b := startBroker(t, dir, "127.0.0.1:0")
+	defer func() { b.Close() }()
+	cfg := bus.DefaultConfig()
+	cfg.Brokers = []string{b.Addr()}
+	log, registry := make(lines, 100), prometheus.NewRegistry()
+	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.New(log), Metrics: registry})
+	must(t, err)
+	defer c.Close()
+	ctx := testContext(t)
+	topic := cfg.Topics.SolvedShare
+	must(t, c.EnsureTopics(ctx, topic))
+
+	reading, cancel := context.WithCancel(ctx)
+	defer cancel()
+	caughtUp, got, ended := make(chan struct{}), make(chan string, 1), make(chan error, 1)
+	go func() {
+		ended <- c.Read(reading, topic, bus.Earliest(), func(m bus.Message) error {
+			got <- string(m.Value)
+			return nil
+		}, bus.CaughtUp(func() { close(caughtUp) }))
+	}()
+	<-caughtUp
+	must(t, b.Close())
+	log.await(ctx, t, "read from topic: will try again")
+	b = startBroker(t, dir, cfg.Brokers[0])
+	log.await(ctx, t, "read from topic: succeeded")
+	must(t, c.Write(ctx, topic, numbered(0, 1)...))
+	select {
+	case <-got:
+	case err := <-ended:
+		t.Fatal(err)
+	}
+	cancel()
+	must(t, <-ended)
+	if n := testkit.Metric(t, registry, "btcpool_bus_read_rewinds_total"); n != 0 {
+		t.Errorf("%v rewinds", n)
 	}
 }
 

@@ -364,7 +364,11 @@ func (r *reader) onwards(ctx context.Context, partition int, next int64, last Ma
 		log.Warn().Msg("messages are gone before they were read, going on with the earliest")
 		return earliest, Mark{}, nil
 	}
-	held := max(next, last.Offset+1) <= end[partition]
+	reach := next
+	if last != (Mark{}) {
+		reach = max(next, last.Offset+1)
+	}
+	held := reach <= end[partition]
 	if held && last.Checksum != 0 && last.Offset >= earliest {
 		msgs, _, _, err := r.fetchOnce(ctx, r.topic, partition, last.Offset, 1, time.Millisecond)
 		if err != nil {
