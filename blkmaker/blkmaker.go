@@ -266,7 +266,7 @@ func (w worker) readSolved(kind kind, topic string) error {
 	}
 	from := bus.Since(time.Now().Add(-firstReadBack), math.MaxInt)
 	if last := w.journal.lastRead(topic); last != nil {
-		from = bus.After(last).Back(readAgain)
+		from = bus.After(last, readAgain)
 	}
 	live := false // only used on the goroutine that handles messages
 	handle := func(m bus.Message) error { return w.takeMessage(kind, topic, m, live) }

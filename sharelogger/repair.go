@@ -50,7 +50,7 @@ func (s *Service) refill(ctx context.Context, g *sharefile.Gap) error {
 	began := make(map[int]bool)
 	reading, stop := context.WithCancel(ctx)
 	defer stop()
-	err := s.bus.Read(reading, s.cfg.Kafka.Topics.Share, bus.After(last), func(m bus.Message) error {
+	err := s.bus.Read(reading, s.cfg.Kafka.Topics.Share, bus.After(last, 0), func(m bus.Message) error {
 		if !left[m.Partition] {
 			return nil
 		}

@@ -30,7 +30,7 @@ func (s *Service) start(ctx context.Context) (bus.Start, error) {
 		}
 		s.log.Info().Str("group", s.cfg.GroupID).Interface("after", last).Msg("share log goes on where other software stopped")
 		s.writer.Begin(last)
-		return bus.After(last), nil
+		return bus.After(last, 0), nil
 	case foreign && s.group != nil && (ours || s.cfg.Start == ""):
 		return bus.Start{}, fmt.Errorf("%w, but has left no offset in consumer group %q: is that kafka_group_id its own?", errForeign, s.cfg.GroupID)
 	case foreign && ours:
@@ -40,7 +40,7 @@ func (s *Service) start(ctx context.Context) (bus.Start, error) {
 			errForeign, startEarliest, startLatest)
 	case ours:
 		s.log.Info().Interface("after", last).Msg("share log resumes")
-		return bus.After(last), nil
+		return bus.After(last, 0), nil
 	case s.cfg.Start == startLatest:
 		offsets, err := s.bus.Offsets(ctx, s.cfg.Kafka.Topics.Share, bus.Latest())
 		if err != nil {
@@ -50,7 +50,7 @@ func (s *Service) start(ctx context.Context) (bus.Start, error) {
 			last[p] = bus.Mark{Offset: offset - 1}
 		}
 		s.writer.Begin(last)
-		return bus.After(last), nil
+		return bus.After(last, 0), nil
 	}
 	return bus.Earliest(), nil
 }

@@ -104,16 +104,16 @@ func TestReadStarts(t *testing.T) {
 		{"last of more than there are", bus.Last(100), []string{"0", "1"}},
 		{"since a message's time", bus.Since(noon.Add(4*time.Minute), 9), []string{"4", "5"}},
 		{"since between two", bus.Since(noon.Add(4*time.Minute+time.Second), 9), []string{"5", "6"}},
-		{"after", bus.After(map[int]bus.Mark{0: mark(7, "7")}), []string{"8", "9"}},
-		{"after, and some before", bus.After(map[int]bus.Mark{0: mark(7, "7")}).Back(3), []string{"5", "6"}},
-		{"after, and more before than there are", bus.After(map[int]bus.Mark{0: mark(7, "7")}).Back(100), []string{"0"}},
-		{"after, partition not named", bus.After(nil), []string{"0"}},
-		{"after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 7}}), []string{"8", "9"}},
-		{"after nothing", bus.After(map[int]bus.Mark{0: {Offset: -1}}), []string{"0"}},
-		{"after another", bus.After(map[int]bus.Mark{0: mark(7, "70")}), []string{"0"}},
-		{"after another, and some before", bus.After(map[int]bus.Mark{0: mark(7, "70")}).Back(3), []string{"0"}},
-		{"after one beyond the end", bus.After(map[int]bus.Mark{0: mark(1000, "7")}), []string{"0"}},
-		{"beyond the end after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 1000}}).Back(995), []string{"0"}},
+		{"after", bus.After(map[int]bus.Mark{0: mark(7, "7")}, 0), []string{"8", "9"}},
+		{"after, and some before", bus.After(map[int]bus.Mark{0: mark(7, "7")}, 3), []string{"5", "6"}},
+		{"after, and more before than there are", bus.After(map[int]bus.Mark{0: mark(7, "7")}, 100), []string{"0"}},
+		{"after, partition not named", bus.After(nil, 0), []string{"0"}},
+		{"after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 7}}, 0), []string{"8", "9"}},
+		{"after nothing", bus.After(map[int]bus.Mark{0: {Offset: -1}}, 0), []string{"0"}},
+		{"after another", bus.After(map[int]bus.Mark{0: mark(7, "70")}, 0), []string{"0"}},
+		{"after another, and some before", bus.After(map[int]bus.Mark{0: mark(7, "70")}, 3), []string{"0"}},
+		{"after one beyond the end", bus.After(map[int]bus.Mark{0: mark(1000, "7")}, 0), []string{"0"}},
+		{"beyond the end after what is not known", bus.After(map[int]bus.Mark{0: {Offset: 1000}}, 995), []string{"0"}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			if diff := cmp.Diff(tc.want, read(t, c, topic, tc.from, len(tc.want))); diff != "" {
@@ -453,7 +453,7 @@ func TestTopicMadeAnew(t *testing.T) {
 	arrived := make(chan string)
 	ended := make(chan error, 1)
 	go func() {
-		ended <- c.Read(reading, topic, bus.After(map[int]bus.Mark{0: last}), func(m bus.Message) error {
+		ended <- c.Read(reading, topic, bus.After(map[int]bus.Mark{0: last}, 0), func(m bus.Message) error {
 			arrived <- string(m.Value)
 			return nil
 		})

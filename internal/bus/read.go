@@ -59,14 +59,8 @@ func Since(t time.Time, n int) Start { return Start{kind: startSince, time: t, n
 
 // After starts behind the last message that was read of a partition, and at the earliest of partitions that last does
 // not name. A partition that does not hold that message any more, since Kafka lost its end or it was made anew, and has
-// others at its place perhaps, is read from its earliest one.
-func After(last map[int]Mark) Start { return Start{kind: startAfter, last: last} }
-
-// Back starts as many messages before.
-func (s Start) Back(n int64) Start {
-	s.n = n
-	return s
-}
+// others at its place perhaps, is read from its earliest one. As many as back of those that were read come again.
+func After(last map[int]Mark, back int64) Start { return Start{kind: startAfter, last: last, n: back} }
 
 // A Mark is what is kept of a message to find out later whether it still is in its place.
 type Mark struct {

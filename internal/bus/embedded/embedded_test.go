@@ -198,7 +198,7 @@ func TestRetention(t *testing.T) {
 		}
 		var got []int64
 		reading, caughtUp := context.WithCancel(ctx)
-		err = c.Read(reading, topic, bus.After(map[int]bus.Mark{0: tc.last}), func(m bus.Message) error {
+		err = c.Read(reading, topic, bus.After(map[int]bus.Mark{0: tc.last}, 0), func(m bus.Message) error {
 			got = append(got, m.Offset)
 			return nil
 		}, bus.CaughtUp(caughtUp))
