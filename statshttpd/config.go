@@ -26,7 +26,7 @@ type Config struct {
 	// wait for their first share, and how many past events are read; 100000 by default.
 	MaxWorkers int `toml:"max_workers"`
 	// WorkersRetention is how long mining_workers keeps the row of a worker that has no more shares; 0: for ever; 90
-	// days by default. Rows without any share go after a day.
+	// days by default. Rows without any share go after a day, whatever it is.
 	WorkersRetention config.Duration `toml:"workers_retention"`
 	// WebDir is a folder whose files are the dashboard instead of the built-in ones, unless it is empty, the default.
 	WebDir   string       `toml:"web_dir"`

@@ -3,6 +3,7 @@ package statshttpd
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"btcpool/internal/share"
 	"btcpool/internal/store"
@@ -46,5 +47,24 @@ func TestFlushIsRetried(t *testing.T) {
 	}
 	if s.flushed.Load() != noon.Unix() {
 		t.Errorf("flushed at %d", s.flushed.Load())
+	}
+}
+
+// Who keeps the rows of workers for ever keeps those of workers that had a share.
+func TestPurgeForEver(t *testing.T) {
+	t.Parallel()
+	now := time.Now().Add(2 * purgeFor) // rows are written at the database's time
+	s := newTestService(t, now)
+	s.cfg.WorkersRetention = 0
+	db := s.db.Load()
+	if err := db.UpsertWorkerStats(t.Context(), []store.Worker{
+		{UserID: 1, WorkerID: 1}, {UserID: 1, WorkerID: 2, LastShareTime: now.AddDate(-10, 0, 0)},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s.purge(t.Context(), db)
+	workers, err := db.Workers(t.Context())
+	if err != nil || len(workers) != 1 || workers[0].WorkerID != 2 {
+		t.Errorf("%v, rows %+v", err, workers)
 	}
 }

@@ -64,17 +64,17 @@ func withTimeout(ctx context.Context, do func(context.Context) error) error {
 	return do(ctx)
 }
 
-// purge deletes the rows of workers that nobody has heard of for long, and of those that never had a share, which other
-// software or an earlier release has written.
+// purge deletes the rows of workers that nobody has heard of for long, unless those are kept for ever, and of those that
+// never had a share, which other software or an earlier release has written.
 func (s *Service) purge(ctx context.Context, db *store.Store) {
-	keep := s.cfg.WorkersRetention.Std()
-	if keep == 0 {
-		return
+	now := s.now()
+	silent, never := time.Time{}, now.Add(-purgeFor)
+	if keep := s.cfg.WorkersRetention.Std(); keep != 0 {
+		silent, never = now.Add(-keep), now.Add(-min(purgeFor, keep))
 	}
 	for n := purgeRows; n == purgeRows && ctx.Err() == nil; {
 		err := withTimeout(ctx, func(ctx context.Context) (err error) {
-			now := s.now()
-			n, err = db.PurgeWorkers(ctx, now.Add(-keep), now.Add(-min(purgeFor, keep)), purgeRows)
+			n, err = db.PurgeWorkers(ctx, silent, never, purgeRows)
 			return err
 		})
 		if err != nil {

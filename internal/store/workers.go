@@ -150,8 +150,11 @@ const (
 )
 
 // PurgeWorkers deletes up to limit rows that were not written since silent, nor had a share, and of those that never had
-// one the rows not written since never. It returns how many there were.
+// one the rows not written since never. A zero silent keeps all that had a share. It returns how many there were.
 func (s *Store) PurgeWorkers(ctx context.Context, silent, never time.Time, limit int) (n int, err error) {
+	if silent.IsZero() {
+		silent = noShare
+	}
 	over := []any{timestamp(silent), timestamp(silent), timestamp(never), timestamp(noShare.Add(time.Second))}
 	keys, err := query(ctx, s, "workers to purge", selectOver, append(slices.Clone(over), limit), func(rows *sql.Rows) (k WorkerKey, err error) {
 		return k, rows.Scan(&k.UserID, &k.WorkerID)

@@ -605,8 +605,8 @@ func testPurge(t *testing.T, s *store.Store) {
 	check(t, s.UpsertWorkerStats(ctx, rows)) // now: nothing is old enough whose row is this young
 	purge(now.Add(-100*time.Hour), now.Add(-24*time.Hour), 10, 0)
 	later := now.Add(time.Minute) // as if the rows had been written long ago
-	purge(time.Unix(1, 0), later, 1, 1)
-	purge(time.Unix(1, 0), later, 10, 1)
+	purge(time.Time{}, later, 1, 1)
+	purge(time.Time{}, later, 10, 1)
 	if got := ids(); len(got) != 2 || got[0] != 3 {
 		t.Errorf("%v are left of those that had a share", got)
 	}
