@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -299,6 +300,33 @@ func TestServiceAlone(t *testing.T) {
 	}
 	if err := s.Ready(); err == nil {
 		t.Error("ready without broker and database")
+	}
+}
+
+// Who opens connections and says nothing keeps nobody away, and is counted.
+func TestServiceCrowded(t *testing.T) {
+	t.Parallel()
+	cfg := statshttpd.DefaultConfig()
+	cfg.Listen, cfg.MaxConnections = "127.0.0.1:0", 1
+	cfg.Kafka.Brokers = []string{"127.0.0.1:1"}
+	cfg.Database.DSN = "mysql://user@tcp(127.0.0.1:1)/pool"
+	reg := prometheus.NewRegistry()
+	s, err := statshttpd.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: reg})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, s.Run)
+	silent, err := net.Dial("tcp", s.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer silent.Close()
+	var p pool
+	if err := get(s, "/api/v1/pool", &p); err != nil {
+		t.Error(err)
+	}
+	if n := testkit.Metric(t, reg, "btcpool_statshttpd_http_connections_crowded_out_total"); n != 1 {
+		t.Errorf("%v counted", n)
 	}
 }
 

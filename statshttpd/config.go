@@ -5,6 +5,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -14,6 +15,9 @@ type Config struct {
 	service.Common
 	// Listen is the host:port of the dashboard and the API, "127.0.0.1:8080" by default; port 0 is any free one.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"HTTP_LISTEN"`
+	// MaxConnections is how many HTTP connections are open at a time; 512 by default. For one more, the one that waits for
+	// a request for the longest is closed.
+	MaxConnections int `toml:"max_connections"`
 	// StratumURL is where the dashboard tells miners to connect, a list as ParsePlaces reads it; it does not say so when
 	// this is empty, the default. Without a host, "stratum+tcp://:3333", it is the host by which the dashboard was
 	// reached.
@@ -38,6 +42,7 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen:           "127.0.0.1:8080",
+		MaxConnections:   httpapi.MaxConnections,
 		FlushDBInterval:  config.Duration(15 * time.Second),
 		MaxWorkers:       100_000,
 		WorkersRetention: config.Duration(90 * 24 * time.Hour),
@@ -49,6 +54,7 @@ func DefaultConfig() Config {
 func (c Config) Validate() error {
 	var faults config.Faults
 	faults.Listen("listen", c.Listen)
+	faults.Number("max_connections", c.MaxConnections, 1, 1<<20)
 	if _, err := ParsePlaces(c.StratumURL); err != nil {
 		faults.Addf("stratum_url: %w", err)
 	}

@@ -40,6 +40,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	t.Parallel()
 	cfg := statshttpd.DefaultConfig()
 	cfg.Listen = "8080"
+	cfg.MaxConnections = 0
 	cfg.StratumURL = "pool.example.org:3333"
 	cfg.FlushDBInterval = config.Duration(time.Millisecond)
 	cfg.MaxWorkers = 0
@@ -48,7 +49,7 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	if err == nil {
 		t.Fatal("valid")
 	}
-	for _, part := range []string{`listen = "8080"`, `stratum_url: "pool.example.org:3333"`, `flush_db_interval = "1ms"`, "max_workers = 0", "kafka.brokers", "database.dsn"} {
+	for _, part := range []string{`listen = "8080"`, "max_connections = 0", `stratum_url: "pool.example.org:3333"`, `flush_db_interval = "1ms"`, "max_workers = 0", "kafka.brokers", "database.dsn"} {
 		if !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in:\n%v", part, err)
 		}

@@ -137,7 +137,7 @@ func (s *Service) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		s.log.Info().Stringer("addr", s.listener.Addr()).Msg("dashboard listening")
-		return httpapi.Serve(ctx, s.listener, s.Handler(), grace)
+		return httpapi.ServeUpTo(ctx, s.cfg.MaxConnections, s.metrics.crowdedOut.Inc, s.listener, s.Handler(), grace)
 	})
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.keep(ctx) })

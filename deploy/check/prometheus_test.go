@@ -443,6 +443,10 @@ func TestAlertsFire(t *testing.T) {
 			},
 			quiet: [][]string{{`btcpool_statshttpd_shares_dropped_total{reason="duplicate"} 0+1x20`, `btcpool_statshttpd_waiting_given_up_total 7x20`}},
 		},
+		"DashboardCrowded": {
+			fire:  [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0+1x30`}},
+			quiet: [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0 7x30`}},
+		},
 		"StatisticsBehind": {
 			fire: [][]string{
 				{`up{job="slparser"} 0`}, {`btcpool_sharelogger_lag_seconds 400`}, {`btcpool_sharelogger_file_errors_total 0+1x10`},

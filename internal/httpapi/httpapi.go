@@ -15,12 +15,21 @@ import (
 	"time"
 )
 
+// MaxConnections is how many connections Serve keeps open at a time.
+const MaxConnections = 512
+
 // Serve answers requests on ln until ctx ends, then gives those under way up to grace to finish and returns nil. It
-// closes ln. Slow peers are bounded by time-outs; a handler that streams lifts its write deadline itself
-// (http.ResponseController).
+// closes ln. Slow peers are bounded by time-outs, many by MaxConnections; a handler that streams lifts its write deadline
+// itself (http.ResponseController).
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, grace time.Duration) error {
+	return ServeUpTo(ctx, MaxConnections, func() {}, ln, h, grace)
+}
+
+// ServeUpTo is Serve with another number of connections; closed is called for each that made room, or found none.
+func ServeUpTo(ctx context.Context, connections int, closed func(), ln net.Listener, h http.Handler, grace time.Duration) error {
 	srv := &http.Server{
 		Handler:           h,
+		ConnState:         newCrowd(connections, closed).changed,
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       15 * time.Second,
 		WriteTimeout:      30 * time.Second,

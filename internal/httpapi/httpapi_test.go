@@ -1,12 +1,16 @@
 package httpapi_test
 
 import (
+	"bufio"
 	"context"
+	"errors"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -48,6 +52,73 @@ func TestServe(t *testing.T) {
 	if text := <-got; text != "202 Accepted [1]\n" {
 		t.Errorf("got %q", text)
 	}
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}
+
+// The connection that waits for a request for the longest makes room; when all are busy there is none.
+func TestServeUpTo(t *testing.T) {
+	t.Parallel()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	asked, answer := make(chan struct{}), make(chan struct{})
+	handler := http.HandlerFunc(func(http.ResponseWriter, *http.Request) {
+		asked <- struct{}{}
+		<-answer
+	})
+	var closed atomic.Int32
+	served := make(chan error, 1)
+	go func() { served <- httpapi.ServeUpTo(ctx, 2, func() { closed.Add(1) }, ln, handler, time.Minute) }()
+	dial := func() net.Conn {
+		t.Helper()
+		conn, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		return conn
+	}
+	ask := func(conn net.Conn) {
+		t.Helper()
+		if _, err := io.WriteString(conn, "GET / HTTP/1.1\r\nHost: pool\r\n\r\n"); err != nil {
+			t.Fatal(err)
+		}
+		<-asked
+	}
+	isClosed := func(conn net.Conn) {
+		t.Helper()
+		if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+			t.Fatal(err)
+		}
+		if n, err := conn.Read(make([]byte, 1)); n != 0 || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+	}
+	silent, first := dial(), dial()
+	ask(first)
+	second := dial()
+	isClosed(silent)
+	ask(second)
+	isClosed(dial())
+	close(answer)
+	for _, conn := range []net.Conn{first, second} {
+		res, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusOK {
+			t.Error(res.Status)
+		}
+	}
+	if n := closed.Load(); n != 2 {
+		t.Errorf("%d closed", n)
+	}
+	stop()
 	if err := <-served; err != nil {
 		t.Error(err)
 	}
