@@ -173,7 +173,7 @@ func (w *Writer) Repair(day Day, fill func(*Gap) error) (done Repaired, err erro
 		}
 	}
 	if old != nil {
-		if done.Aside, err = putAside(path); err != nil {
+		if done.Aside, err = putAside(path, "damaged"); err != nil {
 			return done, err
 		}
 	}
@@ -209,10 +209,10 @@ func (w *Writer) appendMember(file *os.File, c *Checkpoint, records []byte) erro
 	return err
 }
 
-// putAside gives a file a second name that no other has.
-func putAside(path string) (string, error) {
+// putAside gives a file a second name that no other has and that says why.
+func putAside(path, why string) (string, error) {
 	for n := 1; ; n++ {
-		aside := fmt.Sprintf("%s.damaged-%d", path, n)
+		aside := fmt.Sprintf("%s.%s-%d", path, why, n)
 		if err := os.Link(path, aside); !errors.Is(err, fs.ErrExist) {
 			return aside, err
 		}

@@ -47,6 +47,7 @@ type Writer struct {
 
 // dayFile is what the Writer knows about a file, which is open only while it is written.
 type dayFile struct {
+	info    os.FileInfo // as it was opened last; nil: there was none
 	size    int64       // bytes of whole members
 	last    *Checkpoint // that of the newest member
 	foreign bool        // other software wrote the last member
@@ -56,6 +57,7 @@ type dayFile struct {
 	records []byte      // what goes into the next member
 	shares  int         // how many shares those are
 	member  *member     // made, but not yet known to be on disk
+	tried   bool        // some of it may be
 }
 
 type member struct {
@@ -319,12 +321,19 @@ func (w *Writer) openDay(day Day, f *dayFile, do func(*os.File, *dayFile) error)
 	return errors.Join(do(file, f), file.Close())
 }
 
-func (w *Writer) findEnd(file *os.File, f *dayFile) error {
+func (w *Writer) findEnd(file *os.File, f *dayFile) (err error) {
+	if f.info, err = file.Stat(); err != nil {
+		return err
+	}
 	end, err := recoverFile(file)
 	if errors.Is(err, errNoShareLog) {
-		aside := file.Name() + ".unreadable"
+		f.info, f.size, f.torn, f.last, f.foreign = nil, 0, 0, nil, false
+		aside, err := putAside(file.Name(), "unreadable")
+		if err != nil {
+			return err
+		}
 		w.log.Error().Str("file", file.Name()).Str("aside", aside).Msg("file is no share log: put aside")
-		return os.Rename(file.Name(), aside)
+		return errors.Join(os.Remove(file.Name()), durable.SyncDir(w.dir))
 	}
 	if err != nil {
 		return err
@@ -365,7 +374,7 @@ func (w *Writer) flushDay(day Day, f *dayFile) (int, error) {
 		f.size += int64(len(f.member.data))
 		f.last, f.used = f.member.checkpoint, w.flush
 		written += f.member.shares
-		f.member = nil
+		f.member, f.tried = nil, false
 	}
 	return written, nil
 }
@@ -426,22 +435,60 @@ func (w *Writer) to(f *dayFile, last map[int]bus.Mark) map[int]int64 {
 
 // write appends f's member to its file and waits until it is on disk.
 func (w *Writer) write(path string, f *dayFile) (err error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640)
+	file, err := w.openEnd(path, f)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, file.Close()) }()
+	if f.last != nil && f.last.Flush == f.member.checkpoint.Flush { // it came with what was put in the place of the file
+		f.size -= int64(len(f.member.data))
+		return file.Sync()
+	}
+	return w.append(file, f)
+}
+
+// openEnd opens a file that f's member is to be appended to. When somebody did something to it since it was written
+// last, its end is looked for again.
+func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
+	file, err := create(path)
+	if err != nil {
+		return nil, err
+	}
 	info, err := file.Stat()
 	if err != nil {
-		return err
+		return nil, errors.Join(err, file.Close())
 	}
-	if info.Size() < f.size {
-		w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
-			Msg("share file was cut or removed by somebody: its shares are gone")
-		if err := w.cutEnd(file, f); err != nil {
-			return err
-		}
+	if f.isAsLeft(info) {
+		f.info = info
+		return file, nil
 	}
+	w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
+		Msg("share file was cut, removed or replaced by somebody: shares may be gone")
+	f.tried = false
+	if err := errors.Join(w.cutEnd(file, f), file.Close(), durable.SyncDir(w.dir)); err != nil {
+		return nil, err
+	}
+	if file, err = create(path); err != nil { // it may be another one now
+		return nil, err
+	}
+	if f.info, err = file.Stat(); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
+
+func create(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640) }
+
+// isAsLeft tells whether a file is what was there last, with nothing behind its members but what is known to be torn or a
+// part of f's.
+func (f *dayFile) isAsLeft(info os.FileInfo) bool {
+	same := f.info == nil && f.size == 0 || f.info != nil && os.SameFile(f.info, info)
+	return same && (info.Size() == f.size+f.torn || f.tried && info.Size() > f.size)
+}
+
+// append writes f's member behind what its file has, and wants it to be there afterwards.
+func (w *Writer) append(file *os.File, f *dayFile) error {
+	f.tried = true
 	if _, err := file.WriteAt(f.member.data, f.size); err != nil {
 		return err
 	}
@@ -449,7 +496,13 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 		return err
 	}
 	if f.size == 0 {
-		return durable.SyncDir(w.dir)
+		if err := durable.SyncDir(w.dir); err != nil {
+			return err
+		}
 	}
-	return nil
+	now, err := os.Stat(file.Name())
+	if err == nil && (!os.SameFile(f.info, now) || now.Size() < f.size+int64(len(f.member.data))) {
+		err = fmt.Errorf("%s was cut, removed or replaced by somebody while it was written", file.Name())
+	}
+	return err
 }

@@ -1,0 +1,193 @@
+package sharefile_test
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"slices"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/sharefile"
+)
+
+// TestTampered has somebody do something to a day's file between two flushes: the shares of the second are there, with
+// what the file had left, for readers and for the next writer.
+func TestTampered(t *testing.T) {
+	t.Parallel()
+	read := func(t *testing.T, path string) []byte {
+		t.Helper()
+		file, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return file
+	}
+	move := func(t *testing.T, from, to string) {
+		t.Helper()
+		if err := os.Rename(from, to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	foreign := foreignMember(t, records(newShare(101, monday)))
+	for name, tc := range map[string]struct {
+		tamper func(t *testing.T, path string)
+		left   []uint32
+		aside  string // a file beside it
+	}{
+		"overwritten by garbage": {
+			func(t *testing.T, path string) { write(t, path, make([]byte, 6)) }, nil, ".unreadable-1",
+		},
+		"overwritten by garbage again": {
+			func(t *testing.T, path string) {
+				write(t, path+".unreadable-1", []byte("the first"))
+				write(t, path, make([]byte, 6))
+			}, nil, ".unreadable-2",
+		},
+		"overwritten by much garbage": {
+			func(t *testing.T, path string) { write(t, path, bytes.Repeat([]byte("garbage"), 10_000)) }, nil, ".unreadable-1",
+		},
+		"removed": {
+			func(t *testing.T, path string) {
+				if err := os.Remove(path); err != nil {
+					t.Fatal(err)
+				}
+			}, nil, "",
+		},
+		"moved away": {
+			func(t *testing.T, path string) { move(t, path, path+".moved") }, nil, ".moved",
+		},
+		"emptied": {
+			func(t *testing.T, path string) { write(t, path, nil) }, nil, "",
+		},
+		"cut within a flush": {
+			func(t *testing.T, path string) { write(t, path, read(t, path)[:len(read(t, path))-5]) }, []uint32{1}, "",
+		},
+		"cut between flushes": {
+			func(t *testing.T, path string) {
+				file := read(t, path)
+				size, _ := memberSize(file)
+				write(t, path, file[:size])
+			}, []uint32{1}, "",
+		},
+		"replaced by a copy": {
+			func(t *testing.T, path string) {
+				write(t, path+".copy", read(t, path))
+				move(t, path+".copy", path)
+			}, []uint32{1, 2}, "",
+		},
+		"replaced by a longer file": {
+			func(t *testing.T, path string) {
+				write(t, path+".copy", bytes.Repeat(foreign, 9))
+				move(t, path+".copy", path)
+			}, slices.Repeat([]uint32{101}, 9), "",
+		},
+		"overwritten by a longer file": {
+			func(t *testing.T, path string) { write(t, path, bytes.Repeat(foreign, 9)) }, slices.Repeat([]uint32{101}, 9), "",
+		},
+		"appended to": {
+			func(t *testing.T, path string) { write(t, path, append(read(t, path), foreign...)) }, []uint32{1, 2, 101}, "",
+		},
+		"appended to in part": {
+			func(t *testing.T, path string) { write(t, path, append(read(t, path), foreign[:20]...)) }, []uint32{1, 2}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := sharefile.Path(dir, "BTC", 20231120)
+			w := openWriter(t, dir)
+			for seq := uint64(1); seq <= 2; seq++ {
+				add(t, w, 0, int64(seq), newShare(seq, monday))
+				flush(t, w)
+			}
+			tc.tamper(t, path)
+			for seq := uint64(3); seq <= 4; seq++ {
+				add(t, w, 0, int64(seq), newShare(seq, monday))
+				if n := flush(t, w); n != 1 {
+					t.Errorf("wrote %d shares", n)
+				}
+			}
+			w.Close()
+			w = openWriter(t, dir)
+			defer w.Close()
+			next, ok := resume(w)
+			if !ok || next[0] != 5 {
+				t.Errorf("resumes at %v, %t", next, ok)
+			}
+			add(t, w, 0, 5, newShare(5, monday))
+			flush(t, w)
+			if diff := cmp.Diff(append(slices.Clone(tc.left), 3, 4, 5), readDay(t, dir, 20231120)); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+			if tc.aside != "" {
+				if _, err := os.Stat(path + tc.aside); err != nil {
+					t.Error(err)
+				}
+			}
+			if first, err := os.ReadFile(path + ".unreadable-1"); tc.aside == ".unreadable-2" && string(first) != "the first" {
+				t.Errorf("what was put aside first: %q, %v", first, err)
+			}
+		})
+	}
+}
+
+// TestTamperedWhileWritten has somebody do something to a day's file while a flush is written to it: the flush fails, and
+// succeeds when it is tried again, with each share there once.
+func TestTamperedWhileWritten(t *testing.T) {
+	t.Parallel()
+	nothing := func(string) error { return nil }
+	move := func(path string) error { return os.Rename(path, path+".moved") }
+	swap := func(path string) error {
+		file, err := os.ReadFile(path)
+		return errors.Join(err, os.WriteFile(path+".copy", file, 0o640), os.Rename(path+".copy", path))
+	}
+	for name, tc := range map[string]struct {
+		before, after func(path string) error
+		left          []uint32
+	}{
+		"moved away":       {move, nothing, nil},
+		"removed":          {os.Remove, nothing, nil},
+		"replaced":         {swap, nothing, []uint32{1}},
+		"moved away, late": {nothing, move, nil},
+		"replaced, late":   {nothing, swap, []uint32{1}},
+		"replaced and added": {nothing, func(path string) error {
+			file, err := os.ReadFile(path)
+			file = append(file, foreignMember(t, records(newShare(101, monday)))...)
+			return errors.Join(err, os.WriteFile(path+".copy", file, 0o640), os.Rename(path+".copy", path))
+		}, []uint32{1, 101}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := sharefile.Path(dir, "BTC", 20231120)
+			w := openWriter(t, dir)
+			defer w.Close()
+			add(t, w, 0, 1, newShare(1, monday))
+			flush(t, w)
+			add(t, w, 0, 2, newShare(2, monday))
+			do := func(what func(string) error) func() {
+				return func() {
+					if err := what(path); err != nil {
+						t.Fatal(err)
+					}
+				}
+			}
+			if err := w.WriteWhile(20231120, do(tc.before), do(tc.after)); err == nil {
+				t.Error("nothing was noticed")
+			}
+			add(t, w, 0, 3, newShare(3, monday))
+			if n := flush(t, w); n != 2 {
+				t.Errorf("wrote %d shares", n)
+			}
+			got := readDay(t, dir, 20231120)
+			slices.Sort(got)
+			want := append(slices.Clone(tc.left), 2, 3)
+			slices.Sort(want)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("(-want +got):\n%s", diff)
+			}
+		})
+	}
+}
