@@ -58,17 +58,29 @@ func (s *session) nextEpoch(least uint32) (uint32, error) {
 		if err != nil {
 			return 0, fmt.Errorf("%s: %w", node, err)
 		}
-		last, err := strconv.ParseUint(string(text), 10, 32)
-		if err != nil && len(text) > 0 {
+		last, err := parseEpoch(text)
+		if err != nil {
 			s.log.Warn().Str("node", node).Err(err).Msg("what is there is no epoch, and is replaced")
 		}
 		if last == math.MaxUint32 {
 			return 0, retry.Enough(fmt.Errorf("%s: no epoch is left", node))
 		}
-		epoch := max(least, uint32(last)+1)
+		epoch := max(least, last+1)
 		_, err = s.conn.Set(node, strconv.AppendUint(nil, uint64(epoch), 10), stat.Version)
 		if !errors.Is(err, zk.ErrBadVersion) {
 			return epoch, err
 		}
 	}
+}
+
+// parseEpoch reads what a node holds; 0 when no epoch was given out, or when it holds something else.
+func parseEpoch(text []byte) (uint32, error) {
+	if len(text) == 0 {
+		return 0, nil
+	}
+	last, err := strconv.ParseUint(string(text), 10, 32)
+	if err != nil {
+		return 0, err // with the largest number, when the one that is there is larger
+	}
+	return uint32(last), nil
 }

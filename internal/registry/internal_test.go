@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"math"
 	"net"
 	"sync/atomic"
 	"syscall"
@@ -105,6 +106,22 @@ func TestObservation(t *testing.T) {
 		got := o.unchanged(step.node, step.version, step.breaks, now.Add(time.Duration(i)*time.Second))
 		if got != time.Duration(step.want)*time.Second {
 			t.Errorf("step %d: unchanged for %v, want %d s", i, got, step.want)
+		}
+	}
+}
+
+func TestParseEpoch(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]struct {
+		last  uint32
+		valid bool
+	}{
+		"": {0, true}, "0": {0, true}, "1700000000": {1700000000, true}, "4294967295": {math.MaxUint32, true},
+		"x": {0, false}, "-1": {0, false}, " 7": {0, false}, "4294967296": {0, false}, "99999999999": {0, false},
+		"99999999999999999999999": {0, false},
+	} {
+		if last, err := parseEpoch([]byte(text)); last != want.last || (err == nil) != want.valid {
+			t.Errorf("%q: %d, %v", text, last, err)
 		}
 	}
 }
