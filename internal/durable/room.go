@@ -19,8 +19,9 @@ func Writable(dir string, room uint64) error {
 	if err = errors.Join(err, f.Sync(), f.Close(), os.Remove(path)); err != nil {
 		return err
 	}
-	if free, err := freeBytes(dir); err != nil || free < room {
-		return errors.Join(err, fmt.Errorf("%s has %d bytes free, and %d may be needed", dir, free, room))
+	free, err := freeBytes(dir)
+	if err == nil && free < room {
+		err = fmt.Errorf("%s has %d bytes free, and %d may be needed", dir, free, room)
 	}
-	return nil
+	return err
 }
