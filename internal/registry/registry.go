@@ -3,7 +3,8 @@
 // leads, through the same calls. It also tells of what operators write into nodes that are watched.
 //
 // An id is an ephemeral node <path>/<id>, the lowest that was free, as btcpool has it, so that both may share a path.
-// Who leases one can have an epoch with it, which grows from holder to holder: the node <path>_epoch has the last. The lead belongs to the lowest of the ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
+// Who leases one can have an epoch with it, which grows from holder to holder: the node <path>_epoch has the last. The
+// lead belongs to the lowest of the ephemeral sequential nodes <path>/lock-<uuid>-<sequence>.
 //
 // # Never two
 //
