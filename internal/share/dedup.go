@@ -84,19 +84,21 @@ func (e *epochs) seen(id ID) bool {
 	return false
 }
 
-// AppendTo appends d's state, at most limit bytes of it. When that is too little, the oldest epochs are let go.
-func (d *Dedup) AppendTo(dst []byte, limit int) []byte {
+// AppendTo appends d's state, at most limit bytes of it. When that is too little, the oldest epochs are let go; when it
+// is too little for the newest one of each source, the last sources are left out: it returns how many, whose shares
+// are news again to who restores the state.
+func (d *Dedup) AppendTo(dst []byte, limit int) (state []byte, left int) {
 	sources, start := d.sorted(), len(dst)
 	for keep := EpochsKept; ; keep /= 2 {
 		dst = dst[:start]
-		whole := start // the end of the last source that fits
+		whole, fit := start, 0 // the end of the last source that fits, and how many do
 		for _, src := range sources {
 			if dst = d.sources[src].appendTo(dst, src, keep); len(dst) <= start+limit {
-				whole = len(dst)
+				whole, fit = len(dst), fit+1
 			}
 		}
-		if whole == len(dst) || keep == 1 {
-			return dst[:whole]
+		if left = len(sources) - fit; left == 0 || keep == 1 {
+			return dst[:whole], left
 		}
 	}
 }

@@ -55,9 +55,9 @@ func TestDedupReadsAgain(t *testing.T) {
 			if news := deliver(); news != int(3*n) {
 				t.Errorf("%d epochs: %d of %d shares are news", n, news, 3*n)
 			}
-			state := d.AppendTo(nil, limit)
-			if len(state) > limit {
-				t.Errorf("state has %d bytes", len(state))
+			state, left := d.AppendTo(nil, limit)
+			if len(state) > limit || left != 0 {
+				t.Errorf("state has %d bytes, %d sources are left out", len(state), left)
 			}
 			var err error
 			if d, err = share.ParseDedup(state); err != nil {
@@ -98,9 +98,9 @@ func TestDedupStateBounded(t *testing.T) {
 			d.Seen(3, share.ID{Server: uint8(server), Epoch: 1 + epoch, Seq: 1 << 40})
 		}
 	}
-	state := d.AppendTo([]byte("x"), 5000)
-	if len(state) > 5001 || len(state) < 3000 {
-		t.Errorf("state has %d bytes", len(state))
+	state, left := d.AppendTo([]byte("x"), 5000)
+	if len(state) > 5001 || len(state) < 3000 || left != 0 {
+		t.Errorf("state has %d bytes, %d sources are left out", len(state), left)
 	}
 	restored, err := share.ParseDedup(state[1:])
 	if err != nil {
@@ -109,6 +109,15 @@ func TestDedupStateBounded(t *testing.T) {
 	for server := range 200 {
 		if !restored.Seen(3, share.ID{Server: uint8(server), Epoch: 4, Seq: 1 << 40}) {
 			t.Fatalf("the last epoch of server %d is forgotten", server)
+		}
+	}
+	state, left = d.AppendTo(nil, 1000)
+	if restored, err = share.ParseDedup(state); err != nil || len(state) > 1000 {
+		t.Fatalf("state has %d bytes: %v", len(state), err)
+	}
+	for server := range 200 {
+		if got, want := restored.Seen(3, share.ID{Server: uint8(server), Epoch: 4, Seq: 1 << 40}), server < 200-left; got != want {
+			t.Fatalf("%d sources are left out, server %d is remembered: %t", left, server, got)
 		}
 	}
 }
@@ -136,7 +145,7 @@ func TestDedupAgainstModel(t *testing.T) {
 				model[k] = max(model[k], seq)
 			},
 			"begin": func(*rapid.T) {
-				state = d.AppendTo(nil, 1<<16)
+				state, _ = d.AppendTo(nil, 1<<16)
 				d.Begin()
 			},
 			"restart": func(t *rapid.T) {
@@ -153,24 +162,29 @@ func TestDedupAgainstModel(t *testing.T) {
 	})
 }
 
+func stateOf(d *share.Dedup, limit int) []byte {
+	state, _ := d.AppendTo(nil, limit)
+	return state
+}
+
 func FuzzParseDedup(f *testing.F) {
 	var d share.Dedup
 	d.Seen(0, share.ID{Server: 1, Epoch: 1700000000, Seq: 77})
 	d.Seen(300, share.ID{Server: 255, Epoch: 1700000001, Seq: 1 << 63})
 	d.Seen(300, share.ID{Server: 255, Epoch: 1700000002, Seq: 1})
-	f.Add(d.AppendTo(nil, 1<<16))
-	f.Add(d.AppendTo(nil, 32)) // without the oldest epoch
+	f.Add(stateOf(&d, 1<<16))
+	f.Add(stateOf(&d, 32)) // without the oldest epoch
 	f.Fuzz(func(t *testing.T, in []byte) {
 		d, err := share.ParseDedup(in)
 		if err != nil {
 			return
 		}
-		state := d.AppendTo(nil, 1<<30)
+		state := stateOf(d, 1<<30)
 		again, err := share.ParseDedup(state)
-		if err != nil || !bytes.Equal(again.AppendTo(nil, 1<<30), state) {
+		if err != nil || !bytes.Equal(stateOf(again, 1<<30), state) {
 			t.Fatalf("%x is not stable: %v", in, err)
 		}
-		if err := again.Learn(in); err == nil && !bytes.Equal(again.AppendTo(nil, 1<<30), state) {
+		if err := again.Learn(in); err == nil && !bytes.Equal(stateOf(again, 1<<30), state) {
 			t.Fatalf("%x is news to its own state", in)
 		}
 	})

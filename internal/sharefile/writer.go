@@ -39,6 +39,7 @@ type Writer struct {
 	marks      map[int]bus.Mark     // by partition: of the last share taken when collecting for the next flush began
 	dedup      *share.Dedup         // the shares that have been seen
 	dedupState []byte               // what dedup was when collecting began
+	dedupLeft  int                  // sources of shares that had no room in that
 
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
@@ -275,7 +276,12 @@ func (w *Writer) Flush() (int, error) {
 // begin starts collecting shares for a flush.
 func (w *Writer) begin() {
 	w.marks = w.lastMarks()
-	w.dedupState = w.dedup.AppendTo(nil, max(0, room(len(w.marks))/2))
+	state, left := w.dedup.AppendTo(nil, max(0, room(len(w.marks))/2))
+	if left > w.dedupLeft {
+		w.log.Warn().Int("left_out", left).Msg("too many servers and partitions for a checkpoint: after a crash, " +
+			"shares that some of them send again may be logged twice")
+	}
+	w.dedupState, w.dedupLeft = state, left
 	w.dedup.Begin()
 }
 
