@@ -491,7 +491,8 @@ func TestTopicMadeAnew(t *testing.T) {
 	}
 }
 
-// TestEmptyTopicIsNotRewound restarts the broker under the reader of a topic that nothing was written to: nothing is lost.
+// TestEmptyTopicIsNotRewound restarts the broker under the reader of a topic that nothing was written to: nothing is
+// lost.
 func TestEmptyTopicIsNotRewound(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

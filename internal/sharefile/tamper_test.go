@@ -133,8 +133,8 @@ func TestTampered(t *testing.T) {
 	}
 }
 
-// TestTamperedWhileWritten has somebody do something to a day's file while a flush is written to it: the flush fails, and
-// succeeds when it is tried again, with each share there once.
+// TestTamperedWhileWritten has somebody do something to a day's file while a flush is written to it: the flush fails,
+// and succeeds when it is tried again, with each share there once.
 func TestTamperedWhileWritten(t *testing.T) {
 	t.Parallel()
 	nothing := func(string) error { return nil }

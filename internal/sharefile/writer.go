@@ -485,8 +485,8 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 
 func create(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640) }
 
-// isAsLeft tells whether a file is what was there last, with nothing behind its members but what is known to be torn or a
-// part of f's.
+// isAsLeft tells whether a file is what was there last, with nothing behind its members but what is known to be torn or
+// a part of f's.
 func (f *dayFile) isAsLeft(info os.FileInfo) bool {
 	same := f.info == nil && f.size == 0 || f.info != nil && os.SameFile(f.info, info)
 	return same && (info.Size() == f.size+f.torn || f.tried && info.Size() > f.size)

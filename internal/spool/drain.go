@@ -24,10 +24,10 @@ const (
 // sendPace is that of tries to send the same records.
 var sendPace = retry.Pace{First: 100 * time.Millisecond, Longest: 10 * time.Second}
 
-// Run writes what is on disk to the topic, in order and at least once, beginning with what earlier openings left. It reads
-// records back from the segments, which are in the kernel's page cache unless the topic is far behind. When that
-// fails the same messages are sent again after a pause. Write must not keep them, nor what they point to. A record on its own
-// is sent at once; those that follow it closely go together some milliseconds later.
+// Run writes what is on disk to the topic, in order and at least once, beginning with what earlier openings left. It
+// reads records back from the segments, which are in the kernel's page cache unless the topic is far behind. When that
+// fails the same messages are sent again after a pause. Write must not keep them, nor what they point to. A record on
+// its own is sent at once; those that follow it closely go together some milliseconds later.
 //
 // When ctx ends Run goes on until all is sent, but no longer than 5 s, and returns nil; what is left then is sent after
 // the next opening. Records may be appended before, while and after Run runs; only one Run may at a time.

@@ -52,7 +52,8 @@ func (d *drainer) partitions(ctx context.Context, seg *segment) (int, error) {
 	return n, nil
 }
 
-// readPartitions finds out among how many partitions the records of earlier openings are spread.
+// readPartitions finds out among how many partitions the records of earlier openings are spread. What cannot be read
+// keeps nobody from sending: they are spread among all then.
 func (s *Spool) readPartitions() error {
 	text, err := os.ReadFile(s.partitionsPath())
 	if errors.Is(err, fs.ErrNotExist) {
@@ -63,7 +64,9 @@ func (s *Spool) readPartitions() error {
 	}
 	n, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 31)
 	if err != nil {
-		return fmt.Errorf("%s: %w", s.partitionsPath(), err)
+		s.log.Warn().Err(err).Str("file", s.partitionsPath()).Msg("it is not known among how many partitions the spool's records were " +
+			"spread: if partitions were added to the topic since, what is sent again may be counted twice")
+		return nil
 	}
 	s.spreadBefore = int(n)
 	return nil

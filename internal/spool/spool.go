@@ -117,7 +117,8 @@ type Spool struct {
 	aged     bool // whether a record had waited for MaxAge when the disk was written last
 	refused  int  // size of the record for which there was no room last; 0: one has been taken since
 
-	// Only Run uses these: among how many partitions records are spread, of earlier openings and of this one; 0: unknown.
+	// Among how many partitions records are spread, of earlier openings and of this one; 0: unknown. After Open only Run
+	// uses these.
 	spreadBefore, spread int
 
 	// Only the flusher uses these.

@@ -1072,30 +1072,33 @@ func (t spread) Write(_ context.Context, among int, msgs ...bus.Message) error {
 	return nil
 }
 
+// deliver opens a spool, appends a record of that name, unless it is "", and sends what is there to a topic of so many
+// partitions.
+func deliver(t *testing.T, cfg spool.Config, partitions int, name string, want ...string) {
+	t.Helper()
+	s := open(t, cfg)
+	if name != "" {
+		_, err := s.Append(1, func(dst []byte, _ uint64) []byte { return append(dst, name...) })
+		must(t, err)
+	}
+	to := spread{partitions, make(chan string, 9)}
+	stop := testkit.Run(t, func(ctx context.Context) error { return s.Run(ctx, to) })
+	var got []string
+	for range want {
+		got = append(got, <-to.written)
+	}
+	stop()
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	closeSpool(t, s)
+}
+
 // TestPartitionsAdded: what is sent again goes where it went before, and a position from before is not gone back to
 // when new records have gone elsewhere.
 func TestPartitionsAdded(t *testing.T) {
 	t.Parallel()
 	cfg := spool.Config{Dir: t.TempDir()}
-	deliver := func(partitions int, name string, want ...string) {
-		t.Helper()
-		s := open(t, cfg)
-		if name != "" {
-			_, err := s.Append(1, func(dst []byte, _ uint64) []byte { return append(dst, name...) })
-			must(t, err)
-		}
-		to := spread{partitions, make(chan string, 9)}
-		stop := testkit.Run(t, func(ctx context.Context) error { return s.Run(ctx, to) })
-		var got []string
-		for range want {
-			got = append(got, <-to.written)
-		}
-		stop()
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("(-want +got):\n%s", diff)
-		}
-		closeSpool(t, s)
-	}
 	path := filepath.Join(cfg.Dir, "position")
 	old := func() []byte {
 		t.Helper()
@@ -1104,12 +1107,30 @@ func TestPartitionsAdded(t *testing.T) {
 		return position
 	}
 	before := spool.Position(t, 0, 0)
-	deliver(2, "a", "a/2")
+	deliver(t, cfg, 2, "a", "a/2")
 	must(t, os.WriteFile(path, before, 0o644)) // what a crash may leave of it
-	deliver(4, "b", "a/2", "b/4")
+	deliver(t, cfg, 4, "b", "a/2", "b/4")
 	before = old()
-	deliver(4, "c", "c/4")
+	deliver(t, cfg, 4, "c", "c/4")
 	must(t, os.WriteFile(path, before, 0o644))
-	deliver(3, "", "c/4") // Write knows that there are no more than 3
-	deliver(8, "d", "d/8")
+	deliver(t, cfg, 3, "", "c/4") // Write knows that there are no more than 3
+	deliver(t, cfg, 8, "d", "d/8")
+}
+
+// TestDamagedPartitions sends what is left among all partitions when it is not known where it was sent before.
+func TestDamagedPartitions(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"", "x", "-1", "99999999999", "2\x00"} {
+		cfg := spool.Config{Dir: t.TempDir()}
+		s := open(t, cfg)
+		_, err := s.Append(1, func(dst []byte, _ uint64) []byte { return append(dst, 'a') })
+		must(t, err)
+		closeSpool(t, s)
+		path := filepath.Join(cfg.Dir, "partitions")
+		must(t, os.WriteFile(path, []byte(text), 0o644))
+		deliver(t, cfg, 4, "b", "a/0", "b/4")
+		if now, err := os.ReadFile(path); err != nil || string(now) != "4\n" {
+			t.Errorf("%q: now %q, %v", text, now, err)
+		}
+	}
 }
