@@ -141,8 +141,9 @@ func (m *members) sound(f *os.File, at, fileSize int64) (size int64, c *Checkpoi
 
 // place is where a search ended.
 type place struct {
-	at   int64 // of the member; if none was found, where to search once the file has grown
-	size int64 // 0: none was found
+	at         int64       // of the member; if none was found, where to search once the file has grown
+	size       int64       // 0: none was found
+	checkpoint *Checkpoint // nil: other software's
 }
 
 // next searches for the first sound member from an offset on.
@@ -162,9 +163,9 @@ func (m *members) next(f *os.File, from, fileSize int64) (place, error) {
 			}
 			i += step
 			at := start + int64(i)
-			switch size, _, err := m.sound(f, at, fileSize); {
+			switch size, c, err := m.sound(f, at, fileSize); {
 			case err == nil:
-				return place{at, size}, nil
+				return place{at, size, c}, nil
 			case errors.Is(err, io.ErrUnexpectedEOF):
 				again = min(again, at)
 			case !errors.Is(err, ErrCorrupt):
@@ -172,7 +173,7 @@ func (m *members) next(f *os.File, from, fileSize int64) (place, error) {
 			}
 		}
 	}
-	return place{again, 0}, nil
+	return place{at: again}, nil
 }
 
 // source reads a file from an offset on and knows how much of it was taken.

@@ -120,7 +120,7 @@ func (w *Writer) Repair(day Day, fill func(*Gap) error) (done Repaired, err erro
 			err = errors.Join(err, old.Close())
 		}
 	}()
-	parts := []part{{gap: true}}
+	parts := []part{gapAt(0, 0)}
 	var in members
 	if old != nil {
 		if parts, err = in.parts(old); err != nil {
@@ -221,10 +221,11 @@ func putAside(path, why string) (string, error) {
 
 // part is a stretch of a file: a sound member, or a gap between such.
 type part struct {
-	at, size   int64
-	gap        bool
-	checkpoint *Checkpoint // nil: other software's
+	place
+	gap bool
 }
+
+func gapAt(at, size int64) part { return part{place{at: at, size: size}, true} }
 
 // parts goes through a file from its beginning. Its end counts as a gap.
 func (m *members) parts(f *os.File) (parts []part, err error) {
@@ -238,16 +239,12 @@ func (m *members) parts(f *os.File) (parts []part, err error) {
 			return nil, err
 		}
 		if next.size == 0 {
-			return append(parts, part{at: at, size: info.Size() - at, gap: true}), nil
+			return append(parts, gapAt(at, info.Size()-at)), nil
 		}
 		if next.at > at {
-			parts = append(parts, part{at: at, size: next.at - at, gap: true})
+			parts = append(parts, gapAt(at, next.at-at))
 		}
-		_, c, err := m.sound(f, next.at, info.Size())
-		if err != nil {
-			return nil, err
-		}
-		parts = append(parts, part{at: next.at, size: next.size, checkpoint: c})
+		parts = append(parts, part{place: next})
 		at = next.at + next.size
 	}
 }
