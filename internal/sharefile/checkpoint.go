@@ -67,7 +67,7 @@ func (c *Checkpoint) appendExtra(dst []byte) ([]byte, error) {
 	dst = binary.AppendUvarint(dst, uint64(c.Files))
 	dst = binary.AppendUvarint(dst, uint64(len(c.To)))
 	for _, p := range slices.Sorted(maps.Keys(c.To)) {
-		from, last := behind(c.From, p), behind(c.Last, p)
+		from, last := encodeMark(c.From, p), encodeMark(c.Last, p)
 		dst = binary.AppendUvarint(dst, uint64(p))
 		dst = binary.AppendUvarint(dst, uint64(from.Offset))
 		dst = binary.AppendUvarint(dst, uint64(last.Offset))
@@ -86,8 +86,8 @@ func (c *Checkpoint) appendExtra(dst []byte) ([]byte, error) {
 	return dst, nil
 }
 
-// behind returns the mark of a partition with its offset + 2, 0 if there is none.
-func behind(marks map[int]bus.Mark, partition int) bus.Mark {
+// encodeMark returns the mark of a partition with its offset + 2, 0 if there is none.
+func encodeMark(marks map[int]bus.Mark, partition int) bus.Mark {
 	mark, ok := marks[partition]
 	if ok {
 		mark.Offset += 2
@@ -137,8 +137,8 @@ func parseHeader(b []byte) (*Checkpoint, int64, bool) {
 		if !old {
 			from.Checksum, last.Checksum = r.uint32(), r.uint32()
 		}
-		keep(c.From, p, from)
-		keep(c.Last, p, last)
+		decodeMark(c.From, p, from)
+		decodeMark(c.Last, p, last)
 	}
 	if !old {
 		c.News = slices.Clone(r.bytes(r.uvarint(maxPayload)))
@@ -147,8 +147,8 @@ func parseHeader(b []byte) (*Checkpoint, int64, bool) {
 	return c, size, !r.bad
 }
 
-// keep is the reverse of behind.
-func keep(marks map[int]bus.Mark, partition int, mark bus.Mark) {
+// decodeMark is the reverse of encodeMark.
+func decodeMark(marks map[int]bus.Mark, partition int, mark bus.Mark) {
 	if mark.Offset > 0 {
 		mark.Offset -= 2
 		marks[partition] = mark

@@ -34,15 +34,15 @@ func (d *Damage) Unwrap() error { return d.Err }
 // Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin and files
 // that are not compressed.
 type Reader struct {
-	file    *os.File
-	plain   bool   // the file is not compressed
-	at      int64  // where the member starts that is next or being read; of plain files, the next byte
-	buf     []byte // from next on, data that has not been returned yet
-	next    int
-	head    mark  // what stands at at
-	behind  int64 // where that starts which ends at at
-	mark    mark  // how it begins
-	scanned int64 // no sound member begins behind at and before this
+	file       *os.File
+	plain      bool   // the file is not compressed
+	at         int64  // where the member starts that is next or being read; of plain files, the next byte
+	buf        []byte // from next on, data that has not been returned yet
+	next       int
+	head       beginning // what stands at at
+	before     int64     // where that starts which ends at at
+	beforeHead beginning // what stands there
+	scanned    int64     // no sound member begins behind at and before this
 
 	members members
 	gz      gzip.Reader // a member without a size, read piece by piece
@@ -50,8 +50,8 @@ type Reader struct {
 	passed  int64       // how much of that member's data is or was in buf
 }
 
-// mark is the beginning of a member, which tells it from another one in its place.
-type mark [64]byte
+// beginning is that of a member, which tells it from another one in its place.
+type beginning [64]byte
 
 // Open opens a day file for reading.
 func Open(path string) (*Reader, error) {
@@ -74,7 +74,7 @@ func (r *Reader) Position() int64 {
 	case r.plain:
 		return r.at - int64(pending)
 	case pending > 0 && r.src == nil:
-		return r.behind
+		return r.before
 	}
 	return r.at
 }
@@ -122,7 +122,7 @@ func (r *Reader) misframed(err error) error {
 		return r.unsound(corrupt(r.file, r.at, err))
 	}
 	r.drop()
-	return &Damage{r.behind, r.at - r.behind, corrupt(r.file, r.behind, err)}
+	return &Damage{r.before, r.at - r.before, corrupt(r.file, r.before, err)}
 }
 
 // drop forgets data that was not returned.
@@ -142,7 +142,7 @@ func (r *Reader) fill() error {
 	if err != nil && err != io.EOF {
 		return err
 	}
-	if err := r.checkMark(); err != nil {
+	if err := r.checkBefore(); err != nil {
 		return err
 	}
 	first := r.head[:n]
@@ -165,15 +165,15 @@ func (r *Reader) fill() error {
 	return r.openMember()
 }
 
-// checkMark wants what was read last to stand where it stood.
-func (r *Reader) checkMark() error {
-	var now mark
-	n, err := r.file.ReadAt(now[:min(r.at-r.behind, int64(len(now)))], r.behind)
+// checkBefore wants what was read last to stand where it stood.
+func (r *Reader) checkBefore() error {
+	var now beginning
+	n, err := r.file.ReadAt(now[:min(r.at-r.before, int64(len(now)))], r.before)
 	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
-	if had := now[:n]; err != nil || !bytes.Equal(had, r.mark[:n]) {
-		return fmt.Errorf("%w: %s at %d", ErrReplaced, r.file.Name(), r.behind)
+	if had := now[:n]; err != nil || !bytes.Equal(had, r.beforeHead[:n]) {
+		return fmt.Errorf("%w: %s at %d", ErrReplaced, r.file.Name(), r.before)
 	}
 	info, err := r.file.Stat()
 	if err == nil && info.Size() < r.at {
@@ -222,7 +222,7 @@ func (r *Reader) take(size int64) {
 }
 
 func (r *Reader) goTo(at int64) {
-	r.behind, r.mark = r.at, r.head
+	r.before, r.beforeHead = r.at, r.head
 	r.at, r.passed, r.scanned = at, 0, 0
 }
 
