@@ -388,11 +388,8 @@ func (l lines) await(ctx context.Context, t *testing.T, text string) {
 
 func TestWaitsForBroker(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b := startBroker(t, dir, "127.0.0.1:0")
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{b.Addr()}
-	b.Close()
+	cfg, stop, start := restartable(t)
+	stop()
 
 	c := testkit.Bus(t, cfg)
 	ctx := testContext(t)
@@ -418,8 +415,7 @@ func TestWaitsForBroker(t *testing.T) {
 	gotten := make(chan []string, 1)
 	go func() { gotten <- read(t, c, cfg.Topics.Job, bus.Earliest(), 3) }()
 
-	b = startBroker(t, dir, cfg.Brokers[0])
-	defer b.Close()
+	start()
 	must(t, <-written)
 	if diff := cmp.Diff([]string{"0", "1", "2"}, <-gotten); diff != "" {
 		t.Error(diff)
@@ -495,11 +491,7 @@ func TestTopicMadeAnew(t *testing.T) {
 // lost.
 func TestEmptyTopicIsNotRewound(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b := startBroker(t, dir, "127.0.0.1:0")
-	defer func() { b.Close() }()
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{b.Addr()}
+	cfg, stop, start := restartable(t)
 	log, registry := make(lines, 100), prometheus.NewRegistry()
 	c, err := bus.New(cfg, telemetry.Deps{Log: zerolog.New(log), Metrics: registry})
 	must(t, err)
@@ -518,9 +510,9 @@ func TestEmptyTopicIsNotRewound(t *testing.T) {
 		}, bus.CaughtUp(func() { close(caughtUp) }))
 	}()
 	<-caughtUp
-	must(t, b.Close())
+	stop()
 	log.await(ctx, t, "read from topic: will try again")
-	b = startBroker(t, dir, cfg.Brokers[0])
+	start()
 	log.await(ctx, t, "read from topic: succeeded")
 	must(t, c.Write(ctx, topic, numbered(0, 1)...))
 	select {
@@ -538,11 +530,7 @@ func TestEmptyTopicIsNotRewound(t *testing.T) {
 // TestBrokerRestarts kills the broker again and again under a writer and a reader.
 func TestBrokerRestarts(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	b := startBroker(t, dir, "127.0.0.1:0")
-	defer func() { b.Close() }()
-	cfg := bus.DefaultConfig()
-	cfg.Brokers = []string{b.Addr()}
+	cfg, stop, start := restartable(t)
 	c := testkit.Bus(t, cfg)
 	ctx := testContext(t)
 	topic := cfg.Topics.SolvedShare
@@ -579,8 +567,8 @@ func TestBrokerRestarts(t *testing.T) {
 	}()
 	for i := range progress {
 		if i%perRestart == perRestart/2 {
-			must(t, b.Close())
-			b = startBroker(t, dir, cfg.Brokers[0])
+			stop()
+			start()
 		}
 		if i == restarts*perRestart-1 {
 			break

@@ -33,6 +33,19 @@ func newBus(tb testing.TB, partitions int) (*bus.Client, bus.Config) {
 	return testkit.Bus(tb, cfg), cfg
 }
 
+// restartable returns how to reach a broker that runs but between stop and start.
+func restartable(tb testing.TB) (cfg bus.Config, stop, start func()) {
+	tb.Helper()
+	dir := tb.TempDir()
+	b := startBroker(tb, dir, "127.0.0.1:0")
+	tb.Cleanup(func() { b.Close() })
+	cfg = bus.DefaultConfig()
+	cfg.Brokers = []string{b.Addr()}
+	stop = func() { must(tb, b.Close()) }
+	start = func() { b = startBroker(tb, dir, cfg.Brokers[0]) }
+	return cfg, stop, start
+}
+
 func testContext(tb testing.TB) context.Context {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)

@@ -27,11 +27,7 @@ func TestCrash(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		topic, want := drawTopic(t)
-		dir, err := os.MkdirTemp("", "sharefile")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
+		dir := tempDir(t)
 		for crashes := rapid.IntRange(0, 6).Draw(t, "crashes"); ; crashes-- {
 			w := openWriter(t, dir)
 			next, _ := resume(w)
@@ -63,6 +59,16 @@ func TestCrash(t *testing.T) {
 			t.Fatalf("(-want +got):\n%s", diff)
 		}
 	})
+}
+
+// tempDir is t.TempDir, which rapid does not have.
+func tempDir(t *rapid.T) string {
+	dir, err := os.MkdirTemp("", "sharefile")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }
 
 // drawTopic makes a topic of three partitions, and tells the shares that belong into each file, by their nonces.

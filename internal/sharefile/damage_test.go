@@ -24,11 +24,7 @@ func TestDamage(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		topic, want := drawTopic(t)
-		dir, err := os.MkdirTemp("", "sharefile")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
+		dir := tempDir(t)
 		days := slices.Sorted(maps.Keys(want))
 		damaged := make(map[uint32]bool)
 		followers := make(map[sharefile.Day]*follower)
@@ -205,12 +201,7 @@ func memberSize(b []byte) (int, bool) {
 // noncesOf reads what can be read of a piece of a file.
 func noncesOf(t *rapid.T, piece []byte) []uint32 {
 	t.Helper()
-	dir, err := os.MkdirTemp("", "sharefile")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer os.RemoveAll(dir)
-	f := &follower{path: filepath.Join(dir, "piece")}
+	f := &follower{path: filepath.Join(tempDir(t), "piece")}
 	if err := os.WriteFile(f.path, piece, 0o640); err != nil {
 		t.Fatal(err)
 	}
@@ -402,11 +393,7 @@ func TestRepair(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		topic, want := drawTopic(t)
-		dir, err := os.MkdirTemp("", "sharefile")
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer os.RemoveAll(dir)
+		dir := tempDir(t)
 		w := openWriter(t, dir)
 		next, _ := resume(w)
 		for range rapid.IntRange(1, 8).Draw(t, "flushes") {
