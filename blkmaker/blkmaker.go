@@ -270,7 +270,8 @@ func (w worker) readSolved(kind kind, topic string) error {
 	}
 	live := false // only used on the goroutine that handles messages
 	handle := func(m bus.Message) error { return w.takeMessage(kind, topic, m, live) }
-	return w.bus.Read(w.ctx, topic, from, handle, bus.CaughtUp(func() { live = true }))
+	rewound := func(partition int, earliest int64) { w.journal.rewound(topic, partition, earliest) }
+	return w.bus.Read(w.ctx, topic, from, handle, bus.CaughtUp(func() { live = true }), bus.Rewound(rewound))
 }
 
 // topicRead is called when a topic's past is in the cache.

@@ -464,6 +464,43 @@ func TestSolvedTopicMadeAnew(t *testing.T) {
 	}
 }
 
+// A topic that was made anew, and has not grown to where the last run has come to, is news once.
+func TestSolvedTopicShorter(t *testing.T) {
+	t.Parallel()
+	p := startPool(t)
+	topic := p.cfg.Kafka.Topics.SolvedShare
+	garbage := bus.Message{Value: []byte("no solved share")}
+	invalid := func(s *Service) float64 { return testutil.ToFloat64(s.metrics.invalid.WithLabelValues(topic)) }
+	reaches := func(s *Service, offset int64) {
+		t.Helper()
+		testkit.Eventually(t, "journal knows where the topic was read", func() bool { return s.journal.lastRead(topic)[0].Offset == offset })
+	}
+	p.write(t, topic, garbage, garbage, garbage)
+	s, stop := p.start(t)
+	reaches(s, 2)
+	stop()
+	for _, n := range []int{2, 0} {
+		testkit.DeleteTopic(t, p.cfg.Kafka, topic)
+		p.bus = testkit.Bus(t, p.cfg.Kafka, topic)
+		for range n {
+			p.write(t, topic, garbage)
+		}
+		s, stop = p.start(t)
+		reaches(s, int64(n-1))
+		if got := invalid(s); got != float64(n) {
+			t.Errorf("%v of %d messages are news", got, n)
+		}
+		stop()
+		s, stop = p.start(t)
+		p.write(t, topic, garbage)
+		reaches(s, int64(n))
+		if got := invalid(s); got != 1 {
+			t.Errorf("%v messages are news, want one", got)
+		}
+		stop()
+	}
+}
+
 // What came too long ago is given up, and holds up nothing.
 func TestSolvedShareWithoutJob(t *testing.T) {
 	t.Parallel()

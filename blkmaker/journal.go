@@ -256,6 +256,13 @@ func (j *journal) read(from position) bool {
 	return ahead
 }
 
+// rewound says that a partition holds none of the messages that were read, and is read again from its earliest one.
+func (j *journal) rewound(topic string, partition int, earliest int64) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	j.note(event{Event: eventRead, position: position{Topic: topic, Partition: partition, Offset: earliest - 1}})
+}
+
 // ahead tells whether a message stands behind the one that was read last.
 func (j *journal) ahead(of position) bool {
 	last, ok := j.last[of.Topic][of.Partition]

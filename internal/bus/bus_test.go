@@ -452,7 +452,7 @@ func TestTopicMadeAnew(t *testing.T) {
 		ended <- c.Read(reading, topic, bus.After(map[int]bus.Mark{0: last}, 0), func(m bus.Message) error {
 			arrived <- string(m.Value)
 			return nil
-		})
+		}, bus.Rewound(func(partition int, earliest int64) { arrived <- fmt.Sprintf("%d:%d", partition, earliest) }))
 	}()
 	take := func(n int) {
 		for range n {
@@ -464,7 +464,7 @@ func TestTopicMadeAnew(t *testing.T) {
 			}
 		}
 	}
-	take(7)
+	take(1 + 7)
 	if n := rewinds(); n != 1 {
 		t.Errorf("%v rewinds while the reader was away", n)
 	}
@@ -473,7 +473,7 @@ func TestTopicMadeAnew(t *testing.T) {
 		return testkit.Metric(t, registry, "btcpool_bus_read_errors_total") > 0
 	})
 	fill(20, 28)
-	take(8)
+	take(1 + 8)
 	if n := rewinds(); n != 2 {
 		t.Errorf("%v rewinds in all", n)
 	}
@@ -481,7 +481,7 @@ func TestTopicMadeAnew(t *testing.T) {
 	take(1)
 	cancel()
 	must(t, <-ended)
-	want := "10 11 12 13 14 15 16 20 21 22 23 24 25 26 27 28"
+	want := "0:0 10 11 12 13 14 15 16 0:0 20 21 22 23 24 25 26 27 28"
 	if diff := cmp.Diff(want, strings.Join(got, " ")); diff != "" {
 		t.Error(diff)
 	}

@@ -84,6 +84,12 @@ func CaughtUp(f func()) ReadOption {
 	return func(r *reader) { r.caughtUp = f }
 }
 
+// Rewound calls f, on the goroutine that handles messages, before those of a partition that is read again from its
+// earliest message, which has this offset.
+func Rewound(f func(partition int, earliest int64)) ReadOption {
+	return func(r *reader) { r.rewound = f }
+}
+
 // Read calls handle, on one goroutine, for each message of topic from the start position on, in order per partition. It
 // waits for brokers that are away and for a topic that does not exist yet. Messages that retention removed before they
 // could be read are skipped, with a warning and a counter. A partition that does not hold any more what was handled last
@@ -215,12 +221,16 @@ type reader struct {
 	*Client
 	topic    string
 	caughtUp func()
+	rewound  func(partition int, earliest int64)
 	batches  chan batch
 }
 
 // batch is what one request delivered.
 type batch struct {
-	msgs []Message
+	partition int
+	// rewoundTo is the partition's earliest offset if it is read again from there; otherwise -1.
+	rewoundTo int64
+	msgs      []Message
 	// caughtUp is true in the one batch that reaches what was the partition's end at the start.
 	caughtUp bool
 }
@@ -235,6 +245,9 @@ func (r *reader) handle(ctx context.Context, handle func(Message) error, behind 
 		case <-ctx.Done():
 			return ctx.Err()
 		case b = <-r.batches:
+		}
+		if b.rewoundTo >= 0 && r.rewound != nil {
+			r.rewound(b.partition, b.rewoundTo)
 		}
 		size := 0
 		for _, m := range b.msgs {
@@ -288,6 +301,7 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 		doubtful = doubtful || !answered.IsZero() && time.Since(answered) > trusted
 		var msgs []Message
 		var after, highWatermark int64
+		rewoundTo := int64(-1)
 		attempt := func(ctx context.Context) (err error) {
 			if doubtful {
 				from, held, err := r.onwards(ctx, partition, next, last)
@@ -296,6 +310,9 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 				}
 				if from != next {
 					end = -1
+				}
+				if from < next || from == next && held != last {
+					rewoundTo = from
 				}
 				next, last, doubtful = from, held, false
 			}
@@ -326,9 +343,9 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 			last = msgs[n-1].Mark()
 		}
 		lag.Set(float64(highWatermark - next))
-		b := batch{msgs: msgs, caughtUp: !caughtUp && next >= end}
+		b := batch{partition: partition, rewoundTo: rewoundTo, msgs: msgs, caughtUp: !caughtUp && next >= end}
 		caughtUp = caughtUp || b.caughtUp
-		if len(b.msgs) == 0 && !b.caughtUp {
+		if len(b.msgs) == 0 && !b.caughtUp && rewoundTo < 0 {
 			continue
 		}
 		select {
