@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -321,6 +322,24 @@ func TestBadFrames(t *testing.T) {
 	a.send("\x7f\x01\x03\x00")
 	a.wantEnd()
 	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == 1 })
+
+	// Nobody can say how many shares are in a batch that is too long, or wrong in the middle.
+	shares := agentwire.Shares{JobID: 1, Rows: slices.Repeat([]agentwire.Submit{{Session: 1}}, 4096)}
+	long, _ := shares.AppendTo(nil, agentwire.MaxFrame)
+	torn, _ := agentwire.Shares{JobID: 1, Rows: shares.Rows[:2]}.AppendTo(nil, agentwire.MaxFrame)
+	torn = torn[:len(torn)-1]
+	binary.LittleEndian.PutUint16(torn[2:], uint16(len(torn)))
+	for i, batch := range [][]byte{long, torn} {
+		a, _ = p.agent("", "subres", "batch")
+		a.send(string(batch))
+		if i == 1 {
+			if v, err := agentwire.ParseVerdicts(a.readFrame()); err != nil || len(v.Statuses) != 1 {
+				t.Errorf("verdicts %v, %v", v, err)
+			}
+		}
+		a.wantEnd()
+		testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "bad frame") == float64(2+i) })
+	}
 
 	// Malformed: skipped and counted, however many there are.
 	a, w := p.agent("", "subres")

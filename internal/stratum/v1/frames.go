@@ -9,7 +9,7 @@ import (
 )
 
 // maxFrame is more than what is wanted of any frame to the pool, in bytes. Frames of names that a miner made very long
-// are longer.
+// are longer. A batch is not: its shares count for the index of verdicts, so that each must be looked at.
 const maxFrame = 4096
 
 // takesFrames reports whether frames may come: from a farm proxy, or from who has not logged in as anything else yet.
@@ -18,23 +18,24 @@ func (c Conn) takesFrames() bool { return c.Session.SpeaksForFarm() || !c.Sessio
 // frame handles the frame that in begins with, and appends the answer if it has any. Of one that is very long only the
 // beginning is waited for.
 func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
+	f, size := agentwire.PeekFrame(in)
 	limit := maxFrame
-	if c.takesFrames() {
+	if c.takesFrames() && f.Command != agentwire.CmdShares {
 		limit = agentwire.MaxFrame
 	}
-	if f, size := agentwire.PeekFrame(in); maxFrame < size && size <= limit {
+	if maxFrame < size && size <= limit {
 		if len(in) < maxFrame {
 			return dst, 0, nil
 		}
 		c.Session.CutFrame()
 		if f.Command == agentwire.CmdRegister {
-			c.farmFrame(dst, f)
+			dst, err = c.farmFrame(dst, f)
 		}
 		n = min(size, len(in))
 		c.Skip = size - n
-		return dst, n, nil
+		return dst, n, err
 	}
-	f, n, err := agentwire.ParseFrame(in, limit)
+	f, n, err = agentwire.ParseFrame(in, limit)
 	switch {
 	case err != nil:
 		return dst, 0, ErrStream
@@ -43,45 +44,46 @@ func (c Conn) frame(dst, in []byte) (out []byte, n int, err error) {
 	case !c.takesFrames():
 		return dst, n, c.bad()
 	}
-	return c.farmFrame(dst, f), n, nil
+	dst, err = c.farmFrame(dst, f)
+	return dst, n, err
 }
 
 // farmFrame handles a frame of a farm proxy. One that is malformed is of one of its miners, so it costs the others
-// nothing. One before the login has no effect: BTCAgent 0.9 registers its miners as soon as it is connected, and once
-// more when it has logged in.
-func (c Conn) farmFrame(dst []byte, f agentwire.Frame) []byte {
+// nothing, unless it is a batch. One before the login has no effect: BTCAgent 0.9 registers its miners as soon as it is
+// connected, and once more when it has logged in.
+func (c Conn) farmFrame(dst []byte, f agentwire.Frame) (out []byte, err error) {
 	if !c.Session.LoggedIn() {
 		c.Session.IgnoreFrame("early")
-		return dst
+		return dst, nil
 	}
 	switch f.Command {
 	case agentwire.CmdSubmit, agentwire.CmdSubmitTime, agentwire.CmdSubmitVersion, agentwire.CmdSubmitTimeVersion:
 		sub, err := agentwire.ParseSubmit(f)
 		if err != nil {
 			c.Session.BadInput()
-			return dst
+			return dst, nil
 		}
-		return c.submitFrame(dst, sub)
+		return c.submitFrame(dst, sub), nil
 	case agentwire.CmdShares:
 		return c.batch(dst, f)
 	case agentwire.CmdRegister:
 		reg, err := agentwire.ParseRegister(f)
 		if err != nil {
 			c.Session.BadInput()
-			return dst
+			return dst, nil
 		}
 		c.Session.Register(uint16(reg.Session), reg.Worker, reg.Agent)
 	case agentwire.CmdUnregister:
 		un, err := agentwire.ParseUnregister(f)
 		if err != nil {
 			c.Session.BadInput()
-			return dst
+			return dst, nil
 		}
 		c.Session.Unregister(uint16(un.Session))
 	default:
 		c.Session.IgnoreFrame("command")
 	}
-	return dst
+	return dst, nil
 }
 
 // submitOf judges a share of a farm proxy's miner, if it is known.
@@ -97,21 +99,23 @@ func (c Conn) submitOf(sub agentwire.Submit) (status share.Status, known bool) {
 	})
 }
 
-// batch judges the shares of a batch and answers to all of them.
-func (c Conn) batch(dst []byte, f agentwire.Frame) []byte {
+// batch judges the shares of a batch and answers to all of them. Behind one that cannot be read nobody knows how many
+// there are, and which share the next verdict is of.
+func (c Conn) batch(dst []byte, f agentwire.Frame) (out []byte, err error) {
 	v := agentwire.Verdicts{First: c.Submits}
-	err := agentwire.ParseShares(f, func(sub agentwire.Submit) {
+	malformed := agentwire.ParseShares(f, func(sub agentwire.Submit) {
 		status, known := c.submitOf(sub)
 		if !known {
 			status = share.StatusUnauthorized
 		}
 		v.Statuses = append(v.Statuses, status.Told())
 	})
-	if err != nil {
-		c.Session.BadInput()
-	}
 	c.Submits += uint16(len(v.Statuses))
-	return v.AppendTo(dst)
+	dst = v.AppendTo(dst)
+	if malformed != nil {
+		return dst, ErrStream
+	}
+	return dst, nil
 }
 
 // submitFrame judges a share. One of a miner that nobody registered gets no
