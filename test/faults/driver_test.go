@@ -23,8 +23,9 @@ var (
 	driverKinds = flag.String("faults.kinds", "", "TestDriver: kinds of faults, separated by commas; empty: all")
 )
 
-// ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn.
-var ciSeeds = []uint64{1, 2, 3}
+// ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn, and logflip before what keeps
+// a day from being repaired.
+var ciSeeds = []uint64{3, 9, 32}
 
 // drawsARound is how often faults are drawn until it is calm again.
 const drawsARound = 5
@@ -43,13 +44,38 @@ func TestDriver(t *testing.T) {
 	w := newWorld(t)
 	if *driverSeed == 0 {
 		for _, seed := range ciSeeds {
-			w.round(t, fmt.Sprintf("seed %d", seed), draw(rand.New(rand.NewPCG(seed, 0)), kinds, drawsARound))
+			w.round(t, fmt.Sprintf("seed %d", seed), drawRound(seed, kinds))
 		}
 		return
 	}
 	rng := rand.New(rand.NewPCG(*driverSeed, 0))
 	for begin, n := time.Now(), 1; n == 1 || time.Since(begin) < *driverFor; n++ {
 		w.round(t, fmt.Sprintf("seed %d, round %d", *driverSeed, n), draw(rng, kinds, drawsARound))
+	}
+}
+
+func drawRound(seed uint64, kinds []string) []draught {
+	return draw(rand.New(rand.NewPCG(seed, 0)), kinds, drawsARound)
+}
+
+// TestSeedsDrawEveryKind is to fail when a new kind of fault has changed what is drawn: other seeds are needed then.
+func TestSeedsDrawEveryKind(t *testing.T) {
+	t.Parallel()
+	drawn := map[string]bool{}
+	for _, seed := range ciSeeds {
+		for _, d := range drawRound(seed, allKinds()) {
+			for _, f := range d.faults {
+				if f.kind == "logflip" && (drawn["tail"] || drawn["anew"]) && !drawn["logflip"] {
+					t.Error("a day's file is damaged only when nothing can repair it")
+				}
+				drawn[f.kind] = true
+			}
+		}
+	}
+	for _, kind := range allKinds() {
+		if !drawn[kind] {
+			t.Errorf("no seed draws %s", kind)
+		}
 	}
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/segmentio/kafka-go"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
@@ -230,17 +231,10 @@ const maxPartitions = 4
 func (w *world) addPartition(fault) func() {
 	n := w.partitions()
 	if n >= maxPartitions {
+		w.t.Logf("%s has %d partitions: none is added", shareTopic, n)
 		return func() {}
 	}
-	answer, err := w.admin().CreatePartitions(w.t.Context(), &kafka.CreatePartitionsRequest{
-		Topics: []kafka.TopicPartitionsConfig{{Name: shareTopic, Count: int32(n + 1)}},
-	})
-	if err == nil {
-		err = answer.Errors[shareTopic]
-	}
-	if err != nil {
-		w.t.Fatalf("partition %d of %s: %v", n, shareTopic, err)
-	}
+	testkit.AddPartitions(w.t, bus.Config{Brokers: []string{w.kafka.Addr}}, shareTopic, n+1)
 	return func() {}
 }
 
@@ -289,6 +283,7 @@ func (w *world) flipLog(f fault) func() {
 		w.t.Fatal(err)
 	}
 	if len(w.ledger.gone) > 0 || len(days) == 0 {
+		w.t.Logf("no bit of %d days is turned over, %d records are not in the topic any more", len(days), len(w.ledger.gone))
 		return func() {}
 	}
 	day := days[int(f.amount*float64(len(days)))]
