@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"regexp"
-	"testing"
 	"time"
 
 	"btcpool/internal/share"
@@ -52,7 +51,7 @@ func (l *ledger) add(acks []rig.Ack, unanswered int64) {
 }
 
 // destroyed notes the records that a fault took away.
-func (l *ledger) destroyed(_ testing.TB, values [][]byte) {
+func (l *ledger) destroyed(values [][]byte) {
 	if l.gone == nil {
 		l.gone = map[key]int{}
 	}

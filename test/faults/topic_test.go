@@ -40,7 +40,7 @@ func (w *world) cutTail(f fault) func() {
 		slices.Sort(files)
 		lost := w.cut(files[len(files)-1], int64(f.amount*mostCut))
 		if topic := filepath.Base(folder); topic[:len(topic)-2] == shareTopic {
-			w.ledger.destroyed(w.t, lost)
+			w.ledger.destroyed(lost)
 		}
 	}
 	return w.startKafka
@@ -105,7 +105,7 @@ func (w *world) topicAnew(f fault) func() {
 	var ends []int64
 	for p := range partitions {
 		lost := w.readPartition(p)
-		w.ledger.destroyed(w.t, lost)
+		w.ledger.destroyed(lost)
 		ends = append(ends, int64(len(lost)))
 	}
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)

@@ -13,6 +13,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
 	"btcpool/internal/testkit"
 )
 
@@ -39,8 +40,7 @@ func CompareStatistics(ctx context.Context, conn *sql.DB, log []share.Share) err
 		if s.Status != share.StatusAccept {
 			continue
 		}
-		at := time.Unix(s.Time, 0).UTC()
-		day := at.Year()*10000 + int(at.Month())*100 + at.Day()
+		day := int(sharefile.DayOf(s.Time))
 		for _, r := range []row{{Day: day}, {User: s.UserID, Day: day}, {User: s.UserID, Worker: s.WorkerID, Day: day}} {
 			sums[r] = sums[r].Add(s.Difficulty.Hashes())
 		}
