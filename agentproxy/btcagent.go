@@ -101,7 +101,11 @@ func FromBTCAgent(path string) (cfg Config, warnings []string, err error) {
 		return Config{}, nil, fmt.Errorf("%s: agent_type = %q: only btc is served", path, old.AgentType)
 	}
 	cfg, warnings = old.config()
-	return cfg, append(warnings, unknownKeys(text)...), nil
+	warnings = append(warnings, unknownKeys(text)...)
+	for i, w := range warnings {
+		warnings[i] = path + ": " + w
+	}
+	return cfg, warnings, nil
 }
 
 func orTrue(f *flexible) bool { return f == nil || bool(*f) }

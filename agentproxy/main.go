@@ -73,29 +73,20 @@ func Main(args []string, stderr io.Writer) int {
 	if _, err := os.Stat(btcAgentFile); old.file == "" && !own && err == nil {
 		old.file = btcAgentFile
 	}
-	cfg := DefaultConfig()
-	if old.file != "" {
-		var warnings []string
-		var err error
-		if cfg, warnings, err = FromBTCAgent(old.file); err != nil {
-			fmt.Fprintf(stderr, "agentproxy: %v\n", err)
-			return 2
-		}
-		for _, w := range warnings {
-			fmt.Fprintf(stderr, "agentproxy: %s: %s\n", old.file, w)
-		}
+	p := service.Program[Config, *Service]{
+		Name:   "agentproxy",
+		Stderr: stderr,
+		Defaults: func() (Config, []string, error) {
+			if old.file == "" {
+				return DefaultConfig(), nil, nil
+			}
+			return FromBTCAgent(old.file)
+		},
+		Build:      New,
+		AlsoStderr: old.alsoError,
 	}
-	log := stderr
 	if old.logDir != "" {
-		file, err := os.OpenFile(filepath.Join(old.logDir, "agentproxy.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
-		if err != nil {
-			fmt.Fprintf(stderr, "agentproxy: log file: %v\n", err)
-			return 2
-		}
-		defer file.Close()
-		if log = io.Writer(file); old.alsoError {
-			log = io.MultiWriter(stderr, file)
-		}
+		p.LogFile = filepath.Join(old.logDir, "agentproxy.log")
 	}
-	return service.Main("agentproxy", rest, log, cfg, New)
+	return p.Main(rest)
 }

@@ -28,8 +28,8 @@ type Config interface {
 
 // Common holds the keys that every service has.
 type Common struct {
-	Admin       string          `toml:"admin" env:"ADMIN"`               // host:port of /metrics, /healthz and /readyz; empty: none; port 0: any free one
-	StopTimeout config.Duration `toml:"stop_timeout" env:"STOP_TIMEOUT"` // how long draining may take after SIGTERM; 0: 30 s
+	Admin       string          `toml:"admin" env:"ADMIN" reload:"no"`               // host:port of /metrics, /healthz and /readyz; empty: none; port 0: any free one
+	StopTimeout config.Duration `toml:"stop_timeout" env:"STOP_TIMEOUT" reload:"no"` // how long draining may take after SIGTERM; 0: 30 s
 	Log         Log             `toml:"log" envPrefix:"LOG_"`
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"sync/atomic"
 	"time"
 
 	"github.com/rs/zerolog"
@@ -11,8 +12,8 @@ import (
 
 // Log says what is logged and how.
 type Log struct {
-	Level  string `toml:"level" env:"LEVEL"`   // trace, debug, info, warn, error; empty: info
-	Format string `toml:"format" env:"FORMAT"` // json or console; empty: json
+	Level  string `toml:"level" env:"LEVEL"`               // trace, debug, info, warn, error; empty: info
+	Format string `toml:"format" env:"FORMAT" reload:"no"` // json or console; empty: json
 }
 
 const logTime = "2006-01-02T15:04:05.000Z07:00"
@@ -32,6 +33,21 @@ func NewLogger(w io.Writer, l Log) (zerolog.Logger, error) {
 // timestamp exists because zerolog's own resolution is a package variable.
 func timestamp(e *zerolog.Event, _ zerolog.Level, _ string) {
 	e.Str(zerolog.TimestampFieldName, time.Now().UTC().Format(logTime))
+}
+
+// threshold is the lowest level that a logger writes, which may change while it does. It is a hook.
+type threshold struct{ level atomic.Int32 }
+
+func (t *threshold) set(l Log) {
+	level, _ := l.level() // was validated
+	t.level.Store(int32(level))
+}
+
+// Run is called for each line.
+func (t *threshold) Run(e *zerolog.Event, level zerolog.Level, _ string) {
+	if level < zerolog.Level(t.level.Load()) {
+		e.Discard()
+	}
 }
 
 func (l Log) level() (zerolog.Level, error) {

@@ -62,58 +62,111 @@ type Flagger interface {
 // Main runs the service called name and returns the exit code of its process: 0 stopped, 1 failed, 2 wrong usage or
 // configuration. It writes to stderr only.
 func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defaults C, build func(C, Deps) (S, error)) int {
-	var (
-		file, level    string
-		check, version bool
-	)
-	cfg := defaults
-	parse := func() (*flag.FlagSet, error) {
-		flags := flag.NewFlagSet(name, flag.ContinueOnError)
-		flags.SetOutput(stderr)
-		flags.StringVar(&file, "config", "", "read this TOML `file`")
-		flags.BoolVar(&check, "check", false, "check the configuration and exit")
-		flags.BoolVar(&version, "version", false, "print the version and exit")
-		flags.StringVar(&level, "log-level", "", "`level` instead of the configured one: trace, debug, info, warn, error")
-		if f, ok := any(&cfg).(Flagger); ok {
-			f.Flags(flags)
-		}
-		return flags, flags.Parse(args)
+	return Program[C, S]{
+		Name:     name,
+		Stderr:   stderr,
+		Defaults: func() (C, []string, error) { return defaults, nil, nil },
+		Build:    build,
+	}.Main(args)
+}
+
+// Program is a service as a process of its own.
+type Program[C Config, S Runner] struct {
+	Name   string
+	Stderr io.Writer
+	// Defaults returns what file, environment and flags go over, with warnings. It is called each time that the
+	// configuration is read.
+	Defaults func() (cfg C, warnings []string, err error)
+	Build    func(C, Deps) (S, error)
+	// LogFile is where the log goes instead of Stderr, or, with AlsoStderr, besides; "": there is none.
+	LogFile    string
+	AlsoStderr bool
+}
+
+// options are the frame's own flags.
+type options struct {
+	file, level    string
+	check, version bool
+}
+
+// flags reads args; those of the service itself go over cfg.
+func (p Program[C, S]) flags(args []string, cfg *C) (o options, rest []string, err error) {
+	flags := flag.NewFlagSet(p.Name, flag.ContinueOnError)
+	flags.SetOutput(p.Stderr)
+	flags.StringVar(&o.file, "config", "", "read this TOML `file`")
+	flags.BoolVar(&o.check, "check", false, "check the configuration and exit")
+	flags.BoolVar(&o.version, "version", false, "print the version and exit")
+	flags.StringVar(&o.level, "log-level", "", "`level` instead of the configured one: trace, debug, info, warn, error")
+	if f, ok := any(cfg).(Flagger); ok {
+		f.Flags(flags)
 	}
-	switch flags, err := parse(); {
+	err = flags.Parse(args)
+	return o, flags.Args(), err
+}
+
+// configure reads the configuration: the file and the environment go over the defaults, then the flags over both. Log is
+// what is to be logged by it.
+func (p Program[C, S]) configure(args []string, o options) (cfg C, log Log, warnings []string, err error) {
+	if cfg, warnings, err = p.Defaults(); err != nil {
+		return cfg, log, nil, err
+	}
+	if err := Load(o.file, &cfg); err != nil {
+		return cfg, log, nil, err
+	}
+	for old, now := range outdatedEnv(cfg) {
+		warnings = append(warnings, fmt.Sprintf("%s has a new name, %s: the old one works for now", EnvPrefix+old, EnvPrefix+now))
+	}
+	if _, _, err := p.flags(args, &cfg); err != nil {
+		return cfg, log, nil, err
+	}
+	common := cfg.Base()
+	if o.level != "" {
+		common.Log.Level = o.level
+	}
+	return cfg, common.Log, warnings, errors.Join(common.validate(), cfg.Validate())
+}
+
+// Main runs the program and returns its exit code, as the function Main does.
+func (p Program[C, S]) Main(args []string) int {
+	var defaults C
+	if cfg, _, err := p.Defaults(); err == nil {
+		defaults = cfg
+	}
+	o, rest, err := p.flags(args, &defaults)
+	switch {
 	case errors.Is(err, flag.ErrHelp):
 		return exitStopped
 	case err != nil:
 		return exitUsage
-	case flags.NArg() > 0:
-		fmt.Fprintf(stderr, "%s: unexpected argument %q\n", name, flags.Arg(0))
+	case len(rest) > 0:
+		fmt.Fprintf(p.Stderr, "%s: unexpected argument %q\n", p.Name, rest[0])
 		return exitUsage
-	case version:
-		fmt.Fprintln(stderr, name, Version(), runtime.Version())
+	case o.version:
+		fmt.Fprintln(p.Stderr, p.Name, Version(), runtime.Version())
 		return exitStopped
 	}
-
-	// The file and the environment go over the defaults, then the flags once more over both.
-	cfg = defaults
-	if err := Load(file, &cfg); err != nil {
-		complain(stderr, name, err)
+	cfg, logging, warnings, err := p.configure(args, o)
+	for _, w := range warnings {
+		fmt.Fprintf(p.Stderr, "%s: %s\n", p.Name, w)
+	}
+	if err != nil {
+		complain(p.Stderr, p.Name, err)
 		return exitUsage
 	}
-	for old, now := range outdatedEnv(cfg) {
-		fmt.Fprintf(stderr, "%s: %s has a new name, %s: the old one works for now\n", name, EnvPrefix+old, EnvPrefix+now)
+	out := p.Stderr
+	var file *LogFile
+	if p.LogFile != "" {
+		if file, err = OpenLogFile(p.LogFile); err != nil {
+			complain(p.Stderr, p.Name, err)
+			return exitUsage
+		}
+		defer file.Close()
+		if out = file; p.AlsoStderr {
+			out = io.MultiWriter(p.Stderr, file)
+		}
 	}
-	if _, err := parse(); err != nil {
-		return exitUsage
-	}
-	common := cfg.Base()
-	if level != "" {
-		common.Log.Level = level
-	}
-	if err := errors.Join(common.validate(), cfg.Validate()); err != nil {
-		complain(stderr, name, err)
-		return exitUsage
-	}
-	if check {
-		fmt.Fprintf(stderr, "%s: configuration ok\n", name)
+	if o.check {
+		fmt.Fprintf(p.Stderr, "%s: configuration ok\n", p.Name)
 		return exitStopped
 	}
 
@@ -121,15 +174,27 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
 	defer signal.Stop(signals)
+	hangups := make(chan os.Signal, 1)
+	_, reloads := any(*new(S)).(Reloader[C])
+	if reloads {
+		signal.Notify(hangups, syscall.SIGHUP)
+		defer signal.Stop(hangups)
+	}
 
-	log, err := NewLogger(stderr, common.Log)
+	log, err := NewLogger(out, logging)
+	var lowest threshold
+	if reloads {
+		lowest.set(logging)
+		log = log.Level(zerolog.TraceLevel).Hook(&lowest)
+	}
 	if err != nil {
-		complain(stderr, name, err)
+		complain(p.Stderr, p.Name, err)
 		return exitUsage
 	}
 	registry := newRegistry()
-	deps := Deps{Log: log, Metrics: registry}.For(name)
+	deps := Deps{Log: log, Metrics: registry}.For(p.Name)
 
+	common := cfg.Base()
 	var admin net.Listener
 	if common.Admin != "" {
 		if admin, err = net.Listen("tcp", common.Admin); err != nil {
@@ -138,31 +203,43 @@ func Main[C Config, S Runner](name string, args []string, stderr io.Writer, defa
 		}
 		defer func() { _ = admin.Close() }() // httpapi.Serve has closed it, if it ran
 	}
-	svc, err := build(cfg, deps)
+	svc, err := p.Build(cfg, deps)
 	if err != nil {
 		deps.Log.Error().Err(err).Msg("cannot start")
 		return exitFailed
 	}
-	p := process{log: deps.Log, svc: svc, stopTimeout: common.StopGrace()}
+	proc := process{log: deps.Log, svc: svc, stopTimeout: common.StopGrace()}
 	registry.MustRegister(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "btcpool_ready",
 		Help: "1 while work is possible; /readyz says what is missing.",
 	}, func() float64 {
-		if p.ready() != nil {
+		if proc.ready() != nil {
 			return 0
 		}
 		return 1
 	}))
 	if admin != nil {
 		deps.Log.Info().Stringer("addr", admin.Addr()).Msg("admin listening")
-		stop := p.background(func(ctx context.Context) {
-			if err := httpapi.Serve(ctx, admin, AdminHandler(registry, p.ready), time.Second); err != nil {
+		stop := proc.background(func(ctx context.Context) {
+			if err := httpapi.Serve(ctx, admin, AdminHandler(registry, proc.ready), time.Second); err != nil {
 				deps.Log.Error().Err(err).Msg("admin requests are no longer answered")
 			}
 		})
 		defer stop()
 	}
-	return p.run(signals)
+	if to, ok := any(svc).(Reloader[C]); ok {
+		r := reload[C]{
+			log:     deps.Log,
+			metrics: newReloadMetrics(registry),
+			file:    file,
+			lowest:  &lowest,
+			now:     cfg,
+			read:    func() (C, Log, []string, error) { return p.configure(args, o) },
+			to:      to,
+		}
+		proc.reload = r.do
+	}
+	return proc.run(signals, hangups)
 }
 
 // complain prints each line of err behind the service's name.
@@ -204,6 +281,7 @@ type process struct {
 	log         zerolog.Logger
 	svc         Runner
 	stopTimeout time.Duration
+	reload      func(context.Context) // nil: nobody asks for it
 	stopping    atomic.Bool
 }
 
@@ -230,7 +308,7 @@ func (p *process) background(f func(ctx context.Context)) (stop func()) {
 	}
 }
 
-func (p *process) run(signals <-chan os.Signal) int {
+func (p *process) run(signals, hangups <-chan os.Signal) int {
 	p.log.Info().Str("version", Version()).Msg("starting")
 	defer p.background(p.tellSystemd)()
 
@@ -239,13 +317,17 @@ func (p *process) run(signals <-chan os.Signal) int {
 	done := make(chan error, 1)
 	go func() { done <- p.svc.Run(ctx) }()
 
-	select {
-	case err := <-done:
-		return p.exit(err)
-	case sig := <-signals:
-		p.log.Info().Stringer("signal", sig).Stringer("stop_timeout", p.stopTimeout).Msg("stopping")
+	for !p.stopping.Load() {
+		select {
+		case err := <-done:
+			return p.exit(err)
+		case <-hangups:
+			p.reload(ctx)
+		case sig := <-signals:
+			p.log.Info().Stringer("signal", sig).Stringer("stop_timeout", p.stopTimeout).Msg("stopping")
+			p.stopping.Store(true)
+		}
 	}
-	p.stopping.Store(true)
 	p.notify(daemon.SdNotifyStopping)
 	cancel()
 	select {

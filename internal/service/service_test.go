@@ -143,10 +143,15 @@ type process struct {
 
 func start(t *testing.T, cfg testConfig, build func(testConfig, service.Deps) (runner, error)) *process {
 	t.Helper()
+	return startMain(t, func(stderr io.Writer) int { return service.Main("frame", nil, stderr, cfg, build) })
+}
+
+func startMain(t *testing.T, main func(stderr io.Writer) (code int)) *process {
+	t.Helper()
 	p := &process{t: t, lines: make(chan map[string]any, 100), code: make(chan int, 1)}
 	r, w := io.Pipe()
 	go func() {
-		p.code <- service.Main("frame", nil, w, cfg, build)
+		p.code <- main(w)
 		w.Close()
 	}()
 	go func() {
