@@ -1,9 +1,10 @@
 package agentproxy
 
 import (
-	"context"
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"btcpool/internal/agentwire"
@@ -13,10 +14,10 @@ import (
 
 // account is whom miners mine for, and the links that carry them.
 type account struct {
-	svc    *Service
-	name   string // "": that of the pool in use
-	cancel context.CancelFunc
+	svc  *Service
+	name string // "": that of the pool in use
 
+	goals  []*goal             // in the order of the configuration
 	links  map[*link]struct{}  // all that have not ended
 	miners map[*miner]struct{} // all that are logged in, with a link or without
 
@@ -24,57 +25,72 @@ type account struct {
 	away    time.Time       // since when no link is up; zero: one is
 	last    *job.StratumJob // of the last job, for stand-ins
 	standIn *work
-	lastErr error // why the last link ended or could not be had
+	errs    map[place]error // why the last link ended or could not be had
+
+	balanced time.Time // when goals were balanced last
+	mean     float64   // the load of a machine of which nothing is known
 }
 
 // accountGrace is how long the links of an account without miners are kept: those that come back find them.
 const accountGrace = time.Minute
 
 func newAccount(s *Service, name string) *account {
-	ctx, cancel := context.WithCancel(context.Background())
 	a := &account{
 		svc:    s,
 		name:   name,
-		cancel: cancel,
 		links:  make(map[*link]struct{}),
 		miners: make(map[*miner]struct{}),
 		away:   s.now,
 		left:   s.now,
+		errs:   make(map[place]error),
+		mean:   1,
 	}
-	for i := range s.cfg.Links {
-		sl := &slot{acct: a, log: s.log.With().Str("account", name).Int("link", i).Logger()}
-		s.goroutines.Go(func() { sl.run(ctx) })
-	}
+	a.adopt()
 	return a
 }
 
 // end closes all links for good.
 func (a *account) end() {
-	a.cancel()
+	for _, g := range a.goals {
+		g.end()
+	}
 	for l := range a.links {
 		l.close(nil)
 	}
 	delete(a.svc.accounts, a.name)
 }
 
-// best returns the link that is up and has the fewest miners, of those the first pool's; nil if none is up.
-func (a *account) best() *link {
+// best returns the link that is up and has the fewest miners, of those to the most preferred pool; nil if none is up. One
+// of another goal than g is better than none.
+func (a *account) best(g *goal) *link {
+	strange := func(l *link) int {
+		if l.slot.goal != g {
+			return 1
+		}
+		return 0
+	}
 	var best *link
 	for l := range a.links {
 		if !l.up() || l.replaced {
 			continue
 		}
-		if best == nil || l.pool < best.pool || l.pool == best.pool && len(l.miners) < len(best.miners) {
+		if best == nil || cmp.Or(cmp.Compare(strange(l), strange(best)), cmp.Compare(l.rank, best.rank),
+			cmp.Compare(len(l.miners), len(best.miners))) < 0 {
 			best = l
 		}
 	}
 	return best
 }
 
-// take has a miner served that has logged in.
-func (a *account) take(m *miner) {
+// take has a miner served that has logged in: by the goal that it had before, if there still is that.
+func (a *account) take(m *miner, before *goal) {
 	a.miners[m] = struct{}{}
-	if l := a.best(); l != nil {
+	m.load = a.mean
+	if !slices.Contains(a.goals, before) {
+		before = a.lacking()
+	}
+	a.aim(m, before)
+	if l := a.best(m.goal); l != nil {
 		l.take(m)
 	} else {
 		m.wait()
@@ -87,21 +103,33 @@ func (a *account) release(m *miner) {
 		m.link.release(m)
 	}
 	delete(a.miners, m)
+	a.unaim(m)
 	if len(a.miners) == 0 {
 		a.left = a.svc.now
 	}
 }
 
-// linkUp gives a link that can be mined on its miners: those who wait, and a fair part of those on others.
+// linkUp gives a link that can be mined on its miners: those who wait, those of its goal who are elsewhere, and a fair part
+// of those on other links of the goal.
 func (a *account) linkUp(l *link) {
 	a.away = time.Time{}
 	a.standIn = nil
-	fair := (len(a.miners) + len(a.links) - 1) / max(len(a.links), 1)
+	delete(a.errs, l.target.place())
+	g, links := l.slot.goal, 0
+	for other := range a.links {
+		if other.slot.goal == g {
+			links++
+		}
+	}
+	fair := (g.miners + links - 1) / max(links, 1)
 	for m := range a.miners {
 		switch {
-		case m.link == nil, m.link.replaced, m.link.pool > l.pool:
+		case m.link == nil, m.link.replaced:
+			m.move(a.best(m.goal))
+		case m.goal != g || m.link == l:
+		case m.link.slot.goal != g, m.link.rank > l.rank:
 			m.move(l)
-		case m.link != l && len(l.miners) < fair && len(m.link.miners) > fair:
+		case len(l.miners) < fair && len(m.link.miners) > fair:
 			m.move(l)
 		}
 	}
@@ -111,15 +139,14 @@ func (a *account) linkUp(l *link) {
 func (a *account) linkDown(l *link, why error) {
 	delete(a.links, l)
 	if why != nil {
-		a.lastErr = why
+		a.errs[l.target.place()] = why
 	}
-	other := a.best()
-	if other == nil && a.away.IsZero() {
+	if a.best(nil) == nil && a.away.IsZero() {
 		a.away = a.svc.now
 	}
 	for _, m := range l.miners {
 		m.link = nil
-		if other = a.best(); other != nil {
+		if other := a.best(m.goal); other != nil {
 			m.move(other)
 		} else {
 			m.wait()
@@ -134,6 +161,7 @@ func (a *account) tick() {
 	for l := range a.links {
 		l.tick()
 	}
+	a.balance()
 	switch {
 	case len(a.miners) == 0 && s.cfg.MultiUser && s.now.Sub(a.left) > accountGrace:
 		s.log.Info().Str("account", a.name).Msg("nobody mines for the account any more")
@@ -160,10 +188,20 @@ func (a *account) fault() error {
 	if a.name != "" {
 		who = fmt.Sprintf(" for account %s", a.name)
 	}
-	if a.lastErr == nil {
+	var errs []error
+	said := make(map[place]bool)
+	for _, r := range a.svc.routes {
+		for _, t := range r.targets {
+			if err := a.errs[t.place()]; err != nil && !said[t.place()] {
+				errs = append(errs, fmt.Errorf("no pool%s: %s: %w", who, t.Addr, err))
+				said[t.place()] = true
+			}
+		}
+	}
+	if len(errs) == 0 {
 		return errors.New("no pool has been reached yet" + who)
 	}
-	return fmt.Errorf("no pool%s: %w", who, a.lastErr)
+	return errors.Join(errs...)
 }
 
 // standInDifficulty has no miner find a share for a job that is none: a share that nobody takes must not be answered as

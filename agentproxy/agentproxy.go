@@ -34,23 +34,23 @@ const tickInterval = 250 * time.Millisecond
 
 // Service is the proxy.
 type Service struct {
-	cfg     Config
 	log     zerolog.Logger
 	metrics metrics
-	dialer  *dialer
 	closing service.Closing
 
 	loop       *poll.Loop
-	ports      []*poll.Listener
+	ports      ports
 	page       net.Listener // nil: none
 	goroutines sync.WaitGroup
-	open       atomic.Int64 // connections of miners
 	started    time.Time
 	view       view
 	fault      atomic.Pointer[error] // what Ready says
 
 	// What follows is the loop's.
 
+	cfg      Config
+	routes   []route // by cfg, as dialer is
+	dialer   *dialer
 	now      time.Time // when the turn began
 	miners   []*miner  // all connections
 	numbers  numbers
@@ -65,10 +65,9 @@ type Service struct {
 // New returns a proxy that listens, but serves nobody yet.
 func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	s := &Service{
-		cfg:      cfg,
 		log:      deps.Log,
 		metrics:  newMetrics(deps.Metrics),
-		dialer:   &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std()},
+		dialer:   &dialer{agents: new(sync.Map)},
 		accounts: make(map[string]*account),
 		started:  time.Now(),
 	}
@@ -78,18 +77,14 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		}
 	}()
 	s.setFault(errStarting)
+	s.adopt(cfg)
 	if s.loop, err = poll.NewLoop(); err != nil {
 		return nil, err
 	}
 	s.closing.Add(func() error { s.loop.Close(); return nil })
-	for _, l := range cfg.Listeners {
-		port, err := s.listen(l)
-		if err != nil {
-			return nil, err
-		}
-		s.closing.Add(port.Close)
-		s.ports = append(s.ports, port)
-		s.log.Info().Stringer("addr", port.Addr()).Bool("tls", l.TLSCertFile != "").Msg("listening for miners")
+	s.closing.Add(func() error { s.closePorts(); return nil })
+	if err := s.setPorts(cfg); err != nil {
+		return nil, err
 	}
 	if cfg.Page != "" {
 		if s.page, err = net.Listen("tcp", cfg.Page); err != nil {
@@ -101,20 +96,23 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	return s, nil
 }
 
-func (s *Service) listen(l Listener) (*poll.Listener, error) {
-	port, err := poll.Listen(poll.Config{
-		Addr:         l.Listen,
-		CertFile:     l.TLSCertFile,
-		KeyFile:      l.TLSKeyFile,
-		Log:          s.log,
-		Go:           s.goroutines.Go,
-		WriteTimeout: s.cfg.WriteTimeout.Std(),
-	})
-	var system *net.OpError
-	if errors.As(err, &system) {
-		err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
+// adopt has what comes made by cfg. Before Run it is New's, then the loop's.
+func (s *Service) adopt(cfg Config) {
+	s.cfg = cfg
+	s.routes = cfg.routes()
+	s.dialer = &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: s.dialer.agents}
+	for _, a := range s.accounts {
+		a.adopt()
 	}
-	return port, err
+}
+
+// Reload goes over to another configuration. Miners stay: those whose link is not wanted any more leave it when another
+// one is up. If the proxy cannot listen where it is to, nothing changes.
+func (s *Service) Reload(ctx context.Context, cfg Config) error {
+	if err := s.setPorts(cfg); err != nil {
+		return err
+	}
+	return s.loop.Call(ctx, func() { s.adopt(cfg) })
 }
 
 // Close ends a proxy that has not run, and does nothing to one that has.
@@ -123,7 +121,9 @@ func (s *Service) Close() error { return s.closing.Close() }
 // Addrs returns where miners connect, in the order of the configuration.
 func (s *Service) Addrs() []net.Addr {
 	var addrs []net.Addr
-	for _, p := range s.ports {
+	s.ports.mu.Lock()
+	defer s.ports.mu.Unlock()
+	for _, p := range s.ports.all {
 		addrs = append(addrs, p.Addr())
 	}
 	return addrs
@@ -150,9 +150,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	serving, cancel := context.WithCancel(ctx)
 	defer cancel()
-	for _, port := range s.ports {
-		g.Go(func() error { return s.accept(serving, port) })
-	}
+	s.servePorts()
 	if s.page != nil {
 		g.Go(func() error { return httpapi.Serve(serving, s.page, s.handler(), time.Second) })
 	}
@@ -162,13 +160,13 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		}
 		return nil
 	})
-	if !s.cfg.MultiUser {
-		s.loop.Post(func() { s.account("") })
-	}
-	defer context.AfterFunc(ctx, func() {
-		for _, p := range s.ports {
-			_ = p.Close()
+	s.loop.Post(func() {
+		if !s.cfg.MultiUser {
+			s.account("")
 		}
+	})
+	defer context.AfterFunc(ctx, func() {
+		s.closePorts()
 		s.loop.Post(s.leave)
 	})()
 	g.Go(s.serve)
@@ -201,29 +199,13 @@ func (s *Service) leave() {
 	}
 }
 
-// accept takes connections until the port is closed.
-func (s *Service) accept(ctx context.Context, p *poll.Listener) error {
-	for {
-		conn, ip, err := p.Accept()
-		switch {
-		case err == nil:
-			s.welcome(conn, ip)
-		case ctx.Err() != nil || errors.Is(err, net.ErrClosed):
-			return nil
-		default: // out of descriptors, most likely: that passes
-			s.metrics.refused.WithLabelValues("accept").Inc()
-			s.log.Error().Err(err).Msg("connection not accepted: raise the limit of open files")
-			retry.Sleep(ctx, time.Second)
-		}
-	}
-}
-
-func (s *Service) welcome(conn poll.Link, ip netip.Addr) {
+// add takes on a connection, if it is to be served.
+func (s *Service) add(conn poll.Link, ip netip.Addr) {
 	refusal := ""
 	switch {
 	case len(s.cfg.Allow) > 0 && !slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }):
 		refusal = "not allowed"
-	case s.open.Load() >= int64(s.cfg.MaxConnections):
+	case len(s.miners) >= s.cfg.MaxConnections:
 		refusal = "limit"
 	}
 	if refusal != "" {
@@ -231,10 +213,18 @@ func (s *Service) welcome(conn poll.Link, ip netip.Addr) {
 		conn.Close()
 		return
 	}
-	s.open.Add(1)
-	if !s.loop.Post(func() { s.add(newMiner(s, conn, ip)) }) {
-		conn.Close()
+	m := newMiner(s, conn, ip)
+	m.pos = len(s.miners)
+	s.miners = append(s.miners, m)
+	m.counts.since = s.now
+	if err := conn.Attach(s.loop, m); err != nil {
+		s.log.Error().Err(err).Msg("connection not served")
+		m.fail(nil)
 	}
+	if s.leaving {
+		m.fail(nil)
+	}
+	m.settle()
 }
 
 // tick sees to what is due.

@@ -384,7 +384,7 @@ func TestManyAccounts(t *testing.T) {
 	s.onLoop(t, func() {
 		for i := range maxAccounts {
 			name := fmt.Sprint(i)
-			s.accounts[name] = &account{svc: s, name: name, left: time.Now(), cancel: func() {}}
+			s.accounts[name] = &account{svc: s, name: name, left: time.Now()}
 		}
 	})
 	r := dial(t, s)

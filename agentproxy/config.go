@@ -24,14 +24,14 @@ type Config struct {
 	MaxConnections int `toml:"max_connections"`
 	// Page is host:port of the status page and its API, which show names and addresses of machines to whoever can
 	// reach them; "" for nowhere.
-	Page string `toml:"page" env:"AGENTPROXY_PAGE"`
+	Page string `toml:"page" env:"AGENTPROXY_PAGE" reload:"no"`
 
 	// Pools are in the order of preference. Where the first cannot be reached the next is used, until the first can be
 	// again.
 	Pools []Pool `toml:"pools"`
 	// MultiUser mines for the account that is the part before the dot of each miner's name; else all mine for the
 	// account of the pool that is used.
-	MultiUser bool `toml:"multi_user"`
+	MultiUser bool `toml:"multi_user" reload:"no"`
 	// Links is how many connections to the pool an account has.
 	Links int `toml:"links"`
 	// PoolVerdicts has miners wait for the pool's verdict on each share; else they are told at once that it is good.
@@ -83,6 +83,9 @@ type Pool struct {
 	Protocol Protocol `toml:"protocol"`
 	// NoExtensions has nothing said to the pool that btcpool does not know: shares come one by one.
 	NoExtensions bool `toml:"no_extensions"`
+	// Weight is for which part of the machines' hashrate the pool is, as against the other weights. Pools without are for
+	// when one that has a weight cannot be reached; if none has one, all are for when the first cannot be.
+	Weight float64 `toml:"weight"`
 }
 
 // Protocol is what is spoken with a pool.
@@ -125,6 +128,9 @@ const (
 	DirectAfter Direct = "after"
 	DirectWith  Direct = "with"
 )
+
+// maxWeight keeps sums of weights exact enough.
+const maxWeight = 1e6
 
 // maxLinks bounds the links of an account; BTCAgent's file cannot say more.
 const maxLinks = 255
@@ -169,7 +175,12 @@ func (c Config) Validate() error {
 		faults.Addf("pools: there must be one at least")
 	}
 	for i, p := range c.Pools {
-		faults.In(fmt.Sprintf("pools[%d]", i), p.validate(c.MultiUser))
+		section := fmt.Sprintf("pools[%d]", i)
+		faults.In(section, p.validate(c.MultiUser))
+		same := func(q Pool) bool { return q.Weight > 0 && q.Addr == p.Addr && (q.Account == p.Account || c.MultiUser) }
+		if p.Weight > 0 && slices.ContainsFunc(c.Pools[:i], same) {
+			faults.Addf("%s.weight: another pool with a weight has the same addr and account", section)
+		}
 	}
 	faults.Number("links", c.Links, 1, maxLinks)
 	faults.AtLeast("hold", c.Hold, 0)
@@ -206,6 +217,9 @@ func (p Pool) validate(multiUser bool) error {
 	}
 	if !slices.Contains([]Protocol{"", ProtocolAuto, ProtocolAgent, ProtocolStratum}, p.Protocol) {
 		faults.Addf("protocol = %q: must be auto, agent or stratum", p.Protocol)
+	}
+	if !(p.Weight >= 0 && p.Weight <= maxWeight) {
+		faults.Addf("weight = %v: must be 0 to %d", p.Weight, int(maxWeight))
 	}
 	return faults.Err()
 }

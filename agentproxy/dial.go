@@ -25,7 +25,7 @@ import (
 type dialer struct {
 	cfg     Proxy
 	timeout time.Duration
-	agents  sync.Map // addresses of pools that have spoken the agents' protocol: what they did once they can
+	agents  *sync.Map // addresses of pools that have spoken the agents' protocol: what they did once they can
 }
 
 // upstream is a connection to a pool, which has shown that it answers.

@@ -22,12 +22,13 @@ import (
 // link is a connection to a pool, for the miners of an account. All of it belongs to the loop, but for what newLink
 // sets and for the channels.
 type link struct {
-	acct  *account
-	slot  *slot
-	pool  int // number of the pool
-	conn  poll.Link
-	agent bool   // the agents' protocol is spoken
-	via   string // the proxy, if there is one
+	acct   *account
+	slot   *slot
+	target target
+	rank   int // of the target in the order of preference
+	conn   poll.Link
+	agent  bool   // the agents' protocol is spoken
+	via    string // the proxy, if there is one
 
 	ready chan struct{} // closed when miners can mine on the link
 	ended chan struct{} // closed after it has ended
@@ -104,13 +105,13 @@ const (
 	verdictPatience = 30 * time.Second
 )
 
-func newLink(sl *slot, pool int, up upstream) *link {
-	s := sl.acct.svc
+func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) *link {
+	acct := sl.goal.acct
 	return &link{
-		acct:      sl.acct,
+		acct:      acct,
 		slot:      sl,
-		pool:      pool,
-		conn:      poll.NewStream(up, s.goroutines.Go, s.cfg.ReadTimeout.Std()),
+		target:    t,
+		conn:      poll.NewStream(up, acct.svc.goroutines.Go, writeTimeout),
 		agent:     up.agent,
 		via:       up.via,
 		ready:     make(chan struct{}),
@@ -120,15 +121,14 @@ func newLink(sl *slot, pool int, up upstream) *link {
 	}
 }
 
-func (l *link) cfg() Pool    { return l.acct.svc.cfg.Pools[l.pool] }
-func (l *link) addr() string { return l.cfg().Addr }
+func (l *link) addr() string { return l.target.Addr }
 
 // accountName is whom the link mines for.
 func (l *link) accountName() string {
 	if l.acct.name != "" {
 		return l.acct.name
 	}
-	return l.cfg().Account
+	return l.target.Account
 }
 
 // up reports whether miners can mine on the link.
@@ -140,12 +140,13 @@ func (l *link) up() bool {
 func (l *link) begin() {
 	s := l.acct.svc
 	l.began, l.heard = s.now, s.now
+	l.rank = l.slot.goal.plan.Load().rank(l.target)
 	l.acct.links[l] = struct{}{}
 	if err := l.conn.Attach(s.loop, l); err != nil {
 		l.close(err)
 		return
 	}
-	if s.accounts[l.acct.name] != l.acct { // it has ended meanwhile
+	if l.slot.ended { // meanwhile
 		l.close(nil)
 		return
 	}
@@ -162,10 +163,10 @@ func (l *link) begin() {
 // wishes are the capabilities that are asked for.
 func (l *link) wishes() string {
 	words := []string{stratum.VersionRollingFrames}
-	if !l.cfg().NoExtensions {
+	if !l.target.NoExtensions {
 		words = append(words, stratum.SmallDifficulties, stratum.Batches)
 	}
-	if l.acct.svc.cfg.PoolVerdicts {
+	if l.target.verdicts {
 		words = append(words, stratum.SubmitResponses)
 	}
 	return `["` + strings.Join(words, `","`) + `"]`
@@ -377,7 +378,7 @@ func (l *link) capabilities(m stratum.Message) {
 	if !has(stratum.VersionRollingFrames) {
 		l.setVersionBits(0)
 	}
-	l.verdicts = has(stratum.SubmitResponses) && l.acct.svc.cfg.PoolVerdicts
+	l.verdicts = has(stratum.SubmitResponses) && l.target.verdicts
 	l.batches = has(stratum.Batches)
 }
 
@@ -600,7 +601,7 @@ func (l *link) tick() {
 		l.close(errSilentPool)
 	case l.up() && s.now.Sub(l.work.since) > maxJobAge:
 		l.close(errOldJob)
-	case l.replaced && len(l.questions) == 0, l.replaced && s.now.Sub(l.heard) > verdictPatience:
+	case l.replaced && len(l.miners) == 0 && (len(l.questions) == 0 || s.now.Sub(l.heard) > verdictPatience):
 		l.close(nil)
 	case quiet > min(silence, s.cfg.ReadTimeout.Std()/2) && l.asked.IsZero() && l.agent:
 		l.asked, l.pinged = s.now, s.now
@@ -624,14 +625,14 @@ func (l *link) longestSilence() time.Duration {
 	return max(timeout, maxJobAge)
 }
 
-// replace has another link of the account take the miners; the verdicts that are awaited still come.
+// replace has other links of the account take the miners, as soon as one is up; the verdicts that are awaited still come.
 func (l *link) replace() {
 	if l.over {
 		return
 	}
 	l.replaced = true
 	for _, m := range slices.Collect(maps.Values(l.miners)) {
-		if other := l.acct.best(); other != nil {
+		if other := l.acct.best(m.goal); other != nil {
 			m.move(other)
 			m.settle()
 		}

@@ -24,6 +24,7 @@ type metrics struct {
 	panics    prometheus.Counter
 	reconnect prometheus.Counter
 	jobs      *prometheus.CounterVec
+	moved     prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -46,6 +47,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		bytes:     set.Counters("pool_bytes_total", "Bytes exchanged with pools, without TCP's and TLS's own, by direction.", "direction"),
 		panics:    set.Counter("panics_total", "Faults of the program that cost a connection."),
 		reconnect: set.Counter("asicboost_reconnects_total", "Miners that were asked to connect again because they stopped rolling version bits."),
+		moved:     set.Counter("balance_moves_total", "Machines that were moved to another pool for the pools' weights."),
 		jobs:      set.Counters("jobs_total", "Jobs by origin: of a pool, or stand-ins.", "origin"),
 	}
 }

@@ -29,6 +29,8 @@ type miner struct {
 	accountName string
 	worker      string
 	acct        *account
+	goal        *goal     // that it counts for; its link may be of another, which is better than none
+	load        float64   // that it counts as
 	link        *link     // nil: none is up
 	waiting     time.Time // since when there is none
 
@@ -115,21 +117,6 @@ func newMiner(s *Service, conn poll.Link, ip netip.Addr) *miner {
 	return &miner{svc: s, conn: conn, ip: ip, readBy: time.Now().Add(s.cfg.LoginTimeout.Std())}
 }
 
-// add takes on a connection.
-func (s *Service) add(m *miner) {
-	m.pos = len(s.miners)
-	s.miners = append(s.miners, m)
-	m.counts.since = s.now
-	if err := m.conn.Attach(s.loop, m); err != nil {
-		s.log.Error().Err(err).Msg("connection not served")
-		m.fail(nil)
-	}
-	if s.leaving {
-		m.fail(nil)
-	}
-	m.settle()
-}
-
 // failed notes a fault of the program.
 func (s *Service) failed(fault any) {
 	s.metrics.panics.Inc()
@@ -182,7 +169,6 @@ func (m *miner) remove() {
 	s.miners[len(s.miners)-1] = nil
 	s.miners = s.miners[:len(s.miners)-1]
 	m.pos = -1
-	s.open.Add(-1)
 	if m.acct != nil {
 		s.metrics.miners.Dec()
 		m.stopWaiting()
@@ -296,10 +282,10 @@ func (m *miner) enter() {
 		name = m.accountName
 	}
 	m.acct = s.account(name)
-	s.gone.remove(m.acct.title(), m.worker, m.ip.String())
+	before := s.gone.remove(name, m.worker, m.ip.String())
 	s.metrics.miners.Inc()
 	m.counts.since, m.counts.hashes = s.now, newMeter(s.now)
-	m.acct.take(m)
+	m.acct.take(m, before.goal)
 }
 
 // wait has a miner wait for a link, with the job it has.

@@ -9,13 +9,21 @@ import (
 	"btcpool/internal/retry"
 )
 
-// slot keeps one link up: to the first pool that can be reached, in the order of the configuration.
+// slot keeps one link of a goal up: to the first pool that can be reached, in the order of preference.
 type slot struct {
-	acct *account
-	log  zerolog.Logger
+	goal    *goal
+	log     zerolog.Logger
+	cancel  context.CancelFunc
+	changed retry.Bell // rung when the goal has another plan
+	ended   bool       // the loop's
 
-	complaint  string // what was said last about pools that cannot be reached
-	complained time.Time
+	complaints map[place]complaint // of pools that cannot be reached
+}
+
+// complaint is what was said last.
+type complaint struct {
+	text string
+	at   time.Time
 }
 
 // complaintPause is how often the same is said again.
@@ -27,9 +35,15 @@ var retryPace = retry.Pace{First: 500 * time.Millisecond, Longest: 5 * time.Seco
 func (sl *slot) run(ctx context.Context) {
 	pauses := retryPace.Pauses()
 	for ctx.Err() == nil {
-		l := sl.first(ctx, len(sl.acct.svc.cfg.Pools))
+		p := sl.goal.plan.Load()
+		l := sl.first(ctx, p, len(p.targets))
 		if l == nil {
-			retry.Sleep(ctx, pauses.NextBackOff())
+			select {
+			case <-ctx.Done():
+			case <-sl.changed:
+				pauses.Reset()
+			case <-time.After(pauses.NextBackOff()):
+			}
 			continue
 		}
 		pauses.Reset()
@@ -37,48 +51,76 @@ func (sl *slot) run(ctx context.Context) {
 	}
 }
 
-// first returns a link that is up, to the first of the pools before the one numbered below, or nil.
-func (sl *slot) first(ctx context.Context, below int) *link {
-	for i := range below {
-		if l := sl.link(ctx, i); l != nil {
+// end has no more links made. One that is up ends when its miners have gone elsewhere.
+func (sl *slot) end() {
+	sl.ended = true
+	sl.cancel()
+	for l := range sl.goal.acct.links {
+		switch {
+		case l.slot != sl:
+		case l.up():
+			l.replace()
+		default:
+			l.close(nil)
+		}
+	}
+}
+
+// first returns a link that is up, to the first of the plan's pools before the one numbered below, or nil.
+func (sl *slot) first(ctx context.Context, p *plan, below int) *link {
+	for _, t := range p.targets[:below] {
+		if ctx.Err() != nil {
+			return nil
+		}
+		if l := sl.link(ctx, p, t); l != nil {
 			return l
 		}
 	}
 	return nil
 }
 
-// keep returns when l, or whatever has taken its place, has ended. From a pool that is not the first it returns to one
+// keep returns when l, or whatever has taken its place, has ended. From a pool that is not the first it goes to one
 // before it as soon as that can be mined at.
 func (sl *slot) keep(ctx context.Context, l *link) {
 	for {
+		p := sl.goal.plan.Load()
+		rank := p.rank(l.target)
 		var again <-chan time.Time
-		if l.pool > 0 {
-			again = time.After(sl.acct.svc.cfg.ReturnInterval.Std())
+		switch rank {
+		case 0:
+		case len(p.targets):
+			again = time.After(retryPace.Longest)
+		default:
+			again = time.After(p.again)
 		}
 		select {
 		case <-l.ended:
 			return
+		case <-ctx.Done():
+			return
 		case <-again:
+		case <-sl.changed:
+			p = sl.goal.plan.Load()
+			rank = p.rank(l.target)
 		}
-		if better := sl.first(ctx, l.pool); better != nil {
-			sl.log.Info().Str("from", l.addr()).Str("to", better.addr()).Msg("back at the preferred pool")
+		if better := sl.first(ctx, p, rank); better != nil {
+			sl.log.Info().Str("from", l.addr()).Str("to", better.addr()).Msg("going over to a preferred pool")
 			old := l
-			sl.acct.svc.loop.Post(func() { old.replace() })
+			sl.goal.acct.svc.loop.Post(func() { old.replace() })
 			l = better
 		}
 	}
 }
 
-// link returns a link to pool number i that is up, or nil after it has said why there is none.
-func (sl *slot) link(ctx context.Context, i int) *link {
-	s := sl.acct.svc
-	p := s.cfg.Pools[i]
-	up, err := s.dialer.dial(ctx, p)
+// link returns a link that is up, or nil after it has said why there is none.
+func (sl *slot) link(ctx context.Context, p *plan, t target) *link {
+	s := sl.goal.acct.svc
+	up, err := p.dialer.dial(ctx, t.Pool)
 	if err != nil {
-		sl.failed(ctx, p, err)
+		sl.failed(ctx, t, err)
 		return nil
 	}
-	l := newLink(sl, i, up)
+	l := newLink(sl, t, up, p.writeTimeout)
 	if !s.loop.Post(l.begin) {
 		_ = up.Close()
 		return nil
@@ -87,19 +129,23 @@ func (sl *slot) link(ctx context.Context, i int) *link {
 	case <-l.ready:
 		return l
 	case <-l.ended:
-		sl.failed(ctx, p, l.why)
+		sl.failed(ctx, t, l.why)
 		return nil
 	}
 }
 
-func (sl *slot) failed(ctx context.Context, p Pool, err error) {
-	if ctx.Err() != nil {
+func (sl *slot) failed(ctx context.Context, t target, err error) {
+	if ctx.Err() != nil || err == nil {
 		return
 	}
-	sl.acct.svc.metrics.dials.WithLabelValues("failed").Inc()
-	if complaint := p.Addr + err.Error(); complaint != sl.complaint || time.Since(sl.complained) >= complaintPause {
-		sl.complaint, sl.complained = complaint, time.Now()
-		sl.log.Warn().Err(err).Str("pool", p.Addr).Msg("no link to the pool")
+	s := sl.goal.acct.svc
+	s.metrics.dials.WithLabelValues("failed").Inc()
+	if said := sl.complaints[t.place()]; said.text != err.Error() || time.Since(said.at) >= complaintPause {
+		if sl.complaints == nil {
+			sl.complaints = make(map[place]complaint)
+		}
+		sl.complaints[t.place()] = complaint{err.Error(), time.Now()}
+		sl.log.Warn().Err(err).Str("pool", t.Addr).Msg("no link to the pool")
 	}
-	sl.acct.svc.loop.Post(func() { sl.acct.lastErr = err })
+	s.loop.Post(func() { sl.goal.acct.errs[t.place()] = err })
 }

@@ -32,10 +32,19 @@ type (
 		Accepted  uint64        `json:"accepted"`
 		Rejected  uint64        `json:"rejected"`
 		Accounts  []accountInfo `json:"accounts"`
+		Goals     []goalInfo    `json:"goals"`
 		Links     []linkInfo    `json:"links"`
 	}
 	accountInfo struct {
 		Name     string  `json:"name"`
+		Miners   int     `json:"miners"`
+		Hashrate float64 `json:"hashrate"`
+	}
+	goalInfo struct {
+		Account  string  `json:"account"`
+		Pool     string  `json:"pool"`
+		Weight   float64 `json:"weight"`
+		Part     float64 `json:"part"`
 		Miners   int     `json:"miners"`
 		Hashrate float64 `json:"hashrate"`
 	}
@@ -70,7 +79,9 @@ type (
 		Rejects    map[string]uint64 `json:"rejects"`
 		Pool       *string           `json:"pool"`
 
-		left time.Time // when it has
+		left  time.Time // when it has
+		login string    // the account that it names, "" if it names none
+		goal  *goal
 	}
 	workers struct {
 		Total   int      `json:"total"`
@@ -118,7 +129,7 @@ func (s *Service) fill(snap *snapshot) {
 	sum := &snap.summary
 	*sum = summary{
 		Version: service.Version(), Time: now.UTC(), Started: s.started.UTC(), MultiUser: s.cfg.MultiUser,
-		Verdicts: "proxy", Accounts: []accountInfo{}, Links: []linkInfo{},
+		Verdicts: "proxy", Accounts: []accountInfo{}, Goals: []goalInfo{}, Links: []linkInfo{},
 	}
 	if s.cfg.PoolVerdicts {
 		sum.Verdicts = "pool"
@@ -129,44 +140,54 @@ func (s *Service) fill(snap *snapshot) {
 	}
 	snap.workers = make([]worker, 0, len(s.miners)+len(s.gone.workers))
 	for _, a := range s.accounts {
-		info := accountInfo{Name: a.title(), Miners: len(a.miners)}
-		for m := range a.miners {
-			w := m.info(now)
-			info.Hashrate += orZero(w.Hashrate)
-			snap.workers = append(snap.workers, w)
-			if m.link == nil {
-				sum.Waiting++
+		all := a.load()
+		for _, g := range a.goals {
+			info := goalInfo{Account: g.account(), Pool: g.main().Addr, Weight: g.weight, Miners: g.miners}
+			if all > 0 {
+				info.Part = g.load / all
 			}
+			for m := range a.miners {
+				if m.goal != g {
+					continue
+				}
+				w := m.info(now)
+				info.Hashrate += orZero(w.Hashrate)
+				snap.workers = append(snap.workers, w)
+				if m.link == nil {
+					sum.Waiting++
+				}
+			}
+			sum.Miners += info.Miners
+			sum.Hashrate += info.Hashrate
+			sum.Goals = append(sum.Goals, info)
 		}
-		sum.Miners += info.Miners
-		sum.Hashrate += info.Hashrate
-		sum.Accounts = append(sum.Accounts, info)
 		for l := range a.links {
 			sum.Links = append(sum.Links, l.info())
 		}
 	}
 	snap.workers = append(snap.workers, s.gone.workers...)
-	slices.SortFunc(sum.Accounts, func(a, b accountInfo) int { return cmp.Compare(a.Name, b.Name) })
+	slices.SortStableFunc(sum.Goals, func(a, b goalInfo) int { return cmp.Compare(a.Account, b.Account) })
+	for _, g := range sum.Goals {
+		if n := len(sum.Accounts); n == 0 || sum.Accounts[n-1].Name != g.Account {
+			sum.Accounts = append(sum.Accounts, accountInfo{Name: g.Account})
+		}
+		account := &sum.Accounts[len(sum.Accounts)-1]
+		account.Miners += g.Miners
+		account.Hashrate += g.Hashrate
+	}
 	slices.SortFunc(sum.Links, func(a, b linkInfo) int {
 		return cmp.Or(cmp.Compare(a.Account, b.Account), a.Since.Compare(b.Since))
 	})
 }
 
-// title is what an account is called for people.
-func (a *account) title() string {
-	if a.name != "" || len(a.svc.cfg.Pools) == 0 {
-		return a.name
-	}
-	return a.svc.cfg.Pools[0].Account
-}
-
 func (m *miner) info(now time.Time) worker {
 	c := &m.counts
 	w := worker{
-		Account: m.acct.title(), Name: m.worker, IP: m.ip.String(), Software: m.software, Online: true,
+		Account: m.goal.account(), Name: m.worker, IP: m.ip.String(), Software: m.software, Online: true,
 		Since: c.since.UTC(), Difficulty: m.told,
 		Accepted: c.accepted, Rejected: c.rejected, Rejects: make(map[string]uint64, len(c.rejects)),
 	}
+	w.login, w.goal = m.acct.name, m.goal
 	if now.Sub(c.since) >= measuring {
 		rate := c.hashes.perSecond(now)
 		w.Hashrate = &rate

@@ -13,6 +13,7 @@ const scaled = (v, letters) => {
 const hashrate = (v) => scaled(v, ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s"]);
 const bytes = (v) => scaled(v, ["B", "kB", "MB", "GB", "TB"]);
 const difficulty = (v) => (v < 1 ? v.toPrecision(3) : scaled(v, ["", "K", "M", "G", "T", "P", "E"]));
+const percent = (v) => `${(v * 100).toFixed(1)} %`;
 const count = (v) => v.toLocaleString("en").replaceAll(",", "\u202f");
 
 function ago(time, now) {
@@ -46,6 +47,15 @@ function show(sum, found) {
   $("version").textContent = `agentproxy ${sum.version}`;
   $("fault").hidden = sum.fault === null;
   $("fault").textContent = sum.fault ?? "";
+  $("weights").hidden = sum.goals.every((g) => g.weight === 1);
+  $("goals").replaceChildren(...sum.goals.map((g) => row([
+    [g.pool],
+    [g.account],
+    [percent(g.weight), "n"],
+    [percent(g.part), "n"],
+    [count(g.miners), "n"],
+    [hashrate(g.hashrate), "n"],
+  ])));
   $("links").replaceChildren(...sum.links.map((l) => row([
     [l.pool + (l.proxy ? ` by ${l.proxy}` : "")],
     [l.account],

@@ -1,0 +1,371 @@
+package agentproxy
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
+	"btcpool/internal/agentwire"
+	"btcpool/internal/config"
+	"btcpool/internal/service"
+	"btcpool/internal/share"
+	"btcpool/internal/testkit"
+)
+
+var _ service.Reloader[Config] = (*Service)(nil)
+
+// reload changes the configuration of a proxy that runs.
+func (s *Service) reload(t *testing.T, change func(*Config)) error {
+	t.Helper()
+	var cfg Config
+	s.onLoop(t, func() { cfg = s.cfg })
+	cfg.Pools = slices.Clone(cfg.Pools)
+	cfg.Listeners = slices.Clone(cfg.Listeners)
+	change(&cfg)
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	return s.Reload(t.Context(), cfg)
+}
+
+func (s *Service) mustReload(t *testing.T, change func(*Config)) {
+	t.Helper()
+	if err := s.reload(t, change); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitJob waits for a job with that in it.
+func (r *rig) awaitJob(part string) {
+	r.t.Helper()
+	for {
+		if line := r.hear(); strings.Contains(line, "mining.notify") && strings.Contains(line, part) {
+			return
+		}
+	}
+}
+
+// ended waits until the proxy has closed the link.
+func (l *fakeLink) ended() {
+	l.t.Helper()
+	for {
+		if _, err := l.r.ReadByte(); err != nil {
+			if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+				l.t.Fatal("the link is still there")
+			}
+			return
+		}
+	}
+}
+
+// A pool that is taken out of the configuration, or is another one than it was, is left when its successor is up. No
+// machine is lost over that, and none is without work.
+func TestReloadPools(t *testing.T) {
+	t.Parallel()
+	p, l, s, r := farm(t, nil)
+	other := newFakePool(t)
+	s.mustReload(t, func(c *Config) { c.Pools = []Pool{{Addr: other.addr(), Account: "new", NoExtensions: true}} })
+	next := other.accept()
+	next.hear()
+	// Until the new one is up the old one works.
+	l.say(notify("7", true))
+	r.awaitJob("")
+	r.say(`{"id":4,"method":"mining.submit","params":["a.b","1","00000001","65000000","b2957c02"]}`)
+	l.hear()
+	next.say(capable)
+	for range 4 {
+		if line := next.hear(); strings.Contains(line, "authorize") && !strings.Contains(line, `"new"`) {
+			t.Errorf("logged in as %s", line)
+		}
+	}
+	next.say(strings.ReplaceAll(loggedInAs, "01a2b3c4", "0f0f0f0f") + notify("0", true))
+	r.awaitJob("0f0f0f0f")
+	// A verdict that is still awaited comes.
+	l.say(string(agentwire.SubmitResponse{Index: 0, Status: share.StatusAccept}.AppendTo(nil)))
+	r.want(`{"id":4,"result":true,"error":null}`)
+	l.ended()
+	s.onLoop(t, func() {
+		if len(s.miners) != 1 || s.miners[0].link.addr() != other.addr() {
+			t.Error("the machine is elsewhere")
+		}
+	})
+
+	// Back to the first, then as another account there: a link each.
+	s.mustReload(t, func(c *Config) { c.Pools[0].Addr, c.Pools[0].Account = p.addr(), "farm" })
+	l = p.login()
+	r.awaitJob("01a2b3c4")
+	s.mustReload(t, func(c *Config) { c.Pools[0].Account = "renamed" })
+	l.hear() // register
+	again := p.login()
+	r.awaitJob("01a2b3c4")
+	l.ended()
+	again.hear() // register
+	// A second pool behind the first changes nothing, its becoming the first does.
+	s.mustReload(t, func(c *Config) {
+		c.Pools = append(c.Pools, Pool{Addr: other.addr(), Account: "new", NoExtensions: true})
+	})
+	s.mustReload(t, func(c *Config) { slices.Reverse(c.Pools) })
+	other.login()
+	r.awaitJob("01a2b3c4")
+	again.ended()
+	if got := testutil.ToFloat64(s.metrics.linksLost.WithLabelValues(p.addr())); got > 0 {
+		t.Errorf("%v links lost", got)
+	}
+}
+
+// Verdicts are agreed on when a link is made, so another answer needs another link. The number of links follows, too.
+func TestReloadLinks(t *testing.T) {
+	t.Parallel()
+	p, l, s, r := farm(t, func(c *Config) { c.PoolVerdicts = false })
+	s.mustReload(t, func(c *Config) { c.PoolVerdicts = true })
+	with := p.accept()
+	with.hear()
+	with.say(capable)
+	if line := with.hear(); !strings.Contains(line, "subres") {
+		t.Errorf("the pool is not asked for verdicts: %s", line)
+	}
+	for range 3 {
+		with.hear()
+	}
+	with.say(loggedInAs + notify("0", true))
+	r.awaitJob("")
+	l.ended()
+	s.mustReload(t, func(c *Config) { c.Links = 3 })
+	p.login()
+	p.login()
+	up := func() (n int) {
+		s.onLoop(t, func() {
+			for link := range s.accounts[""].links {
+				if link.up() {
+					n++
+				}
+			}
+		})
+		return n
+	}
+	testkit.Eventually(t, "three links", func() bool { return up() == 3 })
+	s.mustReload(t, func(c *Config) { c.Links = 1 })
+	testkit.Eventually(t, "one link", func() bool { return up() == 1 })
+	r.say(`{"id":4,"method":"mining.ping","params":[]}`)
+	for !strings.Contains(r.hear(), "pong") {
+	}
+}
+
+// Machines of a listener that is gone stay. A proxy that cannot listen where it is to changes nothing.
+func TestReloadListeners(t *testing.T) {
+	t.Parallel()
+	_, _, s, r := farm(t, nil)
+	old := s.Addrs()[0].String()
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	err = s.reload(t, func(c *Config) {
+		c.Links = 9
+		c.Listeners = []Listener{{Listen: "127.0.0.1:0", TLSCertFile: "x", TLSKeyFile: "x"}}
+	})
+	if err == nil || !strings.Contains(err.Error(), "no such file") {
+		t.Errorf("without a certificate: %v", err)
+	}
+	err = s.reload(t, func(c *Config) {
+		c.Links = 9
+		c.Listeners = []Listener{{Listen: "127.0.0.1:0"}, {Listen: "localhost:0"}, {Listen: taken.Addr().String()}}
+	})
+	if err == nil || !strings.Contains(err.Error(), "listen = \""+taken.Addr().String()) {
+		t.Errorf("where another listens: %v", err)
+	}
+	s.onLoop(t, func() {
+		if s.cfg.Links != 1 {
+			t.Error("a part of it is used")
+		}
+	})
+	if len(s.Addrs()) != 1 || s.Addrs()[0].String() != old {
+		t.Errorf("listening at %v, not at %s", s.Addrs(), old)
+	}
+	dial(t, s).login("a.rig2") // where it was closed and opened again
+
+	s.mustReload(t, func(c *Config) {
+		c.Listeners = []Listener{{Listen: "localhost:0"}}
+		c.Allow = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	})
+	if conn, err := net.Dial("tcp", old); err == nil {
+		t.Error("the old port is still open")
+		conn.Close()
+	}
+	stranger := dial(t, s)
+	if line, err := stranger.r.ReadString('\n'); err == nil {
+		t.Errorf("not allowed, but hears %s", line)
+	}
+	r.say(`{"id":4,"method":"mining.ping","params":[]}`)
+	for !strings.Contains(r.hear(), "pong") {
+	}
+	s.mustReload(t, func(c *Config) { c.Allow, c.MaxConnections, c.Workers.Fixed = nil, 3, "all" })
+	dial(t, s).login("a.rig3")
+	s.onLoop(t, func() {
+		if name := s.miners[2].worker; name != "all" {
+			t.Errorf("a worker's name: %s", name)
+		}
+	})
+	if line, err := dial(t, s).r.ReadString('\n'); err == nil {
+		t.Errorf("one too many, but hears %s", line)
+	}
+}
+
+// Machines are split by weights; those of a pool that is away go to the one that has no weight and return, and one that
+// connects again goes where it was.
+func TestWeights(t *testing.T) {
+	t.Parallel()
+	pools := []*fakePool{newFakePool(t), newFakePool(t), newFakePool(t)}
+	s := proxyOf(t, func(c *Config) {
+		c.Pools[0].Account, c.Pools[0].Weight = "A", 70
+		c.Pools[1].Account, c.Pools[1].Weight = "B", 30
+		c.ReturnInterval = config.Duration(time.Second)
+	}, pools...)
+	first := pools[0].login()
+	pools[1].login()
+	where := func() (n [3]int) {
+		s.onLoop(t, func() {
+			for _, m := range s.miners {
+				for i, p := range pools {
+					if m.link != nil && m.link.addr() == p.addr() {
+						n[i]++
+					}
+				}
+			}
+		})
+		return n
+	}
+	become := func(want [3]int) {
+		t.Helper()
+		testkit.Eventually(t, fmt.Sprint(want), func() bool { return where() == want })
+	}
+	rigs := make(map[string]*rig)
+	for i := range 10 {
+		name := fmt.Sprintf("a.rig%d", i)
+		rigs[name] = dial(t, s)
+		rigs[name].login(name)
+	}
+	become([3]int{7, 3, 0})
+	of := func(name string) (account string) {
+		snap, err := s.look(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, w := range snap.workers {
+			if "a."+w.Name == name && w.Online {
+				account = w.Account
+			}
+		}
+		return account
+	}
+	for name, r := range rigs {
+		var before string
+		testkit.Eventually(t, name+" is shown", func() bool { before = of(name); return before != "" })
+		r.conn.Close()
+		testkit.Eventually(t, name+" is gone", func() bool { return of(name) == "" })
+		rigs[name] = dial(t, s)
+		rigs[name].login(name)
+		testkit.Eventually(t, name+" is back", func() bool { return of(name) != "" })
+		if after := of(name); after != before {
+			t.Errorf("%s was of %s, is of %s", name, before, after)
+		}
+		break
+	}
+
+	first.conn.Close() // the rest of the goal's machines go to the other pool, and then to the third
+	pools[0].ln.Close()
+	pools[2].login()
+	become([3]int{0, 3, 7})
+	ln, err := net.Listen("tcp", pools[0].addr())
+	if err != nil {
+		t.Fatal(err)
+	}
+	pools[0].ln = ln
+	t.Cleanup(func() { ln.Close() })
+	pools[0].login()
+	become([3]int{7, 3, 0})
+
+	s.mustReload(t, func(c *Config) { c.Pools[0].Weight, c.Pools[1].Weight = 50, 50 })
+	become([3]int{5, 5, 0})
+	if got := testutil.ToFloat64(s.metrics.moved); got != 2 {
+		t.Errorf("%v machines moved, want 2", got)
+	}
+	s.mustReload(t, func(c *Config) { c.Pools[0].Weight = 0 }) // and it is now behind the other
+	become([3]int{0, 10, 0})
+	snap, err := s.look(t.Context())
+	if err != nil || len(snap.summary.Goals) != 1 || snap.summary.Goals[0].Pool != pools[1].addr() {
+		t.Errorf("goals %+v, %v", snap.summary.Goals, err)
+	}
+}
+
+// syncBuffer is a log that is read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) holds(text string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Contains(s.b.String(), text)
+}
+
+// BTCAgent's file is read again, too.
+func TestReloadOfBTCAgentsFile(t *testing.T) {
+	p := newFakePool(t)
+	host, port, _ := net.SplitHostPort(p.addr())
+	path := filepath.Join(t.TempDir(), "agent_conf.json")
+	write := func(account, extra string) {
+		t.Helper()
+		text := fmt.Sprintf(`{"agent_listen_ip": "127.0.0.1", "agent_listen_port": 0, "pools": [["%s", %s, "%s"]]%s,
+			"advanced": {"pool_connection_number_per_subaccount": 1}}`, host, port, account, extra)
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("one", "")
+	t.Setenv("BTCPOOL_AGENTPROXY_PAGE", "127.0.0.1:0")
+	var log syncBuffer
+	done := make(chan int)
+	go func() { done <- Main([]string{"-c", path}, &log) }()
+	p.login()
+	signal := func(sig syscall.Signal, want string) {
+		t.Helper()
+		if err := syscall.Kill(os.Getpid(), sig); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, want, func() bool { return log.holds(want) })
+	}
+	write("two", `, "agent_type": "eth"`)
+	signal(syscall.SIGHUP, "only btc is served")
+	write("two", `, "multi_user_mode": true, "colour": "red"`)
+	signal(syscall.SIGHUP, `"changed":["pools"]`)
+	for _, want := range []string{`"keys":["multi_user"]`, "agent_conf.json: unknown key", `the old one stays`} {
+		if !log.holds(want) {
+			t.Errorf("the log lacks %s", want)
+		}
+	}
+	p.login()
+	signal(syscall.SIGTERM, `"stopped"`)
+	if code := <-done; code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
