@@ -44,6 +44,7 @@ type Service struct {
 	goroutines sync.WaitGroup
 	started    time.Time
 	view       view
+	shunned    shunned
 	fault      atomic.Pointer[error] // what Ready says
 
 	// What follows is the loop's.
@@ -100,6 +101,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 func (s *Service) adopt(cfg Config) {
 	s.cfg = cfg
 	s.routes = cfg.routes()
+	s.shunned.keep(s.routes)
 	s.dialer = &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: s.dialer.agents}
 	for _, a := range s.accounts {
 		a.adopt()

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
 )
@@ -83,6 +84,10 @@ type Pool struct {
 	Protocol Protocol `toml:"protocol"`
 	// NoExtensions has nothing said to the pool that btcpool does not know: shares come one by one.
 	NoExtensions bool `toml:"no_extensions"`
+	// PayoutAddress has to be among those that the pool's work pays, with PayoutShare of all that it pays or more, 0 to 1.
+	// Other work is refused, and the next pool used.
+	PayoutAddress string  `toml:"payout_address"`
+	PayoutShare   float64 `toml:"payout_share"`
 	// Weight is for which part of the machines' hashrate the pool is, as against the other weights. Pools without are for
 	// when one that has a weight cannot be reached; if none has one, all are for when the first cannot be.
 	Weight float64 `toml:"weight"`
@@ -217,6 +222,17 @@ func (p Pool) validate(multiUser bool) error {
 	}
 	if !slices.Contains([]Protocol{"", ProtocolAuto, ProtocolAgent, ProtocolStratum}, p.Protocol) {
 		faults.Addf("protocol = %q: must be auto, agent or stratum", p.Protocol)
+	}
+	if p.PayoutAddress != "" {
+		if _, err := bitcoin.PayoutScript(p.PayoutAddress); err != nil {
+			faults.Addf("payout_address: %w", err)
+		}
+	}
+	switch {
+	case !(p.PayoutShare >= 0 && p.PayoutShare <= 1):
+		faults.Addf("payout_share = %v: must be 0 to 1", p.PayoutShare)
+	case p.PayoutShare > 0 && p.PayoutAddress == "":
+		faults.Addf("payout_share: needs payout_address")
 	}
 	if !(p.Weight >= 0 && p.Weight <= maxWeight) {
 		faults.Addf("weight = %v: must be 0 to %d", p.Weight, int(maxWeight))

@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,23 +48,29 @@ func TestConfigFaults(t *testing.T) {
 		t.Fatal(err)
 	}
 	for want, spoil := range map[string]func(*Config){
-		"listeners: there must be one at least":           func(c *Config) { c.Listeners = nil },
-		`listeners[0].listen = "x": must be host:port`:    func(c *Config) { c.Listeners[0].Listen = "x" },
-		"listeners[0].tls_cert_file, tls_key_file":        func(c *Config) { c.Listeners[0].TLSCertFile = "x" },
-		"pools: there must be one at least":               func(c *Config) { c.Pools = nil },
-		`pools[0].addr = "pool": must be host:port`:       func(c *Config) { c.Pools[0].Addr = "pool" },
-		"pools[0].account: must not be empty":             func(c *Config) { c.Pools[0].Account = "" },
-		`pools[0].protocol = "v2"`:                        func(c *Config) { c.Pools[0].Protocol = "v2" },
-		"links = 0: must be 1 to 255":                     func(c *Config) { c.Links = 0 },
-		"max_connections = 0":                             func(c *Config) { c.MaxConnections = 0 },
-		`hold = "-1s": must not be negative`:              func(c *Config) { c.Hold = config.Duration(-time.Second) },
-		`page = "y": must be host:port`:                   func(c *Config) { c.Page = "y" },
-		"workers.ip_format: must not be empty":            func(c *Config) { c.Workers = Workers{ByIP: true} },
-		"proxy.urls[0]: must be socks5://":                func(c *Config) { c.Proxy.URLs = []string{"ftp://u:SECRET@host:1"} },
-		`proxy.direct = "maybe": must be never, after or`: func(c *Config) { c.Proxy.Direct = "maybe" },
-		`return_interval = "0s": must be at least 1s`:     func(c *Config) { c.ReturnInterval = 0 },
-		`stand_in_interval = "1ms": must be at least 1s`:  func(c *Config) { c.StandInInterval = config.Duration(time.Millisecond) },
-		`read_timeout = "1ms": must be at least 1s`:       func(c *Config) { c.ReadTimeout = config.Duration(time.Millisecond) },
+		"listeners: there must be one at least":                      func(c *Config) { c.Listeners = nil },
+		`listeners[0].listen = "x": must be host:port`:               func(c *Config) { c.Listeners[0].Listen = "x" },
+		"listeners[0].tls_cert_file, tls_key_file":                   func(c *Config) { c.Listeners[0].TLSCertFile = "x" },
+		"pools: there must be one at least":                          func(c *Config) { c.Pools = nil },
+		`pools[0].addr = "pool": must be host:port`:                  func(c *Config) { c.Pools[0].Addr = "pool" },
+		"pools[0].account: must not be empty":                        func(c *Config) { c.Pools[0].Account = "" },
+		`pools[0].protocol = "v2"`:                                   func(c *Config) { c.Pools[0].Protocol = "v2" },
+		"pools[0].weight = -1: must be 0 to 1000000":                 func(c *Config) { c.Pools[0].Weight = -1 },
+		"pools[0].weight = NaN: must be 0 to 1000000":                func(c *Config) { c.Pools[0].Weight = math.NaN() },
+		"pools[1].weight: another pool with a weight has the same":   func(c *Config) { c.Pools[0].Weight = 1; c.Pools = append(c.Pools, c.Pools[0]) },
+		`pools[0].payout_address: address "bc1qnothing" for mainnet`: func(c *Config) { c.Pools[0].PayoutAddress = "bc1qnothing" },
+		"pools[0].payout_share = 90: must be 0 to 1":                 func(c *Config) { c.Pools[0].PayoutShare = 90 },
+		"pools[0].payout_share: needs payout_address":                func(c *Config) { c.Pools[0].PayoutShare = 0.9 },
+		"links = 0: must be 1 to 255":                                func(c *Config) { c.Links = 0 },
+		"max_connections = 0":                                        func(c *Config) { c.MaxConnections = 0 },
+		`hold = "-1s": must not be negative`:                         func(c *Config) { c.Hold = config.Duration(-time.Second) },
+		`page = "y": must be host:port`:                              func(c *Config) { c.Page = "y" },
+		"workers.ip_format: must not be empty":                       func(c *Config) { c.Workers = Workers{ByIP: true} },
+		"proxy.urls[0]: must be socks5://":                           func(c *Config) { c.Proxy.URLs = []string{"ftp://u:SECRET@host:1"} },
+		`proxy.direct = "maybe": must be never, after or`:            func(c *Config) { c.Proxy.Direct = "maybe" },
+		`return_interval = "0s": must be at least 1s`:                func(c *Config) { c.ReturnInterval = 0 },
+		`stand_in_interval = "1ms": must be at least 1s`:             func(c *Config) { c.StandInInterval = config.Duration(time.Millisecond) },
+		`read_timeout = "1ms": must be at least 1s`:                  func(c *Config) { c.ReadTimeout = config.Duration(time.Millisecond) },
 	} {
 		cfg := good()
 		spoil(&cfg)

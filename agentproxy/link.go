@@ -434,6 +434,11 @@ func (l *link) notify(params []byte) error {
 	}
 	first := l.work == nil
 	whole := minersJob(&j, l.extraNonce1, l.nonceBytes)
+	if err := l.target.checkPayout(whole); err != nil {
+		s.metrics.refusedJobs.Inc()
+		s.shunned.add(l.target, err, s.now)
+		return err
+	}
 	l.work = &work{link: l, job: v1.NewWholeJob(whole, agentwire.MinerExtraNonce2Size), id: j.ID, number: uint8(number), time: j.Time, since: s.now}
 	l.acct.last = whole
 	s.metrics.jobs.WithLabelValues("pool").Inc()

@@ -115,6 +115,10 @@ func (sl *slot) keep(ctx context.Context, l *link) {
 // link returns a link that is up, or nil after it has said why there is none.
 func (sl *slot) link(ctx context.Context, p *plan, t target) *link {
 	s := sl.goal.acct.svc
+	if err := s.shunned.err(t, time.Now()); err != nil {
+		sl.complain(t, err)
+		return nil
+	}
 	up, err := p.dialer.dial(ctx, t.Pool)
 	if err != nil {
 		sl.failed(ctx, t, err)
@@ -140,6 +144,12 @@ func (sl *slot) failed(ctx context.Context, t target, err error) {
 	}
 	s := sl.goal.acct.svc
 	s.metrics.dials.WithLabelValues("failed").Inc()
+	sl.complain(t, err)
+	s.loop.Post(func() { sl.goal.acct.errs[t.place()] = err })
+}
+
+// complain says why there is no link, unless it has said so within the last minute.
+func (sl *slot) complain(t target, err error) {
 	if said := sl.complaints[t.place()]; said.text != err.Error() || time.Since(said.at) >= complaintPause {
 		if sl.complaints == nil {
 			sl.complaints = make(map[place]complaint)
@@ -147,5 +157,4 @@ func (sl *slot) failed(ctx context.Context, t target, err error) {
 		sl.complaints[t.place()] = complaint{err.Error(), time.Now()}
 		sl.log.Warn().Err(err).Str("pool", t.Addr).Msg("no link to the pool")
 	}
-	s.loop.Post(func() { sl.goal.acct.errs[t.place()] = err })
 }

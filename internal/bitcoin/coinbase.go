@@ -108,6 +108,46 @@ func CoinbaseHeight(coinbase1 []byte) (int32, error) {
 	return height, nil
 }
 
+// CoinbaseOutputs returns the outputs of a coinbase without witness that comes in two parts, between which miners have
+// extranonceSize bytes. What they choose must change nothing but the input script, and nothing may be left over.
+func CoinbaseOutputs(coinbase1 []byte, extranonceSize int, coinbase2 []byte) ([]wire.TxOut, error) {
+	if len(coinbase1) <= scriptAt || coinbase1[4] != 1 {
+		return nil, errors.New("the first part of the coinbase is not one with one input")
+	}
+	rest := int(coinbase1[scriptAt]) - (len(coinbase1) - scriptAt - 1) - extranonceSize // of the script
+	if coinbase1[scriptAt] > maxCoinbaseScript || rest < 0 {
+		return nil, errors.New("the extranonce is not within the input script")
+	}
+	const sequence, lockTime = 4, 4
+	if len(coinbase2) < rest+sequence {
+		return nil, errCutCoinbase
+	}
+	r := bytes.NewReader(coinbase2[rest+sequence:])
+	count, err := wire.ReadVarInt(r, 0)
+	const least = 8 + 1 // bytes of an output
+	if err != nil || count > uint64(r.Len()/least) {
+		return nil, errCutCoinbase
+	}
+	outputs := make([]wire.TxOut, 0, count)
+	for range count {
+		var value uint64
+		err := binary.Read(r, binary.LittleEndian, &value)
+		size, sizeErr := wire.ReadVarInt(r, 0)
+		if err != nil || sizeErr != nil || size > uint64(r.Len()) {
+			return nil, errCutCoinbase
+		}
+		script := make([]byte, size)
+		_, _ = r.Read(script) // is there
+		outputs = append(outputs, wire.TxOut{Value: int64(value), PkScript: script})
+	}
+	if r.Len() != lockTime {
+		return nil, fmt.Errorf("%d bytes behind the outputs of the coinbase, want %d", r.Len(), lockTime)
+	}
+	return outputs, Coinbase{Outputs: outputs}.checkOutputs()
+}
+
+var errCutCoinbase = errors.New("the outputs of the coinbase are cut off")
+
 func (c Coinbase) checkOutputs() error {
 	if len(c.Outputs) == 0 {
 		return errors.New("coinbase: no outputs")

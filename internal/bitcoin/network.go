@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -68,6 +69,16 @@ func (n Network) PayoutScript(addr string) ([]byte, error) {
 		return nil, fmt.Errorf("address %q for %s: %w", addr, n.Name, err)
 	}
 	return txscript.PayToAddrScript(decoded)
+}
+
+// PayoutScript returns the output script that pays to an address of any network.
+func PayoutScript(addr string) (script []byte, err error) {
+	for _, n := range slices.Backward(networks()) { // what is said is of the main network
+		if script, err = n.PayoutScript(addr); err == nil {
+			break
+		}
+	}
+	return script, err
 }
 
 func (n Network) decodeAddress(addr string) (address.Address, error) {
