@@ -21,9 +21,10 @@ agents: ## agentproxy into bin/agents/, for the boxes that farms have
 	done
 
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
-	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system usr/lib/sysusers.d)
+	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/sysusers.d)
 	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)/usr/bin
 	install -m 644 deploy/systemd/btcpool@.service deploy/systemd/btcpool.target $(DESTDIR)/usr/lib/systemd/system
+	install -m 644 deploy/systemd/btcpool@agentproxy.service.d/reload.conf $(DESTDIR)/usr/lib/systemd/system/btcpool@agentproxy.service.d
 	install -m 644 deploy/systemd/btcpool.sysusers $(DESTDIR)/usr/lib/sysusers.d/btcpool.conf
 	for f in configs/*.toml; do \
 		test -e $(DESTDIR)/etc/btcpool/$${f##*/} || install -m 640 $$f $(DESTDIR)/etc/btcpool; \

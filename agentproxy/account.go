@@ -25,7 +25,7 @@ type account struct {
 	away    time.Time       // since when no link is up; zero: one is
 	last    *job.StratumJob // of the last job, for stand-ins
 	standIn *work
-	errs    map[place]error // why the last link ended or could not be had
+	errs    map[poolKey]error // why the last link ended or could not be had
 
 	balanced time.Time // when goals were balanced last
 	mean     float64   // the load of a machine of which nothing is known
@@ -42,7 +42,7 @@ func newAccount(s *Service, name string) *account {
 		miners: make(map[*miner]struct{}),
 		away:   s.now,
 		left:   s.now,
-		errs:   make(map[place]error),
+		errs:   make(map[poolKey]error),
 		mean:   1,
 	}
 	a.adopt()
@@ -114,7 +114,7 @@ func (a *account) release(m *miner) {
 func (a *account) linkUp(l *link) {
 	a.away = time.Time{}
 	a.standIn = nil
-	delete(a.errs, l.target.place())
+	delete(a.errs, l.target.key())
 	g, links := l.slot.goal, 0
 	for other := range a.links {
 		if other.slot.goal == g {
@@ -139,7 +139,7 @@ func (a *account) linkUp(l *link) {
 func (a *account) linkDown(l *link, why error) {
 	delete(a.links, l)
 	if why != nil {
-		a.errs[l.target.place()] = why
+		a.errs[l.target.key()] = why
 	}
 	if a.best(nil) == nil && a.away.IsZero() {
 		a.away = a.svc.now
@@ -189,12 +189,12 @@ func (a *account) fault() error {
 		who = fmt.Sprintf(" for account %s", a.name)
 	}
 	var errs []error
-	said := make(map[place]bool)
+	said := make(map[poolKey]bool)
 	for _, r := range a.svc.routes {
 		for _, t := range r.targets {
-			if err := a.errs[t.place()]; err != nil && !said[t.place()] {
+			if err := a.errs[t.key()]; err != nil && !said[t.key()] {
 				errs = append(errs, fmt.Errorf("no pool%s: %s: %w", who, t.Addr, err))
-				said[t.place()] = true
+				said[t.key()] = true
 			}
 		}
 	}

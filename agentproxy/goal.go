@@ -92,7 +92,7 @@ func (a *account) adopt() {
 	old := a.goals
 	a.goals = nil
 	for _, r := range a.svc.routes {
-		i := slices.IndexFunc(old, func(g *goal) bool { return g.main().place() == r.targets[0].place() })
+		i := slices.IndexFunc(old, func(g *goal) bool { return g.main().key() == r.targets[0].key() })
 		if i < 0 && len(old) == 1 && len(a.svc.routes) == 1 {
 			i = 0
 		}

@@ -17,10 +17,10 @@ type target struct {
 	verdicts bool // the pool is to say what it thinks of each share
 }
 
-// place is what people know a target by.
-type place struct{ addr, account string }
+// poolKey is what people know a target by.
+type poolKey struct{ addr, account string }
 
-func (t target) place() place { return place{t.Addr, t.Account} }
+func (t target) key() poolKey { return poolKey{t.Addr, t.Account} }
 
 // routes returns the routes of each account: to every pool that has a weight, or else to the first one. The other pools
 // are for when that cannot be reached, in their order; with several routes those of the same account come first, and

@@ -17,7 +17,7 @@ type slot struct {
 	changed retry.Bell // rung when the goal has another plan
 	ended   bool       // the loop's
 
-	complaints map[place]complaint // of pools that cannot be reached
+	complaints map[poolKey]complaint // of pools that cannot be reached
 }
 
 // complaint is what was said last.
@@ -145,16 +145,16 @@ func (sl *slot) failed(ctx context.Context, t target, err error) {
 	s := sl.goal.acct.svc
 	s.metrics.dials.WithLabelValues("failed").Inc()
 	sl.complain(t, err)
-	s.loop.Post(func() { sl.goal.acct.errs[t.place()] = err })
+	s.loop.Post(func() { sl.goal.acct.errs[t.key()] = err })
 }
 
 // complain says why there is no link, unless it has said so within the last minute.
 func (sl *slot) complain(t target, err error) {
-	if said := sl.complaints[t.place()]; said.text != err.Error() || time.Since(said.at) >= complaintPause {
+	if said := sl.complaints[t.key()]; said.text != err.Error() || time.Since(said.at) >= complaintPause {
 		if sl.complaints == nil {
-			sl.complaints = make(map[place]complaint)
+			sl.complaints = make(map[poolKey]complaint)
 		}
-		sl.complaints[t.place()] = complaint{err.Error(), time.Now()}
+		sl.complaints[t.key()] = complaint{err.Error(), time.Now()}
 		sl.log.Warn().Err(err).Str("pool", t.Addr).Msg("no link to the pool")
 	}
 }

@@ -272,6 +272,14 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_agentproxy_shares_lost_total{reason="no link"} 0+30x20`, `btcpool_agentproxy_answers_total{status="0"} 0+1000x20`}},
 			quiet: [][]string{{`btcpool_agentproxy_shares_lost_total{reason="no link"} 0+5x20`, `btcpool_agentproxy_answers_total{status="0"} 0+1000x20`}},
 		},
+		"FarmWorkRefused": {
+			fire:  [][]string{{`btcpool_agentproxy_jobs_refused_total 0x5 1x5`}},
+			quiet: [][]string{{`btcpool_agentproxy_jobs_refused_total 3x10`}},
+		},
+		"ConfigNotUsed": {
+			fire:  [][]string{{`btcpool_config_last_reload_successful 1 0x5`}},
+			quiet: [][]string{{`btcpool_config_last_reload_successful 0 1x5`}},
+		},
 		"ProgramFault": {
 			fire: [][]string{
 				{`btcpool_sserver_panics_total 0x30 1x29`},
