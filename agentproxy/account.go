@@ -27,7 +27,8 @@ type account struct {
 	standIn *work
 	errs    map[poolKey]error // why the last link ended or could not be had
 
-	balanced time.Time // when goals were balanced last
+	balanced time.Time // when it was seen last to the goals' parts
+	off      bool      // a part was off then by too much
 	mean     float64   // the load of a machine of which nothing is known
 }
 
@@ -46,6 +47,7 @@ func newAccount(s *Service, name string) *account {
 		mean:   1,
 	}
 	a.adopt()
+	a.off = false
 	return a
 }
 

@@ -112,7 +112,7 @@ func (a *account) adopt() {
 	for _, g := range old {
 		g.end()
 	}
-	a.balanced = time.Time{}
+	a.balanced, a.off = time.Time{}, true // not before the next tick: all accounts go over first
 }
 
 const (
@@ -191,7 +191,7 @@ func (a *account) weigh() {
 	}
 }
 
-// balance moves machines to goals that have too little, if one has too little by far.
+// balance moves machines to goals that have too little, if one has too little or too much by far, and had so a minute ago.
 func (a *account) balance() {
 	s := a.svc
 	if len(a.goals) < 2 || s.now.Sub(a.balanced) < balanceInterval {
@@ -200,8 +200,9 @@ func (a *account) balance() {
 	a.balanced = s.now
 	a.weigh()
 	all := a.load()
-	off := func(g *goal) float64 { return max(g.lacks(all), -g.lacks(all)) }
-	if !slices.ContainsFunc(a.goals, func(g *goal) bool { return off(g) > maxPartOff*all }) {
+	wasOff := a.off
+	a.off = slices.ContainsFunc(a.goals, func(g *goal) bool { return max(g.lacks(all), -g.lacks(all)) > maxPartOff*all })
+	if !a.off || !wasOff { // a machine may be away for a moment
 		return
 	}
 	moved := 0

@@ -95,6 +95,11 @@ func TestBalance(t *testing.T) {
 			t.Parallel()
 			a := herd(test.weights, test.rates...)
 			a.balance()
+			if a.goals[0].miners < len(test.rates) {
+				t.Error("moved at the first look")
+			}
+			a.svc.now = a.svc.now.Add(balanceInterval)
+			a.balance()
 			var got []float64
 			before := a.goals[0].miners
 			for _, g := range a.goals {
@@ -103,9 +108,11 @@ func TestBalance(t *testing.T) {
 			if diff := cmp.Diff(test.want, got); diff != "" || len(test.rates)-before != test.moved {
 				t.Errorf("%d moved, want %d (-want +got):\n%s", len(test.rates)-before, test.moved, diff)
 			}
-			a.balanced = time.Time{}
-			if a.balance(); a.goals[0].miners != before {
-				t.Error("moved again")
+			for range 3 {
+				a.svc.now = a.svc.now.Add(balanceInterval)
+				if a.balance(); a.goals[0].miners != before {
+					t.Error("moved again")
+				}
 			}
 		})
 	}
