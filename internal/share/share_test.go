@@ -348,6 +348,15 @@ func FuzzParse(f *testing.F) {
 		if diff := cmp.Diff(s, again, cmpAddr); diff != "" {
 			t.Fatalf("%x is not stable:\n%s", in, diff)
 		}
+		if body, ok := share.Body(in); ok { // what the share log has of it
+			if err := again.ParseBody(body); err != nil {
+				t.Fatalf("the body of %x does not read: %v", in, err)
+			}
+			again.ID = s.ID
+			if diff := cmp.Diff(s, again, cmpAddr); diff != "" {
+				t.Fatalf("the body of %x says something else:\n%s", in, diff)
+			}
+		}
 	})
 }
 
