@@ -191,7 +191,7 @@ func listSegments(dir string) ([]uint64, error) {
 	var numbers []uint64
 	for _, e := range entries {
 		name, ok := strings.CutSuffix(e.Name(), segmentSuffix)
-		if number, err := strconv.ParseUint(name, 10, 64); ok && err == nil {
+		if number, err := strconv.ParseUint(name, 10, 63); ok && err == nil {
 			numbers = append(numbers, number)
 		}
 	}

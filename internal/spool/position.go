@@ -3,7 +3,9 @@ package spool
 import (
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
+	"math"
 	"os"
 
 	"btcpool/internal/durable"
@@ -41,8 +43,12 @@ func readPosition(f *os.File) (position, error) {
 	case durable.Checksum(b[:16]) != binary.LittleEndian.Uint32(b[16:]):
 		return position{}, errors.New("checksum of the position does not match")
 	}
-	return position{
+	p := position{
 		segment: binary.LittleEndian.Uint64(b[:]),
 		offset:  int64(binary.LittleEndian.Uint64(b[8:])),
-	}, nil
+	}
+	if p.segment > math.MaxInt64 || p.offset < 0 {
+		return position{}, fmt.Errorf("no position: %d in segment %d", p.offset, p.segment)
+	}
+	return p, nil
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -761,6 +762,48 @@ func TestDamagedPosition(t *testing.T) {
 	if diff := cmp.Diff(names(epochs[0], 1, 5), drain(t, open(t, spool.Config{Dir: dir}))); diff != "" {
 		t.Error(diff)
 	}
+}
+
+// FuzzOpen finds anything in a spool's files: it opens, and what is appended is sent after the next opening, last.
+func FuzzOpen(f *testing.F) {
+	frames := slices.Concat(spool.Frame(1, 2, 3, []byte("value")), spool.Frame(1, 3, 3, nil))
+	f.Add(uint64(0), int64(0), "", "", frames)
+	f.Add(uint64(5), int64(30), "4\n", "1700000000\n", frames)
+	f.Add(uint64(5), int64(-1), "x", "y", frames)
+	f.Add(uint64(4), int64(math.MaxInt64), "0", "4294967294", frames[:40])
+	f.Add(uint64(math.MaxUint64), int64(9), "-1", "", frames)
+	f.Add(uint64(math.MaxUint64-1), int64(0), "99999999999", "99999999999", []byte{0})
+	f.Fuzz(func(t *testing.T, segment uint64, offset int64, partitions, epoch string, records []byte) {
+		cfg := spool.Config{Dir: t.TempDir(), NoSync: true, SyncGap: -1}
+		for name, content := range map[string][]byte{
+			"position": spool.Position(t, segment, offset), "partitions": []byte(partitions), "epoch": []byte(epoch), "00000005.seg": records,
+		} {
+			must(t, os.WriteFile(filepath.Join(cfg.Dir, name), content, 0o640))
+		}
+		reopen := func() (*spool.Spool, bool) {
+			t.Helper()
+			s, err := spool.Open(cfg, telemetry.Deps{Log: zerolog.Nop()}, "test")
+			if err != nil && strings.Contains(err.Error(), "no epoch left") {
+				return nil, false
+			}
+			must(t, err)
+			return s, true
+		}
+		s, ok := reopen()
+		if !ok {
+			return
+		}
+		add(t, s, 1)
+		want := fmt.Sprintf("%d/1", s.Epoch())
+		closeSpool(t, s)
+		if s, ok = reopen(); !ok {
+			return
+		}
+		defer closeSpool(t, s)
+		if got := drain(t, s); len(got) == 0 || got[len(got)-1] != want {
+			t.Fatalf("sent %q, want %s last", got, want)
+		}
+	})
 }
 
 func TestEpochWithClockInThePast(t *testing.T) {
