@@ -36,6 +36,7 @@ const (
 	subfieldID  = "sl"
 	format      = 2
 	formatOld   = 1
+	formatGap   = 0 // no checkpoint
 
 	extraAt   = 12          // behind the length of the extra field
 	payloadAt = extraAt + 4 // behind the subfield's id and length

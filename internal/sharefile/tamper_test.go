@@ -13,7 +13,7 @@ import (
 )
 
 // TestTampered has somebody do something to a day's file between two flushes: the shares of the second are there, with
-// what the file had left, for readers and for the next writer.
+// what the file had left, for readers and for the next writer, and a repair brings back the others.
 func TestTampered(t *testing.T) {
 	t.Parallel()
 	read := func(t *testing.T, path string) []byte {
@@ -31,6 +31,10 @@ func TestTampered(t *testing.T) {
 		}
 	}
 	foreign := foreignMember(t, records(newShare(101, monday)))
+	var topic []topicShare
+	for seq := uint64(1); seq <= 5; seq++ {
+		topic = append(topic, topicShare{0, int64(seq), newShare(seq, monday)})
+	}
 	for name, tc := range map[string]struct {
 		tamper func(t *testing.T, path string)
 		left   []uint32
@@ -124,6 +128,15 @@ func TestTampered(t *testing.T) {
 			if tc.aside != "" {
 				if _, err := os.Stat(path + tc.aside); err != nil {
 					t.Error(err)
+				}
+			}
+			if !slices.Contains(tc.left, 101) { // where other software's shares stood in the topic is not known
+				if _, err := w.Repair(20231120, func(g *sharefile.Gap) error { return refill(g, topic) }); err != nil {
+					t.Error(err)
+				}
+				repaired := slices.Sorted(slices.Values(readDay(t, dir, 20231120)))
+				if diff := cmp.Diff([]uint32{1, 2, 3, 4, 5}, repaired); diff != "" {
+					t.Errorf("repaired (-want +got):\n%s", diff)
 				}
 			}
 			if first, err := os.ReadFile(path + ".unreadable-1"); tc.aside == ".unreadable-2" && string(first) != "the first" {

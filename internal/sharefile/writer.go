@@ -420,6 +420,16 @@ func (w *Writer) compress(c *Checkpoint, records []byte) ([]byte, error) {
 	return buf.Bytes(), nil
 }
 
+// gapMark returns what stands in place of shares that are gone: a member without records or a checkpoint. Readers find
+// nothing in it, and Repair a gap.
+func (w *Writer) gapMark() ([]byte, error) {
+	mark, err := w.compress(new(Checkpoint), nil)
+	if err == nil {
+		mark[payloadAt] = formatGap
+	}
+	return mark, err
+}
+
 func appendRecord(dst, body []byte) []byte {
 	return append(binary.LittleEndian.AppendUint32(dst, uint32(len(body))), body...)
 }
@@ -469,10 +479,19 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 		return file, nil
 	}
 	w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
-		Msg("share file was cut, removed or replaced by somebody: shares may be gone")
+		Msg("share file was cut, removed or replaced by somebody")
+	had := f.last
 	f.tried = false
 	if err := errors.Join(w.cutEnd(file, f), file.Close(), durable.SyncDir(w.dir)); err != nil {
 		return nil, err
+	}
+	if had != nil && (f.last == nil || f.last.Flush < had.Flush) {
+		w.log.Error().Str("file", path).Msg("shares of the file are gone: -repair takes them from Kafka again")
+		mark, err := w.gapMark()
+		if err != nil {
+			return nil, err
+		}
+		f.member.data = append(mark, f.member.data...)
 	}
 	if file, err = create(path); err != nil { // it may be another one now
 		return nil, err
