@@ -10,6 +10,7 @@ type metrics struct {
 	written   prometheus.Counter
 	dropped   *prometheus.CounterVec // reason: malformed, invalid, repeated
 	failures  prometheus.Counter
+	gaps      prometheus.Gauge
 	commits   *prometheus.CounterVec // result: ok, failed, conflict
 	flushTime prometheus.Histogram
 	lag       prometheus.Gauge
@@ -23,6 +24,8 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		dropped: set.Counters("shares_dropped_total",
 			"Messages not written: malformed, invalid, or repeated (delivered before, or on disk since before a restart).", "reason"),
 		failures: set.Counter("file_errors_total", "Attempts to use the files that went wrong."),
+		gaps: set.Gauge("file_gaps",
+			"How often since the start a day's file lacked shares that had been written: somebody cut, replaced or removed it."),
 		commits: set.Counters("group_commits_total",
 			"Offsets left in the consumer group: ok, failed, or conflict when somebody else has left others since.", "result"),
 		flushTime: set.Histogram("flush_seconds", "Duration of a flush, the disk's part included.",

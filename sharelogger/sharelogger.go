@@ -188,6 +188,7 @@ func (s *Service) flush() error {
 	n, err := s.writer.Flush()
 	s.metrics.flushTime.Observe(time.Since(start).Seconds())
 	s.metrics.written.Add(float64(n))
+	s.metrics.gaps.Set(float64(s.writer.Gaps()))
 	s.metrics.pending.Set(float64(s.writer.Pending()))
 	s.note(s.flushing, err)
 	if err == nil {

@@ -248,6 +248,28 @@ func TestFileInTheWay(t *testing.T) {
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 }
 
+// TestFileRemoved has somebody remove the file of the day: what comes is written to a new one, and it is told.
+func TestFileRemoved(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	svc, _ := p.start(t)
+	p.writeTo(t, 0, newShare(1, monday))
+	testkit.Eventually(t, "a share", func() bool {
+		return testkit.Metric(t, p.registry, "btcpool_sharelogger_shares_written_total") == 1
+	})
+	if err := os.Remove(sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231120)); err != nil {
+		t.Fatal(err)
+	}
+	p.writeTo(t, 0, newShare(2, monday))
+	testkit.Eventually(t, "the next", func() bool { return slices.Contains(p.nonces(t), 2) })
+	testkit.Eventually(t, "the gap is told", func() bool {
+		return testkit.Metric(t, p.registry, "btcpool_sharelogger_file_gaps") == 1
+	})
+	if err := svc.Ready(); err != nil {
+		t.Errorf("not ready: %v", err)
+	}
+}
+
 // TestClose wants nothing to be left of a service that has not run: another one has the folder.
 func TestClose(t *testing.T) {
 	t.Parallel()

@@ -479,8 +479,12 @@ func TestAlertsFire(t *testing.T) {
 		"ShareLogDamaged": {
 			fire: [][]string{
 				{`btcpool_slparser_damaged_bytes 233`}, {`btcpool_slparser_torn_bytes 17x20`}, {`btcpool_slparser_days_short 1`},
+				{`btcpool_sharelogger_file_gaps 1`},
 			},
-			quiet: [][]string{{`btcpool_slparser_damaged_bytes 0`, `btcpool_slparser_torn_bytes 0x5 17 0x5 17 0x20`, `btcpool_slparser_days_short 0`}},
+			quiet: [][]string{{
+				`btcpool_slparser_damaged_bytes 0`, `btcpool_slparser_torn_bytes 0x5 17 0x5 17 0x20`, `btcpool_slparser_days_short 0`,
+				`btcpool_sharelogger_file_gaps 0`,
+			}},
 		},
 		"LateShares": {
 			fire: [][]string{

@@ -113,6 +113,9 @@ func TestTampered(t *testing.T) {
 					t.Errorf("wrote %d shares", n)
 				}
 			}
+			if gone := !slices.Contains(tc.left, 2); w.Gaps() > 0 != gone {
+				t.Errorf("%d gaps, shares are gone: %t", w.Gaps(), gone)
+			}
 			w.Close()
 			w = openWriter(t, dir)
 			defer w.Close()

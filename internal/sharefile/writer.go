@@ -43,6 +43,7 @@ type Writer struct {
 
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
+	gaps    int              // found since the start
 	gz      *gzip.Writer
 }
 
@@ -206,6 +207,9 @@ func offsetsBehind(marks map[int]bus.Mark) map[int]int64 {
 	}
 	return next
 }
+
+// Gaps is how often a file was found without shares that had been written: somebody cut, replaced or removed it.
+func (w *Writer) Gaps() int { return w.gaps }
 
 // Pending is how many bytes of records wait for Flush.
 func (w *Writer) Pending() int { return w.pending }
@@ -492,6 +496,7 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 			return nil, err
 		}
 		f.member.data = append(mark, f.member.data...)
+		w.gaps++
 	}
 	if file, err = create(path); err != nil { // it may be another one now
 		return nil, err
