@@ -94,7 +94,7 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 	b.Run("direct", func(b *testing.B) {
 		report(b, func() time.Duration {
 			j.Time++ // another header
-			solved := mine(b, j).AppendTo(nil)
+			solved := testkit.Solve(b, j).AppendTo(nil)
 			start := time.Now()
 			direct.Send(solved)
 			return (<-arrived).Sub(start)
@@ -103,14 +103,14 @@ func BenchmarkSolvedShareToNode(b *testing.B) {
 	b.Run("kafka", func(b *testing.B) {
 		report(b, func() time.Duration {
 			j.Time++ // another header
-			solved := bus.Message{Value: mine(b, j).AppendTo(nil)}
+			solved := bus.Message{Value: testkit.Solve(b, j).AppendTo(nil)}
 			start := time.Now()
 			check(client.Write(b.Context(), topics.SolvedShare, solved))
 			return (<-arrived).Sub(start)
 		})
 	})
 	b.Run("bare request", func(b *testing.B) {
-		blk, err := assemble(mine(b, j), j, raw)
+		blk, err := assemble(testkit.Solve(b, j), j, raw)
 		check(err)
 		rpc, err := noderpc.New(cfg.Nodes[0])
 		check(err)

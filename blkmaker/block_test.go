@@ -17,6 +17,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 const easyBits = 0x207fffff
@@ -49,29 +50,7 @@ func solve(t interface{ Fatal(...any) }, txs []*wire.MsgTx, commit bool) (*share
 		ID: 1, PrevHash: chainhash.Hash{1, 2, 3}, Height: 700, Coinbase1: coinbase1, Coinbase2: coinbase2,
 		MerkleBranch: bitcoin.MerkleBranch(txids), Version: 0x20000000, Bits: easyBits, Time: uint32(now.Unix()),
 	}
-	return mine(t, j), j, raw
-}
-
-func mine(t interface{ Fatal(...any) }, j *job.StratumJob) *share.Solved {
-	coinbase := append(append(bytes.Clone(j.Coinbase1), make([]byte, job.ExtranonceSize)...), j.Coinbase2...)
-	header := wire.BlockHeader{
-		Version: j.Version, PrevBlock: j.PrevHash, Bits: j.Bits, Timestamp: time.Unix(int64(j.Time), 0),
-		MerkleRoot: bitcoin.MerkleRoot(bitcoin.DoubleSHA256(coinbase), j.MerkleBranch),
-	}
-	target, err := bitcoin.TargetFromBits(j.Bits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for hash := header.BlockHash(); !target.Met(&hash); hash = header.BlockHash() {
-		header.Nonce++
-	}
-	s := &share.Solved{JobID: uint64(j.ID), WorkerID: 5, UserID: 7, Height: j.Height, WorkerName: "alice.rig", Coinbase: coinbase}
-	var raw bytes.Buffer
-	if err := header.Serialize(&raw); err != nil {
-		t.Fatal(err)
-	}
-	s.Header = [80]byte(raw.Bytes())
-	return s
+	return testkit.Solve(t, j), j, raw
 }
 
 // drawTx makes a transaction that is sane, though it spends what is not there.

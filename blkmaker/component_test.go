@@ -112,7 +112,7 @@ func (p *pool) start(t *testing.T) (s *Service, stop func()) {
 func (p *pool) messages(t *testing.T) (template, stratumJob, solved bus.Message, hash string) {
 	t.Helper()
 	raw, j := p.job(t, nil)
-	s := mine(t, j)
+	s := testkit.Solve(t, j)
 	return bus.Message{Value: raw.AppendTo(nil)}, bus.Message{Value: j.AppendTo(nil)}, bus.Message{Value: s.AppendTo(nil)},
 		chainhash.Hash(bitcoin.DoubleSHA256(s.Header[:])).String()
 }
@@ -122,23 +122,7 @@ func (p *pool) job(t *testing.T, aux []byte, rsk ...wire.TxOut) (job.RawGBT, *jo
 	t.Helper()
 	response, err := p.rpc.BlockTemplate(t.Context(), "")
 	must(t, err)
-	raw := job.NewRawGBT(response, time.Now())
-	tmpl, err := job.ParseTemplate(response)
-	must(t, err)
-	outputs := []wire.TxOut{{Value: tmpl.CoinbaseValue, PkScript: []byte{0x51}}}
-	if tmpl.WitnessCommitment != nil {
-		outputs = append(outputs, wire.TxOut{PkScript: tmpl.WitnessCommitment})
-	}
-	now := time.Now()
-	coinbase1, coinbase2, err := bitcoin.Coinbase{
-		Height: tmpl.Height, Time: now.UnixNano(), Text: "/test/", Aux: aux, Outputs: append(outputs, rsk...), ExtranonceSize: job.ExtranonceSize,
-	}.Build()
-	must(t, err)
-	return raw, &job.StratumJob{
-		ID: p.jobs.Next(now), GBTHash: raw.Hash, PrevHash: tmpl.PrevHash, Height: tmpl.Height,
-		Coinbase1: coinbase1, Coinbase2: coinbase2, MerkleBranch: tmpl.MerkleBranch, Version: tmpl.Version,
-		Bits: tmpl.Bits, Time: tmpl.CurTime, MinTime: tmpl.MinTime, CoinbaseValue: tmpl.CoinbaseValue, WitnessCommitment: tmpl.WitnessCommitment,
-	}
+	return testkit.JobOf(t, p.jobs, response, aux, rsk...)
 }
 
 func (p *pool) write(t *testing.T, topic string, m ...bus.Message) {

@@ -71,7 +71,7 @@ func (o *others) publish(t *testing.T, p *pool, edit func(*job.StratumJob)) (aux
 	edit(j)
 	p.write(t, p.cfg.Kafka.Topics.RawGBT, bus.Message{Value: raw.AppendTo(nil)})
 	p.write(t, p.cfg.Kafka.Topics.Job, bus.Message{Value: j.AppendTo(nil)})
-	s := mine(t, j)
+	s := testkit.Solve(t, j)
 	auxSolved := auxwork.AuxSolved{
 		JobID: s.JobID, Hash: tree.Root, Header: s.Header, Coinbase: s.Coinbase, RPCAddr: j.Aux.RPCAddr, RPCUserPass: j.Aux.RPCUserPass,
 	}

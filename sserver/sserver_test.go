@@ -2,7 +2,6 @@ package sserver_test
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -75,22 +74,8 @@ func (p *pool) metric(name string, labels ...string) float64 {
 	return testkit.Metric(p.tb, p.metrics, "btcpool_sserver_"+name, labels...)
 }
 
-// newJob returns a job on the block prev, with the time of its making.
 func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
-	now := time.Now()
-	return &job.StratumJob{
-		ID:           p.jobs.Next(now),
-		GBTHash:      strings.Repeat("ab", 32),
-		PrevHash:     chainhash.Hash{0: prev, 31: 1},
-		Height:       height,
-		Coinbase1:    bytes.Repeat([]byte{0x11}, 60),
-		Coinbase2:    bytes.Repeat([]byte{0x22}, 120),
-		MerkleBranch: []chainhash.Hash{{1}, {2}, {3}},
-		Version:      0x20000000,
-		Bits:         0x1d00ffff,
-		Time:         uint32(now.Unix()),
-		MinTime:      uint32(now.Unix()) - 3600,
-	}
+	return testkit.Job(p.jobs, prev, height)
 }
 
 // client is a miner. It reads texts by itself and shares no code with the pool.

@@ -2,14 +2,11 @@
 package farm
 
 import (
-	"bytes"
 	"context"
-	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -79,22 +76,8 @@ func logger(tb testing.TB, who string) zerolog.Logger {
 	return zerolog.New(zerolog.NewTestWriter(tb)).With().Str("who", who).Logger().Level(zerolog.WarnLevel)
 }
 
-// newJob returns a job on the block prev, with the time of its making.
 func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
-	now := time.Now()
-	return &job.StratumJob{
-		ID:           p.jobs.Next(now),
-		GBTHash:      strings.Repeat("ab", 32),
-		PrevHash:     chainhash.Hash{0: prev, 31: 1},
-		Height:       height,
-		Coinbase1:    bytes.Repeat([]byte{0x11}, 60),
-		Coinbase2:    bytes.Repeat([]byte{0x22}, 120),
-		MerkleBranch: []chainhash.Hash{{1}, {2}, {3}},
-		Version:      0x20000000,
-		Bits:         0x1d00ffff,
-		Time:         uint32(now.Unix()),
-		MinTime:      uint32(now.Unix()) - 3600,
-	}
+	return testkit.Job(p.jobs, prev, height)
 }
 
 // proxy is an agentproxy.

@@ -3,22 +3,16 @@
 package integration
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"fmt"
-	"io"
-	"net/http"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/wire/v2"
 	"github.com/segmentio/kafka-go/compress"
 	"github.com/segmentio/kafka-go/compress/snappy"
 
-	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
@@ -28,11 +22,11 @@ import (
 
 // beside is a broker whose topics btcpool's services write.
 type beside struct {
-	t       *testing.T
 	version string // of Apache Kafka
 	addr    string
 	bus     *bus.Client
 	topics  bus.Topics
+	written int // messages
 }
 
 // TestBesideBtcpool starts single services in the place of btcpool's, on each version of Apache Kafka.
@@ -41,7 +35,7 @@ func TestBesideBtcpool(t *testing.T) {
 	for _, version := range []string{rig.Kafka3, rig.Kafka4} {
 		t.Run(version, func(t *testing.T) {
 			t.Parallel()
-			b := &beside{t: t, version: version, addr: rig.StartKafkaVersion(t, t.TempDir(), version).Addr}
+			b := &beside{version: version, addr: rig.StartKafkaVersion(t, t.TempDir(), version).Addr}
 			cfg := bus.DefaultConfig()
 			cfg.Brokers = []string{b.addr}
 			b.topics = cfg.Topics
@@ -53,20 +47,18 @@ func TestBesideBtcpool(t *testing.T) {
 	}
 }
 
-// write appends messages without times: by btcpool's own version of the request, which only Kafka 3 takes, or as that
-// keeps them.
-func (b *beside) write(topic string, values ...[]byte) {
-	b.t.Helper()
-	for i, value := range values {
-		if b.version == rig.Kafka3 {
-			var codec compress.Codec
-			if i%2 == 0 {
-				codec = &snappy.Codec{Framing: snappy.Unframed}
-			}
-			testkit.ProduceV0(b.t, b.addr, topic, testkit.OldSet{Compress: codec}.Encode(b.t, value))
-		} else if err := b.bus.Write(b.t.Context(), topic, bus.Message{Time: time.UnixMilli(-1), Value: value}); err != nil {
-			b.t.Fatal(err)
+// write appends a message without a time: by btcpool's own version of the request, which only Kafka 3 takes, or as that
+// keeps them. Each second one is compressed.
+func (b *beside) write(t *testing.T, topic string, value []byte) {
+	t.Helper()
+	if b.version == rig.Kafka3 {
+		var codec compress.Codec
+		if b.written++; b.written%2 == 0 {
+			codec = &snappy.Codec{Framing: snappy.Unframed}
 		}
+		testkit.ProduceV0(t, b.addr, topic, testkit.OldSet{Compress: codec}.Encode(t, value))
+	} else if err := b.bus.Write(t.Context(), topic, bus.Message{Time: time.UnixMilli(-1), Value: value}); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -87,10 +79,10 @@ func shares(first, n int) (all []share.Share) {
 	return all
 }
 
-func (b *beside) writeShares(all []share.Share) {
-	b.t.Helper()
+func (b *beside) writeShares(t *testing.T, all []share.Share) {
+	t.Helper()
 	for _, s := range all {
-		b.write(b.topics.Share, s.AppendTo(nil))
+		b.write(t, b.topics.Share, s.AppendTo(nil))
 	}
 }
 
@@ -107,7 +99,7 @@ func (b *beside) testSharelogger(t *testing.T) {
 		t.Helper()
 		more := shares(len(all), n)
 		all = append(all, more...)
-		b.writeShares(more)
+		b.writeShares(t, more)
 	}
 	logged := func() {
 		t.Helper()
@@ -163,31 +155,19 @@ func (b *beside) testSharelogger(t *testing.T) {
 // testStatshttpd wants the last hour of before the start.
 func (b *beside) testStatshttpd(t *testing.T) {
 	dir := t.TempDir()
-	b.writeShares(shares(1000, 10))
+	b.writeShares(t, shares(1000, 10))
 	addr := rig.FreeAddr(t)
 	b.start(t, dir, "statshttpd", fmt.Sprintf("listen = %q\n[database]\ndsn = %q\n", addr, "sqlite:"+filepath.Join(dir, "pool.db")))
+	api := &rig.Pool{HTTP: "http://" + addr}
 	testkit.Until(t, time.Minute, "the shares are counted", func(ctx context.Context) error {
-		request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+addr+"/api/v1/pool", nil)
-		if err != nil {
-			return err
-		}
-		answer, err := http.DefaultClient.Do(request)
-		if err != nil {
-			return err
-		}
-		defer answer.Body.Close()
-		text, err := io.ReadAll(answer.Body)
-		if err != nil {
-			return err
-		}
 		var pool struct {
 			Shares struct{ Accepted struct{ Shares int } } `json:"shares_1h"`
 		}
-		if err := json.Unmarshal(text, &pool); err != nil {
+		if err := api.Get(ctx, "/api/v1/pool", &pool); err != nil {
 			return err
 		}
 		if pool.Shares.Accepted.Shares < 10 {
-			return fmt.Errorf("%s", text)
+			return fmt.Errorf("%+v", pool)
 		}
 		return nil
 	})
@@ -201,26 +181,10 @@ func (b *beside) testBlkmaker(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw := job.NewRawGBT(response, time.Now())
-	template, err := job.ParseTemplate(response)
-	if err != nil {
-		t.Fatal(err)
-	}
-	coinbase1, coinbase2, err := bitcoin.Coinbase{
-		Height: template.Height, Time: time.Now().UnixNano(), Text: "/test/",
-		Outputs: []wire.TxOut{{Value: template.CoinbaseValue, PkScript: []byte{0x51}}}, ExtranonceSize: job.ExtranonceSize,
-	}.Build()
-	if err != nil {
-		t.Fatal(err)
-	}
-	j := &job.StratumJob{
-		ID: job.NewIDs(1).Next(time.Now()), GBTHash: raw.Hash, PrevHash: template.PrevHash, Height: template.Height,
-		Coinbase1: coinbase1, Coinbase2: coinbase2, MerkleBranch: template.MerkleBranch, Version: template.Version,
-		Bits: template.Bits, Time: template.CurTime, MinTime: template.MinTime, CoinbaseValue: template.CoinbaseValue,
-	}
-	b.write(b.topics.RawGBT, raw.AppendTo(nil))
-	b.write(b.topics.Job, j.AppendTo(nil))
-	b.write(b.topics.SolvedShare, solve(t, j))
+	raw, j := testkit.JobOf(t, job.NewIDs(1), response, nil)
+	b.write(t, b.topics.RawGBT, raw.AppendTo(nil))
+	b.write(t, b.topics.Job, j.AppendTo(nil))
+	b.write(t, b.topics.SolvedShare, testkit.Solve(t, j).AppendTo(nil))
 	b.start(t, dir, "blkmaker", fmt.Sprintf("network = \"regtest\"\ndata_dir = %q\n[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n[database]\ndsn = %q\n",
 		filepath.Join(dir, "blkmaker"), node.URL, node.User, node.Password, "sqlite:"+filepath.Join(dir, "pool.db")))
 	testkit.Until(t, time.Minute, "the block is on the chain", func(ctx context.Context) error {
@@ -231,29 +195,4 @@ func (b *beside) testBlkmaker(t *testing.T) {
 		}
 		return err
 	})
-}
-
-// solve returns a solved share of j.
-func solve(t *testing.T, j *job.StratumJob) []byte {
-	t.Helper()
-	coinbase := append(append(bytes.Clone(j.Coinbase1), make([]byte, job.ExtranonceSize)...), j.Coinbase2...)
-	header := wire.BlockHeader{
-		Version: j.Version, PrevBlock: j.PrevHash, Bits: j.Bits, Timestamp: time.Unix(int64(j.Time), 0),
-		MerkleRoot: bitcoin.MerkleRoot(bitcoin.DoubleSHA256(coinbase), j.MerkleBranch),
-	}
-	target, err := bitcoin.TargetFromBits(j.Bits)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for hash := header.BlockHash(); !target.Met(&hash); hash = header.BlockHash() {
-		header.Nonce++
-	}
-	var text bytes.Buffer
-	if err := header.Serialize(&text); err != nil {
-		t.Fatal(err)
-	}
-	s := share.Solved{
-		JobID: uint64(j.ID), WorkerID: 5, UserID: 7, Height: j.Height, Header: [80]byte(text.Bytes()), WorkerName: "alice.rig", Coinbase: coinbase,
-	}
-	return s.AppendTo(nil)
 }
