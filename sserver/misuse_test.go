@@ -155,12 +155,18 @@ func TestManyWorkers(t *testing.T) {
 	}
 }
 
-func TestInvalidShares(t *testing.T) {
-	t.Parallel()
-	cfg := testConfig(t)
+// startStrictPool starts a pool that looks at ten shares before it judges a miner, and has a job.
+func startStrictPool(t *testing.T, cfg sserver.Config) *pool {
+	t.Helper()
 	cfg.Limits.InvalidAmong = 10
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
+	return p
+}
+
+func TestInvalidShares(t *testing.T) {
+	t.Parallel()
+	p := startStrictPool(t, testConfig(t))
 	c, w := p.miner()
 	for i := range uint64(4) {
 		c.wantSubmit(c.share(w, i), 0)
@@ -177,10 +183,7 @@ func TestInvalidShares(t *testing.T) {
 
 func TestInvalidSharesBesideGoodMiners(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Limits.InvalidAmong = 10
-	p := startPool(t, cfg)
-	p.TakeJob(p.newJob(1, 100))
+	p := startStrictPool(t, testConfig(t))
 	good, w := p.miner()
 	good.wantSubmit(good.share(w, 1), 0)
 	c, bad := p.miner()
@@ -198,10 +201,7 @@ func TestInvalidSharesBesideGoodMiners(t *testing.T) {
 // Of several workers on a connection the bad one is refused.
 func TestInvalidSharesOfAWorker(t *testing.T) {
 	t.Parallel()
-	cfg := testConfig(t)
-	cfg.Limits.InvalidAmong = 10
-	p := startPool(t, cfg)
-	p.TakeJob(p.newJob(1, 100))
+	p := startStrictPool(t, testConfig(t))
 	c, w := p.miner()
 	c.mustCall(nil, "mining.authorize", "alice.bad", "")
 	for i := range uint64(10) {
@@ -223,10 +223,8 @@ func TestInvalidSharesOfAWorker(t *testing.T) {
 func TestInvalidSharesBehindAnAgent(t *testing.T) {
 	t.Parallel()
 	cfg := simulatorConfig(t)
-	cfg.Limits.InvalidAmong = 10
 	cfg.Limits.BanTime = 1e9
-	p := startPool(t, cfg)
-	p.TakeJob(p.newJob(1, 100))
+	p := startStrictPool(t, cfg)
 	a, w := p.agent("", "verrol", "subres")
 	a.frame(agentwire.Register{Session: 1, Worker: "good"}, agentwire.Register{Session: 2, Worker: "bad"})
 	a.frame(a.framed(w, 1, 1))
