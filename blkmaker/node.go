@@ -54,25 +54,31 @@ func newNodes(cfgs []noderpc.Config, closing *service.Closing) ([]*node, error) 
 	return nodes, nil
 }
 
+// ask asks a node for its tip, which must be of our chain.
+func (s *Service) ask(ctx context.Context, n *node) *nodeState {
+	tip, err := n.client.ChainInfo(ctx)
+	if err == nil && tip.Chain != s.network.Chain {
+		err = fmt.Errorf("is on chain %q, but network = %q", tip.Chain, s.network.Name)
+	}
+	return &nodeState{tip, err}
+}
+
 // watch keeps the state of a node.
 func (s *Service) watch(ctx context.Context, n *node) error {
 	log := s.log.With().Str("node", n.label).Str("url", n.client.URL()).Logger()
 	for first := true; ; first = false {
-		tip, err := n.client.ChainInfo(ctx)
-		if err == nil && tip.Chain != s.network.Chain {
-			err = fmt.Errorf("is on chain %q, but network = %q", tip.Chain, s.network.Name)
-		}
+		now := s.ask(ctx, n)
 		if ctx.Err() != nil {
 			return nil
 		}
-		was := n.state.Swap(&nodeState{tip, err})
+		was := n.state.Swap(now)
 		switch {
-		case err != nil && (first || was.err == nil):
-			log.Error().Err(err).Msg("node cannot be used")
-		case err == nil && was.err != nil:
-			log.Info().Int32("height", tip.Blocks).Msg("node answers")
+		case now.err != nil && (first || was.err == nil):
+			log.Error().Err(now.err).Msg("node cannot be used")
+		case now.err == nil && was.err != nil:
+			log.Info().Int32("height", now.tip.Blocks).Msg("node answers")
 		}
-		if err == nil && tip.BestBlockHash != was.tip.BestBlockHash {
+		if now.err == nil && now.tip.BestBlockHash != was.tip.BestBlockHash {
 			s.follow.Ring()
 		}
 		if !retry.Sleep(ctx, watchEvery) {

@@ -69,14 +69,11 @@ func (s *Service) verify(ctx context.Context, out io.Writer) error {
 func (a *audit) askNodes(ctx context.Context) (err error) {
 	var errs []error
 	for _, n := range a.nodes {
-		tip, err := n.client.ChainInfo(ctx)
-		if err == nil && tip.Chain != a.network.Chain {
-			err = fmt.Errorf("is on chain %q, but network = %q", tip.Chain, a.network.Name)
+		state := a.ask(ctx, n)
+		if state.err != nil {
+			errs = append(errs, fmt.Errorf("node %s: %w", n.label, state.err))
 		}
-		if err != nil {
-			errs = append(errs, fmt.Errorf("node %s: %w", n.label, err))
-		}
-		n.state.Store(&nodeState{tip, err})
+		n.state.Store(state)
 	}
 	if a.node, a.tip = a.best(); a.node == nil {
 		return errors.Join(errs...)
