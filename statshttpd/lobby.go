@@ -3,48 +3,41 @@ package statshttpd
 import (
 	"container/list"
 	"net/netip"
+
+	"btcpool/internal/guard"
 )
 
 // lobby holds the workers that have not had a share, by the address that they came from, in the order in which they
 // came. A login costs nothing, so who brings many must not take the places of others: when it is full, the oldest of the
 // address with the most are given up.
 type lobby struct {
-	from map[netip.Addr]*list.List // of workerKey, the oldest first
+	from map[netip.Prefix]*list.List // of workerKey, the oldest first
 	size int
 }
 
 // place is a worker's in the lobby.
 type place struct {
-	addr    netip.Addr
+	host    netip.Prefix
 	element *list.Element
 }
 
-func newLobby() lobby { return lobby{from: make(map[netip.Addr]*list.List)} }
-
-// home is the address that a host has to itself: of IPv6 a /64.
-func home(ip netip.Addr) netip.Addr {
-	ip = ip.Unmap()
-	if prefix, err := ip.Prefix(64); err == nil && ip.Is6() {
-		return prefix.Addr()
-	}
-	return ip
-}
+func newLobby() lobby { return lobby{from: make(map[netip.Prefix]*list.List)} }
 
 func (l *lobby) add(k workerKey, ip netip.Addr) *place {
-	addr := home(ip)
-	if l.from[addr] == nil {
-		l.from[addr] = list.New()
+	host := guard.Host(ip)
+	if l.from[host] == nil {
+		l.from[host] = list.New()
 	}
 	l.size++
-	return &place{addr, l.from[addr].PushBack(k)}
+	return &place{host, l.from[host].PushBack(k)}
 }
 
 func (l *lobby) remove(p *place) {
-	crowd := l.from[p.addr]
+	crowd := l.from[p.host]
 	crowd.Remove(p.element)
 	l.size--
 	if crowd.Len() == 0 {
-		delete(l.from, p.addr)
+		delete(l.from, p.host)
 	}
 }
 

@@ -80,15 +80,19 @@ func (g *Guard) Watches(ip netip.Addr) bool {
 	return ip.IsValid() && !slices.ContainsFunc(g.limits.Exempt, exempt)
 }
 
-// prefixes returns what counts as the address ip, and as its network.
-func prefixes(ip netip.Addr) (host, network netip.Prefix) {
-	hostBits, networkBits := 32, 24
+// Host returns what counts as one address: of IPv6 a /64, which a host has to itself.
+func Host(ip netip.Addr) netip.Prefix { return around(ip, 32, 64) }
+
+func network(ip netip.Addr) netip.Prefix { return around(ip, 24, 48) }
+
+func around(ip netip.Addr, bits4, bits6 int) netip.Prefix {
+	ip = ip.Unmap()
+	bits := bits4
 	if ip.Is6() {
-		hostBits, networkBits = 64, 48
+		bits = bits6
 	}
-	host, _ = ip.Prefix(hostBits) // fits the address
-	network, _ = ip.Prefix(networkBits)
-	return host, network
+	p, _ := ip.Prefix(bits) // fits the address
+	return p
 }
 
 // Admit counts a connection, or says why there must be none: "draining", "banned", "address" or "network", the last two
@@ -103,7 +107,7 @@ func (g *Guard) Admit(ip netip.Addr, now time.Time) (refusal string) {
 	if g.Bans.banned(ip, now) {
 		return "banned"
 	}
-	address, network := prefixes(ip)
+	address, network := Host(ip), network(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := g.host(address)
@@ -137,7 +141,7 @@ func (g *Guard) trust(ip netip.Addr, change int) {
 	if !g.Watches(ip) {
 		return
 	}
-	address, _ := prefixes(ip)
+	address := Host(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.hosts[address].trusted += change
@@ -148,7 +152,7 @@ func (g *Guard) Leave(ip netip.Addr, trusted bool, now time.Time) {
 	if !g.Watches(ip) {
 		return
 	}
-	address, network := prefixes(ip)
+	address, network := Host(ip), network(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := g.hosts[address]
@@ -190,7 +194,7 @@ func (g *Guard) LoginRefused(ip netip.Addr, now time.Time) (banned bool) {
 
 // countRefused returns how many logins were refused to an address of late.
 func (g *Guard) countRefused(ip netip.Addr, now time.Time) int {
-	address, _ := prefixes(ip)
+	address := Host(ip)
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	h := g.host(address)
@@ -206,7 +210,7 @@ func (g *Guard) Ban(ip netip.Addr, reason string, now time.Time) bool {
 	if !g.Watches(ip) {
 		return false
 	}
-	address, _ := prefixes(ip)
+	address := Host(ip)
 	if g.trusts(address, now) {
 		return false
 	}

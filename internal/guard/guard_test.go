@@ -160,3 +160,17 @@ func TestTrust(t *testing.T) {
 		t.Error("not banned")
 	}
 }
+
+func TestHost(t *testing.T) {
+	t.Parallel()
+	for ip, want := range map[string]string{
+		"192.0.2.7": "192.0.2.7/32", "::ffff:192.0.2.7": "192.0.2.7/32", "2001:db8:1:2:3:4:5:6": "2001:db8:1:2::/64",
+	} {
+		if got := Host(netip.MustParseAddr(ip)).String(); got != want {
+			t.Errorf("%s: got %s, want %s", ip, got, want)
+		}
+	}
+	if Host(netip.Addr{}).IsValid() {
+		t.Error("no address has a host")
+	}
+}
