@@ -100,12 +100,8 @@ func (s *Service) listen(key Listener, writeTimeout time.Duration) (*port, error
 		Go:           s.goroutines.Go,
 		WriteTimeout: writeTimeout,
 	})
-	var system *net.OpError
-	if errors.As(err, &system) {
-		err = &config.ListenError{Key: "listen", Addr: key.Listen, Err: system}
-	}
 	if err != nil {
-		return nil, err
+		return nil, config.Listening("listen", key.Listen, err)
 	}
 	return &port{Listener: l, key: key, closed: make(chan struct{})}, nil
 }

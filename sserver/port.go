@@ -2,8 +2,6 @@ package sserver
 
 import (
 	"cmp"
-	"errors"
-	"net"
 	"net/netip"
 	"slices"
 
@@ -122,11 +120,7 @@ func (s *Service) listen(l Listener) (*port, error) {
 		WriteTimeout: s.cfg.WriteTimeout.Std(),
 	})
 	if err != nil {
-		var system *net.OpError
-		if errors.As(err, &system) {
-			err = &config.ListenError{Key: "listen", Addr: l.Listen, Err: system}
-		}
-		return nil, err
+		return nil, config.Listening("listen", l.Listen, err)
 	}
 	var levels []vardiff.Level
 	if s.cfg.HashrateLevels {

@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"fmt"
+	"net"
 	"syscall"
 )
 
@@ -14,6 +15,14 @@ type ListenError struct {
 
 // Unwrap returns the system's error.
 func (e *ListenError) Unwrap() error { return e.Err }
+
+// Listening names the key of an error in opening what listens: a ListenError if err is the system's, or else err.
+func Listening(key, addr string, err error) error {
+	if system, ok := errors.AsType[*net.OpError](err); ok {
+		return &ListenError{Key: key, Addr: addr, Err: system}
+	}
+	return err
+}
 
 func (e *ListenError) Error() string {
 	why := e.Err.Error()

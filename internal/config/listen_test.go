@@ -1,6 +1,8 @@
 package config_test
 
 import (
+	"errors"
+	"fmt"
 	"net"
 	"testing"
 
@@ -20,8 +22,11 @@ func TestListenError(t *testing.T) {
 		"192.0.2.1:0": `listen = "192.0.2.1:0": is no address of this machine`,
 	} {
 		_, err := net.Listen("tcp", addr)
-		if got := (&config.ListenError{Key: "listen", Addr: addr, Err: err}).Error(); got != want {
+		if got := config.Listening("listen", addr, fmt.Errorf("open: %w", err)).Error(); got != want {
 			t.Errorf("got %s, want %s", got, want)
 		}
+	}
+	if err := errors.New("no certificate"); config.Listening("listen", taken, err) != err {
+		t.Error("an error that is not the system's was changed")
 	}
 }
