@@ -5,7 +5,7 @@
 //
 // A solved share comes through Kafka and directly from sserver; the first to arrive wins. It is in the journal, on
 // disk, before anything else happens to it, and is worked on again after every start until a node has the block on its
-// chain, every node has refused it, or it is buried, and until the row is written. All of that may be repeated, so a
+// chain, every node has refused it, or it is given up, and until the row is written. All of that may be repeated, so a
 // blkmaker that is killed at any point loses nothing. Database and Kafka take no part in the submission: they may be
 // away.
 package blkmaker

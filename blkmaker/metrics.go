@@ -13,7 +13,7 @@ import (
 const (
 	resultAccepted  = "accepted"  // a node has the block
 	resultRejected  = "rejected"  // every node refused it
-	resultUndecided = "undecided" // buried before any node had it on its chain
+	resultUndecided = "undecided" // given up before any node had it on its chain
 	resultInvalid   = "invalid"   // no block can be made of it
 	resultUnknown   = "unknown"   // its job or template never came
 	resultRecorded  = "recorded"  // submitted by an earlier run, and now in the database, too

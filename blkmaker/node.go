@@ -116,7 +116,7 @@ type submission struct {
 	enough   chan struct{} // closed when one node is enough
 }
 
-// submit gives a block to all nodes, until one has it on its chain, all have refused it, or it is buried under others.
+// submit gives a block to all nodes, until one has it on its chain, all have refused it, or it is given up.
 // It returns what the database is to be told and what became of the solved share; that is nothing when ctx ended. It
 // calls answered once, when the first node has answered.
 func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex string, answered func()) (state store.BlockState, result string) {
@@ -147,13 +147,13 @@ func (s *Service) submit(ctx context.Context, key solvedKey, b *block, blockHex 
 		return store.Rejected, resultRejected
 	}
 	s.metrics.solved.WithLabelValues(resultUndecided).Inc()
-	log.Warn().Str("dir", string(s.archive)).Msg("block is buried beside the chain; it is kept in dir for a week")
+	log.Warn().Str("dir", string(s.archive)).Msg("block is submitted no more, and on no node's chain: it is kept in dir for a week")
 	return store.Submitted, resultUndecided
 }
 
 // submitTo gives a block to one node. It returns Accepted when the node has the block on its chain, Rejected when the
-// node does not want it, and Submitted when neither is so until the block is buried, ctx ends, or another node has it
-// and passes it on.
+// node does not want it, and Submitted when neither is so until the block is buried under others, it makes
+// room for others, ctx ends, or another node has it and passes it on.
 func (s *Service) submitTo(ctx context.Context, n *node, b *submission) store.BlockState {
 	last := ""      // verdict
 	stored := false // the node has the block, beside its chain

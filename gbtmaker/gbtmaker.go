@@ -174,7 +174,8 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	return g.Wait()
 }
 
-// Ready returns nil while the last template is fresh enough to make jobs of, and some node can give the next one.
+// Ready returns nil while the last template is fresh enough to make jobs of, unless all nodes that answer have less work
+// than it.
 func (s *Service) Ready() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()

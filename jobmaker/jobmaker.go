@@ -177,8 +177,8 @@ func (s *Service) standingBy() bool { return s.cfg.LeaderLockPath != "" && !s.le
 // lead makes jobs whenever it is our turn, until ctx ends.
 func (s *Service) lead(ctx context.Context) error {
 	for {
-		err := s.registry.Lease(ctx, s.cfg.IDLeasePath, uint8(s.cfg.ServerID), func(ctx context.Context, id registry.Lease) error {
-			ids := job.NewIDs(id.ID)
+		err := s.registry.Lease(ctx, s.cfg.IDLeasePath, uint8(s.cfg.ServerID), func(ctx context.Context, lease registry.Lease) error {
+			ids := job.NewIDs(lease.ID)
 			return s.registry.Lead(ctx, s.cfg.LeaderLockPath, func(ctx context.Context) error {
 				s.makeJobs(ctx, ids)
 				return nil

@@ -51,25 +51,25 @@ func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) erro
 			cancel()
 		}
 	})()
-	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, id registry.Lease) error {
-		err := s.takeEpoch(ctx, held, id)
+	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, lease registry.Lease) error {
+		err := s.takeEpoch(ctx, held, lease)
 		if !unlessStopped() {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		return s.term(ctx, work, held, id.ID, done)
+		return s.term(ctx, work, held, lease.ID, done)
 	})
 }
 
 // takeEpoch has the shares of a term belong to an epoch of their own: whoever had its id before, or gets it next, has
 // another.
-func (s *Service) takeEpoch(ctx, held context.Context, id registry.Lease) error {
+func (s *Service) takeEpoch(ctx, held context.Context, lease registry.Lease) error {
 	held, cancel := context.WithCancel(held)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	epoch, err := id.Epoch(held, max(uint32(time.Now().Unix()), s.shares.Epoch()+1))
+	epoch, err := lease.Epoch(held, max(uint32(time.Now().Unix()), s.shares.Epoch()+1))
 	if err != nil {
 		return err
 	}

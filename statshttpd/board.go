@@ -72,7 +72,7 @@ type board struct {
 	limit int // workers in memory, and as many in the lobby
 
 	mu        sync.RWMutex
-	now       int64 // unix time of the last share that was counted
+	now       int64 // unix time at which the last share was counted
 	pool      window
 	recent    ring // accepted by the pool, an hour in fine buckets: the effort of a round needs them
 	users     map[int32]*user
