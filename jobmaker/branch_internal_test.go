@@ -124,6 +124,31 @@ func TestScheduleBranches(t *testing.T) {
 	}
 }
 
+// A node that lags behind, or has left the best block, is on no branch of its own.
+func TestScheduleOneBranch(t *testing.T) {
+	t.Parallel()
+	const bits = 0x17021fff
+	s := newSchedule()
+	left := onBranch{3, 4010, 'x', 985, bits}.candidate()
+	left.left[0] = 'b'
+	for i, step := range []struct {
+		candidate
+		want result
+	}{
+		{onBranch{0, 4010, 'a', 990, bits}.candidate(), accepted},
+		{onBranch{1, 4011, 'b', 1000, bits}.candidate(), accepted},
+		{onBranch{2, 4010, 'a', 990, bits}.candidate(), lowHeight},
+		{left, accepted},
+	} {
+		if got := s.offer(step.candidate, at(float64(i))); got != step.want {
+			t.Fatalf("step %d: template is %s, want %s", i, got, step.want)
+		}
+		if s.branch.since(at(float64(i))) != 0 || !s.branch.lighter.IsZero() {
+			t.Errorf("step %d: nodes are on two branches: %+v", i, s.branch)
+		}
+	}
+}
+
 // Another pool's word does not hide which branch is ours.
 func TestScheduleBranchesAndOtherPool(t *testing.T) {
 	t.Parallel()

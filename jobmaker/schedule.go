@@ -153,13 +153,14 @@ func (s *schedule) add(c candidate, now time.Time) result {
 		best := s.candidates[n-1]
 		early := c.created.Sub(best.created) < 2*s.interval
 		own, known := s.own()
+		knows := s.knows(c, best)
 		var refused result
-		if known && !c.fromPool {
+		if known && !knows && !c.fromPool {
 			refused = s.compareBranches(c, own, now)
 		}
 		switch {
 		case c.fromPool:
-		case s.knows(c, best):
+		case knows:
 			s.refuted = best.PrevHash
 			s.displace(c)
 		case refused != "":
@@ -237,10 +238,10 @@ func (s *schedule) compareBranches(c, own candidate, now time.Time) result {
 	case c.PrevHash == own.PrevHash, c.heavier(own.work):
 		return ""
 	case own.heavier(c.work) && (early || !s.network.OnDemand): // chains on demand may begin anew
-		s.branch.lighter = now
 		if c.Height < own.Height && s.branch.has(c) {
 			return lowHeight // its node lags behind
 		}
+		s.branch.lighter = now
 		s.branch.part(min(c.Height, own.Height)-1, now)
 		return lessWork
 	case s.easier(c, own):
