@@ -112,8 +112,10 @@ func TestDemo(t *testing.T) {
 // TestMinesAlong mines two other chains with the embedded one.
 func TestMinesAlong(t *testing.T) {
 	t.Parallel()
-	const easyBits = 0x207fffff
-	aux, rsk := auxpowtest.StartNode(1, easyBits, false), auxpowtest.StartRSK(easyBits)
+	// 2^19 hashes a block: of the first shares, dozens a second, few solve it. A node of RSK gets two a second, and those
+	// of a block that is taken would be first.
+	const bits = 0x1e1fffff
+	aux, rsk := auxpowtest.StartNode(1, bits, false), auxpowtest.StartRSK(bits)
 	t.Cleanup(aux.Close)
 	t.Cleanup(rsk.Close)
 	cfg := defaultConfig()
@@ -157,7 +159,7 @@ func start(t *testing.T, cfg Config) *running {
 
 func (r *running) until(what string, check func(context.Context) error) {
 	r.t.Helper()
-	testkit.Until(r.t, time.Minute, what, func(ctx context.Context) error {
+	testkit.Until(r.t, 3*time.Minute, what, func(ctx context.Context) error {
 		err := check(ctx)
 		if err != nil {
 			err = errors.Join(err, r.Ready())
