@@ -11,10 +11,13 @@ const (
 	spareShare = 8
 )
 
-// boundConnections returns how many connections are served with so many descriptors, so that those always suffice for
-// what keeps shares and blocks.
+// Room returns how many connections can be served with so many descriptors, so that those always suffice for what keeps
+// shares and blocks.
+func Room(files int) int { return files - max(spareFiles, files/spareShare) }
+
+// boundConnections returns how many connections are served with so many descriptors.
 func (s *Service) boundConnections(files int) (int, error) {
-	room := files - max(spareFiles, files/spareShare)
+	room := Room(files)
 	switch {
 	case room < 1:
 		return 0, fmt.Errorf("the limit of open files is %d, and more than %d are needed: raise LimitNOFILE, or ulimit -n", files, spareFiles)

@@ -74,6 +74,9 @@ func TestDemo(t *testing.T) {
 		}
 	}
 	first.stop()
+	if strings.Contains(first.log.String(), "ulimit") {
+		t.Error("who tries the pool out is told of a limit of open files")
+	}
 	height := first.chain.Height()
 	if int(height) < blocks {
 		t.Errorf("the chain has height %d", height)
@@ -138,6 +141,7 @@ type running struct {
 	t       *testing.T
 	metrics *prometheus.Registry
 	out     lockedBuffer
+	log     lockedBuffer // warnings and errors
 	stop    func()
 }
 
@@ -147,7 +151,7 @@ func start(t *testing.T, cfg Config) *running {
 		t.Fatal(err)
 	}
 	r := &running{t: t, metrics: prometheus.NewRegistry()}
-	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
+	log := zerolog.New(io.MultiWriter(zerolog.NewTestWriter(t), &r.log)).Level(zerolog.WarnLevel)
 	p, err := newPool(cfg, service.Deps{Log: log, Metrics: r.metrics}, &r.out)
 	if err != nil {
 		t.Fatal(err)
