@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,6 +24,7 @@ import (
 
 	"btcpool/internal/miner"
 	"btcpool/internal/retry"
+	"btcpool/internal/service"
 )
 
 // Exit codes.
@@ -45,6 +47,7 @@ type options struct {
 	duration time.Duration
 	acks     string
 	json     bool
+	version  bool
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -85,6 +88,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	})
 	flags.StringVar(&o.acks, "acks", "", "append a JSON line to this `file` for every share the pool accepted")
 	flags.BoolVar(&o.json, "json", false, "write the result as JSON to the standard output")
+	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := flags.Parse(args); err != nil {
 		return o, err
 	}
@@ -111,6 +115,10 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	}
 	if err != nil {
 		return exitUsage
+	}
+	if o.version {
+		fmt.Fprintln(stderr, "minersim", service.Version(), runtime.Version())
+		return exitDone
 	}
 	fail := func(err error) int {
 		fmt.Fprintln(stderr, "minersim:", err)

@@ -17,6 +17,7 @@ import (
 
 	"btcpool/internal/miner"
 	"btcpool/internal/miner/pooltest"
+	"btcpool/internal/service"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -101,6 +102,7 @@ func TestExitCodes(t *testing.T) {
 		"never connected": {[]string{"-url", refusing.Addr(), "-reconnect", "-duration", "50ms"}, exitFailed, "no connection was authorized", ""},
 		"acks not opened": {[]string{"-url", pool.Addr(), "-acks", t.TempDir()}, exitFailed, "is a directory", ""},
 		"acks not kept":   {[]string{"-url", pool.Addr(), "-acks", "/dev/full"}, exitFailed, "not recorded", ""},
+		"version":         {[]string{"-version"}, exitDone, "minersim " + service.Version(), ""},
 		"help":            {[]string{"-help"}, exitDone, "-invalid", ""},
 		"unknown flag":    {[]string{"-colour"}, exitUsage, "-colour", ""},
 		"argument":        {[]string{"pool"}, exitUsage, `unexpected argument "pool"`, ""},
