@@ -43,13 +43,6 @@ func ParseSetDifficulty(params []byte) (float64, error) {
 	return d, nil
 }
 
-// AppendSuggestDifficulty appends mining.suggest_difficulty.
-func AppendSuggestDifficulty(dst []byte, id uint64, d bitcoin.Difficulty) []byte {
-	dst = beginRequest(dst, id, "mining.suggest_difficulty")
-	dst = d.AppendTo(dst)
-	return append(dst, "]}\n"...)
-}
-
 // ParseSuggestDifficulty returns the difficulty of mining.suggest_difficulty, a positive number or its text, rounded up
 // to a power of two.
 func ParseSuggestDifficulty(params []byte) (bitcoin.Difficulty, error) {

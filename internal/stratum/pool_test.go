@@ -97,7 +97,6 @@ func TestClientGolden(t *testing.T) {
 	got = stratum.AppendSubscribe(got, 4, "test/1", "")
 	got = stratum.AppendSubscribe(got, 5, "<test>", "0100002a")
 	got = stratum.AppendAuthorize(got, 6, "u\"ser.worker", "d=1024")
-	got = stratum.AppendSuggestDifficulty(got, 7, 10)
 	submit := stratum.Submit{
 		Worker: stratum.Escape("u\"ser.w"), JobID: []byte(`\u0031`), ExtraNonce2: 0xab, Time: 0x655f0a1c, Nonce: 0x1a2b, VersionBits: 0x2000,
 	}
