@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -246,6 +247,112 @@ func TestAgentRegistersAgain(t *testing.T) {
 	var s share.Share
 	if err := s.Parse(readTopic(t, cfg, cfg.Kafka.Topics.Share, 1)[0]); err != nil || s.WorkerID != share.WorkerID("new") {
 		t.Errorf("share %+v, %v", s, err)
+	}
+}
+
+// A link has as many miners as there are numbers. Each works, one that takes a number takes it over, all are lowered while
+// they are silent, and all are seen to come and, at once, to go.
+func TestAgentOfManyMiners(t *testing.T) {
+	t.Parallel()
+	cfg := simulatorConfig(t)
+	cfg.ShareInterval, cfg.MiningNotifyInterval = 1e9, 1e9
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	a, w := p.agent("d=64", "subres")
+	lowered := make(map[agentwire.Session]bool)
+	response := func() (r agentwire.SubmitResponse, ok bool) { // or something else that comes
+		if head, err := a.r.Peek(1); err == nil && head[0] != agentwire.Magic {
+			a.note()
+			return r, false
+		}
+		f := a.readFrame()
+		if r, err := agentwire.ParseSubmitResponse(f); err == nil {
+			return r, true
+		}
+		d, err := agentwire.ParseSetDifficulty(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, number := range d.Sessions {
+			lowered[number] = true
+		}
+		return r, false
+	}
+	wantAccepted := func(first, n uint16) {
+		t.Helper()
+		for index := first; index < first+n; {
+			r, ok := response()
+			if !ok {
+				continue
+			}
+			if want := (agentwire.SubmitResponse{Index: index, Status: share.StatusAccept}); r != want {
+				t.Fatalf("answer %+v, want %+v", r, want)
+			}
+			index++
+		}
+	}
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+	begin := time.Now()
+	const miners = int(agentwire.MaxSession) + 1
+	var text []byte
+	for number := range miners {
+		text = agentwire.Register{Session: agentwire.Session(number), Agent: "cgminer/4.12.1", Worker: fmt.Sprint("rig", number)}.AppendTo(text)
+	}
+	text = append(text, "\x7f\x01\x08\x00\xff\xff\x00\x00"...) // the number that none may have
+	a.send(string(text))
+	a.frame(a.framed(w, agentwire.MaxSession, 1), a.framed(w, 0, 1), a.framed(w, 0x8000, 1))
+	wantAccepted(0, 3)
+	took := time.Since(begin)
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	t.Logf("%d miners registered in %s, %d bytes of heap each", miners, took, (after.HeapAlloc-before.HeapAlloc)/uint64(miners))
+
+	a.frame(agentwire.Register{Session: 0x8000, Worker: "again"}, a.framed(w, 0x8000, 2))
+	wantAccepted(3, 1)
+	if got := p.metric("bad_lines_total"); got != 1 {
+		t.Errorf("%v bad frames", got)
+	}
+	for len(lowered) < miners {
+		response()
+	}
+
+	a.conn.Close()
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 0 })
+	p.stop()
+	if got := p.metric("events_dropped_total"); got != 0 {
+		t.Errorf("%v events dropped", got)
+	}
+	const others = 2 // the agent, and who was replaced
+	present := make(map[string]int)
+	for _, e := range minerEvents(t, cfg, 2*(miners+others)) {
+		if e.Action == share.MinerConnect {
+			present[e.WorkerName]++
+		} else {
+			present[e.WorkerName]--
+		}
+	}
+	if len(present) != miners+others {
+		t.Errorf("%d workers came", len(present))
+	}
+	for name, n := range present {
+		if n != 0 {
+			t.Errorf("%s is there %d times after the end", name, n)
+		}
+	}
+	credited := make(map[int64]int)
+	for _, value := range readTopic(t, cfg, cfg.Kafka.Topics.Share, 4) {
+		var s share.Share
+		if err := s.Parse(value); err != nil {
+			t.Fatal(err)
+		}
+		credited[s.WorkerID]++
+	}
+	if diff := cmp.Diff(map[int64]int{
+		share.WorkerID("rig0"): 1, share.WorkerID("rig32768"): 1, share.WorkerID("rig65534"): 1, share.WorkerID("again"): 1,
+	}, credited); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,7 +12,8 @@ import (
 )
 
 const (
-	maxEvents  = 50_000 // that wait for Kafka; about 10 MB of memory
+	// maxEvents is how many wait for Kafka, at 200 bytes of memory each: of three full agents that end and come back.
+	maxEvents  = 400_000
 	eventBatch = 1000
 	// eventGrace is what the last events get to reach Kafka.
 	eventGrace = 3 * time.Second
@@ -20,27 +22,28 @@ const (
 // eventQueue holds the comings and goings of miners until Kafka takes them. They are news, not accounts: when the queue
 // is full the oldest is dropped.
 type eventQueue struct {
-	events  chan share.Event
+	mu      sync.Mutex
+	waiting []share.Event
+	added   chan struct{} // holds one when some may be waiting
 	dropped prometheus.Counter
 }
 
 func newEventQueue(dropped prometheus.Counter) *eventQueue {
-	return &eventQueue{events: make(chan share.Event, maxEvents), dropped: dropped}
+	return &eventQueue{added: make(chan struct{}, 1), dropped: dropped}
 }
 
 // add does not block.
 func (q *eventQueue) add(e share.Event) {
-	for {
-		select {
-		case q.events <- e:
-			return
-		default:
-		}
-		select {
-		case <-q.events:
-			q.dropped.Inc()
-		default:
-		}
+	q.mu.Lock()
+	if len(q.waiting) == maxEvents {
+		q.waiting = q.waiting[1:]
+		q.dropped.Inc()
+	}
+	q.waiting = append(q.waiting, e)
+	q.mu.Unlock()
+	select {
+	case q.added <- struct{}{}:
+	default:
 	}
 }
 
@@ -50,33 +53,36 @@ func (q *eventQueue) run(ctx context.Context, send func(context.Context, []bus.M
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(eventGrace, cancel) })()
 	for {
-		var first share.Event
-		select {
-		case first = <-q.events:
-		case <-ctx.Done():
+		batch, left := q.take()
+		if len(batch) == 0 {
 			select {
-			case first = <-q.events:
-			default:
+			case <-q.added:
+				continue
+			case <-ctx.Done():
 				return nil
 			}
 		}
-		batch := q.batch(first)
 		if err := send(late, batch); err != nil {
 			if late.Err() == nil {
 				return err
 			}
-			q.dropped.Add(float64(len(batch) + len(q.events)))
+			q.dropped.Add(float64(len(batch) + left))
 			return nil
 		}
 	}
 }
 
-// batch returns first and what else is waiting, up to eventBatch.
-func (q *eventQueue) batch(first share.Event) []bus.Message {
-	batch := []bus.Message{{Value: first.AppendTo(nil)}}
-	for len(batch) < eventBatch && len(q.events) > 0 {
-		e := <-q.events
+// take returns the oldest that are waiting, up to eventBatch, and how many are left.
+func (q *eventQueue) take() (batch []bus.Message, left int) {
+	q.mu.Lock()
+	oldest := q.waiting[:min(len(q.waiting), eventBatch)]
+	q.waiting = q.waiting[len(oldest):]
+	if left = len(q.waiting); left == 0 {
+		q.waiting = nil
+	}
+	q.mu.Unlock()
+	for _, e := range oldest {
 		batch = append(batch, bus.Message{Value: e.AppendTo(nil)})
 	}
-	return batch
+	return batch, left
 }
