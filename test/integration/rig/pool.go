@@ -48,7 +48,7 @@ var (
 		if err != nil {
 			return nil, err
 		}
-		defer os.RemoveAll(dir)
+		defer func() { _ = os.RemoveAll(dir) }() // what is left is of no harm
 		replaced, err := overlay(dir)
 		if err != nil {
 			return nil, err
