@@ -160,7 +160,7 @@ func (p Program[C, S]) Main(args []string) int {
 			complain(p.Stderr, p.Name, err)
 			return exitUsage
 		}
-		defer file.Close()
+		defer func() { _ = file.Close() }()
 		if out = file; p.AlsoStderr {
 			out = io.MultiWriter(p.Stderr, file)
 		}
