@@ -54,7 +54,9 @@ func newAccount(s *Service, name string) *account {
 // end closes all links for good.
 func (a *account) end() {
 	for _, g := range a.goals {
-		g.end()
+		for _, sl := range g.slots {
+			sl.stop()
+		}
 	}
 	for l := range a.links {
 		l.close(nil)

@@ -79,14 +79,6 @@ func (g *goal) adopt(r route) {
 	g.slots = g.slots[:s.cfg.Links]
 }
 
-// end has no more links made. Those that are up end when their miners have gone elsewhere.
-func (g *goal) end() {
-	for _, sl := range g.slots {
-		sl.end()
-	}
-	g.slots = nil
-}
-
 // adopt goes over to the configuration as it is now.
 func (a *account) adopt() {
 	old := a.goals
@@ -110,7 +102,9 @@ func (a *account) adopt() {
 		}
 	}
 	for _, g := range old {
-		g.end()
+		for _, sl := range g.slots {
+			sl.end()
+		}
 	}
 	a.balanced, a.off = time.Time{}, true // not before the next tick: all accounts go over first
 }

@@ -51,10 +51,15 @@ func (sl *slot) run(ctx context.Context) {
 	}
 }
 
-// end has no more links made. One that is up ends when its miners have gone elsewhere.
-func (sl *slot) end() {
+// stop has no more links made.
+func (sl *slot) stop() {
 	sl.ended = true
 	sl.cancel()
+}
+
+// end stops the slot. A link that is up ends when its miners have gone elsewhere.
+func (sl *slot) end() {
+	sl.stop()
 	for l := range sl.goal.acct.links {
 		switch {
 		case l.slot != sl:
