@@ -78,7 +78,7 @@ func (a *account) best(g *goal) *link {
 		if !l.up() || l.replaced {
 			continue
 		}
-		if best == nil || cmp.Or(cmp.Compare(strange(l), strange(best)), cmp.Compare(l.rank, best.rank),
+		if best == nil || cmp.Or(cmp.Compare(strange(l), strange(best)), cmp.Compare(l.rank(), best.rank()),
 			cmp.Compare(len(l.miners), len(best.miners))) < 0 {
 			best = l
 		}
@@ -131,7 +131,7 @@ func (a *account) linkUp(l *link) {
 		case m.link == nil, m.link.replaced:
 			m.move(a.best(m.goal))
 		case m.goal != g || m.link == l:
-		case m.link.slot.goal != g, m.link.rank > l.rank:
+		case m.link.slot.goal != g, m.link.rank() > l.rank():
 			m.move(l)
 		case len(l.miners) < fair && len(m.link.miners) > fair:
 			m.move(l)

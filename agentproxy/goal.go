@@ -54,11 +54,6 @@ func (g *goal) adopt(r route) {
 		again:        s.cfg.ReturnInterval.Std(),
 		writeTimeout: s.cfg.ReadTimeout.Std(),
 	})
-	for l := range g.acct.links {
-		if l.slot.goal == g {
-			l.rank = g.plan.Load().rank(l.target)
-		}
-	}
 	for _, sl := range g.slots {
 		sl.changed.Ring()
 	}

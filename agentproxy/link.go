@@ -25,7 +25,6 @@ type link struct {
 	acct   *account
 	slot   *slot
 	target target
-	rank   int // of the target in the order of preference
 	conn   poll.Link
 	agent  bool   // the agents' protocol is spoken
 	via    string // the proxy, if there is one
@@ -123,6 +122,9 @@ func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) *link 
 
 func (l *link) addr() string { return l.target.Addr }
 
+// rank is the place of the link's pool in the order of preference.
+func (l *link) rank() int { return l.slot.goal.plan.Load().rank(l.target) }
+
 // accountName is whom the link mines for.
 func (l *link) accountName() string {
 	if l.acct.name != "" {
@@ -140,7 +142,6 @@ func (l *link) up() bool {
 func (l *link) begin() {
 	s := l.acct.svc
 	l.began, l.heard = s.now, s.now
-	l.rank = l.slot.goal.plan.Load().rank(l.target)
 	l.acct.links[l] = struct{}{}
 	if err := l.conn.Attach(s.loop, l); err != nil {
 		l.close(err)

@@ -121,6 +121,28 @@ func TestReloadPools(t *testing.T) {
 	}
 }
 
+// A pool with a weight that is taken out of the configuration is left when another is up, and not before.
+func TestReloadWeights(t *testing.T) {
+	t.Parallel()
+	p, silent := newFakePool(t), newFakePool(t)
+	s := proxyOf(t, func(c *Config) { c.Pools[0].Weight, c.Pools[1].Weight = 1, 1 }, p, silent)
+	l := p.login()
+	r := dial(t, s)
+	r.login("a.rig1")
+	s.mustReload(t, func(c *Config) { c.Pools = c.Pools[1:] })
+	s.onLoop(t, s.tick)
+	l.say(notify("7", true))
+	r.awaitJob("")
+	silent.login()
+	r.awaitJob("")
+	l.ended()
+	s.onLoop(t, func() {
+		if m := s.miners[0]; m.goal != s.accounts[""].goals[0] || len(s.accounts[""].goals) != 1 || m.goal.miners != 1 {
+			t.Errorf("the machine is of goal %+v", m.goal)
+		}
+	})
+}
+
 // Verdicts are agreed on when a link is made, so another answer needs another link. The number of links follows, too.
 func TestReloadLinks(t *testing.T) {
 	t.Parallel()
