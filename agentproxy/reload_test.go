@@ -11,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"btcpool/internal/agentwire"
@@ -270,40 +271,42 @@ func TestWeights(t *testing.T) {
 		t.Helper()
 		testkit.Eventually(t, fmt.Sprint(want), func() bool { return where() == want })
 	}
-	rigs := make(map[string]*rig)
+	var rigs []*rig
+	login := func(name string) {
+		r := dial(t, s)
+		r.login("a." + name)
+		rigs = append(rigs, r)
+	}
 	for i := range 10 {
-		name := fmt.Sprintf("a.rig%d", i)
-		rigs[name] = dial(t, s)
-		rigs[name].login(name)
+		login(fmt.Sprintf("rig%d", i))
 	}
 	become([3]int{7, 3, 0})
-	of := func(name string) (account string) {
-		snap, err := s.look(t.Context())
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, w := range snap.workers {
-			if "a."+w.Name == name && w.Online {
-				account = w.Account
+	accounts := func() map[string]string {
+		of := make(map[string]string)
+		s.onLoop(t, func() {
+			for _, m := range s.miners {
+				of[m.worker] = m.link.accountName()
+			}
+		})
+		return of
+	}
+	before := accounts()
+	for _, r := range rigs {
+		r.conn.Close()
+	}
+	testkit.Eventually(t, "all are away", func() bool { return len(accounts()) == 0 })
+	for _, account := range []string{"B", "A"} { // the other way round than new ones would be taken
+		for name, of := range before {
+			if of == account {
+				login(name)
 			}
 		}
-		return account
 	}
-	for name, r := range rigs {
-		var before string
-		testkit.Eventually(t, name+" is shown", func() bool { before = of(name); return before != "" })
-		r.conn.Close()
-		testkit.Eventually(t, name+" is gone", func() bool { return of(name) == "" })
-		rigs[name] = dial(t, s)
-		rigs[name].login(name)
-		testkit.Eventually(t, name+" is back", func() bool { return of(name) != "" })
-		if after := of(name); after != before {
-			t.Errorf("%s was of %s, is of %s", name, before, after)
-		}
-		break
+	if diff := cmp.Diff(before, accounts()); diff != "" {
+		t.Errorf("(-before +after):\n%s", diff)
 	}
 
-	first.conn.Close() // the rest of the goal's machines go to the other pool, and then to the third
+	first.conn.Close()
 	pools[0].ln.Close()
 	pools[2].login()
 	become([3]int{0, 3, 7})
