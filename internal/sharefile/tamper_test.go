@@ -207,3 +207,35 @@ func TestTamperedWhileWritten(t *testing.T) {
 		})
 	}
 }
+
+// TestUnreadableAtStart has a file overwritten while no writer runs, whose shares another one's newer flushes have left
+// behind: a repair brings them back.
+func TestUnreadableAtStart(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	var topic []topicShare
+	for seq := uint64(1); seq <= 5; seq++ {
+		topic = append(topic, topicShare{0, int64(seq), newShare(seq, monday+int64(seq%2)*86400)})
+	}
+	w := openWriter(t, dir)
+	for _, m := range topic[:4] {
+		add(t, w, m.partition, m.offset, m.share)
+		flush(t, w)
+	}
+	w.Close()
+	write(t, sharefile.Path(dir, "BTC", 20231121), make([]byte, 6))
+	w = openWriter(t, dir)
+	defer w.Close()
+	add(t, w, 0, 5, topic[4].share)
+	flush(t, w)
+	if diff := cmp.Diff([]uint32{5}, readDay(t, dir, 20231121)); diff != "" || w.Gaps() != 1 {
+		t.Errorf("%d gaps (-want +got):\n%s", w.Gaps(), diff)
+	}
+	if _, err := w.Repair(20231121, func(g *sharefile.Gap) error { return refill(g, topic) }); err != nil {
+		t.Error(err)
+	}
+	got := [][]uint32{readDay(t, dir, 20231120), readDay(t, dir, 20231121)}
+	if diff := cmp.Diff([][]uint32{{2, 4}, {1, 3, 5}}, got); diff != "" {
+		t.Errorf("repaired (-want +got):\n%s", diff)
+	}
+}

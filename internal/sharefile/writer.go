@@ -60,6 +60,7 @@ type dayFile struct {
 	shares  int         // how many shares those are
 	member  *member     // made, but not yet known to be on disk
 	tried   bool        // some of it may be
+	gap     bool        // shares are gone that stood before it
 }
 
 type member struct {
@@ -343,6 +344,7 @@ func (w *Writer) findEnd(file *os.File, f *dayFile) (err error) {
 			return err
 		}
 		w.log.Error().Str("file", file.Name()).Str("aside", aside).Msg("file is no share log: put aside")
+		w.miss(file.Name(), f)
 		return errors.Join(os.Remove(file.Name()), durable.SyncDir(w.dir))
 	}
 	if err != nil {
@@ -356,6 +358,13 @@ func (w *Writer) findEnd(file *os.File, f *dayFile) (err error) {
 		}
 	}
 	return nil
+}
+
+// miss notes that a file lacks shares that it had: a mark of the gap goes before what is written to it next.
+func (w *Writer) miss(path string, f *dayFile) {
+	w.log.Error().Str("file", path).Msg("shares of the file are gone: -repair takes them from Kafka again")
+	f.gap = true
+	w.gaps++
 }
 
 func (w *Writer) cutEnd(file *os.File, f *dayFile) error {
@@ -464,6 +473,13 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 		f.size -= int64(len(f.member.data))
 		return file.Sync()
 	}
+	if f.gap {
+		mark, err := w.gapMark()
+		if err != nil {
+			return err
+		}
+		f.member.data, f.gap = append(mark, f.member.data...), false
+	}
 	return w.append(file, f)
 }
 
@@ -489,14 +505,8 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 	if err := errors.Join(w.cutEnd(file, f), file.Close(), durable.SyncDir(w.dir)); err != nil {
 		return nil, err
 	}
-	if had != nil && (f.last == nil || f.last.Flush < had.Flush) {
-		w.log.Error().Str("file", path).Msg("shares of the file are gone: -repair takes them from Kafka again")
-		mark, err := w.gapMark()
-		if err != nil {
-			return nil, err
-		}
-		f.member.data = append(mark, f.member.data...)
-		w.gaps++
+	if !f.gap && had != nil && (f.last == nil || f.last.Flush < had.Flush) {
+		w.miss(path, f)
 	}
 	if file, err = create(path); err != nil { // it may be another one now
 		return nil, err
