@@ -239,3 +239,40 @@ func TestUnreadableAtStart(t *testing.T) {
 		t.Errorf("repaired (-want +got):\n%s", diff)
 	}
 }
+
+// TestOverwrittenUncompressed has a file overwritten by one that shares cannot be appended to: flushes fail until it is
+// moved away.
+func TestOverwrittenUncompressed(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	path := sharefile.Path(dir, "BTC", 20231120)
+	w := openWriter(t, dir)
+	defer w.Close()
+	add(t, w, 0, 1, newShare(1, monday))
+	flush(t, w)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	plain := slices.Concat(records(newShare(7, monday)), make([]byte, len(file)))[:len(file)] // as long as what was there
+	write(t, path+".plain", plain)
+	if err := os.Rename(path+".plain", path); err != nil {
+		t.Fatal(err)
+	}
+	add(t, w, 0, 2, newShare(2, monday))
+	for range 3 {
+		if _, err := w.Flush(); err == nil {
+			t.Error("a flush went to a file that is not compressed")
+		}
+	}
+	if err := os.Rename(path, path+".moved"); err != nil {
+		t.Fatal(err)
+	}
+	flush(t, w)
+	if diff := cmp.Diff([]uint32{2}, readDay(t, dir, 20231120)); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+	if now, err := os.ReadFile(path + ".moved"); err != nil || !slices.Equal(now, plain) {
+		t.Errorf("the file that was moved away has changed: %v", err)
+	}
+}

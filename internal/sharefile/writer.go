@@ -332,8 +332,9 @@ func (w *Writer) openDay(day Day, f *dayFile, do func(*os.File, *dayFile) error)
 	return errors.Join(do(file, f), file.Close())
 }
 
-func (w *Writer) findEnd(file *os.File, f *dayFile) (err error) {
-	if f.info, err = file.Stat(); err != nil {
+func (w *Writer) findEnd(file *os.File, f *dayFile) error {
+	info, err := file.Stat()
+	if err != nil {
 		return err
 	}
 	end, err := recoverFile(file)
@@ -350,7 +351,7 @@ func (w *Writer) findEnd(file *os.File, f *dayFile) (err error) {
 	if err != nil {
 		return err
 	}
-	f.size, f.torn, f.last, f.foreign = end.size, end.torn, end.last, end.foreign
+	f.info, f.size, f.torn, f.last, f.foreign = info, end.size, end.torn, end.last, end.foreign
 	if f.torn > 0 {
 		w.log.Warn().Str("file", file.Name()).Int64("offset", f.size).Int64("bytes", f.torn).Msg("torn end of share file cut off")
 		if f.lost = end.cut; f.lost == nil {
@@ -498,13 +499,13 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 		f.info = info
 		return file, nil
 	}
-	w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", f.size).
-		Msg("share file was cut, removed or replaced by somebody")
-	had := f.last
+	expected, had := f.size, f.last
 	f.tried = false
 	if err := errors.Join(w.cutEnd(file, f), file.Close(), durable.SyncDir(w.dir)); err != nil {
 		return nil, err
 	}
+	w.log.Error().Str("file", path).Int64("bytes", info.Size()).Int64("expected", expected).
+		Msg("share file was cut, removed or replaced by somebody")
 	if !f.gap && had != nil && (f.last == nil || f.last.Flush < had.Flush) {
 		w.miss(path, f)
 	}
