@@ -95,11 +95,11 @@ func (s *Service) disconnect(session *session, now time.Time) {
 	}
 	s.metrics.sessions[session.Phase].Add(-1)
 	before := session.end()
-	switch {
-	case session.Farm != nil:
+	if session.Farm != nil {
 		s.agentMiners.Add(-int64(len(session.Farm.Miners)))
-		s.ids.put(session.ID, now)
-	case session.Phase != authorized:
+	}
+	switch {
+	case session.Phase != authorized && !session.Resumed:
 		s.ids.put(session.ID, now)
 	default:
 		s.ids.putPast(session.ID, before, session.IP, now)

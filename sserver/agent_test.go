@@ -542,3 +542,62 @@ func TestBadLinesNowAndThen(t *testing.T) {
 	}
 	c.wantSubmit(c.share(w, 1), 0)
 }
+
+// An agent's connection goes on with one that broke: what was found for that counts, what was counted is known, and each
+// miner has its difficulty again.
+func TestAgentGoesOn(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.MinDifficulty = easy
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	login := func(before, password string) (agent, work) {
+		t.Helper()
+		a := agent{p.dial()}
+		a.mustCall(nil, "agent.get_capabilities", []string{"verrol", "subres", "smalldiff", "session"})
+		var result []any
+		if before == "" {
+			a.mustCall(&result, "mining.subscribe", "btccom-agent/3.0.0-mu")
+		} else {
+			a.mustCall(&result, "mining.subscribe", "btccom-agent/3.0.0-mu", before)
+		}
+		a.extraNonce1, a.nonceBytes = result[1].(string), int(result[2].(float64))
+		a.mustCall(nil, "mining.authorize", "alice", password)
+		return a, a.work()
+	}
+	old, w := login("", "d=0.0000009")
+	old.frame(agentwire.Register{Session: 3, Worker: "a"}, agentwire.Register{Session: 4, Worker: "b"})
+	counted, late, other := old.framed(w, 3, 1), old.framed(w, 3, 2), old.framed(w, 4, 3)
+	old.frame(counted)
+	old.wantVerdicts(0, share.StatusAccept)
+	if thief, _ := login(old.extraNonce1, ""); thief.extraNonce1 == old.extraNonce1 {
+		t.Fatal("an extranonce1 given twice")
+	}
+	old.conn.Close()
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
+	miner := p.dial()
+	miner.resume(old.extraNonce1)
+	if miner.extraNonce1 == old.extraNonce1 {
+		t.Fatal("a miner goes on with an agent's session")
+	}
+
+	a, next := login(old.extraNonce1, "d=64")
+	if a.extraNonce1 != old.extraNonce1 || next.id == w.id || next.difficulty != 64 {
+		t.Fatalf("%s goes on as %s with %+v", old.extraNonce1, a.extraNonce1, next)
+	}
+	a.frame(agentwire.Register{Session: 3, Worker: "a"}, agentwire.Register{Session: 4, Worker: "somebody else"})
+	a.frame(counted, late, other, a.framed(next, 3, 4))
+	a.wantVerdicts(0, share.StatusDuplicate, share.StatusAccept, share.StatusLowDifficulty, share.StatusLowDifficulty)
+	p.TakeJob(p.newJob(2, 101))
+	got, err := agentwire.ParseSetDifficulty(a.readFrame())
+	if diff := cmp.Diff(agentwire.SetDifficulty{Difficulty: -20, Sessions: []agentwire.Session{3}}, got); err != nil || diff != "" {
+		t.Errorf("%v\n%s", err, diff)
+	}
+	// What was not registered before the next break is not lost with it.
+	a.conn.Close()
+	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 2 })
+	again, _ := login(old.extraNonce1, "")
+	if again.extraNonce1 != old.extraNonce1 {
+		t.Error("not a second time")
+	}
+}

@@ -1,6 +1,7 @@
 package sserver
 
 import (
+	"maps"
 	"strings"
 
 	"btcpool/internal/bitcoin"
@@ -16,6 +17,24 @@ func isAgent(userAgent string) bool { return strings.HasPrefix(userAgent, agentP
 // farm is what an agent speaks for.
 type farm struct {
 	Miners map[uint16]*farmMiner // by the numbers that the agent gives them
+	// Past are those of the session that is gone on with, until they are registered again, and From is the number of the
+	// first job since.
+	Past map[uint16]*farmMiner
+	From uint32
+}
+
+// end returns the miners that another session may take on. Of no farm there are none.
+func (f *farm) end() map[uint16]*farmMiner {
+	if f == nil {
+		return nil
+	}
+	all := maps.Clone(f.Miners)
+	for number, m := range f.Past {
+		if all[number] == nil {
+			all[number] = m
+		}
+	}
+	return all
 }
 
 // farmMiner is a miner behind an agent: a worker of its own.
@@ -44,7 +63,7 @@ func (f *farm) tell(number, oldest uint32, least bitcoin.Difficulty) (news map[u
 }
 
 // register takes a miner in. It begins with the agent's own difficulty, which the agent has told it. One that has its
-// number already is gone.
+// number already is gone; one that had it in the session that is gone on with is the same, if it has the same name.
 func (s *session) register(number uint16, name, software string) {
 	if s.Farm.Miners[number] != nil {
 		s.unregister(number)
@@ -58,10 +77,16 @@ func (s *session) register(number uint16, name, software string) {
 	own.Conduct = guard.Conduct{}
 	own.Name, own.ID = name, share.WorkerID(name)
 	m := &farmMiner{worker: own, Agent: software}
-
 	start := s.Miner.Difficulty
-	m.Difficulty = s.port.vardiff.Start(start.Difficulty, max(start.Floor, s.leastDifficulty()), s.loop.now)
-	m.tell(start.Difficulty, 0, 0)
+	difficulty := start.Difficulty
+	if before := s.Farm.Past[number]; before != nil && before.worker.ID == own.ID && before.worker.UserID == own.UserID {
+		m = before // what it was told of earlier jobs holds
+		m.Agent = software
+		difficulty = m.Difficulty.Difficulty
+	}
+	delete(s.Farm.Past, number)
+	m.Difficulty = s.port.vardiff.Start(difficulty, max(start.Floor, s.leastDifficulty()), s.loop.now)
+	m.tell(start.Difficulty, s.Farm.From, s.Farm.From-min(s.Farm.From, maxSentJobs))
 	s.Farm.Miners[number] = m
 	s.event(share.MinerConnect, m.worker, m.Agent, share.FromAgent)
 }

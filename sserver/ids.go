@@ -12,6 +12,8 @@ const (
 	sessionIDs = 1 << 24
 	// maxPasts bounds how many sessions that ended can be resumed; a few hundred bytes each.
 	maxPasts = 1 << 16
+	// maxPastMiners bounds how many miners behind agents are among them.
+	maxPastMiners = 1 << 17
 )
 
 // idPool allocates session ids: the server's id in the high 8 bits, an index in the others. It starts anywhere, so that
@@ -27,6 +29,7 @@ type idPool struct {
 	freed   []freedID      // oldest first; some were claimed since
 	claimed map[uint32]int // how many entries of freed are void
 	pasts   map[uint32]heldPast
+	miners  int // behind agents, among pasts
 }
 
 type freedID struct {
@@ -67,7 +70,7 @@ func (p *idPool) get(now time.Time) (uint32, bool) {
 			break
 		}
 		p.freed = p.freed[1:]
-		delete(p.pasts, id)
+		p.forget(id)
 		return id, true
 	}
 	if p.given == sessionIDs {
@@ -90,20 +93,26 @@ func (p *idPool) putPast(id uint32, before past, ip netip.Addr, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.freed = append(p.freed, freedID{id, now})
-	if len(p.pasts) < maxPasts {
+	if len(p.pasts) < maxPasts && p.miners+len(before.Farm) <= maxPastMiners {
 		p.pasts[id] = heldPast{before, ip, now}
+		p.miners += len(before.Farm)
 	}
 }
 
-// claim returns an id to whom had it last, which is told by ip.
-func (p *idPool) claim(id uint32, ip netip.Addr, now time.Time) (past, bool) {
+func (p *idPool) forget(id uint32) {
+	p.miners -= len(p.pasts[id].Farm)
+	delete(p.pasts, id)
+}
+
+// claim returns an id to whom had it last, which is told by ip and by whether it was an agent.
+func (p *idPool) claim(id uint32, ip netip.Addr, agent bool, now time.Time) (past, bool) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	held, ok := p.pasts[id]
-	if !ok || held.ip != ip || !ip.IsValid() || now.Sub(held.at) >= p.rest {
+	if !ok || held.ip != ip || !ip.IsValid() || (held.Farm != nil) != agent || now.Sub(held.at) >= p.rest {
 		return past{}, false
 	}
-	delete(p.pasts, id)
+	p.forget(id)
 	p.claimed[id]++
 	return held.past, true
 }

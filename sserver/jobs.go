@@ -33,16 +33,7 @@ func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version ui
 	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
 	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.ExtraNonce2)
 	sc.coinbase = append(sc.coinbase, w.Coinbase2...)
-	root := bitcoin.MerkleRoot(bitcoin.DoubleSHA256(sc.coinbase), w.MerkleBranch)
-
-	h := sc.header[:0]
-	h = binary.LittleEndian.AppendUint32(h, version)
-	h = append(h, w.PrevHash[:]...)
-	h = append(h, root[:]...)
-	h = binary.LittleEndian.AppendUint32(h, sub.Time)
-	h = binary.LittleEndian.AppendUint32(h, w.Bits)
-	h = binary.LittleEndian.AppendUint32(h, sub.Nonce)
-	return bitcoin.DoubleSHA256(h)
+	return bitcoin.DoubleSHA256(w.AppendHeader(sc.header[:0], sc.coinbase, version, sub.Time, sub.Nonce))
 }
 
 // round says what all miners are to work on from its moment on.

@@ -23,10 +23,10 @@ const maxLogin = 128
 // subscribe begins a session with a miner that runs a software, which may want to go on with the session it had before.
 func (s *session) subscribe(software string, before uint32, resume bool) {
 	s.Agent = software
-	switch {
-	case isAgent(software):
+	if isAgent(software) {
 		s.Farm = &farm{Miners: make(map[uint16]*farmMiner)}
-	case resume:
+	}
+	if resume {
 		s.resume(before)
 	}
 	long := s.srv.longAgents

@@ -101,7 +101,7 @@ func TestIDPoolClaim(t *testing.T) {
 	id, _ := p.get(now)
 	claim := func(ip netip.Addr, want bool) {
 		t.Helper()
-		got, ok := p.claim(id, ip, now)
+		got, ok := p.claim(id, ip, false, now)
 		if ok != want || ok && got.Next != 9 {
 			t.Errorf("claimed %v, %+v", ok, got)
 		}

@@ -53,6 +53,8 @@ type state struct {
 	// Trusted means that the guard counts the session among the good ones of its address.
 	Trusted bool
 	Refused int // logins that were not granted
+	// Resumed says that the session goes on with another.
+	Resumed bool
 	// BadInputs were gibberish, since BadSince.
 	BadInputs int
 	BadSince  time.Time

@@ -12,11 +12,12 @@ const (
 	SubmitResponses      = "subres"    // verdicts on shares
 	SmallDifficulties    = "smalldiff" // difficulties below 1
 	Batches              = "batch"     // shares and verdicts in batches
+	Sessions             = "session"   // a connection may go on with another's
 )
 
 // extensions are the capabilities that btcpool does not have. They are told to those only that ask for one of them, so
 // that what others hear stays as it is.
-var extensions = []string{SmallDifficulties, Batches}
+var extensions = []string{SmallDifficulties, Batches, Sessions}
 
 // ParseCapabilities returns what an agent asks for in agent.get_capabilities. One that lists nothing only wants to see
 // what there is.

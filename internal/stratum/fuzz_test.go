@@ -155,6 +155,9 @@ func FuzzPoolParams(f *testing.F) {
 		if extraNonce1, size, err := stratum.ParseSetExtranonce(m.Params); err == nil && (len(extraNonce1) > 64 || size < 1 || size > 32) {
 			t.Fatalf("%q: extranonces %x %d", params, extraNonce1, size)
 		}
+		if session := stratum.ParseSession(m.Params); len(session) > 64 {
+			t.Errorf("session %q", session)
+		}
 		if extraNonce1, size, err := stratum.ParseSubscribed(m.Params); err == nil && (len(extraNonce1) > 64 || size < 1 || size > 32) {
 			t.Fatalf("%q: extranonces %x %d", params, extraNonce1, size)
 		}

@@ -62,7 +62,7 @@ func describe(m stratum.Message) string {
 			return answer + fmt.Sprintf("error %d %q", code, refusal)
 		case bytes.HasPrefix(m.Result, []byte("[")):
 			extraNonce1, size, err := stratum.ParseSubscribed(m.Result)
-			return answer + fmt.Sprintf("extranonce1 %x, size %d, %v", extraNonce1, size, err)
+			return answer + fmt.Sprintf("extranonce1 %x, size %d, %v, session %q", extraNonce1, size, err, stratum.ParseSession(m.Result))
 		case bytes.HasPrefix(m.Result, []byte("{")):
 			mask, granted, err := stratum.ParseConfigured(m.Result, math.MaxUint32)
 			return answer + fmt.Sprintf("mask %08x %t, %v", mask, granted, err)

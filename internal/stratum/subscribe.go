@@ -53,6 +53,27 @@ func ParseSubscribed(result []byte) (extraNonce1 []byte, extraNonce2Size int, er
 	return parseExtraNonces(list[1], list[2])
 }
 
+// maxSession is how long a name of a session may be, in bytes.
+const maxSession = 64
+
+// ParseSession returns by what name the session that the result of mining.subscribe begins can be resumed: the one of
+// the subscription of jobs. "" if there is none.
+func ParseSession(result []byte) string {
+	var list [1]jsonscan.Value
+	elements(result, list[:])
+	var subscriptions [4]jsonscan.Value
+	n := elements(list[0], subscriptions[:])
+	for _, v := range append(subscriptions[:min(n, len(subscriptions))], list[0]) { // one need not be in a list
+		var pair [2]jsonscan.Value
+		elements(v, pair[:])
+		method, _ := text(pair[0])
+		if name, ok := text(pair[1]); ok && method == "mining.notify" && len(name) <= maxSession {
+			return name
+		}
+	}
+	return ""
+}
+
 // ParseSetExtranonce reads the parameters of mining.set_extranonce, which are for the jobs to come.
 func ParseSetExtranonce(params []byte) (extraNonce1 []byte, extraNonce2Size int, err error) {
 	var list [2]jsonscan.Value
