@@ -19,6 +19,7 @@ type account struct {
 
 	goals  []*goal             // in the order of the configuration
 	links  map[*link]struct{}  // all that have not ended
+	broken []*link             // that others may go on with, oldest first
 	miners map[*miner]struct{} // all that are logged in, with a link or without
 
 	left    time.Time       // since when there are no miners
@@ -60,6 +61,9 @@ func (a *account) end() {
 	}
 	for l := range a.links {
 		l.close(nil)
+	}
+	for len(a.broken) > 0 {
+		a.giveUp(a.broken[0])
 	}
 	delete(a.svc.accounts, a.name)
 }
@@ -103,8 +107,8 @@ func (a *account) take(m *miner, before *goal) {
 
 // release forgets a miner.
 func (a *account) release(m *miner) {
-	if m.link != nil {
-		m.link.release(m)
+	for l := range a.links {
+		l.release(m)
 	}
 	delete(a.miners, m)
 	a.unaim(m)
@@ -165,13 +169,14 @@ func (a *account) tick() {
 	for l := range a.links {
 		l.tick()
 	}
+	a.sweepBroken()
 	a.balance()
 	switch {
 	case len(a.miners) == 0 && s.cfg.MultiUser && s.now.Sub(a.left) > accountGrace:
 		s.log.Info().Str("account", a.name).Msg("nobody mines for the account any more")
 		a.end()
 	case a.away.IsZero() || len(a.miners) == 0:
-	case s.cfg.KeepMiners:
+	case s.cfg.KeepMiners && len(a.broken) == 0: // until then what they have may still be of use
 		a.standInFor()
 	case s.now.Sub(a.away) > s.cfg.Patience.Std():
 		for m := range a.miners {

@@ -59,6 +59,8 @@ type Service struct {
 	sweep    int // miners before this place have been looked at in this round
 	leaving  bool
 	gone     gone
+	checker  checker
+	held     int    // shares for links that broke
 	out      []byte // scratch
 	in       [4 << 10]byte
 }

@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -153,12 +154,24 @@ func proxyOf(t *testing.T, change func(*Config), pools ...*fakePool) *Service {
 	if change != nil {
 		change(&cfg)
 	}
-	s, err := New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Metrics: prometheus.NewRegistry()})
+	metrics := prometheus.NewRegistry()
+	s, err := New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Metrics: metrics})
 	if err != nil {
 		t.Fatal(err)
 	}
+	registries.Store(s, metrics)
+	t.Cleanup(func() { registries.Delete(s) })
 	testkit.Run(t, s.Run)
 	return s
+}
+
+// registries are those of the proxies that tests run.
+var registries sync.Map
+
+func (s *Service) counter(t *testing.T, name string, labels ...string) float64 {
+	t.Helper()
+	reg, _ := registries.Load(s)
+	return testkit.Metric(t, reg.(*prometheus.Registry), "btcpool_agentproxy_"+name, labels...)
 }
 
 // rig is a machine.

@@ -40,6 +40,10 @@ type Config struct {
 	// Hold is for how long shares wait for others to travel with.
 	Hold config.Duration `toml:"hold"`
 
+	// CheckShares has shares that no pool would take answered here; a block goes to the pool without a wait.
+	CheckShares bool    `toml:"check_shares"`
+	Vardiff     Vardiff `toml:"vardiff"`
+
 	// KeepMiners has miners stay, with work that cannot be used, however long no pool can be reached; StandInInterval
 	// is how often they get some. Else they are sent away after Patience, so that they go to the next pool of their own.
 	KeepMiners      bool            `toml:"keep_miners"`
@@ -149,6 +153,7 @@ func DefaultConfig() Config {
 		Links:                  1,
 		PoolVerdicts:           true,
 		Hold:                   config.Duration(50 * time.Millisecond),
+		Vardiff:                Vardiff{AdjustPeriod: config.Duration(15 * time.Minute), MinDifficulty: 1},
 		StandInInterval:        config.Duration(30 * time.Second),
 		Patience:               config.Duration(time.Minute),
 		Workers:                Workers{IPFormat: "{1}x{2}x{3}x{4}"},
@@ -189,6 +194,7 @@ func (c Config) Validate() error {
 	}
 	faults.Number("links", c.Links, 1, maxLinks)
 	faults.AtLeast("hold", c.Hold, 0)
+	faults.In("vardiff", c.Vardiff.validate(c.CheckShares))
 	faults.AtLeast("stand_in_interval", c.StandInInterval, time.Second)
 	faults.AtLeast("patience", c.Patience, 0)
 	if c.Workers.ByIP && c.Workers.IPFormat == "" {

@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"slices"
 	"strings"
 	"time"
 
@@ -67,12 +68,7 @@ func (d *downstream) WishDifficulty(bitcoin.Difficulty)  {}
 func (d *downstream) LimitDifficulty(bitcoin.Difficulty) {}
 
 func (d *downstream) Submit(sub v1.Submission) (status share.Status, done bool) {
-	m := (*miner)(d)
-	status, done = m.submit(sub)
-	if done {
-		m.svc.metrics.answers.WithLabelValues(status.Label()).Inc()
-	}
-	return status, done
+	return (*miner)(d).submit(sub)
 }
 
 func (d *downstream) SpeaksForFarm() bool                                 { return false }
@@ -94,30 +90,92 @@ func (m *miner) submit(sub v1.Submission) (status share.Status, done bool) {
 	s := m.svc
 	m.junk = 0
 	j, known := m.jobOf(sub.Job)
-	refuse := func(status share.Status, reason string) (share.Status, bool) {
-		s.metrics.lost.WithLabelValues(reason).Inc()
-		m.count(status, 0)
-		return status, true
-	}
 	switch {
 	case sub.NoJob || !known:
-		return refuse(share.StatusJobNotFound, "unknown job")
-	case j.work.link == nil || m.link == nil:
-		return refuse(share.StatusStale, "no link")
-	case j.work.link != m.link:
-		return refuse(share.StatusStale, "job of another link")
-	case sub.VersionBits&^m.link.versionBits != 0:
-		return refuse(share.StatusIllegalVersionMask, "version bits")
+		return m.refuse(share.StatusJobNotFound, "unknown job")
+	case j.work.link == nil:
+		return m.refuse(share.StatusStale, "no link")
+	}
+	told := m.toldOf(j)
+	q := question{
+		miner:  m,
+		hashes: told.difficulty * (1 << 32),
+		at:     s.now,
+		work:   j.work,
+		solution: solution{
+			extraNonce2: uint32(sub.ExtraNonce2 >> 32),
+			time:        sub.Time,
+			nonce:       sub.Nonce,
+			versionBits: sub.VersionBits,
+			rolled:      sub.Rolled,
+		},
+	}
+	var f finding
+	check := s.cfg.CheckShares || told.difficulty < told.pool
+	if check {
+		if f = s.checker.check(j, told, m.number, &q.solution); f.block {
+			q.block = true
+			s.metrics.blocks.Inc()
+			s.log.Info().Stringer("hash", f.hash).Str("worker", m.worker).Stringer("ip", m.ip).Msg("a share is a block")
+		}
+	}
+	to := j.work.link.current()
+	if !f.block {
+		switch {
+		case sub.VersionBits&^to.versionBits != 0:
+			return m.refuse(share.StatusIllegalVersionMask, "version bits")
+		case check && f.status != share.StatusAccept:
+			s.metrics.checked.WithLabelValues(f.status.Label()).Inc()
+			m.count(f.status, 0)
+			return f.status, true
+		}
 	}
 	m.watchASICBoost(sub.VersionBits != 0)
-	return m.link.submit(m, j, minersShare{
-		id:          sub.ID,
-		extraNonce2: uint32(sub.ExtraNonce2 >> 32),
-		time:        sub.Time,
-		nonce:       sub.Nonce,
-		versionBits: sub.VersionBits,
-		rolled:      sub.Rolled,
-	})
+	if f.status == share.StatusAccept {
+		m.adjust(told.difficulty)
+	}
+	if f.easy && !f.block {
+		s.metrics.checked.WithLabelValues(share.StatusAccept.Label()).Inc()
+		m.countEasy(q.hashes)
+		return share.StatusAccept, true
+	}
+	return m.deliver(to, q, sub.ID)
+}
+
+// refuse says of a share that it is not sent.
+func (m *miner) refuse(status share.Status, reason string) (share.Status, bool) {
+	m.svc.metrics.lost.WithLabelValues(reason).Inc()
+	m.svc.metrics.answers.WithLabelValues(status.Label()).Inc()
+	m.count(status, 0)
+	return status, true
+}
+
+// deliver sends a share to the pool whose job it is for, or keeps it until that can be done. id is that of the request.
+func (m *miner) deliver(to *link, q question, id []byte) (status share.Status, done bool) {
+	if !to.over {
+		to.host(m)
+	}
+	if to.over {
+		q.id = slices.Clone(id) // nothing is good before it is sent
+		if to.hold(q) {
+			return 0, false
+		}
+		return m.refuse(share.StatusStale, "link lost")
+	}
+	if to != m.link || to != q.work.link {
+		m.svc.metrics.late.Inc()
+	}
+	if to.target.verdicts {
+		q.id = slices.Clone(id)
+	}
+	switch awaited := to.submit(q); {
+	case !awaited:
+		m.count(share.StatusAccept, q.hashes)
+	case q.id != nil:
+		return 0, false
+	}
+	m.svc.metrics.answers.WithLabelValues(share.StatusAccept.Label()).Inc()
+	return share.StatusAccept, true
 }
 
 // maxAccounts bounds what names that somebody makes up cost the pool: each has links of its own.

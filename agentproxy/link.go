@@ -2,6 +2,7 @@ package agentproxy
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"time"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/poll"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -45,9 +47,19 @@ type link struct {
 	versionBits uint32 // that may be rolled: none, unless the pool grants them
 	difficulty  float64
 	work        *work
-	replaced    bool // another link takes its miners
+	replaced    bool // others take its miners
 
 	miners map[uint16]*miner
+	guests map[uint16]guest // registered here, and on another link
+
+	// A link that has broken may be gone on with by another, which is its heir then, as whoever has its session (late.go).
+	sessions bool   // an agents' pool has them
+	session  string // of plain Stratum V1: what the pool calls it
+	before   *link  // whose session this link would go on with
+	follower *link  // that would go on with this one's
+	heir     *link
+	brokeAt  time.Time
+	late     []question // shares for whoever goes on
 
 	// What is to be sent waits in batch for more, shares in rows: they are for behind batch. Verdicts are awaited in
 	// questions, by the share's index or the number of the request.
@@ -75,6 +87,10 @@ type question struct {
 	id     []byte // of the miner's request; nil: it has been answered
 	hashes float64
 	at     time.Time
+	work   *work
+	solution
+	block bool  // it is a block, too
+	tries uint8 // by links that broke before its verdict: it may have reached the pool
 }
 
 // Names of the requests that a pool answers.
@@ -116,6 +132,7 @@ func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) *link 
 		ready:     make(chan struct{}),
 		ended:     make(chan struct{}),
 		miners:    make(map[uint16]*miner),
+		guests:    make(map[uint16]guest),
 		questions: make(map[uint32]question),
 	}
 }
@@ -157,7 +174,11 @@ func (l *link) begin() {
 		l.ask(idCapabilities, "agent.get_capabilities", l.wishes())
 	}
 	l.ask(idConfigure, "mining.configure", `["version-rolling"],{"version-rolling.mask":"ffffffff","version-rolling.min-bit-count":0}`)
-	l.ask(idSubscribe, "mining.subscribe", quote(agent))
+	session := ""
+	if l.before = l.acct.predecessor(l); l.before != nil {
+		session = "," + quote(l.before.sessionID())
+	}
+	l.ask(idSubscribe, "mining.subscribe", quote(agent)+session)
 	l.ask(idAuthorize, "mining.authorize", quote(l.accountName())+`,""`)
 }
 
@@ -165,7 +186,7 @@ func (l *link) begin() {
 func (l *link) wishes() string {
 	words := []string{stratum.VersionRollingFrames}
 	if !l.target.NoExtensions {
-		words = append(words, stratum.SmallDifficulties, stratum.Batches)
+		words = append(words, stratum.SmallDifficulties, stratum.Batches, stratum.Sessions)
 	}
 	if l.target.verdicts {
 		words = append(words, stratum.SubmitResponses)
@@ -269,6 +290,9 @@ func (l *link) frame(f agentwire.Frame) {
 		for _, number := range d.Sessions {
 			if m := l.miners[uint16(number)]; m != nil {
 				m.difficulty = d.Difficulty.Float()
+			} else if g, ok := l.guests[uint16(number)]; ok {
+				g.difficulty = d.Difficulty.Float()
+				l.guests[uint16(number)] = g
 			}
 		}
 	case agentwire.CmdSubmitResponse:
@@ -345,6 +369,13 @@ func (l *link) answer(m stratum.Message) error {
 			return err
 		}
 		l.login.subscribed = true
+		if !l.agent {
+			l.session = stratum.ParseSession(m.Result)
+		}
+		if b := l.before; b != nil && (!bytes.Equal(first, b.extraNonce1) || size != b.nonceBytes) {
+			l.before = nil // the pool has forgotten it
+			l.acct.giveUp(b)
+		}
 		return l.setExtraNonce(first, size)
 	case idAuthorize:
 		if code, text, refused := m.Refusal(); refused {
@@ -381,6 +412,15 @@ func (l *link) capabilities(m stratum.Message) {
 	}
 	l.verdicts = has(stratum.SubmitResponses) && l.target.verdicts
 	l.batches = has(stratum.Batches)
+	l.sessions = has(stratum.Sessions)
+}
+
+// sessionID is by what name another link may go on with this one's session; "": it cannot.
+func (l *link) sessionID() string {
+	if l.agent && l.sessions {
+		return hex.EncodeToString(l.extraNonce1)
+	}
+	return l.session
 }
 
 // setVersionBits takes what the pool says, which it may say again.
@@ -440,7 +480,17 @@ func (l *link) notify(params []byte) error {
 		s.shunned.add(l.target, err, s.now)
 		return err
 	}
-	l.work = &work{link: l, job: v1.NewWholeJob(whole, agentwire.MinerExtraNonce2Size), id: j.ID, number: uint8(number), time: j.Time, since: s.now}
+	target, _ := bitcoin.TargetFromBits(j.Bits) // zero, which nothing meets, if it is none
+	l.work = &work{
+		link:   l,
+		whole:  whole,
+		target: target,
+		job:    v1.NewWholeJob(whole, agentwire.MinerExtraNonce2Size),
+		id:     j.ID,
+		number: uint8(number),
+		time:   j.Time,
+		since:  s.now,
+	}
 	l.acct.last = whole
 	s.metrics.jobs.WithLabelValues("pool").Inc()
 	if first {
@@ -481,6 +531,7 @@ func (l *link) tellUp() {
 			"server, all machines have one difficulty and every share takes some 100 bytes")
 	}
 	l.acct.linkUp(l)
+	l.goOn()
 }
 
 func (l *link) protocol() string {
@@ -495,12 +546,11 @@ func (l *link) take(m *miner) {
 	m.link = l
 	l.miners[m.number] = m
 	m.difficulty = l.difficulty
-	if l.agent {
-		l.pack()
-		l.batch = agentwire.Register{Session: agentwire.Session(m.number), Agent: m.software, Worker: m.worker}.AppendTo(l.batch)
-		l.flushSoon()
+	if g, known := l.guests[m.number]; known {
+		m.difficulty = g.difficulty
+		delete(l.guests, m.number)
 	} else {
-		l.authorizeWorker(m.worker)
+		l.introduce(m)
 	}
 	if m.link == l { // it has not ended by that
 		m.tellVersionBits()
@@ -508,42 +558,40 @@ func (l *link) take(m *miner) {
 	}
 }
 
-// release unregisters a miner, behind the last of its shares.
+// release unregisters a miner that has gone, behind the last of its shares.
 func (l *link) release(m *miner) {
-	delete(l.miners, m.number)
-	m.link = nil
-	if l.agent {
-		l.pack()
-		l.batch = agentwire.Unregister{Session: agentwire.Session(m.number)}.AppendTo(l.batch)
-		l.flushSoon()
+	_, known := l.guests[m.number]
+	if m.link == l {
+		known = true
+		delete(l.miners, m.number)
+		m.link = nil
+	}
+	if delete(l.guests, m.number); known {
+		l.unregister(m.number)
 	}
 }
 
-// submit sends a share of m for w. The answer is done when nobody waits for the pool's.
-func (l *link) submit(m *miner, w sentJob, sub minersShare) (status share.Status, done bool) {
-	s := l.acct.svc
-	q := question{miner: m, hashes: m.hashesOf(w), at: s.now}
-	if s.cfg.PoolVerdicts {
-		q.id = slices.Clone(sub.id)
-	}
+// submit sends a share. Nothing will be heard of one that is not awaited.
+func (l *link) submit(q question) (awaited bool) {
+	w := q.work
 	if !l.agent {
-		l.submitText(l.expect(q), m, w.work, sub)
-		return share.StatusAccept, !s.cfg.PoolVerdicts
+		l.submitText(l.expect(q), q)
+		return true
 	}
-	at := sub.time
-	if at == w.work.time {
+	at := q.time
+	if at == w.time {
 		at = 0
 	}
 	frame := agentwire.Submit{
-		JobID:       w.work.number,
-		Session:     agentwire.Session(m.number),
-		ExtraNonce2: sub.extraNonce2,
-		Nonce:       sub.nonce,
+		JobID:       w.number,
+		Session:     agentwire.Session(q.miner.number),
+		ExtraNonce2: q.extraNonce2,
+		Nonce:       q.nonce,
 		Time:        at,
-		VersionBits: sub.versionBits,
-		Rolled:      sub.versionBits != 0,
+		VersionBits: q.versionBits,
+		Rolled:      q.versionBits != 0,
 	}
-	done = !s.cfg.PoolVerdicts
+	awaited = true
 	if l.batches && frame.Fits() {
 		l.rows = append(l.rows, row{frame, q})
 	} else {
@@ -551,14 +599,17 @@ func (l *link) submit(m *miner, w sentJob, sub minersShare) (status share.Status
 		l.batch = frame.AppendTo(l.batch)
 		if l.verdicts {
 			l.expect(q)
-		} else { // nobody will say what becomes of it
+		} else {
 			l.submits++
-			m.count(share.StatusAccept, q.hashes)
-			done = true
+			awaited = false
 		}
 	}
-	l.flushSoon()
-	return share.StatusAccept, done
+	if q.block {
+		l.flush()
+	} else {
+		l.flushSoon()
+	}
+	return awaited
 }
 
 // expect awaits the verdict on the next share, whose index or request's number it returns.
@@ -584,6 +635,9 @@ func (l *link) verdict(index uint32, status share.Status) {
 		return
 	}
 	delete(l.questions, index)
+	if q.tries > 0 && status == share.StatusDuplicate { // it was counted then
+		status = share.StatusAccept
+	}
 	s.metrics.verdicts.WithLabelValues(status.Label()).Inc()
 	s.metrics.verdictIn.Observe(s.now.Sub(q.at).Seconds())
 	l.roundTrip = s.now.Sub(q.at)
@@ -607,12 +661,13 @@ func (l *link) tick() {
 		l.close(errSilentPool)
 	case l.up() && s.now.Sub(l.work.since) > maxJobAge:
 		l.close(errOldJob)
-	case l.replaced && len(l.miners) == 0 && (len(l.questions) == 0 || s.now.Sub(l.heard) > verdictPatience):
+	case l.replaced && len(l.miners)+len(l.guests) == 0 && (len(l.questions) == 0 || s.now.Sub(l.heard) > verdictPatience):
 		l.close(nil)
 	case quiet > min(silence, s.cfg.ReadTimeout.Std()/2) && l.asked.IsZero() && l.agent:
 		l.asked, l.pinged = s.now, s.now
 		l.ask(idPing, "agent.get_capabilities", l.wishes())
 	}
+	l.sweepGuests()
 	for _, q := range l.questions {
 		if s.now.Sub(q.at) > verdictPatience {
 			l.close(errNoVerdict)
@@ -631,7 +686,8 @@ func (l *link) longestSilence() time.Duration {
 	return max(timeout, maxJobAge)
 }
 
-// replace has other links of the account take the miners, as soon as one is up; the verdicts that are awaited still come.
+// replace has other links of the account take the miners, as soon as one is up; their last shares, and verdicts, still
+// come.
 func (l *link) replace() {
 	if l.over {
 		return
@@ -662,14 +718,33 @@ func (l *link) close(why error) {
 		l.slot.log.Warn().Err(why).Str("pool", l.addr()).Int("miners", len(l.miners)).
 			Int("unanswered", len(l.questions)).Msg("link lost")
 	}
-	for _, r := range l.rows {
-		l.unanswered(r.question, "link lost")
+	if l.before != nil { // another may try that
+		l.before.follower = nil
 	}
-	l.rows = nil
-	for index, q := range l.questions {
-		delete(l.questions, index)
-		l.unanswered(q, "link lost")
+	awaited := l.takeQuestions()
+	if wasUp && why != nil && !l.replaced && l.sessionID() != "" && s.accounts[l.acct.name] == l.acct && s.shunned.err(l.target, s.now) == nil {
+		l.acct.breaks(l, awaited)
+	} else {
+		for _, q := range awaited {
+			l.unanswered(q, "link lost")
+		}
 	}
 	l.acct.linkDown(l, why)
 	close(l.ended)
+}
+
+// takeQuestions returns all shares without a verdict, in the order in which they came.
+func (l *link) takeQuestions() []question {
+	var all []question
+	for _, q := range l.questions {
+		q.tries++
+		all = append(all, q)
+	}
+	for _, r := range l.rows {
+		all = append(all, r.question)
+	}
+	clear(l.questions)
+	l.rows = nil
+	slices.SortStableFunc(all, func(a, b question) int { return a.at.Compare(b.at) })
+	return all
 }

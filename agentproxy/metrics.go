@@ -27,6 +27,10 @@ type metrics struct {
 	moved     prometheus.Counter
 
 	refusedJobs prometheus.Counter
+	checked     *prometheus.CounterVec
+	blocks      prometheus.Counter
+	held        prometheus.Counter
+	late        prometheus.Counter
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -40,7 +44,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		badInput:  set.Counter("bad_lines_total", "Lines of miners that are no proper request."),
 		dials:     set.Counters("dials_total", "Attempts to get a link, by result.", "result"),
 		linksLost: set.Counters("links_lost_total", "Links that have ended, by pool.", "pool"),
-		answers:   set.Counters("answers_total", "Answers to miners' shares, by status.", "status"),
+		answers:   set.Counters("answers_total", "Answers to miners' shares but those of checked_total, by status.", "status"),
 		verdicts:  set.Counters("verdicts_total", "Verdicts of pools on shares, by status.", "status"),
 		lost:      set.Counters("shares_lost_total", "Shares that did not reach a pool or whose verdict did not come, by reason.", "reason"),
 		stray:     set.Counter("stray_verdicts_total", "Verdicts on shares that nobody waits for."),
@@ -52,5 +56,9 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		moved:       set.Counter("balance_moves_total", "Machines that were moved to another pool for the pools' weights."),
 		refusedJobs: set.Counter("jobs_refused_total", "Jobs of pools that do not pay whom they have to."),
 		jobs:        set.Counters("jobs_total", "Jobs by origin: of a pool, or stand-ins.", "origin"),
+		checked:     set.Counters("checked_total", "Answers to shares that the check keeps from the pool, by status; 0: good enough for the machine's own difficulty, not for the pool's.", "status"),
+		blocks:      set.Counter("blocks_total", "Shares that the check found to be blocks."),
+		held:        set.Counter("shares_held_total", "Shares that waited for somebody to go on with a broken link."),
+		late:        set.Counter("shares_late_total", "Shares that were delivered by another link than they were found for."),
 	}
 }

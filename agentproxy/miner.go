@@ -12,6 +12,7 @@ import (
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/vardiff"
 )
 
 // miner is the connection of a machine. All of it belongs to the loop.
@@ -40,8 +41,10 @@ type miner struct {
 	rolled      int       // shares with version bits
 	reconnected time.Time // when the miner was asked to connect again
 
-	difficulty float64 // of the next job
-	told       float64 // the one the miner knows
+	difficulty float64        // the pool's, of the next job
+	own        *vardiff.State // the machine's own; nil: it has the pool's
+	retarget   bool           // own is new
+	told       float64        // the one the miner knows
 	jobs       []sentJob
 	next       uint32    // number of the next job
 	heardOf    time.Time // when the miner was told of a job last
@@ -62,13 +65,15 @@ type miner struct {
 type toldDifficulty struct {
 	from       uint32
 	difficulty float64
+	pool       float64 // the pool's
 }
 
 // counts are what a miner has done.
 type counts struct {
 	since     time.Time
 	lastShare time.Time
-	accepted  uint64
+	accepted  uint64 // by a pool
+	easy      uint64 // shares that no pool is sent
 	rejected  uint64
 	rejects   []rejects
 	hashes    meter
@@ -80,9 +85,8 @@ type rejects struct {
 	shares uint64
 }
 
-// minersShare is what a miner found.
-type minersShare struct {
-	id          []byte // of its request
+// solution is what a miner found.
+type solution struct {
 	extraNonce2 uint32
 	time        uint32
 	nonce       uint32
@@ -257,6 +261,7 @@ func (m *miner) receive(in []byte) {
 	}
 	m.svc.out = out[:0]
 	m.send(out)
+	m.tellDifficulty()
 	if m.loggedIn && m.acct == nil && !m.closing { // the answer to the login is out
 		m.enter()
 	}
@@ -306,7 +311,7 @@ func (m *miner) stopWaiting() {
 // move has a miner mine on another link.
 func (m *miner) move(to *link) {
 	if m.link != nil {
-		m.link.release(m)
+		m.link.keep(m)
 	}
 	m.stopWaiting()
 	to.take(m)
@@ -320,9 +325,13 @@ func (m *miner) announce(w *work, clean bool) {
 	s := m.svc
 	out := s.out[:0]
 	s.out = nil
-	if m.difficulty != m.told {
-		m.told = m.difficulty
-		m.toldAt = append(m.toldAt, toldDifficulty{m.next, m.told})
+	m.retarget = false
+	t := toldDifficulty{m.next, m.aim(w), m.difficulty}
+	if i := len(m.toldAt) - 1; i < 0 || t.difficulty != m.told || t.pool != m.toldAt[i].pool {
+		m.toldAt = append(m.toldAt, t)
+	}
+	if t.difficulty != m.told {
+		m.told = t.difficulty
 		out = stratum.AppendSetDifficultyOf(out, m.told)
 	}
 	a := v1.Announcement{Job: &w.job, Number: m.next, First: m.next == 0, Clean: clean}
@@ -368,14 +377,14 @@ func (m *miner) jobOf(number uint8) (sentJob, bool) {
 	return sentJob{}, false
 }
 
-// hashesOf returns the work that a share for a job stands for.
-func (m *miner) hashesOf(j sentJob) float64 {
+// toldOf returns the difficulties of a job.
+func (m *miner) toldOf(j sentJob) toldDifficulty {
 	for _, t := range slices.Backward(m.toldAt) {
 		if t.from <= j.number {
-			return t.difficulty * (1 << 32)
+			return t
 		}
 	}
-	return 0
+	return toldDifficulty{}
 }
 
 // tellVersionBits tells the miner what it may roll, if that is new and it rolls at all.
@@ -416,7 +425,10 @@ func (m *miner) check() {
 	case m.link != nil && s.now.Sub(m.heardOf) >= minersSilence:
 		m.announce(m.link.work, false)
 	default:
-		return
+		if m.adjust(0); !m.retarget {
+			return
+		}
+		m.tellDifficulty()
 	}
 	m.settle()
 }
@@ -424,12 +436,26 @@ func (m *miner) check() {
 // judged takes the verdict on a share, and tells the miner if it waits for that.
 func (m *miner) judged(q question, status share.Status) {
 	m.count(status, q.hashes)
-	if q.id == nil || m.pos < 0 {
+	if q.id != nil {
+		m.answer(q.id, status)
+	}
+}
+
+func (m *miner) answer(id []byte, status share.Status) {
+	if m.pos < 0 {
 		return
 	}
 	m.svc.metrics.answers.WithLabelValues(status.Label()).Inc()
-	m.send(v1.AppendVerdict(nil, q.id, status))
+	m.send(v1.AppendVerdict(nil, id, status))
 	m.settle()
+}
+
+// countEasy notes a share that no pool is sent.
+func (m *miner) countEasy(hashes float64) {
+	c := &m.counts
+	c.lastShare = m.svc.now
+	c.easy++
+	c.hashes.add(hashes, m.svc.now)
 }
 
 // count notes a verdict.

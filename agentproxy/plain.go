@@ -23,14 +23,14 @@ func (l *link) authorizeWorker(worker string) {
 }
 
 // submitText sends a share as request number id.
-func (l *link) submitText(id uint32, m *miner, w *work, sub minersShare) {
+func (l *link) submitText(id uint32, q question) {
 	l.send(stratum.AppendSubmit(nil, uint64(id), stratum.Submit{
-		Worker:      stratum.Escape(l.workerName(m.worker)),
-		JobID:       w.id,
-		ExtraNonce2: agentwire.Session(m.number).ExtraNonce2(sub.extraNonce2),
-		Time:        sub.time,
-		Nonce:       sub.nonce,
-		VersionBits: sub.versionBits,
-		Rolled:      sub.rolled,
+		Worker:      stratum.Escape(l.workerName(q.miner.worker)),
+		JobID:       q.work.id,
+		ExtraNonce2: agentwire.Session(q.miner.number).ExtraNonce2(q.extraNonce2),
+		Time:        q.time,
+		Nonce:       q.nonce,
+		VersionBits: q.versionBits,
+		Rolled:      q.rolled,
 	}, l.nonceBytes))
 }

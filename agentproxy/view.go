@@ -30,6 +30,7 @@ type (
 		Waiting   int           `json:"waiting"`
 		Hashrate  float64       `json:"hashrate"`
 		Accepted  uint64        `json:"accepted"`
+		Easy      uint64        `json:"answered_here"`
 		Rejected  uint64        `json:"rejected"`
 		Accounts  []accountInfo `json:"accounts"`
 		Goals     []goalInfo    `json:"goals"`
@@ -75,6 +76,7 @@ type (
 		Hashrate   *float64          `json:"hashrate"`
 		Difficulty float64           `json:"difficulty"`
 		Accepted   uint64            `json:"accepted"`
+		Easy       uint64            `json:"answered_here"`
 		Rejected   uint64            `json:"rejected"`
 		Rejects    map[string]uint64 `json:"rejects"`
 		Pool       *string           `json:"pool"`
@@ -117,6 +119,7 @@ func (s *Service) look(ctx context.Context) (*snapshot, error) {
 	}
 	for _, w := range snap.workers {
 		snap.summary.Accepted += w.Accepted
+		snap.summary.Easy += w.Easy
 		snap.summary.Rejected += w.Rejected
 	}
 	s.view.last = snap
@@ -185,7 +188,7 @@ func (m *miner) info(now time.Time) worker {
 	w := worker{
 		Account: m.goal.account(), Name: m.worker, IP: m.ip.String(), Software: m.software, Online: true,
 		Since: c.since.UTC(), Difficulty: m.told,
-		Accepted: c.accepted, Rejected: c.rejected, Rejects: make(map[string]uint64, len(c.rejects)),
+		Accepted: c.accepted, Easy: c.easy, Rejected: c.rejected, Rejects: make(map[string]uint64, len(c.rejects)),
 	}
 	w.login, w.goal = m.acct.name, m.goal
 	if now.Sub(c.since) >= measuring {

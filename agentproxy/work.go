@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
 	"btcpool/internal/stratum"
 	v1 "btcpool/internal/stratum/v1"
@@ -12,6 +13,8 @@ import (
 // work is a job of a pool, as the miners of one link hear it.
 type work struct {
 	link   *link // nil: it is a stand-in
+	whole  *job.StratumJob
+	target bitcoin.Target // the network's
 	job    v1.Job
 	id     []byte // as the pool calls it
 	number uint8  // id, in frames

@@ -43,6 +43,8 @@ function show(sum, found) {
   $("waiting").textContent = count(sum.waiting);
   $("accepted").textContent = count(sum.accepted);
   $("accepted-title").textContent = sum.verdicts === "pool" ? "Accepted by the pool" : "Sent to the pool";
+  $("easy").textContent = count(sum.answered_here);
+  $("easy").parentElement.hidden = sum.answered_here === 0;
   $("rejected").textContent = count(sum.rejected);
   $("version").textContent = `agentproxy ${sum.version}`;
   $("fault").hidden = sum.fault === null;
@@ -72,7 +74,7 @@ function show(sum, found) {
     [w.ip],
     [!w.online ? "offline" : w.hashrate === null ? "measuring" : hashrate(w.hashrate), "n"],
     [ago(w.last_share, sum.time), "n"],
-    [count(w.accepted), "n"],
+    [count(w.accepted) + (w.answered_here > 0 ? ` + ${count(w.answered_here)} easy` : ""), "n"],
     [count(w.rejected), w.rejected > 0 ? "n bad" : "n"],
     [Object.entries(w.rejects).map(([why, n]) => `${why}: ${n}`).join(", ")],
     [difficulty(w.difficulty), "n"],
