@@ -56,7 +56,8 @@ type Service struct {
 	miners   []*miner  // all connections
 	numbers  numbers
 	accounts map[string]*account
-	sweep    int // miners before this place have been looked at in this round
+	masks    map[string]uint32 // version bits that pools take, by their addresses
+	sweep    int               // miners before this place have been looked at in this round
 	leaving  bool
 	gone     gone
 	checker  checker

@@ -130,13 +130,18 @@ func notify(id string, clean bool) string {
 // login does what btcpool does up to the first job.
 func (p *fakePool) login() *fakeLink {
 	p.t.Helper()
+	return p.loginWithMask("1fffe000")
+}
+
+func (p *fakePool) loginWithMask(mask string) *fakeLink {
+	p.t.Helper()
 	l := p.accept()
 	l.hear()
 	l.say(capable)
 	for range 4 {
 		l.hear()
 	}
-	l.say(loggedInAs + notify("0", true))
+	l.say(strings.ReplaceAll(loggedInAs, "1fffe000", mask) + notify("0", true))
 	l.hear() // capabilities again
 	return l
 }
@@ -344,15 +349,14 @@ func TestQuietPlainPool(t *testing.T) {
 	}
 	l.say(`{"id":"sub","result":[[],"aabbccdd",9],"error":null}` + "\n" + `{"id":"auth","result":true,"error":null}` + "\n" +
 		`{"id":null,"method":"mining.set_difficulty","params":[1000.5]}` + "\n" + notify("x-1", true))
+	testkit.Eventually(t, "the link is up", func() bool { return s.counter(t, "links") == 1 })
 	r := dial(t, s)
 	r.say(`{"id":1,"method":"mining.configure","params":[["version-rolling"],{"version-rolling.mask":"ffffffff"}]}`)
-	r.hear() // what BIP 320 leaves to miners
-	r.hear()
+	r.want(`{"id":1,"result":{"version-rolling":false},"error":null}`, `{"id":null,"method":"mining.set_version_mask","params":["00000000"]}`)
 	r.say(`{"id":2,"method":"mining.subscribe","params":["cgminer/4"]}`)
 	r.hear()
 	r.say(`{"id":3,"method":"mining.authorize","params":["a.b","x"]}`)
-	r.want(`{"id":3,"result":true,"error":null}`, `{"id":null,"method":"mining.set_version_mask","params":["00000000"]}`,
-		`{"id":null,"method":"mining.set_difficulty","params":[1000.5]}`)
+	r.want(`{"id":3,"result":true,"error":null}`, `{"id":null,"method":"mining.set_difficulty","params":[1000.5]}`)
 	r.hear()
 	l.want(`{"id":"worker","method":"mining.authorize","params":["farm.b",""]}`)
 	s.onLoop(t, func() {

@@ -58,8 +58,8 @@ func (d *downstream) LogIn(name string, _ v1.Wishes) (status share.Status, done 
 func (d *downstream) LoggedIn() bool      { return d.loggedIn }
 func (d *downstream) VersionBits() uint32 { return (*miner)(d).allowedBits() }
 
-func (d *downstream) RollVersion(mask uint32) {
-	d.rolls, d.wantedBits, d.toldBits = true, mask, mask
+func (d *downstream) RollVersion(mask, wished uint32) {
+	d.rolls, d.wantedBits, d.toldBits = true, wished, mask
 }
 
 // What a miner wishes for is between it and the pool: an agent cannot pass it on.
@@ -123,6 +123,7 @@ func (m *miner) submit(sub v1.Submission) (status share.Status, done bool) {
 	if !f.block {
 		switch {
 		case sub.VersionBits&^to.versionBits != 0:
+			m.watchVersionBits(to)
 			return m.refuse(share.StatusIllegalVersionMask, "version bits")
 		case check && f.status != share.StatusAccept:
 			s.metrics.checked.WithLabelValues(f.status.Label()).Inc()
@@ -130,6 +131,7 @@ func (m *miner) submit(sub v1.Submission) (status share.Status, done bool) {
 			return f.status, true
 		}
 	}
+	m.misrolled = 0
 	m.watchASICBoost(sub.VersionBits != 0)
 	if f.status == share.StatusAccept {
 		m.adjust(told.difficulty)
@@ -184,6 +186,8 @@ const maxAccounts = 1000
 const (
 	// rolledBefore is how many shares with version bits a miner has sent before one without shows that it has stopped.
 	rolledBefore = 100
+	// maxMisrolled is how many shares in a row with bits that it may not roll show that a miner does not heed its mask.
+	maxMisrolled = 5
 	// reconnectPause is how often a miner is asked to connect again.
 	reconnectPause = 10 * time.Minute
 )
@@ -191,13 +195,31 @@ const (
 // watchASICBoost asks a miner to connect again that has stopped rolling version bits. One that connects again counts
 // from the beginning, so hardware that never rolls is left alone.
 func (m *miner) watchASICBoost(rolled bool) {
-	s := m.svc
 	switch {
 	case rolled:
 		m.rolled++
-	case m.rolled > rolledBefore && s.cfg.ReconnectLostASICBoost && s.now.Sub(m.reconnected) > reconnectPause:
-		m.reconnected = s.now
-		s.metrics.reconnect.Inc()
-		m.send(m.conversation().AppendReconnect(nil, "", 0))
+	case m.rolled > rolledBefore && m.svc.cfg.ReconnectLostASICBoost:
+		m.askToReconnect()
 	}
+}
+
+// watchVersionBits asks a miner to connect again that has been told of fewer version bits, and does not heed that: when
+// it connects it hears of them in the answer to mining.configure.
+func (m *miner) watchVersionBits(used *link) {
+	if used != m.link || !m.rolls {
+		return
+	}
+	if m.misrolled++; m.misrolled >= maxMisrolled {
+		m.askToReconnect()
+	}
+}
+
+func (m *miner) askToReconnect() {
+	s := m.svc
+	if s.now.Sub(m.reconnected) <= reconnectPause {
+		return
+	}
+	m.reconnected = s.now
+	s.metrics.reconnect.Inc()
+	m.send(m.conversation().AppendReconnect(nil, "", 0))
 }

@@ -426,6 +426,10 @@ func (l *link) sessionID() string {
 // setVersionBits takes what the pool says, which it may say again.
 func (l *link) setVersionBits(mask uint32) {
 	l.versionBits = mask
+	if !l.up() {
+		return
+	}
+	l.acct.svc.learnMask(l.addr(), mask)
 	for _, m := range l.miners {
 		m.tellVersionBits()
 		m.settle()
@@ -522,6 +526,7 @@ func (l *link) tellUp() {
 	}
 	close(l.ready)
 	s := l.acct.svc
+	s.learnMask(l.addr(), l.versionBits)
 	s.metrics.dials.WithLabelValues("up").Inc()
 	s.metrics.links.WithLabelValues(l.addr(), l.protocol()).Inc()
 	l.slot.log.Info().Str("pool", l.addr()).Str("protocol", l.protocol()).Str("proxy", l.via).

@@ -52,7 +52,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 			[]float64{.005, .01, .025, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10}),
 		bytes:       set.Counters("pool_bytes_total", "Bytes exchanged with pools, without TCP's and TLS's own, by direction.", "direction"),
 		panics:      set.Counter("panics_total", "Faults of the program that cost a connection."),
-		reconnect:   set.Counter("asicboost_reconnects_total", "Miners that were asked to connect again because they stopped rolling version bits."),
+		reconnect:   set.Counter("asicboost_reconnects_total", "Miners that were asked to connect again because they stopped rolling version bits, or roll some that they may not."),
 		moved:       set.Counter("balance_moves_total", "Machines that were moved to another pool for the pools' weights."),
 		refusedJobs: set.Counter("jobs_refused_total", "Jobs of pools that do not pay whom they have to."),
 		jobs:        set.Counters("jobs_total", "Jobs by origin: of a pool, or stand-ins.", "origin"),

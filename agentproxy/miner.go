@@ -36,9 +36,10 @@ type miner struct {
 	waiting     time.Time // since when there is none
 
 	rolls       bool      // version bits: the miner has asked for that
-	wantedBits  uint32    // that it can roll
+	wantedBits  uint32    // that it could roll
 	toldBits    uint32    // that it may roll, as far as it knows
 	rolled      int       // shares with version bits
+	misrolled   int       // in a row, with bits that it may not roll
 	reconnected time.Time // when the miner was asked to connect again
 
 	difficulty float64        // the pool's, of the next job
@@ -386,31 +387,6 @@ func (m *miner) toldOf(j sentJob) toldDifficulty {
 	}
 	return toldDifficulty{}
 }
-
-// tellVersionBits tells the miner what it may roll, if that is new and it rolls at all.
-func (m *miner) tellVersionBits() {
-	if bits := m.wantedBits & m.allowedBits(); m.rolls && bits != m.toldBits {
-		m.toldBits = bits
-		m.send(stratum.AppendSetVersionMask(nil, bits))
-	}
-}
-
-// allowedBits are those that all links of the account, on which the miner may have to go on, take.
-func (m *miner) allowedBits() uint32 {
-	var bits uint32 = defaultVersionBits
-	if m.acct == nil {
-		return bits
-	}
-	for l := range m.acct.links {
-		if l.up() {
-			bits &= l.versionBits
-		}
-	}
-	return bits
-}
-
-// defaultVersionBits are those that BIP 320 leaves to miners.
-const defaultVersionBits = 0x1fffe000
 
 // check sees to what is due.
 func (m *miner) check() {

@@ -112,7 +112,7 @@ func (s stratumV1) LogIn(name string, wishes v1.Wishes) (share.Status, bool) {
 
 func (s stratumV1) LoggedIn() bool                      { return s.Phase == authorized }
 func (s stratumV1) VersionBits() uint32                 { return s.srv.versionMask }
-func (s stratumV1) RollVersion(mask uint32)             { s.VersionMask = mask }
+func (s stratumV1) RollVersion(mask, _ uint32)          { s.VersionMask = mask }
 func (s stratumV1) WishDifficulty(d bitcoin.Difficulty) { s.wish(d) }
 
 func (s stratumV1) LimitDifficulty(floor bitcoin.Difficulty) {

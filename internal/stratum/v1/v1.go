@@ -34,8 +34,8 @@ type Session interface {
 	LoggedIn() bool
 	// VersionBits are those that may be rolled at all (BIP 320).
 	VersionBits() uint32
-	// RollVersion says which of them the peer will roll.
-	RollVersion(mask uint32)
+	// RollVersion says which of them the peer will roll, and which it could.
+	RollVersion(mask, wished uint32)
 	// WishDifficulty asks to begin with a difficulty.
 	WishDifficulty(bitcoin.Difficulty)
 	// LimitDifficulty asks for no difficulty below floor.
@@ -297,7 +297,7 @@ func (c Conn) configure(dst []byte, req stratum.Request) []byte {
 	mask := wishes.Mask(c.Session.VersionBits())
 	rolling := wishes.Asks(stratum.VersionRolling)
 	if rolling {
-		c.Session.RollVersion(mask)
+		c.Session.RollVersion(mask, wishes.VersionMask)
 	}
 	if wishes.Asks(stratum.MinimumDifficulty) && wishes.MinimumDifficulty != nil {
 		c.Session.LimitDifficulty(*wishes.MinimumDifficulty)
@@ -322,6 +322,6 @@ func (c Conn) multiVersion(req stratum.Request) share.Status {
 	if err != nil {
 		return share.StatusIllegalParams
 	}
-	c.Session.RollVersion(mask & c.Session.VersionBits())
+	c.Session.RollVersion(mask&c.Session.VersionBits(), mask)
 	return share.StatusAccept
 }

@@ -57,7 +57,7 @@ func (s *session) SubmitOf(number uint16, sub v1.Submission) (share.Status, bool
 func (s *session) Name(software string)                 { s.note("name %s", software) }
 func (s *session) LoggedIn() bool                       { return s.loggedIn }
 func (s *session) VersionBits() uint32                  { return 0x1fffe000 }
-func (s *session) RollVersion(mask uint32)              { s.note("roll %08x", mask) }
+func (s *session) RollVersion(mask, _ uint32)           { s.note("roll %08x", mask) }
 func (s *session) WishDifficulty(d bitcoin.Difficulty)  { s.note("wish %d", d) }
 func (s *session) LimitDifficulty(d bitcoin.Difficulty) { s.note("limit %d", d) }
 func (s *session) SpeaksForFarm() bool                  { return s.farm && s.loggedIn }
