@@ -29,6 +29,8 @@ type pool struct {
 	jobs *job.IDs
 	stop func()
 	bus  *bus.Client
+
+	metrics *prometheus.Registry
 }
 
 func startPool(tb testing.TB, change func(*sserver.Config)) *pool {
@@ -56,7 +58,8 @@ func startPool(tb testing.TB, change func(*sserver.Config)) *pool {
 func (p *pool) start() {
 	p.tb.Helper()
 	var err error
-	p.Service, err = sserver.New(p.cfg, service.Deps{Log: logger(p.tb, "pool"), Metrics: prometheus.NewRegistry()})
+	p.metrics = prometheus.NewRegistry()
+	p.Service, err = sserver.New(p.cfg, service.Deps{Log: logger(p.tb, "pool"), Metrics: p.metrics})
 	if err != nil {
 		p.tb.Fatal(err)
 	}
@@ -123,6 +126,7 @@ func (p *proxy) metric(name string, labels ...string) float64 {
 // rigs are miners behind a proxy.
 type rigs struct {
 	accepted, refused, unanswered atomic.Int64
+	stop                          func()
 }
 
 // mine has n miners mine at addr, each with a rate of shares a second.
@@ -147,7 +151,7 @@ func mine(tb testing.TB, addr string, n int, user string, rate float64) *rigs {
 			}
 		},
 	}
-	testkit.Run(tb, func(ctx context.Context) error { return miner.Run(ctx, cfg, logger(tb, "miners")) })
+	r.stop = testkit.Run(tb, func(ctx context.Context) error { return miner.Run(ctx, cfg, logger(tb, "miners")) })
 	return r
 }
 
@@ -223,6 +227,49 @@ func TestLinesCut(t *testing.T) {
 	all("pool started again")
 	if got := x.metric("disconnects_total"); got != 0 {
 		t.Errorf("%v miners were disconnected", got)
+	}
+}
+
+// TestLinesCutWithShares has the only line cut, now and then for a while, while shares are on their way and found: none
+// may be lost or counted twice, and no miner be told what is not so.
+func TestLinesCutWithShares(t *testing.T) {
+	t.Parallel()
+	for _, verdicts := range []bool{true, false} {
+		t.Run(map[bool]string{true: "told by the pool", false: "told at once"}[verdicts], func(t *testing.T) {
+			t.Parallel()
+			p := startPool(t, func(c *sserver.Config) {
+				c.MaxDifficulty = c.DefaultDifficulty
+			})
+			p.send(p.newJob(1, 100))
+			line := newRelay(t, p.Addr().String())
+			x := startProxy(t, func(c *agentproxy.Config) { c.PoolVerdicts = verdicts }, line.addr())
+			const miners = 20
+			r := mine(t, x.Addr(), miners, "any.rig%d", 3)
+			r.goOn(t, miners)
+			for i := range 3 {
+				line.refuse(-1)
+				line.cut(-1)
+				held := x.metric("shares_held_total") + 5
+				testkit.Eventually(t, "shares are found without a link", func() bool { return x.metric("shares_held_total") >= held })
+				if i == 1 {
+					p.send(p.newJob(1, 100)) // nobody hears of it before the link is back
+				}
+				line.refuse(0)
+				r.goOn(t, 2*miners)
+			}
+			r.stop()
+			if refused, unanswered := r.refused.Load(), r.unanswered.Load(); refused+unanswered > 0 {
+				t.Errorf("%d shares refused, %d not answered", refused, unanswered)
+			}
+			said := float64(r.accepted.Load())
+			testkit.Eventually(t, "all verdicts have come", func() bool { return x.metric("verdicts_total", "status", "0") == said })
+			if counted := testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "0"); counted != said {
+				t.Errorf("miners were told of %v good shares, the pool has counted %v", said, counted)
+			}
+			if late := x.metric("shares_late_total"); late < 15 {
+				t.Errorf("%v shares came late", late)
+			}
+		})
 	}
 }
 
