@@ -61,7 +61,10 @@ type Service struct {
 	leaving  bool
 	gone     gone
 	checker  checker
-	held     int    // shares for links that broke
+	held     int // shares for links that broke
+	silent   int // connected miners that are
+	silences fewLines
+	returns  fewLines
 	out      []byte // scratch
 	in       [4 << 10]byte
 }
@@ -74,6 +77,8 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		dialer:   &dialer{agents: new(sync.Map)},
 		accounts: make(map[string]*account),
 		started:  time.Now(),
+		silences: fewLines{what: "silent, or gone"},
+		returns:  fewLines{what: "works again"},
 	}
 	defer func() {
 		if err != nil {
@@ -236,6 +241,9 @@ func (s *Service) add(conn poll.Link, ip netip.Addr) {
 func (s *Service) tick() {
 	s.sweepMiners()
 	s.gone.sweep(s.now)
+	s.missing()
+	s.silences.sum(s)
+	s.returns.sum(s)
 	var missing []error
 	for _, a := range s.accounts {
 		a.tick()

@@ -604,7 +604,7 @@ func TestPage(t *testing.T) {
 	for target, want := range map[string]int{
 		"/": 200, "/page.js": 200, "/page.css": 200, "/other": 404, "/api/v1/openapi.yaml": 200,
 		"/api/v1/summary": 200, "/api/v1/summary?x=1": 400, "/api/v1/workers?sort=-name&q=RIG1&limit=1&offset=0": 200,
-		"/api/v1/workers?sort=x": 400, "/api/v1/workers?limit=0": 400, "/api/v1/workers?limit=1001": 400, "/api/v1/workers?offset=131071": 400,
+		"/api/v1/workers?only=silent": 200, "/api/v1/workers?only=x": 400, "/api/v1/workers?sort=x": 400, "/api/v1/workers?limit=0": 400, "/api/v1/workers?limit=1001": 400, "/api/v1/workers?offset=131071": 400,
 	} {
 		get(target, want)
 	}

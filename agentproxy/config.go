@@ -50,6 +50,10 @@ type Config struct {
 	StandInInterval config.Duration `toml:"stand_in_interval"`
 	Patience        config.Duration `toml:"patience"`
 
+	// SilentAfter is after what time without a share, and 20 times that between its shares, a machine is said to be silent,
+	// and after what time one that has left is said to be gone. 0: never.
+	SilentAfter config.Duration `toml:"silent_after"`
+
 	Workers Workers `toml:"workers"`
 	// ReconnectLostASICBoost asks a miner to connect again that has stopped rolling version bits.
 	ReconnectLostASICBoost bool `toml:"reconnect_lost_asicboost"`
@@ -156,6 +160,7 @@ func DefaultConfig() Config {
 		Vardiff:                Vardiff{AdjustPeriod: config.Duration(15 * time.Minute), MinDifficulty: 1},
 		StandInInterval:        config.Duration(30 * time.Second),
 		Patience:               config.Duration(time.Minute),
+		SilentAfter:            config.Duration(10 * time.Minute),
 		Workers:                Workers{IPFormat: "{1}x{2}x{3}x{4}"},
 		ReconnectLostASICBoost: true,
 		DialTimeout:            config.Duration(15 * time.Second),
@@ -197,6 +202,7 @@ func (c Config) Validate() error {
 	faults.In("vardiff", c.Vardiff.validate(c.CheckShares))
 	faults.AtLeast("stand_in_interval", c.StandInInterval, time.Second)
 	faults.AtLeast("patience", c.Patience, 0)
+	faults.AtLeast("silent_after", c.SilentAfter, 0)
 	if c.Workers.ByIP && c.Workers.IPFormat == "" {
 		faults.Addf("workers.ip_format: must not be empty")
 	}

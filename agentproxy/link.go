@@ -550,6 +550,7 @@ func (l *link) protocol() string {
 func (l *link) take(m *miner) {
 	m.link = l
 	l.miners[m.number] = m
+	m.linked = l.acct.svc.now
 	m.difficulty = l.difficulty
 	if g, known := l.guests[m.number]; known {
 		m.difficulty = g.difficulty

@@ -31,6 +31,7 @@ type metrics struct {
 	blocks      prometheus.Counter
 	held        prometheus.Counter
 	late        prometheus.Counter
+	silent      *prometheus.GaugeVec
 }
 
 func newMetrics(reg prometheus.Registerer) metrics {
@@ -60,5 +61,6 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		blocks:      set.Counter("blocks_total", "Shares that the check found to be blocks."),
 		held:        set.Counter("shares_held_total", "Shares that waited for somebody to go on with a broken link."),
 		late:        set.Counter("shares_late_total", "Shares that were delivered by another link than they were found for."),
+		silent:      set.Gauges("silent_miners", "Machines that have worked and do not any more, connected or gone for a day at most.", "state"),
 	}
 }

@@ -60,6 +60,9 @@ type miner struct {
 	junk    int // lines in a row that are no requests
 
 	counts counts
+	before worked    // than it connected
+	linked time.Time // when it came to its link
+	silent bool
 }
 
 // toldDifficulty is the difficulty of jobs from a number on.
@@ -77,6 +80,7 @@ type counts struct {
 	easy      uint64 // shares that no pool is sent
 	rejected  uint64
 	rejects   []rejects
+	work      float64 // hashes that all shares stand for
 	hashes    meter
 }
 
@@ -177,7 +181,13 @@ func (m *miner) remove() {
 	if m.acct != nil {
 		s.metrics.miners.Dec()
 		m.stopWaiting()
-		s.gone.add(m.info(s.now), s.now)
+		w := m.info(s.now)
+		w.worked, w.reconnected = m.worked(), m.reconnected
+		s.gone.add(w, s.now)
+		if m.silent {
+			m.silent = false
+			s.silent--
+		}
 		m.acct.release(m)
 	}
 	if m.subscribed {
@@ -289,6 +299,9 @@ func (m *miner) enter() {
 	}
 	m.acct = s.account(name)
 	before := s.gone.remove(name, m.worker, m.ip.String())
+	if m.before, m.reconnected, m.silent = before.worked, before.reconnected, before.Silent; m.silent { // until it works
+		s.silent++
+	}
 	s.metrics.miners.Inc()
 	m.counts.since, m.counts.hashes = s.now, newMeter(s.now)
 	m.acct.take(m, before.goal)
@@ -401,6 +414,7 @@ func (m *miner) check() {
 	case m.link != nil && s.now.Sub(m.heardOf) >= minersSilence:
 		m.announce(m.link.work, false)
 	default:
+		m.fallSilent()
 		if m.adjust(0); !m.retarget {
 			return
 		}
@@ -430,7 +444,9 @@ func (m *miner) answer(id []byte, status share.Status) {
 func (m *miner) countEasy(hashes float64) {
 	c := &m.counts
 	c.lastShare = m.svc.now
+	m.works()
 	c.easy++
+	c.work += hashes
 	c.hashes.add(hashes, m.svc.now)
 }
 
@@ -438,8 +454,10 @@ func (m *miner) countEasy(hashes float64) {
 func (m *miner) count(status share.Status, hashes float64) {
 	c := &m.counts
 	c.lastShare = m.svc.now
+	m.works()
 	if status.IsAccepted() {
 		c.accepted++
+		c.work += hashes
 		c.hashes.add(hashes, m.svc.now)
 		return
 	}

@@ -65,6 +65,7 @@ func (s *Service) answer(f func(*snapshot, *httpapi.Query) (any, error)) http.Ha
 // findWorkers answers a search.
 func findWorkers(snap *snapshot, q *httpapi.Query) (any, error) {
 	text := strings.ToLower(q.Text("q", "", 100))
+	only := q.Choice("only", "", "silent")
 	order := q.Choice("sort", "-hashrate", "hashrate", "name", "-name", "ip", "-ip", "last_share", "-last_share", "rejected", "-rejected")
 	limit := q.Integer("limit", 100, 1, maxWorkersShown)
 	offset := q.Integer("offset", 0, 0, 2*maxMiners)
@@ -73,6 +74,9 @@ func findWorkers(snap *snapshot, q *httpapi.Query) (any, error) {
 	}
 	found := make([]worker, 0, len(snap.workers))
 	for _, w := range snap.workers {
+		if only != "" && !w.Silent {
+			continue
+		}
 		if text == "" || strings.Contains(strings.ToLower(w.Account+"."+w.Name+" "+w.IP+" "+w.Software), text) {
 			found = append(found, w)
 		}

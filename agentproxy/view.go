@@ -28,6 +28,7 @@ type (
 		Verdicts  string        `json:"verdicts"`
 		Miners    int           `json:"miners"`
 		Waiting   int           `json:"waiting"`
+		Silent    int           `json:"silent"`
 		Hashrate  float64       `json:"hashrate"`
 		Accepted  uint64        `json:"accepted"`
 		Easy      uint64        `json:"answered_here"`
@@ -71,6 +72,7 @@ type (
 		IP         string            `json:"ip"`
 		Software   string            `json:"software"`
 		Online     bool              `json:"online"`
+		Silent     bool              `json:"silent"`
 		Since      time.Time         `json:"since"`
 		LastShare  *time.Time        `json:"last_share"`
 		Hashrate   *float64          `json:"hashrate"`
@@ -81,9 +83,11 @@ type (
 		Rejects    map[string]uint64 `json:"rejects"`
 		Pool       *string           `json:"pool"`
 
-		left  time.Time // when it has
-		login string    // the account that it names, "" if it names none
-		goal  *goal
+		left        time.Time // when it has
+		login       string    // the account that it names, "" if it names none
+		goal        *goal
+		worked      worked
+		reconnected time.Time // when it was asked to connect again
 	}
 	workers struct {
 		Total   int      `json:"total"`
@@ -120,6 +124,9 @@ func (s *Service) look(ctx context.Context) (*snapshot, error) {
 	for _, w := range snap.workers {
 		snap.summary.Accepted += w.Accepted
 		snap.summary.Easy += w.Easy
+		if w.Silent {
+			snap.summary.Silent++
+		}
 		snap.summary.Rejected += w.Rejected
 	}
 	s.view.last = snap
@@ -186,7 +193,7 @@ func (s *Service) fill(snap *snapshot) {
 func (m *miner) info(now time.Time) worker {
 	c := &m.counts
 	w := worker{
-		Account: m.goal.account(), Name: m.worker, IP: m.ip.String(), Software: m.software, Online: true,
+		Account: m.goal.account(), Name: m.worker, IP: m.ip.String(), Software: m.software, Online: true, Silent: m.silent,
 		Since: c.since.UTC(), Difficulty: m.told,
 		Accepted: c.accepted, Easy: c.easy, Rejected: c.rejected, Rejects: make(map[string]uint64, len(c.rejects)),
 	}

@@ -1,7 +1,7 @@
 // The status page. Names come from machines and are hostile: they reach the page as text only.
 
 const $ = (id) => document.getElementById(id);
-const view = { sort: "-hashrate", q: "", limit: 50 };
+const view = { sort: "-hashrate", q: "", limit: 50, silent: false };
 const interval = 3000; // ms
 let timer = 0;
 
@@ -45,6 +45,9 @@ function show(sum, found) {
   $("accepted-title").textContent = sum.verdicts === "pool" ? "Accepted by the pool" : "Sent to the pool";
   $("easy").textContent = count(sum.answered_here);
   $("easy").parentElement.hidden = sum.answered_here === 0;
+  $("silent").textContent = `Silent: ${count(sum.silent)}`;
+  $("silent").className = sum.silent > 0 ? "bad" : "";
+  $("silent").setAttribute("aria-pressed", String(view.silent));
   $("rejected").textContent = count(sum.rejected);
   $("version").textContent = `agentproxy ${sum.version}`;
   $("fault").hidden = sum.fault === null;
@@ -72,7 +75,7 @@ function show(sum, found) {
   $("workers").replaceChildren(...found.workers.map((w) => row([
     [sum.multi_user ? `${w.account}.${w.name}` : w.name],
     [w.ip],
-    [!w.online ? "offline" : w.hashrate === null ? "measuring" : hashrate(w.hashrate), "n"],
+    [!w.online ? (w.silent ? "gone" : "offline") : w.silent ? "silent" : w.hashrate === null ? "measuring" : hashrate(w.hashrate), w.silent ? "n bad" : "n"],
     [ago(w.last_share, sum.time), "n"],
     [count(w.accepted) + (w.answered_here > 0 ? ` + ${count(w.answered_here)} easy` : ""), "n"],
     [count(w.rejected), w.rejected > 0 ? "n bad" : "n"],
@@ -94,7 +97,7 @@ async function refresh() {
   clearTimeout(timer);
   if (document.hidden) return; // visibilitychange asks again
   try {
-    const [sum, found] = await Promise.all([ask("summary", {}), ask("workers", { sort: view.sort, limit: view.limit, ...(view.q && { q: view.q }) })]);
+    const [sum, found] = await Promise.all([ask("summary", {}), ask("workers", { sort: view.sort, limit: view.limit, ...(view.q && { q: view.q }), ...(view.silent && { only: "silent" }) })]);
     show(sum, found);
     document.body.classList.remove("old");
     state(sum.fault === null ? "live" : "wait", sum.fault === null ? "Live" : "No pool");
@@ -111,6 +114,7 @@ function state(kind, text) {
 }
 
 $("find").addEventListener("input", (e) => { view.q = e.target.value.trim(); refresh(); });
+$("silent").addEventListener("click", () => { view.silent = !view.silent; refresh(); });
 $("more").addEventListener("click", () => { view.limit = Math.min(1000, view.limit * 4); refresh(); });
 for (const b of document.querySelectorAll("[data-sort]")) b.addEventListener("click", () => { view.sort = b.dataset.sort; refresh(); });
 document.addEventListener("visibilitychange", () => { if (!document.hidden) refresh(); });

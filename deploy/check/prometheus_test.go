@@ -280,6 +280,13 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_config_last_reload_successful 1 0x5`}},
 			quiet: [][]string{{`btcpool_config_last_reload_successful 0 1x5`}},
 		},
+		"FarmMachinesSilent": {
+			fire: [][]string{
+				{`btcpool_agentproxy_silent_miners{state="connected"} 0x5 20x10`, `btcpool_agentproxy_silent_miners{state="gone"} 5x15`, `btcpool_agentproxy_miners 1000x15`},
+				{`btcpool_agentproxy_silent_miners{state="gone"} 30x10`, `btcpool_agentproxy_miners 0x10`},
+			},
+			quiet: [][]string{{`btcpool_agentproxy_silent_miners{state="connected"} 20x10`, `btcpool_agentproxy_miners 1000x10`}},
+		},
 		"ProgramFault": {
 			fire: [][]string{
 				{`btcpool_sserver_panics_total 0x30 1x29`},
