@@ -3,6 +3,7 @@ package farm
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -181,6 +182,44 @@ func TestMine(t *testing.T) {
 			}
 			if got := x.metric("verdicts_total", "status", "0"); got < 45 {
 				t.Errorf("the pool has accepted %v", got)
+			}
+		})
+	}
+}
+
+// TestOwnDifficulties has small machines mine at a pool that is too hard for them: what the proxy finds good and sends, and
+// nothing else, the pool does, too.
+func TestOwnDifficulties(t *testing.T) {
+	t.Parallel()
+	for _, protocol := range []agentproxy.Protocol{agentproxy.ProtocolAuto, agentproxy.ProtocolStratum} {
+		t.Run(string(protocol), func(t *testing.T) {
+			t.Parallel()
+			const difficulty = 1.0 / (1 << 16)
+			p := startPool(t, func(c *sserver.Config) {
+				c.DefaultDifficulty, c.MinDifficulty, c.MaxDifficulty = difficulty, difficulty, difficulty
+			})
+			p.send(p.newJob(1, 100))
+			x := startProxy(t, func(c *agentproxy.Config) {
+				c.Pools[0].Protocol = protocol
+				c.CheckShares = true
+				c.Vardiff.ShareInterval, c.Vardiff.MinDifficulty = config.Duration(time.Second), difficulty/16
+			}, p.Addr().String())
+			r := mine(t, x.Addr(), 40, "any.rig%d", .05)
+			testkit.Until(t, 4*testkit.Patience, "some shares meet the pool's difficulty, some their machine's only", func(context.Context) error {
+				if x.metric("checked_total", "status", "0") > 10 && x.metric("verdicts_total", "status", "0") > 10 {
+					return nil
+				}
+				return errors.New("not enough of both")
+			})
+			r.stop()
+			if refused := r.refused.Load(); refused > 0 {
+				t.Errorf("%d shares refused", refused)
+			}
+			if sent, counted := x.metric("verdicts_total", "status", "0"), testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "0"); sent != counted {
+				t.Errorf("%v of the shares that were sent are good, the pool has counted %v", sent, counted)
+			}
+			if low := testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "23"); low > 0 {
+				t.Errorf("the pool has had %v shares of low difficulty", low)
 			}
 		})
 	}
