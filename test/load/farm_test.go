@@ -28,14 +28,15 @@ const jobEvery = 30 * time.Second
 func TestFarm(t *testing.T) {
 	for _, way := range []struct {
 		name, pool, proxy string
-		verify            bool
+		verify, check     bool
 	}{
-		{"batches", noHashing(), "", true},
-		{"old frames", noHashing() + "[development]\nsimulator = true\n", "no_extensions = true\n", false},
+		{"batches", noHashing(), "", true, false},
+		{"checked batches", noHashing(), "", true, true},
+		{"old frames", noHashing() + "[development]\nsimulator = true\n", "no_extensions = true\n", false, false},
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			p := startPool(t, way.pool)
-			x := startProxy(t, p, fmt.Sprintf("pool_verdicts = %v\n", way.verify), way.proxy)
+			x := startProxy(t, p, fmt.Sprintf("pool_verdicts = %v\ncheck_shares = %v\n", way.verify, way.check), way.proxy)
 			m := start(t, "miners")
 			took := connect(t, m, x.addr, *connections, "")
 			idle := x.usage(t)
