@@ -57,7 +57,7 @@ func (m *miner) allowedBits() uint32 {
 func (s *Service) likelyLink() *link {
 	var likely *link
 	for _, a := range s.accounts {
-		if l := a.best(nil); l != nil && (likely == nil || l.rank < likely.rank) {
+		if l := a.best(nil); l != nil && (likely == nil || l.rank() < likely.rank()) {
 			likely = l
 		}
 	}
