@@ -40,6 +40,7 @@ type Service struct {
 
 	loop       *poll.Loop
 	ports      ports
+	room       int          // for connections of miners, by descriptors
 	page       net.Listener // nil: none
 	goroutines sync.WaitGroup
 	started    time.Time
@@ -91,6 +92,10 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.closing.Add(func() error { s.loop.Close(); return nil })
+	if _, err = service.Connections(cfg.MaxConnections, service.OpenFiles(), deps.Log); err != nil {
+		return nil, err
+	}
+	s.room = service.Room(service.OpenFiles())
 	s.closing.Add(func() error { s.closePorts(); return nil })
 	if err := s.setPorts(cfg); err != nil {
 		return nil, err
@@ -215,7 +220,7 @@ func (s *Service) add(conn poll.Link, ip netip.Addr) {
 	switch {
 	case len(s.cfg.Allow) > 0 && !slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }):
 		refusal = "not allowed"
-	case len(s.miners) >= s.cfg.MaxConnections:
+	case len(s.miners) >= min(s.cfg.MaxConnections, s.room):
 		refusal = "limit"
 	}
 	if refusal != "" {

@@ -110,8 +110,9 @@ const userAgent = "btccom-agent/3.0.0-mu"
 const (
 	// maxPoolLine is the longest line a pool may send.
 	maxPoolLine = 64 << 10
-	// maxUnsent is what may wait for a pool, in bytes.
-	maxUnsent = 1 << 20
+	// maxUnsent is what may wait for a pool, in bytes: all miners there can be are registered at once, each with at most
+	// 100 bytes.
+	maxUnsent = 8 << 20
 	// silence is after what time a pool is asked for a sign of life.
 	silence = 20 * time.Second
 	// maxJobAge is after what time without a job a link is of no use.

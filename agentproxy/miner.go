@@ -358,7 +358,7 @@ func (m *miner) announce(w *work, clean bool) {
 	if clean {
 		m.forget(keptJobs)
 	}
-	m.forget(maxSentJobs)
+	m.forget(maxSentJobs - 1)
 	m.jobs = append(m.jobs, sentJob{w, m.next, a.Later})
 	m.next++
 	m.heardOf = s.now

@@ -115,7 +115,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	if s.maxConnections, err = s.boundConnections(service.OpenFiles()); err != nil {
+	if s.maxConnections, err = service.Connections(cfg.MaxConnections, service.OpenFiles(), deps.Log); err != nil {
 		return nil, err
 	}
 	if cfg.Development != (Development{}) {

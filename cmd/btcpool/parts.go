@@ -90,7 +90,7 @@ func (p *pool) newSServer(deps service.Deps) (service.Runner, error) {
 	cfg := sserver.DefaultConfig()
 	cfg.Users.Network, cfg.Listen, cfg.DataDir = p.cfg.network(), p.cfg.Stratum, p.cfg.path("sserver")
 	cfg.Kafka, cfg.Database, cfg.Handover = p.kafka, p.database, p.handover
-	cfg.MaxConnections = max(min(cfg.MaxConnections, sserver.Room(service.OpenFiles())), 1) // nobody has asked for more
+	cfg.MaxConnections = max(min(cfg.MaxConnections, service.Room(service.OpenFiles())), 1) // nobody has asked for more
 	if p.cfg.network() == embeddedNetwork {
 		const minCPUDifficulty = 1.0 / (1 << 24)
 		cfg.DefaultDifficulty, cfg.MinDifficulty = p.cfg.cpuDifficulty, minCPUDifficulty

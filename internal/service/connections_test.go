@@ -1,13 +1,15 @@
-package sserver
+package service_test
 
 import (
 	"strings"
 	"testing"
 
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/service"
 )
 
-func TestBoundConnections(t *testing.T) {
+func TestConnections(t *testing.T) {
 	t.Parallel()
 	for _, test := range []struct {
 		files, wanted, served int
@@ -22,9 +24,7 @@ func TestBoundConnections(t *testing.T) {
 		{20, 1, 0, false},
 	} {
 		var log strings.Builder
-		s := &Service{log: zerolog.New(&log)}
-		s.cfg.MaxConnections = test.wanted
-		served, err := s.boundConnections(test.files)
+		served, err := service.Connections(test.wanted, test.files, zerolog.New(&log))
 		if served != test.served || (err != nil) != (served == 0) {
 			t.Errorf("%d descriptors: %d connections, %v", test.files, served, err)
 		}
