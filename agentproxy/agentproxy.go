@@ -58,6 +58,7 @@ type Service struct {
 	numbers  numbers
 	accounts map[string]*account
 	masks    map[string]uint32 // version bits that pools take, by their addresses
+	relays   int               // of other proxies
 	sweep    int               // miners before this place have been looked at in this round
 	leaving  bool
 	gone     gone

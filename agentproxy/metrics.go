@@ -10,6 +10,7 @@ type metrics struct {
 	miners    prometheus.Gauge
 	waiting   prometheus.Gauge
 	links     *prometheus.GaugeVec
+	relays    prometheus.Gauge
 	refused   *prometheus.CounterVec
 	ended     *prometheus.CounterVec
 	badInput  prometheus.Counter
@@ -40,6 +41,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		miners:    set.Gauge("miners", "Miners that are logged in."),
 		waiting:   set.Gauge("miners_waiting", "Miners that are logged in and have no link to a pool."),
 		links:     set.Gauges("links", "Links that can be mined on, by pool and protocol.", "pool", "protocol"),
+		relays:    set.Gauge("relays", "Other farm proxies that talk to a pool through this one."),
 		refused:   set.Counters("connections_refused_total", "Connections of miners that were not served, by reason.", "reason"),
 		ended:     set.Counters("disconnects_total", "Miners that were disconnected, by reason.", "reason"),
 		badInput:  set.Counter("bad_lines_total", "Lines of miners that are no proper request."),

@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"bytes"
 	"errors"
 	"net/netip"
 	"os"
@@ -23,6 +24,8 @@ type miner struct {
 	pos    int // index in svc.miners; negative: it has gone
 	state  v1.State
 	number uint16
+	spoken bool   // the first message has come
+	relay  *relay // not nil: it is another farm proxy
 
 	subscribed  bool // number is the miner's
 	loggedIn    bool
@@ -190,6 +193,9 @@ func (m *miner) remove() {
 		}
 		m.acct.release(m)
 	}
+	if m.relay != nil {
+		m.relay.close()
+	}
 	if m.subscribed {
 		s.numbers.put(m.number)
 	}
@@ -247,9 +253,22 @@ func (m *miner) read() {
 
 // receive handles the messages that have arrived and answers them all at once.
 func (m *miner) receive(in []byte) {
+	if m.relay != nil {
+		m.relay.forward(in)
+		return
+	}
 	if len(m.pending) > 0 {
 		m.pending = append(m.pending, in...)
 		in = m.pending
+	}
+	if end := bytes.IndexByte(in, '\n'); end >= 0 && !m.spoken {
+		if m.spoken = true; isAgent(in[:end]) {
+			m.pending = nil
+			if m.svc.beginRelay(m); m.relay != nil {
+				m.relay.forward(in)
+			}
+			return
+		}
 	}
 	out := m.svc.out[:0]
 	m.svc.out = nil // a share may have others hear something
@@ -285,7 +304,11 @@ func (m *miner) send(b []byte) {
 	if len(b) == 0 || m.cut {
 		return
 	}
-	if err := m.outbox.Send(m.conn, b, maxUnsentMiner, m.writeBy()); err != nil {
+	limit := maxUnsentMiner
+	if m.relay != nil {
+		limit = maxUnsent
+	}
+	if err := m.outbox.Send(m.conn, b, limit, m.writeBy()); err != nil {
 		m.fail(err)
 	}
 }
@@ -409,6 +432,10 @@ func (m *miner) check() {
 		m.fail(poll.ErrSlow)
 	case m.closing && s.now.After(m.readBy):
 		m.fail(nil)
+	case m.relay != nil:
+		if err := m.relay.check(); err != nil {
+			m.finish(err)
+		}
 	case !m.loggedIn && s.now.After(m.readBy):
 		m.finish(os.ErrDeadlineExceeded)
 	case m.link != nil && s.now.Sub(m.heardOf) >= minersSilence:
