@@ -3,18 +3,15 @@ package sserver_test
 import (
 	"bufio"
 	"crypto/tls"
-	"crypto/x509"
-	"encoding/pem"
 	"net"
-	"net/http/httptest"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"testing"
 	"time"
 
 	"btcpool/internal/guard"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 	"btcpool/sserver"
 )
 
@@ -60,34 +57,12 @@ func TestOnlyListeners(t *testing.T) {
 	p.dial().mustCall(nil, "mining.ping")
 }
 
-// writeCertificate writes a certificate for 127.0.0.1 and returns who vouches for it.
-func writeCertificate(t *testing.T, certFile, keyFile string) *x509.CertPool {
-	t.Helper()
-	server := httptest.NewTLSServer(nil) // for its certificate
-	server.Close()
-	key, err := x509.MarshalPKCS8PrivateKey(server.TLS.Certificates[0].PrivateKey)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for file, block := range map[string]*pem.Block{
-		certFile: {Type: "CERTIFICATE", Bytes: server.Certificate().Raw},
-		keyFile:  {Type: "PRIVATE KEY", Bytes: key},
-	} {
-		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	authorities := x509.NewCertPool()
-	authorities.AddCert(server.Certificate())
-	return authorities
-}
-
 func TestTLS(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	dir := t.TempDir()
 	place := sserver.Listener{Listen: "127.0.0.1:0", TLSCertFile: filepath.Join(dir, "cert"), TLSKeyFile: filepath.Join(dir, "key")}
-	authorities := writeCertificate(t, place.TLSCertFile, place.TLSKeyFile)
+	authorities := testkit.Certificate(t, place.TLSCertFile, place.TLSKeyFile)
 	cfg.Listeners = []sserver.Listener{place}
 	cfg.LoginTimeout = 1e9
 	p := startPool(t, cfg)

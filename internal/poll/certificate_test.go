@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/testkit"
 )
 
 // A new certificate is taken after a while, and kept when its file is damaged.
@@ -20,7 +22,7 @@ func TestCertificate(t *testing.T) {
 		dir := t.TempDir()
 		var log bytes.Buffer
 		c := &certificate{certFile: filepath.Join(dir, "cert"), keyFile: filepath.Join(dir, "key"), log: zerolog.New(&log)}
-		vouch := WriteCertificate(t, c.certFile, c.keyFile)
+		vouch := testkit.Certificate(t, c.certFile, c.keyFile)
 		if err := c.load(time.Now()); err != nil {
 			t.Fatal(err)
 		}
@@ -43,7 +45,7 @@ func TestCertificate(t *testing.T) {
 			}
 		}
 		want(vouch)
-		renewed := WriteCertificate(t, c.certFile, c.keyFile)
+		renewed := testkit.Certificate(t, c.certFile, c.keyFile)
 		renew()
 		time.Sleep(certificateAge - time.Nanosecond)
 		want(vouch)
@@ -58,7 +60,7 @@ func TestCertificate(t *testing.T) {
 		if !strings.Contains(log.String(), "certificate not read again") {
 			t.Errorf("log %q", log.String())
 		}
-		last := WriteCertificate(t, c.certFile, c.keyFile)
+		last := testkit.Certificate(t, c.certFile, c.keyFile)
 		renew()
 		time.Sleep(certificateAge)
 		want(last)

@@ -19,6 +19,7 @@ import (
 	"go.uber.org/goleak"
 
 	"btcpool/internal/poll"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -50,7 +51,7 @@ func start(tb testing.TB, kind string, writeTimeout time.Duration) *rig {
 	if kind == secure {
 		dir := tb.TempDir()
 		cfg.CertFile, cfg.KeyFile = filepath.Join(dir, "cert"), filepath.Join(dir, "key")
-		r.client = &tls.Config{RootCAs: poll.WriteCertificate(tb, cfg.CertFile, cfg.KeyFile)}
+		r.client = &tls.Config{RootCAs: testkit.Certificate(tb, cfg.CertFile, cfg.KeyFile)}
 	}
 	var err error
 	if r.listener, err = poll.Listen(cfg); err != nil {

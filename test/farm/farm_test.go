@@ -126,6 +126,8 @@ func (p *proxy) metric(name string, labels ...string) float64 {
 
 // rigs are miners behind a proxy.
 type rigs struct {
+	*miner.Miner
+	ledger
 	accepted, refused, unanswered atomic.Int64
 	stop                          func()
 }
@@ -134,14 +136,17 @@ type rigs struct {
 func mine(tb testing.TB, addr string, n int, user string, rate float64) *rigs {
 	tb.Helper()
 	r := new(rigs)
-	cfg := miner.Config{
+	var err error
+	r.Miner, err = miner.New(miner.Config{
 		URL:         "stratum+tcp://" + addr,
 		User:        user,
 		Threads:     1,
 		VersionMask: 0x1fffe000,
 		Conns:       n,
 		Rate:        rate,
+		Reconnect:   true,
 		OnShare: func(res miner.Result) {
+			r.note(res)
 			switch res.Outcome {
 			case miner.Accepted:
 				r.accepted.Add(1)
@@ -151,8 +156,11 @@ func mine(tb testing.TB, addr string, n int, user string, rate float64) *rigs {
 				r.unanswered.Add(1)
 			}
 		},
+	}, logger(tb, "miners"))
+	if err != nil {
+		tb.Fatal(err)
 	}
-	r.stop = testkit.Run(tb, func(ctx context.Context) error { return miner.Run(ctx, cfg, logger(tb, "miners")) })
+	r.stop = testkit.Run(tb, r.Run)
 	return r
 }
 
