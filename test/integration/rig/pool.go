@@ -93,10 +93,11 @@ func built(t testing.TB, build func() ([]byte, error), dir, program string) stri
 	return filepath.Join(buildDir, dir, program)
 }
 
-// StartService starts one of the project's programs as name, with this configuration.
-func StartService(t testing.TB, dir, name, program, config string) *Process {
+// StartService starts one of the project's programs as name, with this configuration, behind a command that runs the
+// rest of its arguments, if there is one.
+func StartService(t testing.TB, dir, name, program, config string, within ...string) *Process {
 	t.Helper()
-	return startService(t, dir, name, program, nil, config)
+	return startService(t, dir, name, program, nil, config, within...)
 }
 
 // StartMoved starts one of the programs on a machine with this clock.
