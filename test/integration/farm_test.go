@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -78,19 +79,25 @@ func (p *farmPool) newBlock() {
 }
 
 func readyz(ctx context.Context, admin string) error {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+"/readyz", nil)
+	_, err := get(ctx, admin, "/readyz")
+	return err
+}
+
+func get(ctx context.Context, admin, path string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+admin+path, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
-		return err
+		return "", err
 	}
 	defer resp.Body.Close()
-	if text, _ := io.ReadAll(resp.Body); resp.StatusCode != http.StatusOK {
-		return errors.New(string(text))
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = errors.New(string(text))
 	}
-	return nil
+	return string(text), err
 }
 
 // farmProxy is an agentproxy.
@@ -226,6 +233,8 @@ func (p *farmPool) counted() map[farmShare]int {
 	return counted
 }
 
+var severalFailures = regexp.MustCompile(`dials_total\{result="failed",.*\} ([4-9]|\d\d)`)
+
 // TestFarmWithoutDescriptors has strangers take all connections that a proxy serves: it can still reach its pool again.
 func TestFarmWithoutDescriptors(t *testing.T) {
 	t.Parallel()
@@ -242,11 +251,12 @@ func TestFarmWithoutDescriptors(t *testing.T) {
 	}
 	more(t, "among strangers", 3, m)
 	p.Kill()
-	testkit.Until(t, time.Minute, "the proxy has noticed", func(ctx context.Context) error {
-		if readyz(ctx, x.admin) == nil {
-			return errors.New("it is ready")
+	testkit.Until(t, time.Minute, "the proxy has tried to get a link some times", func(ctx context.Context) error {
+		page, err := get(ctx, x.admin, "/metrics")
+		if err == nil && !severalFailures.MatchString(page) {
+			err = errors.New("not yet")
 		}
-		return nil
+		return err
 	})
 	p.Start()
 	p.ready()
