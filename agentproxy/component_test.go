@@ -618,6 +618,10 @@ func TestPage(t *testing.T) {
 	if w := found.Workers[0]; w.Name != "rig1" || w.Account != "farm" || !w.Online || w.Difficulty != 16384 || w.Hashrate != nil || *w.Pool != p.addr() {
 		t.Errorf("got %+v", w)
 	}
+	var sum summary
+	if err := json.Unmarshal(get("/api/v1/summary", 200), &sum); err != nil || len(sum.Links) != 1 || sum.Links[0].VersionMask != "1fffe000" {
+		t.Errorf("got %+v, %v", sum.Links, err)
+	}
 	r.conn.Close()
 	testkit.Eventually(t, "one that has left is still shown", func() bool {
 		if err := json.Unmarshal(get("/api/v1/workers?q=rig1", 200), &found); err != nil {

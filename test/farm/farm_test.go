@@ -320,7 +320,7 @@ func TestLinesCutWithShares(t *testing.T) {
 	}
 }
 
-// TestReturn has miners mine elsewhere while the first pool is away, and come back.
+// TestReturn has miners mine elsewhere while the first pool is away, and come back, again and again.
 func TestReturn(t *testing.T) {
 	t.Parallel()
 	first, second := startPool(t, nil), startPool(t, nil)
@@ -330,17 +330,19 @@ func TestReturn(t *testing.T) {
 	x := startProxy(t, func(c *agentproxy.Config) { c.ReturnInterval = config.Duration(time.Second) }, line.addr(), second.Addr().String())
 	r := mine(t, x.Addr(), 10, "any.rig%d", 5)
 	r.goOn(t, 20)
-	line.refuse(-1)
-	line.cut(-1)
-	testkit.Eventually(t, "the second pool is used", func() bool {
-		return x.metric("links", "pool", second.Addr().String()) == 1
-	})
-	r.goOn(t, 20)
-	line.refuse(0)
-	testkit.Eventually(t, "the first pool is used again, and only that", func() bool {
-		return x.metric("links", "pool", line.addr()) == 1 && x.metric("links", "pool", second.Addr().String()) == 0
-	})
-	r.goOn(t, 20)
+	for range 3 {
+		line.refuse(-1)
+		line.cut(-1)
+		testkit.Eventually(t, "the second pool is used", func() bool {
+			return x.metric("links", "pool", second.Addr().String()) == 1
+		})
+		r.goOn(t, 20)
+		line.refuse(0)
+		testkit.Eventually(t, "the first pool is used again, and only that", func() bool {
+			return x.metric("links", "pool", line.addr()) == 1 && x.metric("links", "pool", second.Addr().String()) == 0
+		})
+		r.goOn(t, 20)
+	}
 	if got := x.metric("disconnects_total"); got != 0 {
 		t.Errorf("%v miners were disconnected", got)
 	}
@@ -357,5 +359,8 @@ func TestAccounts(t *testing.T) {
 	b.goOn(t, 10)
 	if got := x.metric("links"); got != 2 {
 		t.Errorf("%v links for 2 accounts", got)
+	}
+	if n := a.Report().Reconnects + b.Report().Reconnects; n > 0 {
+		t.Errorf("%d miners have lost their connection", n)
 	}
 }

@@ -81,6 +81,34 @@ func TestFarm(t *testing.T) {
 	}
 }
 
+// TestIdleFarm has machines connected to an agentproxy that find nothing, and measures what they take there. A process
+// may have 20,000 descriptors on many machines; agentproxy's TestAsManyMinersAsThereAreNumbers has 65,535 without sockets.
+func TestIdleFarm(t *testing.T) {
+	p := startPool(t, noHashing())
+	x := startProxy(t, p, "", "")
+	m := start(t, "miners")
+	empty := x.usage(t)
+	took := connect(t, m, x.addr, *connections, "")
+	for range liveJobs {
+		ask[tally](t, m, order{Do: "watch"})
+		p.newJob(t)
+		f := &figures{t: t, n: *connections}
+		f.arrived(m)
+	}
+	full := x.usage(t)
+	each := float64(full.RSS-empty.RSS) / float64(*connections)
+	t.Logf("%d miners connected in %s: %.1f MB, %.1f without them, %.0f bytes each: %.0f MB for 65,000", *connections, short(took),
+		float64(full.RSS)/1e6, float64(empty.RSS)/1e6, each, (float64(empty.RSS)+65_000*each)/1e6)
+	hold(t, *duration)
+	if said := ask[tally](t, m, order{Do: "report"}); said.Disconnects > 0 || said.Authorized != *connections {
+		t.Errorf("%d disconnected, %d are left", said.Disconnects, said.Authorized)
+	}
+	later := x.usage(t)
+	t.Logf("after %s: %.1f MB, %.3f cores", *duration, float64(later.RSS)/1e6,
+		(later.User+later.System-full.User-full.System).Seconds()/duration.Seconds())
+	ask[tally](t, m, order{Do: "leave"})
+}
+
 // farmProxy is an agentproxy as a process.
 type farmProxy struct {
 	addr netip.AddrPort
