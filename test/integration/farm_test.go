@@ -15,8 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/btcsuite/btcd/chainhash/v2"
-
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/share"
@@ -66,13 +64,8 @@ func (p *farmPool) ready() {
 
 func (p *farmPool) newBlock() {
 	p.t.Helper()
-	now := time.Now()
 	p.height++
-	j := job.StratumJob{
-		ID: p.ids.Next(now), GBTHash: strings.Repeat("ab", 32), PrevHash: chainhash.Hash{0: byte(p.height), 31: 1}, Height: p.height,
-		Coinbase1: make([]byte, 60), Coinbase2: make([]byte, 120), MerkleBranch: []chainhash.Hash{{1}, {2}},
-		Version: 0x20000000, Bits: 0x1d00ffff, Time: uint32(now.Unix()), MinTime: uint32(now.Unix()) - 3600,
-	}
+	j := testkit.Job(p.ids, byte(p.height), p.height)
 	if err := p.bus.Write(p.t.Context(), p.topics.Job, bus.Message{Value: j.AppendTo(nil)}); err != nil {
 		p.t.Fatal(err)
 	}
