@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
@@ -76,6 +77,35 @@ func TestConfigFaults(t *testing.T) {
 		spoil(&cfg)
 		if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), want) || strings.Contains(err.Error(), "SECRET") {
 			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+}
+
+// -check judges a file, and the folder of the log, and says it where people see it.
+func TestCheck(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	const good = "[[pools]]\naddr = \"a:1\"\naccount = \"x\"\nweight = 70\npayout_address = \"bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080\"\npayout_share = 0.9\n"
+	for i, test := range []struct {
+		text string
+		args []string
+		code int
+		want string
+	}{
+		{good, nil, 0, "configuration ok"},
+		{good, []string{"-l", dir}, 0, "configuration ok"},
+		{good, []string{"-l", filepath.Join(dir, "none")}, 2, "log file: open"},
+		{good + "payout_adress = 1\n", nil, 2, `unknown key "pools.payout_adress"`},
+		{strings.Replace(good, "70", "-70", 1), nil, 2, "pools[0].weight = -70"},
+		{strings.Replace(good, "bcrt1qw", "bcrt1qq", 1), []string{"-l", dir}, 2, "pools[0].payout_address"},
+	} {
+		path := filepath.Join(dir, fmt.Sprintf("%d.toml", i))
+		if err := os.WriteFile(path, []byte(test.text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		var stderr strings.Builder
+		if code := Main(append(test.args, "-config", path, "-check"), &stderr); code != test.code || !strings.Contains(stderr.String(), test.want) {
+			t.Errorf("%v: exit code %d, %s; want %d, %s", test.args, code, &stderr, test.code, test.want)
 		}
 	}
 }
