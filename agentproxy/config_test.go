@@ -95,7 +95,7 @@ func TestCheck(t *testing.T) {
 		{good, nil, 0, "configuration ok"},
 		{good, []string{"-l", dir}, 0, "configuration ok"},
 		{good, []string{"-l", filepath.Join(dir, "none")}, 2, "log file: open"},
-		{good + "payout_adress = 1\n", nil, 2, `unknown key "pools.payout_adress"`},
+		{good + "payout_to = 1\n", nil, 2, `unknown key "pools.payout_to"`},
 		{strings.Replace(good, "70", "-70", 1), nil, 2, "pools[0].weight = -70"},
 		{strings.Replace(good, "bcrt1qw", "bcrt1qq", 1), []string{"-l", dir}, 2, "pools[0].payout_address"},
 	} {

@@ -155,12 +155,11 @@ func (a *account) weigh() {
 	now := a.svc.now
 	var sum float64
 	known := 0
-	rate := func(m *miner) (float64, bool) {
-		return m.counts.hashes.perSecond(now), now.Sub(m.counts.since) >= meterSpan
-	}
 	for m := range a.miners {
-		if r, ok := rate(m); ok {
-			sum += r
+		m.load = -1
+		if now.Sub(m.counts.since) >= meterSpan {
+			m.load = m.counts.hashes.perSecond(now)
+			sum += m.load
 			known++
 		}
 	}
@@ -172,9 +171,8 @@ func (a *account) weigh() {
 		g.load = 0
 	}
 	for m := range a.miners {
-		m.load = a.mean
-		if r, ok := rate(m); ok && sum > 0 {
-			m.load = r
+		if m.load < 0 || sum == 0 {
+			m.load = a.mean
 		}
 		m.goal.load += m.load
 	}
