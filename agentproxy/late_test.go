@@ -1,6 +1,7 @@
 package agentproxy
 
 import (
+	"encoding/hex"
 	"strings"
 	"testing"
 	"time"
@@ -258,4 +259,35 @@ func TestMovedBack(t *testing.T) {
 	r.want(`{"id":null,"method":"mining.set_difficulty","params":[32768]}`)
 	r.conn.Close()
 	l.want("7f0406000000") // registered once, let go once
+}
+
+// A machine that has gone on elsewhere when its link broke is a guest on the link that goes on with that, for its last
+// shares.
+func TestGoesOnForGuest(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, func(c *Config) {
+		c.Pools[0].NoExtensions = false
+		c.Links = 2
+	}, p)
+	old, _ := p.sessionLogin("01a2b3c4", "7")
+	r := dial(t, s)
+	r.login("a.rig1")
+	old.hear() // register
+	other, _ := p.sessionLogin("0badf00d", "9")
+	testkit.Eventually(t, "both links are up", func() bool { return s.counter(t, "links") == 2 })
+	old.breaks(s)
+	other.hear() // register
+	r.hear()     // the job
+	r.say(share4)
+	l, subscribe := p.sessionLogin("01a2b3c4", "8")
+	if !strings.HasSuffix(subscribe, `,"01a2b3c4"]}`) {
+		t.Errorf("the third link says %s", subscribe)
+	}
+	l.want("7f011500"+"0000"+hex.EncodeToString([]byte("cgminer/4\x00rig1\x00")), frame4)
+	l.verdict(0, share.StatusAccept)
+	r.want(`{"id":4,"result":true,"error":null}`)
+	r.conn.Close()
+	l.want("7f0406000000")
+	other.want("7f0406000000")
 }
