@@ -176,8 +176,10 @@ func (a *account) tick() {
 		s.log.Info().Str("account", a.name).Msg("nobody mines for the account any more")
 		a.end()
 	case a.away.IsZero() || len(a.miners) == 0:
-	case s.cfg.KeepMiners && len(a.broken) == 0: // until then what they have may still be of use
-		a.standInFor()
+	case s.cfg.KeepMiners:
+		if len(a.broken) == 0 { // until then what they have may still be of use
+			a.standInFor()
+		}
 	case s.now.Sub(a.away) > s.cfg.Patience.Std():
 		for m := range a.miners {
 			if m.link == nil && s.now.Sub(m.waiting) > s.cfg.Patience.Std() {

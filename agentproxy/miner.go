@@ -42,7 +42,7 @@ type miner struct {
 	wantedBits  uint32    // that it could roll
 	toldBits    uint32    // that it may roll, as far as it knows
 	rolled      int       // shares with version bits
-	misrolled   int       // in a row, with bits that it may not roll
+	misrolled   uint8     // in a row, with bits that it may not roll
 	reconnected time.Time // when the miner was asked to connect again
 
 	difficulty float64        // the pool's, of the next job
@@ -63,7 +63,7 @@ type miner struct {
 	junk    int // lines in a row that are no requests
 
 	counts counts
-	before worked    // than it connected
+	before *record   // of the time before it connected; nil: none
 	linked time.Time // when it came to its link
 	silent bool
 }
@@ -185,7 +185,7 @@ func (m *miner) remove() {
 		s.metrics.miners.Dec()
 		m.stopWaiting()
 		w := m.info(s.now)
-		w.worked, w.reconnected = m.worked(), m.reconnected
+		w.record = &record{m.worked(), m.reconnected}
 		s.gone.add(w, s.now)
 		if m.silent {
 			m.silent = false
@@ -322,7 +322,10 @@ func (m *miner) enter() {
 	}
 	m.acct = s.account(name)
 	before := s.gone.remove(name, m.worker, m.ip.String())
-	if m.before, m.reconnected, m.silent = before.worked, before.reconnected, before.Silent; m.silent { // until it works
+	if m.before = before.record; m.before != nil {
+		m.reconnected = m.before.reconnected
+	}
+	if m.silent = before.Silent; m.silent { // until it works
 		s.silent++
 	}
 	s.metrics.miners.Inc()

@@ -13,6 +13,12 @@ const (
 	silentIntervals = 20
 )
 
+// record is what is remembered of a machine that has left.
+type record struct {
+	worked
+	reconnected time.Time // when it was asked to connect again
+}
+
 // worked is what is known of a machine's work before its login, or before it left.
 type worked struct {
 	last time.Time // its last share; zero: it has not worked
@@ -22,7 +28,10 @@ type worked struct {
 // worked returns what is known of the miner's work by now.
 func (m *miner) worked() worked {
 	c := &m.counts
-	w := m.before
+	var w worked
+	if m.before != nil {
+		w = m.before.worked
+	}
 	if !c.lastShare.IsZero() {
 		w.last = c.lastShare
 	}
@@ -78,11 +87,11 @@ func (s *Service) missing() {
 	missing := 0
 	for i := range s.gone.workers {
 		w := &s.gone.workers[i]
-		if !w.Silent && w.worked.rate > 0 && s.cfg.SilentAfter > 0 && s.now.Sub(w.left) > s.cfg.SilentAfter.Std() {
+		if !w.Silent && w.record != nil && w.record.rate > 0 && s.cfg.SilentAfter > 0 && s.now.Sub(w.left) > s.cfg.SilentAfter.Std() {
 			w.Silent = true
 			s.silences.say(s, func(e *zerolog.Event) {
-				e.Str("account", w.Account).Str("worker", w.Name).Str("ip", w.IP).Time("last_share", w.worked.last).
-					Float64("difficulty", w.Difficulty).Float64("hashrate", w.worked.rate).Msg("machine has left and not come back")
+				e.Str("account", w.Account).Str("worker", w.Name).Str("ip", w.IP).Time("last_share", w.record.last).
+					Float64("difficulty", w.Difficulty).Float64("hashrate", w.record.rate).Msg("machine has left and not come back")
 			})
 		}
 		if w.Silent {

@@ -115,7 +115,7 @@ func TestMachineGone(t *testing.T) {
 	m := f.machine("rig1", 10*time.Second)
 	m.link = nil
 	w := m.info(f.now)
-	w.worked = m.worked()
+	w.record = &record{worked: m.worked()}
 	f.gone.add(w, f.now)
 	idle := worker{Name: "has never worked"}
 	f.gone.add(idle, f.now)
@@ -130,7 +130,7 @@ func TestMachineGone(t *testing.T) {
 		t.Errorf("%v machines are gone", got)
 	}
 	back := f.gone.remove("farm", "rig1", "10.0.0.7")
-	if !back.Silent || back.worked.rate == 0 || len(f.gone.workers) != 1 {
+	if !back.Silent || back.record.rate == 0 || len(f.gone.workers) != 1 {
 		t.Errorf("it comes back as %+v", back)
 	}
 }
@@ -144,7 +144,7 @@ func TestManySilent(t *testing.T) {
 		all = append(all, f.machine(fmt.Sprint("rig", i), 0))
 	}
 	for _, m := range all {
-		m.before = worked{f.now, 1e12}
+		m.before = &record{worked: worked{f.now, 1e12}}
 	}
 	f.now = f.now.Add(time.Hour)
 	for _, m := range all {

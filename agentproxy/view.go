@@ -83,11 +83,10 @@ type (
 		Rejects    map[string]uint64 `json:"rejects"`
 		Pool       *string           `json:"pool"`
 
-		left        time.Time // when it has
-		login       string    // the account that it names, "" if it names none
-		goal        *goal
-		worked      worked
-		reconnected time.Time // when it was asked to connect again
+		left   time.Time // when it has
+		login  string    // the account that it names, "" if it names none
+		goal   *goal
+		record *record // nil: it is connected
 	}
 	workers struct {
 		Total   int      `json:"total"`
