@@ -77,6 +77,7 @@ func TestAsManyMinersAsThereAreNumbers(t *testing.T) {
 	p := newFakePool(t)
 	s := proxyOf(t, func(c *Config) {
 		c.Hold = config.Duration(50 * time.Millisecond)
+		c.ReadTimeout = config.Duration(time.Hour) // the pool gives no sign of life
 		c.Pools[0].NoExtensions = false
 	}, p)
 	l := p.login()
@@ -93,31 +94,40 @@ func TestAsManyMinersAsThereAreNumbers(t *testing.T) {
 	}
 	go io.Copy(io.Discard, l.r) // ends with the connection
 
-	for i := range maxSentJobs {
-		l.say(notify(fmt.Sprint(i+1), false))
-		testkit.Eventually(t, "all have the job", func() (all bool) {
-			s.onLoop(t, func() {
-				all = true
-				for _, m := range s.miners {
-					all = all && m.next >= uint32(i+2)
+	l.say(notify("1", false))
+	testkit.Until(t, time.Minute, "all have the job", func(ctx context.Context) error {
+		missing := 0
+		err := s.loop.Call(ctx, func() {
+			for _, m := range s.miners {
+				if m.next < 2 {
+					missing++
 				}
-			})
-			return all
+			}
 		})
-	}
+		if missing > 0 {
+			err = fmt.Errorf("%d have not", missing)
+		}
+		return err
+	})
+	s.onLoop(t, func() {
+		for _, m := range s.miners {
+			for range 2 * maxSentJobs {
+				m.remember(m.link.work, 0)
+			}
+		}
+	})
 	// One more is turned away.
 	r := dial(t, s)
 	r.say(`{"id":1,"method":"mining.subscribe","params":["cgminer/4"]}`)
 	if line := r.hear(); line != `{"id":1,"result":null,"error":[30,"Internal error",null]}` {
 		t.Errorf("one too many: %s", line)
 	}
-	testkit.Until(t, testkit.Patience, "the page is open", func(ctx context.Context) error {
-		_, err := s.look(ctx)
-		return err
-	})
+	page := new(snapshot) // somebody looks at it
+	s.onLoop(t, func() { s.fill(page) })
 	t.Logf("%s with garbage", resident(t))
 	runtime.GC()
 	runtime.ReadMemStats(&after)
+	runtime.KeepAlive(page)
 	heap := float64(after.HeapAlloc - before.HeapAlloc)
 	t.Logf("%d miners with %d jobs each: %.0f MB of heap, %.0f bytes each", maxMiners, maxSentJobs, heap/1e6, heap/float64(maxMiners))
 	if heap > 110e6 {

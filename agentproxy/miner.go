@@ -384,13 +384,18 @@ func (m *miner) announce(w *work, clean bool) {
 	if clean {
 		m.forget(keptJobs)
 	}
-	m.forget(maxSentJobs - 1)
-	m.jobs = append(m.jobs, sentJob{w, m.next, a.Later})
-	m.next++
+	m.remember(w, a.Later)
 	m.heardOf = s.now
 	out = m.conversation().Announce(out, &a)
 	s.out = out[:0]
 	m.send(out)
+}
+
+// remember notes the next job.
+func (m *miner) remember(w *work, later uint32) {
+	m.forget(maxSentJobs - 1)
+	m.jobs = append(m.jobs, sentJob{w, m.next, later})
+	m.next++
 }
 
 // forget keeps the last n jobs only, and the difficulties of those.
