@@ -5,6 +5,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strings"
 
@@ -88,5 +89,12 @@ func Main(args []string, stderr io.Writer) int {
 	if old.logDir != "" {
 		p.LogFile = filepath.Join(old.logDir, "agentproxy.log")
 	}
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(garbage)
+	}
 	return p.Main(rest)
 }
+
+// garbage is how much of it the collector leaves, in percent of what is in use: a box with little memory has machines by
+// the thousand, and little to compute.
+const garbage = 50

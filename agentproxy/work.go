@@ -47,8 +47,8 @@ type sentJob struct {
 }
 
 const (
-	// maxSentJobs are known of each miner: those of a quarter of an hour, at 30 s.
-	maxSentJobs = 32
+	// maxSentJobs are known of each miner: those of eight minutes, at 30 s.
+	maxSentJobs = 16
 	// keptJobs are still known when a clean job is sent: the pool decides what a late share is worth.
 	keptJobs = 4
 )
