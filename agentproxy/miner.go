@@ -23,10 +23,10 @@ type miner struct {
 	ip     netip.Addr
 	pos    int // index in svc.miners; negative: it has gone
 	state  v1.State
-	number uint16
-	spoken bool   // the first message has come
 	relay  *relay // not nil: it is another farm proxy
+	number uint16
 
+	spoken      bool // the first message has come
 	subscribed  bool // number is the miner's
 	loggedIn    bool
 	software    string
@@ -39,10 +39,10 @@ type miner struct {
 	waiting     time.Time // since when there is none
 
 	rolls       bool      // version bits: the miner has asked for that
+	misrolled   uint8     // shares in a row with bits that it may not roll
 	wantedBits  uint32    // that it could roll
 	toldBits    uint32    // that it may roll, as far as it knows
 	rolled      int       // shares with version bits
-	misrolled   uint8     // in a row, with bits that it may not roll
 	reconnected time.Time // when the miner was asked to connect again
 
 	difficulty float64        // the pool's, of the next job
@@ -59,13 +59,13 @@ type miner struct {
 	readBy  time.Time // deadline of the login, and then of closing
 	closing bool
 	cut     bool
+	silent  bool
 	why     error
 	junk    int // lines in a row that are no requests
 
 	counts counts
 	before *record   // of the time before it connected; nil: none
 	linked time.Time // when it came to its link
-	silent bool
 }
 
 // toldDifficulty is the difficulty of jobs from a number on.

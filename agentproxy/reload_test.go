@@ -47,6 +47,7 @@ func (s *Service) mustReload(t *testing.T, change func(*Config)) {
 // awaitJob waits for a job with that in it.
 func (r *rig) awaitJob(part string) {
 	r.t.Helper()
+	_ = r.conn.SetReadDeadline(time.Now().Add(testkit.Patience))
 	for {
 		if line := r.hear(); strings.Contains(line, "mining.notify") && strings.Contains(line, part) {
 			return
@@ -57,6 +58,7 @@ func (r *rig) awaitJob(part string) {
 // ended waits until the proxy has closed the link.
 func (l *fakeLink) ended() {
 	l.t.Helper()
+	_ = l.conn.SetReadDeadline(time.Now().Add(testkit.Patience))
 	for {
 		if _, err := l.r.ReadByte(); err != nil {
 			if errors.Is(err, os.ErrDeadlineExceeded) {
