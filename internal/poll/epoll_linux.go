@@ -1,3 +1,5 @@
+//go:build !streams
+
 package poll
 
 import (

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"runtime"
 	"sync"
 	"testing"
 	"time"
@@ -330,7 +329,7 @@ func (r *rig) echo(text string) {
 // can: streams learn of it by reading.
 func TestBroken(t *testing.T) {
 	t.Parallel()
-	if runtime.GOOS != "linux" {
+	if !poll.Epoll {
 		t.Skip("all links are streams")
 	}
 	r := start(t, socket, patience)
@@ -543,7 +542,7 @@ func TestListenFaults(t *testing.T) {
 
 // Serving a socket allocates nothing.
 func TestAllocations(t *testing.T) {
-	if runtime.GOOS != "linux" {
+	if !poll.Epoll {
 		t.Skip("all links are streams")
 	}
 	turn := pingPong(t)
