@@ -15,7 +15,7 @@ build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
 agents: ## agentproxy into bin/agents/, for the boxes that farms have
-	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/arm64; do \
+	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/amd64 darwin/arm64; do \
 		GOOS=$${target%/*} GOARCH=$${target#*/} GOARM=7 GOMIPS=softfloat CGO_ENABLED=0 \
 			go build -trimpath -ldflags='-s -w' -o bin/agents/$${target/\//-}/ ./cmd/agentproxy || exit; \
 	done

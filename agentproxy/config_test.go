@@ -218,3 +218,18 @@ func TestSplitLegacy(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestServiceFlag(t *testing.T) {
+	t.Parallel()
+	for _, test := range []struct{ args, what, rest string }{
+		{"-service install -config a.toml", "install", "-config a.toml"},
+		{"-c agent_conf.json --service=stop", "stop", "-c agent_conf.json"},
+		{"-config service -log-level debug", "", "-config service -log-level debug"},
+		{"-service", "", "-service"},
+	} {
+		what, rest := splitService(strings.Fields(test.args))
+		if what != test.what || strings.Join(rest, " ") != test.rest {
+			t.Errorf("%s: %q, %q", test.args, what, rest)
+		}
+	}
+}

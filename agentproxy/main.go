@@ -63,9 +63,38 @@ func splitLegacy(args []string) (old legacy, rest, dropped []string) {
 	return old, rest, dropped
 }
 
-// Main runs the proxy and returns the exit code of its process. Without a file that it is told to read, it reads
-// BTCAgent's if that is in the working folder.
+// splitService takes -service out of args, which says what is to be done with the Windows service.
+func splitService(args []string) (what string, rest []string) {
+	for i, arg := range args {
+		name, value, given := strings.Cut(arg, "=")
+		switch {
+		case strings.TrimLeft(name, "-") != "service" || !strings.HasPrefix(name, "-"):
+			continue
+		case given:
+			return value, slices.Delete(slices.Clone(args), i, i+1)
+		case i+1 < len(args):
+			return args[i+1], slices.Delete(slices.Clone(args), i, i+2)
+		}
+	}
+	return "", args
+}
+
+// Main runs the proxy, or sees to its Windows service, and returns the exit code of its process.
 func Main(args []string, stderr io.Writer) int {
+	const name = "agentproxy"
+	if what, rest := splitService(args); what != "" {
+		if err := service.Control(name, what, rest); err != nil {
+			fmt.Fprintf(stderr, "agentproxy: -service %s: %v\n", what, err)
+			return 1
+		}
+		return 0
+	}
+	return service.Managed(name, stderr, func(stderr io.Writer) int { return run(args, stderr) })
+}
+
+// run is Main without services. Without a file that it is told to read, it reads BTCAgent's if that is in the working
+// folder.
+func run(args []string, stderr io.Writer) int {
 	old, rest, dropped := splitLegacy(args)
 	for _, flag := range dropped {
 		fmt.Fprintf(stderr, "agentproxy: flag %s has no meaning here: -log-level says how much is logged\n", flag)

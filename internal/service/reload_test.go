@@ -62,7 +62,7 @@ func TestReload(t *testing.T) {
 	p.logged("ready")
 	hangUp := func() {
 		t.Helper()
-		if err := syscall.Kill(os.Getpid(), syscall.SIGHUP); err != nil {
+		if err := signalSelf(syscall.SIGHUP); err != nil {
 			t.Fatal(err)
 		}
 	}

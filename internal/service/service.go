@@ -171,9 +171,8 @@ func (p Program[C, S]) Main(args []string) int {
 	}
 
 	// From here on a signal is noticed, however long building takes.
-	signals := make(chan os.Signal, 2)
-	signal.Notify(signals, syscall.SIGINT, syscall.SIGTERM)
-	defer signal.Stop(signals)
+	signals, stop := notifyStops()
+	defer stop()
 	hangups := make(chan os.Signal, 1)
 	_, reloads := any(*new(S)).(Reloader[C])
 	if reloads {

@@ -181,9 +181,17 @@ func (p *process) logged(message string) map[string]any {
 
 func (p *process) kill() {
 	p.t.Helper()
-	if err := syscall.Kill(os.Getpid(), syscall.SIGTERM); err != nil {
+	if err := signalSelf(syscall.SIGTERM); err != nil {
 		p.t.Fatal(err)
 	}
+}
+
+func signalSelf(sig os.Signal) error {
+	self, err := os.FindProcess(os.Getpid())
+	if err != nil {
+		return err
+	}
+	return self.Signal(sig)
 }
 
 func (p *process) exits(want int) {
