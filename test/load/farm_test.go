@@ -28,14 +28,23 @@ const jobEvery = 30 * time.Second
 func TestFarm(t *testing.T) {
 	for _, way := range []struct {
 		name, pool, proxy string
-		verify, check     bool
+		verify            bool
+		check, tls        bool
 	}{
-		{"batches", noHashing(), "", true, false},
-		{"checked batches", noHashing(), "", true, true},
-		{"old frames", noHashing() + "[development]\nsimulator = true\n", "no_extensions = true\n", false, false},
+		{name: "batches", verify: true},
+		{name: "checked batches", verify: true, check: true},
+		{name: "batches by TLS", proxy: "tls = true\ntls_skip_verify = true\n", verify: true, tls: true},
+		{name: "old frames", pool: "[development]\nsimulator = true\n", proxy: "no_extensions = true\n"},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			p := startPool(t, way.pool)
+			text, secret := noHashing()+way.pool, netip.MustParseAddrPort(rig.FreeAddr(t))
+			if way.tls {
+				text += secretListener(t, secret)
+			}
+			p := startPool(t, text)
+			if way.tls {
+				p.addr = secret
+			}
 			x := startProxy(t, p, fmt.Sprintf("pool_verdicts = %v\ncheck_shares = %v\n", way.verify, way.check), way.proxy)
 			m := start(t, "miners")
 			took := connect(t, m, x.addr, *connections, "")
@@ -44,18 +53,19 @@ func TestFarm(t *testing.T) {
 
 			ask[tally](t, m, order{Do: "pace", Rate: *rate})
 			hold(t, *duration/4)
-			ask[tally](t, m, order{Do: "report"})
+			said := ask[tally](t, m, order{Do: "report"})
 			before, traffic, begin := x.usage(t), lineOf(t, p.addr), time.Now()
 			for end := begin.Add(*duration); time.Now().Before(end); {
 				p.newJob(t)
 				hold(t, min(jobEvery, time.Until(end)+time.Millisecond))
 			}
 			after, total, span := x.usage(t), lineOf(t, p.addr), time.Since(begin)
-			said := ask[tally](t, m, order{Do: "report"})
+			submitted := said.Submitted
+			said = ask[tally](t, m, order{Do: "report"})
 			cpu := (after.User + after.System - before.User - before.System).Seconds() / span.Seconds()
 			kbit := func(n int64) float64 { return float64(n) * 8 / 1000 / span.Seconds() }
-			t.Logf("up %.0f kbit/s with headers, %.0f without; down %.1f kbit/s with headers, %.1f without; %.3f cores, %.1f MB",
-				kbit(total.up-traffic.up), kbit(total.upPayload-traffic.upPayload),
+			t.Logf("%.0f shares/s: up %.0f kbit/s with headers, %.0f without; down %.1f kbit/s with headers, %.1f without; %.3f cores, %.1f MB",
+				float64(said.Submitted-submitted)/span.Seconds(), kbit(total.up-traffic.up), kbit(total.upPayload-traffic.upPayload),
 				kbit(total.down-traffic.down), kbit(total.downPayload-traffic.downPayload), cpu, float64(after.RSS)/1e6)
 			t.Logf("answers p50 %s, p99 %s, longest %s", short(said.P50), short(said.P99), short(said.Longest))
 
@@ -107,6 +117,15 @@ func TestIdleFarm(t *testing.T) {
 	t.Logf("after %s: %.1f MB, %.3f cores", *duration, float64(later.RSS)/1e6,
 		(later.User+later.System-full.User-full.System).Seconds()/duration.Seconds())
 	ask[tally](t, m, order{Do: "leave"})
+}
+
+// secretListener is a configuration that has miners connect by TLS.
+func secretListener(t *testing.T, addr netip.AddrPort) string {
+	t.Helper()
+	dir := t.TempDir()
+	cert, key := filepath.Join(dir, "cert.pem"), filepath.Join(dir, "key.pem")
+	testkit.Certificate(t, cert, key)
+	return fmt.Sprintf("[[listeners]]\nlisten = %q\ntls_cert_file = %q\ntls_key_file = %q\n", addr, cert, key)
 }
 
 // farmProxy is an agentproxy as a process.
