@@ -42,7 +42,7 @@ func (s *Service) followMergedOnce(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
-	young, err := s.store.MergedBlocks(ctx, youngBlocks)
+	young, err := s.store.MergedBlocks(ctx, youngBlocks, 0)
 	if err != nil {
 		return err
 	}

@@ -84,7 +84,7 @@ func (p *pool) merged(t *testing.T, rows int) map[string]store.MergedBlock {
 	t.Helper()
 	byChain := make(map[string]store.MergedBlock)
 	testkit.Eventually(t, "merged blocks written down", func() bool {
-		all, err := p.store.MergedBlocks(t.Context(), 100)
+		all, err := p.store.MergedBlocks(t.Context(), 100, 0)
 		must(t, err)
 		for _, b := range all {
 			byChain[b.Chain] = b

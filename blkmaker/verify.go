@@ -98,7 +98,7 @@ func (a *audit) readRows(ctx context.Context) error {
 			break
 		}
 	}
-	others, err := a.store.MergedBlocks(ctx, math.MaxInt32)
+	others, err := a.store.MergedBlocks(ctx, math.MaxInt32, 0)
 	for _, b := range others {
 		a.others[b.Hash] = b
 	}

@@ -2,6 +2,7 @@ package statshttpd
 
 import (
 	"fmt"
+	"maps"
 	"math"
 	"net/http"
 	"slices"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"btcpool/internal/bitcoin"
 	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
@@ -32,12 +34,15 @@ type (
 		WorkersOnline int            `json:"workers_online"`
 		Waiting       int            `json:"workers_waiting"`
 		WorkersKnown  int            `json:"workers_known"`
+		WorkersSilent int            `json:"workers_silent"`
 		UsersOnline   int            `json:"users_online"`
 		Shares        sharesAnswer   `json:"shares_1h"`
 		Network       *networkAnswer `json:"network"`
 		Round         *roundAnswer   `json:"round"`
 		Blocks        *countsAnswer  `json:"blocks"`
 		LastBlock     *blockAnswer   `json:"last_block"`
+		Best          *bestAnswer    `json:"best_share"`
+		RoundBest     *bestAnswer    `json:"round_best_share"`
 		Series        seriesAnswer   `json:"series"`
 	}
 	spans struct {
@@ -45,6 +50,18 @@ type (
 		M5  *float64 `json:"5m"`
 		M15 *float64 `json:"15m"`
 		H1  *float64 `json:"1h"`
+		D1  *float64 `json:"1d"`
+	}
+	bestAnswer struct {
+		Difficulty float64   `json:"difficulty"`
+		Time       time.Time `json:"time"`
+	}
+	// pastAnswer is what is remembered of the time before the windows.
+	pastAnswer struct {
+		FirstShareAt *time.Time  `json:"first_share_at"`
+		LastShareAt  *time.Time  `json:"last_share_at"`
+		Best         *bestAnswer `json:"best_share"`
+		RoundBest    *bestAnswer `json:"round_best_share"`
 	}
 	amountAnswer struct {
 		Shares     uint64  `json:"shares"`
@@ -95,16 +112,22 @@ type (
 		Workers  []workerAnswer `json:"workers"`
 	}
 	workerAnswer struct {
-		User        string       `json:"user"`
-		UserID      int32        `json:"user_id"`
-		Worker      string       `json:"worker"`
-		WorkerID    string       `json:"worker_id"`
-		Agent       string       `json:"agent"`
-		Through     *linkAnswer  `json:"through"`
-		Online      bool         `json:"online"`
-		LastShareAt *time.Time   `json:"last_share_at"`
-		Hashrate    spans        `json:"hashrate"`
-		Shares      sharesAnswer `json:"shares_1h"`
+		User           string      `json:"user"`
+		UserID         int32       `json:"user_id"`
+		Worker         string      `json:"worker"`
+		WorkerID       string      `json:"worker_id"`
+		Agent          string      `json:"agent"`
+		Through        *linkAnswer `json:"through"`
+		Online         bool        `json:"online"`
+		Waiting        bool        `json:"waiting"`
+		Sessions       int         `json:"sessions"`
+		ConnectedSince *time.Time  `json:"connected_since"`
+		Server         *int        `json:"server"`
+		Address        string      `json:"address"`
+		Difficulty     *float64    `json:"difficulty"`
+		pastAnswer
+		Hashrate spans        `json:"hashrate"`
+		Shares   sharesAnswer `json:"shares_1h"`
 	}
 	linkAnswer struct {
 		Address string `json:"address"`
@@ -131,6 +154,45 @@ type (
 		Finder        string    `json:"finder"`
 		RewardSat     int64     `json:"reward"`
 		Time          time.Time `json:"time"`
+		Difficulty    *float64  `json:"difficulty"`
+		Effort        *float64  `json:"effort"`
+	}
+	usersAnswer struct {
+		Time     time.Time    `json:"time"`
+		Starting bool         `json:"starting"`
+		Total    int          `json:"total"`
+		Limit    int          `json:"limit"`
+		Offset   int          `json:"offset"`
+		Users    []userAnswer `json:"users"`
+	}
+	userAnswer struct {
+		User          string `json:"user"`
+		UserID        int32  `json:"user_id"`
+		Workers       int    `json:"workers"`
+		WorkersOnline int    `json:"workers_online"`
+		WorkersSilent int    `json:"workers_silent"`
+		pastAnswer
+		Hashrate spans        `json:"hashrate"`
+		Shares   sharesAnswer `json:"shares_1h"`
+	}
+	oneUserAnswer struct {
+		Time     time.Time `json:"time"`
+		Starting bool      `json:"starting"`
+		userAnswer
+		HashrateError spans `json:"hashrate_error"`
+	}
+	serversAnswer struct {
+		Time    time.Time      `json:"time"`
+		Servers []serverAnswer `json:"servers"`
+	}
+	serverAnswer struct {
+		Server       int          `json:"server"`
+		ServingSince *time.Time   `json:"serving_since"`
+		EndedAt      *time.Time   `json:"ended_at"`
+		LastShareAt  *time.Time   `json:"last_share_at"`
+		Workers      int          `json:"workers"`
+		Hashrate     spans        `json:"hashrate"`
+		Shares       sharesAnswer `json:"shares_1h"`
 	}
 )
 
@@ -142,6 +204,10 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 	if err := q.Done(); err != nil {
 		return nil, err
 	}
+	return s.pool()
+}
+
+func (s *Service) pool() (any, error) {
 	now := s.moment()
 	v := s.board.poolView(now)
 	a := poolAnswer{
@@ -158,8 +224,11 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 		WorkersOnline: v.Online,
 		Waiting:       v.Waiting,
 		WorkersKnown:  v.Known,
+		WorkersSilent: v.Silent,
 		UsersOnline:   v.Users,
 		Shares:        v.shares(),
+		Best:          answerOfBest(v.Best),
+		RoundBest:     answerOfBest(v.RoundBest),
 		Series: seriesAnswer{
 			Start:       time.Unix(v.MinutesEnd-int64(len(v.Minutes))*coarseWidth, 0).UTC(),
 			StepSeconds: coarseWidth,
@@ -183,7 +252,7 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 	if l := s.ledger.Load(); l != nil {
 		a.Blocks = countsOf(l.Counts)
 		if l.Last != nil {
-			a.LastBlock = new(answerOfBlock(*l.Last))
+			a.LastBlock = new(s.answerOfBlock(*l.Last))
 		}
 		if hashes, effort, ok := s.effort(now); ok {
 			a.Round = &roundAnswer{Difficulty: hashes / hashesPerDifficulty, Effort: effort}
@@ -196,11 +265,11 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 }
 
 func (t *tally) spans() spans {
-	return spans{t.Rate1m.measured(), t.Rate5m.measured(), t.Rate15m.measured(), t.Rate1h.measured()}
+	return spans{t.Rate1m.measured(), t.Rate5m.measured(), t.Rate15m.measured(), t.Rate1h.measured(), t.Rate1d.measured()}
 }
 
 func (t *tally) errorSpans() spans {
-	return spans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError()}
+	return spans{t.Rate1m.relativeError(), t.Rate5m.relativeError(), t.Rate15m.relativeError(), t.Rate1h.relativeError(), t.Rate1d.relativeError()}
 }
 
 // measured is the rate in H/s, nil while it is not known.
@@ -250,15 +319,14 @@ func countsOf(counts map[store.BlockState]int64) *countsAnswer {
 	return a
 }
 
-// workerOrders are the values of sort; "-" before one turns it round.
-var workerOrders = map[string]func(w *worker, now int64) float64{
-	"name":         nil,
-	"hashrate_1m":  func(w *worker, now int64) float64 { return w.rate(now, minute).HashesPerSecond },
-	"hashrate_5m":  func(w *worker, now int64) float64 { return w.rate(now, fiveMinutes).HashesPerSecond },
-	"hashrate_15m": func(w *worker, now int64) float64 { return w.rate(now, quarterHour).HashesPerSecond },
-	"hashrate_1h":  func(w *worker, now int64) float64 { return w.rate(now, hour).HashesPerSecond },
-	"last_share":   func(w *worker, _ int64) float64 { return float64(w.last) },
-	"reject_ratio": func(w *worker, now int64) float64 { t := w.tally(now); return t.rejectRatio() },
+// sorts returns the values of a parameter sort: the default, and every way to order with and without "-" before it.
+func sorts(otherwise string, more ...string) []string {
+	all := []string{}
+	for _, by := range slices.Concat(slices.Collect(maps.Keys(ranks)), more) {
+		all = append(all, by, "-"+by)
+	}
+	slices.Sort(all)
+	return append([]string{otherwise}, all...)
 }
 
 // rejectRatio is the part of all shares that was stale or rejected, by number.
@@ -270,16 +338,22 @@ func (t *tally) rejectRatio() float64 {
 	return float64(refused) / float64(refused+t.Accepted.Shares)
 }
 
+// states are the values of the parameter state: what a worker must be doing.
+var states = map[string]func(state) bool{
+	"active":  func(s state) bool { return s&isActive != 0 },
+	"online":  func(s state) bool { return s&isOnline != 0 && s&isWaiting == 0 },
+	"waiting": func(s state) bool { return s&isOnline != 0 && s&isWaiting != 0 },
+	"silent":  func(s state) bool { return s&isSilent != 0 },
+	"all":     func(state) bool { return true },
+}
+
 func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
-	orders := []string{"-hashrate_5m"}
-	for order := range workerOrders {
-		orders = append(orders, order, "-"+order)
-	}
-	slices.Sort(orders[1:])
 	var (
 		now    = s.moment()
-		order  = q.Choice("sort", orders...)
+		sort   = q.Choice("sort", sorts("-hashrate_5m", "name")...)
+		fits   = states[q.Choice("state", "active", "online", "waiting", "silent", "all")]
 		online = q.Choice("online", "", "true", "false")
+		user   = q.Text("user", "", maxNameBytes)
 		search = strings.ToLower(q.Text("q", "", maxNameBytes))
 		limit  = q.Integer("limit", 100, 1, 1000)
 		offset = q.Integer("offset", 0, 0, maxOffset)
@@ -287,58 +361,136 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 	if err := q.Done(); err != nil {
 		return nil, err
 	}
-	by, down := strings.CutPrefix(order, "-")
-	views, total := s.board.page(now, selection{
-		keep: func(user string, w *worker, isOnline bool) bool {
-			return (online == "" || online == strconv.FormatBool(isOnline)) &&
-				(search == "" || strings.Contains(strings.ToLower(user+"."+w.Name+" "+w.Agent+" "+w.through.address()), search))
-		},
-		rank: workerOrders[by], down: down, limit: limit, offset: offset,
-	})
+	id, all := s.board.idOf(user), user == ""
+	views, total := s.workerPage(now, sort, func(l *listed) bool {
+		return (all || l.UserID == id) && fits(l.state) &&
+			(online == "" || (online == "true") == (l.state&isOnline != 0)) &&
+			(search == "" || strings.Contains(l.text, search))
+	}, limit, offset)
 	a := workersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Workers: []workerAnswer{},
 	}
 	for _, v := range views {
-		a.Workers = append(a.Workers, answerOfWorker(v))
+		a.Workers = append(a.Workers, s.answerOfWorker(v))
 	}
 	return a, nil
 }
 
-func answerOfWorker(v *workerView) workerAnswer {
+func (s *Service) answerOfWorker(v *workerView) workerAnswer {
 	a := workerAnswer{
 		User: v.UserName, UserID: v.UserID,
 		Worker: v.Name, WorkerID: strconv.FormatInt(v.WorkerID, 10),
-		Agent: v.Agent, Online: v.Online,
-		Hashrate: v.spans(), Shares: v.shares(),
+		Agent: v.Agent, Online: v.Online, Waiting: v.Waits, Sessions: v.Sessions, ConnectedSince: timeOf(v.Since),
+		Address:    s.cfg.Addresses.show(v.IP),
+		pastAnswer: answerOfPast(v.past), Hashrate: v.spans(), Shares: v.shares(),
 	}
 	if v.Through != (farmLink{}) {
-		a.Through = &linkAnswer{v.Through.address(), fmt.Sprintf("%08x", v.Through.Session)}
+		a.Through = &linkAnswer{s.cfg.Addresses.show(v.Through.Proxy), fmt.Sprintf("%08x", v.Through.Session)}
 	}
-	if v.LastShare != 0 {
-		a.LastShareAt = new(time.Unix(v.LastShare, 0).UTC())
+	if v.Server != 0 {
+		a.Server = new(int(v.Server))
+	}
+	if v.Difficulty != nil {
+		a.Difficulty = new(v.Difficulty.Float())
 	}
 	return a
 }
 
-// address is "" when it is not known.
-func (l farmLink) address() string {
-	if !l.Proxy.IsValid() {
-		return ""
+// timeOf is that unix time, nil for 0.
+func timeOf(unix int64) *time.Time {
+	if unix == 0 {
+		return nil
 	}
-	return l.Proxy.String()
+	return new(time.Unix(unix, 0).UTC())
+}
+
+func answerOfPast(p past) pastAnswer {
+	return pastAnswer{timeOf(p.First), timeOf(p.Last), answerOfBest(p.Best), answerOfBest(p.RoundBest)}
+}
+
+func answerOfBest(r record) *bestAnswer {
+	if r.Bits == 0 {
+		return nil
+	}
+	return &bestAnswer{r.difficulty(), time.Unix(r.At, 0).UTC()}
+}
+
+func (s *Service) getUsers(_ *http.Request, q *httpapi.Query) (any, error) {
+	var (
+		now    = s.moment()
+		sort   = q.Choice("sort", sorts("-hashrate_5m", "name", byWorkers)...)
+		state  = q.Choice("state", "active", "online", "silent", "all")
+		search = strings.ToLower(q.Text("q", "", maxNameBytes))
+		limit  = q.Integer("limit", 100, 1, 1000)
+		offset = q.Integer("offset", 0, 0, maxOffset)
+	)
+	if err := q.Done(); err != nil {
+		return nil, err
+	}
+	views, total := s.userPage(now, sort, func(l *listedUser) bool { return l.is(state) && strings.Contains(l.text, search) }, limit, offset)
+	a := usersAnswer{
+		Time: now, Starting: !s.replayed.Load(),
+		Total: total, Limit: limit, Offset: offset, Users: []userAnswer{},
+	}
+	for _, v := range views {
+		a.Users = append(a.Users, answerOfUser(v))
+	}
+	return a, nil
+}
+
+func answerOfUser(v *userView) userAnswer {
+	return userAnswer{
+		User: v.Name, UserID: v.ID, Workers: v.Workers, WorkersOnline: v.Online, WorkersSilent: v.Silent,
+		pastAnswer: answerOfPast(v.past), Hashrate: v.spans(), Shares: v.shares(),
+	}
+}
+
+func (s *Service) getUser(r *http.Request, q *httpapi.Query) (any, error) {
+	if err := q.Done(); err != nil {
+		return nil, err
+	}
+	return s.oneUser(r.PathValue("user"))
+}
+
+func (s *Service) oneUser(name string) (any, error) {
+	now := s.moment()
+	v := s.findUser(now, name)
+	if v == nil {
+		return nil, errNoSuchUser
+	}
+	return oneUserAnswer{now, !s.replayed.Load(), answerOfUser(v), v.errorSpans()}, nil
+}
+
+func (s *Service) getServers(_ *http.Request, q *httpapi.Query) (any, error) {
+	if err := q.Done(); err != nil {
+		return nil, err
+	}
+	now := s.moment()
+	a := serversAnswer{Time: now, Servers: []serverAnswer{}}
+	for _, v := range s.board.serverViews(now) {
+		a.Servers = append(a.Servers, serverAnswer{
+			Server: int(v.id), ServingSince: timeOf(v.serving), EndedAt: timeOf(v.gone), LastShareAt: timeOf(v.last),
+			Workers: v.workers, Hashrate: v.spans(), Shares: v.shares(),
+		})
+	}
+	return a, nil
 }
 
 func (s *Service) getWorker(r *http.Request, q *httpapi.Query) (any, error) {
 	if err := q.Done(); err != nil {
 		return nil, err
 	}
+	return s.oneWorker(r.PathValue("user"), r.PathValue("worker"))
+}
+
+func (s *Service) oneWorker(user, worker string) (any, error) {
 	now := s.moment()
-	v := s.board.find(now, r.PathValue("user"), r.PathValue("worker"))
+	v := s.board.find(now, user, worker)
 	if v == nil {
 		return nil, errNoSuchWorker
 	}
-	return oneWorkerAnswer{now, !s.replayed.Load(), answerOfWorker(v), v.errorSpans()}, nil
+	return oneWorkerAnswer{now, !s.replayed.Load(), s.answerOfWorker(v), v.errorSpans()}, nil
 }
 
 func (s *Service) getBlocks(r *http.Request, q *httpapi.Query) (any, error) {
@@ -353,14 +505,23 @@ func (s *Service) getBlocks(r *http.Request, q *httpapi.Query) (any, error) {
 	}
 	a := blocksAnswer{Time: s.moment(), Total: total, Limit: limit, Offset: offset, Blocks: []blockAnswer{}}
 	for _, b := range blocks {
-		a.Blocks = append(a.Blocks, answerOfBlock(b))
+		a.Blocks = append(a.Blocks, s.answerOfBlock(b))
 	}
 	return a, nil
 }
 
-func answerOfBlock(b store.Block) blockAnswer {
-	return blockAnswer{
+func (s *Service) answerOfBlock(b store.Block) blockAnswer {
+	a := blockAnswer{
 		Height: b.Height, Hash: b.Hash, State: string(b.State), Confirmations: b.Confirmations,
 		Finder: b.WorkerName, RewardSat: b.RewardSat, Time: b.CreatedAt.UTC(),
 	}
+	if target, err := bitcoin.TargetFromBits(b.Bits); err == nil {
+		a.Difficulty = new(target.Difficulty())
+	}
+	if l := s.ledger.Load(); l != nil && a.Difficulty != nil && b.State != store.Rejected {
+		if hashes, ok := s.roundWork(l, b.CreatedAt); ok {
+			a.Effort = new(hashes / (*a.Difficulty * hashesPerDifficulty))
+		}
+	}
+	return a
 }

@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -42,8 +41,7 @@ type farmLink struct {
 	Session uint32
 }
 
-// worker is one worker that had a share within the last hour, one that is in the lobby, or one whose row in the database
-// is not cleared yet.
+// worker is one worker that had a share, or one that is in the lobby.
 type worker struct {
 	window
 	workerName
@@ -51,8 +49,10 @@ type worker struct {
 	waits          *place // in the lobby, nil once it had a share
 	seen           int64  // unix time of the last share or connection, 0 for one that is only in the database
 	left           int64  // unix time of the last disconnection that left no session behind, 0 when none
-	sessions       int    // connections that came and did not go, as far as events were read
+	since          int64  // unix time at which the first of its sessions began, 0 while there is none
+	sessions       int32  // connections that came and did not go, as far as events were read
 	server         uint8  // id of the server that the last of them is to
+	cleared        bool   // its row has the zeros that its window has become
 	lastDifficulty bitcoin.Difficulty
 }
 
@@ -60,11 +60,23 @@ func (w *worker) online(now time.Time) bool {
 	return w.seen > now.Add(-onlineFor).Unix() && w.left < w.seen
 }
 
+// silentSince tells whether no share and no connection is known after that unix time.
+func (w *worker) silentSince(t int64) bool { return max(w.last, w.seen) <= t }
+
 // user is the sum of its workers.
 type user struct {
 	window
 	Name    string
-	workers int
+	workers map[int64]*worker // by id
+	cleared bool
+}
+
+// server is what came by one of the pool's servers.
+type server struct {
+	window
+	serving  int64  // unix time at which the process began to serve, 0 when that is not known
+	instance string // names that process
+	gone     int64  // unix time of the last event that all its sessions are over, 0 when none
 }
 
 // board is everything statshttpd knows of users and workers. It is safe for concurrent use.
@@ -77,6 +89,10 @@ type board struct {
 	recent    ring // accepted by the pool, an hour in fine buckets: the effort of a round needs them
 	users     map[int32]*user
 	workers   map[workerKey]*worker
+	names     map[string]int32 // ids of users by name
+	servers   map[uint8]*server
+	roundFrom int64 // unix time of the last block, 0 when none is known
+	dayEnd    int64 // unix time up to which windows' hours go, 0 before they are read
 	lobby     lobby
 	fullUntil time.Time                // nobody is silent enough before to make room
 	givenUp   uint64                   // of the lobby, for others
@@ -91,6 +107,8 @@ func newBoard(limit int) *board {
 		recent:   newRing(fineWidth, int(hour)/fineWidth+1),
 		users:    make(map[int32]*user),
 		workers:  make(map[workerKey]*worker),
+		names:    make(map[string]int32),
+		servers:  make(map[uint8]*server),
 		lobby:    newLobby(),
 		renamed:  make(map[workerKey]workerName),
 		nameless: make(map[workerKey]bool),
@@ -117,7 +135,7 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	difficulty := s.Difficulty
 	status := s.Status
 	if status.IsAccepted() {
-		b.recent.add(t, amount{Work: difficulty.Hashes(), Shares: 1})
+		b.recent.add(t, difficulty.Hashes().Float())
 		if w != nil {
 			w.lastDifficulty = difficulty
 		}
@@ -128,16 +146,34 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 		}
 	}
 	work := difficulty.Hashes()
-	b.pool.add(t, status, work, s.IP)
+	count := func(to *window) {
+		to.add(t, status, work, s.IP)
+		if status.IsAccepted() {
+			to.reach(t, s.BitsReached, b.roundFrom)
+		}
+	}
+	count(&b.pool)
+	if s.ID != (share.ID{}) {
+		count(&b.server(s.ID.Server).window)
+	}
 	if u := b.users[s.UserID]; u != nil {
-		u.add(t, status, work, s.IP)
+		count(&u.window)
+		u.cleared = false
 	}
 	if w == nil {
 		return false, nil
 	}
-	w.add(t, status, work, s.IP)
-	w.seen = max(w.seen, t)
+	count(&w.window)
+	w.seen, w.cleared = max(w.seen, t), false
 	return true, nil
+}
+
+// server returns the one of that id. b.mu is held.
+func (b *board) server(id uint8) *server {
+	if b.servers[id] == nil {
+		b.servers[id] = new(server)
+	}
+	return b.servers[id]
 }
 
 // forgetAfter takes back what was counted behind unix time t: the clock was ahead, and what comes now would be too old
@@ -148,6 +184,9 @@ func (b *board) forgetAfter(t int64) {
 	b.recent.forgetAfter(t)
 	for _, u := range b.users {
 		u.forgetAfter(t)
+	}
+	for _, s := range b.servers {
+		s.forgetAfter(t)
 	}
 	for _, w := range b.workers {
 		w.forgetAfter(t)
@@ -188,9 +227,9 @@ func (b *board) enter(k workerKey) *worker {
 	w := &worker{}
 	b.workers[k] = w
 	if b.users[k.UserID] == nil {
-		b.users[k.UserID] = &user{}
+		b.users[k.UserID] = &user{workers: make(map[int64]*worker)}
 	}
-	b.users[k.UserID].workers++
+	b.users[k.UserID].workers[k.WorkerID] = w
 	return w
 }
 
@@ -203,9 +242,17 @@ func (b *board) drop(k workerKey) {
 	delete(b.workers, k)
 	delete(b.renamed, k)
 	delete(b.nameless, k)
-	if u.workers--; u.workers == 0 && u.last == 0 {
-		delete(b.users, k.UserID)
+	delete(u.workers, k.WorkerID)
+	if len(u.workers) == 0 && u.last == 0 {
+		b.dropUser(k.UserID)
 	}
+}
+
+func (b *board) dropUser(id int32) {
+	if name := b.users[id].Name; b.names[name] == id {
+		delete(b.names, name)
+	}
+	delete(b.users, id)
 }
 
 // batch is how many make room at once: to find them takes a look at all.
@@ -230,8 +277,10 @@ func (b *board) makeRoom(now time.Time) bool {
 	slices.SortFunc(silent, func(x, y workerKey) int { return cmp.Compare(b.workers[x].last, b.workers[y].last) })
 	for _, k := range silent[:min(len(silent), b.batch())] {
 		w := b.workers[k]
-		over := window{accepted: w.accepted, last: w.last, lastIP: w.lastIP}
-		b.left = append(b.left, over.row(k, now.Unix()))
+		if !w.cleared {
+			w.release()
+			b.left = append(b.left, w.row(k, now.Unix()))
+		}
 		b.drop(k)
 	}
 	return true
@@ -250,11 +299,13 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 		b.serverLeft(uint8(e.SessionID>>24), t)
 		return
 	case e.Action == share.ServerServing:
+		at := b.server(uint8(e.SessionID >> 24))
+		at.serving, at.instance = t, clip(e.Instance)
 		return
 	case e.Action == share.MinerDead:
 		if w != nil && t > now.Unix()-int64(hour) {
 			if w.sessions = max(w.sessions-1, 0); w.sessions == 0 {
-				w.left = t
+				w.left, w.since = t, 0
 			}
 		}
 		return
@@ -269,7 +320,9 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 	if t <= now.Unix()-int64(hour) {
 		return
 	}
-	w.sessions++
+	if w.sessions++; w.since == 0 {
+		w.since = t
+	}
 	w.server = uint8(e.SessionID >> 24)
 	w.seen = max(w.seen, t)
 	w.left = min(w.left, w.seen-1) // a worker that comes back within the second is there
@@ -291,39 +344,62 @@ func (b *board) welcome(k workerKey, ip netip.Addr) *worker {
 // serverLeft ends the sessions of workers that came to a server last. One that is elsewhere too is back with its next
 // share. b.mu is held.
 func (b *board) serverLeft(id uint8, t int64) {
+	b.server(id).gone = t
 	for _, w := range b.workers {
 		if w.sessions > 0 && w.server == id {
-			w.sessions, w.left = 0, max(t, w.seen)
+			w.sessions, w.since, w.left = 0, 0, max(t, w.seen)
 		}
 	}
 }
 
-// expire forgets whoever is silent, and returns how many workers are left that had a share. It is to be called once the
-// zeros that their windows have become are written. Who is connected may wait for its first share.
-func (b *board) expire(now time.Time) int {
+// expire gives back the memory of windows that have become empty, and returns how many workers are left with a share in
+// the last hour. It is to be called once the zeros are written. A worker is forgotten when it had no share for keep, 0:
+// for ever; and one that never had one when it is gone. Who is connected may wait.
+func (b *board) expire(now time.Time, keep time.Duration) (active int) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	earliest := now.Unix() - int64(hour) - coarseWidth
 	for k, w := range b.workers {
-		if w.silent(now) && w.seen < earliest && (w.waits == nil || w.sessions == 0) {
+		switch {
+		case w.waits != nil:
+			if w.seen < earliest && w.sessions == 0 {
+				b.drop(k)
+			}
+		case !w.silent(now):
+			active++
+		case keep != 0 && w.silentSince(now.Add(-keep).Unix()):
 			b.drop(k)
+		case !w.cleared:
+			w.cleared = true
+			w.release()
 		}
 	}
-	maps.DeleteFunc(b.users, func(_ int32, u *user) bool { return u.workers == 0 && u.silent(now) })
-	return len(b.workers) - b.lobby.size
+	for id, u := range b.users {
+		switch {
+		case !u.silent(now):
+		case len(u.workers) == 0:
+			b.dropUser(id)
+		case !u.cleared:
+			u.cleared = true
+			u.release()
+		}
+	}
+	return active
 }
 
 // tally is the last hour of one window in figures.
 type tally struct {
-	Rate1m, Rate5m, Rate15m, Rate1h rate
-	Accepted, Stale, Rejected       amount // in the last hour
-	Reasons                         map[share.Status]amount
+	Rate1m, Rate5m, Rate15m, Rate1h, Rate1d rate
+
+	Accepted, Stale, Rejected amount // in the last hour
+	Reasons                   map[share.Status]amount
 }
 
-func (w *window) tally(now int64) tally {
+func (b *board) tally(w *window, now int64) tally {
 	t := tally{
 		Rate1m: w.rate(now, minute), Rate5m: w.rate(now, fiveMinutes),
 		Rate15m: w.rate(now, quarterHour), Rate1h: w.rate(now, hour),
+		Rate1d:   w.dayRate(now, b.dayEnd),
 		Accepted: w.acceptedSum(now, hour),
 		Stale:    w.staleSum(now, hour),
 	}
@@ -331,108 +407,91 @@ func (w *window) tally(now int64) tally {
 	return t
 }
 
+// past is what is remembered of the time before the windows.
+type past struct {
+	First, Last int64  // unix times of shares, 0 when there is none
+	Best        record // ever
+	RoundBest   record // of this round
+}
+
+func (b *board) past(w *window) past {
+	p := past{First: w.first, Last: w.last, Best: w.best}
+	if w.round.At >= b.roundFrom {
+		p.RoundBest = w.round
+	}
+	return p
+}
+
 // workerView is one worker at one moment.
 type workerView struct {
 	workerKey
 	workerName
-	UserName  string
-	Through   farmLink // zero when it is connected itself
-	Online    bool
-	LastShare int64 // unix time, 0 when there is none
+	UserName   string
+	Online     bool
+	Waits      bool // for its first share
+	Sessions   int
+	Since      int64    // unix time, 0 when that is not known
+	Server     uint8    // 0: not known
+	Through    farmLink // zero when it is connected itself
+	IP         netip.Addr
+	Difficulty *bitcoin.Difficulty // of the last accepted share
+	past
 	tally
 }
 
 func (b *board) view(k workerKey, w *worker, now time.Time) *workerView {
-	return &workerView{
-		workerKey: k, workerName: w.workerName, UserName: b.users[k.UserID].Name, Through: w.through,
-		Online: w.online(now), LastShare: w.last, tally: w.tally(now.Unix()),
+	v := &workerView{
+		workerKey: k, workerName: w.workerName, UserName: b.users[k.UserID].Name,
+		Online: w.online(now), Waits: w.waits != nil, Sessions: int(w.sessions), Since: w.since, Server: w.server, Through: w.through,
+		IP: w.lastIP, past: b.past(&w.window), tally: b.tally(&w.window, now.Unix()),
 	}
+	if w.accepted > 0 {
+		v.Difficulty = new(w.lastDifficulty)
+	}
+	return v
 }
 
-// selection is a page of workers.
-type selection struct {
-	keep          func(user string, w *worker, online bool) bool
-	rank          func(w *worker, now int64) float64 // what they are ordered by; nil: by name
-	down          bool                               // the largest first
-	limit, offset int
-}
-
-// page returns the workers that sel selects, and how many there are on all pages. Equal ones are ordered by name.
-func (b *board) page(now time.Time, sel selection) (views []*workerView, total int) {
-	type ranked struct {
-		workerKey
-		user, name string
-		rank       float64
+// userID returns the id of the user called so, or of that id in decimal where no name fits. b.mu is held.
+func (b *board) userID(name string) (id int32, ok bool) {
+	if id, ok = b.names[name]; ok && b.users[id] != nil {
+		return id, true
 	}
-	var all []ranked
-	b.mu.RLock()
-	for k, w := range b.workers {
-		user := b.users[k.UserID].Name
-		if w.seen == 0 || !sel.keep(user, w, w.online(now)) {
-			continue
-		}
-		r := ranked{workerKey: k, user: user, name: w.Name}
-		if sel.rank != nil {
-			r.rank = sel.rank(w, now.Unix())
-		}
-		all = append(all, r)
-	}
-	b.mu.RUnlock() // shares are not kept waiting while this is sorted
-
-	byName := func(x, y ranked) int {
-		return cmp.Or(strings.Compare(x.user, y.user), strings.Compare(x.name, y.name),
-			cmp.Compare(x.UserID, y.UserID), cmp.Compare(x.WorkerID, y.WorkerID))
-	}
-	slices.SortFunc(all, func(x, y ranked) int {
-		switch {
-		case sel.down && sel.rank == nil:
-			return byName(y, x)
-		case x.rank == y.rank:
-			return byName(x, y)
-		case sel.down:
-			return cmp.Compare(y.rank, x.rank)
-		default:
-			return cmp.Compare(x.rank, y.rank)
-		}
-	})
-
-	b.mu.RLock()
-	defer b.mu.RUnlock()
-	for _, r := range all[min(sel.offset, len(all)):min(sel.offset+sel.limit, len(all))] {
-		if w := b.workers[r.workerKey]; w != nil {
-			views = append(views, b.view(r.workerKey, w, now))
-		}
-	}
-	return views, len(all)
+	n, err := strconv.ParseInt(name, 10, 32)
+	return int32(n), err == nil && b.users[int32(n)] != nil
 }
 
 // find returns the worker called so, nil when there is none. Where no name fits, decimal ids count.
 func (b *board) find(now time.Time, user, name string) *workerView {
-	var byID *workerView
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	for k, w := range b.workers {
-		if w.seen == 0 {
-			continue
-		}
-		userFits := b.users[k.UserID].Name == user
-		nameFits := w.Name == name
-		if userFits && nameFits && name != "" {
-			return b.view(k, w, now)
-		}
-		if (userFits || strconv.Itoa(int(k.UserID)) == user) && (nameFits || strconv.FormatInt(k.WorkerID, 10) == name) {
-			byID = b.view(k, w, now)
+	id, ok := b.userID(user)
+	if !ok {
+		return nil
+	}
+	k := workerKey{id, share.WorkerID(name)}
+	if w := b.workers[k]; w != nil && w.Name == name && name != "" {
+		return b.view(k, w, now)
+	}
+	for other, w := range b.users[id].workers { // other software may make other ids of names
+		if w.Name == name {
+			return b.view(workerKey{id, other}, w, now)
 		}
 	}
-	return byID
+	n, err := strconv.ParseInt(name, 10, 64)
+	if k.WorkerID = n; err == nil && b.workers[k] != nil {
+		return b.view(k, b.workers[k], now)
+	}
+	return nil
 }
 
 // poolView is the whole pool at one moment.
 type poolView struct {
+	past
 	tally
 	Online, Users     int        // workers online that had a share, and users of such
 	Known, KnownUsers int        // workers with a share in the last hour, and users of such
 	Waiting           int        // workers online that had none
+	Silent            int        // workers whose last share is older
 	Minutes           [60]amount // accepted by minute, oldest first; the last is the one before the running minute
 	MinutesEnd        int64      // unix time at which the last of them ended
 }
@@ -440,14 +499,18 @@ type poolView struct {
 func (b *board) poolView(now time.Time) poolView {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	v := poolView{tally: b.pool.tally(now.Unix())}
+	v := poolView{past: b.past(&b.pool), tally: b.tally(&b.pool, now.Unix())}
 	users := make(map[int32]bool, len(b.users)) // of workers seen: is one online
 	for k, w := range b.workers {
 		online := w.online(now)
-		if w.waits != nil && online {
-			v.Waiting++
-		}
-		if w.waits != nil || w.seen == 0 {
+		switch {
+		case w.waits != nil:
+			if online {
+				v.Waiting++
+			}
+			continue
+		case w.silent(now):
+			v.Silent++
 			continue
 		}
 		v.Known++
@@ -468,6 +531,33 @@ func (b *board) poolView(now time.Time) poolView {
 		v.Minutes[i] = b.pool.coarse.at(running - int64(len(v.Minutes)-i))
 	}
 	return v
+}
+
+// serverView is a server at one moment.
+type serverView struct {
+	id                  uint8
+	serving, gone, last int64
+	workers             int // connected to it last
+	tally
+}
+
+// serverViews returns all servers by their ids.
+func (b *board) serverViews(now time.Time) (views []serverView) {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	var workers [256]int
+	for _, w := range b.workers {
+		if w.sessions > 0 {
+			workers[w.server]++
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(b.servers)) {
+		s := b.servers[id]
+		v := serverView{id: id, serving: s.serving, gone: s.gone, last: s.last, workers: workers[id], tally: b.tally(&s.window, now.Unix())}
+		v.Rate1d = rate{} // the tables do not tell servers apart
+		views = append(views, v)
+	}
+	return views
 }
 
 // workSince estimates the pool's accepted hashes from t on, which must lie within the last hour.

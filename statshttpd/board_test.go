@@ -186,24 +186,35 @@ func TestBoardExpires(t *testing.T) {
 	old := store.Worker{UserID: 4, WorkerID: 1, Name: "old", LastShareTime: noon.Add(-30 * 24 * time.Hour)}
 	zero := old
 	zero.UserID, old.Accept1h = 5, difficulties(1)
-	b.addKnown(noon, old)
-	b.addKnown(noon, zero)
-	if len(b.workers) != 5 || len(b.users) != 5 {
+	b.learn(noon, []store.Worker{old, zero}, nil)
+	if len(b.workers) != 6 || len(b.users) != 6 {
 		t.Fatalf("%d workers, %d users", len(b.workers), len(b.users))
 	}
+	const keep = 60 * 24 * time.Hour
 	for _, step := range []struct {
-		after time.Duration
-		left  int
-		waits int
-	}{{0, 2, 2}, {time.Hour, 2, 2}, {time.Hour + 30*time.Second, 1, 2}, {time.Hour + 2*time.Minute, 0, 1}} {
+		after  time.Duration
+		active int
+		waits  int
+		rows   int
+		left   int // workers
+	}{
+		{0, 2, 2, 7, 6}, // two with figures, one whose row is to be cleared, and all users
+		{time.Hour, 2, 2, 4, 6},
+		{time.Hour + 30*time.Second, 1, 2, 4, 6},
+		{time.Hour + 2*time.Minute, 0, 1, 2, 5}, // the other one is cleared
+		{time.Hour + 3*time.Minute, 0, 1, 0, 5},
+		{keep - 10*24*time.Hour, 0, 1, 0, 3},
+		{keep + time.Minute, 0, 1, 0, 1},
+	} {
 		now := noon.Add(step.after)
-		for _, row := range b.rows(now) {
+		rows := b.rows(now)
+		for _, row := range rows {
 			if row.Accept1h.IsZero() == (row.UserID < 3 && step.after < time.Hour) {
 				t.Errorf("%s: user %d has %s", step.after, row.UserID, row.Accept1h)
 			}
 		}
-		if left := b.expire(now); left != step.left || b.lobby.size != step.waits || len(b.users) != left+step.waits {
-			t.Errorf("%s: %d workers and %d users are left, and %d wait; want %d and %d", step.after, left, len(b.users), b.lobby.size, step.left, step.waits)
+		if active := b.expire(now, keep); active != step.active || b.lobby.size != step.waits || len(rows) != step.rows || len(b.workers) != step.left {
+			t.Errorf("%s: %d workers are active and %d wait of %d, %d rows; want %+v", step.after, active, b.lobby.size, len(b.workers), len(rows), step)
 		}
 	}
 	if w := b.workers[workerKey{6, 1}]; w == nil || w.Name != "patient" {
@@ -328,40 +339,62 @@ func BenchmarkBoardAddShare(b *testing.B) {
 	}
 }
 
-func BenchmarkBoardPage(b *testing.B) {
-	board := fullBoard(b, 20_000)
-	for _, order := range []string{"hashrate_5m", "reject_ratio", "name"} {
-		b.Run(order, func(b *testing.B) {
-			sel := selection{
-				keep: func(string, *worker, bool) bool { return true },
-				rank: workerOrders[order], down: true, limit: 100,
-			}
+func BenchmarkWorkersPage(b *testing.B) {
+	s := newTestService(b, noon)
+	s.board = fullBoard(b, 20_000)
+	everybody := func(*listed) bool { return true }
+	for _, sort := range []string{"-hashrate_5m", "-reject_ratio", "name"} {
+		b.Run("made/"+sort, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				board.page(noon, sel)
+				s.workerOrders, s.now = newOrders[listed](), func() time.Time { return noon }
+				s.workerPage(noon, sort, everybody, 100, 0)
+			}
+		})
+		b.Run("kept/"+sort, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				s.workerPage(noon, sort, everybody, 100, 0)
 			}
 		})
 	}
 }
 
-// A worker that is in memory only until its row is cleared must not be shown.
-func TestBoardHidesOldRows(t *testing.T) {
+// Who is silent for longer than an hour is still known, but not among those that are active.
+func TestSilentWorkersAreShown(t *testing.T) {
 	t.Parallel()
-	b := newBoard(10)
-	b.addKnown(noon, store.Worker{UserID: 1, WorkerID: 1, Name: "old", Accept1h: difficulties(1), LastShareTime: noon.Add(-5 * time.Hour)})
-	everybody := selection{keep: func(string, *worker, bool) bool { return true }, limit: 10}
-	if _, total := b.page(noon, everybody); total != 0 {
-		t.Errorf("%d workers on the page", total)
+	s := newTestService(t, noon)
+	b := s.board
+	row := store.Worker{
+		UserID: 1, WorkerID: share.WorkerID("old"), Name: "old", UserName: "ann", Accept1h: difficulties(1), LastShareTime: noon.Add(-5 * time.Hour),
+		FirstShare: 1000, Best: store.Record{Bits: 0x1a00ffff, At: 2000},
 	}
-	if v := b.poolView(noon); v.Known != 0 || v.KnownUsers != 0 || v.Online != 0 {
+	b.learn(noon, []store.Worker{row}, nil)
+	totals := func() (active, silent int) {
+		t.Helper()
+		s.workerOrders = newOrders[listed]()
+		_, active = s.workerPage(noon, "name", func(l *listed) bool { return states["active"](l.state) }, 10, 0)
+		_, silent = s.workerPage(noon, "name", func(l *listed) bool { return states["silent"](l.state) }, 10, 0)
+		return active, silent
+	}
+	if active, silent := totals(); active != 0 || silent != 1 {
+		t.Errorf("%d active, %d silent", active, silent)
+	}
+	if v := b.poolView(noon); v.Known != 0 || v.KnownUsers != 0 || v.Online != 0 || v.Silent != 1 {
 		t.Errorf("%+v", v)
 	}
-	if v := b.find(noon, "1", "old"); v != nil {
-		t.Errorf("found %+v", v)
+	v := b.find(noon, "ann", "old")
+	if v == nil || v.Online || v.First != 1000 || v.Best.At != 2000 || v.Last != row.LastShareTime.Unix() {
+		t.Fatalf("found %+v", v)
 	}
-	b.addShare(noon, accepted(1, 1, noon))
-	if _, total := b.page(noon, everybody); total != 1 {
-		t.Errorf("%d workers on the page after a share", total)
+	one := accepted(1, row.WorkerID, noon)
+	one.BitsReached = 0x1b00ffff // not as good
+	b.addShare(noon, one)
+	if active, silent := totals(); active != 1 || silent != 0 {
+		t.Errorf("%d active, %d silent after a share", active, silent)
+	}
+	if v := b.find(noon, "ann", "old"); v.Best.Bits != 0x1a00ffff || v.RoundBest.Bits != 0x1b00ffff || v.First != 1000 {
+		t.Errorf("after a share %+v", v)
 	}
 }
 

@@ -260,7 +260,7 @@ func TestServiceClearsOldRows(t *testing.T) {
 	if err := r.db.UpsertWorkerStats(t.Context(), []store.Worker{old}); err != nil {
 		t.Fatal(err)
 	}
-	if err := r.db.UpsertWorkerName(t.Context(), store.Worker{UserID: 1, WorkerID: 9, Name: "gone", UserName: "ann"}); err != nil {
+	if err := r.db.UpsertWorkerNames(t.Context(), []store.Worker{{UserID: 1, WorkerID: 9, Name: "gone", UserName: "ann"}}); err != nil {
 		t.Fatal(err)
 	}
 	s, _ := r.start()

@@ -1,21 +1,53 @@
 package statshttpd
 
 import (
+	"net/netip"
+	"net/url"
+	"slices"
 	"time"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
-	"btcpool/internal/httpapi"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
+
+// Addresses says what is shown of miners' addresses.
+type Addresses string
+
+// What may be shown: nothing, the network (of IPv4 a /24, of IPv6 a /48), or all of an address.
+const (
+	AddressesNone   Addresses = "none"
+	AddressesMasked Addresses = "masked"
+	AddressesFull   Addresses = "full"
+)
+
+// show is what is shown of ip, empty when that is nothing.
+func (a Addresses) show(ip netip.Addr) string {
+	ip = ip.Unmap()
+	if !ip.IsValid() || a == AddressesNone {
+		return ""
+	}
+	if a == AddressesFull {
+		return ip.String()
+	}
+	size := 24
+	if ip.Is6() {
+		size = 48
+	}
+	prefix, err := ip.WithZone("").Prefix(size)
+	if err != nil {
+		return ""
+	}
+	return prefix.String()
+}
 
 // Config is what statshttpd is configured by.
 type Config struct {
 	service.Common
 	// Listen is the host:port of the dashboard and the API, "127.0.0.1:8080" by default; port 0 is any free one.
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"HTTP_LISTEN"`
-	// MaxConnections is how many HTTP connections are open at a time; 512 by default. For one more, the one that waits for
+	// MaxConnections is how many HTTP connections are open at a time; 12000 by default. For one more, the one that waits for
 	// a request for the longest is closed.
 	MaxConnections int `toml:"max_connections"`
 	// StratumURL is where the dashboard tells miners to connect, a list as ParsePlaces reads it; it does not say so when
@@ -32,6 +64,14 @@ type Config struct {
 	// WorkersRetention is how long mining_workers keeps the row of a worker that has no more shares; 0: for ever; 90
 	// days by default. Rows without any share go after a day, whatever it is.
 	WorkersRetention config.Duration `toml:"workers_retention"`
+	// Addresses says what the API shows of miners' addresses: "masked", the default, "full" or "none".
+	Addresses Addresses `toml:"addresses"`
+	// CORSOrigins are the origins whose pages may read the API from a browser, as "https://example.org"; "*": all; none by
+	// default.
+	CORSOrigins []string `toml:"cors_origins"`
+	// MaxEventClients is how many may listen to events at once; 10000 by default. An eighth of MaxConnections is left to
+	// others.
+	MaxEventClients int `toml:"max_event_clients"`
 	// WebDir is a folder whose files are the dashboard instead of the built-in ones, unless it is empty, the default.
 	WebDir   string       `toml:"web_dir"`
 	Kafka    bus.Config   `toml:"kafka"`
@@ -42,9 +82,12 @@ type Config struct {
 func DefaultConfig() Config {
 	return Config{
 		Listen:           "127.0.0.1:8080",
-		MaxConnections:   httpapi.MaxConnections,
+		MaxConnections:   12_000,
 		FlushDBInterval:  config.Duration(15 * time.Second),
 		MaxWorkers:       100_000,
+		Addresses:        AddressesMasked,
+		MaxEventClients:  10_000,
+		CORSOrigins:      []string{},
 		WorkersRetention: config.Duration(90 * 24 * time.Hour),
 		Kafka:            bus.DefaultConfig(),
 	}
@@ -63,6 +106,15 @@ func (c Config) Validate() error {
 		faults.AtLeast("workers_retention", c.WorkersRetention, 2*time.Hour)
 	}
 	faults.Number("max_workers", c.MaxWorkers, 1, 10_000_000)
+	faults.Number("max_event_clients", c.MaxEventClients, 0, 1<<20)
+	if !slices.Contains([]Addresses{AddressesMasked, AddressesFull, AddressesNone}, c.Addresses) {
+		faults.Addf("addresses = %q: must be masked, full or none", string(c.Addresses))
+	}
+	for _, origin := range c.CORSOrigins {
+		if u, err := url.Parse(origin); origin != "*" && (err != nil || origin != u.Scheme+"://"+u.Host || u.Host == "") {
+			faults.Addf("cors_origins: %q must be like https://example.org, or *", config.RedactURL(origin))
+		}
+	}
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
 	return faults.Err()

@@ -34,6 +34,7 @@ func (s *Service) consume(ctx context.Context) error {
 	g.Go(func() error {
 		from := bus.Since(s.now().Add(-time.Duration(hour)*time.Second), lastShares)
 		return s.bus.Read(ctx, topics.Share, from, s.handleShare, bus.CaughtUp(func() {
+			s.countedSince.Store(s.now().Unix() - int64(hour))
 			s.replayed.Store(true)
 			s.log.Info().Int("workers", s.board.poolView(s.now()).Known).Msg("share history counted")
 		}))

@@ -51,6 +51,7 @@ func newTestService(t testing.TB, now time.Time) *Service {
 	s.now = func() time.Time { return now }
 	s.started = now.Add(-26*time.Hour - 3*time.Minute)
 	s.replayed.Store(true)
+	s.countedSince.Store(now.Unix() - int64(hour))
 	s.heard.Store(now.Unix())
 	db, err := store.Open(t.Context(), cfg.Database.DSN)
 	if err != nil {

@@ -40,7 +40,7 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	}
 	s.metrics.flushes.WithLabelValues("ok").Inc()
 	s.flushed.Store(now.Unix())
-	kept := s.board.expire(now)
+	kept := s.board.expire(now, s.cfg.WorkersRetention.Std())
 	s.log.Debug().Int("rows", rows).Int("workers", kept).Dur("took_ms", took).Msg("workers written")
 }
 
@@ -60,18 +60,19 @@ func (b *board) putLeft(rows []store.Worker) {
 	b.left = append(b.left, rows[:min(len(rows), max(b.limit-len(b.left), 0))]...)
 }
 
-// rows makes a row of each worker that had a share, and of each user of such as worker 0.
+// rows makes a row of each worker that had a share, and of each user of such as worker 0, but for those whose row has
+// had zeros for long.
 func (b *board) rows(now time.Time) []store.Worker {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	rows := make([]store.Worker, 0, len(b.workers)+len(b.users))
 	for k, w := range b.workers {
-		if w.waits == nil {
+		if w.waits == nil && !w.cleared {
 			rows = append(rows, w.row(k, now.Unix()))
 		}
 	}
 	for id, u := range b.users {
-		if u.last != 0 {
+		if u.last != 0 && !u.cleared {
 			rows = append(rows, u.row(workerKey{UserID: id}, now.Unix()))
 		}
 	}
@@ -93,6 +94,9 @@ func (w *window) row(k workerKey, now int64) store.Worker {
 		Reject1h: reject1h.Work, RejectDetail1h: works(detail1h),
 		AcceptCount: int64(w.accepted),
 		LastShareIP: ipText(w.lastIP),
+		FirstShare:  w.first,
+		Best:        store.Record(w.best),
+		RoundBest:   store.Record(w.round),
 	}
 	if w.last != 0 {
 		row.LastShareTime = time.Unix(w.last, 0)

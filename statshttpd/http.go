@@ -24,7 +24,8 @@ const (
 
 var (
 	errNoSuchPath   = httpapi.Errorf(http.StatusNotFound, "not_found", "there is nothing at this path")
-	errNoSuchWorker = httpapi.Errorf(http.StatusNotFound, "not_found", "no such worker within the last hour")
+	errNoSuchWorker = httpapi.Errorf(http.StatusNotFound, "not_found", "no such worker is known")
+	errNoSuchUser   = httpapi.Errorf(http.StatusNotFound, "not_found", "no such user is known")
 	errMethod       = httpapi.Errorf(http.StatusMethodNotAllowed, "method_not_allowed", "only GET and HEAD are answered here")
 	errUnavailable  = httpapi.Errorf(http.StatusServiceUnavailable, "unavailable", "the database does not answer, try again later")
 )
@@ -33,15 +34,27 @@ var (
 type endpoint struct {
 	path, name string
 	answer     func(r *http.Request, q *httpapi.Query) (any, error)
+	table      bool // it answers as CSV too
 }
 
 // endpoints are the paths of the API below apiRoot, each described in openapi.yaml.
 func (s *Service) endpoints() []endpoint {
 	return []endpoint{
-		{"/pool", "pool", s.getPool},
-		{"/workers", "workers", s.getWorkers},
-		{"/workers/{user}/{worker}", "worker", s.getWorker},
-		{"/blocks", "blocks", s.getBlocks},
+		{"/pool", "pool", s.getPool, false},
+		{"/pool/history", "pool_history", s.history(s.thePool), true},
+		{"/pool/rejects", "pool_rejects", s.rejects(s.thePool), true},
+		{"/users", "users", s.getUsers, true},
+		{"/users/{user}", "user", s.getUser, false},
+		{"/users/{user}/history", "user_history", s.history(s.theUser), true},
+		{"/users/{user}/rejects", "user_rejects", s.rejects(s.theUser), true},
+		{"/workers", "workers", s.getWorkers, true},
+		{"/workers/{user}/{worker}", "worker", s.getWorker, false},
+		{"/workers/{user}/{worker}/history", "worker_history", s.history(s.theWorker), true},
+		{"/workers/{user}/{worker}/rejects", "worker_rejects", s.rejects(s.theWorker), true},
+		{"/blocks", "blocks", s.getBlocks, true},
+		{"/merged-blocks", "merged_blocks", s.getMergedBlocks, true},
+		{"/rounds", "rounds", s.getRounds, true},
+		{"/servers", "servers", s.getServers, true},
 	}
 }
 
@@ -51,10 +64,10 @@ const apiRoot = "/api/v1"
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	for _, e := range s.endpoints() {
-		mux.Handle("GET "+apiRoot+e.path, s.counted(e.name, s.api(e.answer)))
+		mux.Handle(apiRoot+e.path, s.cors(s.counted(e.name, s.api(e))))
 	}
 	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", http.HandlerFunc(serveOpenAPI)))
-	mux.Handle("/", s.counted("other", s.api(func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath })))
+	mux.Handle("/", s.counted("other", s.api(endpoint{answer: func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath }})))
 
 	// btcpool answers these to any of GET, HEAD and POST.
 	legacy := func(path, name string, answer func(form url.Values) httpapi.Legacy) {
@@ -81,7 +94,22 @@ func (s *Service) Handler() http.Handler {
 	mux.Handle("GET /assets/{name}", s.counted("asset", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asset(r.PathValue("name")).ServeHTTP(w, r)
 	})))
-	return secured(mux)
+	events := http.NewServeMux()
+	events.Handle(apiRoot+eventsPath, s.cors(s.counted("events", http.HandlerFunc(s.serveEvents))))
+	events.Handle("/", bounded(mux))
+	return secured(events)
+}
+
+// eventsPath is the one below apiRoot that is answered for as long as somebody listens.
+const eventsPath = "/events"
+
+// bounded ends a request that takes too long.
+func bounded(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
+		defer cancel()
+		next.ServeHTTP(w, r.WithContext(ctx))
+	})
 }
 
 // secured says on every answer what a browser may do with it: nothing but show it with files from here.
@@ -92,9 +120,7 @@ func secured(next http.Handler) http.Handler {
 		h.Set("Cross-Origin-Resource-Policy", "same-origin")
 		h.Set("Referrer-Policy", "no-referrer")
 		h.Set("X-Content-Type-Options", "nosniff")
-		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
-		defer cancel()
-		next.ServeHTTP(w, r.WithContext(ctx))
+		next.ServeHTTP(w, r)
 	})
 }
 
@@ -128,15 +154,18 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 	return n, err
 }
 
+// Unwrap is for http.ResponseController.
+func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
+
 // api turns an answer or an error into JSON.
-func (s *Service) api(answer func(*http.Request, *httpapi.Query) (any, error)) http.Handler {
+func (s *Service) api(e endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := s.answer(r, answer)
+		body, contentType, err := s.answer(r, e)
 		h := w.Header()
 		if err == nil {
-			h.Set("Content-Type", "application/json; charset=utf-8")
+			h.Set("Content-Type", contentType)
 			h.Set("Cache-Control", "public, max-age="+strconv.Itoa(answerMaxAge))
-			_, _ = w.Write(body) // the requester may be gone
+			send(w, r, body)
 			return
 		}
 		known, ok := errors.AsType[*httpapi.Error](err)
@@ -151,15 +180,21 @@ func (s *Service) api(answer func(*http.Request, *httpapi.Query) (any, error)) h
 	})
 }
 
-func (s *Service) answer(r *http.Request, answer func(*http.Request, *httpapi.Query) (any, error)) ([]byte, error) {
+func (s *Service) answer(r *http.Request, e endpoint) (body []byte, contentType string, err error) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
-		return nil, errMethod
+		return nil, "", errMethod
 	}
-	v, err := answer(r, httpapi.ParseQuery(r.URL.RawQuery, "invalid_parameter"))
+	q := httpapi.ParseQuery(r.URL.RawQuery, "invalid_parameter")
+	asTable := e.table && q.Choice("format", "json", "csv") == "csv"
+	v, err := e.answer(r, q)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
-	return json.Marshal(v)
+	if asTable {
+		return table(v), "text/csv; charset=utf-8", nil
+	}
+	body, err = json.Marshal(v)
+	return body, "application/json; charset=utf-8", err
 }
 
 // asset serves a file of the dashboard; a browser asks each time whether it is still the same.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -50,7 +51,8 @@ func (s *Service) small(t testing.TB) {
 	axe := s.connect(t, now.Add(-2*time.Minute), 2, "bob", "a/x|e^", "\u2028<b>axe</b>")
 	give := func(user int32, id int64, ago time.Duration, status share.Status, difficulty bitcoin.Difficulty) {
 		s.mine(t, share.Share{
-			UserID: user, WorkerID: id, Time: now.Add(-ago).Unix(), Status: status, Difficulty: difficulty,
+			ID: share.ID{Server: uint8(user)}, BitsReached: 0x1c00ffff + uint32(ago.Minutes()), UserID: user, WorkerID: id,
+			Time: now.Add(-ago).Unix(), Status: status, Difficulty: difficulty,
 			IP: netip.AddrFrom4([4]byte{192, 0, 2, byte(user)}),
 		})
 	}
@@ -66,7 +68,7 @@ func (s *Service) small(t testing.TB) {
 	for i, state := range []store.BlockState{store.Confirmed, store.Accepted, store.Rejected} {
 		hash := strings.Repeat(fmt.Sprint(i), 64)
 		err := s.db.Load().AddBlock(t.Context(), store.Block{
-			UserID: 1, WorkerID: rig, WorkerName: "ann.rig.1", Height: int32(98 + i), Hash: hash, PrevHash: hash,
+			UserID: 1, WorkerID: rig, WorkerName: "ann.rig.1", Height: int32(98 + i), Hash: hash, PrevHash: hash, Bits: 0x1d00ffff,
 			RewardSat: 312_500_000 + int64(i), CreatedAt: now.Add(time.Duration(i-3) * 5 * time.Minute),
 		})
 		if err == nil {
@@ -75,6 +77,21 @@ func (s *Service) small(t testing.TB) {
 		if err != nil {
 			t.Fatal(err)
 		}
+	}
+	var days, hours []store.Stats
+	for _, key := range []store.StatsKey{{}, {UserID: 1}, {UserID: 1, WorkerID: rig}} {
+		for ago := range 3 {
+			key.Period = store.Hour.Period(now.Add(-time.Duration(ago) * time.Hour))
+			hours = append(hours, store.Stats{
+				StatsKey: key, Accept: difficulties(uint64(1000 + ago)), Stale: difficulties(7), Reject: difficulties(uint64(9 * ago)),
+				RejectDetail: map[share.Status]bitcoin.Work{share.StatusDuplicate: difficulties(uint64(9 * ago))}, EarnSat: big.NewInt(11),
+			})
+		}
+		key.Period = store.Day.Period(now)
+		days = append(days, store.Stats{StatsKey: key, Accept: difficulties(3003)})
+	}
+	if err := s.db.Load().WriteStats(t.Context(), days, hours); err != nil {
+		t.Fatal(err)
 	}
 	s.look(t)
 }
@@ -94,6 +111,16 @@ func TestAPIAnswers(t *testing.T) {
 		"worker":             "/api/v1/workers/ann/rig.1",
 		"worker-odd-name":    "/api/v1/workers/bob/a%2Fx%7Ce%5E",
 		"blocks":             "/api/v1/blocks",
+		"users":              "/api/v1/users",
+		"user":               "/api/v1/users/ann",
+		"rounds":             "/api/v1/rounds",
+		"merged-blocks":      "/api/v1/merged-blocks",
+		"servers":            "/api/v1/servers",
+		"history-minutes":    "/api/v1/workers/ann/rig.1/history?limit=3",
+		"history-hours":      "/api/v1/pool/history?step=hour&limit=3",
+		"history-days":       "/api/v1/users/ann/history?step=day&limit=2",
+		"rejects":            "/api/v1/pool/rejects?limit=3",
+		"error-no-user":      "/api/v1/users/nobody/history",
 		"blocks-page":        "/api/v1/blocks?limit=1&offset=1",
 		"legacy-pool":        "/",
 		"legacy-worker":      "/worker_status?user_id=1&worker_id=" + fmt.Sprint(share.WorkerID("rig.1")),

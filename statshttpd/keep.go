@@ -2,6 +2,7 @@ package statshttpd
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"btcpool/internal/retry"
@@ -39,7 +40,10 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 	defer look.Stop()
 	purge := time.NewTicker(purgeInterval)
 	defer purge.Stop()
+	cut := time.NewTicker(cutInterval)
+	defer cut.Stop()
 	s.purge(ctx, db)
+	s.purgeMinutes(ctx, db)
 	for {
 		s.refreshLedger(ctx, db)
 		select {
@@ -49,10 +53,16 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 			s.flush(ctx, db)
 		case <-purge.C:
 			s.purge(ctx, db)
+			s.purgeMinutes(ctx, db)
+		case <-cut.C:
+			s.cutDue(s.now())
+			s.minutes.Set(errors.Join(s.writeMinutes(ctx, db), s.readHours(ctx, db)))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 			defer cancel()
 			s.flush(last, db)
+			s.cutDue(s.now().Add(cutAfter)) // nobody will have more of an hour that is over
+			s.minutes.Set(s.writeMinutes(last, db))
 			return
 		}
 	}

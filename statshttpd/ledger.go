@@ -19,6 +19,9 @@ type ledger struct {
 	Earlier float64
 	Until   time.Time
 	readAt  time.Time
+
+	Ends []time.Time // of rounds, the oldest first
+	Work *work       // nil before it is read
 }
 
 // refreshLedger reads the blocks again, and the statistics where they may have changed.
@@ -27,6 +30,7 @@ func (s *Service) refreshLedger(ctx context.Context, db *store.Store) {
 		next, err := s.readLedger(ctx, db, s.ledger.Load())
 		if err == nil {
 			s.ledger.Store(next)
+			s.board.newRound(next.Last)
 		}
 		return err
 	})
@@ -47,6 +51,17 @@ func (s *Service) readLedger(ctx context.Context, db *store.Store, old *ledger) 
 		return nil, err
 	}
 	next := &ledger{Counts: counts, readAt: now}
+	if old != nil {
+		next.Ends, next.Work = old.Ends, old.Work
+	}
+	if old == nil || now.Sub(old.readAt) >= s.cfg.FlushDBInterval.Std() || !maps.Equal(counts, old.Counts) {
+		if next.Ends, err = db.RoundEnds(ctx); err != nil {
+			return nil, err
+		}
+		if next.Work, err = readWorkByHour(ctx, db, next.Work, now); err != nil {
+			return nil, err
+		}
+	}
 	if i := slices.IndexFunc(blocks, func(b store.Block) bool { return b.State != store.Rejected }); i >= 0 {
 		next.Last = &blocks[i]
 	}
@@ -65,6 +80,16 @@ func (s *Service) readLedger(ctx context.Context, db *store.Store, old *ledger) 
 	}
 	next.Earlier, err = readWork(ctx, db, from, next.Until)
 	return next, err
+}
+
+// newRound begins a round with the last block. Of a block that is orphaned later the round is over all the same.
+func (b *board) newRound(last *store.Block) {
+	if last == nil {
+		return
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.roundFrom = last.CreatedAt.Unix()
 }
 
 func sameBlock(a, b *store.Block) bool {

@@ -7,6 +7,7 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
+	"time"
 
 	"btcpool/internal/httpapi"
 	"btcpool/internal/share"
@@ -109,13 +110,13 @@ func (b *board) legacyWorker(k workerKey, now int64) *legacyWorker {
 	a := &legacyWorker{}
 	var w *window
 	if k.WorkerID == 0 {
+		n, at := 0, time.Unix(now, 0)
 		if u := b.users[k.UserID]; u != nil {
 			w = &u.window
-		}
-		n := 0
-		for other, w := range b.workers {
-			if other.UserID == k.UserID && w.waits == nil {
-				n++
+			for _, of := range u.workers {
+				if of.waits == nil && !of.silent(at) {
+					n++
+				}
 			}
 		}
 		a.Workers = &n

@@ -16,6 +16,7 @@ type metrics struct {
 	flushes       *prometheus.CounterVec // result: ok, failed
 	flushSeconds  prometheus.Histogram
 	purged        prometheus.Counter
+	minutesLost   prometheus.Counter
 	crowdedOut    prometheus.Counter
 	requests      *prometheus.CounterVec // handler, code
 	answerSeconds prometheus.Histogram
@@ -43,6 +44,7 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		flushSeconds:  set.Histogram("flush_seconds", "Duration of one write of all workers.", seconds),
 		purged:        set.Counter("workers_purged_total", "Rows of workers deleted that had no share for long, or never."),
 		crowdedOut:    set.Counter("http_connections_crowded_out_total", "Connections closed because max_connections others were open."),
+		minutesLost:   set.Counter("minutes_lost_total", "Hours whose minutes were given up because the database was away."),
 		requests:      set.Counters("http_requests_total", "Answered requests.", "handler", "code"),
 		answerSeconds: set.Histogram("http_request_seconds", "Time to answer one request of the API.", seconds),
 	}

@@ -3,6 +3,8 @@ package statshttpd
 import (
 	"context"
 	"maps"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,9 +17,7 @@ const maxNameBytes = 128 // of a user, a worker or an agent; what is longer is c
 // rename remembers the names in e. b.mu is held.
 func (b *board) rename(k workerKey, w *worker, e *share.Event, live bool) {
 	name := workerName{clip(e.WorkerName), clip(e.Agent)}
-	if u := b.users[k.UserID]; e.UserName != "" {
-		u.Name = clip(e.UserName)
-	}
+	b.nameUser(k.UserID, e.UserName)
 	changed := w.workerName != name
 	w.workerName = name
 	delete(b.nameless, k)
@@ -26,28 +26,43 @@ func (b *board) rename(k workerKey, w *worker, e *share.Event, live bool) {
 	}
 }
 
+// nameUser says what a user is called, unless the name is empty. b.mu is held.
+func (b *board) nameUser(id int32, name string) {
+	u := b.users[id]
+	if name = clip(name); u == nil || name == "" || name == u.Name {
+		return
+	}
+	if b.names[u.Name] == id {
+		delete(b.names, u.Name)
+	}
+	u.Name, b.names[name] = name, id
+}
+
 // clip bounds a name and makes it valid UTF-8.
 func clip(name string) string {
 	return strings.ToValidUTF8(name[:min(len(name), maxNameBytes)], "")
 }
 
-// addKnown takes in a row of the database. A worker whose figures there are not zero yet is kept in memory until they
-// are.
+// addKnown takes in a row of the database: names, and what is remembered of the time before this process. b.mu is held.
 func (b *board) addKnown(now time.Time, row store.Worker) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	k, name := workerKey{row.UserID, row.WorkerID}, workerName{row.Name, row.Agent}
-	figures := row.Accept1h.Add(row.Stale1h).Add(row.Reject1h)
+	k, name := workerKey{row.UserID, row.WorkerID}, workerName{clip(row.Name), clip(row.Agent)}
+	if row.WorkerID == 0 {
+		if u := b.users[k.UserID]; u != nil {
+			b.nameUserOnce(k.UserID, row.UserName)
+			u.remember(row, b.roundFrom)
+		}
+		b.pool.remember(row, b.roundFrom)
+		return
+	}
 	w := b.workers[k]
-	if w == nil && !figures.IsZero() {
+	if w == nil && !row.LastShareTime.IsZero() && len(b.workers)-b.lobby.size < b.limit {
 		w = b.proven(now, k)
+		w.cleared = row.Accept1h.Add(row.Stale1h).Add(row.Reject1h).IsZero()
 	}
 	if w == nil {
 		return
 	}
-	if u := b.users[k.UserID]; u.Name == "" {
-		u.Name = clip(row.UserName)
-	}
+	b.nameUserOnce(k.UserID, row.UserName)
 	if w.workerName == (workerName{}) {
 		w.workerName = name
 	}
@@ -55,10 +70,35 @@ func (b *board) addKnown(now time.Time, row store.Worker) {
 	if b.renamed[k] == name {
 		delete(b.renamed, k)
 	}
-	if w.waits == nil && w.last == 0 {
-		w.last = max(row.LastShareTime.Unix(), 1)
-		u := b.users[k.UserID]
+	w.remember(row, b.roundFrom)
+	if u := b.users[k.UserID]; w.waits == nil {
 		u.last = max(u.last, w.last)
+	}
+}
+
+// nameUserOnce names a user that has no name. b.mu is held.
+func (b *board) nameUserOnce(id int32, name string) {
+	if b.users[id].Name == "" {
+		b.nameUser(id, name)
+	}
+}
+
+// remember takes in what a row says of the time before; the round began at that unix time.
+func (w *window) remember(row store.Worker, round int64) {
+	if last := row.LastShareTime.Unix(); !row.LastShareTime.IsZero() && last > w.last {
+		w.last = last
+		if ip, err := netip.ParseAddr(row.LastShareIP); err == nil && row.LastShareIP != ipText(netip.Addr{}) {
+			w.lastIP = ip
+		}
+	}
+	if row.FirstShare > 0 && (w.first == 0 || row.FirstShare < w.first) {
+		w.first = row.FirstShare
+	}
+	if best := record(row.Best); best.beats(w.best) {
+		w.best = best
+	}
+	if r := record(row.RoundBest); r.At >= round && (w.round.At < round || r.beats(w.round)) {
+		w.round = r
 	}
 }
 
@@ -67,8 +107,8 @@ func (b *board) addUsers(names map[int32]string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for id, name := range names {
-		if u := b.users[id]; u != nil && u.Name == "" {
-			u.Name = clip(name)
+		if b.users[id] != nil {
+			b.nameUserOnce(id, name)
 		}
 	}
 }
@@ -114,11 +154,17 @@ func (b *board) putRenamed(renamed map[workerKey]workerName) {
 	b.renamed = renamed
 }
 
-// learn reads the rows whose figures a stopped service has left.
+// learn reads what the database knows of users and workers: those of the latest shares, and those with figures that a
+// stopped service has left.
 func (s *Service) learn(ctx context.Context, db *store.Store) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	rows, err := db.BusyWorkers(ctx)
+	s.refreshLedger(ctx, db) // where the round begins
+	rows, err := db.RecentWorkers(ctx, 2*s.cfg.MaxWorkers)
+	var busy []store.Worker
+	if err == nil {
+		busy, err = db.BusyWorkers(ctx)
+	}
 	var names map[int32]string
 	if err == nil {
 		names, err = db.UserNames(ctx, usersOf(rows))
@@ -127,15 +173,25 @@ func (s *Service) learn(ctx context.Context, db *store.Store) error {
 		s.log.Warn().Err(err).Msg("workers not read: will try again")
 		return err
 	}
-	now := s.now()
-	for _, row := range rows {
-		if row.WorkerID != 0 {
-			s.board.addKnown(now, row)
-		}
-	}
-	s.board.addUsers(names)
+	s.board.learn(s.now(), append(busy, rows...), names)
 	s.log.Info().Int("workers", len(rows)).Msg("workers read")
 	return nil
+}
+
+// learn takes in rows, and the names of users that rows do not name.
+func (b *board) learn(now time.Time, rows []store.Worker, names map[int32]string) {
+	for _, users := range []bool{false, true} { // workers first: a user is there because of them
+		for chunk := range slices.Chunk(rows, flushRows) { // shares are not kept waiting
+			b.mu.Lock()
+			for _, row := range chunk {
+				if (row.WorkerID == 0) == users {
+					b.addKnown(now, row)
+				}
+			}
+			b.mu.Unlock()
+		}
+	}
+	b.addUsers(names)
 }
 
 // usersOf returns the users that rows do not name, as those of other software do not.
@@ -164,11 +220,7 @@ func (s *Service) lookUp(ctx context.Context, db *store.Store) {
 		if err != nil {
 			return err
 		}
-		now := s.now()
-		for _, row := range rows {
-			s.board.addKnown(now, row)
-		}
-		s.board.addUsers(names)
+		s.board.learn(s.now(), rows, names)
 		return nil
 	})
 	if err != nil {
@@ -176,30 +228,33 @@ func (s *Service) lookUp(ctx context.Context, db *store.Store) {
 	}
 }
 
+// writeNames writes the names that changed, in chunks.
 func (s *Service) writeNames(ctx context.Context, db *store.Store) (written int, err error) {
 	renamed := s.board.takeRenamed()
-	for k, row := range s.board.nameRows(renamed) {
-		if err := withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerName(ctx, row) }); err != nil {
+	for chunk := range slices.Chunk(s.board.nameRows(renamed), flushRows) {
+		if err := withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerNames(ctx, chunk) }); err != nil {
 			s.board.putRenamed(renamed)
 			return written, err
 		}
-		delete(renamed, k)
-		written++
+		for _, row := range chunk {
+			delete(renamed, workerKey{row.UserID, row.WorkerID})
+		}
+		written += len(chunk)
 	}
 	return written, nil
 }
 
 // nameRows makes rows of names.
-func (b *board) nameRows(names map[workerKey]workerName) map[workerKey]store.Worker {
+func (b *board) nameRows(names map[workerKey]workerName) []store.Worker {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	rows := make(map[workerKey]store.Worker, len(names))
+	rows := make([]store.Worker, 0, len(names))
 	for k, n := range names {
 		row := store.Worker{UserID: k.UserID, WorkerID: k.WorkerID, Name: n.Name, Agent: n.Agent}
 		if u := b.users[k.UserID]; u != nil {
 			row.UserName = u.Name
 		}
-		rows[k] = row
+		rows = append(rows, row)
 	}
 	return rows
 }

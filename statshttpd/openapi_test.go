@@ -1,6 +1,7 @@
 package statshttpd
 
 import (
+	"context"
 	"fmt"
 	"maps"
 	"net/http"
@@ -20,8 +21,9 @@ func TestOpenAPI(t *testing.T) {
 	d := testkit.OpenAPI(t, openAPI)
 	full, empty := newTestService(t, noon), newTestService(t, noon)
 	full.small(t)
+	empty.look(t)
 	described := slices.Sorted(maps.Keys(d.Doc.Paths.Map()))
-	var answered []string
+	answered := []string{eventsPath}
 	for _, e := range full.endpoints() {
 		answered = append(answered, e.path)
 	}
@@ -34,6 +36,11 @@ func TestOpenAPI(t *testing.T) {
 		ask := func(s *Service, query string, want ...int) {
 			t.Helper()
 			r, w := httptest.NewRequest(http.MethodGet, target+query, nil), httptest.NewRecorder()
+			if path == eventsPath { // who is gone hears what there is once
+				gone, cancel := context.WithCancel(t.Context())
+				cancel()
+				r = r.WithContext(gone)
+			}
 			s.Handler().ServeHTTP(w, r)
 			if !slices.Contains(want, w.Code) {
 				t.Errorf("%s%s: status %d: %s", target, query, w.Code, w.Body)
@@ -58,6 +65,9 @@ func TestOpenAPI(t *testing.T) {
 				for _, good := range schema.Enum {
 					ask(full, fmt.Sprintf("?%s=%s", p.Value.Name, good), 200)
 				}
+			case p.Value.Name == "worker":
+				ask(full, "?user=ann&worker=rig.1", 200)
+				ask(full, "?worker=rig.1", 400)
 			default:
 				ask(full, "?"+p.Value.Name+"=x", 200)
 			}

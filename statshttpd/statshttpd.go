@@ -50,14 +50,24 @@ type Service struct {
 	now      func() time.Time
 	started  time.Time
 
-	board    *board
-	dedup    share.Dedup
-	replayed atomic.Bool                 // the last hour of shares is counted
+	board *board
+	dedup share.Dedup
+	hub   *hub
+
+	workerOrders *orders[listed]
+	userOrders   *orders[listedUser]
+	replayed     atomic.Bool // the last hour of shares is counted
+
+	countedSince atomic.Int64 // unix time from which on all shares are counted
+	lastCut      time.Time    // the hour whose minutes were cut last: keep's
+	cuts         []hourCut    // that are to be written: keep's
+
 	network  atomic.Pointer[network]     // nil before the first job
 	db       atomic.Pointer[store.Store] // nil while the database was never there
 	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
 	looking  *service.Fault              // at the ledger
 	writing  *service.Fault              // workers to the database
+	minutes  *service.Fault              // to the database
 	kafka    *service.Fault              // Kafka does not answer
 	heard    atomic.Int64                // unix time of its last answer, 0 before
 	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
@@ -71,10 +81,16 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{
-		cfg:     cfg,
-		log:     deps.Log,
-		board:   newBoard(cfg.MaxWorkers),
+		cfg:   cfg,
+		log:   deps.Log,
+		board: newBoard(cfg.MaxWorkers),
+
+		hub:          newHub(),
+		workerOrders: newOrders[listed](),
+		userOrders:   newOrders[listedUser](),
+
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
 		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
@@ -102,6 +118,8 @@ func (s *Service) open(deps service.Deps) (err error) {
 		return err
 	}
 	s.closing.Add(s.bus.Close)
+	s.closing.Add(s.workerOrders.wait)
+	s.closing.Add(s.userOrders.wait)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}
@@ -138,6 +156,10 @@ func (s *Service) Run(ctx context.Context) error {
 	g.Go(func() error {
 		s.log.Info().Stringer("addr", s.listener.Addr()).Msg("dashboard listening")
 		return httpapi.ServeUpTo(ctx, s.cfg.MaxConnections, s.metrics.crowdedOut.Inc, s.listener, s.Handler(), grace)
+	})
+	g.Go(func() error {
+		s.turnEvents(ctx)
+		return nil
 	})
 	g.Go(func() error { return s.consume(ctx) })
 	g.Go(func() error { return s.keep(ctx) })

@@ -1,11 +1,14 @@
 package statshttpd
 
 import (
+	"math"
 	"net/netip"
+	"slices"
 	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
+	"btcpool/internal/store"
 )
 
 // span is a length of time that sums and rates are given for.
@@ -16,9 +19,11 @@ const (
 	fiveMinutes   span = 5 * 60
 	quarterHour   span = 15 * 60
 	hour          span = 60 * 60
-	fineWidth          = 10 // seconds a bucket of the rings behind spans up to a quarter of an hour
-	coarseWidth        = 60 // seconds a bucket of the rings behind the hour
-	coarseBuckets      = int(hour)/coarseWidth + 1
+	day           span = 24 * 60 * 60
+	dayHours           = 23                        // whole hours of a day that the tables have; the rest is in memory
+	fineWidth          = 10                        // seconds a bucket of the rings behind spans up to a quarter of an hour
+	coarseWidth        = 60                        // seconds a bucket of the rings behind the hour
+	coarseBuckets      = int(hour)/coarseWidth + 4 // an hour's minutes stay until they are cut, see minutes.go
 	fineBuckets        = int(quarterHour)/fineWidth + 1
 	minRateShares      = 4 // below so many a rate says nothing, unless the whole span is covered
 )
@@ -34,61 +39,80 @@ func (a *amount) add(b amount) {
 	a.Shares += b.Shares
 }
 
-// ring holds amounts by time, in buckets of a fixed width. Sums are exact: buckets are integers and leave as a whole.
+// ring holds amounts by time, in buckets of a fixed width. A bucket's work is a float, half as large as an integer that
+// holds any work: sums are exact while the work in the ring is less than 2^53 times its easiest share's, and buckets
+// leave as a whole.
 type ring struct {
-	width   int64 // seconds
-	newest  int64 // number of the newest bucket: unix time / width
-	buckets []amount
+	width  int64 // seconds
+	newest int64 // number of the newest bucket: unix time / width
+	work   []float64
+	shares []uint32
 }
 
 func newRing(width int64, buckets int) ring {
-	return ring{width: width, buckets: make([]amount, buckets)}
+	return ring{width: width, work: make([]float64, buckets), shares: make([]uint32, buckets)}
 }
 
 func fineRing() ring   { return newRing(fineWidth, fineBuckets) }
 func coarseRing() ring { return newRing(coarseWidth, coarseBuckets) }
 
-// add puts a at unix time t. What is older than the ring reaches is dropped.
-func (r *ring) add(t int64, a amount) {
-	size := int64(len(r.buckets))
+func (r *ring) size() int64 { return int64(len(r.work)) }
+
+// add puts a share of that work at unix time t. What is older than the ring reaches is dropped.
+func (r *ring) add(t int64, work float64) {
+	size := r.size()
 	n := t / r.width
 	for i := max(r.newest+1, n-size+1); i <= n; i++ {
-		r.buckets[i%size] = amount{}
+		r.work[i%size], r.shares[i%size] = 0, 0
 	}
 	r.newest = max(r.newest, n)
 	if n > r.newest-size {
-		r.buckets[n%size].add(a)
+		r.work[n%size] += work
+		r.shares[n%size]++
 	}
 }
 
 // forgetAfter takes back what was put behind unix time t: the clock was ahead.
 func (r *ring) forgetAfter(t int64) {
-	if len(r.buckets) == 0 {
+	size := r.size()
+	if size == 0 {
 		return
 	}
-	size, n := int64(len(r.buckets)), t/r.width
+	n := t / r.width
 	for i := max(n, r.newest-size) + 1; i <= r.newest; i++ {
-		r.buckets[i%size] = amount{}
+		r.work[i%size], r.shares[i%size] = 0, 0
 	}
 	r.newest = min(r.newest, n)
 }
 
 // sum adds up the bucket that runs at unix time now and the n-1 before it.
 func (r *ring) sum(now int64, n int) amount {
-	var total amount
-	size := int64(len(r.buckets))
+	size := r.size()
 	if size == 0 {
-		return total
+		return amount{}
 	}
 	current := now / r.width
 	first, last := max(current-int64(n), r.newest-size, -1)+1, min(current, r.newest)
+	var work float64
+	var shares uint64
 	for i, at := first, first%size; i <= last; i++ {
-		total.add(r.buckets[at])
+		work += r.work[at]
+		shares += uint64(r.shares[at])
 		if at++; at == size {
 			at = 0
 		}
 	}
-	return total
+	return amount{workOf(work), shares}
+}
+
+// workOf is that many hashes, at most 2^128-1.
+func workOf(hashes float64) bitcoin.Work {
+	const word = 1 << 64
+	if hashes >= word*word {
+		return bitcoin.Work{Hi: math.MaxUint64, Lo: math.MaxUint64}
+	}
+	hi := math.Floor(hashes / word)
+	return bitcoin.Work{Hi: uint64(hi), Lo: uint64(hashes - hi*word)}
 }
 
 // since estimates the work from unix time t on; the bucket that t falls into counts by its part after t. Work older
@@ -99,8 +123,8 @@ func (r *ring) since(now, t int64) float64 {
 	switch {
 	case whole < 0:
 		return 0
-	case whole >= int64(len(r.buckets)):
-		return r.sum(now, len(r.buckets)).Work.Float()
+	case whole >= r.size():
+		return r.sum(now, len(r.work)).Work.Float()
 	}
 	part := float64((from+1)*r.width-t) / float64(r.width)
 	return part*r.at(from).Work.Float() + r.sum(now, int(whole)).Work.Float()
@@ -108,10 +132,11 @@ func (r *ring) since(now, t int64) float64 {
 
 // at returns the bucket of number n, zero when the ring does not hold it.
 func (r *ring) at(n int64) amount {
-	if n < 0 || n > r.newest || n <= r.newest-int64(len(r.buckets)) {
+	size := r.size()
+	if n < 0 || n > r.newest || n <= r.newest-size {
 		return amount{}
 	}
-	return r.buckets[n%int64(len(r.buckets))]
+	return amount{workOf(r.work[n%size]), uint64(r.shares[n%size])}
 }
 
 // rate is a hashrate with what is known about its quality.
@@ -121,17 +146,36 @@ type rate struct {
 	Known           bool   // false: it is being measured
 }
 
-// window is the last hour of a worker, a user or the pool. The zero value is that of one without a share, which takes
-// little memory.
+// refusal is what was not accepted of one minute for one reason.
+type refusal struct {
+	minute int64 // unix time / 60
+	work   float64
+	shares uint32
+	status share.Status
+}
+
+// record is a best share: the smaller bits are, as sserver writes those of a hash, the better.
+type record store.Record
+
+// beats tells whether r is better than other.
+func (r record) beats(other record) bool {
+	return r.Bits != 0 && (other.Bits == 0 || r.Bits < other.Bits)
+}
+
+// window is the last hour of a worker, a user, a server or the pool, and what is remembered of the time before. The zero
+// value is that of one without a share, which takes little memory.
 type window struct {
-	fine, coarse ring // accepted
-	stale        *ring
-	rejected     map[share.Status]*ring
-	accepted     uint64 // shares since the window exists
-	began        int64  // unix time of the login, or of the first accepted share where none is known; 0 before
-	opening      amount // that share: it took a time before began, which is not known; zero after a login
-	last         int64  // unix time of the last share of any kind, 0 before
+	fine, coarse ring      // accepted
+	refused      []refusal // stale ones too, made on use: there are few
+	accepted     uint64    // shares since the window exists
+	began        int64     // unix time of the login, or of the first accepted share where none is known; 0 before
+	opening      amount    // that share: it took a time before began, which is not known; zero after a login
+	first        int64     // unix time of the first share ever, as far as known; 0 before
+	last         int64     // unix time of the last share of any kind, 0 before
 	lastIP       netip.Addr
+	best         record  // ever
+	round        record  // of the round that its time belongs to
+	hours        float64 // accepted hashes of the whole hours before the board's dayEnd, from the tables
 }
 
 // begin says that work has begun at unix time t, and not only with the first share.
@@ -146,51 +190,74 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 	if t >= w.last {
 		w.last, w.lastIP = t, ip
 	}
-	one := amount{Work: work, Shares: 1}
-	switch {
-	case status.IsStale():
-		if w.stale == nil {
-			w.stale = new(coarseRing())
-		}
-		w.stale.add(t, one)
-	case status.IsAccepted():
-		w.accepted++
-		if w.fine.buckets == nil {
-			w.fine, w.coarse = fineRing(), coarseRing()
-		}
-		if w.began == 0 || t < w.began {
-			w.began, w.opening = t, one
-		}
-		w.fine.add(t, one)
-		w.coarse.add(t, one)
-	default:
-		if w.rejected == nil {
-			w.rejected = make(map[share.Status]*ring)
-		}
-		r := w.rejected[status]
-		if r == nil {
-			r = new(coarseRing())
-			w.rejected[status] = r
-		}
-		r.add(t, one)
+	if w.first == 0 || t < w.first {
+		w.first = t
+	}
+	if status.IsStale() || !status.IsAccepted() {
+		w.refuse(t, status, work.Float())
+		return
+	}
+	w.accepted++
+	if w.fine.work == nil {
+		w.fine, w.coarse = fineRing(), coarseRing()
+	}
+	if w.began == 0 || t < w.began {
+		w.began, w.opening = t, amount{Work: work, Shares: 1}
+	}
+	w.fine.add(t, work.Float())
+	w.coarse.add(t, work.Float())
+}
+
+// refuse counts a share that was not accepted, or late.
+func (w *window) refuse(t int64, status share.Status, work float64) {
+	minute := t / coarseWidth
+	at := len(w.refused) - 1
+	for at >= 0 && (w.refused[at].minute != minute || w.refused[at].status != status) {
+		at--
+	}
+	if at >= 0 {
+		w.refused[at].work += work
+		w.refused[at].shares++
+		return
+	}
+	if len(w.refused) == cap(w.refused) {
+		w.refused = slices.DeleteFunc(w.refused, func(r refusal) bool { return r.minute <= minute-int64(coarseBuckets) })
+	}
+	w.refused = append(w.refused, refusal{minute, work, 1, status})
+}
+
+// reach takes in an accepted share whose hash has those bits, in a round that began at unix time round.
+func (w *window) reach(t int64, bits uint32, round int64) {
+	r := record{Bits: bits, At: t}
+	ever, now := r.beats(w.best), t >= round && (w.round.At < round || r.beats(w.round))
+	if !ever && !now {
+		return // as nearly always
+	}
+	if _, err := bitcoin.TargetFromBits(bits); err != nil {
+		return
+	}
+	if ever {
+		w.best = r
+	}
+	if now {
+		w.round = r
 	}
 }
 
 // forgetAfter takes back what was counted behind unix time t: the clock was ahead.
 func (w *window) forgetAfter(t int64) {
-	w.last = min(w.last, t)
+	w.first, w.last = min(w.first, t), min(w.last, t)
+	w.best.At, w.round.At = min(w.best.At, t), min(w.round.At, t)
 	if w.began > t {
 		w.began, w.opening = 0, amount{}
 	}
 	w.fine.forgetAfter(t)
 	w.coarse.forgetAfter(t)
-	if w.stale != nil {
-		w.stale.forgetAfter(t)
-	}
-	for _, r := range w.rejected {
-		r.forgetAfter(t)
-	}
+	w.refused = slices.DeleteFunc(w.refused, func(r refusal) bool { return r.minute > t/coarseWidth })
 }
+
+// release gives back the memory of shares, all of which are too old.
+func (w *window) release() { w.fine, w.coarse, w.refused = ring{}, ring{}, nil }
 
 // source returns the ring that answers for s.
 func (w *window) source(s span) *ring {
@@ -211,7 +278,7 @@ func (w *window) acceptedSum(now int64, s span) amount {
 // that old, it is all work over the time since then; where only the first share is known, the work after that share.
 func (w *window) rate(now int64, s span) rate {
 	r := w.source(s)
-	if w.began == 0 || r.buckets == nil {
+	if w.began == 0 || r.work == nil {
 		return rate{}
 	}
 	a := r.sum(now, int(int64(s)/r.width)+1)
@@ -223,28 +290,74 @@ func (w *window) rate(now int64, s span) rate {
 	return rate{HashesPerSecond: a.Work.Float() / float64(covered), Shares: a.Shares, Known: true}
 }
 
-// staleSum is the amount that came too late in the last s seconds.
-func (w *window) staleSum(now int64, s span) amount {
-	if w.stale == nil {
-		return amount{}
+// dayRate is the accepted work of a day, of the whole hours before dayEnd from the tables and what came since, over the
+// time they cover or, where that is shorter, the time since the first share.
+func (w *window) dayRate(now, dayEnd int64) rate {
+	if dayEnd == 0 || now-dayEnd >= int64(coarseBuckets-1)*coarseWidth || w.first == 0 {
+		return rate{}
 	}
-	return w.stale.sum(now, int(s)/coarseWidth)
+	var since float64
+	if w.coarse.work != nil {
+		since = w.coarse.since(now, dayEnd)
+	}
+	covered := max(now-max(dayEnd-dayHours*int64(hour), w.first), 1)
+	return rate{HashesPerSecond: (w.hours + since) / float64(covered), Known: covered >= int64(hour)}
 }
 
+// staleSum is the amount that came too late in the last s seconds.
+func (w *window) staleSum(now int64, s span) (total amount) {
+	for _, r := range w.refused {
+		if r.status.IsStale() && r.within(now, s) {
+			total.add(r.amount())
+		}
+	}
+	return total
+}
+
+// difficulty is that of the hash, 0 when there is none.
+func (r record) difficulty() float64 {
+	target, err := bitcoin.TargetFromBits(r.Bits)
+	if err != nil {
+		return 0
+	}
+	return target.Difficulty()
+}
+
+// rejectRatio is the part of all shares of the last hour that was stale or rejected, by number.
+func (w *window) rejectRatio(now int64) float64 {
+	var refused uint64
+	for _, r := range w.refused {
+		if r.within(now, hour) {
+			refused += uint64(r.shares)
+		}
+	}
+	if refused == 0 {
+		return 0
+	}
+	return float64(refused) / float64(refused+w.acceptedSum(now, hour).Shares)
+}
+
+// within tells whether r is of the minute that runs at unix time now, or of those before it that s spans.
+func (r *refusal) within(now int64, s span) bool {
+	current := now / coarseWidth
+	return r.minute <= current && r.minute > current-int64(s)/coarseWidth
+}
+
+func (r *refusal) amount() amount { return amount{workOf(r.work), uint64(r.shares)} }
+
 // rejectedSum is the amount refused for other reasons in the last s seconds, in all and by reason (nil when none).
-func (w *window) rejectedSum(now int64, s span) (amount, map[share.Status]amount) {
-	var total amount
-	var reasons map[share.Status]amount
-	for status, r := range w.rejected {
-		a := r.sum(now, int(s)/coarseWidth)
-		if a.Shares == 0 {
+func (w *window) rejectedSum(now int64, s span) (total amount, reasons map[share.Status]amount) {
+	for _, r := range w.refused {
+		if r.status.IsStale() || !r.within(now, s) {
 			continue
 		}
 		if reasons == nil {
-			reasons = make(map[share.Status]amount, len(w.rejected))
+			reasons = make(map[share.Status]amount)
 		}
-		reasons[status] = a
-		total.add(a)
+		of := reasons[r.status]
+		of.add(r.amount())
+		reasons[r.status] = of
+		total.add(r.amount())
 	}
 	return total, reasons
 }

@@ -103,6 +103,22 @@ func (s *Store) Blocks(ctx context.Context, limit, offset int) ([]Block, error) 
 	return s.blocks(ctx, selectBlocks, limit, offset)
 }
 
+const selectRoundBlocks = `SELECT ` + blockColumns + ` FROM found_blocks WHERE state <> 'rejected' ORDER BY id DESC LIMIT ? OFFSET ?`
+
+// RoundBlocks is Blocks without those that no node took: each of them ended a round.
+func (s *Store) RoundBlocks(ctx context.Context, limit, offset int) ([]Block, error) {
+	return s.blocks(ctx, selectRoundBlocks, limit, offset)
+}
+
+// RoundEnds returns the times of all RoundBlocks, the oldest first.
+func (s *Store) RoundEnds(ctx context.Context) ([]time.Time, error) {
+	const text = `SELECT created_at FROM found_blocks WHERE state <> 'rejected' AND created_at IS NOT NULL ORDER BY created_at`
+	return query(ctx, s, "ends of rounds", text, nil, func(rows *sql.Rows) (t time.Time, err error) {
+		err = rows.Scan(&t)
+		return t.UTC(), err
+	})
+}
+
 func (s *Store) blocks(ctx context.Context, text string, args ...any) ([]Block, error) {
 	return query(ctx, s, "blocks", text, args, func(rows *sql.Rows) (b Block, err error) {
 		var created sql.NullTime

@@ -60,13 +60,21 @@ func (s *Store) SetMergedBlockState(ctx context.Context, hash string, state Bloc
 
 const (
 	selectMergedBlock  = `SELECT bitcoin_block_hash, aux_block_hash, chain_name, aux_pow, submit_response, created_at, state, confirmations FROM found_nmc_blocks `
-	selectMergedBlocks = selectMergedBlock + `ORDER BY id DESC LIMIT ?`
+	selectMergedBlocks = selectMergedBlock + `ORDER BY id DESC LIMIT ? OFFSET ?`
 	selectOpenMerged   = selectMergedBlock + `WHERE state IN ('submitted', 'accepted') ORDER BY id LIMIT ?`
 )
 
-// MergedBlocks returns up to limit blocks of other chains, the newest first.
-func (s *Store) MergedBlocks(ctx context.Context, limit int) ([]MergedBlock, error) {
-	return s.mergedBlocks(ctx, selectMergedBlocks, limit)
+// MergedBlocks returns up to limit blocks of other chains after the first offset ones, the newest first.
+func (s *Store) MergedBlocks(ctx context.Context, limit, offset int) ([]MergedBlock, error) {
+	return s.mergedBlocks(ctx, selectMergedBlocks, limit, offset)
+}
+
+// MergedBlockCount returns how many blocks of other chains there are.
+func (s *Store) MergedBlockCount(ctx context.Context) (n int64, err error) {
+	if err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM found_nmc_blocks").Scan(&n); err != nil {
+		return 0, fmt.Errorf("number of merged blocks: %w", err)
+	}
+	return n, nil
 }
 
 // OpenMergedBlocks returns up to limit blocks of other chains that are submitted or accepted, the oldest first.
@@ -74,8 +82,8 @@ func (s *Store) OpenMergedBlocks(ctx context.Context, limit int) ([]MergedBlock,
 	return s.mergedBlocks(ctx, selectOpenMerged, limit)
 }
 
-func (s *Store) mergedBlocks(ctx context.Context, text string, limit int) ([]MergedBlock, error) {
-	return query(ctx, s, "merged blocks", text, []any{limit}, func(rows *sql.Rows) (b MergedBlock, err error) {
+func (s *Store) mergedBlocks(ctx context.Context, text string, args ...any) ([]MergedBlock, error) {
+	return query(ctx, s, "merged blocks", text, args, func(rows *sql.Rows) (b MergedBlock, err error) {
 		var created sql.NullTime
 		err = rows.Scan(&b.ParentHash, &b.Hash, &b.Chain, &b.Proof, &b.Response, &created, &b.State, &b.Confirmations)
 		b.CreatedAt = created.Time.UTC()

@@ -218,6 +218,47 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 	})
 }
 
+// acceptedHashes is the work of a row as a float: btcpool's have it in whole difficulties only.
+const acceptedHashes = `CASE WHEN accept_hashes + 0.0e0 > 0 THEN accept_hashes + 0.0e0 ELSE share_accept * 4294967296.0e0 END`
+
+// SumHours adds up the accepted hashes of the hours from..to, both included, of every worker, user (worker 0) and the
+// pool (0, 0). Those without a row are absent.
+func (s *Store) SumHours(ctx context.Context, from, to int) (map[WorkerKey]float64, error) {
+	sums := make(map[WorkerKey]float64)
+	for _, scope := range []struct{ name, key, group string }{
+		{"pool", "0, 0", ""}, {"users", "puid, 0", " GROUP BY puid"}, {"workers", "puid, worker_id", " GROUP BY puid, worker_id"},
+	} {
+		table := statsTable(scope.name, Hour)
+		_, err := query(ctx, s, table, "SELECT "+scope.key+", SUM("+acceptedHashes+") FROM "+table+" WHERE hour BETWEEN ? AND ?"+scope.group,
+			[]any{from, to}, func(rows *sql.Rows) (k WorkerKey, err error) {
+				var hashes sql.NullFloat64
+				err = rows.Scan(&k.UserID, &k.WorkerID, &hashes)
+				if hashes.Valid {
+					sums[k] = hashes.Float64
+				}
+				return k, err
+			})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
+}
+
+// HourWork is what the pool accepted in an hour.
+type HourWork struct {
+	Hour   int
+	Hashes float64
+}
+
+// PoolHours returns the pool's accepted work in the hours from..to, both included, in their order.
+func (s *Store) PoolHours(ctx context.Context, from, to int) ([]HourWork, error) {
+	return query(ctx, s, "stats_pool_hour", "SELECT hour, "+acceptedHashes+" FROM stats_pool_hour WHERE hour BETWEEN ? AND ? ORDER BY hour",
+		[]any{from, to}, func(rows *sql.Rows) (h HourWork, err error) {
+			return h, rows.Scan(&h.Hour, &h.Hashes)
+		})
+}
+
 // PurgeStats removes what is kept for a time only: days of workers for 90 days, hours of workers for 72 hours, hours of
 // users for 30 days. A clock that is far ahead of the statistics is not believed: it is not later than the day after the
 // newest.

@@ -31,6 +31,16 @@ type Worker struct {
 	AcceptCount   int64 // shares, at most 2^31-1 are kept
 	LastShareIP   string
 	LastShareTime time.Time // whole seconds; zero when there was none
+
+	FirstShare int64  // unix time of the first one ever, 0 when there was none. The earliest that was written stays
+	Best       Record // ever. The best that was written stays
+	RoundBest  Record // of the round that its time belongs to
+}
+
+// Record is a best share.
+type Record struct {
+	Bits uint32 // of its hash, compact: the smaller, the better; 0: none
+	At   int64  // unix time
 }
 
 var (
@@ -40,7 +50,8 @@ var (
 		"accept_1h", "stale_1h", "reject_1h", "reject_detail_1h",
 		"accept_count", "last_share_ip", "last_share_addr", "last_share_time", "updated_at",
 	}
-	workerColumns = append([]string{"puid", "worker_id", "group_id", "created_at"}, workerMeasures...)
+	workerRecords = []string{"first_share_at", "best_at", "best_bits", "round_at", "round_bits"}
+	workerColumns = slices.Concat([]string{"puid", "worker_id", "group_id", "created_at"}, workerMeasures, workerRecords)
 )
 
 // noShare is the default of last_share_time: the first second that MySQL's timestamp can hold; lastShare is the last.
@@ -49,12 +60,27 @@ var (
 	lastShare = time.Unix(math.MaxInt32, 0)
 )
 
+// records makes the assignments of workerRecords. MySQL assigns from left to right and compares with what has been
+// assigned: what is compared comes last.
+func (s *Store) records() []string {
+	earlier := func(column string) string {
+		in := s.incoming(column)
+		return in + " > 0 AND (" + column + " = 0 OR " + in + " < " + column + ")"
+	}
+	better := earlier("best_bits")
+	return append([]string{
+		"first_share_at = CASE WHEN " + earlier("first_share_at") + " THEN " + s.incoming("first_share_at") + " ELSE first_share_at END",
+		"best_at = CASE WHEN " + better + " THEN " + s.incoming("best_at") + " ELSE best_at END",
+		"best_bits = CASE WHEN " + better + " THEN " + s.incoming("best_bits") + " ELSE best_bits END",
+	}, s.replace("round_at", "round_bits")...)
+}
+
 // UpsertWorkerStats writes what the workers did, all or nothing. Names and agents stay as they are; a new row joins its
 // user's default group.
 func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		return upsert(ctx, tx, "mining_workers", workerColumns, s.onConflict(workerKey, s.replace(workerMeasures...)...), workers,
+		return upsert(ctx, tx, "mining_workers", workerColumns, s.onConflict(workerKey, append(s.replace(workerMeasures...), s.records()...)...), workers,
 			func(w Worker) []any {
 				seen := w.LastShareTime
 				if seen.Before(noShare) {
@@ -68,6 +94,7 @@ func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
 					difficulty(w.Stale15m), difficulty(w.Reject15m), formatDetail(w.RejectDetail15m),
 					difficulty(w.Accept1h), difficulty(w.Stale1h), difficulty(w.Reject1h), formatDetail(w.RejectDetail1h),
 					min(w.AcceptCount, math.MaxInt32), shareIPv4(w.LastShareIP), truncate(w.LastShareIP, 45), timestamp(seen), now,
+					w.FirstShare, w.Best.At, w.Best.Bits, w.RoundBest.At, w.RoundBest.Bits,
 				}
 			})
 	})
@@ -83,31 +110,31 @@ func shareIPv4(ip string) string {
 	return noIPv4
 }
 
-// A worker deleted by its user (group 0) that comes back joins the default group, -puid, again.
-const upsertWorkerName = `INSERT INTO mining_workers (puid, worker_id, group_id, worker_name, user_name, miner_agent, created_at, updated_at) ` +
-	`VALUES (?, ?, ?, ?, ?, ?, ?, ?)`
+var workerNames = []string{"puid", "worker_id", "group_id", "worker_name", "user_name", "miner_agent", "created_at", "updated_at"}
 
-// UpsertWorkerName writes names and agent of a worker and leaves the rest.
-func (s *Store) UpsertWorkerName(ctx context.Context, w Worker) error {
+// UpsertWorkerNames writes names and agents of workers and leaves the rest, all or nothing. A worker deleted by its user
+// (group 0) that comes back joins the default group, -puid, again.
+func (s *Store) UpsertWorkerNames(ctx context.Context, workers []Worker) error {
 	now := timestamp(time.Now())
 	set := append(s.replace("worker_name", "user_name", "miner_agent", "updated_at"),
-		"group_id = CASE group_id WHEN 0 THEN "+s.incoming("group_id")+" ELSE mining_workers.group_id END")
-	_, err := s.db.ExecContext(ctx, upsertWorkerName+s.onConflict(workerKey, set...),
-		w.UserID, w.WorkerID, -w.UserID, truncate(w.Name, 50), truncate(w.UserName, 255), truncate(w.Agent, 30), now, now)
-	if err != nil {
-		return fmt.Errorf("write name of worker %d of user %d: %w", w.WorkerID, w.UserID, err)
-	}
-	return nil
+		"group_id = CASE mining_workers.group_id WHEN 0 THEN "+s.incoming("group_id")+" ELSE mining_workers.group_id END")
+	return s.transact(ctx, func(tx *sql.Tx) error {
+		return upsert(ctx, tx, "mining_workers", workerNames, s.onConflict(workerKey, set...), workers, func(w Worker) []any {
+			return []any{w.UserID, w.WorkerID, -w.UserID, truncate(w.Name, 50), truncate(w.UserName, 255), truncate(w.Agent, 30), now, now}
+		})
+	})
 }
 
 const selectWorkers = `SELECT puid, worker_id, COALESCE(worker_name, ''), user_name, COALESCE(miner_agent, ''), ` +
 	`accept_1m, accept_5m, accept_15m, stale_15m, reject_15m, reject_detail_15m, ` +
 	`accept_1h, stale_1h, reject_1h, reject_detail_1h, ` +
-	`accept_count, last_share_ip, last_share_addr, last_share_time FROM mining_workers`
+	`accept_count, last_share_ip, last_share_addr, last_share_time, ` +
+	`first_share_at, best_at, best_bits, round_at, round_bits FROM mining_workers`
 
 const (
 	orderWorkers = ` ORDER BY puid, worker_id`
 	areBusy      = ` WHERE accept_1h <> 0 OR stale_1h <> 0 OR reject_1h <> 0`
+	newestFirst  = ` WHERE worker_id = 0 OR last_share_time > ? ORDER BY worker_id <> 0, last_share_time DESC, puid, worker_id LIMIT ?`
 	isWorker     = `(puid = ? AND worker_id = ?)`
 )
 
@@ -119,6 +146,12 @@ func (s *Store) Workers(ctx context.Context) ([]Worker, error) {
 // BusyWorkers returns the rows whose figures of the last hour are not zero.
 func (s *Store) BusyWorkers(ctx context.Context) ([]Worker, error) {
 	return s.workers(ctx, selectWorkers+areBusy+orderWorkers)
+}
+
+// RecentWorkers returns up to limit rows, those of users first, then of the workers whose last share is the youngest.
+// Workers without any are left out.
+func (s *Store) RecentWorkers(ctx context.Context, limit int) ([]Worker, error) {
+	return s.workers(ctx, selectWorkers+newestFirst, timestamp(noShare), limit)
 }
 
 // WorkerKey names a row of mining_workers.
@@ -180,7 +213,8 @@ func (s *Store) workers(ctx context.Context, text string, args ...any) ([]Worker
 			(*difficultyColumn)(&w.Accept1m), (*difficultyColumn)(&w.Accept5m), (*difficultyColumn)(&w.Accept15m),
 			(*difficultyColumn)(&w.Stale15m), (*difficultyColumn)(&w.Reject15m), &detail15m,
 			(*difficultyColumn)(&w.Accept1h), (*difficultyColumn)(&w.Stale1h), (*difficultyColumn)(&w.Reject1h), &detail1h,
-			&w.AcceptCount, &ipv4, &w.LastShareIP, &w.LastShareTime)
+			&w.AcceptCount, &ipv4, &w.LastShareIP, &w.LastShareTime,
+			&w.FirstShare, &w.Best.At, &w.Best.Bits, &w.RoundBest.At, &w.RoundBest.Bits)
 		w.RejectDetail15m, w.RejectDetail1h = parseDetail(detail15m), parseDetail(detail1h)
 		if ipv4 != noIPv4 {
 			w.LastShareIP = ipv4

@@ -44,6 +44,10 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"worker names", testWorkerNames},
 		{"some workers", testSomeWorkers},
 		{"workers purged", testPurge},
+		{"records of workers", testRecords},
+		{"recent workers", testRecentWorkers},
+		{"minutes", testMinutes},
+		{"work of hours", testHours},
 		{"ended context", testEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -142,15 +146,17 @@ func testMergedBlocks(t *testing.T, s *store.Store) {
 	check(t, s.AddMergedBlock(ctx, late))
 
 	two.Chain, two.Response, two.State = strings.Repeat("é", 20), strings.Repeat("x", 255), store.Submitted
-	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10))
-	returns(t, []store.MergedBlock{two})(s.MergedBlocks(ctx, 1))
+	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10, 0))
+	returns(t, []store.MergedBlock{two})(s.MergedBlocks(ctx, 1, 0))
+	returns(t, []store.MergedBlock{one})(s.MergedBlocks(ctx, 1, 1))
+	returns(t, int64(2))(s.MergedBlockCount(ctx))
 
 	returns(t, []store.MergedBlock{one, two})(s.OpenMergedBlocks(ctx, 10))
 	check(t, s.SetMergedBlockState(ctx, two.Hash, store.Orphaned, 0))
 	check(t, s.SetMergedBlockState(ctx, one.Hash, store.Accepted, 5))
 	one.Confirmations, two.State = 5, store.Orphaned
 	returns(t, []store.MergedBlock{one})(s.OpenMergedBlocks(ctx, 10))
-	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10))
+	returns(t, []store.MergedBlock{two, one})(s.MergedBlocks(ctx, 10, 0))
 	if err := s.SetMergedBlockState(ctx, block(4).Hash, store.Accepted, 1); !errors.Is(err, store.ErrNotFound) {
 		t.Errorf("state of an unknown block: %v, want ErrNotFound", err)
 	}
@@ -542,7 +548,7 @@ func testWorkers(t *testing.T, s *store.Store) {
 func testWorkerNames(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	named := store.Worker{UserID: 7, WorkerID: 5, Name: "alice.rig1", UserName: "alice", Agent: "cgminer/4.12"}
-	check(t, s.UpsertWorkerName(ctx, named)) // before any statistics
+	check(t, s.UpsertWorkerNames(ctx, []store.Worker{named})) // before any statistics
 	counted := store.Worker{UserID: 7, WorkerID: 5, AcceptCount: 3, LastShareIP: "203.0.113.9"}
 	check(t, s.UpsertWorkerStats(ctx, []store.Worker{counted})) // names stay
 	want := named
@@ -550,7 +556,7 @@ func testWorkerNames(t *testing.T, s *store.Store) {
 	returns(t, []store.Worker{want})(s.Workers(ctx))
 
 	named.Name, named.Agent = strings.Repeat("n", 60), strings.Repeat("ü", 40)
-	check(t, s.UpsertWorkerName(ctx, named)) // statistics stay
+	check(t, s.UpsertWorkerNames(ctx, []store.Worker{named})) // statistics stay
 	want.Name, want.Agent = strings.Repeat("n", 50), strings.Repeat("ü", 30)
 	returns(t, []store.Worker{want})(s.Workers(ctx))
 }
@@ -614,6 +620,86 @@ func testPurge(t *testing.T, s *store.Store) {
 	if got := ids(); len(got) != 0 {
 		t.Errorf("%v are left", got)
 	}
+}
+
+func testRecords(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	want := store.Worker{
+		UserID: 7, WorkerID: 5, LastShareIP: "192.0.2.1", FirstShare: 1000,
+		Best: store.Record{Bits: 0x1a00ffff, At: 1500}, RoundBest: store.Record{Bits: 0x1c00ffff, At: 1900},
+	}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{want}))
+	later := want // what knows less, but of a newer round
+	later.FirstShare, later.Best = 1800, store.Record{Bits: 0x1b00ffff, At: 1800}
+	later.RoundBest = store.Record{Bits: 0x1d00ffff, At: 2000}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{later}))
+	want.RoundBest = later.RoundBest
+	returns(t, []store.Worker{want})(s.Workers(ctx))
+	later.FirstShare, later.Best = 0, store.Record{} // what knows nothing
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{later}))
+	returns(t, []store.Worker{want})(s.Workers(ctx))
+	want.FirstShare, want.Best = 900, store.Record{Bits: 0x1900ffff, At: 2500}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{want}))
+	returns(t, []store.Worker{want})(s.Workers(ctx))
+}
+
+func testRecentWorkers(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	at := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	of := func(worker int64, ago time.Duration) store.Worker {
+		return store.Worker{UserID: 7, WorkerID: worker, LastShareIP: "192.0.2.1", LastShareTime: at.Add(-ago)}
+	}
+	user, never := of(0, time.Hour), of(9, 0)
+	never.LastShareTime = time.Time{}
+	check(t, s.UpsertWorkerStats(ctx, []store.Worker{of(1, 3*time.Hour), of(2, time.Hour), of(3, 2*time.Hour), user, never}))
+	returns(t, []store.Worker{user, of(2, time.Hour), of(3, 2*time.Hour)})(s.RecentWorkers(ctx, 3))
+	if all, err := s.RecentWorkers(ctx, 10); err != nil || len(all) != 4 {
+		t.Errorf("%d rows, %v", len(all), err)
+	}
+}
+
+func testMinutes(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(user int32, worker int64, hour, from, to int) store.Minutes {
+		m := store.Minutes{StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: hour}, From: from, To: to}
+		for i := from; i < to; i++ {
+			m.Accept[i] = float64(i) * (1 << 40)
+		}
+		m.Reject[from] = 1 << 32
+		return m
+	}
+	returns(t, 0)(s.LastMinutes(ctx))
+	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030100, 0, 60), of(7, 0, 2026030100, 0, 60), of(0, 0, 2026030100, 0, 60)}))
+	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030100, 30, 60), of(7, -5, 2026030101, 30, 60)}))
+	check(t, s.WriteMinutes(ctx, nil))
+	returns(t, []store.Minutes{of(7, -5, 2026030100, 0, 60), of(7, -5, 2026030101, 30, 60)})(s.ReadMinutes(ctx, 7, -5, 2026030100, 2026030101))
+	returns(t, []store.Minutes(nil))(s.ReadMinutes(ctx, 7, -5, 2026030102, 2026030199))
+	returns(t, 2026030100)(s.LastMinutes(ctx))
+	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030101, 0, 60)})) // that knows more
+	returns(t, []store.Minutes{of(7, -5, 2026030101, 0, 60)})(s.ReadMinutes(ctx, 7, -5, 2026030101, 2026030101))
+	for i, want := range []int{2, 1, 0} {
+		if n, err := s.PurgeMinutes(ctx, time.Date(2026, 3, 1, 1, 59, 0, 0, time.UTC), 2); err != nil || n != want {
+			t.Errorf("purge %d: %d, %v, want %d", i, n, err, want)
+		}
+	}
+	returns(t, []store.Minutes{of(7, -5, 2026030101, 0, 60)})(s.ReadMinutes(ctx, 7, -5, 0, 2026030199))
+}
+
+func testHours(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(user int32, worker int64, hour int, d uint64) store.Stats {
+		return store.Stats{StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: hour}, Accept: work(d, 5)}
+	}
+	check(t, s.WriteStats(ctx, nil, []store.Stats{
+		of(0, 0, 2026030100, 1), of(0, 0, 2026030101, 2), of(0, 0, 2026030102, 4),
+		of(7, 0, 2026030101, 8), of(7, -5, 2026030100, 16), of(7, -5, 2026030101, 32), of(7, 6, 2026030103, 64),
+	}))
+	type sums = map[store.WorkerKey]float64
+	one := work(1, 5).Float()
+	returns(t, sums{
+		{}: work(3, 10).Float(), {UserID: 7}: work(8, 5).Float(), {UserID: 7, WorkerID: -5}: work(48, 10).Float(),
+	})(s.SumHours(ctx, 2026030100, 2026030101))
+	returns(t, []store.HourWork{{Hour: 2026030100, Hashes: one}, {Hour: 2026030101, Hashes: work(2, 5).Float()}})(s.PoolHours(ctx, 0, 2026030101))
 }
 
 func testEndedContext(t *testing.T, s *store.Store) {

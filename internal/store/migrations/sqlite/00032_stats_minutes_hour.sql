@@ -1,0 +1,2 @@
+-- +goose Up
+CREATE INDEX stats_minutes_hour ON stats_minutes (hour);

@@ -1,0 +1,212 @@
+package statshttpd
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net/http"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"btcpool/internal/httpapi"
+	"btcpool/internal/retry"
+)
+
+// Server-sent events: what pages show, pushed. Each tick an answer that somebody listens to is made once, for all who
+// do.
+const (
+	eventInterval = 5 * time.Second
+	eventWrite    = 10 * time.Second // for a listener to take one
+	maxTopics     = 4                // of one listener
+)
+
+var errTooManyListeners = httpapi.Errorf(http.StatusServiceUnavailable, "unavailable", "too many listen to events, ask again later")
+
+// topic is something that can be listened to: the pool, blocks, one user or one worker.
+type topic struct{ kind, user, worker string }
+
+// hub gives events to those who listen. It is safe for concurrent use.
+type hub struct {
+	mu        sync.Mutex
+	tick      chan struct{} // closed at the next tick
+	frames    map[topic][]byte
+	listeners atomic.Int64
+	stopped   bool
+}
+
+func newHub() *hub { return &hub{tick: make(chan struct{}), frames: make(map[topic][]byte)} }
+
+// turn begins a tick: what was made for the one before is not said again.
+func (h *hub) turn() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	clear(h.frames)
+	close(h.tick)
+	h.tick = make(chan struct{})
+}
+
+// stop ends all listening.
+func (h *hub) stop() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if !h.stopped {
+		h.stopped = true
+		close(h.tick)
+	}
+}
+
+// next returns what is closed at the next tick, nil when there will be none.
+func (h *hub) next() <-chan struct{} {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.stopped {
+		return nil
+	}
+	return h.tick
+}
+
+// frame returns the event of t, which is made by how when nobody has asked for it since the tick.
+func (h *hub) frame(t topic, how func() []byte) []byte {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	made, ok := h.frames[t]
+	if !ok {
+		made = how()
+		h.frames[t] = made
+	}
+	return made
+}
+
+// event is an event as it is sent; data is JSON, which has no line breaks.
+func event(name string, data any) []byte {
+	var b bytes.Buffer
+	b.WriteString("event: " + name + "\ndata: ")
+	if err := json.NewEncoder(&b).Encode(data); err != nil {
+		return nil
+	}
+	b.WriteByte('\n')
+	return b.Bytes()
+}
+
+// made returns the event of a topic, empty when there is nothing to say.
+func (s *Service) made(t topic) []byte {
+	var answer any
+	var err error
+	switch t.kind {
+	case "pool":
+		answer, err = s.pool()
+	case "user":
+		answer, err = s.oneUser(t.user)
+	case "worker":
+		answer, err = s.oneWorker(t.user, t.worker)
+	case "blocks":
+		l := s.ledger.Load()
+		if l == nil || l.Last == nil {
+			return nil
+		}
+		answer = s.answerOfBlock(*l.Last)
+	}
+	if known, ok := errors.AsType[*httpapi.Error](err); ok {
+		return event("gone", map[string]string{"kind": t.kind, "message": known.Message})
+	}
+	name, _ := strings.CutSuffix(t.kind, "s")
+	return event(name, answer)
+}
+
+// topics reads what a request wants to listen to: the pool and blocks unless it names a user or a worker.
+func topics(q *httpapi.Query) ([]topic, error) {
+	user := q.Text("user", "", maxNameBytes)
+	worker := q.Text("worker", "", maxNameBytes)
+	all := []topic{{kind: "pool"}, {kind: "blocks"}}
+	if worker != "" && user == "" {
+		q.Failf("worker is of no use without user")
+	}
+	if user != "" {
+		all = append(all, topic{kind: "user", user: user})
+	}
+	if worker != "" {
+		all = append(all, topic{kind: "worker", user: user, worker: worker})
+	}
+	return all, q.Done()
+}
+
+// serveEvents answers /events until the listener or the service goes.
+func (s *Service) serveEvents(w http.ResponseWriter, r *http.Request) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		httpapi.Refuse(w, errMethod)
+		return
+	}
+	all, err := topics(httpapi.ParseQuery(r.URL.RawQuery, "invalid_parameter"))
+	if known, ok := errors.AsType[*httpapi.Error](err); ok {
+		httpapi.Refuse(w, known)
+		return
+	}
+	defer s.hub.listeners.Add(-1)
+	if s.hub.listeners.Add(1) > int64(min(s.cfg.MaxEventClients, s.cfg.MaxConnections-s.cfg.MaxConnections/8)) {
+		httpapi.Refuse(w, errTooManyListeners)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "text/event-stream")
+	h.Set("Cache-Control", "no-store")
+	h.Set("X-Accel-Buffering", "no") // nginx would hold them back
+	control := http.NewResponseController(w)
+	sent := make(map[topic][]byte, maxTopics)
+	for next := s.hub.next(); next != nil; next = s.hub.next() {
+		// A listener that does not take what it is sent is given up: it must not cost memory.
+		_ = control.SetWriteDeadline(time.Now().Add(eventWrite)) // not every writer of tests has one
+		said := false
+		for _, t := range all {
+			frame := s.hub.frame(t, func() []byte { return s.made(t) })
+			if bytes.Equal(frame, sent[t]) {
+				continue
+			}
+			sent[t] = frame
+			if _, err := w.Write(frame); err != nil {
+				return
+			}
+			said = true
+		}
+		if !said {
+			if _, err := w.Write([]byte(":\n\n")); err != nil { // so that whoever is between does not think that we are gone
+				return
+			}
+		}
+		if err := control.Flush(); err != nil {
+			return
+		}
+		select {
+		case <-next:
+		case <-r.Context().Done():
+			return
+		}
+	}
+}
+
+// turnEvents makes a tick again and again until ctx ends: each interval, and when blocks have changed.
+func (s *Service) turnEvents(ctx context.Context) {
+	defer s.hub.stop()
+	const look = time.Second
+	last, seen := time.Now(), s.ledger.Load()
+	for retry.Sleep(ctx, look) {
+		l := s.ledger.Load()
+		if time.Since(last) < eventInterval && !newsOfBlocks(seen, l) {
+			continue
+		}
+		last, seen = time.Now(), l
+		s.hub.turn()
+	}
+}
+
+// newsOfBlocks tells whether the newest block, or what became of some, has changed.
+func newsOfBlocks(a, b *ledger) bool {
+	if a == nil || b == nil {
+		return a != b
+	}
+	return !sameBlock(a.Last, b.Last) || !maps.Equal(a.Counts, b.Counts)
+}
