@@ -58,7 +58,7 @@ type Config struct {
 	Network string `toml:"network" env:"NETWORK"`
 	// FlushDBInterval is the time between two writes of mining_workers, at least 1 s; 15 s by default.
 	FlushDBInterval config.Duration `toml:"flush_db_interval"`
-	// MaxWorkers is how many workers with a share in the last hour are kept in memory, about 5 KB each, how many that
+	// MaxWorkers is how many workers with a share in the last hour are kept in memory, about 3 KB each, how many that
 	// wait for their first share, and how many past events are read; 100000 by default.
 	MaxWorkers int `toml:"max_workers"`
 	// WorkersRetention is how long mining_workers keeps the row of a worker that has no more shares; 0: for ever; 90

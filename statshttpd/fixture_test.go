@@ -4,11 +4,13 @@ import (
 	"context"
 	"flag"
 	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"testing"
 	"time"
 
@@ -127,7 +129,8 @@ func (s *Service) farm(t *testing.T) {
 			}
 			one := share.Share{
 				UserID: r.user, WorkerID: r.id, Difficulty: difficulty, Time: now.Add(at).Unix(),
-				Status: share.StatusAccept, IP: netip.AddrFrom4([4]byte{192, 168, 1, byte(i + 10)}),
+				Status: share.StatusAccept, IP: netip.AddrFrom4([4]byte{192, 168, 1, byte(i + 10)}), ID: share.ID{Server: uint8(1 + i%2)},
+				BitsReached: (difficulty + bitcoin.Difficulty(random.ExpFloat64()*math.Log2E)).Target().Bits(),
 			}
 			if random.Float64() < r.reject {
 				one.Status = []share.Status{share.StatusLowDifficulty, share.StatusStale, share.StatusDuplicate}[random.IntN(3)]
@@ -136,7 +139,98 @@ func (s *Service) farm(t *testing.T) {
 		}
 	}
 	s.network.Store(&network{Height: 946_124, Difficulty: 128.4e12, JobTime: now.Add(-11 * time.Second)})
+	var known []store.Worker
+	for _, r := range rigs {
+		known = append(known, store.Worker{UserID: r.user, WorkerID: r.id, LastShareTime: now.Add(-r.until), FirstShare: now.AddDate(0, -5, 0).Unix()})
+	}
+	known = append(known, store.Worker{
+		UserID: 1, WorkerID: share.WorkerID("s17-retired"), Name: "s17-retired", UserName: "aurora", Agent: "bmminer/1.0.0 S17",
+		LastShareTime: now.AddDate(0, 0, -3), FirstShare: now.AddDate(-1, 0, 0).Unix(), LastShareIP: "192.168.1.99",
+		Best: store.Record{Bits: bitcoin.Difficulty(38).Target().Bits(), At: now.AddDate(0, -2, 0).Unix()},
+	})
+	for user := range int32(3) {
+		known = append(known, store.Worker{
+			UserID: user + 1, LastShareTime: now, FirstShare: now.AddDate(-1, 0, 0).Unix(),
+			Best: store.Record{Bits: bitcoin.Difficulty(38).Target().Bits(), At: now.AddDate(0, -2, 0).Unix()},
+		})
+	}
+	s.board.learn(now, known, nil)
+	series := make(map[store.StatsKey]func(at time.Time) float64) // hashes a second
+	for i, r := range rigs {
+		series[store.StatsKey{UserID: r.user, WorkerID: r.id}] = func(at time.Time) float64 {
+			return r.rate * (1 + 0.05*math.Sin(float64(at.Unix())/9000+float64(i)) + 0.03*random.NormFloat64())
+		}
+	}
+	s.past(t, series)
 	s.addBlocks(t)
+}
+
+// past writes a year of days, a month of hours and a day of minutes of workers that have mined as fast as series say.
+func (s *Service) past(t *testing.T, series map[store.StatsKey]func(at time.Time) float64) {
+	t.Helper()
+	db, now := s.db.Load(), s.now()
+	work := func(hashes float64) bitcoin.Work { return workOf(math.Round(hashes)) }
+	rows := func(kind store.StatsKind, long time.Duration, n int) {
+		var all []store.Stats
+		for i := range n {
+			at := now.Truncate(long).Add(-time.Duration(i) * long)
+			sums := make(map[store.StatsKey]store.Stats)
+			for key, of := range series {
+				hashes := of(at) * min(long, now.Sub(at)).Seconds()
+				reject := work(hashes * 0.001 * float64(1+i%5))
+				for _, k := range []store.StatsKey{key, {UserID: key.UserID}, {}} {
+					k.Period = kind.Period(at)
+					sum := sums[k]
+					sum.StatsKey = k
+					sum.Accept, sum.Stale, sum.Reject = sum.Accept.Add(work(hashes)), sum.Stale.Add(work(hashes*0.002)), sum.Reject.Add(reject)
+					if sum.RejectDetail == nil {
+						sum.RejectDetail = make(map[share.Status]bitcoin.Work)
+					}
+					reason := []share.Status{share.StatusLowDifficulty, share.StatusDuplicate, share.StatusJobNotFound}[i%3]
+					sum.RejectDetail[reason] = sum.RejectDetail[reason].Add(reject)
+					sums[k] = sum
+				}
+			}
+			all = slices.AppendSeq(all, maps.Values(sums))
+		}
+		for chunk := range slices.Chunk(all, 2000) {
+			days, hours := chunk, []store.Stats(nil)
+			if kind == store.Hour {
+				days, hours = nil, chunk
+			}
+			if err := db.WriteStats(t.Context(), days, hours); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	rows(store.Day, 24*time.Hour, 366)
+	rows(store.Hour, time.Hour, 31*24)
+	var minutes []store.Minutes
+	for i := 1; i <= 24; i++ {
+		start := now.Truncate(time.Hour).Add(-time.Duration(i) * time.Hour)
+		sums := make(map[store.StatsKey]*store.Minutes)
+		for key, of := range series {
+			for minute := range store.MinutesPerHour {
+				hashes := of(start.Add(time.Duration(minute)*time.Minute)) * 60
+				for _, k := range []store.StatsKey{key, {UserID: key.UserID}, {}} {
+					k.Period = store.Hour.Period(start)
+					if sums[k] == nil {
+						sums[k] = &store.Minutes{StatsKey: k, To: store.MinutesPerHour}
+					}
+					sums[k].Accept[minute] += math.Round(hashes)
+				}
+			}
+		}
+		for m := range maps.Values(sums) {
+			minutes = append(minutes, *m)
+		}
+	}
+	if err := db.WriteMinutes(t.Context(), minutes); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.readHours(t.Context(), db); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func (s *Service) addBlocks(t *testing.T) {
@@ -206,6 +300,12 @@ func TestShow(t *testing.T) {
 	}
 	ctx, cancel := context.WithDeadline(t.Context(), deadline.Add(-time.Second))
 	defer cancel()
+	turned := make(chan struct{})
+	go func() {
+		defer close(turned)
+		s.turnEvents(ctx)
+	}()
+	defer func() { <-turned }()
 	t.Logf("http://%s/", ln.Addr())
 	if err := httpapi.Serve(ctx, ln, s.Handler(), time.Second); err != nil {
 		t.Fatal(err)

@@ -179,7 +179,7 @@ func (s *Service) fromMinutes(ctx context.Context, p *parts, of store.StatsKey) 
 		}
 	}
 	now := s.now()
-	held := int(coarseBuckets) - 1 // whole minutes
+	held := coarseBuckets - 1 // whole minutes
 	from := now.Truncate(time.Minute).Add(-time.Duration(held) * time.Minute)
 	counted := time.Unix(s.countedSince.Load(), 0)
 	if !s.replayed.Load() {
@@ -254,7 +254,7 @@ func (s *Service) history(of who) func(*http.Request, *httpapi.Query) (any, erro
 		}
 		for i, hashes := range p.accepted {
 			if covered := min(p.long, s.now().Sub(p.time(i))).Seconds(); covered >= 1 && !math.IsNaN(hashes) {
-				a.Hashrate[i] = new(hashes / covered)
+				a.Hashrate[i] = new(roundRate(hashes / covered))
 			}
 		}
 		return a, nil
@@ -289,6 +289,15 @@ func (s *Service) rejects(of who) func(*http.Request, *httpapi.Query) (any, erro
 		}
 		return a, nil
 	}
+}
+
+// roundRate keeps six digits of a hashrate: no more of it is true, and thousands of them travel.
+func roundRate(rate float64) float64 {
+	if rate < 1 {
+		return 0
+	}
+	unit := math.Pow10(int(math.Log10(rate)) - 5)
+	return math.Round(rate/unit) * unit
 }
 
 func difficultiesOf(hashes []float64) []*float64 { return known(hashes, hashesPerDifficulty) }

@@ -56,7 +56,10 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 			s.purgeMinutes(ctx, db)
 		case <-cut.C:
 			s.cutDue(s.now())
-			s.minutes.Set(errors.Join(s.writeMinutes(ctx, db), s.readHours(ctx, db)))
+			err := errors.Join(s.writeMinutes(ctx, db), s.readHours(ctx, db))
+			if s.minutes.Set(err); err != nil {
+				s.metrics.flushes.WithLabelValues("failed").Inc()
+			}
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 			defer cancel()

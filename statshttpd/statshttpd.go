@@ -1,8 +1,9 @@
 // Package statshttpd shows what the pool is doing: it counts the last hour of shares in memory and gives them out as a
-// dashboard, a JSON API and the table mining_workers.
+// dashboard, a JSON API and the table mining_workers. Histories it reads from tables: hours and days are slparser's,
+// minutes are written here.
 //
-// All figures come from the share topic, replayed for one hour at the start; so a restart loses nothing and no figure
-// depends on the database being there. Each share counts once however often it is delivered.
+// All figures of the last hour come from the share topic, replayed for one hour at the start; so a restart loses nothing
+// and none of them depends on the database being there. Each share counts once however often it is delivered.
 //
 // The API under /api/v1 is described in openapi.yaml. btcpool's own addresses (/, /worker_status, /flush_db_time) are
 // answered in its format; at / that goes for whoever does not accept text/html, as programs do: browsers get the
@@ -144,6 +145,9 @@ func (s *Service) Ready() error {
 	}
 	if err := s.writing.Err(); err != nil {
 		errs = append(errs, fmt.Errorf("workers not written: %w", err))
+	}
+	if err := s.minutes.Err(); err != nil {
+		errs = append(errs, fmt.Errorf("minutes not written: %w", err))
 	}
 	return errors.Join(errs...)
 }

@@ -1,0 +1,137 @@
+package statshttpd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+
+	"btcpool/internal/share"
+	"btcpool/internal/store"
+)
+
+// listener reads events of a server.
+type listener struct {
+	t      *testing.T
+	lines  *bufio.Reader
+	cancel func()
+}
+
+func listen(t *testing.T, url string) *listener {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cancel(); res.Body.Close() })
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != "text/event-stream" {
+		t.Fatalf("%s: %s %v", url, res.Status, res.Header)
+	}
+	return &listener{t, bufio.NewReader(res.Body), cancel}
+}
+
+// next returns the name and the data of the next event, empty for a sign of life.
+func (l *listener) next() (name string, data map[string]any) {
+	l.t.Helper()
+	for {
+		line, err := l.lines.ReadString('\n')
+		if err != nil {
+			l.t.Fatal(err)
+		}
+		switch field, value, _ := strings.Cut(strings.TrimSuffix(line, "\n"), ": "); field {
+		case "event":
+			name = value
+		case "data":
+			if err := json.Unmarshal([]byte(value), &data); err != nil {
+				l.t.Fatalf("%v: %s", err, value)
+			}
+		case "":
+			return name, data
+		}
+	}
+}
+
+func (l *listener) wants(names ...string) (last map[string]any) {
+	l.t.Helper()
+	for _, want := range names {
+		name, data := l.next()
+		if name != want {
+			l.t.Fatalf("event %q %v, want %q", name, data, want)
+		}
+		last = data
+	}
+	return last
+}
+
+func TestEvents(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	s.small(t)
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	t.Cleanup(s.hub.stop)
+	url := srv.URL + "/api/v1/events"
+	all := listen(t, url+"?user=ann&worker=rig.1")
+	if worker := all.wants("pool", "block", "user", "worker"); worker["worker"] != "rig.1" {
+		t.Errorf("worker is %v", worker)
+	}
+	pool := listen(t, url)
+	if block := pool.wants("pool", "block"); block["height"] != 99.0 {
+		t.Errorf("block is %v", block)
+	}
+	gone := listen(t, url+"?user=nobody")
+	gone.wants("pool", "block", "gone")
+
+	// What has not changed is not said again.
+	s.hub.turn()
+	all.wants("")
+	pool.wants("")
+	s.mine(t, share.Share{UserID: 1, WorkerID: share.WorkerID("rig.1"), Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
+	before := s.ledger.Load()
+	if err := s.db.Load().AddBlock(t.Context(), store.Block{Hash: strings.Repeat("9", 64), Height: 107, CreatedAt: noon}); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	if !newsOfBlocks(before, s.ledger.Load()) {
+		t.Error("a block is no news")
+	}
+	s.hub.turn()
+	all.wants("pool", "block", "user", "worker")
+	if block := pool.wants("pool", "block"); block["height"] != 107.0 || block["state"] != "submitted" {
+		t.Errorf("block is %v", block)
+	}
+	all.cancel()
+	s.hub.stop() // all others are ended
+	if _, err := pool.lines.ReadByte(); err == nil {
+		t.Error("events go on")
+	}
+}
+
+func TestEventsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	s.cfg.MaxEventClients = 1
+	srv := httptest.NewServer(s.Handler())
+	t.Cleanup(srv.Close)
+	t.Cleanup(s.hub.stop)
+	url := srv.URL + "/api/v1/events"
+	listen(t, url).wants("pool")
+	for target, want := range map[string]int{url: 503, url + "?x=1": 400, url + "?worker=x": 400, url + "?user=" + strings.Repeat("x", 200): 400} {
+		res, err := http.Get(target)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != want {
+			t.Errorf("%.60s: %s", target, res.Status)
+		}
+	}
+}
