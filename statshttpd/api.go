@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"btcpool/internal/bitcoin"
@@ -209,7 +208,7 @@ func (s *Service) getPool(_ *http.Request, q *httpapi.Query) (any, error) {
 
 func (s *Service) pool() (any, error) {
 	now := s.moment()
-	v := s.board.poolView(now)
+	v := s.poolView(now)
 	a := poolAnswer{
 		Time:          now,
 		Starting:      !s.replayed.Load(),
@@ -354,7 +353,7 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		fits   = states[q.Choice("state", "active", "online", "waiting", "silent", "all")]
 		online = q.Choice("online", "", "true", "false")
 		user   = q.Text("user", "", maxNameBytes)
-		search = strings.ToLower(q.Text("q", "", maxNameBytes))
+		search = line(q.Text("q", "", maxNameBytes))
 		limit  = q.Integer("limit", 100, 1, 1000)
 		offset = q.Integer("offset", 0, 0, maxOffset)
 	)
@@ -362,11 +361,9 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		return nil, err
 	}
 	id, all := s.board.idOf(user), user == ""
-	views, total := s.workerPage(now, sort, func(l *listed) bool {
-		return (all || l.UserID == id) && fits(l.state) &&
-			(online == "" || (online == "true") == (l.state&isOnline != 0)) &&
-			(search == "" || strings.Contains(l.text, search))
-	}, limit, offset)
+	views, total := s.workerPage(now, sort, func(b brief) bool {
+		return (all || b.user == id) && fits(b.state) && (online == "" || (online == "true") == (b.state&isOnline != 0))
+	}, search, limit, offset)
 	a := workersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Workers: []workerAnswer{},
@@ -420,15 +417,15 @@ func (s *Service) getUsers(_ *http.Request, q *httpapi.Query) (any, error) {
 	var (
 		now    = s.moment()
 		sort   = q.Choice("sort", sorts("-hashrate_5m", "name", byWorkers)...)
-		state  = q.Choice("state", "active", "online", "silent", "all")
-		search = strings.ToLower(q.Text("q", "", maxNameBytes))
+		fits   = states[q.Choice("state", "active", "online", "silent", "all")]
+		search = line(q.Text("q", "", maxNameBytes))
 		limit  = q.Integer("limit", 100, 1, 1000)
 		offset = q.Integer("offset", 0, 0, maxOffset)
 	)
 	if err := q.Done(); err != nil {
 		return nil, err
 	}
-	views, total := s.userPage(now, sort, func(l *listedUser) bool { return l.is(state) && strings.Contains(l.text, search) }, limit, offset)
+	views, total := s.userPage(now, sort, func(b brief) bool { return fits(b.state) }, search, limit, offset)
 	a := usersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Users: []userAnswer{},

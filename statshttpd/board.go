@@ -484,47 +484,63 @@ func (b *board) find(now time.Time, user, name string) *workerView {
 	return nil
 }
 
-// poolView is the whole pool at one moment.
-type poolView struct {
-	past
-	tally
-	Online, Users     int        // workers online that had a share, and users of such
-	Known, KnownUsers int        // workers with a share in the last hour, and users of such
-	Waiting           int        // workers online that had none
-	Silent            int        // workers whose last share is older
-	Minutes           [60]amount // accepted by minute, oldest first; the last is the one before the running minute
-	MinutesEnd        int64      // unix time at which the last of them ended
+// counts are numbers of workers and users at one moment.
+type counts struct {
+	Online, Users     int // workers online that had a share, and users of such
+	Known, KnownUsers int // workers with a share in the last hour, and users of such
+	Waiting           int // workers online that had none
+	Silent            int // workers whose last share is older
 }
 
-func (b *board) poolView(now time.Time) poolView {
+func (b *board) count(now time.Time) (n counts) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	v := poolView{past: b.past(&b.pool), tally: b.tally(&b.pool, now.Unix())}
-	users := make(map[int32]bool, len(b.users)) // of workers seen: is one online
-	for k, w := range b.workers {
-		online := w.online(now)
-		switch {
-		case w.waits != nil:
-			if online {
-				v.Waiting++
+	for _, u := range b.users {
+		online, known := 0, 0
+		for _, w := range u.workers {
+			here := w.online(now)
+			switch {
+			case w.waits != nil && here:
+				n.Waiting++
+			case w.waits != nil:
+			case w.silent(now):
+				n.Silent++
+			default:
+				known++
+				if here {
+					online++
+				}
 			}
-			continue
-		case w.silent(now):
-			v.Silent++
-			continue
 		}
-		v.Known++
-		if online {
-			v.Online++
-		}
-		users[k.UserID] = users[k.UserID] || online
+		n.Known += known
+		n.Online += online
+		n.KnownUsers += min(known, 1)
+		n.Users += min(online, 1)
 	}
-	v.KnownUsers = len(users)
-	for _, online := range users {
-		if online {
-			v.Users++
-		}
-	}
+	return n
+}
+
+// poolView is the whole pool at one moment.
+type poolView struct {
+	counts
+	past
+	tally
+	Minutes    [60]amount // accepted by minute, oldest first; the last is the one before the running minute
+	MinutesEnd int64      // unix time at which the last of them ended
+}
+
+// poolView takes numbers that are kept between requests as orders are: to look at all workers takes long.
+func (s *Service) poolView(now time.Time) poolView {
+	kept := s.poolCounts.get("", now, func(*order[counts]) *order[counts] {
+		return &order[counts]{rows: []counts{s.board.count(now)}}
+	})
+	return s.board.poolView(now, kept.rows[0])
+}
+
+func (b *board) poolView(now time.Time, n counts) poolView {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	v := poolView{counts: n, past: b.past(&b.pool), tally: b.tally(&b.pool, now.Unix())}
 	running := now.Unix() / coarseWidth
 	v.MinutesEnd = running * coarseWidth
 	for i := range v.Minutes {

@@ -67,7 +67,7 @@ func TestBoardFollowsTheClock(t *testing.T) {
 		now := mine(noon, 20)
 		now = mine(now.Add(step), 1) // the clock is wrong,
 		now = mine(now.Add(-step), 20)
-		v := b.poolView(now)
+		v := b.poolView(now, b.count(now))
 		if got, want := v.Rate15m.HashesPerSecond, float64(1<<32)/10; got < 0.9*want || got > 1.1*want {
 			t.Errorf("%v: %v hashes/s in 15 minutes, want %v", step, got, want)
 		}
@@ -168,7 +168,7 @@ func TestBoardOnline(t *testing.T) {
 			default:
 				b.addEvent(now, &share.Event{Time: now, Action: share.Action(step.what), UserID: 1, WorkerID: 1, WorkerName: "w"}, true)
 			}
-			if v := b.poolView(now); (v.Online+v.Waiting == 1) != step.after {
+			if v := b.poolView(now, b.count(now)); (v.Online+v.Waiting == 1) != step.after {
 				t.Errorf("%s, step %d: %d online, %d waiting", test.name, i, v.Online, v.Waiting)
 			}
 		}
@@ -254,7 +254,7 @@ func TestBoardKeepsNewcomers(t *testing.T) {
 			t.Errorf("%s is %+v", question, v)
 		}
 	}
-	if v := b.poolView(noon); v.Online != 6 || v.Users != 2 || v.Known != 6 || v.Waiting > limit {
+	if v := b.poolView(noon, b.count(noon)); v.Online != 6 || v.Users != 2 || v.Known != 6 || v.Waiting > limit {
 		t.Errorf("%d workers of %d users online, %d waiting", v.Online, v.Users, v.Waiting)
 	}
 	if rows := b.rows(noon); len(rows) != 8 || len(b.takeRenamed()) != 6 {
@@ -342,19 +342,19 @@ func BenchmarkBoardAddShare(b *testing.B) {
 func BenchmarkWorkersPage(b *testing.B) {
 	s := newTestService(b, noon)
 	s.board = fullBoard(b, 20_000)
-	everybody := func(*listed) bool { return true }
+	everybody := func(brief) bool { return true }
 	for _, sort := range []string{"-hashrate_5m", "-reject_ratio", "name"} {
 		b.Run("made/"+sort, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				s.workerOrders, s.now = newOrders[listed](), func() time.Time { return noon }
-				s.workerPage(noon, sort, everybody, 100, 0)
+				s.workerPage(noon, sort, everybody, "", 100, 0)
 			}
 		})
 		b.Run("kept/"+sort, func(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
-				s.workerPage(noon, sort, everybody, 100, 0)
+				s.workerPage(noon, sort, everybody, "", 100, 0)
 			}
 		})
 	}
@@ -373,14 +373,14 @@ func TestSilentWorkersAreShown(t *testing.T) {
 	totals := func() (active, silent int) {
 		t.Helper()
 		s.workerOrders = newOrders[listed]()
-		_, active = s.workerPage(noon, "name", func(l *listed) bool { return states["active"](l.state) }, 10, 0)
-		_, silent = s.workerPage(noon, "name", func(l *listed) bool { return states["silent"](l.state) }, 10, 0)
+		_, active = s.workerPage(noon, "name", func(b brief) bool { return states["active"](b.state) }, "", 10, 0)
+		_, silent = s.workerPage(noon, "name", func(b brief) bool { return states["silent"](b.state) }, "", 10, 0)
 		return active, silent
 	}
 	if active, silent := totals(); active != 0 || silent != 1 {
 		t.Errorf("%d active, %d silent", active, silent)
 	}
-	if v := b.poolView(noon); v.Known != 0 || v.KnownUsers != 0 || v.Online != 0 || v.Silent != 1 {
+	if v := b.poolView(noon, b.count(noon)); v.Known != 0 || v.KnownUsers != 0 || v.Online != 0 || v.Silent != 1 {
 		t.Errorf("%+v", v)
 	}
 	v := b.find(noon, "ann", "old")

@@ -36,7 +36,7 @@ func (s *Service) consume(ctx context.Context) error {
 		return s.bus.Read(ctx, topics.Share, from, s.handleShare, bus.CaughtUp(func() {
 			s.countedSince.Store(s.now().Unix() - int64(hour))
 			s.replayed.Store(true)
-			s.log.Info().Int("workers", s.board.poolView(s.now()).Known).Msg("share history counted")
+			s.log.Info().Int("workers", s.board.count(s.now()).Known).Msg("share history counted")
 		}))
 	})
 	g.Go(func() error {

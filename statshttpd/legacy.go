@@ -57,7 +57,7 @@ func (s *Service) poolStatus(url.Values) httpapi.Legacy {
 		return initializing
 	}
 	now := s.now()
-	v := s.board.poolView(now)
+	v := s.poolView(now)
 	s.board.mu.RLock()
 	defer s.board.mu.RUnlock()
 	return httpapi.Legacy{Data: map[string]any{

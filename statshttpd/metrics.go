@@ -26,10 +26,12 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 	set := telemetry.Metrics(reg, "statshttpd")
 	seconds := prometheus.ExponentialBuckets(0.001, 4, 8) // 1 ms to 16 s
 	set.GaugeFunc("pool_hashrate_hashes_per_second", "Accepted work of the last 5 minutes, per second.", func() float64 {
-		return b.poolView(time.Now()).Rate5m.HashesPerSecond
+		b.mu.RLock()
+		defer b.mu.RUnlock()
+		return b.pool.rate(time.Now().Unix(), fiveMinutes).HashesPerSecond
 	})
-	set.GaugeFunc("workers_online", "Workers with a recent sign of life that had a share.", func() float64 { return float64(b.poolView(time.Now()).Online) })
-	set.GaugeFunc("workers_waiting", "Workers with a recent sign of life that had no share.", func() float64 { return float64(b.poolView(time.Now()).Waiting) })
+	set.GaugeFunc("workers_online", "Workers with a recent sign of life that had a share.", func() float64 { return float64(b.count(time.Now()).Online) })
+	set.GaugeFunc("workers_waiting", "Workers with a recent sign of life that had no share.", func() float64 { return float64(b.count(time.Now()).Waiting) })
 	set.CounterFunc("waiting_given_up_total", "Workers without a share that were forgotten because others came.", func() float64 {
 		b.mu.RLock()
 		defer b.mu.RUnlock()

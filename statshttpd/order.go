@@ -2,6 +2,7 @@ package statshttpd
 
 import (
 	"cmp"
+	"math"
 	"slices"
 	"strings"
 	"sync"
@@ -20,18 +21,42 @@ const (
 
 // order is some rows in an order of theirs.
 type order[R any] struct {
-	rows []R
-	by   []int32       // places in rows; nil: as they are
-	at   time.Time     // by the clock of the answers
-	took time.Duration // to make
+	rows  []R
+	brief []brief       // of each row: what most pages select by
+	texts string        // of all rows, a line each
+	by    []int32       // places in rows; nil: as they are
+	at    time.Time     // by the clock of the answers
+	took  time.Duration // to make
 }
 
-// row returns the i-th one.
-func (o *order[R]) row(i int) *R {
-	if o.by != nil {
-		i = int(o.by[i])
+// brief is what a page selects rows by, close together: to look at all rows themselves takes long.
+type brief struct {
+	user  int32
+	end   int32 // of its line in texts
+	state state
+}
+
+// found tells of each row whether its text contains what is searched, which is in lower case; nil: all do.
+func (o *order[R]) found(search string) []bool {
+	if search == "" {
+		return nil
 	}
-	return &o.rows[i]
+	found := make([]bool, len(o.rows))
+	for from := 0; from < len(o.texts); {
+		at := strings.Index(o.texts[from:], search)
+		if at < 0 {
+			break
+		}
+		i, _ := slices.BinarySearchFunc(o.brief, int32(from+at), func(b brief, at int32) int { return cmp.Compare(b.end, at) })
+		found[i] = true
+		from = int(o.brief[i].end) + 1
+	}
+	return found
+}
+
+// line makes a text one that found can search.
+func line(texts ...string) string {
+	return strings.ToLower(strings.ReplaceAll(strings.Join(texts, " "), "\n", " "))
 }
 
 // orders keeps orders by name. It is safe for concurrent use.
@@ -118,7 +143,7 @@ type listed struct {
 	user string
 	workerName
 	through farmLink
-	text    string // "user.worker agent proxy" in lower case: what is searched
+	text    string // "user.worker agent proxy": what is searched
 	state   state
 }
 
@@ -185,7 +210,7 @@ func (b *board) listed(now time.Time, shown Addresses, l listed) listed {
 	user := b.users[l.UserID].Name
 	if l.text == "" || l.user != user || l.workerName != l.w.workerName || l.through != l.w.through {
 		l.user, l.workerName, l.through = user, l.w.workerName, l.w.through
-		l.text = strings.ToLower(l.user + "." + l.Name + " " + l.Agent + " " + shown.show(l.through.Proxy))
+		l.text = line(l.user+"."+l.Name, l.Agent, shown.show(l.through.Proxy))
 	}
 	l.state = l.w.state(now)
 	return l
@@ -227,13 +252,29 @@ func (s *Service) workers(now time.Time, sort string) *order[listed] {
 		if old == nil {
 			old = &order[listed]{}
 		}
-		return &order[listed]{rows: s.board.list(now, s.cfg.Addresses, old.rows)}
+		next := &order[listed]{rows: s.board.list(now, s.cfg.Addresses, old.rows)}
+		next.index(func(l *listed) (string, brief) { return l.text, brief{user: l.UserID, state: l.state} })
+		return next
 	})
 	return arranged(s.workerOrders, names, now, sort, func(by string, down bool) []int32 {
 		return s.board.sorted(len(names.rows), down, func(i int) float64 {
 			return ranks[by](s.board, &names.rows[i].w.window, now.Unix())
 		})
 	})
+}
+
+// index makes brief and texts of rows.
+func (o *order[R]) index(of func(*R) (text string, b brief)) {
+	var texts strings.Builder
+	o.brief = make([]brief, len(o.rows))
+	for i := range o.rows {
+		text, b := of(&o.rows[i])
+		texts.WriteString(text)
+		b.end = int32(min(texts.Len(), math.MaxInt32))
+		texts.WriteByte('\n')
+		o.brief[i] = b
+	}
+	o.texts = texts.String()
 }
 
 // arranged returns the rows of names, which are in that order, in the order that sort names; how makes it of a rank.
@@ -244,30 +285,39 @@ func arranged[R any](kept *orders[R], names *order[R], now time.Time, sort strin
 	return kept.get(sort, now, func(*order[R]) *order[R] {
 		by, down := strings.CutPrefix(sort, "-")
 		if by == "name" {
-			return &order[R]{rows: names.rows, by: backwards(len(names.rows))}
+			return names.arrangedBy(backwards(len(names.rows)))
 		}
-		return &order[R]{rows: names.rows, by: how(by, down)}
+		return names.arrangedBy(how(by, down))
 	})
 }
 
-// page returns those from offset on, limit at most, of the rows that keep keeps, and how many these are.
-func (o *order[R]) page(keep func(*R) bool, limit, offset int) (page []*R, total int) {
+func (o *order[R]) arrangedBy(by []int32) *order[R] {
+	return &order[R]{rows: o.rows, brief: o.brief, texts: o.texts, by: by}
+}
+
+// page returns those from offset on, limit at most, of the rows that keep keeps and that contain what is searched, and how
+// many these are.
+func (o *order[R]) page(keep func(brief) bool, search string, limit, offset int) (page []*R, total int) {
+	found := o.found(search)
 	for i := range o.rows {
-		r := o.row(i)
-		if !keep(r) {
+		if o.by != nil {
+			i = int(o.by[i])
+		}
+		if found != nil && !found[i] || !keep(o.brief[i]) {
 			continue
 		}
 		if total >= offset && len(page) < limit {
-			page = append(page, r)
+			page = append(page, &o.rows[i])
 		}
 		total++
 	}
 	return page, total
 }
 
-// workerPage returns a page of the workers that keep keeps, and how many there are on all pages.
-func (s *Service) workerPage(now time.Time, sort string, keep func(*listed) bool, limit, offset int) (views []*workerView, total int) {
-	page, total := s.workers(now, sort).page(keep, limit, offset)
+// workerPage returns a page of the workers that keep keeps and that contain what is searched, and how many there are on
+// all pages.
+func (s *Service) workerPage(now time.Time, sort string, keep func(brief) bool, search string, limit, offset int) (views []*workerView, total int) {
+	page, total := s.workers(now, sort).page(keep, search, limit, offset)
 	b := s.board
 	b.mu.RLock()
 	defer b.mu.RUnlock()

@@ -57,6 +57,7 @@ type Service struct {
 
 	workerOrders *orders[listed]
 	userOrders   *orders[listedUser]
+	poolCounts   *orders[counts]
 	replayed     atomic.Bool // the last hour of shares is counted
 
 	countedSince atomic.Int64 // unix time from which on all shares are counted
@@ -89,6 +90,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		hub:          newHub(),
 		workerOrders: newOrders[listed](),
 		userOrders:   newOrders[listedUser](),
+		poolCounts:   newOrders[counts](),
 
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
 		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
@@ -121,6 +123,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	s.closing.Add(s.bus.Close)
 	s.closing.Add(s.workerOrders.wait)
 	s.closing.Add(s.userOrders.wait)
+	s.closing.Add(s.poolCounts.wait)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}

@@ -21,10 +21,9 @@ type listedUser struct {
 	id      int32
 	u       *user
 	name    string
-	text    string // in lower case: what is searched
-	online  int    // workers
-	workers int    // that had a share
-	active  bool   // one of them in the last hour
+	online  int  // workers
+	workers int  // that had a share
+	active  bool // one of them in the last hour
 }
 
 // listUsers returns the users of a list of workers, by name.
@@ -34,7 +33,7 @@ func (b *board) listUsers(workers []listed) []listedUser {
 		l := &workers[i]
 		u := byID[l.UserID]
 		if u == nil {
-			u = &listedUser{id: l.UserID, name: l.user, text: strings.ToLower(l.user)}
+			u = &listedUser{id: l.UserID, name: l.user}
 			byID[l.UserID] = u
 		}
 		if l.state&isWaiting != 0 {
@@ -61,7 +60,9 @@ func (b *board) listUsers(workers []listed) []listedUser {
 // users returns all users in the order that sort names.
 func (s *Service) users(now time.Time, sort string) *order[listedUser] {
 	names := s.userOrders.get("name", now, func(*order[listedUser]) *order[listedUser] {
-		return &order[listedUser]{rows: s.board.listUsers(s.workers(now, "name").rows)}
+		next := &order[listedUser]{rows: s.board.listUsers(s.workers(now, "name").rows)}
+		next.index(func(l *listedUser) (string, brief) { return line(l.name), brief{user: l.id, state: l.state()} })
+		return next
 	})
 	return arranged(s.userOrders, names, now, sort, func(by string, down bool) []int32 {
 		return s.board.sorted(len(names.rows), down, func(i int) float64 {
@@ -77,9 +78,10 @@ func (s *Service) users(now time.Time, sort string) *order[listedUser] {
 // byWorkers orders users by their workers that are online.
 const byWorkers = "workers"
 
-// userPage returns a page of the users that keep keeps, and how many there are on all pages.
-func (s *Service) userPage(now time.Time, sort string, keep func(*listedUser) bool, limit, offset int) (views []*userView, total int) {
-	page, total := s.users(now, sort).page(keep, limit, offset)
+// userPage returns a page of the users that keep keeps and that contain what is searched, and how many there are on all
+// pages.
+func (s *Service) userPage(now time.Time, sort string, keep func(brief) bool, search string, limit, offset int) (views []*userView, total int) {
+	page, total := s.users(now, sort).page(keep, search, limit, offset)
 	s.board.mu.RLock()
 	defer s.board.mu.RUnlock()
 	for _, l := range page {
@@ -128,15 +130,15 @@ func (b *board) idOf(name string) int32 {
 	return -1
 }
 
-// is tells whether a user fits a value of the parameter state.
-func (l *listedUser) is(state string) bool {
-	switch state {
-	case "active":
-		return l.active
-	case "online":
-		return l.online > 0
-	case "silent":
-		return l.online == 0 && l.workers > 0
+func (l *listedUser) state() (s state) {
+	if l.active {
+		s |= isActive
 	}
-	return true
+	switch {
+	case l.online > 0:
+		s |= isOnline
+	case l.workers > 0:
+		s |= isSilent
+	}
+	return s
 }

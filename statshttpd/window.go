@@ -46,15 +46,17 @@ type ring struct {
 	width  int64 // seconds
 	newest int64 // number of the newest bucket: unix time / width
 	work   []float64
-	shares []uint32
+	shares []uint32 // nil: are not counted
 }
 
 func newRing(width int64, buckets int) ring {
 	return ring{width: width, work: make([]float64, buckets), shares: make([]uint32, buckets)}
 }
 
-func fineRing() ring   { return newRing(fineWidth, fineBuckets) }
 func coarseRing() ring { return newRing(coarseWidth, coarseBuckets) }
+
+// fineRing does without the number of shares, see window.shares.
+func fineRing() ring { return ring{width: fineWidth, work: make([]float64, fineBuckets)} }
 
 func (r *ring) size() int64 { return int64(len(r.work)) }
 
@@ -63,12 +65,20 @@ func (r *ring) add(t int64, work float64) {
 	size := r.size()
 	n := t / r.width
 	for i := max(r.newest+1, n-size+1); i <= n; i++ {
-		r.work[i%size], r.shares[i%size] = 0, 0
+		r.clear(i % size)
 	}
 	r.newest = max(r.newest, n)
 	if n > r.newest-size {
 		r.work[n%size] += work
-		r.shares[n%size]++
+		if r.shares != nil {
+			r.shares[n%size]++
+		}
+	}
+}
+
+func (r *ring) clear(at int64) {
+	if r.work[at] = 0; r.shares != nil {
+		r.shares[at] = 0
 	}
 }
 
@@ -80,7 +90,7 @@ func (r *ring) forgetAfter(t int64) {
 	}
 	n := t / r.width
 	for i := max(n, r.newest-size) + 1; i <= r.newest; i++ {
-		r.work[i%size], r.shares[i%size] = 0, 0
+		r.clear(i % size)
 	}
 	r.newest = min(r.newest, n)
 }
@@ -97,7 +107,9 @@ func (r *ring) sum(now int64, n int) amount {
 	var shares uint64
 	for i, at := first, first%size; i <= last; i++ {
 		work += r.work[at]
-		shares += uint64(r.shares[at])
+		if r.shares != nil {
+			shares += uint64(r.shares[at])
+		}
 		if at++; at == size {
 			at = 0
 		}
@@ -136,7 +148,11 @@ func (r *ring) at(n int64) amount {
 	if n < 0 || n > r.newest || n <= r.newest-size {
 		return amount{}
 	}
-	return amount{workOf(r.work[n%size]), uint64(r.shares[n%size])}
+	a := amount{Work: workOf(r.work[n%size])}
+	if r.shares != nil {
+		a.Shares = uint64(r.shares[n%size])
+	}
+	return a
 }
 
 // rate is a hashrate with what is known about its quality.
@@ -267,8 +283,8 @@ func (w *window) source(s span) *ring {
 	return &w.fine
 }
 
-// acceptedSum is the accepted amount of the last s seconds, the running bucket included: what btcpool's columns and
-// answers hold.
+// acceptedSum is the accepted work of the last s seconds, the running bucket included: what btcpool's columns and answers
+// hold. Up to a quarter of an hour it is without the number of shares.
 func (w *window) acceptedSum(now int64, s span) amount {
 	r := w.source(s)
 	return r.sum(now, int(int64(s)/max(r.width, 1)))
@@ -281,13 +297,24 @@ func (w *window) rate(now int64, s span) rate {
 	if w.began == 0 || r.work == nil {
 		return rate{}
 	}
-	a := r.sum(now, int(int64(s)/r.width)+1)
+	work := r.sum(now, int(int64(s)/r.width)+1).Work.Float()
+	shares := w.shares(now, s, work)
 	covered := int64(s) + now%r.width
 	if since := now - w.began; since < covered {
-		work, shares := max(a.Work.Float()-w.opening.Work.Float(), 0), max(a.Shares, w.opening.Shares)-w.opening.Shares
+		work, shares := max(work-w.opening.Work.Float(), 0), max(shares, w.opening.Shares)-w.opening.Shares
 		return rate{HashesPerSecond: work / float64(max(since, 1)), Shares: shares, Known: shares >= minRateShares}
 	}
-	return rate{HashesPerSecond: a.Work.Float() / float64(covered), Shares: a.Shares, Known: true}
+	return rate{HashesPerSecond: work / float64(covered), Shares: shares, Known: true}
+}
+
+// shares is how many shares gave the accepted work of s seconds: those of the minutes that hold these, by the part of
+// their work. It says how good a rate is.
+func (w *window) shares(now int64, s span, work float64) uint64 {
+	around := w.coarse.sum(now, int(s)/coarseWidth+1)
+	if s > quarterHour || around.Shares == 0 {
+		return around.Shares
+	}
+	return uint64(math.Round(work / around.Work.Float() * float64(around.Shares)))
 }
 
 // dayRate is the accepted work of a day, of the whole hours before dayEnd from the tables and what came since, over the
