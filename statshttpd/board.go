@@ -81,7 +81,8 @@ type server struct {
 
 // board is everything statshttpd knows of users and workers. It is safe for concurrent use.
 type board struct {
-	limit int // workers in memory, and as many in the lobby
+	limit       int  // workers in memory, and as many in the lobby
+	acceptStale bool // shares that were accepted though late count as accepted
 
 	mu        sync.RWMutex
 	now       int64 // unix time at which the last share was counted
@@ -134,6 +135,9 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	w := b.proven(now, workerKey{s.UserID, s.WorkerID})
 	difficulty := s.Difficulty
 	status := s.Status
+	if b.acceptStale && status.IsAccepted() {
+		status = share.StatusAccept
+	}
 	if status.IsAccepted() {
 		b.recent.add(t, difficulty.Hashes().Float())
 		if w != nil {

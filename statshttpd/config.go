@@ -64,6 +64,16 @@ type Config struct {
 	// WorkersRetention is how long mining_workers keeps the row of a worker that has no more shares; 0: for ever; 90
 	// days by default. Rows without any share go after a day, whatever it is.
 	WorkersRetention config.Duration `toml:"workers_retention"`
+	// UpdateWorkerName writes names of workers and their software to mining_workers, the default; btcpool's worker_update
+	// does it otherwise.
+	UpdateWorkerName bool `toml:"update_worker_name"`
+	// FileLastFlushTime is a file that holds the unix time of the last complete flush, unless it is empty, the default.
+	FileLastFlushTime string `toml:"file_last_flush_time"`
+	// AcceptStale has shares that were accepted though late count as accepted, instead of stale; false by default.
+	AcceptStale bool `toml:"accept_stale"`
+	// SingleUserPUID is the user that all miners of other pools stand behind: only its shares and events count, each for
+	// the external user that it names. 0 by default: there is none.
+	SingleUserPUID int32 `toml:"single_user_puid"`
 	// Addresses says what the API shows of miners' addresses: "masked", the default, "full" or "none".
 	Addresses Addresses `toml:"addresses"`
 	// CORSOrigins are the origins whose pages may read the API from a browser, as "https://example.org"; "*": all; none by
@@ -76,6 +86,8 @@ type Config struct {
 	WebDir   string       `toml:"web_dir"`
 	Kafka    bus.Config   `toml:"kafka"`
 	Database store.Config `toml:"database"`
+	// StatisticsDatabase has the tables that slparser writes, and stats_minutes, when Database has not.
+	StatisticsDatabase store.Config `toml:"statistics_database" envPrefix:"STATISTICS_"`
 }
 
 // DefaultConfig returns what holds for keys that are not set. The database has no default.
@@ -85,6 +97,7 @@ func DefaultConfig() Config {
 		MaxConnections:   12_000,
 		FlushDBInterval:  config.Duration(15 * time.Second),
 		MaxWorkers:       100_000,
+		UpdateWorkerName: true,
 		Addresses:        AddressesMasked,
 		MaxEventClients:  10_000,
 		CORSOrigins:      []string{},
@@ -106,6 +119,12 @@ func (c Config) Validate() error {
 		faults.AtLeast("workers_retention", c.WorkersRetention, 2*time.Hour)
 	}
 	faults.Number("max_workers", c.MaxWorkers, 1, 10_000_000)
+	faults.NotNegative("single_user_puid", int64(c.SingleUserPUID))
+	if c.ownStatistics() {
+		if err := c.StatisticsDatabase.Validate(); err != nil {
+			faults.Addf("statistics_%w", err)
+		}
+	}
 	faults.Number("max_event_clients", c.MaxEventClients, 0, 1<<20)
 	if !slices.Contains([]Addresses{AddressesMasked, AddressesFull, AddressesNone}, c.Addresses) {
 		faults.Addf("addresses = %q: must be masked, full or none", string(c.Addresses))
@@ -119,3 +138,6 @@ func (c Config) Validate() error {
 	faults.Add(c.Database.Validate())
 	return faults.Err()
 }
+
+// ownStatistics tells whether the statistics have a database of their own.
+func (c Config) ownStatistics() bool { return c.StatisticsDatabase != store.Config{} }

@@ -3,6 +3,7 @@ package statshttpd
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -63,6 +64,12 @@ func (s *Service) handleShare(m bus.Message) error {
 	if s.dedup.Seen(m.Partition, one.ID) {
 		return drop("duplicate")
 	}
+	if single := s.cfg.SingleUserPUID; single != 0 {
+		if one.UserID != single || one.ExtUserID == 0 {
+			return drop("other_user")
+		}
+		one.UserID = one.ExtUserID
+	}
 	kept, err := s.board.addShare(s.now(), &one)
 	switch {
 	case errors.Is(err, errShareOld):
@@ -72,7 +79,7 @@ func (s *Service) handleShare(m bus.Message) error {
 	}
 	result := "rejected"
 	switch {
-	case one.Status.IsStale():
+	case one.Status.IsStale() && !(s.cfg.AcceptStale && one.Status.IsAccepted()):
 		result = "stale"
 	case one.Status.IsAccepted():
 		result = "accepted"
@@ -88,7 +95,7 @@ func (s *Service) handleEvent(m bus.Message, live bool) error {
 	result := "ok"
 	if event, err := share.ParseEvent(m.Value); err != nil {
 		result = "malformed"
-	} else {
+	} else if s.external(&event) {
 		s.board.addEvent(s.now(), &event, live)
 	}
 	s.metrics.events.WithLabelValues(result).Inc()
@@ -108,4 +115,21 @@ func (s *Service) handleJob(m bus.Message) error {
 	s.metrics.jobs.WithLabelValues("ok").Inc()
 	s.network.Store(&network{Height: j.Height, Difficulty: target.Difficulty(), JobTime: j.ID.Time()})
 	return nil
+}
+
+// external makes an event one of the external user that it names, where one user stands for all. It returns false for one
+// of another user.
+func (s *Service) external(e *share.Event) bool {
+	single := s.cfg.SingleUserPUID
+	if single == 0 || e.Action == share.ServerDead || e.Action == share.ServerServing {
+		return true
+	}
+	if e.UserID != single || e.ExtUserID == 0 {
+		return false
+	}
+	e.UserID, e.UserName = e.ExtUserID, ""
+	if user, worker, ok := strings.Cut(e.WorkerName, "."); ok {
+		e.UserName, e.WorkerName = user, worker
+	}
+	return true
 }

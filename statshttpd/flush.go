@@ -4,9 +4,11 @@ import (
 	"context"
 	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/durable"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
 )
@@ -40,8 +42,18 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	}
 	s.metrics.flushes.WithLabelValues("ok").Inc()
 	s.flushed.Store(now.Unix())
+	s.beat(now)
 	kept := s.board.expire(now, s.cfg.WorkersRetention.Std())
 	s.log.Debug().Int("rows", rows).Int("workers", kept).Dur("took_ms", took).Msg("workers written")
+}
+
+// beat says in the file that is configured when all was written last, as btcpool's does.
+func (s *Service) beat(now time.Time) {
+	path := s.cfg.FileLastFlushTime
+	if path == "" {
+		return
+	}
+	s.beating.Set(durable.Replace(path, []byte(strconv.FormatInt(now.Unix(), 10)), 0o644))
 }
 
 // takeLeft returns the rows of workers that are not in memory any more, and forgets them; putLeft gives back those that

@@ -110,7 +110,7 @@ func (p *parts) time(i int) time.Time { return p.start.Add(time.Duration(i) * p.
 // fromTables takes in the rows of hours or days. A part without a row had no share, unless it is from before the pool's
 // first one.
 func (s *Service) fromTables(ctx context.Context, p *parts, of store.StatsKey) error {
-	db := s.db.Load()
+	db := s.statistics()
 	if db == nil {
 		return errUnavailable
 	}
@@ -157,7 +157,7 @@ func (s *Service) fromTables(ctx context.Context, p *parts, of store.StatsKey) e
 // fromMinutes takes in the rows of minutes, and what is in memory.
 func (s *Service) fromMinutes(ctx context.Context, p *parts, of store.StatsKey) error {
 	n := len(p.accepted)
-	if db := s.db.Load(); db != nil {
+	if db := s.statistics(); db != nil {
 		from, to := store.Hour.Period(p.start), store.Hour.Period(p.time(n-1))
 		rows, err := db.ReadMinutes(ctx, of.UserID, of.WorkerID, from, to)
 		if err != nil {

@@ -19,16 +19,32 @@ const (
 )
 
 // keep does all that has to do with the database until ctx ends. Counting never waits for it.
-func (s *Service) keep(ctx context.Context) error {
+func (s *Service) keep(ctx context.Context) (err error) {
 	db, err := store.Connect(ctx, s.cfg.Database, s.log)
 	if err != nil {
 		return nil // ctx ended
 	}
-	s.keepUpToDate(ctx, db)
+	stats := db
+	if s.cfg.ownStatistics() {
+		if stats, err = store.Connect(ctx, s.cfg.StatisticsDatabase, s.log); err != nil {
+			return db.Close() // ctx ended
+		}
+		defer func() { err = errors.Join(err, stats.Close()) }()
+	}
+	s.stats.Store(stats)
+	s.keepUpToDate(ctx, db, stats)
 	return db.Close()
 }
 
-func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
+// statistics is the database with the tables that slparser writes, nil while none was there.
+func (s *Service) statistics() *store.Store {
+	if stats := s.stats.Load(); stats != nil {
+		return stats
+	}
+	return s.db.Load()
+}
+
+func (s *Service) keepUpToDate(ctx context.Context, db, stats *store.Store) {
 	learn := func() error { return s.learn(ctx, db) }
 	if retry.Do(ctx, retry.Pace{First: lookInterval, Longest: lookInterval}, learn, nil) != nil {
 		return // ctx ended
@@ -43,7 +59,7 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 	cut := time.NewTicker(cutInterval)
 	defer cut.Stop()
 	s.purge(ctx, db)
-	s.purgeMinutes(ctx, db)
+	s.purgeMinutes(ctx, stats)
 	for {
 		s.refreshLedger(ctx, db)
 		select {
@@ -53,10 +69,10 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 			s.flush(ctx, db)
 		case <-purge.C:
 			s.purge(ctx, db)
-			s.purgeMinutes(ctx, db)
+			s.purgeMinutes(ctx, stats)
 		case <-cut.C:
 			s.cutDue(s.now())
-			err := errors.Join(s.writeMinutes(ctx, db), s.readHours(ctx, db))
+			err := errors.Join(s.writeMinutes(ctx, stats), s.readHours(ctx, stats))
 			if s.minutes.Set(err); err != nil {
 				s.metrics.flushes.WithLabelValues("failed").Inc()
 			}
@@ -65,7 +81,7 @@ func (s *Service) keepUpToDate(ctx context.Context, db *store.Store) {
 			defer cancel()
 			s.flush(last, db)
 			s.cutDue(s.now().Add(cutAfter)) // nobody will have more of an hour that is over
-			s.minutes.Set(s.writeMinutes(last, db))
+			s.minutes.Set(s.writeMinutes(last, stats))
 			return
 		}
 	}

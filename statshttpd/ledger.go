@@ -58,7 +58,7 @@ func (s *Service) readLedger(ctx context.Context, db *store.Store, old *ledger) 
 		if next.Ends, err = db.RoundEnds(ctx); err != nil {
 			return nil, err
 		}
-		if next.Work, err = readWorkByHour(ctx, db, next.Work, now); err != nil {
+		if next.Work, err = readWorkByHour(ctx, s.statistics(), next.Work, now); err != nil {
 			return nil, err
 		}
 	}
@@ -78,7 +78,7 @@ func (s *Service) readLedger(ctx context.Context, db *store.Store, old *ledger) 
 		next.Earlier, next.readAt = old.Earlier, old.readAt
 		return next, nil
 	}
-	next.Earlier, err = readWork(ctx, db, from, next.Until)
+	next.Earlier, err = readWork(ctx, s.statistics(), from, next.Until)
 	return next, err
 }
 

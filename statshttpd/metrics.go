@@ -10,7 +10,7 @@ import (
 
 type metrics struct {
 	shares        *prometheus.CounterVec // result: accepted, stale, rejected
-	dropped       *prometheus.CounterVec // reason: malformed, invalid, duplicate, old, future, workers_full
+	dropped       *prometheus.CounterVec // reason: malformed, invalid, duplicate, other_user, old, future, workers_full
 	events        *prometheus.CounterVec // result: ok, malformed
 	jobs          *prometheus.CounterVec // result: ok, malformed
 	flushes       *prometheus.CounterVec // result: ok, failed

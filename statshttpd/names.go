@@ -231,6 +231,9 @@ func (s *Service) lookUp(ctx context.Context, db *store.Store) {
 // writeNames writes the names that changed, in chunks.
 func (s *Service) writeNames(ctx context.Context, db *store.Store) (written int, err error) {
 	renamed := s.board.takeRenamed()
+	if !s.cfg.UpdateWorkerName {
+		return 0, nil
+	}
 	for chunk := range slices.Chunk(s.board.nameRows(renamed), flushRows) {
 		if err := withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerNames(ctx, chunk) }); err != nil {
 			s.board.putRenamed(renamed)

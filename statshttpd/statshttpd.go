@@ -66,9 +66,11 @@ type Service struct {
 
 	network  atomic.Pointer[network]     // nil before the first job
 	db       atomic.Pointer[store.Store] // nil while the database was never there
+	stats    atomic.Pointer[store.Store] // nil before both databases were there, see statistics
 	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
 	looking  *service.Fault              // at the ledger
 	writing  *service.Fault              // workers to the database
+	beating  *service.Fault              // the file of the last flush
 	minutes  *service.Fault              // to the database
 	kafka    *service.Fault              // Kafka does not answer
 	heard    atomic.Int64                // unix time of its last answer, 0 before
@@ -93,11 +95,13 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		poolCounts:   newOrders[counts](),
 
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
 		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
 		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
 	}
+	s.board.acceptStale = cfg.AcceptStale
 	s.places, _ = ParsePlaces(cfg.StratumURL) // is valid
 	s.started = s.now()
 	s.metrics = newMetrics(deps.Metrics, s.board)
