@@ -52,6 +52,7 @@ type worker struct {
 	since          int64  // unix time at which the first of its sessions began, 0 while there is none
 	sessions       int32  // connections that came and did not go, as far as events were read
 	server         uint8  // id of the server that the last of them is to
+	renamed        uint32 // how often its name, agent or proxy has changed
 	cleared        bool   // its row has the zeros that its window has become
 	lastDifficulty bitcoin.Difficulty
 }
@@ -317,9 +318,13 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 		w = b.welcome(k, e.IP)
 	}
 	b.rename(k, w, e, live)
-	w.through = farmLink{}
+	through := farmLink{}
 	if e.Desc == share.FromAgent {
-		w.through = farmLink{e.IP, e.SessionID}
+		through = farmLink{e.IP, e.SessionID}
+	}
+	if w.through != through {
+		w.through = through
+		w.renamed++
 	}
 	if t <= now.Unix()-int64(hour) {
 		return

@@ -207,7 +207,7 @@ func TestBoardExpires(t *testing.T) {
 		{keep + time.Minute, 0, 1, 0, 1},
 	} {
 		now := noon.Add(step.after)
-		rows := b.rows(now)
+		rows := b.rows(now, b.rowKeys())
 		for _, row := range rows {
 			if row.Accept1h.IsZero() == (row.UserID < 3 && step.after < time.Hour) {
 				t.Errorf("%s: user %d has %s", step.after, row.UserID, row.Accept1h)
@@ -257,7 +257,7 @@ func TestBoardKeepsNewcomers(t *testing.T) {
 	if v := b.poolView(noon, b.count(noon)); v.Online != 6 || v.Users != 2 || v.Known != 6 || v.Waiting > limit {
 		t.Errorf("%d workers of %d users online, %d waiting", v.Online, v.Users, v.Waiting)
 	}
-	if rows := b.rows(noon); len(rows) != 8 || len(b.takeRenamed()) != 6 {
+	if rows := b.rows(noon, b.rowKeys()); len(rows) != 8 || len(b.takeRenamed()) != 6 {
 		t.Errorf("%d rows", len(rows))
 	}
 	if len(b.workers) > limit+6 || b.givenUp < 5*limit {

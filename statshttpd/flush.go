@@ -24,14 +24,17 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	now := s.now()
 	rows, err := s.writeNames(ctx, db)
 	left := s.board.takeLeft()
-	if err == nil {
-		all := append(left, s.board.rows(now)...)
-		rows += len(all)
-		for chunk := range slices.Chunk(all, flushRows) {
-			if err = withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerStats(ctx, chunk) }); err != nil {
-				break
-			}
+	write := func(chunk []store.Worker) {
+		if err == nil {
+			err = withTimeout(ctx, func(ctx context.Context) error { return db.UpsertWorkerStats(ctx, chunk) })
+			rows += len(chunk)
 		}
+	}
+	for chunk := range slices.Chunk(left, flushRows) {
+		write(chunk)
+	}
+	for keys := range slices.Chunk(s.board.rowKeys(), flushRows) { // rows of all at once would take much memory
+		write(s.board.rows(now, keys))
 	}
 	took := s.now().Sub(now)
 	s.metrics.flushSeconds.Observe(took.Seconds())
@@ -72,20 +75,35 @@ func (b *board) putLeft(rows []store.Worker) {
 	b.left = append(b.left, rows[:min(len(rows), max(b.limit-len(b.left), 0))]...)
 }
 
-// rows makes a row of each worker that had a share, and of each user of such as worker 0, but for those whose row has
-// had zeros for long.
-func (b *board) rows(now time.Time) []store.Worker {
+// rowKeys returns the keys of rows that there are to write: of each worker that had a share, and of each user of such as
+// worker 0, but for those whose row has had zeros for long.
+func (b *board) rowKeys() []workerKey {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
-	rows := make([]store.Worker, 0, len(b.workers)+len(b.users))
+	keys := make([]workerKey, 0, len(b.workers)+len(b.users))
 	for k, w := range b.workers {
 		if w.waits == nil && !w.cleared {
-			rows = append(rows, w.row(k, now.Unix()))
+			keys = append(keys, k)
 		}
 	}
 	for id, u := range b.users {
 		if u.last != 0 && !u.cleared {
-			rows = append(rows, u.row(workerKey{UserID: id}, now.Unix()))
+			keys = append(keys, workerKey{UserID: id})
+		}
+	}
+	return keys
+}
+
+// rows makes the rows of keys. Who has gone since has none.
+func (b *board) rows(now time.Time, keys []workerKey) []store.Worker {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	rows := make([]store.Worker, 0, len(keys))
+	for _, k := range keys {
+		if w := b.workers[k]; w != nil {
+			rows = append(rows, w.row(k, now.Unix()))
+		} else if u := b.users[k.UserID]; u != nil && k.WorkerID == 0 {
+			rows = append(rows, u.row(k, now.Unix()))
 		}
 	}
 	return rows

@@ -27,6 +27,7 @@ import (
 var (
 	load          = flag.Int("load", 0, "measure a statshttpd with so many `workers`, each with a share in 10 s")
 	loadListeners = flag.Int("load-listeners", 0, "with so many that listen to events")
+	loadHistory   = flag.Duration("load-history", time.Hour, "of how long shares are counted first")
 	loadFor       = flag.Duration("load-for", 20*time.Second, "how long to look at pages")
 )
 
@@ -105,7 +106,7 @@ func TestLoad(t *testing.T) {
 	var counting time.Duration
 	var buf []byte
 	ends := make([]int, history)
-	for second := range int64(hour) - 1 {
+	for second := int64(hour) - int64(loadHistory.Seconds()); second < int64(hour)-1; second++ {
 		buf = buf[:0]
 		for i := range ends {
 			buf = message(buf, start.Unix()-int64(hour)+second+1)
@@ -238,6 +239,7 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer again.Close()
+	again.stats.Store(s.db.Load())
 	begin = time.Now()
 	if err := again.learn(t.Context(), s.db.Load()); err != nil {
 		t.Fatal(err)

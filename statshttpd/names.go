@@ -19,7 +19,10 @@ func (b *board) rename(k workerKey, w *worker, e *share.Event, live bool) {
 	name := workerName{clip(e.WorkerName), clip(e.Agent)}
 	b.nameUser(k.UserID, e.UserName)
 	changed := w.workerName != name
-	w.workerName = name
+	if changed {
+		w.workerName = name
+		w.renamed++
+	}
 	delete(b.nameless, k)
 	if w.waits == nil && (live || changed) {
 		b.renamed[k] = name
@@ -65,6 +68,7 @@ func (b *board) addKnown(now time.Time, row store.Worker) {
 	b.nameUserOnce(k.UserID, row.UserName)
 	if w.workerName == (workerName{}) {
 		w.workerName = name
+		w.renamed++
 	}
 	delete(b.nameless, k)
 	if b.renamed[k] == name {

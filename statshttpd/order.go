@@ -36,6 +36,15 @@ type brief struct {
 	state state
 }
 
+// text is the line of row i.
+func (o *order[R]) text(i int) string {
+	from := int32(0)
+	if i > 0 {
+		from = o.brief[i-1].end + 1
+	}
+	return o.texts[from:o.brief[i].end]
+}
+
 // found tells of each row whether its text contains what is searched, which is in lower case; nil: all do.
 func (o *order[R]) found(search string) []bool {
 	if search == "" {
@@ -139,12 +148,11 @@ var ranks = map[string]rank{
 // listed is a worker in a list.
 type listed struct {
 	workerKey
-	w    *worker
-	user string
-	workerName
-	through farmLink
-	text    string // "user.worker agent proxy": what is searched
-	state   state
+	w          *worker
+	user, name string
+	text       string // "user.worker agent proxy": what is searched
+	renamed    uint32 // the worker's when text was made
+	state      state
 }
 
 // state tells what a worker is doing.
@@ -176,7 +184,9 @@ func (w *worker) state(now time.Time) (s state) {
 
 // list returns all workers, ordered by name, with addresses as they are shown. old is what it returned before.
 func (b *board) list(now time.Time, shown Addresses, old []listed) []listed {
-	all := make([]listed, 0, len(old)+orderChunk)
+	b.mu.RLock()
+	all := make([]listed, 0, len(b.workers)+orderChunk) // no more than come meanwhile
+	b.mu.RUnlock()
 	known := make(map[workerKey]bool, len(old))
 	for chunk := range slices.Chunk(old, orderChunk) { // which are in order nearly always
 		b.mu.RLock()
@@ -199,7 +209,7 @@ func (b *board) list(now time.Time, shown Addresses, old []listed) []listed {
 	}
 	b.mu.RUnlock()
 	slices.SortFunc(all, func(x, y listed) int {
-		return cmp.Or(strings.Compare(x.user, y.user), strings.Compare(x.Name, y.Name),
+		return cmp.Or(strings.Compare(x.user, y.user), strings.Compare(x.name, y.name),
 			cmp.Compare(x.UserID, y.UserID), cmp.Compare(x.WorkerID, y.WorkerID))
 	})
 	return all
@@ -208,9 +218,9 @@ func (b *board) list(now time.Time, shown Addresses, old []listed) []listed {
 // listed brings l up to date. b.mu is held.
 func (b *board) listed(now time.Time, shown Addresses, l listed) listed {
 	user := b.users[l.UserID].Name
-	if l.text == "" || l.user != user || l.workerName != l.w.workerName || l.through != l.w.through {
-		l.user, l.workerName, l.through = user, l.w.workerName, l.w.through
-		l.text = line(l.user+"."+l.Name, l.Agent, shown.show(l.through.Proxy))
+	if l.text == "" || l.user != user || l.renamed != l.w.renamed {
+		l.user, l.name, l.renamed = user, l.w.Name, l.w.renamed
+		l.text = line(l.user+"."+l.name, l.w.Agent, shown.show(l.w.through.Proxy))
 	}
 	l.state = l.w.state(now)
 	return l
@@ -254,6 +264,9 @@ func (s *Service) workers(now time.Time, sort string) *order[listed] {
 		}
 		next := &order[listed]{rows: s.board.list(now, s.cfg.Addresses, old.rows)}
 		next.index(func(l *listed) (string, brief) { return l.text, brief{user: l.UserID, state: l.state} })
+		for i := range next.rows { // so that texts are in memory once
+			next.rows[i].text = next.text(i)
+		}
 		return next
 	})
 	return arranged(s.workerOrders, names, now, sort, func(by string, down bool) []int32 {
