@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/types/descriptorpb"
 	"google.golang.org/protobuf/types/dynamicpb"
+	"pgregory.net/rapid"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
@@ -328,9 +329,80 @@ func TestAllocations(t *testing.T) {
 		t.Errorf("AppendTo allocates %v times", n)
 	}
 	var got share.Share
-	if n := testing.AllocsPerRun(100, func() { _ = got.Parse(wire) }); n > 1 { // the text of the address
+	if n := testing.AllocsPerRun(100, func() { _ = got.Parse(wire) }); n > 1 { // the text of an IPv6 address
 		t.Errorf("Parse allocates %v times", n)
 	}
+}
+
+// sameTheLongWay holds what is made of a record against what is made of it when it has a field that nobody knows, which
+// takes every field by itself.
+func sameTheLongWay(t interface {
+	Helper()
+	Fatalf(string, ...any)
+}, body []byte) {
+	t.Helper()
+	var short, long share.Share
+	err := short.ParseBody(body)
+	longErr := long.ParseBody(protowire.AppendVarint(protowire.AppendTag(bytes.Clone(body), 1000, protowire.VarintType), 1))
+	if (err == nil) != (longErr == nil) {
+		t.Fatalf("%x: %v, with another field %v", body, err, longErr)
+	}
+	if diff := cmp.Diff(short, long, cmpAddr); err == nil && diff != "" {
+		t.Fatalf("%x: (-as it is +with another field)\n%s", body, diff)
+	}
+}
+
+// TestParseShortWay has records of all kinds, and such with a bit turned over, read by the short way and the long one.
+func TestParseShortWay(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		s := fullShare()
+		s.Status = share.Status(rapid.Int32().Draw(t, "status"))
+		s.WorkerID, s.UserID = rapid.Int64().Draw(t, "worker"), rapid.Int32().Draw(t, "user")
+		s.ExtUserID = rapid.SampledFrom([]int32{0, 1, -1 << 31}).Draw(t, "external user")
+		s.Time, s.JobID = rapid.Int64().Draw(t, "time"), rapid.Uint64().Draw(t, "job")
+		s.Difficulty = bitcoin.Difficulty(rapid.Int8Range(-32, 62).Draw(t, "difficulty"))
+		s.Nonce, s.BitsReached = rapid.Uint32().Draw(t, "nonce"), rapid.SampledFrom([]uint32{0, 1, 1 << 31}).Draw(t, "bits reached")
+		if rapid.Bool().Draw(t, "no id") {
+			s.ID = share.ID{}
+		}
+		s.IP = rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("203.0.113.9"), netip.MustParseAddr("2001:db8::1")}).Draw(t, "ip")
+		body := s.AppendBody(nil)
+		var got share.Share
+		if err := got.ParseBody(body); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(s, got, cmpAddr); diff != "" {
+			t.Fatal(diff)
+		}
+		sameTheLongWay(t, body)
+		body[rapid.IntRange(0, len(body)-1).Draw(t, "at")] ^= 1 << rapid.IntRange(0, 7).Draw(t, "bit")
+		sameTheLongWay(t, body)
+	})
+}
+
+// TestAddressText wants addresses to be taken and refused as package netip does, whatever short way there is.
+func TestAddressText(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		text := rapid.OneOf(
+			rapid.StringMatching(`[0-9]{0,4}(\.[0-9]{0,4}){2,4}`),
+			rapid.StringMatching(`[0-9a-f:.%x]{0,20}`),
+			rapid.Map(rapid.SliceOfN(rapid.Byte(), 4, 4), func(b []byte) string { return netip.AddrFrom4([4]byte(b)).String() }),
+		).Draw(t, "text")
+		body := protowire.AppendString(protowire.AppendTag(nil, 6, protowire.BytesType), text)
+		full := fullShare()
+		full.IP = netip.Addr{}
+		var got share.Share
+		err := got.ParseBody(append(full.AppendBody(nil), body...))
+		want, wantErr := netip.ParseAddr(text)
+		if text == "" {
+			wantErr = nil
+		}
+		if (err == nil) != (wantErr == nil) || err == nil && got.IP != want.Unmap().WithZone("") {
+			t.Fatalf("%q: %v, %v, want %v, %v", text, got.IP, err, want, wantErr)
+		}
+	})
 }
 
 func FuzzParse(f *testing.F) {
@@ -356,6 +428,7 @@ func FuzzParse(f *testing.F) {
 			if diff := cmp.Diff(s, again, cmpAddr); diff != "" {
 				t.Fatalf("the body of %x says something else:\n%s", in, diff)
 			}
+			sameTheLongWay(t, body)
 		}
 	})
 }

@@ -148,23 +148,31 @@ func (s *Share) ParseBody(src []byte) error {
 	if len(src) > MaxSize {
 		return fmt.Errorf("%w: %d bytes", ErrFormat, len(src))
 	}
+	if s.parseCanonical(src) {
+		return nil
+	}
 	*s = Share{}
 	var version int32
 	var integer uint64
 	var exponent bool
 	for len(src) > 0 {
-		field, wireType, n := protowire.ConsumeTag(src)
+		field, wireType, n := consumeTag(src)
 		if n < 0 {
 			return fmt.Errorf("%w: tag: %w", ErrFormat, protowire.ParseError(n))
 		}
 		src = src[n:]
-		size := protowire.ConsumeFieldValue(field, wireType, src)
+		var v uint64 // of a field of another type 0: it is refused below
+		var size int
+		if wireType == protowire.VarintType {
+			v, size = protowire.ConsumeVarint(src)
+		} else {
+			size = protowire.ConsumeFieldValue(field, wireType, src)
+		}
 		if size < 0 {
 			return fmt.Errorf("%w: field %d: %w", ErrFormat, field, protowire.ParseError(size))
 		}
 		value := src[:size]
 		src = src[size:]
-		v, _ := protowire.ConsumeVarint(value) // of no meaning in a field of another type, which is refused below
 		want, fits := protowire.VarintType, true
 		switch field {
 		case fieldVersion:
@@ -233,6 +241,92 @@ func (s *Share) ParseBody(src []byte) error {
 	return s.setDifficulty(integer)
 }
 
+// parseCanonical reads what AppendBody writes, with an IPv4 address, without having to ask which field is next. It
+// returns false for everything else, right or wrong.
+func (s *Share) parseCanonical(src []byte) bool {
+	r := canonical{rest: src}
+	version := r.sint(fieldVersion)
+	worker, user, status := r.sint(fieldWorkerID), r.sint(fieldUserID), r.sint(fieldStatus)
+	time := r.sint(fieldTime)
+	ip := r.text(fieldIP)
+	job, _ := r.uint(fieldJobID), r.uint(fieldDifficulty) // the exponent rules over the latter
+	bits, height, nonce := r.uint(fieldBits), r.uint(fieldHeight), r.uint(fieldNonce)
+	session, versionBits := r.uint(fieldSessionID), r.uint(fieldVersionBits)
+	var extUser int64
+	var reached, server, epoch, seq uint64
+	if r.at(fieldExtUserID) {
+		extUser = r.sint(fieldExtUserID)
+	}
+	if r.at(fieldBitsReached) {
+		reached = r.uint(fieldBitsReached)
+	}
+	exponent := r.sint(fieldExponent)
+	if len(r.rest) > 0 {
+		server, epoch, seq = r.uint(fieldServer), r.uint(fieldEpoch), r.uint(fieldSeq)
+	}
+	four, ok := parseIPv4(ip)
+	if !ok || r.bad || len(r.rest) > 0 || version != Version ||
+		int64(int32(user)) != user || int64(int32(status)) != status || int64(int32(extUser)) != extUser ||
+		(bits|height|nonce|session|versionBits|reached|epoch)>>32 != 0 || server > math.MaxUint8 ||
+		exponent < int64(bitcoin.MinDifficulty) || exponent > int64(bitcoin.MaxDifficulty) {
+		return false
+	}
+	*s = Share{
+		ID:    ID{uint8(server), uint32(epoch), seq},
+		JobID: job, WorkerID: worker, UserID: int32(user), ExtUserID: int32(extUser), Status: Status(status), Time: time,
+		IP: netip.AddrFrom4(four), Difficulty: bitcoin.Difficulty(exponent), Bits: uint32(bits), Height: uint32(height),
+		Nonce: uint32(nonce), SessionID: uint32(session), VersionBits: uint32(versionBits), BitsReached: uint32(reached),
+	}
+	return true
+}
+
+// canonical is read field by field, until one is not the next.
+type canonical struct {
+	rest []byte
+	bad  bool
+}
+
+// at tells whether a field of numbers is next.
+func (r *canonical) at(field protowire.Number) bool {
+	tag := byte(field) << 3
+	return len(r.rest) > 1 && (field < 16 && r.rest[0] == tag || field >= 16 && r.rest[0] == tag|0x80 && r.rest[1] == byte(field>>4))
+}
+
+func (r *canonical) uint(field protowire.Number) uint64 {
+	if !r.at(field) {
+		r.bad = true
+		return 0
+	}
+	v, n := binary.Uvarint(r.rest[1+field>>4:])
+	if n <= 0 {
+		r.bad = true
+		return 0
+	}
+	r.rest = r.rest[1+int(field>>4)+n:]
+	return v
+}
+
+func (r *canonical) sint(field protowire.Number) int64 { return protowire.DecodeZigZag(r.uint(field)) }
+
+func (r *canonical) text(field protowire.Number) []byte {
+	if len(r.rest) < 2 || r.rest[0] != byte(field)<<3|byte(protowire.BytesType) || int(r.rest[1]) > min(len(r.rest)-2, 127) {
+		r.bad = true
+		return nil
+	}
+	end := 2 + int(r.rest[1])
+	text := r.rest[2:end]
+	r.rest = r.rest[end:]
+	return text
+}
+
+// consumeTag is protowire.ConsumeTag, without its work for tags of one byte.
+func consumeTag(src []byte) (protowire.Number, protowire.Type, int) {
+	if b := src[0]; 8 <= b && b < 0x80 {
+		return protowire.Number(b >> 3), protowire.Type(b & 7), 1
+	}
+	return protowire.ConsumeTag(src)
+}
+
 func int32Of(zigzag uint64) (int32, bool) {
 	v := protowire.DecodeZigZag(zigzag)
 	return int32(v), v == int64(int32(v))
@@ -247,12 +341,36 @@ func (s *Share) parseIP(text []byte) error {
 	if len(text) == 0 {
 		return nil
 	}
+	if four, ok := parseIPv4(text); ok {
+		s.IP = netip.AddrFrom4(four)
+		return nil
+	}
 	ip, err := netip.ParseAddr(string(text))
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrField, err)
 	}
 	s.IP = ip.Unmap().WithZone("")
 	return nil
+}
+
+// parseIPv4 takes four numbers as netip.ParseAddr does, which wants a string.
+func parseIPv4(text []byte) (four [4]byte, ok bool) {
+	at, value, digits := 0, 0, 0
+	for _, c := range text {
+		switch {
+		case '0' <= c && c <= '9' && (digits == 0 || value > 0):
+			if value, digits = value*10+int(c-'0'), digits+1; value > math.MaxUint8 {
+				return four, false
+			}
+		case c == '.' && digits > 0 && at < 3:
+			four[at] = byte(value)
+			at, value, digits = at+1, 0, 0
+		default:
+			return four, false
+		}
+	}
+	four[at] = byte(value)
+	return four, at == 3 && digits > 0
 }
 
 // setDifficulty takes the difficulty as btcpool writes it. btcpool only deals in powers of two; anything between two of
