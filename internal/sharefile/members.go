@@ -37,7 +37,7 @@ type members struct {
 	src    bytes.Reader
 	header []byte
 	member []byte
-	data   bytes.Buffer // of the member that was inflated last
+	data   []byte // of the member that was inflated last
 }
 
 // own reads the member of ours at an offset. Its data are in m.data until the next call. The error is
@@ -77,7 +77,7 @@ func (m *members) readHeader(f *os.File, at, fileSize int64) ([]byte, error) {
 
 // inflate reads a member whose size is known. Its data are in m.data until the next call, if all its checks hold.
 func (m *members) inflate(f *os.File, at, size int64) error {
-	m.data.Reset()
+	m.data = m.data[:0]
 	if size > maxMember {
 		return corrupt(f, at, errors.New("too large"))
 	}
@@ -89,7 +89,8 @@ func (m *members) inflate(f *os.File, at, size int64) error {
 	err := m.gz.Reset(&m.src)
 	if err == nil {
 		m.gz.Multistream(false)
-		_, err = io.Copy(&m.data, io.LimitReader(&m.gz, maxMember))
+		m.data = slices.Grow(m.data, int(min(m.length(), mostDeflated*size)))
+		m.data, err = appendAll(m.data, &m.gz)
 	}
 	if err == nil && m.src.Len() > 0 {
 		err = errors.New("not the size it says")
@@ -98,6 +99,36 @@ func (m *members) inflate(f *os.File, at, size int64) error {
 		return corrupt(f, at, err)
 	}
 	return nil
+}
+
+// mostDeflated is how much larger than deflated data are believed to be before they are seen.
+const mostDeflated = 16
+
+// length is how many bytes of data m.member says that it holds, and one more: who reads them all notices the end at
+// once.
+func (m *members) length() int64 {
+	if len(m.member) < trailer {
+		return 0
+	}
+	return int64(binary.LittleEndian.Uint32(m.member[len(m.member)-4:])) + 1
+}
+
+// appendAll appends what r holds, but no more than maxMember bytes in all.
+func appendAll(dst []byte, r io.Reader) ([]byte, error) {
+	for len(dst) < maxMember {
+		if len(dst) == cap(dst) {
+			dst = slices.Grow(dst, pieceSize)
+		}
+		n, err := r.Read(dst[len(dst):min(cap(dst), maxMember)])
+		dst = dst[:len(dst)+n]
+		switch {
+		case errors.Is(err, io.EOF):
+			return dst, nil
+		case err != nil:
+			return dst, err
+		}
+	}
+	return dst, nil
 }
 
 // foreign returns the size of the member of other software at an offset, with errors like those of own.

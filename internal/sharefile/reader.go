@@ -45,6 +45,7 @@ type Reader struct {
 	scanned    int64     // no sound member begins behind at and before this
 
 	members members
+	ahead   ahead
 	gz      gzip.Reader // a member without a size, read piece by piece
 	src     *source     // what gz reads; nil between members
 	passed  int64       // how much of that member's data is or was in buf
@@ -63,7 +64,13 @@ func Open(path string) (*Reader, error) {
 }
 
 // Close ends the reading.
-func (r *Reader) Close() error { return r.file.Close() }
+func (r *Reader) Close() error {
+	r.ahead.end()
+	return r.file.Close()
+}
+
+// ReadAhead has up to n members inflated side by side, before they are asked for. It is for files that do not change.
+func (r *Reader) ReadAhead(n int) { r.ahead = ahead{file: r.file, most: n} }
 
 // Stat describes the file that is read, whatever its name stands for by now.
 func (r *Reader) Stat() (os.FileInfo, error) { return r.file.Stat() }
@@ -90,18 +97,49 @@ func (r *Reader) Position() int64 {
 //
 // After ErrReplaced the file has to be read from its beginning, by another Reader.
 func (r *Reader) Next() ([]byte, error) {
+	record, err := r.take(1)
+	if err != nil {
+		return nil, err
+	}
+	return record[4:], nil
+}
+
+// batchBytes bounds a batch but for its last record.
+const batchBytes = 1 << 20
+
+// NextBatch is Next for as many records as are at hand, one at least: see CutRecord.
+func (r *Reader) NextBatch() ([]byte, error) { return r.take(batchBytes) }
+
+// CutRecord cuts the first record off a batch.
+func CutRecord(batch []byte) (record, rest []byte) {
+	end := 4 + binary.LittleEndian.Uint32(batch)
+	return batch[4:end], batch[end:]
+}
+
+// take returns the next records with their lengths: at least one, and while they are at hand and have fewer than most
+// bytes, more.
+func (r *Reader) take(most int) ([]byte, error) {
 	for {
-		if pending := r.buf[r.next:]; len(pending) >= 4 {
-			size := int(binary.LittleEndian.Uint32(pending))
+		pending := r.buf[r.next:]
+		end := 0
+		for end < most && len(pending)-end >= 4 {
+			size := int(binary.LittleEndian.Uint32(pending[end:]))
 			if size > MaxRecord {
+				if end > 0 {
+					break
+				}
 				return nil, r.misframed(fmt.Errorf("record of %d bytes", size))
 			}
-			if len(pending) >= 4+size {
-				r.next += 4 + size
-				return pending[4 : 4+size], nil
+			if len(pending)-end < 4+size {
+				break
 			}
+			end += 4 + size
 		}
-		r.buf = append(r.buf[:0], r.buf[r.next:]...)
+		if end > 0 {
+			r.next += end
+			return pending[:end], nil
+		}
+		r.buf = append(r.buf[:0], pending...)
 		r.next = 0
 		if err := r.fill(); err != nil {
 			if errors.Is(err, io.EOF) && len(r.buf) > 0 {
@@ -200,24 +238,27 @@ func (r *Reader) readOwn() error {
 	if err != nil {
 		return err
 	}
-	size, _, err := r.members.own(r.file, r.at, info.Size())
-	if err != nil {
-		return r.unsound(err)
+	m, size := r.ahead.take(r.at, info.Size())
+	if m == nil {
+		m = &r.members
+		if size, _, err = m.own(r.file, r.at, info.Size()); err != nil {
+			return r.unsound(err)
+		}
 	}
 	if r.passed == 0 && len(r.buf) > 0 {
 		rest := len(r.buf)
 		r.drop()
 		return &Damage{r.at, 0, corrupt(r.file, r.at, fmt.Errorf("%d bytes of a record before it", rest))}
 	}
-	r.take(size)
+	r.keep(m, size)
 	return nil
 }
 
-// take goes behind the member at r.at, whose data are in r.members. A torn member of other software may have been at
-// its place before.
-func (r *Reader) take(size int64) {
+// keep goes behind the member at r.at, whose data m has. A torn member of other software may have been at its place
+// before.
+func (r *Reader) keep(m *members, size int64) {
 	r.drop()
-	r.buf = append(r.buf, r.members.data.Bytes()...)
+	r.buf, m.data = m.data, r.buf
 	r.goTo(r.at + size)
 }
 
@@ -279,7 +320,7 @@ func (r *Reader) unsound(reason error) error {
 	}
 	size := next.at - r.at
 	if r.passed == 0 && r.members.inflate(r.file, r.at, size) == nil { // but for its checkpoint it is sound
-		r.take(size)
+		r.keep(&r.members, size)
 		return nil
 	}
 	damage := &Damage{r.at, size, reason}

@@ -270,7 +270,7 @@ func (m *members) gap(f *os.File, parts []part, i int, day Day, end *Checkpoint)
 		if err := m.inflate(f, before.at, before.size); err != nil {
 			return nil, err
 		}
-		g.witness = records(m.data.Bytes())
+		g.witness = records(m.data)
 	case g.Bytes > 0:
 		header, err := m.readHeader(f, g.At, g.At+g.Bytes)
 		if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
