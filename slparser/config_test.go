@@ -38,7 +38,8 @@ func TestValidate(t *testing.T) {
 	t.Parallel()
 	cfg := slparser.Config{
 		Network: "moon", Chain: "B-C", Listen: "8081", LateShares: -1,
-		FlushDBInterval: config.Duration(2 * time.Hour),
+		FlushDBInterval: config.Duration(2 * time.Hour), SingleUserPUID: -1,
+		Earnings: slparser.Earnings{BlockFeesSat: -1, PoolFeePercent: 101},
 	}
 	if _, err := slparser.New(cfg, service.Deps{}); err == nil {
 		t.Error("a service was made of it")
@@ -54,6 +55,10 @@ func TestValidate(t *testing.T) {
 		`listen = "8081": must be host:port`,
 		`flush_db_interval = "2h0m0s": must be 10ms to 1h`,
 		`late_shares = "-1ns": must be 0s to 24h`,
+		"single_user_puid = -1: must not be negative",
+		"earnings.block_fees_sat = -1: must be 0 to 1000000000000",
+		"earnings.pool_fee_percent = 101: must be 0 to 100",
+		"keep_days.workers_hour = 0: must be 1 to 36500",
 		"database.dsn",
 	} {
 		if !strings.Contains(err.Error(), want) {
@@ -76,13 +81,26 @@ func TestFlags(t *testing.T) {
 		return cfg, cfg.Validate()
 	}
 	cfg, err := parse("-d", "20231120", "-u", "0")
-	if err != nil || cfg.Day != 20231120 || cfg.User == nil || *cfg.User != 0 || cfg.Base().Admin != "" {
+	if err != nil || cfg.Day != 20231120 || cfg.Print.User != "0" || cfg.Base().Admin != "" {
 		t.Errorf("%+v, %v", cfg, err)
 	}
-	if _, err := parse("-d", "20231120"); err == nil || !strings.Contains(err.Error(), "database.dsn") {
-		t.Errorf("without a database: %v", err)
+	cfg, err = parse("-d", "20231120-20240105", "-u", "7", "-format", "csv", "-worker", "rig", "-status", "22,stale", "-from", "08:00", "-to", "2024-01-05T12:00:00Z")
+	if err != nil || cfg.Day != 20231120 || cfg.LastDay != 20240105 {
+		t.Errorf("%+v, %v", cfg, err)
 	}
-	for _, args := range [][]string{{"-d", "20231320"}, {"-d", "0"}, {"-u", "-1"}, {"-u", "x"}, {"-u", "2147483648"}, {"-u", "1"}} {
+	for _, args := range [][]string{{}, {"-u", "alice"}, {"-u", "0", "-worker", "rig*"}} {
+		if _, err := parse(append([]string{"-d", "20231120"}, args...)...); err == nil || !strings.Contains(err.Error(), "database.dsn") {
+			t.Errorf("%v without a database: %v", args, err)
+		}
+	}
+	for _, args := range [][]string{
+		{"-d", "20231320"}, {"-d", "0"}, {"-d", "20231120-20231119"}, {"-d", "20231120-x"},
+		{"-u", "1"}, {"-d", "20231120", "-u", "-1"}, {"-d", "20231120", "-u", "2147483648"},
+		{"-d", "20231120", "-format", "csv"},
+		{"-d", "20231120", "-u", "1", "-format", "xml"}, {"-d", "20231120", "-u", "1", "-worker", "id=x"},
+		{"-d", "20231120", "-u", "1", "-status", "good"}, {"-d", "20231120", "-u", "1", "-status", ","}, {"-d", "20231120", "-u", "1", "-from", "25:00"},
+		{"-d", "20231120", "-u", "1", "-to", "yesterday"},
+	} {
 		if _, err := parse(args...); err == nil {
 			t.Errorf("%q is taken", args)
 		}

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"sync"
 	"time"
 
 	"btcpool/internal/bitcoin"
@@ -33,20 +33,25 @@ func (s *Service) keep(ctx context.Context) error {
 		}
 	}
 	s.writing.Set(nil)
-	var purged time.Time
+	var purging sync.WaitGroup
+	purging.Go(func() { s.purge(ctx, db) })
+	defer purging.Wait()
 	for retry.Sleep(ctx, s.cfg.FlushDBInterval.Std()) {
 		s.flush(ctx, db)
-		if now := time.Now(); now.Sub(purged) >= purgeInterval {
-			purged = now
-			if err := db.PurgeStats(ctx, now); err != nil && ctx.Err() == nil {
-				s.log.Warn().Err(err).Msg("old statistics not removed")
-			}
-		}
 	}
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 	defer cancel()
 	s.flush(last, db)
 	return nil
+}
+
+// purge removes old statistics, beside what is written.
+func (s *Service) purge(ctx context.Context, db *store.Store) {
+	for pause := s.cfg.FlushDBInterval.Std(); retry.Sleep(ctx, pause); pause = purgeInterval {
+		if err := db.PurgeStats(ctx, time.Now(), s.cfg.KeepDays.keep()); err != nil && ctx.Err() == nil {
+			s.log.Warn().Err(err).Msg("old statistics not removed")
+		}
+	}
 }
 
 // ask learns which days the database has, and of how much of their files.
@@ -91,7 +96,7 @@ func (s *Service) knownDays(days map[int]int64, today sharefile.Day) map[sharefi
 func (s *Service) flush(ctx context.Context, db *store.Store) {
 	start := time.Now()
 	s.mu.Lock()
-	all := make(map[*dayFile]changes)
+	all := make(map[*dayFile]*changes)
 	for _, f := range s.files {
 		if f.dirty {
 			all[f] = f.takeChanges()
@@ -110,7 +115,6 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 		f.flying = false
 		switch {
 		case err != nil:
-			c.giveBack()
 			f.dirty = true
 		case c.logBytes != 0:
 			f.short = short
@@ -129,8 +133,8 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	s.writing.Set(failed)
 }
 
-// takeChanges returns the rows to write. Only the rows of a file that was read to its end are all that there is.
-func (f *dayFile) takeChanges() changes {
+// takeChanges returns what to write. Only the rows of a file that was read to its end are all that there is.
+func (f *dayFile) takeChanges() *changes {
 	c := f.stats.takeChanges()
 	switch {
 	case f.atEnd && f.damaged == 0:
@@ -146,7 +150,7 @@ const incomplete = -1
 
 // writeLogBytes notes how much of its file the rows of a day were made of. The day is short when the rows that were
 // there say more.
-func (s *Service) writeLogBytes(ctx context.Context, db *store.Store, c changes) (short bool, err error) {
+func (s *Service) writeLogBytes(ctx context.Context, db *store.Store, c *changes) (short bool, err error) {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
 	had, short, err := exceeds(ctx, db, c)
@@ -154,16 +158,16 @@ func (s *Service) writeLogBytes(ctx context.Context, db *store.Store, c changes)
 		return false, err
 	}
 	if short {
-		s.log.Error().Int("day", int(c.day)).Stringer("file", c.pool).Stringer("database", had).
+		s.log.Error().Int("day", int(c.stats.day)).Stringer("file", c.pool).Stringer("database", had).
 			Msg("the database has more of a day than its file: its rows stay")
 		c.logBytes = incomplete
 	}
-	return short, db.SetLogBytes(ctx, int(c.day), c.logBytes)
+	return short, db.SetLogBytes(ctx, int(c.stats.day), c.logBytes)
 }
 
 // exceeds tells whether the database has more of a day than c, and what the pool has accepted there.
-func exceeds(ctx context.Context, db *store.Store, c changes) (had bitcoin.Work, more bool, err error) {
-	rows, err := db.ReadStats(ctx, store.Day, 0, 0, int(c.day), int(c.day))
+func exceeds(ctx context.Context, db *store.Store, c *changes) (had bitcoin.Work, more bool, err error) {
+	rows, err := db.ReadStats(ctx, store.Day, 0, 0, int(c.stats.day), int(c.stats.day))
 	if err == nil && len(rows) > 0 {
 		had = rows[0].Accept
 	}
@@ -171,26 +175,34 @@ func exceeds(ctx context.Context, db *store.Store, c changes) (had bitcoin.Work,
 }
 
 // write writes rows in transactions of bounded size; each row is right by itself.
-func (s *Service) write(ctx context.Context, db *store.Store, c changes) error {
-	for rows := range slices.Chunk(c.hours, rowsAtOnce) {
-		if err := s.writeRows(ctx, db, nil, rows); err != nil {
-			return err
-		}
-	}
-	for rows := range slices.Chunk(c.days, rowsAtOnce) {
-		if err := s.writeRows(ctx, db, rows, nil); err != nil {
-			return err
-		}
-	}
-	return nil
+func (s *Service) write(ctx context.Context, db *store.Store, c *changes) error {
+	return s.writeParts(ctx, c, db.WriteStats)
 }
 
-func (s *Service) writeRows(ctx context.Context, db *store.Store, days, hours []store.Stats) error {
+// writeParts makes rows and writes them, a part at a time.
+func (s *Service) writeParts(ctx context.Context, c *changes, write func(_ context.Context, days, hours []store.Stats) error) error {
+	for {
+		s.mu.Lock()
+		p := c.take()
+		s.mu.Unlock()
+		if len(p.of) == 0 {
+			return nil
+		}
+		if err := s.writePart(ctx, p, write); err != nil {
+			s.mu.Lock()
+			p.giveBack()
+			s.mu.Unlock()
+			return err
+		}
+	}
+}
+
+func (s *Service) writePart(ctx context.Context, p part, write func(_ context.Context, days, hours []store.Stats) error) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := db.WriteStats(ctx, days, hours); err != nil {
+	if err := write(ctx, p.days, p.hours); err != nil {
 		return err
 	}
-	s.metrics.rows.Add(float64(len(days) + len(hours)))
+	s.metrics.rows.Add(float64(len(p.days) + len(p.hours)))
 	return nil
 }

@@ -162,7 +162,7 @@ func (s *Service) take(day sharefile.Day, info os.FileInfo, now time.Time) error
 	if err != nil {
 		return err
 	}
-	s.files[day] = &dayFile{info: info, grown: now, reader: r, stats: newDayStats(day, s.network), dirty: true}
+	s.files[day] = &dayFile{info: info, grown: now, reader: r, stats: newDayStats(day, s.rules), dirty: true}
 	return nil
 }
 
@@ -252,11 +252,18 @@ func (s *Service) readDay(day sharefile.Day) (more bool, err error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	f := s.files[day]
-	n, err := readShares(f.reader, s.metrics, func(sh *share.Share) {
-		f.stats.add(sh)
-		f.dirty = true
-		s.newest = max(s.newest, sh.Time)
+	batch, err := f.reader.NextBatch()
+	var t tally
+	t.read(batch, func(sh *share.Share) bool {
+		credit, ok := s.rules.creditOf(sh)
+		if ok {
+			f.stats.add(&credit)
+			s.newest = max(s.newest, sh.Time)
+		}
+		return ok
 	})
+	s.metrics.add(t)
+	f.dirty = f.dirty || t.shares > 0
 	s.metrics.newest.Set(float64(s.newest))
 	if damage := new(sharefile.Damage); errors.As(err, &damage) {
 		f.damaged += damage.Bytes
@@ -268,7 +275,7 @@ func (s *Service) readDay(day sharefile.Day) (more bool, err error) {
 		return true, s.takeAnew(day, f, f.info, time.Now())
 	}
 	if err == nil {
-		return n == batchSize, nil
+		return true, nil
 	}
 	f.atEnd = atEnd(err) || errors.Is(err, sharefile.ErrCorrupt)
 	f.torn = max(0, f.info.Size()-f.reader.Position())

@@ -34,11 +34,11 @@ func (t *totals) measures() measures {
 		Accept:       t.accept.Difficulty(),
 		Stale:        t.stale.Difficulty(),
 		Reject:       t.rejected().Difficulty(),
-		RejectDetail: make(map[share.Status]uint64, len(t.reject)),
+		RejectDetail: make(map[share.Status]uint64, len(t.rejects)),
 		Earn:         t.earnSat(),
 	}
-	for status, w := range t.reject {
-		m.RejectDetail[status] = w.Difficulty()
+	for _, r := range t.rejects {
+		m.RejectDetail[r.status] = r.work.Difficulty()
 	}
 	if reject := t.rejected().Float(); reject > 0 {
 		m.RejectRate = reject / (t.accept.Float() + reject)
@@ -127,11 +127,13 @@ const wholeDay = 24
 // lookUp returns what a key did today, in an hour or the wholeDay. The caller holds mu.
 func (s *Service) lookUp(now time.Time, k key, hour int) *totals {
 	f := s.files[sharefile.DayOf(now.Unix())]
-	if f == nil || f.stats.entries[k] == nil || hour < 0 || hour > wholeDay {
+	if f == nil || hour < 0 || hour > wholeDay {
 		return new(totals)
 	}
-	e := f.stats.entries[k]
+	e := f.stats.find(k)
 	switch {
+	case e == nil:
+		return new(totals)
 	case hour == wholeDay:
 		return e.day()
 	case e.hours[hour] == nil:
@@ -164,7 +166,7 @@ func (s *Service) shareStats(form url.Values) httpapi.Legacy {
 					hour = now.Hour() + int(h)
 				}
 			}
-			list[i] = hourMeasures{int(h), s.lookUp(now, key{int32(user), worker}, hour).measures()}
+			list[i] = hourMeasures{int(h), s.lookUp(now, key{user, worker}, hour).measures()}
 		}
 		data[strconv.FormatInt(worker, 10)] = list
 	}

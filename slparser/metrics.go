@@ -8,7 +8,7 @@ import (
 
 type metrics struct {
 	shares       prometheus.Counter
-	dropped      *prometheus.CounterVec // reason: malformed, invalid
+	dropped      *prometheus.CounterVec // reason: malformed, invalid, other_user
 	readErrors   prometheus.Counter
 	damages      prometheus.Counter
 	damaged      prometheus.Gauge
@@ -42,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		requests: set.Counter("http_requests_total", "Answered requests."),
 		newest:   set.Gauge("newest_share_timestamp_seconds", "Time of the newest share counted."),
 	}
-	for _, reason := range []string{"malformed", "invalid"} { // so that the first one is an increase
+	for _, reason := range []string{"malformed", "invalid", "other_user"} { // so that the first one is an increase
 		m.dropped.WithLabelValues(reason)
 	}
 	return m

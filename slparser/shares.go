@@ -10,38 +10,39 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-const batchSize = 10_000 // shares read in one go
+// tally counts records.
+type tally struct{ shares, malformed, invalid, others int64 }
 
-// readShares reads a batch of shares of r and hands the valid ones to use. It returns how many it read, and at the
-// file's present end io.EOF or io.ErrUnexpectedEOF.
-func readShares(r *sharefile.Reader, m *metrics, use func(*share.Share)) (int, error) {
+// read hands the valid shares of a batch to use, which tells whether they count.
+func (t *tally) read(batch []byte, use func(*share.Share) bool) {
 	var s share.Share
-	for n := range batchSize {
-		body, err := r.Next()
-		if err != nil {
-			return n, err
+	var body []byte
+	for len(batch) > 0 {
+		body, batch = sharefile.CutRecord(batch)
+		switch {
+		case s.ParseBody(body) != nil:
+			t.malformed++
+		case s.Validate() != nil:
+			t.invalid++
+		case !use(&s):
+			t.others++
+		default:
+			t.shares++
 		}
-		if err := s.ParseBody(body); err != nil {
-			m.dropped.WithLabelValues("malformed").Inc()
-			continue
-		}
-		if err := s.Validate(); err != nil {
-			m.dropped.WithLabelValues("invalid").Inc()
-			continue
-		}
-		m.shares.Inc()
-		use(&s)
 	}
-	return batchSize, nil
 }
 
-// dayPath is the file of Config.Day.
-func (s *Service) dayPath() string { return sharefile.Path(s.cfg.DataDir, s.cfg.Chain, s.cfg.Day) }
+func (m *metrics) add(t tally) {
+	m.shares.Add(float64(t.shares))
+	m.dropped.WithLabelValues("malformed").Add(float64(t.malformed))
+	m.dropped.WithLabelValues("invalid").Add(float64(t.invalid))
+	m.dropped.WithLabelValues("other_user").Add(float64(t.others))
+}
 
 // reading is what came of reading a file once to its end.
 type reading struct {
 	size    int64
-	shares  int64 // valid ones
+	records bool // there was one at least
 	damages []*sharefile.Damage
 	end     error // nil: it ends with a whole member
 }
@@ -52,35 +53,30 @@ func (r reading) flawed() error {
 	for _, d := range r.damages {
 		faults = append(faults, d)
 	}
-	if r.end != nil {
-		faults = append(faults, r.end)
-	}
-	if r.shares == 0 {
-		faults = append(faults, errors.New("it holds no share"))
-	}
-	return errors.Join(faults...)
+	return errors.Join(append(faults, r.end)...)
 }
 
-// readWhole hands the valid shares of a file to use, those behind damage too.
-func (s *Service) readWhole(ctx context.Context, path string, use func(*share.Share)) (read reading, err error) {
-	r, err := sharefile.Open(path)
+// readWhole hands the records of a file to use in batches, those behind damage too, and tells how far it has got.
+func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, use func(batch []byte), got func(bytes, of int64)) (read reading, err error) {
+	r, err := sharefile.Open(sharefile.Path(s.cfg.DataDir, s.cfg.Chain, day))
 	if err != nil {
 		return read, err
 	}
 	defer r.Close()
+	r.ReadAhead(ahead)
 	info, err := r.Stat()
 	if err != nil {
 		return read, err
 	}
 	read.size = info.Size()
 	for ctx.Err() == nil {
-		_, err := readShares(r, s.metrics, func(sh *share.Share) {
-			read.shares++
-			use(sh)
-		})
+		batch, err := r.NextBatch()
 		damage := new(sharefile.Damage)
 		switch {
 		case err == nil:
+			read.records = true
+			use(batch)
+			got(r.Position(), read.size)
 		case errors.As(err, &damage):
 			read.damages = append(read.damages, damage)
 			s.logDamage(damage)

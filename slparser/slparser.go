@@ -4,8 +4,10 @@
 package slparser
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"sync"
@@ -24,15 +26,17 @@ import (
 
 const graceHTTP = time.Second // what answers under way get at the end
 
-// Service is one of slparser's modes: see Config.Day and Config.User.
+// Service is one of slparser's modes: see Config.Day and Config.Print.
 type Service struct {
 	cfg     Config
 	log     zerolog.Logger
 	metrics *metrics
-	network bitcoin.Network
+	rules   rules
 	closing service.Closing
 	ln      net.Listener // nil in modes that exit
 	started time.Time
+
+	terminal io.Writer // where progress is shown; nil: nowhere
 
 	requests, bytes atomic.Uint64 // answered over HTTP
 	behind          atomic.Bool   // files have more than was read
@@ -51,20 +55,22 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
+	cfg.Print.Format = cmp.Or(cfg.Print.Format, "text")
 	network, err := bitcoin.NetworkByName(cfg.Network)
 	if err != nil {
 		return nil, err
 	}
 	s := &Service{
-		cfg:     cfg,
-		log:     deps.Log,
-		metrics: newMetrics(deps.Metrics),
-		network: network,
-		started: time.Now(),
-		files:   make(map[sharefile.Day]*dayFile),
-		counted: make(map[sharefile.Day]counted),
-		reading: service.NewFault(deps.Log, zerolog.ErrorLevel, "share log cannot be read on: will try again and again", "share log is read again"),
-		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "database does not get what changed: will try again and again", "database gets what changed again"),
+		cfg:      cfg,
+		log:      deps.Log,
+		metrics:  newMetrics(deps.Metrics),
+		rules:    cfg.rules(network),
+		started:  time.Now(),
+		terminal: terminalOrNil(os.Stderr),
+		files:    make(map[sharefile.Day]*dayFile),
+		counted:  make(map[sharefile.Day]counted),
+		reading:  service.NewFault(deps.Log, zerolog.ErrorLevel, "share log cannot be read on: will try again and again", "share log is read again"),
+		writing:  service.NewFault(deps.Log, zerolog.WarnLevel, "database does not get what changed: will try again and again", "database gets what changed again"),
 	}
 	s.behind.Store(true)
 	s.writing.Await(errors.New("waiting for the database"))
@@ -105,10 +111,10 @@ func (s *Service) Ready() error {
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
 	switch {
-	case s.cfg.Day != 0 && s.cfg.User != nil:
+	case s.cfg.Print.asked():
 		return s.print(ctx, os.Stdout)
 	case s.cfg.Day != 0:
-		return s.computeDay(ctx)
+		return s.compute(ctx)
 	}
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error { return httpapi.Serve(inner, s.ln, s.handler(), graceHTTP) })

@@ -588,7 +588,7 @@ func ExampleService_Run() {
 	}
 	defer w.Close()
 	cfg := slparser.DefaultConfig()
-	cfg.DataDir, cfg.Day, cfg.User = dir, 20231120, new(int32)
+	cfg.DataDir, cfg.Day = dir, 20231120
 	for i, user := range []int32{1, 2, 1} {
 		s := newShare(user, 11, cfg.Day.Start().Add(time.Hour))
 		s.Nonce = uint32(i)
@@ -599,8 +599,8 @@ func ExampleService_Run() {
 	if _, err := w.Flush(); err != nil {
 		panic(err)
 	}
-	for _, user := range []int32{2, 0} {
-		*cfg.User = user
+	for _, user := range []string{"2", "0"} {
+		cfg.Print.User = user
 		svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
 		if err != nil {
 			panic(err)

@@ -9,83 +9,84 @@ import (
 	"btcpool/internal/store"
 )
 
-// scoreOne is the score of a share that is worth a block.
-var scoreOne = new(big.Int).Exp(big.NewInt(10), big.NewInt(25), nil)
-
 // totals is the work of somebody in some time, exactly.
 type totals struct {
 	accept, stale bitcoin.Work
-	reject        map[share.Status]bitcoin.Work
-	score         big.Int // in units of 10^-25
-	earn          big.Int // satoshi, in units of 10^-25
+	score         sum // in units of 10^-25
+	earn          sum // satoshi, in units of 10^-25
+	rejects       []rejects
+}
+
+// rejects is what was refused for a reason.
+type rejects struct {
+	status share.Status
+	work   bitcoin.Work
 }
 
 func (t *totals) rejected() bitcoin.Work {
-	var sum bitcoin.Work
-	for _, w := range t.reject {
-		sum = sum.Add(w)
+	var all bitcoin.Work
+	for _, r := range t.rejects {
+		all = all.Add(r.work)
 	}
-	return sum
+	return all
 }
 
 func (t *totals) addReject(status share.Status, w bitcoin.Work) {
-	if t.reject == nil {
-		t.reject = make(map[share.Status]bitcoin.Work)
+	for i := range t.rejects {
+		if r := &t.rejects[i]; r.status == status {
+			r.work = r.work.Add(w)
+			return
+		}
 	}
-	t.reject[status] = t.reject[status].Add(w)
+	t.rejects = append(t.rejects, rejects{status, w})
 }
 
 func (t *totals) add(u *totals) {
 	t.accept = t.accept.Add(u.accept)
 	t.stale = t.stale.Add(u.stale)
-	for status, w := range u.reject {
-		t.addReject(status, w)
+	t.score.add(&u.score)
+	t.earn.add(&u.earn)
+	for _, r := range u.rejects {
+		t.addReject(r.status, r.work)
 	}
-	t.score.Add(&t.score, &u.score)
-	t.earn.Add(&t.earn, &u.earn)
 }
 
 // earnSat is the earned amount in satoshi, rounded to the nearest.
 func (t *totals) earnSat() *big.Int {
 	half := new(big.Int).Rsh(scoreOne, 1)
-	return half.Div(half.Add(half, &t.earn), scoreOne)
+	return half.Div(half.Add(half, t.earn.big()), scoreOne)
 }
 
 // row makes the row of a table, which shares no memory with t.
 func (t *totals) row(k key, period int) store.Stats {
 	st := store.Stats{
-		StatsKey: store.StatsKey{UserID: k.user, WorkerID: k.worker, Period: period},
+		StatsKey: store.StatsKey{UserID: int32(k.user), WorkerID: k.worker, Period: period},
 		Accept:   t.accept,
 		Stale:    t.stale,
 		Reject:   t.rejected(),
-		Score:    new(big.Int).Set(&t.score),
+		Score:    t.score.big(),
 		EarnSat:  t.earnSat(),
 	}
-	if len(t.reject) > 0 {
-		st.RejectDetail = make(map[share.Status]bitcoin.Work, len(t.reject))
-		for status, w := range t.reject {
-			st.RejectDetail[status] = w
+	if len(t.rejects) > 0 {
+		st.RejectDetail = make(map[share.Status]bitcoin.Work, len(t.rejects))
+		for _, r := range t.rejects {
+			st.RejectDetail[r.status] = r.work
 		}
 	}
 	return st
 }
 
 // key says whose work it is: a worker's, a user's (worker 0), or the pool's (both 0).
-type key struct {
-	user   int32
-	worker int64
-}
+type key struct{ user, worker int64 } // of one size: maps find them faster
 
 // entry is the day of a key.
 type entry struct {
+	key
 	hours   [24]*totals
 	changed uint32 // a bit for each hour that differs from the database
-
-	accepted bool               // the worker had a share accepted
-	last     bitcoin.Difficulty // and this was its difficulty
 }
 
-func (e *entry) hour(h int) *totals {
+func (e *entry) hour(h uint8) *totals {
 	if e.hours[h] == nil {
 		e.hours[h] = new(totals)
 	}
@@ -94,156 +95,170 @@ func (e *entry) hour(h int) *totals {
 }
 
 func (e *entry) day() *totals {
-	sum := new(totals)
+	all := new(totals)
 	for _, t := range e.hours {
 		if t != nil {
-			sum.add(t)
+			all.add(t)
 		}
 	}
-	return sum
+	return all
 }
 
-// dayStats are the statistics of a day's file. The same shares in the same order give the same numbers, however often
-// they are read.
-type dayStats struct {
-	day     sharefile.Day
-	network bitcoin.Network
-	entries map[key]*entry
-	worth   map[worthKey]worth
-}
-
-func newDayStats(day sharefile.Day, network bitcoin.Network) *dayStats {
-	return &dayStats{day: day, network: network, entries: make(map[key]*entry), worth: make(map[worthKey]worth)}
-}
-
-func (d *dayStats) entry(k key) *entry {
-	e := d.entries[k]
-	if e == nil {
-		e = new(entry)
-		d.entries[k] = e
-	}
-	return e
-}
-
-// add counts a valid share for its worker, its user and the pool, in the hour of its own time.
-//
-// What was not accepted counts with a limited difficulty: see share.RejectedDifficulty. Before the worker's first
-// accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then.
-func (d *dayStats) add(s *share.Share) {
-	hour := int(s.Time % 86400 / 3600)
-	worker := d.entry(key{s.UserID, s.WorkerID})
-	for _, e := range []*entry{worker, d.entry(key{s.UserID, 0}), d.entry(key{})} {
-		t := e.hour(hour)
-		switch {
-		case s.Status.IsAccepted() && !s.Status.IsStale():
-			v := d.worthOf(s)
-			t.accept = t.accept.Add(s.Difficulty.Hashes())
-			t.score.Add(&t.score, v.score)
-			t.earn.Add(&t.earn, v.earn)
-		case s.Status.IsStale():
-			t.stale = t.stale.Add(worker.clamp(s.Difficulty).Hashes())
-		default:
-			t.addReject(s.Status, worker.clamp(s.Difficulty).Hashes())
+func (e *entry) add(from *entry) {
+	for h, t := range from.hours {
+		if t != nil {
+			e.hour(uint8(h)).add(t)
 		}
 	}
-	if s.Status.IsAccepted() {
-		worker.accepted, worker.last = true, s.Difficulty
-	}
 }
 
-func (e *entry) clamp(d bitcoin.Difficulty) bitcoin.Difficulty {
-	if e.accepted {
-		return share.RejectedDifficulty(d, e.last)
+// worker is the day of a worker.
+type worker struct {
+	entry
+	user *entry
+
+	accepted bool               // the worker had a share accepted
+	last     bitcoin.Difficulty // and this was its difficulty
+}
+
+func (w *worker) clamp(d bitcoin.Difficulty) bitcoin.Difficulty {
+	if w.accepted {
+		return share.RejectedDifficulty(d, w.last)
 	}
 	return d
 }
 
-// worth is what an accepted share is worth, both in units of 10^-25.
-type worth struct{ score, earn *big.Int }
+// rules say how shares count.
+type rules struct {
+	network     bitcoin.Network
+	earnings    Earnings
+	acceptStale bool
+	singleUser  int32
+}
 
-type worthKey struct {
+// credit is what of a share counts.
+type credit struct {
+	key
+	status       share.Status
 	bits, height uint32
+	hour         uint8
 	difficulty   bitcoin.Difficulty
 }
 
-// maxWorth bounds the cache: real shares of a day have some hundred different combinations.
-const maxWorth = 10_000
-
-func (d *dayStats) worthOf(s *share.Share) worth {
-	k := worthKey{s.Bits, s.Height, s.Difficulty}
-	v, ok := d.worth[k]
-	if !ok {
-		v.score = score(s.Bits, s.Difficulty)
-		v.earn = new(big.Int).Mul(v.score, big.NewInt(d.network.Subsidy(int32(min(s.Height, 1<<31-1)))))
-		if len(d.worth) >= maxWorth {
-			clear(d.worth)
+// creditOf tells whose share it is, and false if it is nobody's.
+func (r *rules) creditOf(s *share.Share) (credit, bool) {
+	user := s.UserID
+	if r.singleUser != 0 {
+		if s.UserID != r.singleUser || s.ExtUserID == 0 {
+			return credit{}, false
 		}
-		d.worth[k] = v
+		user = s.ExtUserID
 	}
-	return v
+	return credit{key{int64(user), s.WorkerID}, s.Status, s.Bits, s.Height, uint8(s.Time % 86400 / 3600), s.Difficulty}, true
 }
 
-// score is the part of a block that a share is: its difficulty by the network's, at most 1, in units of 10^-25, rounded
-// down. It is 0 when bits are no target.
-func score(bits uint32, difficulty bitcoin.Difficulty) *big.Int {
-	target, err := bitcoin.TargetFromBits(bits)
-	if err != nil {
-		return new(big.Int)
-	}
-	// difficulty / (difficulty1 / target), and difficulty1 is 0xffff·2^208.
-	var bigEndian [len(target)]byte
-	for i, b := range target {
-		bigEndian[len(target)-1-i] = b
-	}
-	n := new(big.Int).SetBytes(bigEndian[:])
-	n.Mul(n, scoreOne)
-	one := new(big.Int).Lsh(big.NewInt(0xffff), 208)
-	if difficulty >= 0 {
-		n.Lsh(n, uint(difficulty))
-	} else {
-		one.Lsh(one, uint(-difficulty))
-	}
-	if n.Div(n, one); n.Cmp(scoreOne) > 0 {
-		return n.Set(scoreOne)
-	}
-	return n
+// dayStats are the statistics of a day's file. The same shares in the same order give the same numbers, however often
+// they are read; the order matters for each worker by itself.
+type dayStats struct {
+	day     sharefile.Day
+	rules   rules
+	pool    entry
+	users   map[int64]*entry
+	workers map[key]*worker
+	worths  worths
 }
 
-// changes are the rows to write, and what they were made of.
-type changes struct {
-	days, hours []store.Stats
-	taken       map[*entry]uint32
-
-	day      sharefile.Day
-	pool     bitcoin.Work // accepted that day
-	logBytes int64        // how much of the day's file that is; 0: a part
+func newDayStats(day sharefile.Day, rules rules) *dayStats {
+	return &dayStats{
+		day: day, rules: rules, users: make(map[int64]*entry), workers: make(map[key]*worker),
+		worths: worths{earnings: rules.earnings, network: rules.network},
+	}
 }
 
-// takeChanges returns the rows that differ from the database, taking it for granted that they will be written.
-func (d *dayStats) takeChanges() changes {
-	c := changes{taken: make(map[*entry]uint32), day: d.day}
-	if pool := d.entries[key{}]; pool != nil {
-		c.pool = pool.day().accept
+func (d *dayStats) user(id int64) *entry {
+	e := d.users[id]
+	if e == nil {
+		e = &entry{key: key{user: id}}
+		d.users[id] = e
 	}
-	for k, e := range d.entries {
-		if e.changed == 0 {
-			continue
+	return e
+}
+
+func (d *dayStats) worker(k key) *worker {
+	w := d.workers[k]
+	if w == nil {
+		w = &worker{entry: entry{key: k}, user: d.user(k.user)}
+		d.workers[k] = w
+	}
+	return w
+}
+
+// find returns the day of a key, nil if it did nothing.
+func (d *dayStats) find(k key) *entry {
+	switch {
+	case k == key{}:
+		return &d.pool
+	case k.worker == 0:
+		return d.users[k.user]
+	}
+	if w := d.workers[k]; w != nil {
+		return &w.entry
+	}
+	return nil
+}
+
+// add counts a share for its worker, its user and the pool, in the hour of its own time.
+//
+// What was not accepted counts with a limited difficulty: see share.RejectedDifficulty. Before the worker's first
+// accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then. Of reasons that
+// nobody has defined there is one.
+func (d *dayStats) add(c *credit) {
+	w := d.worker(c.key)
+	all := [...]*totals{w.hour(c.hour), w.user.hour(c.hour), d.pool.hour(c.hour)}
+	accepted, stale := c.status.IsAccepted(), c.status.IsStale()
+	switch {
+	case accepted && (!stale || d.rules.acceptStale):
+		work, v := c.difficulty.Hashes(), d.worths.of(c)
+		for _, t := range all {
+			t.accept = t.accept.Add(work)
+			t.score.add(&v.score)
+			t.earn.add(&v.earn)
 		}
-		c.taken[e] = e.changed
-		for h, t := range e.hours {
-			if e.changed&(1<<h) != 0 {
-				c.hours = append(c.hours, t.row(k, int(d.day)*100+h))
-			}
+	case stale:
+		work := w.clamp(c.difficulty).Hashes()
+		for _, t := range all {
+			t.stale = t.stale.Add(work)
 		}
-		c.days = append(c.days, e.day().row(k, int(d.day)))
-		e.changed = 0
+	default:
+		work, reason := w.clamp(c.difficulty).Hashes(), c.status.Known()
+		for _, t := range all {
+			t.addReject(reason, work)
+		}
 	}
-	return c
+	if accepted {
+		w.accepted, w.last = true, c.difficulty
+	}
 }
 
-// giveBack has changes that were not written taken again.
-func (c *changes) giveBack() {
-	for e, hours := range c.taken {
-		e.changed |= hours
+// merge adds what other workers did.
+func (d *dayStats) merge(other *dayStats) {
+	d.pool.add(&other.pool)
+	for id, e := range other.users {
+		d.user(id).add(e)
+	}
+	for k, w := range other.workers {
+		w.user = d.user(k.user)
+		d.workers[k] = w
+	}
+}
+
+// entries calls do for all that did something.
+func (d *dayStats) entries(do func(*entry)) {
+	do(&d.pool)
+	for _, e := range d.users {
+		do(e)
+	}
+	for _, w := range d.workers {
+		do(&w.entry)
 	}
 }

@@ -21,13 +21,32 @@ const (
 
 var cmpBig = cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
 
-func mainnet(t testing.TB) bitcoin.Network {
+func mainnet(t rapid.TB) bitcoin.Network {
 	t.Helper()
 	n, err := bitcoin.NetworkByName("mainnet")
 	if err != nil {
 		t.Fatal(err)
 	}
 	return n
+}
+
+// count adds a share that counts.
+func count(t testing.TB, d *dayStats, s share.Share) {
+	t.Helper()
+	c, ok := d.rules.creditOf(&s)
+	if !ok {
+		t.Fatalf("%+v does not count", s)
+	}
+	d.add(&c)
+}
+
+// takeAll makes the rows of all that changed.
+func takeAll(d *dayStats) (p part) {
+	for c := d.takeChanges(); len(c.left) > 0; {
+		next := c.take()
+		p.days, p.hours, p.of = append(p.days, next.days...), append(p.hours, next.hours...), append(p.of, next.of...)
+	}
+	return p
 }
 
 func tenTo(n int64) *big.Int { return new(big.Int).Exp(big.NewInt(10), big.NewInt(n), nil) }
@@ -72,9 +91,9 @@ func TestScoreAgainstFloat(t *testing.T) {
 
 func TestStatistics(t *testing.T) {
 	t.Parallel()
-	d := newDayStats(mondayDay, mainnet(t))
+	d := newDayStats(mondayDay, rules{network: mainnet(t)})
 	add := func(user int32, worker int64, status share.Status, exponent bitcoin.Difficulty, at int64) {
-		d.add(&share.Share{
+		count(t, d, share.Share{
 			JobID: 1, UserID: user, WorkerID: worker, Status: status, Difficulty: exponent, Time: monday + at,
 			Bits: 0x1b00ffff, Height: 840000, // network difficulty 65536, subsidy 3.125 BTC
 		})
@@ -129,7 +148,7 @@ func TestStatistics(t *testing.T) {
 	} {
 		want[st.StatsKey] = st
 	}
-	c := d.takeChanges()
+	c := takeAll(d)
 	got := map[store.StatsKey]store.Stats{}
 	for _, st := range append(c.days, c.hours...) {
 		if st.UserID != 0 { // the pool's are checked below
@@ -146,7 +165,7 @@ func TestStatistics(t *testing.T) {
 }
 
 // checkPool holds the pool's day against the sum of the users'.
-func checkPool(t *testing.T, c changes) {
+func checkPool(t *testing.T, c part) {
 	t.Helper()
 	var pool, sum store.Stats
 	sum.Score = new(big.Int)
@@ -166,34 +185,34 @@ func checkPool(t *testing.T, c changes) {
 
 func TestChanges(t *testing.T) {
 	t.Parallel()
-	d := newDayStats(mondayDay, mainnet(t))
+	d := newDayStats(mondayDay, rules{network: mainnet(t)})
 	s := share.Share{JobID: 1, UserID: 1, WorkerID: 11, Status: share.StatusAccept, Time: monday, Bits: difficulty, Height: 1}
-	d.add(&s)
-	if c := d.takeChanges(); len(c.days) != 3 || len(c.hours) != 3 {
+	count(t, d, s)
+	if c := takeAll(d); len(c.days) != 3 || len(c.hours) != 3 {
 		t.Errorf("%d days and %d hours changed, want 3 and 3", len(c.days), len(c.hours))
 	}
-	if c := d.takeChanges(); len(c.days) != 0 || len(c.hours) != 0 {
+	if c := takeAll(d); len(c.days) != 0 || len(c.hours) != 0 {
 		t.Errorf("changed without a share: %+v", c)
 	}
 	s.Time += 7200
-	d.add(&s)
-	c := d.takeChanges()
+	count(t, d, s)
+	c := takeAll(d)
 	s.Time += 3600
 	s.WorkerID = 12
-	d.add(&s)
+	count(t, d, s)
 	c.giveBack()
-	if c := d.takeChanges(); len(c.days) != 4 || len(c.hours) != 6 {
+	if c := takeAll(d); len(c.days) != 4 || len(c.hours) != 6 {
 		t.Errorf("%d days and %d hours changed, want 4 and 6", len(c.days), len(c.hours))
 	}
 }
 
 func BenchmarkAdd(b *testing.B) {
-	d := newDayStats(mondayDay, mainnet(b))
+	d := newDayStats(mondayDay, rules{network: mainnet(b)})
 	s := share.Share{JobID: 1, Status: share.StatusAccept, Time: monday, Bits: 0x1704ed7f, Height: 840000, Difficulty: 14}
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Time++
 		s.UserID, s.WorkerID = int32(s.Time%100+1), s.Time%10000+1
-		d.add(&s)
+		count(b, d, s)
 	}
 }

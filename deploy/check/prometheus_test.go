@@ -410,7 +410,7 @@ func TestAlertsFire(t *testing.T) {
 			},
 			quiet: [][]string{{
 				`btcpool_sharelogger_shares_dropped_total{reason="repeated"} 0+9x60`, `btcpool_sharelogger_shares_dropped_total{reason="invalid"} 1x60`,
-				`btcpool_statshttpd_shares_dropped_total{reason="old"} 0+9x60`, `btcpool_blkmaker_invalid_messages_total 3x60`,
+				`btcpool_statshttpd_shares_dropped_total{reason="old"} 0+9x60`, `btcpool_slparser_shares_dropped_total{reason="other_user"} 0+9x60`, `btcpool_blkmaker_invalid_messages_total 3x60`,
 			}},
 		},
 		"SpoolFilling": {

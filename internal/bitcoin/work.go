@@ -42,6 +42,9 @@ func (w Work) Difficulty() uint64 {
 
 // String returns the number of hashes in decimal.
 func (w Work) String() string {
+	if w.Hi == 0 {
+		return strconv.FormatUint(w.Lo, 10)
+	}
 	n := new(big.Int).SetUint64(w.Hi)
 	n.Lsh(n, 64)
 	return n.Or(n, new(big.Int).SetUint64(w.Lo)).String()

@@ -78,4 +78,9 @@ func (mysqlDialect) onConflict(key []string, assignments ...string) string {
 
 func (mysqlDialect) incoming(column string) string { return "VALUES(" + column + ")" }
 
+// deleteBelow has an order, so that the engine goes by the index: a search through the table would lock all that it meets.
+func (mysqlDialect) deleteBelow(table, column string, most int) string {
+	return fmt.Sprintf("DELETE FROM %s WHERE %s < ? ORDER BY %s LIMIT %d", table, column, column, most)
+}
+
 func (mysqlDialect) unsigned(v uint64) any { return v }

@@ -81,5 +81,10 @@ func (sqliteDialect) onConflict(key []string, assignments ...string) string {
 
 func (sqliteDialect) incoming(column string) string { return "excluded." + column }
 
+// deleteBelow does without DELETE's own LIMIT: SQLite is rarely built with it.
+func (sqliteDialect) deleteBelow(table, column string, most int) string {
+	return fmt.Sprintf("DELETE FROM %s WHERE rowid IN (SELECT rowid FROM %s WHERE %s < ? ORDER BY %s LIMIT %d)", table, table, column, column, most)
+}
+
 // unsigned keeps the bits: SQLite's integers have a sign.
 func (sqliteDialect) unsigned(v uint64) any { return int64(v) }

@@ -6,10 +6,12 @@ import (
 	"fmt"
 	"math"
 	"math/big"
+	"slices"
 	"strings"
 	"time"
 
 	"btcpool/internal/bitcoin"
+	"btcpool/internal/retry"
 	"btcpool/internal/share"
 )
 
@@ -32,20 +34,23 @@ type StatsKey struct {
 // scopes are whose work the tables hold.
 var scopes = []string{"pool", "users", "workers"}
 
-// scope returns which pair of tables k belongs to, and their key columns.
-func (k StatsKey) scope() (scope string, columns []string) {
+// idColumns are the key columns of a scope's tables, but for the period.
+var idColumns = map[string][]string{"pool": nil, "users": {"puid"}, "workers": {"puid", "worker_id"}}
+
+// scope returns which pair of tables k belongs to.
+func (k StatsKey) scope() string {
 	switch {
 	case k.WorkerID != 0:
-		return "workers", []string{"puid", "worker_id"}
+		return "workers"
 	case k.UserID != 0:
-		return "users", []string{"puid"}
+		return "users"
 	}
-	return "pool", nil
+	return "pool"
 }
 
-// ids returns the values of the columns that scope names.
+// ids returns the values of idColumns.
 func (k StatsKey) ids() []any {
-	switch scope, _ := k.scope(); scope {
+	switch k.scope() {
 	case "workers":
 		return []any{k.UserID, k.WorkerID}
 	case "users":
@@ -58,8 +63,8 @@ func (k StatsKey) ids() []any {
 type Stats struct {
 	StatsKey
 	Accept, Stale, Reject bitcoin.Work
-	// RejectDetail is kept in whole difficulties. What does not fit into 255 bytes of JSON is left out, the smallest
-	// first.
+	// RejectDetail is Reject by reason. Of more than some twenty reasons the smallest are left out. A row that btcpool
+	// wrote or updated has it in whole difficulties, as far as those fit into 255 bytes of JSON.
 	RejectDetail map[share.Status]bitcoin.Work
 	Score        *big.Int // in units of 10^-25; nil is 0
 	EarnSat      *big.Int // satoshi; nil is 0
@@ -74,7 +79,7 @@ var maxDecimal = new(big.Int).Sub(new(big.Int).Exp(big.NewInt(10), big.NewInt(35
 // measureColumns are what upserts replace. The last four are what atLeast compares: MySQL assigns from left to right and
 // compares with what has been assigned.
 var measureColumns = []string{
-	"reject_detail", "reject_rate", "score", "earn", "updated_at", "stale_hashes", "reject_hashes",
+	"reject_detail", "reject_detail_hashes", "reject_rate", "score", "earn", "updated_at", "stale_hashes", "reject_hashes",
 	"share_stale", "share_reject", "accept_hashes", "share_accept",
 }
 
@@ -99,7 +104,7 @@ func (st Stats) measures(now string) []any {
 		rate = reject / (st.Accept.Float() + reject)
 	}
 	return []any{
-		formatDetail(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
+		formatDetail(st.RejectDetail), formatDetailHashes(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
 		st.Stale.String(), st.Reject.String(), difficulty(st.Stale), difficulty(st.Reject),
 		st.Accept.String(), difficulty(st.Accept),
 	}
@@ -108,36 +113,107 @@ func (st Stats) measures(now string) []any {
 // WriteStats writes the absolute values of days and hours, all or nothing. A row that says more than the one to write
 // stays as it is: whoever counts a day again is behind until the end. A key may come once only.
 func (s *Store) WriteStats(ctx context.Context, days, hours []Stats) error {
+	return s.writeAllStats(ctx, days, hours, s.atLeast())
+}
+
+// OverwriteStats is WriteStats for rows that are right whatever is there.
+func (s *Store) OverwriteStats(ctx context.Context, days, hours []Stats) error {
+	return s.writeAllStats(ctx, days, hours, s.replace(measureColumns...))
+}
+
+func (s *Store) writeAllStats(ctx context.Context, days, hours []Stats, set []string) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		if err := s.writeStats(ctx, tx, Day, days, now); err != nil {
+		if err := s.writeStats(ctx, tx, Day, days, set, now); err != nil {
 			return err
 		}
-		return s.writeStats(ctx, tx, Hour, hours, now)
+		return s.writeStats(ctx, tx, Hour, hours, set, now)
 	})
 }
 
-// ReplaceDay writes the statistics of a day (YYYYMMDD) and its hours in place of all that is there for that day, all or
-// nothing. A key may come once only.
-func (s *Store) ReplaceDay(ctx context.Context, day int, days, hours []Stats) error {
-	now := timestamp(time.Now())
-	return s.transact(ctx, func(tx *sql.Tx) error {
-		for _, scope := range scopes {
-			for _, old := range []struct {
-				kind     StatsKind
-				from, to int
-			}{{Day, day, day}, {Hour, day * 100, day*100 + 23}} {
-				table := statsTable(scope, old.kind)
-				if _, err := tx.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+string(old.kind)+" BETWEEN ? AND ?", old.from, old.to); err != nil {
-					return fmt.Errorf("clear %d from %s: %w", day, table, err)
-				}
-			}
+// DropStats deletes the rows of a day (YYYYMMDD) and its hours that do not stay, some at a time. rows is how many stay in
+// all, and are there: when there are no more, no row is looked at.
+func (s *Store) DropStats(ctx context.Context, day, rows int, stays func(StatsKind, StatsKey) bool) error {
+	tables := statsTables(day)
+	for _, t := range tables {
+		n := 0
+		if err := s.db.QueryRowContext(ctx, "SELECT COUNT(*) FROM "+t.name+t.where, t.from, t.to).Scan(&n); err != nil {
+			return fmt.Errorf("count rows of %s: %w", t.name, err)
 		}
-		if err := s.writeStats(ctx, tx, Day, days, now); err != nil {
+		rows -= n
+	}
+	if rows == 0 {
+		return nil
+	}
+	for _, t := range tables {
+		if err := s.dropStats(ctx, t, stays); err != nil {
 			return err
 		}
-		return s.writeStats(ctx, tx, Hour, hours, now)
-	})
+	}
+	return nil
+}
+
+// tablePart is what a table has of some time.
+type tablePart struct {
+	name, scope string
+	kind        StatsKind
+	key         []string // columns
+	where       string
+	from, to    int // arguments of where
+}
+
+// statsTables are the tables that have statistics of a day and its hours.
+func statsTables(day int) (all []tablePart) {
+	for _, scope := range scopes {
+		for _, kind := range []StatsKind{Day, Hour} {
+			t := tablePart{name: statsTable(scope, kind), scope: scope, kind: kind, from: day, to: day}
+			if kind == Hour {
+				t.from, t.to = day*100, day*100+23
+			}
+			t.key = append(slices.Clone(idColumns[scope]), string(kind))
+			t.where = " WHERE " + string(kind) + " BETWEEN ? AND ?"
+			all = append(all, t)
+		}
+	}
+	return all
+}
+
+func (s *Store) dropStats(ctx context.Context, t tablePart, stays func(StatsKind, StatsKey) bool) error {
+	gone, err := query(ctx, s, t.name, "SELECT "+strings.Join(t.key, ", ")+" FROM "+t.name+t.where, []any{t.from, t.to},
+		func(rows *sql.Rows) (k *StatsKey, err error) {
+			k = new(StatsKey)
+			switch t.scope {
+			case "workers":
+				err = rows.Scan(&k.UserID, &k.WorkerID, &k.Period)
+			case "users":
+				err = rows.Scan(&k.UserID, &k.Period)
+			default:
+				err = rows.Scan(&k.Period)
+			}
+			if stays(t.kind, *k) {
+				return nil, err
+			}
+			return k, err
+		})
+	if err != nil {
+		return err
+	}
+	gone = slices.DeleteFunc(gone, func(k *StatsKey) bool { return k == nil })
+	text := "DELETE FROM " + t.name + " WHERE " + strings.Join(t.key, " = ? AND ") + " = ?"
+	for chunk := range slices.Chunk(gone, chunkRows) {
+		err := s.transact(ctx, func(tx *sql.Tx) error {
+			for _, k := range chunk {
+				if _, err := tx.ExecContext(ctx, text, append(k.ids(), k.Period)...); err != nil {
+					return fmt.Errorf("drop rows of %s: %w", t.name, err)
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LogBytes tells for each day (YYYYMMDD) that the pool has a row of, how much of the day's share log all its rows were
@@ -154,25 +230,23 @@ func (s *Store) SetLogBytes(ctx context.Context, day int, bytes int64) error {
 	return nil
 }
 
-func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, now string) error {
+func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, set []string, now string) error {
 	tables := make(map[string][]Stats)
 	for _, st := range all {
-		scope, _ := st.scope()
-		tables[scope] = append(tables[scope], st)
+		tables[st.scope()] = append(tables[st.scope()], st)
 	}
 	for _, scope := range scopes {
 		rows := tables[scope]
 		if len(rows) == 0 {
 			continue
 		}
-		_, ids := rows[0].scope()
-		key := append(ids, string(kind))
+		key := append(slices.Clone(idColumns[scope]), string(kind))
 		columns := append(append([]string{"created_at"}, key...), measureColumns...)
 		ofPool := scope == "pool" && kind == Day
 		if ofPool {
 			columns = append(columns, "log_bytes")
 		}
-		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, s.atLeast()...), rows,
+		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, set...), rows,
 			func(st Stats) []any {
 				args := append([]any{now}, st.ids()...)
 				args = append(append(args, st.Period), st.measures(now)...)
@@ -193,11 +267,10 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 // difficulties.
 func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, workerID int64, from, to int) ([]Stats, error) {
 	key := StatsKey{UserID: userID, WorkerID: workerID}
-	scope, columns := key.scope()
-	table := statsTable(scope, kind)
-	text := "SELECT " + string(kind) + ", share_accept, share_stale, share_reject, reject_detail, score, earn, " +
+	table := statsTable(key.scope(), kind)
+	text := "SELECT " + string(kind) + ", share_accept, share_stale, share_reject, reject_detail, reject_detail_hashes, score, earn, " +
 		"accept_hashes, stale_hashes, reject_hashes FROM " + table + " WHERE "
-	for _, c := range columns {
+	for _, c := range idColumns[key.scope()] {
 		text += c + " = ? AND "
 	}
 	text += string(kind) + " BETWEEN ? AND ? ORDER BY " + string(kind)
@@ -205,13 +278,13 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 	return query(ctx, s, table, text, append(key.ids(), from, to), func(rows *sql.Rows) (Stats, error) {
 		st := Stats{StatsKey: key}
 		var accept, stale, reject int64
-		var detail, score, earn, acceptHashes, staleHashes, rejectHashes string
-		err := rows.Scan(&st.Period, &accept, &stale, &reject, &detail, &score, &earn,
+		var detail, detailHashes, score, earn, acceptHashes, staleHashes, rejectHashes string
+		err := rows.Scan(&st.Period, &accept, &stale, &reject, &detail, &detailHashes, &score, &earn,
 			&acceptHashes, &staleHashes, &rejectHashes)
 		st.Accept = work(acceptHashes, accept)
 		st.Stale = work(staleHashes, stale)
 		st.Reject = work(rejectHashes, reject)
-		st.RejectDetail = parseDetail(detail)
+		st.RejectDetail = parseDetailHashes(detailHashes, detail)
 		st.Score = parseDecimal(score, scoreDigits)
 		st.EarnSat = parseDecimal(earn, 0)
 		return st, err
@@ -259,10 +332,13 @@ func (s *Store) PoolHours(ctx context.Context, from, to int) ([]HourWork, error)
 		})
 }
 
-// PurgeStats removes what is kept for a time only: days of workers for 90 days, hours of workers for 72 hours, hours of
-// users for 30 days. A clock that is far ahead of the statistics is not believed: it is not later than the day after the
-// newest.
-func (s *Store) PurgeStats(ctx context.Context, now time.Time) error {
+// Keep says for how many days statistics stay: those of workers by hour and day, those of users by hour. All others stay
+// for ever.
+type Keep struct{ WorkerHours, WorkerDays, UserHours int }
+
+// PurgeStats removes what was kept for its time, purgeRows at a time: nobody waits for long. A clock that is far ahead of
+// the statistics is not believed: it is not later than the day after the newest.
+func (s *Store) PurgeStats(ctx context.Context, now time.Time, keep Keep) error {
 	var newest sql.NullInt64
 	if err := s.db.QueryRowContext(ctx, "SELECT MAX(day) FROM stats_pool_day").Scan(&newest); err != nil {
 		return fmt.Errorf("newest day: %w", err)
@@ -273,20 +349,41 @@ func (s *Store) PurgeStats(ctx context.Context, now time.Time) error {
 		now = latest
 	}
 	for _, p := range []struct {
-		scope  string
-		kind   StatsKind
-		before time.Time
+		scope string
+		kind  StatsKind
+		days  int
 	}{
-		{"workers", Day, now.AddDate(0, 0, -90)},
-		{"workers", Hour, now.Add(-72 * time.Hour)},
-		{"users", Hour, now.AddDate(0, 0, -30)},
+		{"workers", Hour, keep.WorkerHours},
+		{"workers", Day, keep.WorkerDays},
+		{"users", Hour, keep.UserHours},
 	} {
 		table := statsTable(p.scope, p.kind)
-		if _, err := s.db.ExecContext(ctx, "DELETE FROM "+table+" WHERE "+string(p.kind)+" < ?", p.kind.Period(p.before)); err != nil {
+		text := s.deleteBelow(table, string(p.kind), purgeRows)
+		if err := s.purge(ctx, text, p.kind.Period(now.AddDate(0, 0, -p.days))); err != nil {
 			return fmt.Errorf("purge %s: %w", table, err)
 		}
 	}
 	return nil
+}
+
+const purgeRows = 1000
+
+// purge repeats a statement until it finds no more rows. Others get as much time as it takes.
+func (s *Store) purge(ctx context.Context, text string, before int) error {
+	for {
+		start := time.Now()
+		result, err := s.db.ExecContext(ctx, text, before)
+		if err != nil {
+			return err
+		}
+		n, err := result.RowsAffected()
+		if err != nil || n < purgeRows {
+			return err
+		}
+		if !retry.Sleep(ctx, time.Since(start)) {
+			return ctx.Err()
+		}
+	}
 }
 
 // Period returns the day or hour, in UTC, that holds t, as in StatsKey.
@@ -325,7 +422,10 @@ func formatDecimal(n *big.Int, scale int) string {
 	if n.Cmp(maxDecimal) > 0 {
 		n = maxDecimal
 	}
-	digits := fmt.Sprintf("%0*s", scale+1, n.String())
+	digits := n.String()
+	if short := scale + 1 - len(digits); short > 0 {
+		digits = strings.Repeat("0", short) + digits
+	}
 	if scale == 0 {
 		return digits
 	}

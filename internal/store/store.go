@@ -79,6 +79,9 @@ type dialect interface {
 	onConflict(key []string, assignments ...string) string
 	// incoming names the value that the row being inserted has for column.
 	incoming(column string) string
+	// deleteBelow is a statement that deletes up to so many rows of a table whose column, which has an index, is below an
+	// argument: those with the least. It locks no others.
+	deleteBelow(table, column string, most int) string
 	// unsigned makes an argument of v for a column of 64 bits without sign.
 	unsigned(v uint64) any
 }
@@ -219,17 +222,35 @@ func queryMap[K comparable, V any](ctx context.Context, s *Store, what, text str
 const chunkRows = 500
 
 // upsert inserts rows into table, a chunk of them a statement; tail is what onConflict made.
-func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) error {
+func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) (err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("write %s: %w", table, err)
+		}
+	}()
 	row := "(?" + strings.Repeat(", ?", len(columns)-1) + ")"
+	insert := func(rows int) string {
+		return "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " + row + strings.Repeat(", "+row, rows-1) + tail
+	}
+	var whole *sql.Stmt // of a whole chunk: parsing it takes as long as inserting its rows
+	if len(rows) >= 2*chunkRows {
+		if whole, err = tx.PrepareContext(ctx, insert(chunkRows)); err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, whole.Close()) }()
+	}
 	for chunk := range slices.Chunk(rows, chunkRows) {
 		values := make([]any, 0, len(chunk)*len(columns))
 		for _, r := range chunk {
 			values = append(values, args(r)...)
 		}
-		query := "INSERT INTO " + table + " (" + strings.Join(columns, ", ") + ") VALUES " +
-			row + strings.Repeat(", "+row, len(chunk)-1) + tail
-		if _, err := tx.ExecContext(ctx, query, values...); err != nil {
-			return fmt.Errorf("write %s: %w", table, err)
+		if whole != nil && len(chunk) == chunkRows {
+			_, err = whole.ExecContext(ctx, values...)
+		} else {
+			_, err = tx.ExecContext(ctx, insert(len(chunk)), values...)
+		}
+		if err != nil {
+			return err
 		}
 	}
 	return nil

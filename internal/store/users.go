@@ -76,3 +76,23 @@ func (s *Store) UserNames(ctx context.Context, ids []int32) (map[int32]string, e
 func (s *Store) UsersAfter(ctx context.Context, id int32, n int) (map[string]int32, error) {
 	return queryMap[string, int32](ctx, s, "users", selectUsersAfter, id, n)
 }
+
+// UserIDs returns the ids that a name belongs to, whether the name came from here or from what other lists told sserver.
+func (s *Store) UserIDs(ctx context.Context, name string) (ids []int32, err error) {
+	for _, text := range []string{
+		"SELECT puid, name FROM users WHERE name = ?",
+		"SELECT DISTINCT puid, user_name FROM mining_workers WHERE user_name = ?",
+	} {
+		found, err := queryMap[int32, string](ctx, s, "users", text, name)
+		if err != nil {
+			return nil, err
+		}
+		for id, has := range found {
+			if has == name && !slices.Contains(ids, id) { // the engine may compare more loosely
+				ids = append(ids, id)
+			}
+		}
+	}
+	slices.Sort(ids)
+	return ids, nil
+}

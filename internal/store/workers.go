@@ -154,6 +154,12 @@ func (s *Store) RecentWorkers(ctx context.Context, limit int) ([]Worker, error) 
 	return s.workers(ctx, selectWorkers+newestFirst, timestamp(noShare), limit)
 }
 
+// WorkerNames returns the names of a user's workers by their ids; user 0 stands for all users.
+func (s *Store) WorkerNames(ctx context.Context, userID int32) (map[int64]string, error) {
+	return queryMap[int64, string](ctx, s, "names of workers",
+		"SELECT worker_id, worker_name FROM mining_workers WHERE (puid = ? OR ? = 0) AND worker_name IS NOT NULL", userID, userID)
+}
+
 // WorkerKey names a row of mining_workers.
 type WorkerKey struct {
 	UserID   int32

@@ -39,6 +39,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"stats are not lowered", testStatsNotLowered},
 		{"length of the share log", testLogBytes},
 		{"stats purged", testPurgeStats},
+		{"many stats purged", testPurgeMany},
 		{"stats purged by a wrong clock", testPurgeBelievesNoClock},
 		{"workers", testWorkers},
 		{"worker names", testWorkerNames},
@@ -58,6 +59,10 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 	t.Run("stats updated by btcpool", func(t *testing.T) {
 		s, db := open(t)
 		testUpdatedStats(t, s, db)
+	})
+	t.Run("reject reasons", func(t *testing.T) {
+		s, db := open(t)
+		testReasons(t, s, db)
 	})
 }
 
@@ -362,7 +367,8 @@ func testLogBytes(t *testing.T, s *store.Store) {
 	returns(t, map[int]int64{20260301: -1, 20260302: 5 << 40})(s.LogBytes(ctx))
 	check(t, s.WriteStats(ctx, []store.Stats{pool(20260302)}, nil))
 	returns(t, map[int]int64{20260301: -1, 20260302: 5 << 40})(s.LogBytes(ctx))
-	check(t, s.ReplaceDay(ctx, 20260302, []store.Stats{pool(20260302)}, nil))
+	check(t, s.OverwriteStats(ctx, []store.Stats{pool(20260302)}, nil))
+	check(t, s.SetLogBytes(ctx, 20260302, -1))
 	returns(t, map[int]int64{20260301: -1, 20260302: -1})(s.LogBytes(ctx))
 }
 
@@ -370,7 +376,7 @@ func testStatsLimits(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	most := bitcoin.Work{Hi: 1<<64 - 1, Lo: 1<<64 - 1}
 	detail := make(map[share.Status]bitcoin.Work)
-	for code := range share.Status(50) {
+	for code := range share.Status(200) {
 		detail[code] = work(1<<40+uint64(code), 0)
 	}
 	huge := store.Stats{
@@ -387,7 +393,7 @@ func testStatsLimits(t *testing.T, s *store.Store) {
 	equal(t, []bitcoin.Work{got.Accept, got.Stale, got.Reject}, []bitcoin.Work{most, most, most})
 	nines := number(t, strings.Repeat("9", 35))
 	equal(t, []*big.Int{got.Score, got.EarnSat}, []*big.Int{nines, nines})
-	if n := len(got.RejectDetail); n < 7 || n >= len(detail) {
+	if n := len(got.RejectDetail); n < 40 || n >= len(detail) {
 		t.Errorf("%d reasons of %d kept", n, len(detail))
 	}
 	for code, w := range got.RejectDetail {
@@ -414,6 +420,7 @@ func testStatsBulk(t *testing.T, s *store.Store) {
 	}
 }
 
+// testReplaceDay has a day computed anew: rows are lowered, and those go that nobody has worked for.
 func testReplaceDay(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	of := func(user int32, worker int64, period int, d uint64) store.Stats {
@@ -424,22 +431,26 @@ func testReplaceDay(t *testing.T, s *store.Store) {
 	keys := []store.StatsKey{{}, {UserID: 1}, {UserID: 1, WorkerID: 5}, {UserID: 2}, {UserID: 2, WorkerID: 6}}
 	var days, hours []store.Stats
 	for _, k := range keys {
-		days = append(days, of(k.UserID, k.WorkerID, 20260228, 1), of(k.UserID, k.WorkerID, 20260301, 1), of(k.UserID, k.WorkerID, 20260302, 1))
-		hours = append(hours, of(k.UserID, k.WorkerID, 2026022823, 1), of(k.UserID, k.WorkerID, 2026030100, 1),
-			of(k.UserID, k.WorkerID, 2026030123, 1), of(k.UserID, k.WorkerID, 2026030200, 1))
+		days = append(days, of(k.UserID, k.WorkerID, 20260228, 9), of(k.UserID, k.WorkerID, 20260301, 9), of(k.UserID, k.WorkerID, 20260302, 9))
+		hours = append(hours, of(k.UserID, k.WorkerID, 2026022823, 9), of(k.UserID, k.WorkerID, 2026030100, 9),
+			of(k.UserID, k.WorkerID, 2026030123, 9), of(k.UserID, k.WorkerID, 2026030200, 9))
 	}
 	check(t, s.WriteStats(ctx, days, hours))
 
 	// User 2 never worked that day, and everybody's first hour was empty.
 	days, hours = nil, nil
+	stay := map[store.StatsKey]bool{}
 	for _, k := range keys[:3] {
 		days = append(days, of(k.UserID, k.WorkerID, 20260301, 7))
 		hours = append(hours, of(k.UserID, k.WorkerID, 2026030123, 7))
+		stay[days[len(days)-1].StatsKey], stay[hours[len(hours)-1].StatsKey] = true, true
 	}
-	check(t, s.ReplaceDay(ctx, 20260301, days, hours))
+	check(t, s.OverwriteStats(ctx, days, hours))
+	stays := func(_ store.StatsKind, k store.StatsKey) bool { return stay[k] }
+	check(t, s.DropStats(ctx, 20260301, len(stay), stays))
 	for i, k := range keys {
-		wantDays := []store.Stats{of(k.UserID, k.WorkerID, 20260228, 1), of(k.UserID, k.WorkerID, 20260302, 1)}
-		wantHours := []store.Stats{of(k.UserID, k.WorkerID, 2026022823, 1), of(k.UserID, k.WorkerID, 2026030200, 1)}
+		wantDays := []store.Stats{of(k.UserID, k.WorkerID, 20260228, 9), of(k.UserID, k.WorkerID, 20260302, 9)}
+		wantHours := []store.Stats{of(k.UserID, k.WorkerID, 2026022823, 9), of(k.UserID, k.WorkerID, 2026030200, 9)}
 		if i < 3 {
 			wantDays = []store.Stats{wantDays[0], days[i], wantDays[1]}
 			wantHours = []store.Stats{wantHours[0], hours[i], wantHours[1]}
@@ -447,14 +458,47 @@ func testReplaceDay(t *testing.T, s *store.Store) {
 		returns(t, wantDays)(s.ReadStats(ctx, store.Day, k.UserID, k.WorkerID, 0, 99999999))
 		returns(t, wantHours)(s.ReadStats(ctx, store.Hour, k.UserID, k.WorkerID, 0, 1<<31-1))
 	}
+	check(t, s.DropStats(ctx, 20260301, len(stay), func(store.StatsKind, store.StatsKey) bool {
+		t.Error("rows are looked at, though all stay")
+		return true
+	}))
+}
 
-	// What cannot be written leaves all as it was.
-	ended, cancel := context.WithCancel(ctx)
-	cancel()
-	if err := s.ReplaceDay(ended, 20260301, nil, nil); err == nil {
-		t.Error("no error")
+// testReasons wants what was rejected back by reason to the hash, and by what btcpool says once it has written.
+func testReasons(t *testing.T, s *store.Store, db *sql.DB) {
+	ctx := t.Context()
+	row := store.Stats{
+		StatsKey: store.StatsKey{UserID: 7, WorkerID: 5, Period: 2026030112}, Score: new(big.Int), EarnSat: new(big.Int),
+		RejectDetail: map[share.Status]bitcoin.Work{share.StatusDuplicate: work(0, 3), share.StatusLowDifficulty: {Hi: 5, Lo: 1<<32 + 1}, 31: work(7, 7)},
 	}
-	returns(t, days[:1])(s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301))
+	for _, w := range row.RejectDetail {
+		row.Reject = row.Reject.Add(w)
+	}
+	check(t, s.WriteStats(ctx, nil, []store.Stats{row}))
+	read := func() map[share.Status]bitcoin.Work {
+		t.Helper()
+		all, err := s.ReadStats(ctx, store.Hour, 7, 5, 2026030112, 2026030112)
+		check(t, err)
+		if len(all) != 1 {
+			t.Fatalf("%d rows, want 1", len(all))
+		}
+		return all[0].RejectDetail
+	}
+	equal(t, read(), row.RejectDetail)
+	_, err := db.ExecContext(ctx, `UPDATE stats_workers_hour SET share_reject = share_reject + 1, reject_detail = '{"22":1,"23":21474836481}'`)
+	check(t, err)
+	equal(t, read(), map[share.Status]bitcoin.Work{22: work(1, 0), 23: work(21474836481, 0)})
+
+	all := store.Stats{StatsKey: store.StatsKey{Period: 20260301}, RejectDetail: map[share.Status]bitcoin.Work{}}
+	for _, status := range share.Statuses() {
+		if !status.IsAccepted() && !status.IsStale() {
+			all.RejectDetail[status] = bitcoin.Work{Hi: 1<<64 - 1, Lo: uint64(status)}
+		}
+	}
+	check(t, s.WriteStats(ctx, []store.Stats{all}, nil))
+	rows, err := s.ReadStats(ctx, store.Day, 0, 0, 20260301, 20260301)
+	check(t, err)
+	equal(t, rows[0].RejectDetail, all.RejectDetail)
 }
 
 // testPurgeBelievesNoClock has a clock years ahead of the newest statistics.
@@ -466,12 +510,35 @@ func testPurgeBelievesNoClock(t *testing.T, s *store.Store) {
 		k.Period = store.Day.Period(now)
 		days = append(days, store.Stats{StatsKey: k})
 	}
-	check(t, s.PurgeStats(ctx, now)) // of an empty table
+	keep := store.Keep{WorkerHours: 3, WorkerDays: 90, UserHours: 30}
+	check(t, s.PurgeStats(ctx, now, keep)) // of an empty table
 	check(t, s.WriteStats(ctx, days, nil))
-	check(t, s.PurgeStats(ctx, now.AddDate(10, 0, 0)))
+	check(t, s.PurgeStats(ctx, now.AddDate(10, 0, 0), keep))
 	got, err := s.ReadStats(ctx, store.Day, 1, 2, 0, 1<<31-1)
 	check(t, err)
 	equal(t, len(got), 1)
+}
+
+// testPurgeMany has more old rows than go at once.
+func testPurgeMany(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	now := time.Date(2026, 5, 10, 12, 30, 0, 0, time.UTC)
+	days, hours := []store.Stats{{StatsKey: store.StatsKey{Period: store.Day.Period(now)}}}, []store.Stats(nil)
+	for w := range int64(350) {
+		for h := range 10 {
+			at := now.AddDate(0, 0, -4).Add(time.Duration(h*12) * time.Hour) // six of ten are older than a day
+			hours = append(hours, store.Stats{StatsKey: store.StatsKey{UserID: 1, WorkerID: w + 1, Period: store.Hour.Period(at)}})
+		}
+	}
+	check(t, s.WriteStats(ctx, days, hours))
+	check(t, s.PurgeStats(ctx, now, store.Keep{WorkerHours: 1, WorkerDays: 90, UserHours: 90}))
+	for _, w := range []int64{1, 175, 350} {
+		rows, err := s.ReadStats(ctx, store.Hour, 1, w, 0, 1<<31-1)
+		check(t, err)
+		if len(rows) != 4 || rows[0].Period != store.Hour.Period(now.AddDate(0, 0, -1)) {
+			t.Errorf("worker %d: %d hours are left", w, len(rows))
+		}
+	}
 }
 
 func testPurgeStats(t *testing.T, s *store.Store) {
@@ -493,7 +560,7 @@ func testPurgeStats(t *testing.T, s *store.Store) {
 			hour(1, 0, now.AddDate(0, 0, -30)), hour(1, 0, now.AddDate(0, 0, -30).Add(-time.Hour)),
 			hour(0, 0, now.AddDate(-5, 0, 0)),
 		}))
-	check(t, s.PurgeStats(ctx, now))
+	check(t, s.PurgeStats(ctx, now, store.Keep{WorkerHours: 3, WorkerDays: 90, UserHours: 30}))
 	for _, want := range []struct {
 		kind   store.StatsKind
 		user   int32
