@@ -5,11 +5,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math/big"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -250,7 +253,18 @@ func TestHTTP(t *testing.T) {
 	svc, _ := start(t, cfg)
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 
-	pool := get(t, svc, "/")["data"].(map[string]any)["pool"].(map[string]any)["today"].(map[string]any)
+	data := get(t, svc, "/")["data"].(map[string]any)
+	if keys := slices.Sorted(maps.Keys(data)); !slices.Equal(keys, []string{"pool", "repbytes", "request", "uptime"}) || data["request"] != 1.0 ||
+		!strings.HasPrefix(data["uptime"].(string), "0000 d 00 h 0") {
+		t.Errorf("%v", data)
+	}
+	for _, part := range []string{"today", "curr_hour"} {
+		keys := slices.Sorted(maps.Keys(data["pool"].(map[string]any)[part].(map[string]any)))
+		if !slices.Equal(keys, []string{"accept", "earn", "hashrate_t", "reject", "reject_detail", "reject_rate", "stale"}) {
+			t.Errorf("%s has %v", part, keys)
+		}
+	}
+	pool := data["pool"].(map[string]any)["today"].(map[string]any)
 	for name, want := range map[string]any{
 		"accept": 2048.0, "stale": 0.0, "reject": 1024.0, "reject_detail": map[string]any{"23": 1024.0}, "reject_rate": 1.0 / 3,
 		"earn": 9765625.0,
@@ -289,6 +303,21 @@ func TestHTTP(t *testing.T) {
 	}
 	if got := accept(t, decode(t, res), "0"); got != 1024 {
 		t.Errorf("user 1 has %v", got)
+	}
+	form, err := http.PostForm("http://"+svc.Addr().String()+"/share_stats", url.Values{"user_id": {"2"}, "worker_id": {"-5"}, "hour": {"0,24"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := accept(t, decode(t, form), "-5"); got != 0 && got != 1024 { // the hour may be over
+		t.Errorf("by a form: worker -5 has %v", got)
+	}
+	head, err := http.Head("http://" + svc.Addr().String() + "/share_stats?user_id=1&worker_id=0&hour=24")
+	if err != nil {
+		t.Fatal(err)
+	}
+	head.Body.Close()
+	if head.StatusCode != http.StatusOK || head.Header.Get("Content-Type") != "text/json" || head.ContentLength <= 0 {
+		t.Errorf("HEAD: %+v", head)
 	}
 	for _, query := range []string{"", "?user_id=1", "?user_id=x&worker_id=0&hour=0", "?user_id=1&worker_id=1,,2&hour=0", "?user_id=1&worker_id=0" + strings.Repeat(",0", 500) + "&hour=0" + strings.Repeat(",0", 500)} {
 		if diff := cmp.Diff(map[string]any{"err_no": 1.0, "err_msg": "invalid args"}, get(t, svc, "/share_stats"+query)); diff != "" {
