@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/csv"
 	"encoding/json"
-	"fmt"
 	"net/netip"
 	"os"
 	"regexp"
@@ -170,7 +169,7 @@ func TestPrintDamage(t *testing.T) {
 	}{
 		"whole":   {func(b []byte) []byte { return b }, 3, ""},
 		"torn":    {func(b []byte) []byte { return b[:len(b)-5] }, 2, "it ends in the middle of a flush, "},
-		"damaged": {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, 2, fmt.Sprint("bytes at ")},
+		"damaged": {func(b []byte) []byte { b[len(b)/2] ^= 1; return b }, 2, "bytes at "},
 		"foreign": {func([]byte) []byte { return bytes.Repeat([]byte("<html>"), 100) }, 0, "no gzip member"},
 		"empty":   {func([]byte) []byte { return nil }, 0, ""},
 	} {

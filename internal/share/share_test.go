@@ -336,10 +336,7 @@ func TestAllocations(t *testing.T) {
 
 // sameTheLongWay holds what is made of a record against what is made of it when it has a field that nobody knows, which
 // takes every field by itself.
-func sameTheLongWay(t interface {
-	Helper()
-	Fatalf(string, ...any)
-}, body []byte) {
+func sameTheLongWay(t rapid.TB, body []byte) {
 	t.Helper()
 	var short, long share.Share
 	err := short.ParseBody(body)

@@ -170,8 +170,9 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, 
 		RewardSat     int64
 		WorkerName    string
 	}
+	conn := db.Open(t)
 	read := func(ctx context.Context) (blocks []block, err error) {
-		rows, err := db.Open(t).QueryContext(ctx, "SELECT height, hash, state, rewards, worker_full_name FROM found_blocks ORDER BY height, hash")
+		rows, err := conn.QueryContext(ctx, "SELECT height, hash, state, rewards, worker_full_name FROM found_blocks ORDER BY height, hash")
 		if err != nil {
 			return nil, err
 		}
