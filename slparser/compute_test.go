@@ -21,14 +21,21 @@ var statsTables = []string{
 	"stats_pool_day", "stats_pool_hour", "stats_users_day", "stats_users_hour", "stats_workers_day", "stats_workers_hour",
 }
 
-// dump is all that the tables of statistics say, but for when it was written.
-func dump(t *testing.T, cfg slparser.Config) (all []string) {
+// raw is the database itself.
+func raw(t *testing.T, cfg slparser.Config) *sql.DB {
 	t.Helper()
-	db, err := sql.Open("sqlite", strings.TrimPrefix(cfg.Database.DSN, "sqlite:"))
+	db, err := sql.Open("sqlite", "file:"+strings.TrimPrefix(cfg.Database.DSN, "sqlite:")+"?_pragma=busy_timeout(60000)")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer db.Close()
+	t.Cleanup(func() { db.Close() })
+	return db
+}
+
+// dump is all that the tables of statistics say, but for when it was written.
+func dump(t *testing.T, cfg slparser.Config) (all []string) {
+	t.Helper()
+	db := raw(t, cfg)
 	for _, table := range statsTables {
 		rows, err := db.QueryContext(t.Context(), "SELECT * FROM "+table+" ORDER BY 1, 2, 3")
 		if err != nil {
@@ -163,13 +170,9 @@ func TestComputeInterrupted(t *testing.T) {
 		t.Fatal(err)
 	}
 	db := openStore(t, cfg)
-	raw, err := sql.Open("sqlite", strings.TrimPrefix(cfg.Database.DSN, "sqlite:"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer raw.Close()
+	direct := raw(t, cfg)
 	forbid := "CREATE TRIGGER forbid BEFORE UPDATE ON stats_workers_hour BEGIN SELECT RAISE(ABORT, 'disk full'); END"
-	if _, err := raw.ExecContext(t.Context(), forbid); err != nil {
+	if _, err := direct.ExecContext(t.Context(), forbid); err != nil {
 		t.Fatal(err)
 	}
 	if err := run(t, cfg); err == nil || !strings.Contains(err.Error(), "only a part of the statistics is written: ") || !strings.Contains(err.Error(), "disk full") {
@@ -179,7 +182,7 @@ func TestComputeInterrupted(t *testing.T) {
 	if err != nil || bytes[int(cfg.Day)] != -1 {
 		t.Errorf("%v bytes are noted as counted, %v", bytes, err)
 	}
-	if _, err := raw.ExecContext(t.Context(), "DROP TRIGGER forbid"); err != nil {
+	if _, err := direct.ExecContext(t.Context(), "DROP TRIGGER forbid"); err != nil {
 		t.Fatal(err)
 	}
 	if err := run(t, cfg); err != nil {
