@@ -22,7 +22,8 @@ type ahead struct {
 type flight struct {
 	members  members
 	at, size int64
-	done     chan error
+	err      error // once it is done
+	done     chan struct{}
 }
 
 // take returns the sound member at an offset, and sends for those behind it. It returns nil for one that has to be read
@@ -37,7 +38,8 @@ func (a *ahead) take(at, fileSize int64) (m *members, size int64) {
 	for len(a.flying) > 0 && a.flying[0].at <= at && m == nil {
 		f := a.flying[0]
 		a.flying = a.flying[1:]
-		if err := <-f.done; err == nil && f.at == at {
+		<-f.done
+		if f.err == nil && f.at == at {
 			a.lent, m, size = f, &f.members, f.size
 		} else {
 			a.idle = append(a.idle, f)
@@ -52,7 +54,7 @@ func (a *ahead) take(at, fileSize int64) (m *members, size int64) {
 
 // send begins with the member at a.next, if it is of ours, whole and not too large.
 func (a *ahead) send(fileSize int64) bool {
-	f := &flight{done: make(chan error, 1)}
+	f := &flight{done: make(chan struct{}, 1)}
 	if last := len(a.idle) - 1; last >= 0 {
 		f, a.idle = a.idle[last], a.idle[:last]
 	}
@@ -64,7 +66,10 @@ func (a *ahead) send(fileSize int64) bool {
 	f.at, f.size = a.next, size
 	a.next += size
 	a.flying = append(a.flying, f)
-	go func() { f.done <- f.members.inflate(a.file, f.at, f.size) }()
+	go func() {
+		f.err = f.members.inflate(a.file, f.at, f.size)
+		f.done <- struct{}{}
+	}()
 	return true
 }
 
@@ -86,7 +91,7 @@ func (a *ahead) measure(f *flight, fileSize int64) (size int64, ok bool) {
 // end waits for what is under way.
 func (a *ahead) end() {
 	for _, f := range a.flying {
-		_ = <-f.done // nobody asks for it any more
+		<-f.done
 	}
 	a.flying = nil
 }
