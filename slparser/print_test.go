@@ -73,7 +73,7 @@ func TestPrint(t *testing.T) {
 		t.Fatal(err)
 	}
 	for id, name := range map[int64]string{rig: "rig-1", other: "other"} {
-		if err := db.UpsertWorkerName(t.Context(), store.Worker{UserID: 2, WorkerID: id, Name: name, UserName: "bob"}); err != nil {
+		if err := db.UpsertWorkerNames(t.Context(), []store.Worker{{UserID: 2, WorkerID: id, Name: name, UserName: "bob"}}); err != nil {
 			t.Fatal(err)
 		}
 	}
