@@ -79,10 +79,10 @@ func (s *Service) handleShare(m bus.Message) error {
 	}
 	result := "rejected"
 	switch {
-	case one.Status.IsStale() && !(s.cfg.AcceptStale && one.Status.IsAccepted()):
-		result = "stale"
-	case one.Status.IsAccepted():
+	case one.Status.IsAccepted() && (s.cfg.AcceptStale || !one.Status.IsStale()):
 		result = "accepted"
+	case one.Status.IsStale():
+		result = "stale"
 	}
 	s.metrics.shares.WithLabelValues(result).Inc()
 	if !kept {
