@@ -70,6 +70,8 @@ func TestLoad(t *testing.T) {
 		t.Skip("only with -load")
 	}
 	const users = 1000
+	runtime.LockOSThread() // whose time is told
+	defer runtime.UnlockOSThread()
 	defer debug.SetGCPercent(debug.SetGCPercent(50)) // as in cmd/statshttpd
 	s := newTestService(t, time.Now())
 	s.cfg.MaxWorkers, s.cfg.MaxConnections, s.cfg.MaxEventClients = *load, 1<<20, 1<<20
@@ -104,7 +106,7 @@ func TestLoad(t *testing.T) {
 	history := rate / 10
 	start := time.Now()
 	s.now = func() time.Time { return start }
-	var counting time.Duration
+	var counting, cpuOfCounting time.Duration
 	var buf []byte
 	ends := make([]int, history)
 	for second := int64(hour) - int64(loadHistory.Seconds()); second < int64(hour)-1; second++ {
@@ -113,7 +115,7 @@ func TestLoad(t *testing.T) {
 			buf = message(buf, start.Unix()-int64(hour)+second+1)
 			ends[i] = len(buf)
 		}
-		begin, from := time.Now(), 0
+		begin, cpu, from := time.Now(), threadTime(t), 0
 		for _, end := range ends {
 			if err := s.handleShare(bus.Message{Value: buf[from:end]}); err != nil {
 				t.Fatal(err)
@@ -121,13 +123,15 @@ func TestLoad(t *testing.T) {
 			from = end
 		}
 		counting += time.Since(begin)
+		cpuOfCounting += threadTime(t) - cpu
 	}
 	now, most := resident(t)
 	var counted runtime.MemStats
 	runtime.GC()
 	runtime.ReadMemStats(&counted)
 	t.Logf("%d MB on the heap", counted.HeapAlloc>>20)
-	t.Logf("%d workers: %d shares counted in %.1f s, %.0f a second; %d MB resident, %d at most", *load, seq, counting.Seconds(), float64(seq)/counting.Seconds(), now, most)
+	t.Logf("%d workers: %d shares counted in %.1f s, %.2f µs of CPU each; %d MB resident, %d at most",
+		*load, seq, counting.Seconds(), cpuOfCounting.Seconds()*1e6/float64(seq), now, most)
 
 	s.now, refused = time.Now, 200
 	srv := httptest.NewServer(s.Handler())
@@ -188,8 +192,6 @@ func TestLoad(t *testing.T) {
 	}
 	type cost struct{ wall, cpu time.Duration }
 	took := make(map[string][]cost)
-	runtime.LockOSThread() // whose time is told
-	defer runtime.UnlockOSThread()
 	h := s.Handler()
 	runtime.GC()
 	for _, of := range paths { // whoever comes first makes the orders

@@ -187,13 +187,11 @@ func (b *board) list(now time.Time, shown Addresses, old []listed) []listed {
 	b.mu.RLock()
 	all := make([]listed, 0, len(b.workers)+orderChunk) // no more than come meanwhile
 	b.mu.RUnlock()
-	known := make(map[workerKey]bool, len(old))
 	for chunk := range slices.Chunk(old, orderChunk) { // which are in order nearly always
 		b.mu.RLock()
 		for i := range chunk {
 			l := chunk[i]
 			if b.workers[l.workerKey] == l.w {
-				known[l.workerKey] = true
 				all = append(all, b.listed(now, shown, l))
 			}
 		}
@@ -201,6 +199,10 @@ func (b *board) list(now time.Time, shown Addresses, old []listed) []listed {
 	}
 	b.mu.RLock()
 	if len(b.workers) > len(all) {
+		known := make(map[workerKey]bool, len(all))
+		for i := range all {
+			known[all[i].workerKey] = true
+		}
 		for k, w := range b.workers {
 			if !known[k] {
 				all = append(all, b.listed(now, shown, listed{workerKey: k, w: w}))
