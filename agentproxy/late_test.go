@@ -216,14 +216,7 @@ func TestMovedWithShares(t *testing.T) {
 	r.want(`{"id":4,"result":true,"error":null}`)
 	r.say(`{"id":5,"method":"mining.submit","params":["a.b","1","00000002","65000000","b2957c02"]}`)
 	l.want("7f020f00" + "00" + "0000" + "02000000" + "027c95b2")
-	s.onLoop(t, func() {
-		for link := range s.accounts[""].links {
-			for number, g := range link.guests {
-				g.until = time.Time{}
-				link.guests[number] = g
-			}
-		}
-	})
+	s.guestsHaveBeen(t)
 	if line, err := old.r.ReadString('\n'); err == nil {
 		t.Errorf("the old link hears %s", line)
 	}

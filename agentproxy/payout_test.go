@@ -65,7 +65,7 @@ func TestPayoutRefused(t *testing.T) {
 			r := dial(t, s)
 			r.login("a.rig1")
 			l.say(paying(t, "2", map[string]int64{ourAddress: 89, theirAddress: 11}))
-			l.ended()
+			l.left(s)
 			why := "the pool's work pays 89.00% to " + ourAddress + ", payout_share asks for 90.00%"
 			testkit.Eventually(t, "it is said why", func() bool {
 				err := s.Ready()

@@ -3,6 +3,7 @@ package agentproxy
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -55,18 +56,30 @@ func (r *rig) awaitJob(part string) {
 	}
 }
 
-// ended waits until the proxy has closed the link.
-func (l *fakeLink) ended() {
-	l.t.Helper()
-	_ = l.conn.SetReadDeadline(time.Now().Add(testkit.Patience))
-	for {
-		if _, err := l.r.ReadByte(); err != nil {
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				l.t.Fatal("the link is still there")
+// guestsHaveBeen has all guests stay no longer.
+func (s *Service) guestsHaveBeen(t *testing.T) {
+	t.Helper()
+	s.onLoop(t, func() {
+		for _, a := range s.accounts {
+			for l := range a.links {
+				for number, g := range l.guests {
+					g.until = time.Time{}
+					l.guests[number] = g
+				}
 			}
-			return
 		}
-	}
+	})
+}
+
+// left waits until the proxy has closed the link, as it does some time after the last machine has left it.
+func (l *fakeLink) left(s *Service) {
+	l.t.Helper()
+	testkit.Eventually(l.t, "the link has ended", func() bool {
+		s.guestsHaveBeen(l.t)
+		_ = l.conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+		_, err := io.Copy(io.Discard, l.r)
+		return !errors.Is(err, os.ErrDeadlineExceeded)
+	})
 }
 
 // A pool that is taken out of the configuration, or is another one than it was, is left when its successor is up. No
@@ -94,7 +107,7 @@ func TestReloadPools(t *testing.T) {
 	// A verdict that is still awaited comes.
 	l.say(string(agentwire.SubmitResponse{Index: 0, Status: share.StatusAccept}.AppendTo(nil)))
 	r.want(`{"id":4,"result":true,"error":null}`)
-	l.ended()
+	l.left(s)
 	s.onLoop(t, func() {
 		if len(s.miners) != 1 || s.miners[0].link.addr() != other.addr() {
 			t.Error("the machine is elsewhere")
@@ -109,7 +122,7 @@ func TestReloadPools(t *testing.T) {
 	l.hear() // register
 	again := p.login()
 	r.awaitJob("01a2b3c4")
-	l.ended()
+	l.left(s)
 	again.hear() // register
 	// A second pool behind the first changes nothing, its becoming the first does.
 	s.mustReload(t, func(c *Config) {
@@ -118,7 +131,7 @@ func TestReloadPools(t *testing.T) {
 	s.mustReload(t, func(c *Config) { slices.Reverse(c.Pools) })
 	other.login()
 	r.awaitJob("01a2b3c4")
-	again.ended()
+	again.left(s)
 	if got := testutil.ToFloat64(s.metrics.linksLost.WithLabelValues(p.addr())); got > 0 {
 		t.Errorf("%v links lost", got)
 	}
@@ -138,7 +151,7 @@ func TestReloadWeights(t *testing.T) {
 	r.awaitJob("")
 	silent.login()
 	r.awaitJob("")
-	l.ended()
+	l.left(s)
 	s.onLoop(t, func() {
 		if m := s.miners[0]; m.goal != s.accounts[""].goals[0] || len(s.accounts[""].goals) != 1 || m.goal.miners != 1 {
 			t.Errorf("the machine is of goal %+v", m.goal)
@@ -162,7 +175,7 @@ func TestReloadLinks(t *testing.T) {
 	}
 	with.say(loggedInAs + notify("0", true))
 	r.awaitJob("")
-	l.ended()
+	l.left(s)
 	s.mustReload(t, func(c *Config) { c.Links = 3 })
 	p.login()
 	p.login()
