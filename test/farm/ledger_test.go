@@ -125,7 +125,7 @@ func (r *rigs) everyone(tb testing.TB, what string, n int) {
 			return
 		}
 		if time.Now().After(deadline) {
-			tb.Fatalf("%s: not mining again: %v", what, lacks)
+			tb.Fatalf("%s: not mining again: %v; all: %v", what, lacks, r.lags())
 		}
 	}
 }
