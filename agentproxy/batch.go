@@ -49,16 +49,25 @@ const (
 
 // flushSoon has the batch sent when it has waited long enough for more.
 func (l *link) flushSoon() {
-	if hold := l.acct.svc.cfg.Hold.Std(); hold <= 0 || len(l.batch)+rowBytes*len(l.rows) >= maxBatch {
+	hold := l.acct.svc.cfg.Hold.Std()
+	switch {
+	case hold <= 0 || len(l.batch)+rowBytes*len(l.rows) >= maxBatch:
 		l.flush()
-	} else if !l.flushing {
+	case l.flushing:
+	case l.holding == nil:
 		l.flushing = true
-		time.AfterFunc(hold, func() { l.acct.svc.loop.Post(l.flush) })
+		l.holding = time.AfterFunc(hold, func() { l.acct.svc.loop.Post(l.flush) })
+	default:
+		l.flushing = true
+		l.holding.Reset(hold)
 	}
 }
 
 func (l *link) flush() {
-	l.flushing = false
+	if l.flushing {
+		l.flushing = false
+		l.holding.Stop()
+	}
 	l.pack()
 	if len(l.batch) > 0 {
 		l.send(l.batch)

@@ -65,6 +65,7 @@ type link struct {
 	// questions, by the share's index or the number of the request.
 	batch     []byte
 	rows      []row
+	holding   *time.Timer // runs while flushing; nil: it never has
 	flushing  bool
 	submits   uint32
 	batches   bool                // the pool takes shares in batches, and says what it thinks of them
