@@ -63,7 +63,7 @@ func minerEvents(t *testing.T, cfg sserver.Config, n int) (events []share.Event)
 		t.Fatal(err)
 	}
 	if len(events) != n {
-		t.Fatalf("%d events of miners, want %d: %v", len(events), n, events)
+		t.Fatalf("%d events of miners, want %d, the last of them %v", len(events), n, events[max(0, len(events)-20):])
 	}
 	return events
 }

@@ -458,6 +458,10 @@ func TestAlertsFire(t *testing.T) {
 			},
 			quiet: [][]string{{`btcpool_statshttpd_shares_dropped_total{reason="duplicate"} 0+1x20`, `btcpool_statshttpd_waiting_given_up_total 7x20`}},
 		},
+		"EventsDropped": {
+			fire:  [][]string{{`btcpool_sserver_events_dropped_total 0x20 1x20`}},
+			quiet: [][]string{{`btcpool_sserver_events_dropped_total 7x60`}},
+		},
 		"DashboardCrowded": {
 			fire:  [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0+1x30`}},
 			quiet: [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0 7x30`}},
