@@ -71,6 +71,8 @@ func (d *downstream) Submit(sub v1.Submission) (status share.Status, done bool) 
 	return (*miner)(d).submit(sub)
 }
 
+func (d *downstream) SessionKey() uint64                                  { return 0 }
+func (d *downstream) EndSession(uint32, uint64) bool                      { return false }
 func (d *downstream) SpeaksForFarm() bool                                 { return false }
 func (d *downstream) Register(uint16, string, string)                     {}
 func (d *downstream) Unregister(uint16)                                   {}

@@ -111,6 +111,28 @@ func TestGoesOn(t *testing.T) {
 	}
 }
 
+// Where the pool has told a key, the session is ended there before it is asked for: the pool may not know that the link has
+// broken.
+func TestEndsSession(t *testing.T) {
+	t.Parallel()
+	p, l, s, r := sessionFarm(t, nil)
+	l.say(`{"id":"caps_again","result":{"capabilities":["verrol","subres","session"],"session_key":"0123456789abcdef"}}` + "\n")
+	r.say(share4)
+	l.want(frame4)
+	l.verdict(0, share.StatusAccept)
+	r.wantAnswers(`{"id":4,"result":true,"error":null}`)
+	l.breaks(s)
+	next := p.accept()
+	next.hear()
+	next.say(withSessions)
+	next.hear() // capabilities
+	next.hear() // configure
+	next.want(
+		`{"id":"end","method":"agent.end_session","params":["01a2b3c4","0123456789abcdef"]}`,
+		`{"id":"sub","method":"mining.subscribe","params":["btccom-agent/3.0.0-mu","01a2b3c4"]}`,
+	)
+}
+
 // Without pool_verdicts, too, a share is good only when it has been sent.
 func TestGoesOnAnsweredAtOnce(t *testing.T) {
 	t.Parallel()

@@ -54,6 +54,7 @@ type link struct {
 
 	// A link that has broken may be gone on with by another, which is its heir then, as whoever has its session (late.go).
 	sessions bool   // an agents' pool has them
+	key      string // by which it ends the session of a link that is over here, and not yet there; "": it does not
 	session  string // of plain Stratum V1: what the pool calls it
 	before   *link  // whose session this link would go on with
 	follower *link  // that would go on with this one's
@@ -101,6 +102,7 @@ const (
 	idSubscribe    = `"sub"`
 	idAuthorize    = `"auth"`
 	idAgain        = `"caps_again"`
+	idEnd          = `"end"`
 	idPing         = `"ping"`
 	idWorker       = `"worker"` // of plain Stratum V1: another worker
 )
@@ -179,6 +181,9 @@ func (l *link) begin() {
 	session := ""
 	if l.before = l.acct.predecessor(l); l.before != nil {
 		session = "," + quote(l.before.sessionID())
+		if l.before.key != "" { // it may hang
+			l.ask(idEnd, "agent.end_session", quote(l.before.sessionID())+","+quote(l.before.key))
+		}
 	}
 	l.ask(idSubscribe, "mining.subscribe", quote(agent)+session)
 	l.ask(idAuthorize, "mining.authorize", quote(l.accountName())+`,""`)
@@ -415,6 +420,7 @@ func (l *link) capabilities(m stratum.Message) {
 	l.verdicts = has(stratum.SubmitResponses) && l.target.verdicts
 	l.batches = has(stratum.Batches)
 	l.sessions = has(stratum.Sessions)
+	l.key = stratum.ParseSessionKey(m.Result)
 }
 
 // sessionID is by what name another link may go on with this one's session; "": it cannot.

@@ -601,3 +601,59 @@ func TestAgentGoesOn(t *testing.T) {
 		t.Error("not a second time")
 	}
 }
+
+// An agent whose connection hangs, so that the pool does not see its end, ends it by the session's key, and goes on with it
+// at once. Nobody else can.
+func TestAgentEndsSession(t *testing.T) {
+	t.Parallel()
+	cfg := simulatorConfig(t)
+	p := startPool(t, cfg)
+	p.TakeJob(p.newJob(1, 100))
+	old, w := p.agent("", "subres", "session")
+	type capabilities struct {
+		Key string `json:"session_key"`
+	}
+	var has, none capabilities
+	old.mustCall(&has, "agent.get_capabilities", []string{"verrol", "session"})
+	old.mustCall(&none, "agent.get_capabilities", []string{"verrol", "batch"})
+	if len(has.Key) != 16 || none.Key != "" {
+		t.Fatalf("keys %q and %q", has.Key, none.Key)
+	}
+	old.frame(agentwire.Register{Session: 3, Worker: "a"})
+	late := old.framed(w, 3, 1)
+
+	a := agent{p.dial()}
+	var own capabilities
+	a.mustCall(&own, "agent.get_capabilities", []string{"subres", "session"})
+	for _, params := range [][]any{
+		{old.extraNonce1, own.Key},
+		{old.extraNonce1, "0000000000000000"},
+		{old.extraNonce1},
+		{"00000000", has.Key},
+	} {
+		if m := a.call("agent.end_session", params...); m.Error == nil {
+			t.Errorf("%v ends a session", params)
+		}
+	}
+	old.mustCall(nil, "mining.ping")
+	// All at once, as an agent says it: nothing is handled before the old session is over.
+	a.send(`{"id":"end","method":"agent.end_session","params":["` + old.extraNonce1 + `","` + has.Key + `"]}` + "\n" +
+		`{"id":"sub","method":"mining.subscribe","params":["btccom-agent/3.0.0-mu","` + old.extraNonce1 + `"]}` + "\n")
+	for _, want := range []string{`{"id":"end","result":true,"error":null}`, old.extraNonce1} {
+		if line, err := a.readLine(); err != nil || !strings.Contains(line, want) {
+			t.Fatalf("%q, %v, want %s", line, err, want)
+		}
+	}
+	a.extraNonce1, a.nonceBytes = old.extraNonce1, old.nonceBytes
+	a.mustCall(nil, "mining.authorize", "alice", "")
+	a.work()
+	a.frame(agentwire.Register{Session: 3, Worker: "a"}, late)
+	a.wantVerdicts(0, share.StatusAccept)
+	old.wantEnd()
+	if got := p.metric("disconnects_total", "reason", "replaced"); got != 1 {
+		t.Errorf("%v sessions replaced", got)
+	}
+	// Of one that is over there is nothing to end, and its own it does not end.
+	a.mustCall(nil, "agent.end_session", old.extraNonce1, has.Key)
+	a.mustCall(nil, "mining.ping")
+}

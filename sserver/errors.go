@@ -21,6 +21,7 @@ var (
 	errBanned      = &ending{"banned", "banned"}
 	errMisuse      = &ending{"sends refused logins or invalid shares only", "misuse"}
 	errUserGone    = &ending{"user was removed or has another id", "user"}
+	errReplaced    = &ending{"its farm proxy is here on another connection", "replaced"}
 	errKicked      = &ending{"sent away by the operator", "kicked"}
 	errProxyHeader = errors.New("no PROXY header") // a connection of a proxy does not begin as it should
 	errNotAdmitted = errors.New("not admitted")    // who connects through a proxy is not welcome

@@ -1,6 +1,10 @@
 package sserver
 
 import (
+	"crypto/hmac"
+	cryptorand "crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
 	"math/rand/v2"
 	"net/netip"
 	"sync"
@@ -22,6 +26,7 @@ const (
 type idPool struct {
 	server uint8
 	rest   time.Duration
+	secret [32]byte // that keys are made of
 
 	mu      sync.Mutex
 	first   uint32         // index where this process began
@@ -44,13 +49,22 @@ type heldPast struct {
 }
 
 func newIDPool(server uint8, rest time.Duration) *idPool {
-	return &idPool{
+	p := &idPool{
 		server:  server,
 		rest:    rest,
 		first:   rand.Uint32N(sessionIDs),
 		claimed: make(map[uint32]int),
 		pasts:   make(map[uint32]heldPast),
 	}
+	_, _ = cryptorand.Read(p.secret[:]) // never fails
+	return p
+}
+
+// key is what only who has the session of that id is told.
+func (p *idPool) key(id uint32) uint64 {
+	mac := hmac.New(sha256.New, p.secret[:])
+	mac.Write(binary.BigEndian.AppendUint32(nil, id))
+	return binary.BigEndian.Uint64(mac.Sum(nil)) | 1
 }
 
 // get returns an id that nobody has; false when there is none.

@@ -125,6 +125,9 @@ func (s stratumV1) Submit(sub v1.Submission) (status share.Status, done bool) {
 	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger}), true
 }
 
+func (s stratumV1) SessionKey() uint64                    { return s.srv.ids.key(s.ID) }
+func (s stratumV1) EndSession(id uint32, key uint64) bool { return s.endOther(id, key) }
+
 func (s stratumV1) SpeaksForFarm() bool { return s.Farm != nil && s.Phase == authorized }
 
 func (s stratumV1) Register(number uint16, worker, software string) {

@@ -1,6 +1,12 @@
 package sserver
 
-import "btcpool/internal/share"
+import (
+	"context"
+	"slices"
+	"time"
+
+	"btcpool/internal/share"
+)
 
 // past is what a session that is resumed takes on.
 type past struct {
@@ -32,6 +38,40 @@ func (s *session) resume(id uint32) {
 		s.Miner.Fixed = false // the login may ask for another
 	}
 	s.srv.metrics.resumed.Inc()
+}
+
+// endTimeout is for how long a session waits for the end of another one.
+const endTimeout = 5 * time.Second
+
+// endOther ends a farm proxy's session that hangs: the proxy, which comes from the same address, has given it up, and its
+// end is not seen here. What the proxy asks for next is handled when it is over.
+func (s *session) endOther(id uint32, key uint64) (ok bool) {
+	if key != s.srv.ids.key(id) {
+		s.srv.metrics.badLines.Inc()
+		return false
+	}
+	if id == s.ID {
+		return true
+	}
+	ip := s.IP
+	s.ask(func() (answer func()) {
+		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
+		defer cancel()
+		s.srv.endSession(ctx, func(other *session) bool { return other.ID == id && other.IP == ip && other.Farm != nil })
+		return func() {}
+	})
+	return true
+}
+
+// endSession ends the session that is meant, if there is one.
+func (s *Service) endSession(ctx context.Context, meant func(*session) bool) {
+	for _, l := range s.loops {
+		_ = l.Call(ctx, func() { // the other loops may have it
+			if i := slices.IndexFunc(l.sessions, meant); i >= 0 {
+				l.visit(l.sessions[i], func(other *session) { other.fail(errReplaced) })
+			}
+		})
+	}
 }
 
 // end tells that all workers of the session are gone. Nothing changes it any more; it returns what another session may

@@ -71,6 +71,7 @@ func FuzzParams(f *testing.F) {
 		}
 		_, _, _ = stratum.ParseSubscribe(req.Params)
 		_, _ = stratum.ParseCapabilities(req.Params)
+		_, _, _ = stratum.ParseEndSession(req.Params)
 		_, _, _ = stratum.ParseAuthorize(req.Params)
 		_, _ = stratum.ParseSuggestDifficulty(req.Params)
 		_, _ = stratum.ParseSuggestTarget(req.Params)
@@ -154,6 +155,9 @@ func FuzzPoolParams(f *testing.F) {
 		}
 		if extraNonce1, size, err := stratum.ParseSetExtranonce(m.Params); err == nil && (len(extraNonce1) > 64 || size < 1 || size > 32) {
 			t.Fatalf("%q: extranonces %x %d", params, extraNonce1, size)
+		}
+		if key := stratum.ParseSessionKey(m.Params); len(key) != 0 && len(key) != 16 {
+			t.Errorf("key %q", key)
 		}
 		if session := stratum.ParseSession(m.Params); len(session) > 64 {
 			t.Errorf("session %q", session)

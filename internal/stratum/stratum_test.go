@@ -92,7 +92,7 @@ func TestMessagesGolden(t *testing.T) {
 	got = notify.AppendTo(got, 255, 0, false)
 	got = notify.AppendTo(got, 0, 1, false)
 	got = empty.AppendTo(got, 1, 0, false)
-	got = stratum.AppendCapabilities(got, text, nil)
+	got = stratum.AppendCapabilities(got, text, nil, 1)
 	got = stratum.AppendGetVersion(got)
 	got = stratum.AppendReconnect(got, "", 0, 0)
 	got = stratum.AppendReconnect(got, "pool.example", 3333, 5)

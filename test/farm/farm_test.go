@@ -334,6 +334,34 @@ func TestLinesCutWithShares(t *testing.T) {
 	}
 }
 
+// TestLineHangs has the only line go dead without an end that either side could see, while shares are on it: the pool
+// still holds the session, and lets the next link have it.
+func TestLineHangs(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, nil)
+	p.send(p.newJob(1, 100))
+	line := newRelay(t, p.Addr().String())
+	x := startProxy(t, func(c *agentproxy.Config) { c.ReadTimeout = config.Duration(3 * time.Second) }, line.addr())
+	const miners = 10
+	r := mine(t, x.Addr(), miners, "any.rig%d", 3)
+	r.everyone(t, "start", miners)
+	for range 2 {
+		late := x.metric("shares_late_total")
+		line.hang()
+		testkit.Eventually(t, "shares come late", func() bool { return x.metric("shares_late_total") > late })
+		r.everyone(t, "after the line hung", miners)
+	}
+	r.stop()
+	if got := testkit.Metric(t, p.metrics, "btcpool_sserver_disconnects_total", "reason", "replaced"); got != 2 {
+		t.Errorf("%v sessions replaced, want 2", got)
+	}
+	if refused, unanswered := r.refused.Load(), r.unanswered.Load(); refused+unanswered > 0 {
+		t.Errorf("%d shares refused, %d not answered", refused, unanswered)
+	}
+	p.stop()
+	p.verify(r)
+}
+
 // TestReturn has miners mine elsewhere while the first pool is away, and come back, again and again.
 func TestReturn(t *testing.T) {
 	t.Parallel()

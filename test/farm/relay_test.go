@@ -1,7 +1,6 @@
 package farm
 
 import (
-	"io"
 	"net"
 	"sync"
 	"testing"
@@ -17,6 +16,8 @@ type relay struct {
 	conns   map[net.Conn]net.Conn // the proxy's, and the pool's
 	refuses int                   // connections to be closed at once; negative: all
 	silent  chan struct{}         // nil: what the pool says goes through
+	hung    chan struct{}         // closed: what is connected by now hears nothing of the other side any more, nor of its end
+	over    chan struct{}         // closed when the test is over
 	made    int
 }
 
@@ -26,7 +27,7 @@ func newRelay(tb testing.TB, target string) *relay {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	r := &relay{tb: tb, ln: ln, target: target, conns: make(map[net.Conn]net.Conn)}
+	r := &relay{tb: tb, ln: ln, target: target, conns: make(map[net.Conn]net.Conn), hung: make(chan struct{}), over: make(chan struct{})}
 	var done sync.WaitGroup
 	done.Go(func() {
 		for {
@@ -39,6 +40,7 @@ func newRelay(tb testing.TB, target string) *relay {
 	})
 	tb.Cleanup(func() {
 		ln.Close()
+		close(r.over)
 		r.speak()
 		r.cut(-1)
 		done.Wait()
@@ -56,7 +58,7 @@ func (r *relay) carry(conn net.Conn) {
 	if r.refuses > 0 {
 		r.refuses--
 	}
-	target := r.target
+	target, hung := r.target, r.hung
 	r.mu.Unlock()
 	if refuse {
 		return
@@ -74,16 +76,34 @@ func (r *relay) carry(conn net.Conn) {
 		delete(r.conns, conn)
 		r.mu.Unlock()
 	}()
+	hangs := func() bool {
+		select {
+		case <-hung:
+			<-r.over
+			return true
+		default:
+			return false
+		}
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
-		_, _ = io.Copy(pool, conn)
+		buf := make([]byte, 4<<10)
+		for {
+			n, err := conn.Read(buf)
+			if hangs() || err != nil {
+				break
+			}
+			if _, err := pool.Write(buf[:n]); err != nil {
+				break
+			}
+		}
 		pool.Close()
 	}()
 	buf := make([]byte, 4<<10)
 	for {
 		n, err := pool.Read(buf)
-		if err != nil {
+		if hangs() || err != nil {
 			break
 		}
 		r.mu.Lock()
@@ -113,6 +133,15 @@ func (r *relay) cut(n int) {
 		conn.Close()
 		pool.Close()
 	}
+}
+
+// hang has all connections that there are go on without a word, and without an end.
+func (r *relay) hang() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	close(r.hung)
+	r.hung = make(chan struct{})
+	clear(r.conns)
 }
 
 // refuse has the next n connections closed at once; negative: all.

@@ -132,6 +132,15 @@ func (c Conn) submitFrame(dst []byte, sub agentwire.Submit) []byte {
 	return dst
 }
 
+// endSession ends another session of the same farm proxy.
+func (c Conn) endSession(dst []byte, req stratum.Request) []byte {
+	session, key, ok := stratum.ParseEndSession(req.Params)
+	if !ok || !c.Session.EndSession(session, key) {
+		return stratum.AppendError(dst, req.ID, share.StatusIllegalParams)
+	}
+	return stratum.AppendTrue(dst, req.ID)
+}
+
 // capabilities answers agent.get_capabilities, which comes at any time.
 func (c Conn) capabilities(dst []byte, req stratum.Request) []byte {
 	wishes, err := stratum.ParseCapabilities(req.Params)
@@ -140,5 +149,5 @@ func (c Conn) capabilities(dst []byte, req stratum.Request) []byte {
 	}
 	c.Responses = c.Responses || slices.Contains(wishes, stratum.SubmitResponses)
 	c.SmallDifficulties = c.SmallDifficulties || slices.Contains(wishes, stratum.SmallDifficulties)
-	return stratum.AppendCapabilities(dst, req.ID, wishes)
+	return stratum.AppendCapabilities(dst, req.ID, wishes, c.Session.SessionKey())
 }

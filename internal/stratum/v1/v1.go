@@ -44,6 +44,11 @@ type Session interface {
 	// handled until then.
 	Submit(Submission) (status share.Status, done bool)
 
+	// SessionKey is by what a farm proxy may end this session from another connection, where the end of this one is not
+	// seen; 0: it cannot.
+	SessionKey() uint64
+	// EndSession ends another session, before anything else is handled, or says that the key is not its.
+	EndSession(extraNonce1 uint32, key uint64) (ok bool)
 	// SpeaksForFarm reports whether the peer is a farm proxy that has logged in. The methods below are called for
 	// nobody else; miners behind it have numbers.
 	SpeaksForFarm() bool
@@ -206,6 +211,8 @@ func (c Conn) request(dst []byte, req stratum.Request) []byte {
 		return AppendVerdict(dst, req.ID, c.multiVersion(req))
 	case "agent.get_capabilities":
 		return c.capabilities(dst, req)
+	case "agent.end_session":
+		return c.endSession(dst, req)
 	case "mining.extranonce.subscribe": // the extranonce never changes
 		return stratum.AppendTrue(dst, req.ID)
 	case "mining.get_transactions":

@@ -64,6 +64,11 @@ func (s *session) SpeaksForFarm() bool                  { return s.farm && s.log
 func (s *session) Register(n uint16, worker, software string) {
 	s.note("register %d %s %s", n, worker, software)
 }
+func (s *session) SessionKey() uint64 { return 1 }
+func (s *session) EndSession(id uint32, key uint64) bool {
+	s.note("end %08x", id)
+	return key == s.SessionKey()
+}
 func (s *session) Unregister(n uint16)       { s.note("unregister %d", n) }
 func (s *session) BadInput()                 { s.note("bad input") }
 func (s *session) CutFrame()                 { s.note("cut frame") }
