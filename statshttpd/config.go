@@ -1,6 +1,7 @@
 package statshttpd
 
 import (
+	"flag"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -8,6 +9,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/notify"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 )
@@ -88,6 +90,24 @@ type Config struct {
 	Database store.Config `toml:"database"`
 	// StatisticsDatabase has the tables that slparser writes, and stats_minutes, when Database has not.
 	StatisticsDatabase store.Config `toml:"statistics_database" envPrefix:"STATISTICS_"`
+	// Notify says who is told of what happens; nobody by default.
+	Notify notify.Config `toml:"notify"`
+
+	// NotifyTest has a message sent to each target, and nothing else done.
+	NotifyTest bool `toml:"-"`
+}
+
+// Flags adds the flag of the mode that does one thing and exits.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	flags.BoolVar(&c.NotifyTest, "notify-test", c.NotifyTest, "send a test message to each target of [notify], and exit")
+}
+
+// Base leaves the admin address to the statshttpd that runs.
+func (c Config) Base() service.Common {
+	if c.NotifyTest {
+		c.Admin = ""
+	}
+	return c.Common
 }
 
 // DefaultConfig returns what holds for keys that are not set. The database has no default.
@@ -103,6 +123,7 @@ func DefaultConfig() Config {
 		CORSOrigins:      []string{},
 		WorkersRetention: config.Duration(90 * 24 * time.Hour),
 		Kafka:            bus.DefaultConfig(),
+		Notify:           notify.DefaultConfig(),
 	}
 }
 
@@ -136,6 +157,7 @@ func (c Config) Validate() error {
 	}
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
+	faults.In("notify", c.Notify.Validate())
 	return faults.Err()
 }
 

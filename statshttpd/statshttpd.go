@@ -27,6 +27,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/httpapi"
+	"btcpool/internal/notify"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
@@ -54,6 +55,8 @@ type Service struct {
 	board *board
 	dedup share.Dedup
 	hub   *hub
+
+	teller *notify.Notifier // nil: nobody is told anything
 
 	workerOrders *orders[listed]
 	userOrders   *orders[listedUser]
@@ -121,6 +124,13 @@ func (s *Service) open(deps service.Deps) (err error) {
 	if _, err := fs.Stat(s.web, "index.html"); err != nil {
 		return fmt.Errorf("web_dir = %q: %w", s.cfg.WebDir, err)
 	}
+	if s.cfg.NotifyTest {
+		return nil
+	}
+	if s.teller, err = notify.New(s.cfg.Notify, deps); err != nil {
+		return err
+	}
+	s.closing.Add(s.teller.Close)
 	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
 		return err
 	}
@@ -156,12 +166,18 @@ func (s *Service) Ready() error {
 	if err := s.minutes.Err(); err != nil {
 		errs = append(errs, fmt.Errorf("minutes not written: %w", err))
 	}
+	if err := s.teller.Ready(); err != nil {
+		errs = append(errs, err)
+	}
 	return errors.Join(errs...)
 }
 
 // Run answers requests, reads the topics and keeps the database up to date until ctx ends; what is counted then is
 // written once more.
 func (s *Service) Run(ctx context.Context) error {
+	if s.cfg.NotifyTest {
+		return errors.Join(notify.Test(ctx, s.cfg.Notify, s.log), s.Close())
+	}
 	const grace = 5 * time.Second
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
@@ -178,5 +194,10 @@ func (s *Service) Run(ctx context.Context) error {
 		s.listen(ctx)
 		return nil
 	})
+	g.Go(func() error {
+		s.tell(ctx)
+		return nil
+	})
+	g.Go(func() error { return s.teller.Run(ctx) })
 	return errors.Join(g.Wait(), s.Close())
 }

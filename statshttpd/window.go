@@ -352,16 +352,21 @@ func (r record) difficulty() float64 {
 
 // rejectRatio is the part of all shares of the last hour that was stale or rejected, by number.
 func (w *window) rejectRatio(now int64) float64 {
-	var refused uint64
+	if len(w.refused) == 0 {
+		return 0
+	}
+	shares, refused := w.judged(now, hour)
+	return float64(refused) / float64(max(shares, 1))
+}
+
+// judged are the shares of the minutes of s, the running one included, and those of them that were stale or rejected.
+func (w *window) judged(now int64, s span) (shares, refused uint64) {
 	for _, r := range w.refused {
-		if r.within(now, hour) {
+		if r.within(now, s) {
 			refused += uint64(r.shares)
 		}
 	}
-	if refused == 0 {
-		return 0
-	}
-	return float64(refused) / float64(refused+w.acceptedSum(now, hour).Shares)
+	return refused + w.coarse.sum(now, int(s)/coarseWidth).Shares, refused
 }
 
 // within tells whether r is of the minute that runs at unix time now, or of those before it that s spans.
