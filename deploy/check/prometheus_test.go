@@ -462,6 +462,17 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_sserver_events_dropped_total 0x20 1x20`}},
 			quiet: [][]string{{`btcpool_sserver_events_dropped_total 7x60`}},
 		},
+		"NotificationsFailing": {
+			fire: [][]string{
+				{`btcpool_notify_oldest_waiting_seconds 901x10`},
+				{`btcpool_notify_messages_total{kind="email",result="dropped"} 0x30 1x29`},
+				{`btcpool_notify_untracked_total 0x30 7x29`},
+			},
+			quiet: [][]string{{
+				`btcpool_notify_oldest_waiting_seconds 30x10`, `btcpool_notify_messages_total{kind="email",result="dropped"} 1x90`,
+				`btcpool_notify_messages_total{kind="email",result="failed"} 0+1x90`, `btcpool_notify_untracked_total 7x90`,
+			}},
+		},
 		"DashboardCrowded": {
 			fire:  [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0+1x30`}},
 			quiet: [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0 7x30`}},
