@@ -28,7 +28,7 @@ func TestShippedConfig(t *testing.T) {
 	want.StopTimeout = config.Duration(30 * time.Second)
 	want.Log = service.Log{Level: "info", Format: "json"}
 	want.Network = "mainnet"
-	want.Notify.DataDir = "/var/lib/btcpool/statshttpd/notify"
+	want.Notify.DataDir = "/var/lib/btcpool/statshttpd"
 	want.StratumURL = "stratum+tcp://pool.example.org:3333"
 	want.Database.DSN = "mysql://btcpool:password@tcp(127.0.0.1:3306)/btcpool"
 	if diff := cmp.Diff(want, got); diff != "" {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -19,8 +20,8 @@ import (
 	"btcpool/internal/store"
 )
 
-// teller is a service that tells a webhook, and its clock.
-type teller struct {
+// toldService is a service that tells a webhook, and its clock.
+type toldService struct {
 	*Service
 	t     *testing.T
 	clock time.Time
@@ -28,9 +29,9 @@ type teller struct {
 	told  chan string
 }
 
-func newTeller(t *testing.T) *teller {
+func newToldService(t *testing.T) *toldService {
 	t.Helper()
-	b := &teller{Service: newTestService(t, noon), t: t, clock: noon, told: make(chan string, 100)}
+	b := &toldService{Service: newTestService(t, noon), t: t, clock: noon, told: make(chan string, 100)}
 	b.now = func() time.Time { return b.clock }
 	srv := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		var body struct{ Text string }
@@ -48,13 +49,13 @@ func newTeller(t *testing.T) *teller {
 }
 
 // start tells as a new process does.
-func (b *teller) start() {
+func (b *toldService) start() {
 	b.t.Helper()
 	n, err := notify.New(b.cfg, testDeps())
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	b.Service.teller = n
+	b.teller = n
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- n.Run(ctx) }()
@@ -67,7 +68,7 @@ func (b *teller) start() {
 }
 
 // pass lets time pass while the workers work: each of ids has a share every 15 seconds, of that status.
-func (b *teller) pass(long time.Duration, status share.Status, ids ...int64) {
+func (b *toldService) pass(long time.Duration, status share.Status, ids ...int64) {
 	b.t.Helper()
 	for end := b.clock.Add(long); b.clock.Before(end); {
 		b.clock = b.clock.Add(15 * time.Second)
@@ -81,7 +82,7 @@ func (b *teller) pass(long time.Duration, status share.Status, ids ...int64) {
 }
 
 // hears waits for messages, and wants no others to be on their way.
-func (b *teller) hears(want ...string) {
+func (b *toldService) hears(want ...string) {
 	b.t.Helper()
 	var got []string
 	for range want {
@@ -97,7 +98,7 @@ func (b *teller) hears(want ...string) {
 
 // waitFor waits for a message that has part. A message waits for the end of the one before it, so the board is looked at
 // again meanwhile.
-func (b *teller) waitFor(part string) string {
+func (b *toldService) waitFor(part string) string {
 	b.t.Helper()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
@@ -119,7 +120,7 @@ func (b *teller) waitFor(part string) string {
 
 func TestTelling(t *testing.T) {
 	t.Parallel()
-	b := newTeller(t)
+	b := newToldService(t)
 	rig1, rig2 := b.connect(t, noon, 1, "alice", "rig1", ""), b.connect(t, noon, 1, "alice", "<b>rig2", "")
 	b.connect(t, noon, 1, "alice", "waits", "") // never had a share: is not missed
 	b.pass(time.Hour, share.StatusAccept, rig1, rig2)
@@ -139,7 +140,7 @@ func TestTelling(t *testing.T) {
 
 func TestTellingOfBlocks(t *testing.T) {
 	t.Parallel()
-	b := newTeller(t)
+	b := newToldService(t)
 	db := b.db.Load()
 	add := func(height int32, hash string, state store.BlockState) {
 		t.Helper()
@@ -149,7 +150,7 @@ func TestTellingOfBlocks(t *testing.T) {
 	}
 	b.connect(t, noon, 1, "alice", "rig.1", "")
 	for i := range int32(150) { // more than a page
-		add(i, "old"+string('a'+rune(i%26))+string('a'+rune(i/26)), store.Confirmed)
+		add(i, fmt.Sprint("old", i), store.Confirmed)
 	}
 	add(200, "aa", store.Accepted)
 	b.pass(time.Minute, share.StatusAccept)
@@ -175,7 +176,7 @@ func TestTellingOfBlocks(t *testing.T) {
 // While Kafka is away everybody looks silent, and nobody is told so.
 func TestTellingWithoutKafka(t *testing.T) {
 	t.Parallel()
-	b := newTeller(t)
+	b := newToldService(t)
 	rig := b.connect(t, noon, 1, "alice", "rig", "")
 	b.pass(20*time.Minute, share.StatusAccept, rig)
 	b.kafka.Set(errors.New("away"))

@@ -70,7 +70,7 @@ type onDisk struct {
 }
 
 const (
-	stateFile   = "state.json"
+	stateFile   = "notify.json"
 	stateFormat = 1
 	stateMost   = 256 << 20 // bytes
 	lookedEvery = 600       // seconds between writes of nothing but Looked
