@@ -91,7 +91,7 @@ type Config struct {
 	// StatisticsDatabase has the tables that slparser writes, and stats_minutes, when Database has not.
 	StatisticsDatabase store.Config `toml:"statistics_database" envPrefix:"STATISTICS_"`
 	// Notify says who is told of what happens; nobody by default.
-	Notify notify.Config `toml:"notify"`
+	Notify notify.Config `toml:"notify" envPrefix:"NOTIFY_"`
 
 	// NotifyTest has a message sent to each target, and nothing else done.
 	NotifyTest bool `toml:"-"`

@@ -1,6 +1,8 @@
 package statshttpd_test
 
 import (
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -8,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/config"
+	"btcpool/internal/notify"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
 	"btcpool/statshttpd"
@@ -57,5 +60,23 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	}
 	if _, err := statshttpd.New(cfg, service.Deps{}); err == nil {
 		t.Error("a service was made of it")
+	}
+}
+
+// What is secret may come from the environment, for a target that the file has.
+func TestNotifyFromEnvironment(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "statshttpd.toml")
+	if err := os.WriteFile(file, []byte("[[notify.targets]]\nname = 'a'\nkind = 'ntfy'\nto = ['x']\n[[notify.targets]]\nname = 'b'\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BTCPOOL_NOTIFY_TARGETS_0_SECRET", "tk_1")
+	t.Setenv("BTCPOOL_NOTIFY_TARGETS_1_URL", "https://example.org/hook")
+	cfg := statshttpd.DefaultConfig()
+	if err := service.Load(file, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	want := []notify.Target{{Name: "a", Kind: notify.Ntfy, To: []string{"x"}, Secret: "tk_1"}, {Name: "b", URL: "https://example.org/hook"}}
+	if diff := cmp.Diff(want, cfg.Notify.Targets); diff != "" {
+		t.Errorf("targets (-want +got):\n%s", diff)
 	}
 }

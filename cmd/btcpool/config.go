@@ -12,6 +12,7 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/notify"
 	"btcpool/internal/service"
 	"btcpool/internal/store"
 	"btcpool/statshttpd"
@@ -49,6 +50,9 @@ type Config struct {
 	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"`
 	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`
 
+	// Notify says who is told of what happens. Its folder is in Data unless it names another one.
+	Notify notify.Config `toml:"notify" envPrefix:"NOTIFY_"`
+
 	// chainBits is the target of the embedded chain; 0: by the speed of this machine.
 	chainBits uint32
 	// cpuDifficulty is that of a miner's first shares on regtest.
@@ -68,6 +72,8 @@ func defaultConfig() Config {
 
 		Kafka: kafka,
 		RSK:   auxmaker.DefaultConfig().RSK,
+
+		Notify: notify.DefaultConfig(),
 
 		cpuDifficulty: 1.0 / (1 << 8), // 2^24 hashes
 	}
@@ -112,7 +118,15 @@ func (c Config) Validate() error {
 	if c.minesAlong() {
 		faults.Add(c.auxmaker().Validate())
 	}
+	faults.In("notify", c.notify().Validate())
 	return withFlags(faults.Err())
+}
+
+// notify is what statshttpd tells people by.
+func (c Config) notify() notify.Config {
+	n := c.Notify
+	n.DataDir = cmp.Or(n.DataDir, c.path("notify"))
+	return n
 }
 
 // validateChain reports the faults of what is mined where, and for whom.

@@ -49,7 +49,7 @@ type Config struct {
 	// Pause is the least time between two messages of one kind to one target; 10 minutes by default.
 	Pause config.Duration `toml:"pause"`
 	// Targets are told; there are none by default.
-	Targets []Target `toml:"targets"`
+	Targets []Target `toml:"targets" envPrefix:"TARGETS_"`
 }
 
 // Target is who is told what, and how.
@@ -60,12 +60,12 @@ type Target struct {
 	// URL is where to: of a webhook; of ntfy's server, "https://ntfy.sh" by default; of Telegram's API,
 	// "https://api.telegram.org" by default; of the mail server, smtp://host:587 (STARTTLS), smtps://host:465 or
 	// smtp+plain://host:25 (no TLS, no login).
-	URL string `toml:"url"`
+	URL string `toml:"url" env:"URL"`
 	// URLFile names a file with the URL: that of a webhook may be a secret.
 	URLFile string `toml:"url_file"`
 	// Secret is the webhook's key for signatures ("whsec_" and base64, 24 to 64 bytes), the token of Telegram's bot, the
 	// access token of ntfy (none by default) or the password of the mail server.
-	Secret     string `toml:"secret"`
+	Secret     string `toml:"secret" env:"SECRET"`
 	SecretFile string `toml:"secret_file"`
 	// Login is the user's name at the mail server; none by default.
 	Login string `toml:"login"`
