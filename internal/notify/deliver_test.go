@@ -65,10 +65,11 @@ func child(dir string) error {
 		return err
 	}
 	notifier.targets[0].sender = senderFunc(func(_ context.Context, m *Message) error {
+		pause() // between taken up and sent
 		if _, err := fmt.Println("sent", m.ID, *m.Items[0].Height, *m.Items[len(m.Items)-1].Height); err != nil {
 			os.Exit(1) // the parent has gone
 		}
-		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond) // between sent and noted
+		pause() // between sent and noted
 		return nil
 	})
 	go func() { _ = notifier.Run(context.Background()) }() // ends with the process
@@ -77,9 +78,11 @@ func child(dir string) error {
 			return err
 		}
 		notifier.Blocks(time.Now(), blocksUpTo(n))
-		time.Sleep(time.Duration(rand.IntN(2000)) * time.Microsecond)
+		pause()
 	}
 }
+
+func pause() { time.Sleep(time.Duration(rand.IntN(3000)) * time.Microsecond) }
 
 // TestKilled kills a process that finds blocks at random moments, and looks whether each is told, and twice only by the
 // same message. It is not parallel to other tests: a process that is being started holds their locks for a moment.
