@@ -1,0 +1,77 @@
+package sealed
+
+import (
+	"os"
+
+	"btcpool/internal/share"
+)
+
+// Reader reads the records of a sealed day, by worker.
+type Reader struct {
+	file   *file
+	footer *Footer
+	codec  *codec
+	batch  []row
+	rows   []row // of batch, those that were not returned
+}
+
+// Open opens a sealed file.
+func Open(path string) (*Reader, error) {
+	f, err := openFile(path)
+	if err != nil {
+		return nil, err
+	}
+	r := &Reader{file: f, codec: newCodec(), batch: make([]row, batchRows)}
+	text, _ := f.parquet.Lookup(footerKey)
+	if r.footer, err = parseFooter(text); err != nil {
+		err = f.corrupt(err)
+		_ = f.close() // the first error tells
+		return nil, err
+	}
+	return r, nil
+}
+
+// Close ends the reading.
+func (r *Reader) Close() error { return r.file.close() }
+
+// Footer is what the file says about itself.
+func (r *Reader) Footer() *Footer { return r.footer }
+
+// Stat describes the file that is read, whatever its name stands for by now.
+func (r *Reader) Stat() (os.FileInfo, error) { return r.file.file.Stat() }
+
+// Next returns the next record, valid until the next call, or io.EOF at the end. A damaged file gives ErrCorrupt.
+func (r *Reader) Next() ([]byte, error) {
+	head, err := r.row()
+	if err != nil {
+		return nil, err
+	}
+	record, _, err := r.record(head)
+	return record, err
+}
+
+// record returns a row's record and the share that it is, nil if it is none. Both are valid until the next call.
+func (r *Reader) record(of *row) ([]byte, *share.Share, error) {
+	record, isShare, err := r.codec.record(of)
+	if err != nil {
+		return nil, nil, r.file.corrupt(err)
+	}
+	if !isShare {
+		return record, nil, nil
+	}
+	return record, &r.codec.share, nil
+}
+
+// row returns the next row, valid until the next call.
+func (r *Reader) row() (*row, error) {
+	if len(r.rows) == 0 {
+		n, err := r.file.read(r.batch)
+		if err != nil {
+			return nil, err
+		}
+		r.rows = r.batch[:n]
+	}
+	head := &r.rows[0]
+	r.rows = r.rows[1:]
+	return head, nil
+}

@@ -1,0 +1,186 @@
+package sealed
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"btcpool/internal/durable"
+	"btcpool/internal/sharefile"
+)
+
+// ErrFewer says that a day's file has less than the sealed day, and is not what came after that one's.
+var ErrFewer = errors.New("share file has fewer records than the sealed day")
+
+// workDir is the folder in that of the days where a day is sealed. One process at a time does that.
+const workDir = "sealing"
+
+// Seal makes the sealed file of a day, beside the day's own, in place of the one that may be there. What came to the
+// day's file since it was sealed is added, also when that file was removed in between. After a crash the sealed file is
+// what it was or what it shall be.
+func Seal(ctx context.Context, dir, chain string, day sharefile.Day) (*Footer, error) {
+	return sealWithin(ctx, dir, chain, day, inMemory)
+}
+
+func sealWithin(ctx context.Context, dir, chain string, day sharefile.Day, memory limits) (_ *Footer, err error) {
+	work := filepath.Join(dir, workDir)
+	lock, err := durable.Lock(work)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, clean(work), lock.Close()) }()
+	if err := clean(work); err != nil {
+		return nil, err
+	}
+	j := &job{
+		path: sharefile.Path(dir, chain, day), sealed: Path(dir, chain, day), work: work,
+		sorter: &sorter{dir: work, limits: memory}, codec: newCodec(), tally: newTally(),
+		footer: Footer{Format: format, Chain: chain, Day: day},
+	}
+	if err := j.run(ctx); err != nil {
+		return nil, err
+	}
+	return &j.footer, nil
+}
+
+// clean removes what sealing has left in its folder.
+func clean(work string) error {
+	entries, err := os.ReadDir(work)
+	for _, e := range entries {
+		if e.Name() != "lock" {
+			err = errors.Join(err, os.Remove(filepath.Join(work, e.Name())))
+		}
+	}
+	return err
+}
+
+// job is a day that is being sealed.
+type job struct {
+	path, sealed, work string
+	sorter             *sorter
+	codec              *codec
+	tally              *tally
+	footer             Footer
+}
+
+func (j *job) run(ctx context.Context) error {
+	skip, had, err := j.takeSealed(ctx)
+	if err != nil {
+		return err
+	}
+	src, err := readSource(ctx, j.path, func(record []byte) error {
+		if skip > 0 {
+			skip--
+			return nil
+		}
+		return j.take(record)
+	})
+	if err != nil {
+		return err
+	}
+	if n := j.tally.records; n < had {
+		return fmt.Errorf("%w: %d, not %d", ErrFewer, n, had)
+	} else if n == 0 {
+		return fmt.Errorf("%w: it holds no share", ErrUnsound)
+	}
+	f := &j.footer
+	f.Sources, f.Offsets, f.Total = append(f.Sources, src.Source), join(f.Offsets, src.offsets), j.tally.total()
+	made, err := j.write(ctx)
+	if err != nil {
+		return err
+	}
+	if _, err := check(ctx, made); err != nil {
+		return err
+	}
+	return errors.Join(os.Rename(made, j.sealed), durable.SyncDir(filepath.Dir(j.sealed)))
+}
+
+// takeSealed takes the rows that the sealed day has, unless the day's file has them all, in another form. It returns
+// how many records at the beginning of that file are among them, and how many there are.
+func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
+	r, err := Open(j.sealed)
+	if errors.Is(err, fs.ErrNotExist) {
+		return 0, 0, nil
+	}
+	if err != nil {
+		return 0, 0, err
+	}
+	defer func() { err = errors.Join(err, r.Close()) }()
+	f := r.footer
+	grown, err := begins(j.path, f.last())
+	if err != nil {
+		return 0, 0, err
+	}
+	later := false
+	if !grown {
+		later, err = comesAfter(j.path, f.Offsets)
+	}
+	switch {
+	case err != nil:
+		return 0, 0, err
+	case grown:
+		skip = f.last().Records
+		j.footer.Sources = slices.Clone(f.Sources[:len(f.Sources)-1])
+	case later:
+		j.footer.Sources = slices.Clone(f.Sources)
+	default:
+		return 0, f.Records, nil
+	}
+	j.footer.Offsets = f.Offsets
+	for n := 0; ; n++ {
+		if n%batchRows == 0 && ctx.Err() != nil {
+			return 0, 0, ctx.Err()
+		}
+		record, err := r.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err == nil {
+			err = j.take(record)
+		}
+		if err != nil {
+			return 0, 0, err
+		}
+	}
+	if err := f.differs(j.tally.total()); err != nil {
+		return 0, 0, r.file.corrupt(err)
+	}
+	return skip, f.Records, nil
+}
+
+func (j *job) take(record []byte) error {
+	r, isShare := j.codec.row(record)
+	if isShare {
+		j.tally.add(record, &j.codec.share)
+	} else {
+		j.tally.add(record, nil)
+	}
+	return j.sorter.add(r)
+}
+
+// write makes a file of what was taken, and has it on disk.
+func (j *job) write(ctx context.Context) (path string, err error) {
+	f, err := os.OpenFile(filepath.Join(j.work, filepath.Base(j.sealed)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	text, err := j.footer.encode()
+	if err != nil {
+		return "", err
+	}
+	w := newWriter(f, pageBytes)
+	w.SetKeyValueMetadata(footerKey, text)
+	if err := j.sorter.merge(func(rows []row) error {
+		_, err := w.Write(rows)
+		return errors.Join(err, ctx.Err())
+	}); err != nil {
+		return "", err
+	}
+	return f.Name(), errors.Join(w.Close(), f.Sync())
+}
