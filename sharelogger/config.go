@@ -6,6 +6,7 @@ import (
 	"time"
 	"unicode"
 
+	"btcpool/internal/archive"
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
@@ -32,22 +33,44 @@ type Config struct {
 	// default: with the earliest if the folder has no files of other software either.
 	Start string     `toml:"start"`
 	Kafka bus.Config `toml:"kafka"`
+	Seal  SealConfig `toml:"seal"`
 
 	// Repair, unless it is 0, has only this day's file repaired from the topic.
 	Repair sharefile.Day `toml:"-"`
+	// SealDay, unless it is 0, has only this day sealed, and VerifyDay only this day compared with what it was sealed of.
+	SealDay, VerifyDay sharefile.Day `toml:"-"`
 }
 
-// Flags adds the flag of the mode that does one thing and exits.
-func (c *Config) Flags(flags *flag.FlagSet) {
-	flags.Func("repair", "take from the topic again what is damaged or missing in the file of the `day` YYYYMMDD, and exit", func(text string) (err error) {
-		c.Repair, err = sharefile.ParseDay(text)
-		return err
-	})
+// SealConfig says what becomes of past days.
+type SealConfig struct {
+	// After is how long a day has to be over, and its file the same, until it is sealed; 0, the default: no day is.
+	After config.Duration `toml:"after"`
+	// RemoveSourceAfter is how many days a day has to be over until its file is removed, if what was sealed of it is
+	// verified; 0, the default: none is.
+	RemoveSourceAfter int `toml:"remove_source_after"`
+	// Archive is where sealed days are copied to.
+	Archive archive.Config `toml:"archive"`
 }
+
+// Flags adds the flags of the modes that do one thing and exit.
+func (c *Config) Flags(flags *flag.FlagSet) {
+	day := func(name string, day *sharefile.Day, usage string) {
+		flags.Func(name, usage, func(text string) (err error) {
+			*day, err = sharefile.ParseDay(text)
+			return err
+		})
+	}
+	day("repair", &c.Repair, "take from the topic again what is damaged or missing in the file of the `day` YYYYMMDD, and exit")
+	day("seal", &c.SealDay, "make the Parquet file of the `day` YYYYMMDD, and exit")
+	day("verify", &c.VerifyDay, "read the Parquet file of the `day` YYYYMMDD, compare it with its source if that is there, and exit")
+}
+
+// once tells whether it is to do one thing and exit.
+func (c Config) once() bool { return c.Repair != 0 || c.SealDay != 0 || c.VerifyDay != 0 }
 
 // Base leaves the admin address to the sharelogger that writes.
 func (c Config) Base() service.Common {
-	if c.Repair != 0 {
+	if c.once() {
 		c.Admin = ""
 	}
 	return c.Common
@@ -91,5 +114,13 @@ func (c Config) Validate() error {
 		faults.Addf("start = %q: must be %s, %s or empty", c.Start, startEarliest, startLatest)
 	}
 	faults.Add(c.Kafka.Validate())
+	if d := c.Seal.After.Std(); d != 0 && (d < time.Minute || d > 30*24*time.Hour) {
+		faults.Addf("seal.after = %q: must be 1m to 720h, or 0s", c.Seal.After)
+	}
+	faults.Number("seal.remove_source_after", c.Seal.RemoveSourceAfter, 0, 10_000)
+	if c.Seal.RemoveSourceAfter > 0 && c.Seal.After == 0 {
+		faults.Addf("seal.remove_source_after = %d: needs seal.after", c.Seal.RemoveSourceAfter)
+	}
+	faults.In("seal.archive", c.Seal.Archive.Validate())
 	return faults.Err()
 }

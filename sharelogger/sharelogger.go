@@ -6,13 +6,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"btcpool/internal/archive"
 	"btcpool/internal/bus"
+	"btcpool/internal/config"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -29,7 +32,8 @@ type Service struct {
 
 	adding, flushing *service.Fault // what goes wrong with the files
 
-	group *group // nil: none
+	group  *group  // nil: none
+	sealer *sealer // nil: none
 
 	mu      sync.Mutex
 	writer  *sharefile.Writer
@@ -49,6 +53,9 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 	}
 	s := &Service{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), adding: fault(), flushing: fault()}
 	s.adding.Await(errors.New("waiting for the share topic"))
+	if cfg.SealDay != 0 || cfg.VerifyDay != 0 {
+		return s, nil
+	}
 	if err := s.open(deps); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -67,7 +74,36 @@ func (s *Service) open(deps service.Deps) (err error) {
 		return fmt.Errorf("share log in %s: %w", s.cfg.DataDir, err)
 	}
 	s.closing.Add(s.writer.Close)
+	return s.openSealer()
+}
+
+func (s *Service) openSealer() error {
+	if s.cfg.Seal.After == 0 || s.cfg.Repair != 0 {
+		return nil
+	}
+	store, err := archive.New(s.cfg.Seal.Archive)
+	if err != nil {
+		return config.In("seal.archive", err)
+	}
+	s.sealer = &sealer{
+		cfg: s.cfg, log: s.log, metrics: s.metrics, store: store, needs: s.needsDay, remove: s.removeDay, known: make(map[sharefile.Day]*pastDay),
+		fault: service.NewFault(s.log, zerolog.ErrorLevel, "past days are not all sealed: will look again", "past days are sealed"),
+	}
 	return nil
+}
+
+// needsDay tells whether a day's file cannot be removed yet.
+func (s *Service) needsDay(day sharefile.Day) (bool, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writer.Needs(day)
+}
+
+// removeDay removes a day's file, unless it is needed.
+func (s *Service) removeDay(day sharefile.Day, info os.FileInfo) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.writer.Remove(day, info)
 }
 
 // Close ends a service that has not run. It does nothing to one that has.
@@ -79,8 +115,13 @@ func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.
 // Run works until ctx ends, then writes what it has.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
-	if s.cfg.Repair != 0 {
+	switch {
+	case s.cfg.Repair != 0:
 		return s.repair(ctx)
+	case s.cfg.SealDay != 0:
+		return s.seal(ctx, s.cfg.SealDay)
+	case s.cfg.VerifyDay != 0:
+		return s.verify(ctx, s.cfg.VerifyDay)
 	}
 	topic := s.cfg.Kafka.Topics.Share
 	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
@@ -98,6 +139,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	})
 	g.Go(func() error { return s.flushEvery(inner, s.cfg.FlushInterval.Std()) })
 	g.Go(func() error { return s.commitEvery(inner, s.cfg.FlushInterval.Std()) })
+	if s.sealer != nil {
+		g.Go(func() error { return s.sealer.run(inner) })
+	}
 	err = g.Wait()
 	s.mu.Lock()
 	if s.flush() != nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 
 	"btcpool/internal/sharefile"
 )
@@ -92,4 +93,30 @@ func check(ctx context.Context, path string) (_ *Footer, err error) {
 		return nil, r.file.corrupt(err)
 	}
 	return r.footer, nil
+}
+
+// Current tells whether a day is sealed as its file is now. It believes a file that was not written to since, and has
+// the size it had.
+func Current(dir, chain string, day sharefile.Day) (bool, error) {
+	r, err := Open(Path(dir, chain, day))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	defer r.Close()
+	made, err := r.Stat()
+	if err != nil {
+		return false, err
+	}
+	path, last := sharefile.Path(dir, chain, day), r.footer.last()
+	is, err := os.Stat(path)
+	if err != nil || is.Size() != last.Bytes {
+		return false, err
+	}
+	if is.ModTime().Before(made.ModTime()) {
+		return true, nil
+	}
+	return begins(path, last)
 }
