@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 
+	"btcpool/internal/sealed"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -56,9 +57,9 @@ func (r reading) flawed() error {
 	return errors.Join(append(faults, r.end)...)
 }
 
-// readWhole hands the records of a file to use in batches, those behind damage too, and tells how far it has got.
+// readWhole hands the records of a day, which may be sealed, to use in batches, those behind damage too, and tells how far it has got.
 func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, use func(batch []byte), got func(bytes, of int64)) (read reading, err error) {
-	r, err := sharefile.Open(sharefile.Path(s.cfg.DataDir, s.cfg.Chain, day))
+	r, err := sealed.OpenDay(s.cfg.DataDir, s.cfg.Chain, day)
 	if err != nil {
 		return read, err
 	}

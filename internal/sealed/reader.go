@@ -13,6 +13,7 @@ type Reader struct {
 	codec  *codec
 	batch  []row
 	rows   []row // of batch, those that were not returned
+	count  int64 // rows that were returned
 }
 
 // Open opens a sealed file.
@@ -73,5 +74,6 @@ func (r *Reader) row() (*row, error) {
 	}
 	head := &r.rows[0]
 	r.rows = r.rows[1:]
+	r.count++
 	return head, nil
 }

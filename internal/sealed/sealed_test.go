@@ -120,6 +120,17 @@ func kept(t *testing.T, dir string) map[[2]int64][]string {
 	return records(t, r)
 }
 
+// whole reads the day, wherever it is.
+func whole(t *testing.T, dir string) map[[2]int64][]string {
+	t.Helper()
+	d, err := sealed.OpenDay(dir, "BTC", day)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	return records(t, d)
+}
+
 func verify(t *testing.T, dir string, withSource bool) *sealed.Footer {
 	t.Helper()
 	v, err := sealed.Verify(t.Context(), dir, "BTC", day)
@@ -193,13 +204,23 @@ func TestLate(t *testing.T) {
 					t.Fatal(err)
 				}
 				verify(t, dir, false)
+				if diff := cmp.Diff(records(t, &list{all[:500]}), whole(t, dir)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
 			}
 			for from := 500; from < 900; from += 200 {
 				add(t, dir, int64(from+1), all[from:from+200]...)
 				if _, err := sealed.Verify(t.Context(), dir, "BTC", day); !errors.Is(err, sealed.ErrDiffers) {
 					t.Errorf("late shares: %v, want ErrDiffers", err)
 				}
+				want := records(t, &list{all[:from+200]})
+				if diff := cmp.Diff(want, whole(t, dir)); diff != "" {
+					t.Errorf("not sealed yet (-want +got):\n%s", diff)
+				}
 				seal(t, dir)
+				if diff := cmp.Diff(want, whole(t, dir)); diff != "" {
+					t.Errorf("(-want +got):\n%s", diff)
+				}
 				if footer := verify(t, dir, true); footer.Records != int64(from+200) {
 					t.Errorf("%d records, want %d", footer.Records, from+200)
 				}

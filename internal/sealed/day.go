@@ -1,0 +1,157 @@
+package sealed
+
+import (
+	"encoding/binary"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+
+	"btcpool/internal/sharefile"
+)
+
+// Day reads a day's records, wherever they are: in the day's file, sealed, or sealed and, those that came later, in the
+// day's file.
+type Day struct {
+	sealed *Reader           // nil: none, or read
+	live   *sharefile.Reader // nil: none
+	skip   int64             // records at the beginning of live that the sealed file had
+	info   os.FileInfo
+	read   int64 // bytes of the sealed file
+	batch  []byte
+	left   []byte // of a batch that Next cuts
+}
+
+// OpenDay opens a day of a chain.
+func OpenDay(dir, chain string, day sharefile.Day) (*Day, error) {
+	path := sharefile.Path(dir, chain, day)
+	live, errLive := sharefile.Open(path)
+	if errLive != nil && !errors.Is(errLive, fs.ErrNotExist) {
+		return nil, errLive
+	}
+	d := &Day{live: live}
+	sealed, err := Open(Path(dir, chain, day))
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && live == nil:
+		return nil, errLive
+	case errors.Is(err, fs.ErrNotExist):
+		d.info, err = live.Stat()
+	case err == nil:
+		d.sealed = sealed
+		if d.info, err = sealed.Stat(); err == nil && live != nil {
+			err = d.arrange(path)
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, d.Close())
+	}
+	return d, nil
+}
+
+// arrange finds out what of the day's file the sealed one has, when both are there.
+func (d *Day) arrange(path string) error {
+	f := d.sealed.footer
+	later, err := comesAfter(path, f.Offsets)
+	if err != nil || later {
+		return err
+	}
+	if len(f.Sources) > 1 {
+		grown, err := begins(path, f.last())
+		if err != nil {
+			return err
+		}
+		if grown {
+			d.skip = f.last().Records
+			return nil
+		}
+	}
+	sealed := d.sealed // has no more than the day's file
+	d.sealed = nil
+	if d.info, err = d.live.Stat(); err != nil {
+		return errors.Join(err, sealed.Close())
+	}
+	return sealed.Close()
+}
+
+// Close ends the reading.
+func (d *Day) Close() error {
+	var err error
+	if d.sealed != nil {
+		err = d.sealed.Close()
+	}
+	if d.live != nil {
+		err = errors.Join(err, d.live.Close())
+	}
+	return err
+}
+
+// ReadAhead is sharefile.Reader's.
+func (d *Day) ReadAhead(n int) {
+	if d.live != nil {
+		d.live.ReadAhead(n)
+	}
+}
+
+// Stat describes the file whose records come first.
+func (d *Day) Stat() (os.FileInfo, error) { return d.info, nil }
+
+// Position is about how much of that file was returned.
+func (d *Day) Position() int64 {
+	if d.read == 0 && d.live != nil {
+		return d.live.Position()
+	}
+	return d.read
+}
+
+// NextBatch returns the next records as sharefile.Reader does, with its errors, and ErrCorrupt for a damaged sealed file.
+func (d *Day) NextBatch() ([]byte, error) {
+	if d.sealed != nil {
+		batch, err := d.sealedBatch()
+		if !errors.Is(err, io.EOF) {
+			return batch, err
+		}
+		if err := d.sealed.Close(); err != nil {
+			return nil, err
+		}
+		d.sealed = nil
+	}
+	if d.live == nil {
+		return nil, io.EOF
+	}
+	for {
+		batch, err := d.live.NextBatch()
+		for ; err == nil && d.skip > 0 && len(batch) > 0; d.skip-- {
+			_, batch = sharefile.CutRecord(batch)
+		}
+		if err != nil || len(batch) > 0 {
+			return batch, err
+		}
+	}
+}
+
+// Next returns the next record, valid until the next call.
+func (d *Day) Next() (record []byte, err error) {
+	if len(d.left) == 0 {
+		if d.left, err = d.NextBatch(); err != nil {
+			return nil, err
+		}
+	}
+	record, d.left = sharefile.CutRecord(d.left)
+	return record, nil
+}
+
+func (d *Day) sealedBatch() ([]byte, error) {
+	d.batch = d.batch[:0]
+	for range batchRows {
+		record, err := d.sealed.Next()
+		if errors.Is(err, io.EOF) && len(d.batch) > 0 {
+			break
+		}
+		if err != nil {
+			return nil, err
+		}
+		d.batch = append(binary.LittleEndian.AppendUint32(d.batch, uint32(len(record))), record...)
+	}
+	d.read = int64(float64(d.info.Size()) * float64(d.sealed.count) / float64(d.sealed.footer.Records))
+	return d.batch, nil
+}

@@ -1,0 +1,74 @@
+package slparser_test
+
+import (
+	"math/big"
+	"math/rand/v2"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/bitcoin"
+	"btcpool/internal/sealed"
+	"btcpool/internal/share"
+	"btcpool/internal/sharefile"
+	"btcpool/internal/store"
+	"btcpool/slparser"
+)
+
+// TestSealedDay wants a sealed day, whose file is gone, to give the same rows, with rejected shares between accepted
+// ones of several difficulties, by whose order they count.
+func TestSealedDay(t *testing.T) {
+	t.Parallel()
+	live := testConfig(t)
+	live.Day = 20231120
+	log := newShareLog(t, live.DataDir)
+	random := rand.New(rand.NewPCG(1, 2))
+	var all []share.Share
+	for i := range 2000 {
+		s := newShare(int32(i%3)+1, int64(i%7)+1, live.Day.Start().Add(time.Duration(random.IntN(86400))*time.Second))
+		s.Difficulty = bitcoin.Difficulty(10 + random.IntN(12))
+		s.Status = []share.Status{share.StatusAccept, share.StatusAccept, share.StatusStale, share.StatusDuplicate}[random.IntN(4)]
+		all = append(all, s)
+	}
+	log.write(t, all...)
+	gone := testConfig(t)
+	gone.Day, gone.DataDir = live.Day, live.DataDir
+	rows := func(cfg slparser.Config) (rows []store.Stats) {
+		if err := run(t, cfg); err != nil {
+			t.Fatal(err)
+		}
+		db := openStore(t, cfg)
+		for user := range int32(4) {
+			for worker := range int64(8) {
+				day := int(cfg.Day)
+				days, err := db.ReadStats(t.Context(), store.Day, user, worker, day, day)
+				if err != nil {
+					t.Fatal(err)
+				}
+				hours, err := db.ReadStats(t.Context(), store.Hour, user, worker, day*100, day*100+23)
+				if err != nil {
+					t.Fatal(err)
+				}
+				rows = append(append(rows, days...), hours...)
+			}
+		}
+		return rows
+	}
+	want := rows(live)
+	if _, err := sealed.Seal(t.Context(), live.DataDir, "BTC", live.Day); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(sharefile.Path(live.DataDir, "BTC", live.Day)); err != nil {
+		t.Fatal(err)
+	}
+	got := rows(gone)
+	if len(want) < 100 {
+		t.Fatalf("%d rows", len(want))
+	}
+	big := cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
+	if diff := cmp.Diff(want, got, big); diff != "" {
+		t.Errorf("(-live +sealed):\n%s", diff)
+	}
+}
