@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper and
-# Chromium (Debian packages) and btcd (Go module). Safe to repeat; prints what it did and fails
+# Chromium (Debian packages), btcd (Go module), duckdb and pyarrow (PyPI). Safe to repeat; prints what it did and fails
 # loudly when something cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -14,6 +14,7 @@ command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb
 command -v chromium >/dev/null || missing+=(chromium)
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
+python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v gcc >/dev/null || missing+=(gcc libc6-dev) # for go test -race
 if [ ${#missing[@]} -gt 0 ]; then
   command -v apt-get >/dev/null || fail "needs ${missing[*]}: install them with this system's package manager"
@@ -39,6 +40,15 @@ for version in 4.1.1 3.9.2; do
     -DoutputDirectory="$PWD/$kafka/lib" -DincludeScope=runtime || fail "Maven could not fetch Apache Kafka $version"
   touch $kafka/complete
 done
+
+# Engines of others that read sealed days.
+if [ ! -e .cache/python/complete ]; then
+  echo "install: duckdb and pyarrow"
+  python3 -m venv --clear .cache/python || fail "no Python environment can be made"
+  .cache/python/bin/pip install -q --disable-pip-version-check duckdb==2.0.0 pyarrow==26.0.1 \
+    || fail "pip could not install duckdb and pyarrow"
+  touch .cache/python/complete
+fi
 
 echo "install: btcd"
 mkdir -p .cache/bin
