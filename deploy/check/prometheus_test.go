@@ -498,6 +498,10 @@ func TestAlertsFire(t *testing.T) {
 				{`btcpool_sharelogger_group_commits_total{result="failed"} 0x5`, `btcpool_sharelogger_group_commits_total{result="ok"} 0x5`},
 			},
 		},
+		"DaysNotSealed": {
+			fire:  [][]string{{`btcpool_sharelogger_days_unsealed 1`}},
+			quiet: [][]string{{`btcpool_sharelogger_days_unsealed 0x5 1x20 0x300`}},
+		},
 		"ShareLogDamaged": {
 			fire: [][]string{
 				{`btcpool_slparser_damaged_bytes 233`}, {`btcpool_slparser_torn_bytes 17x20`}, {`btcpool_slparser_days_short 1`},
