@@ -1,6 +1,8 @@
 package sealed_test
 
 import (
+	"errors"
+	"io"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -103,7 +105,7 @@ func size(tb testing.TB, path string) int64 {
 // BenchmarkSeal is for 1,000 shares a second of 10,000 workers. The bytes to beat are the live form's, 38.9 a share, and
 // what is random in a share is about 12 of them.
 func BenchmarkSeal(b *testing.B) {
-	const shares = 1 << 18
+	const shares = 1 << 20
 	dir := b.TempDir()
 	writeDay(b, dir, newFarm(1, 10_000), shares, 1000)
 	for b.Loop() {
@@ -119,4 +121,33 @@ func BenchmarkSeal(b *testing.B) {
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/shares, "ns/share")
 	b.ReportMetric(float64(size(b, dir+"/last"))/shares, "B/share")
 	b.ReportMetric(float64(size(b, sharefile.Path(dir, "BTC", day)))/shares, "liveB/share")
+}
+
+// BenchmarkRead is for a day that only its sealed file is left of.
+func BenchmarkRead(b *testing.B) {
+	const shares = 1 << 18
+	dir := b.TempDir()
+	writeDay(b, dir, newFarm(1, 10_000), shares, 1000)
+	if _, err := sealed.Seal(b.Context(), dir, "BTC", day); err != nil {
+		b.Fatal(err)
+	}
+	if err := os.Remove(sharefile.Path(dir, "BTC", day)); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		r, err := sealed.OpenDay(dir, "BTC", day)
+		if err != nil {
+			b.Fatal(err)
+		}
+		for err == nil {
+			_, err = r.NextBatch()
+		}
+		if !errors.Is(err, io.EOF) {
+			b.Fatal(err)
+		}
+		if err := r.Close(); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/shares, "ns/share")
 }

@@ -19,7 +19,6 @@ type Day struct {
 	info   os.FileInfo
 	read   int64 // bytes of the sealed file
 	batch  []byte
-	left   []byte // of a batch that Next cuts
 }
 
 // OpenDay opens a day of a chain.
@@ -127,17 +126,6 @@ func (d *Day) NextBatch() ([]byte, error) {
 			return batch, err
 		}
 	}
-}
-
-// Next returns the next record, valid until the next call.
-func (d *Day) Next() (record []byte, err error) {
-	if len(d.left) == 0 {
-		if d.left, err = d.NextBatch(); err != nil {
-			return nil, err
-		}
-	}
-	record, d.left = sharefile.CutRecord(d.left)
-	return record, nil
 }
 
 func (d *Day) sealedBatch() ([]byte, error) {

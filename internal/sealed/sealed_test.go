@@ -128,7 +128,21 @@ func whole(t *testing.T, dir string) map[[2]int64][]string {
 		t.Fatal(err)
 	}
 	defer d.Close()
-	return records(t, d)
+	var l list
+	for {
+		batch, err := d.NextBatch()
+		if errors.Is(err, io.EOF) {
+			return records(t, &l)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for len(batch) > 0 {
+			var record []byte
+			record, batch = sharefile.CutRecord(batch)
+			l.records = append(l.records, bytes.Clone(record))
+		}
+	}
 }
 
 func verify(t *testing.T, dir string, withSource bool) *sealed.Footer {
