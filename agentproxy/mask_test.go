@@ -29,7 +29,7 @@ func TestVersionMask(t *testing.T) {
 	l.hear() // register
 	l.conn.Close()
 	first.accept().conn.Close()
-	l = second.loginWithMask("00ffe000")
+	l = second.loginWith("00ffe000", "")
 	l.hear() // register
 	r.want(`{"id":null,"method":"mining.set_version_mask","params":["00ffe000"]}`)
 	r.hear() // the job
@@ -62,7 +62,7 @@ func TestNoVersionRolling(t *testing.T) {
 	first, second := newFakePool(t), newFakePool(t)
 	s := proxyOf(t, func(c *Config) { c.ReturnInterval = config.Duration(time.Second) }, first, second)
 	first.accept().conn.Close()
-	l := second.loginWithMask("00000000")
+	l := second.loginWith("00000000", "")
 	r := dial(t, s)
 	r.say(`{"id":9,"method":"mining.configure","params":[["version-rolling"],{"version-rolling.mask":"00ffe000"}]}`)
 	r.want(`{"id":9,"result":{"version-rolling":false},"error":null}`, `{"id":null,"method":"mining.set_version_mask","params":["00000000"]}`)

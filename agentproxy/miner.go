@@ -470,8 +470,11 @@ func (m *miner) answer(id []byte, status share.Status) {
 	if m.pos < 0 {
 		return
 	}
-	m.svc.metrics.answers.WithLabelValues(status.Label()).Inc()
-	m.send(v1.AppendVerdict(nil, id, status))
+	s := m.svc
+	s.metrics.answers.WithLabelValues(status.Label()).Inc()
+	out := v1.AppendVerdict(s.out[:0], id, status)
+	m.send(out)
+	s.out = out[:0]
 	m.settle()
 }
 

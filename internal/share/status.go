@@ -108,7 +108,12 @@ func (s Status) Text() string { return s.verdict().text }
 func (s Status) Told() Status { return cmp.Or(s.verdict().told, s) }
 
 // Label names s in metrics. There are few labels, whatever the statuses are.
-func (s Status) Label() string { return cmp.Or(s.verdict().label, strconv.Itoa(int(s))) }
+func (s Status) Label() string {
+	if label := s.verdict().label; label != "" {
+		return label
+	}
+	return strconv.Itoa(int(s))
+}
 
 // IsAccepted tells whether the miner was credited, in time or late.
 func (s Status) IsAccepted() bool { return s.verdict().is&accepted != 0 }
