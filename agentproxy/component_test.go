@@ -527,7 +527,7 @@ func TestHostileMachines(t *testing.T) {
 		t.Fatal(err)
 	}
 	slow.login("a.slow")
-	l.hear() // register
+	l.hear()        // register
 	const jobs = 50 // at a time
 	for i := 0; ; i += jobs {
 		l.say(strings.Repeat(notify("1", false), jobs))
