@@ -42,11 +42,12 @@ func TestFarm(t *testing.T) {
 				text += secretListener(t, secret)
 			}
 			p := startPool(t, text)
+			m := start(t, "miners")
+			direct := p.answers(t, m)
 			if way.tls {
 				p.addr = secret
 			}
 			x := startProxy(t, p, fmt.Sprintf("pool_verdicts = %v\ncheck_shares = %v\n", way.verify, way.check), way.proxy)
-			m := start(t, "miners")
 			took := connect(t, m, x.addr, *connections, "")
 			idle := x.usage(t)
 			t.Logf("%d miners connected in %s, %.1f MB", *connections, short(took), float64(idle.RSS)/1e6)
@@ -67,7 +68,9 @@ func TestFarm(t *testing.T) {
 			t.Logf("%.0f shares/s: up %.0f kbit/s with headers, %.0f without; down %.1f kbit/s with headers, %.1f without; %.3f cores, %.1f MB",
 				float64(said.Submitted-submitted)/span.Seconds(), kbit(total.up-traffic.up), kbit(total.upPayload-traffic.upPayload),
 				kbit(total.down-traffic.down), kbit(total.downPayload-traffic.downPayload), cpu, float64(after.RSS)/1e6)
-			t.Logf("answers p50 %s, p99 %s, longest %s", short(said.P50), short(said.P99), short(said.Longest))
+			t.Logf("answers p50 %s, p99 %s, longest %s; without proxy p50 %s, p99 %s: it adds %s and %s",
+				short(said.P50), short(said.P99), short(said.Longest), short(direct.P50), short(direct.P99),
+				short(said.P50-direct.P50), short(said.P99-direct.P99))
 
 			var ways []time.Duration
 			for range *rounds {
@@ -89,6 +92,20 @@ func TestFarm(t *testing.T) {
 			}
 		})
 	}
+}
+
+// answers has all miners at the pool itself for a while, at the same pace, and returns how long it takes to answer.
+func (p *pool) answers(t *testing.T, m *helper) tally {
+	t.Helper()
+	connect(t, m, p.addr, *connections, "")
+	ask[tally](t, m, order{Do: "pace", Rate: *rate})
+	hold(t, *duration/4)
+	ask[tally](t, m, order{Do: "report"}) // those after it are measured
+	hold(t, *duration/4)
+	said := ask[tally](t, m, order{Do: "report"})
+	rest(t, m)
+	ask[tally](t, m, order{Do: "leave"})
+	return said
 }
 
 // TestIdleFarm has machines connected to an agentproxy that find nothing, and measures what they take there. A process
