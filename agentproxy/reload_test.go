@@ -57,7 +57,7 @@ func (r *rig) awaitJob(part string) {
 }
 
 // guestsHaveBeen has all guests stay no longer.
-func (s *Service) guestsHaveBeen(t *testing.T) {
+func (s *Service) guestsHaveBeen(t testing.TB) {
 	t.Helper()
 	s.onLoop(t, func() {
 		for _, a := range s.accounts {
