@@ -13,6 +13,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -180,7 +182,18 @@ func TestRetries(t *testing.T) {
 		var got []string
 		ids := make(map[string]bool)
 		failure := errors.New("away")
+		var mu sync.Mutex // of the four, which sleep lets go
+		sleep := func(d time.Duration) {
+			mu.Unlock()
+			time.Sleep(d)
+			synctest.Wait()
+			mu.Lock()
+		}
+		mu.Lock()
+		defer mu.Unlock()
 		n.targets[0].sender = senderFunc(func(_ context.Context, m *Message) error {
+			mu.Lock()
+			defer mu.Unlock()
 			tries = append(tries, time.Since(began))
 			ids[m.ID] = true
 			if failure == nil {
@@ -193,14 +206,14 @@ func TestRetries(t *testing.T) {
 		go func() { done <- n.Run(ctx) }()
 		high := func(refused uint64) {
 			n.Look(time.Now(), slices.Values([]Sight{{Figures: Figures{Shares: 100, Refused: refused}}, {Subject{UserID: 1, User: "alice"}, Figures{Shares: 100, Refused: refused}}}))
-			synctest.Wait()
+			sleep(0)
 		}
 		high(50)
-		time.Sleep(4 * time.Hour)
+		sleep(4 * time.Hour)
 		high(0)
 		high(60)
 		high(70)
-		time.Sleep(time.Minute)
+		sleep(time.Minute)
 		want := []time.Duration{0, 30 * time.Second, 90 * time.Second, 210 * time.Second, 450 * time.Second, 930 * time.Second, 1890 * time.Second}
 		if len(tries) < 9 || len(tries) > 12 || !slices.Equal(tries[:len(want)], want) {
 			t.Errorf("tries after %v", tries)
@@ -209,14 +222,14 @@ func TestRetries(t *testing.T) {
 			t.Errorf("%d messages, the oldest of %v", len(ids), n.oldest(time.Now()))
 		}
 		failure = nil
-		time.Sleep(time.Hour)
+		sleep(time.Hour)
 		high(0)
 		if len(got) != 2 || strings.Count(got[1], "accepted again") != 2 {
 			t.Errorf("got %q", got)
 		}
 		failure = errors.New("away for good")
 		high(80)
-		time.Sleep(26 * time.Hour)
+		sleep(26 * time.Hour)
 		if n.oldest(time.Now()) != 0 {
 			t.Errorf("the oldest is of %v", n.oldest(time.Now()))
 		}
@@ -237,8 +250,8 @@ func TestDiskFull(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer n.Close()
-		var sent int
-		n.targets[0].sender = senderFunc(func(context.Context, *Message) error { sent++; return nil })
+		var sent atomic.Int64
+		n.targets[0].sender = senderFunc(func(context.Context, *Message) error { sent.Add(1); return nil })
 		ctx, cancel := context.WithCancel(t.Context())
 		done := make(chan error, 1)
 		go func() { done <- n.Run(ctx) }()
@@ -249,15 +262,15 @@ func TestDiskFull(t *testing.T) {
 		n.mu.Unlock()
 		n.Blocks(time.Now(), blocksUpTo(2))
 		time.Sleep(time.Hour)
-		if sent != 0 || n.Ready() == nil {
-			t.Errorf("%d are sent, ready: %v", sent, n.Ready())
+		if sent.Load() != 0 || n.Ready() == nil {
+			t.Errorf("%d are sent, ready: %v", sent.Load(), n.Ready())
 		}
 		n.mu.Lock()
 		n.cfg.DataDir = whole
 		n.mu.Unlock()
 		time.Sleep(time.Minute)
-		if sent != 1 || n.Ready() != nil {
-			t.Errorf("%d are sent, ready: %v", sent, n.Ready())
+		if sent.Load() != 1 || n.Ready() != nil {
+			t.Errorf("%d are sent, ready: %v", sent.Load(), n.Ready())
 		}
 		cancel()
 		if err := <-done; err != nil {
