@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/config"
+	"btcpool/internal/testkit"
 )
 
 // plainFarm is a proxy with one machine, whose pool of plain Stratum V1 has a difficulty.
@@ -23,6 +24,15 @@ func plainFarm(t *testing.T, difficulty float64, change func(*Config)) (l *fakeL
 	r = dial(t, s)
 	r.login("a.rig1")
 	l.want(`{"id":"worker","method":"mining.authorize","params":["farm.rig1",""]}`)
+	l.say(`{"id":"worker","result":true,"error":null}` + "\n")
+	testkit.Eventually(t, "the worker is let in", func() (named bool) {
+		s.onLoop(t, func() {
+			for link := range s.accounts[""].links {
+				named = named || link.named
+			}
+		})
+		return named
+	})
 	return l, s, r
 }
 

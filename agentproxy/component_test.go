@@ -339,7 +339,7 @@ func TestQuietPool(t *testing.T) {
 }
 
 // A plain pool has nothing to say but jobs, and may have none for longer than read_timeout. It grants no version bits by
-// saying nothing of them.
+// saying nothing of them. One that does not answer for a worker, as ckpool, knows the account only.
 func TestQuietPlainPool(t *testing.T) {
 	t.Parallel()
 	p := newFakePool(t)
@@ -367,7 +367,7 @@ func TestQuietPlainPool(t *testing.T) {
 		s.tick()
 	})
 	r.say(`{"id":4,"method":"mining.submit","params":["a.b","0","00000007","65000000","b2957c02"]}`)
-	l.want(`{"id":0,"method":"mining.submit","params":["farm.b","x-1","000000000000000007","65000000","b2957c02"]}`)
+	l.want(`{"id":0,"method":"mining.submit","params":["farm","x-1","000000000000000007","65000000","b2957c02"]}`)
 	l.say(`{"id":0,"result":true,"error":null}` + "\n")
 	r.want(`{"id":4,"result":true,"error":null}`)
 }

@@ -200,6 +200,7 @@ func TestPlainGoesOn(t *testing.T) {
 	r := dial(t, s)
 	r.login("a.rig1")
 	l.hear() // the worker
+	l.say(`{"id":"worker","result":true,"error":null}` + "\n")
 	r.say(share4)
 	l.hear()
 	l.breaks(s)

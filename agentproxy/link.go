@@ -71,7 +71,8 @@ type link struct {
 	submits   uint32
 	batches   bool                // the pool takes shares in batches, and says what it thinks of them
 	verdicts  bool                // the pool says what it thinks of a share that comes alone
-	workers   map[string]struct{} // those that a pool of plain Stratum V1 knows of
+	workers   map[string]struct{} // those that a pool of plain Stratum V1 was told of
+	named     bool                // it has let one of them in
 	questions map[uint32]question
 	asked     time.Time // when the pool was asked for a sign of life; zero: it has given one since
 	pinged    time.Time
@@ -184,6 +185,7 @@ func (l *link) begin() {
 		if l.before.key != "" { // it may hang
 			l.ask(idEnd, "agent.end_session", quote(l.before.sessionID())+","+quote(l.before.key))
 		}
+		l.named = l.before.named
 	}
 	l.ask(idSubscribe, "mining.subscribe", quote(agent)+session)
 	l.ask(idAuthorize, "mining.authorize", quote(l.accountName())+`,""`)
@@ -397,6 +399,8 @@ func (l *link) answer(m stratum.Message) error {
 		if code, text, refused := m.Refusal(); refused {
 			l.slot.log.Warn().Str("pool", l.addr()).Int("code", code).Str("text", text[:min(len(text), maxShown)]).
 				Msg("the pool refuses a worker")
+		} else {
+			l.named = true
 		}
 	case idPing:
 		l.roundTrip = l.acct.svc.now.Sub(l.pinged)
