@@ -1,15 +1,14 @@
 package statshttpd
 
 import (
-	"bytes"
 	"context"
-	"crypto/sha256"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
+	"mime"
 	"net/http"
 	"net/url"
+	"path"
 	"strconv"
 	"strings"
 	"time"
@@ -215,7 +214,14 @@ func serveOpenAPI(w http.ResponseWriter, r *http.Request) {
 }
 
 func serveFile(w http.ResponseWriter, r *http.Request, name string, body []byte) {
-	w.Header().Set("ETag", fmt.Sprintf(`"%x"`, sha256.Sum256(body)))
-	w.Header().Set("Cache-Control", "no-cache")
-	http.ServeContent(w, r, name, time.Time{}, bytes.NewReader(body))
+	h := w.Header()
+	if h.Get("Content-Type") == "" {
+		kind := mime.TypeByExtension(path.Ext(name))
+		if kind == "" {
+			kind = http.DetectContentType(body)
+		}
+		h.Set("Content-Type", kind)
+	}
+	h.Set("Cache-Control", "no-cache")
+	send(w, r, body)
 }

@@ -327,7 +327,9 @@ func TestPageIsSelfContained(t *testing.T) {
 			t.Errorf("the page contains %q", forbidden)
 		}
 	}
-	for _, name := range []string{"app.js", "chart.js", "format.js", "style.css"} {
+	for _, name := range []string{
+		"app.js", "chart.js", "dom.js", "format.js", "miner.js", "paths.js", "rejects.js", "timeline.js", "workers.js", "style.css",
+	} {
 		text := get(h, "/assets/"+name).Body.String()
 		if text == "" {
 			t.Errorf("%s is empty", name)

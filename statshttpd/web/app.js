@@ -1,50 +1,47 @@
-// The dashboard: asks the API every few seconds and shows what it says. Names come from miners and are hostile: they
-// reach the page as text only.
+// The dashboard: asks the API every few seconds and shows what it says, on the page that the address names.
 
-import { Chart } from "/assets/chart.js";
+import { $, announce, make, plural, reconcile, set } from "/assets/dom.js";
 import { ago, bitcoin, clock, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf, short } from "/assets/format.js";
+import { MinerPage } from "/assets/miner.js";
+import { ask, finderPage, here, question, userPage, workerPage } from "/assets/paths.js";
+import { showRejects } from "/assets/rejects.js";
+import { Timeline } from "/assets/timeline.js";
+import { createWorker, fillWorker, sortable } from "/assets/workers.js";
 
 const interval = 3000; // ms between two questions; doubles up to longest while the pool is away
 const longest = 30_000;
-const patience = 8000; // ms for one answer
+const rarely = 30_000; // ms between two questions for what changes slowly
 
-const $ = (id) => document.getElementById(id);
-const chart = new Chart($("chart"));
-const view = { sort: "-hashrate_5m", filter: "", workers: 50, blocks: 8 };
+const timeline = new Timeline($("chart"), $("chart-ranges"), () => refresh());
+const miner = new MinerPage(() => refresh());
+const view = { sort: "-hashrate_5m", filter: "", workers: 50, blocks: 8, rounds: 8 };
 let known = null; // hash of the newest block seen, to tell news from history
 let wait = interval;
 let timer = 0;
 let shown = null; // Date of the figures on the page
 let running = null; // AbortController of the questions under way
+let slow = 0; // when what changes slowly was asked for
 
 // --- asking ---
-
-async function ask(path, parameters, signal) {
-  const answer = await fetch(`/api/v1/${path}?${new URLSearchParams(parameters)}`, { signal });
-  if (!answer.ok) throw new Error(`${path}: ${answer.status}`);
-  return answer.json();
-}
 
 async function refresh() {
   clearTimeout(timer);
   running?.abort();
   if (document.hidden) return; // visibilitychange asks again
-  const mine = (running = new AbortController());
-  const signal = AbortSignal.any([mine.signal, AbortSignal.timeout(patience)]);
+  const { mine, signal } = question();
+  running = mine;
+  const page = here();
   try {
-    const [pool, workers, blocks] = await Promise.all([
-      ask("pool", {}, signal),
-      ask("workers", { sort: view.sort, limit: view.workers, ...(view.filter && { q: view.filter }) }, signal),
-      ask("blocks", { limit: view.blocks }, signal).catch((fault) => {
-        if (signal.aborted) throw fault;
-        return null; // the database is away; the rest still counts
-      }),
-    ]);
+    const pool = ask("pool", {}, signal);
+    const [whole, answers] = await Promise.all([pool, page.kind === "home" ? askHome(signal) : miner.ask(page, signal)]);
     if (mine !== running) return;
-    show(pool, workers, blocks);
+    for (const [id, kinds] of [["main", ["home"]], ["miner", ["user", "worker"]]]) $(id).hidden = !kinds.includes(page.kind);
+    showFrame(whole);
+    if (page.kind === "home") showHome(whole, ...answers);
+    else miner.show(page, whole, answers);
     wait = interval;
-    document.body.classList.toggle("old", pool.away.includes("kafka"));
-    const fault = pool.away.length > 0 || !blocks ? away(pool) : pool.starting ? "Reading history" : workless(pool.network);
+    document.body.classList.toggle("old", whole.away.includes("kafka"));
+    const fault = whole.away.length > 0 || (page.kind === "home" && !answers[1]) ? away(whole) : whole.starting ? "Reading history" : workless(whole.network);
     link(fault ? "wait" : "live", fault || "Live");
   } catch {
     if (mine !== running) return;
@@ -53,6 +50,30 @@ async function refresh() {
     link("lost", `Pool does not answer${shown ? `, figures of ${clock(shown)}` : ""}, asking again in ${Math.round(wait / 1000)} s`);
   }
   timer = setTimeout(refresh, wait);
+}
+
+function askHome(signal) {
+  return Promise.all([
+    ask("workers", { sort: view.sort, limit: view.workers, ...(view.filter && { q: view.filter, state: "all" }) }, signal),
+    ask("blocks", { limit: view.blocks }, signal).catch((fault) => {
+      if (signal.aborted) throw fault;
+      return null; // the database is away; the rest still counts
+    }),
+  ]);
+}
+
+// refreshSlow asks for what changes slowly, and leaves what is on the page where the answer does not come.
+async function refreshSlow() {
+  if (Date.now() - slow < rarely) return;
+  slow = Date.now();
+  const [rejects, rounds, servers] = await Promise.all([
+    ask("pool/rejects", { step: "hour", limit: 24 }).catch(() => null),
+    ask("rounds", { limit: view.rounds }).catch(() => null),
+    ask("servers").catch(() => null),
+  ]);
+  if (rejects) showRejects($("rejects"), rejects);
+  if (rounds) showRounds(rounds);
+  if (servers) showServers(servers);
 }
 
 // away says what does not answer, and how old figures are for that.
@@ -76,44 +97,28 @@ function link(state, text) {
   if (state === "live" && before === "lost") announce("The pool answers again.");
 }
 
-function announce(text) {
-  $("news").textContent = text;
-}
-
 // --- showing ---
 
-// set changes the text of el only where it differs, so that selections survive.
-function set(el, text) {
-  if (el.textContent !== text) el.textContent = text;
-}
-
-function make(tag, className, ...children) {
-  const el = document.createElement(tag);
-  if (className) el.className = className;
-  el.append(...children);
-  return el;
-}
-
-function plural(n, one, many = `${one}s`) {
-  return `${integer(n)} ${n === 1 ? one : many}`;
-}
-
-function show(pool, workers, blocks) {
-  const now = Date.parse(pool.time);
-  const empty = pool.workers_known === 0 && pool.workers_waiting === 0 && !pool.starting && pool.shares_as_of !== null;
-  $("main").hidden = false;
-  placeConnect(empty, pool.stratum);
-  showHashrate(pool, now);
-  showCards(pool, now);
-  showWorkers(workers, now, empty);
+// showFrame shows what is on every page.
+function showFrame(pool) {
   shown = new Date(pool.time);
-  $("blocks-away").hidden = blocks !== null;
-  if (blocks) showBlocks(blocks, now);
-  else $("no-blocks").hidden = true;
   $("chain").hidden = pool.chain === "";
   set($("chain"), pool.chain);
   set($("version"), `btcpool ${pool.version}`);
   set($("uptime"), ` · up ${duration(pool.uptime_seconds)}`);
+}
+
+function showHome(pool, workers, blocks) {
+  const now = Date.parse(pool.time);
+  const empty = pool.workers_known === 0 && pool.workers_waiting === 0 && !pool.starting && pool.shares_as_of !== null;
+  placeConnect(empty, pool.stratum);
+  showHashrate(pool, now);
+  showCards(pool, now);
+  showWorkers(workers, now, empty);
+  $("blocks-away").hidden = blocks !== null;
+  if (blocks) showBlocks(blocks, now);
+  else $("no-blocks").hidden = true;
+  setTimeout(refreshSlow, 0); // after the first figures are there
 }
 
 // placeConnect puts the advice first while nobody mines, and last afterwards.
@@ -158,7 +163,7 @@ function showHashrate(pool, now) {
     set($(`rate-${span}`), unknown || pool.workers_known === 0 ? "–" : hashrate(pool.hashrate[span]));
   }
   document.title = rate === null ? "btcpool" : `${hashrate(rate)} · btcpool`;
-  chart.show(pool.series, now, pool.hashrate["1m"] ?? 0);
+  timeline.show("pool", now, pool.hashrate["1m"], pool.series);
 }
 
 function showCards(pool, now) {
@@ -202,52 +207,13 @@ function showCards(pool, now) {
   ].filter(Boolean).join(" · "));
 }
 
-// reconcile makes the rows of a table body those of items, keeping rows, focus and selection of items that stay.
-function reconcile(body, items, keyOf, create, update) {
-  const rows = new Map([...body.rows].map((row) => [row.dataset.key, row]));
-  items.forEach((item, i) => {
-    const key = keyOf(item);
-    let row = rows.get(key);
-    if (!row) {
-      row = create(item);
-      row.dataset.key = key;
-    }
-    rows.delete(key);
-    update(row, item);
-    if (body.rows[i] !== row) body.insertBefore(row, body.rows[i] ?? null);
-  });
-  for (const row of rows.values()) row.remove();
-}
-
 function showWorkers(answer, now, empty) {
   $("workers").hidden = empty;
   set($("workers-count"), integer(answer.total));
-  reconcile($("worker-rows"), answer.workers, (w) => `${w.user_id}/${w.worker_id}`, createWorker, (row, w) => {
-    const [name, rate5m, rate1h, rejects, last] = row.cells;
-    const title = `${w.user || w.user_id}.${w.worker || w.worker_id}`;
-    row.classList.toggle("off", !w.online);
-    const [dot, text] = name.firstElementChild.children;
-    dot.title = w.online ? "online" : "offline";
-    set(dot.firstElementChild, w.online ? "online" : "offline");
-    set(text.firstElementChild, short(title));
-    text.firstElementChild.title = title;
-    set(text.lastElementChild, (w.agent || "unknown software") + (w.through ? ` · proxy ${w.through.address || w.through.session}` : ""));
-    set(rate5m, hashrate(w.hashrate["5m"]));
-    set(rate1h, hashrate(w.hashrate["1h"]));
-    set(rejects, percent(w.shares_1h.reject_ratio));
-    rejects.classList.toggle("bad", w.shares_1h.reject_ratio > 0.05);
-    set(last, w.last_share_at ? ago((now - Date.parse(w.last_share_at)) / 1000) : "none yet");
-  });
+  reconcile($("worker-rows"), answer.workers, (w) => `${w.user_id}/${w.worker_id}`, createWorker, (row, w) => fillWorker(row, w, now, true));
   $("no-workers").hidden = answer.total > 0;
   set($("no-workers"), view.filter ? `No worker matches “${view.filter}”.` : "No worker in the last hour.");
   $("more-workers").hidden = answer.total <= answer.workers.length || view.workers >= 1000;
-}
-
-function createWorker() {
-  const dot = make("span", "dot", make("span", "unseen"));
-  const text = make("span", "who", make("span", "name"), make("span", "agent"));
-  return make("tr", "", make("td", "", make("div", "worker", dot, text)),
-    make("td", "num strong"), make("td", "num wide"), make("td", "num"), make("td", "num quiet wider"));
 }
 
 const states = {
@@ -264,12 +230,13 @@ function showBlocks(answer, now) {
   if (fresh) announce(`Block ${newest.height} found by ${newest.finder}.`);
   const before = new Set([...$("block-rows").rows].map((row) => row.dataset.key));
   reconcile($("block-rows"), answer.blocks, (b) => b.hash, createBlock, (row, b) => {
-    const [, state, found] = row.cells;
+    const [, state, found, , , spent] = row.cells;
     const badge = state.firstElementChild;
     badge.dataset.state = b.state;
     badge.title = b.state;
     set(badge, (states[b.state] ?? (() => b.state))(b));
     set(found.firstElementChild, ago((now - Date.parse(b.time)) / 1000));
+    set(spent, b.effort === null ? "–" : effort(b.effort));
     if (fresh && !before.has(b.hash)) row.classList.add("fresh");
   });
   known = newest?.hash ?? "";
@@ -282,7 +249,8 @@ function createBlock(b) {
   const time = make("time");
   time.dateTime = b.time;
   time.title = new Date(b.time).toLocaleString();
-  const finder = make("span", "finder", short(b.finder));
+  const finder = make("a", "finder", short(b.finder));
+  finder.href = finderPage(b.finder);
   finder.title = b.finder;
   const hash = make("code", "hash", `${b.hash.slice(0, 6)}…${b.hash.slice(-10)}`);
   hash.title = b.hash;
@@ -291,8 +259,38 @@ function createBlock(b) {
   copy.dataset.text = b.hash;
   copy.setAttribute("aria-label", `Copy hash of block ${b.height}`);
   return make("tr", "", make("td", "strong", integer(b.height)), make("td", "", make("span", "badge")), make("td", "quiet", time),
-    make("td", "wide", finder), make("td", "widest", make("span", "pair", hash, copy)),
+    make("td", "wide", finder), make("td", "widest", make("span", "pair", hash, copy)), make("td", "num wider"),
     make("td", "num", `${bitcoin(b.reward)} `, make("span", "quiet wider", "BTC")));
+}
+
+function showRounds(answer) {
+  $("rounds").hidden = answer.total === 0;
+  const luck = answer.luck.filter((l) => l.luck !== null && l.rounds <= Math.max(answer.total, 10));
+  set($("luck"), luck.map((l) => `last ${l.rounds}: ${effort(l.luck)}`).join(" · "));
+  reconcile($("round-rows"), answer.rounds, (r) => r.hash, () => make("tr", "", make("td", "strong"), make("td", "quiet"), make("td", "num quiet wide"), make("td", "effort", make("div", "bar", make("i")), make("span", "num"))), (row, r) => {
+    const [height, took, work, spent] = row.cells;
+    set(height, integer(r.height));
+    set(took, r.start ? duration((Date.parse(r.end) - Date.parse(r.start)) / 1000) : "the first");
+    set(work, r.work === null ? "–" : difficulty(r.work));
+    const bar = spent.firstElementChild.firstElementChild;
+    bar.style.width = `${Math.min(100, (r.effort ?? 0) * 50)}%`; // half of it is as much as a block takes on average
+    bar.classList.toggle("over", (r.effort ?? 0) > 1);
+    set(spent.lastElementChild, r.effort === null ? "–" : effort(r.effort));
+  });
+}
+
+function showServers(answer) {
+  const now = Date.parse(answer.time);
+  $("servers").hidden = answer.servers.length === 0;
+  reconcile($("server-rows"), answer.servers, (s) => String(s.server), () => make("tr", "", make("td", "strong"), make("td", "num"), make("td", "num"), make("td", "num"), make("td", "num quiet wider")), (row, s) => {
+    const [name, rate, workers, rejects, last] = row.cells;
+    set(name, `Server ${s.server}`);
+    set(rate, hashrate(s.hashrate["5m"]));
+    set(workers, integer(s.workers));
+    set(rejects, percent(s.shares_1h.reject_ratio));
+    rejects.classList.toggle("bad", s.shares_1h.reject_ratio > 0.05);
+    set(last, s.last_share_at ? ago((now - Date.parse(s.last_share_at)) / 1000) : "none yet");
+  });
 }
 
 // --- doing ---
@@ -316,12 +314,6 @@ document.addEventListener("click", async (event) => {
     button.classList.add("done");
     announce("Copied.");
     setTimeout(() => button.classList.remove("done"), 1500);
-  } else if (button.dataset.sort) {
-    const by = button.dataset.sort;
-    const first = by === "name" ? by : `-${by}`; // figures begin with the largest
-    view.sort = view.sort === first ? (by === "name" ? `-${by}` : by) : first;
-    showSort();
-    refresh();
   } else if (button === $("more-workers")) {
     view.workers = Math.min(view.workers * 2, 1000);
     refresh();
@@ -331,13 +323,7 @@ document.addEventListener("click", async (event) => {
   }
 });
 
-function showSort() {
-  for (const button of document.querySelectorAll("[data-sort]")) {
-    const on = view.sort.replace("-", "") === button.dataset.sort;
-    if (on) button.parentElement.setAttribute("aria-sort", view.sort.startsWith("-") ? "descending" : "ascending");
-    else button.parentElement.removeAttribute("aria-sort");
-  }
-}
+sortable($("workers"), view, refresh);
 
 let typing = 0;
 $("filter").addEventListener("input", (event) => {
@@ -348,6 +334,51 @@ $("filter").addEventListener("input", (event) => {
   }, 250);
 });
 
+// find opens the page of a user, a user.worker, or the only worker that a text fits; more than one are listed.
+async function find(text) {
+  const dot = text.indexOf(".");
+  const knows = (path) => ask(path).then(() => true, () => false);
+  if (await knows(`users/${encodeURIComponent(text)}`)) return userPage({ user: text });
+  if (dot > 0) {
+    const w = { user: text.slice(0, dot), worker: text.slice(dot + 1) };
+    if (await knows(`workers/${encodeURIComponent(w.user)}/${encodeURIComponent(w.worker)}`)) return workerPage(w);
+  }
+  const some = await ask("workers", { q: text, state: "all", limit: 50 });
+  if (some.total === 1) return workerPage(some.workers[0]);
+  const owners = new Set(some.workers.map((w) => w.user_id));
+  if (some.total > 0 && some.total <= some.workers.length && owners.size === 1) return userPage(some.workers[0]);
+  return some.total > 0 ? "#/" : "";
+}
+
+$("find").addEventListener("submit", async (event) => {
+  event.preventDefault();
+  const text = $("find-text").value.trim();
+  if (!text) return;
+  const page = await find(text).catch(() => "");
+  const none = page === "" ? `No miner named “${text}” is known.` : "";
+  set($("find-none"), none);
+  announce(none);
+  if (none) return;
+  if (page === "#/") {
+    $("filter").value = view.filter = text;
+    if (here().kind === "home") refresh();
+  } else {
+    $("find-text").value = "";
+  }
+  location.hash = page;
+  if (page === "#/") $("workers").scrollIntoView();
+});
+$("find-text").addEventListener("input", () => set($("find-none"), ""));
+
+document.querySelector(".skip").addEventListener("click", (event) => {
+  event.preventDefault(); // the part after "#" is for pages
+  (here().kind === "home" ? $("workers") : $("miner")).focus();
+});
+
+window.addEventListener("hashchange", () => {
+  set($("find-none"), "");
+  window.scrollTo(0, 0);
+  refresh();
+});
 document.addEventListener("visibilitychange", refresh);
-showSort();
 refresh();

@@ -4,6 +4,9 @@ import { clock, digits, hashrate, scaleOf } from "/assets/format.js";
 
 const margin = { top: 12, right: 8, bottom: 26, left: 46 };
 const minute = 60_000;
+const hour = 60 * minute;
+const day = 24 * hour;
+const steps = [2 * minute, 5 * minute, 10 * minute, 20 * minute, hour, 3 * hour, 6 * hour, day, 2 * day, 5 * day];
 
 function svg(name, attributes = {}, text) {
   const el = document.createElementNS("http://www.w3.org/2000/svg", name);
@@ -19,9 +22,48 @@ function niceStep(max, count) {
   return power * [1, 2, 2.5, 5, 10].find((m) => m * power >= raw);
 }
 
+function dayOf(time) {
+  return new Date(time).toLocaleDateString("en", { day: "numeric", month: "short" });
+}
+
+// ticks are the round times between begin and end in the viewer's zone, at most count, and how they read.
+function ticks(begin, end, count) {
+  const step = steps.find((s) => (end - begin) / s <= count);
+  const all = [];
+  const at = new Date(begin);
+  if (step) {
+    at.setHours(0, 0, 0, 0);
+    for (; at <= end; step < day ? at.setTime(at.getTime() + step) : at.setDate(at.getDate() + step / day)) {
+      if (at >= begin) all.push({ time: at.getTime(), text: step < day ? clock(at) : dayOf(at) });
+    }
+    return all;
+  }
+  const months = Math.max(1, Math.ceil((end - begin) / (30.5 * day) / count));
+  at.setHours(0, 0, 0, 0);
+  at.setDate(1);
+  for (; at <= end; at.setMonth(at.getMonth() + months)) {
+    if (at >= begin) all.push({ time: at.getTime(), text: at.toLocaleDateString("en", { month: "short" }) });
+  }
+  return all;
+}
+
+// runs are the points between those of which nothing is known.
+function runs(points) {
+  const all = [];
+  let open = false;
+  for (const p of points) {
+    if (p.value === null) open = false;
+    else if (open) all.at(-1).push(p);
+    else open = all.push([p]) > 0;
+  }
+  return all;
+}
+
 export class Chart {
   #host;
-  #points = []; // {time, value}, oldest first
+  #points = []; // {time, value, now}, oldest first; value is null where it is not known
+  #of = "the last hour";
+  #none = "";
   #cursor = -1;
   #marks;
   #x;
@@ -47,14 +89,14 @@ export class Chart {
     });
   }
 
-  // show draws a series and, at its end, the rate right now. What lies before the first work is left out.
-  show(series, now, rate) {
-    const start = Date.parse(series.start);
-    const step = series.step_seconds * 1000;
-    const points = series.hashrate.map((value, i) => ({ time: start + (i + 0.5) * step, value }));
+  // show draws points; what lies before the first work is left out, and where nothing is known the line is broken.
+  show(points, { of, none }) {
     const first = points.findIndex((p) => p.value > 0);
-    this.#points = first < 0 ? [] : points.slice(Math.max(0, first - 1));
-    if (rate > 0) this.#points.push({ time: now, value: rate });
+    const known = first < 0 ? [] : points.slice(Math.max(0, first - 1));
+    while (known.length > 0 && known.at(-1).value === null) known.pop();
+    this.#points = known;
+    this.#of = of;
+    this.#none = none;
     this.#draw();
   }
 
@@ -68,7 +110,8 @@ export class Chart {
 
     const end = points.length ? points.at(-1).time : Date.now();
     const begin = points.length ? Math.min(points[0].time, end - 10 * minute) : end - 60 * minute;
-    const peak = Math.max(0, ...points.map((p) => p.value));
+    const values = points.map((p) => p.value).filter((v) => v !== null);
+    const peak = Math.max(0, ...values);
     const step = peak > 0 ? niceStep(peak * 1.08, 4) : 1;
     const top = Math.ceil((peak * 1.08) / step) * step || 1;
     this.#x = (time) => margin.left + (inner.width * (time - begin)) / (end - begin);
@@ -82,36 +125,39 @@ export class Chart {
     }
     if (peak > 0) root.append(svg("text", { class: "tick unit", x: 0, y: margin.top + inner.height + 20 }, unit));
 
-    const every = (end - begin) / minute > 30 ? (inner.width < 420 ? 20 : 10) : (inner.width < 420 ? 5 : 2);
-    const offset = new Date(end).getTimezoneOffset() * minute;
-    for (let t = Math.ceil((begin - offset) / (every * minute)) * every * minute + offset; t <= end; t += every * minute) {
-      const x = this.#x(t);
+    for (const { time, text } of ticks(begin, end, inner.width / 74)) {
+      const x = this.#x(time);
       if (x < margin.left + 24 || x > width - margin.right - 16) continue;
-      root.append(svg("text", { class: "tick", x, y: height - 6, "text-anchor": "middle" }, clock(new Date(t))));
+      root.append(svg("text", { class: "tick", x, y: height - 6, "text-anchor": "middle" }, text));
     }
 
     if (points.length > 0) {
-      const line = points.map((p, i) => `${i ? "L" : "M"}${this.#x(p.time).toFixed(1)} ${this.#y(p.value).toFixed(1)}`).join("");
       const floor = this.#y(0).toFixed(1);
+      let line = "";
+      let area = "";
+      for (const run of runs(points)) {
+        const path = run.map((p, i) => `${i ? "L" : "M"}${this.#x(p.time).toFixed(1)} ${this.#y(p.value).toFixed(1)}`).join("");
+        line += path;
+        area += `${path}L${this.#x(run.at(-1).time).toFixed(1)} ${floor}L${this.#x(run[0].time).toFixed(1)} ${floor}Z`;
+      }
       const gradient = svg("linearGradient", { id: "fade", x1: 0, x2: 0, y1: 0, y2: 1 });
       gradient.append(svg("stop", { class: "fade-top", offset: 0 }), svg("stop", { class: "fade-end", offset: 1 }));
       const last = points.at(-1);
       root.append(
         gradient,
-        svg("path", { class: "area", d: `${line}L${this.#x(last.time).toFixed(1)} ${floor}L${this.#x(points[0].time).toFixed(1)} ${floor}Z` }),
+        svg("path", { class: "area", d: area }),
         svg("path", { class: "line", d: line }),
         svg("circle", { class: "now", cx: this.#x(last.time), cy: this.#y(last.value), r: 3.5 }),
       );
     } else {
-      root.append(svg("text", { class: "tick", x: width / 2, y: height / 2, "text-anchor": "middle" }, "No shares in the last hour"));
+      root.append(svg("text", { class: "tick", x: width / 2, y: height / 2, "text-anchor": "middle" }, this.#none));
     }
     this.#marks = { rule: svg("line", { class: "rule", y1: margin.top, y2: margin.top + inner.height }), dot: svg("circle", { class: "mark", r: 4.5 }) };
     root.append(this.#marks.rule, this.#marks.dot);
     this.#host.replaceChildren(root, this.tip);
-    const values = points.map((p) => p.value);
     this.#host.setAttribute("aria-label", points.length === 0
-      ? "Hashrate of the last hour: no shares"
-      : `Hashrate of the last hour: now ${hashrate(values.at(-1))}, lowest ${hashrate(Math.min(...values))}, highest ${hashrate(peak)}. Arrow keys read single minutes.`);
+      ? `Hashrate of ${this.#of}: ${this.#none}`
+      : `Hashrate of ${this.#of}: at its end ${hashrate(values.at(-1))}, lowest ${hashrate(Math.min(...values))}, highest ${hashrate(peak)}. Arrow keys read single points.`);
     this.#moveTo(Math.min(this.#cursor, points.length - 1));
   }
 
@@ -119,6 +165,7 @@ export class Chart {
     let best = -1;
     let distance = Infinity;
     this.#points.forEach((p, i) => {
+      if (p.value === null) return;
       const d = Math.abs(this.#x(p.time) - x);
       if (d < distance) [best, distance] = [i, d];
     });
@@ -127,7 +174,7 @@ export class Chart {
 
   #moveTo(i) {
     this.#cursor = i;
-    const visible = i >= 0;
+    const visible = i >= 0 && this.#points[i].value !== null;
     this.tip.hidden = !visible;
     for (const mark of Object.values(this.#marks ?? {})) mark.classList.toggle("on", visible);
     if (!visible) return;
@@ -139,7 +186,8 @@ export class Chart {
     this.#marks.dot.setAttribute("cy", this.#y(p.value));
     const [value, time] = this.tip.children;
     value.textContent = hashrate(p.value);
-    time.textContent = i === this.#points.length - 1 ? "now" : clock(new Date(p.time));
+    const long = this.#points.at(-1).time - this.#points[0].time > 1.5 * day;
+    time.textContent = p.now ? "now" : (long ? `${dayOf(p.time)}, ` : "") + clock(new Date(p.time));
     const half = this.tip.offsetWidth / 2;
     this.tip.style.left = `${Math.max(half, Math.min(this.#host.clientWidth - half, x))}px`;
     if (document.activeElement === this.#host) this.#host.setAttribute("aria-label", `${value.textContent}, ${time.textContent}`);
