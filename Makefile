@@ -4,7 +4,7 @@ SHELL := bash
 TOOL  := go tool -modfile=tools/go.mod
 FUZZTIME ?= 1m
 # what has tests against real servers
-REAL := ./internal/bus ./blkmaker ./sharelogger ./test/...
+REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin

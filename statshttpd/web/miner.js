@@ -1,7 +1,7 @@
 // The page of a user or of a worker.
 
 import { $, figures, link, plural, reconcile, set } from "/assets/dom.js";
-import { ago, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf } from "/assets/format.js";
+import { ago, difficulty, digits, duration, effort, hashrate, integer, percent, scaleOf, short } from "/assets/format.js";
 import { address, ask, userPage } from "/assets/paths.js";
 import { showRejects } from "/assets/rejects.js";
 import { Timeline } from "/assets/timeline.js";
@@ -89,7 +89,7 @@ export class MinerPage {
   }
 
   #showPath(page) {
-    const parts = [link("#/", "", "Pool"), ...(page.kind === "worker" ? [link(userPage({ user: page.user }), "", page.user)] : [])];
+    const parts = [link("#/", "", "Pool"), ...(page.kind === "worker" ? [link(userPage({ user: page.user }), "", short(page.user))] : [])];
     const said = parts.map((a) => a.href).join(" ");
     if ($("crumbs").dataset.said === said) return; // focus survives
     $("crumbs").dataset.said = said;
@@ -174,5 +174,5 @@ export class MinerPage {
 // span writes a time that may be very long.
 function span(seconds) {
   const years = seconds / (365.25 * 86400);
-  return years < 2 ? duration(seconds) : `${years < 1000 ? integer(years) : difficulty(years)} years`;
+  return years < 2 ? duration(seconds) : `${years < 100_000 ? integer(years) : difficulty(years)} years`;
 }

@@ -1,0 +1,303 @@
+//go:build integration
+
+package statshttpd
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"os/exec"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+// browser is a tab of Chromium, driven by its debugging protocol over two pipes. It remembers what went wrong in pages.
+type browser struct {
+	t       *testing.T
+	to      io.Writer
+	session string
+
+	mu      sync.Mutex
+	last    int
+	answers map[int]chan json.RawMessage
+	faults  []string
+	bytes   float64 // that came over the wire since the page was opened
+}
+
+func openBrowser(t *testing.T) *browser {
+	t.Helper()
+	theirIn, ourOut, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ourIn, theirOut, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // until it is closed below
+	chromium := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
+	chromium.ExtraFiles = []*os.File{theirIn, theirOut} // descriptors 3 and 4
+	if err := chromium.Start(); err != nil {
+		t.Fatalf("chromium: %v (run test/install.sh)", err)
+	}
+	theirIn.Close()
+	theirOut.Close()
+	b := &browser{t: t, to: ourOut, answers: make(map[int]chan json.RawMessage)}
+	read := make(chan struct{})
+	go func() {
+		defer close(read)
+		b.read(bufio.NewReader(ourIn))
+	}()
+	t.Cleanup(func() {
+		_, _ = ourOut.Write([]byte(`{"id":1000000,"method":"Browser.close"}` + "\x00")) // answered or not: it ends
+		end := time.AfterFunc(10*time.Second, cancel)
+		_ = chromium.Wait()
+		end.Stop()
+		cancel()
+		ourOut.Close()
+		ourIn.Close()
+		<-read
+	})
+	var target struct{ TargetID string }
+	b.call("Target.createTarget", map[string]any{"url": "about:blank"}, &target)
+	var attached struct{ SessionID string }
+	b.call("Target.attachToTarget", map[string]any{"targetId": target.TargetID, "flatten": true}, &attached)
+	b.session = attached.SessionID
+	for _, domain := range []string{"Page", "Runtime", "Log", "Network"} {
+		b.call(domain+".enable", nil, nil)
+	}
+	b.call("Network.setCacheDisabled", map[string]any{"cacheDisabled": true}, nil)
+	return b
+}
+
+func (b *browser) read(from *bufio.Reader) {
+	for {
+		text, err := from.ReadBytes(0)
+		if err != nil {
+			return
+		}
+		var m struct {
+			ID     int
+			Method string
+			Params struct {
+				Type              string
+				EncodedDataLength float64
+				Entry             struct{ Level, Source, Text string }
+			}
+			Result json.RawMessage
+			Error  json.RawMessage
+		}
+		if err := json.Unmarshal(text[:len(text)-1], &m); err != nil {
+			m.Method = "unreadable"
+		}
+		b.mu.Lock()
+		switch {
+		case m.Method == "unreadable", m.Method == "Runtime.exceptionThrown", m.Method == "Page.javascriptDialogOpening",
+			m.Method == "Runtime.consoleAPICalled" && m.Params.Type == "error",
+			m.Method == "Log.entryAdded" && m.Params.Entry.Level == "error" && !isUnknownMiner(m.Params.Entry.Source, m.Params.Entry.Text):
+			b.faults = append(b.faults, string(text[:len(text)-1]))
+		case m.Method == "Network.loadingFinished":
+			b.bytes += m.Params.EncodedDataLength
+		case m.ID > 0:
+			if m.Error != nil {
+				b.faults = append(b.faults, string(m.Error))
+			}
+			if answer := b.answers[m.ID]; answer != nil {
+				answer <- m.Result
+				delete(b.answers, m.ID)
+			}
+		}
+		b.mu.Unlock()
+	}
+}
+
+// isUnknownMiner tells that the browser says no more than that the API answered 404, as it does while a miner is sought.
+func isUnknownMiner(source, text string) bool {
+	return source == "network" && strings.Contains(text, "404")
+}
+
+func (b *browser) call(method string, parameters map[string]any, result any) {
+	b.t.Helper()
+	b.mu.Lock()
+	b.last++
+	id, answer := b.last, make(chan json.RawMessage, 1)
+	b.answers[id] = answer
+	b.mu.Unlock()
+	m := map[string]any{"id": id, "method": method, "params": parameters}
+	if parameters == nil {
+		delete(m, "params")
+	}
+	if b.session != "" {
+		m["sessionId"] = b.session
+	}
+	text, err := json.Marshal(m)
+	if err == nil {
+		_, err = b.to.Write(append(text, 0))
+	}
+	if err != nil {
+		b.t.Fatalf("%s: %v", method, err)
+	}
+	select {
+	case text = <-answer:
+	case <-time.After(time.Minute):
+		b.t.Fatalf("%s: no answer", method)
+	}
+	if result != nil {
+		if err := json.Unmarshal(text, result); err != nil {
+			b.t.Fatalf("%s: %s: %v", method, text, err)
+		}
+	}
+}
+
+// do runs a script in the page and returns what it says as text.
+func (b *browser) do(script string) string {
+	b.t.Helper()
+	var answer struct{ Result struct{ Value any } }
+	b.call("Runtime.evaluate", map[string]any{"expression": script, "returnByValue": true}, &answer)
+	return fmt.Sprint(answer.Result.Value)
+}
+
+// await waits until a script says what is wanted.
+func (b *browser) await(script, want string) {
+	b.t.Helper()
+	var got string
+	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+		if got = b.do(script); got == want {
+			return
+		}
+	}
+	b.t.Fatalf("%s is %q, want %q; faults %v", script, got, want, b.faults)
+}
+
+func (b *browser) open(address string) {
+	b.t.Helper()
+	b.call("Page.navigate", map[string]any{"url": "about:blank"}, nil)
+	b.await("location.href", "about:blank")
+	b.mu.Lock()
+	b.bytes = 0
+	b.mu.Unlock()
+	b.call("Page.navigate", map[string]any{"url": address}, nil)
+}
+
+// check tells of what went wrong in the pages since the last check.
+func (b *browser) check(page string) {
+	b.t.Helper()
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range b.faults {
+		b.t.Errorf("%s: %s", page, fault)
+	}
+	b.faults = nil
+}
+
+// weigh tells when a page that was just opened took too many bytes, with all that it asked for.
+func (b *browser) weigh(page string) {
+	b.t.Helper()
+	const most = 60_000
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.bytes == 0 || b.bytes > most {
+		b.t.Errorf("%s: %.0f bytes came over the wire, want at most %d", page, b.bytes, most)
+	}
+	b.t.Logf("%s: %.0f bytes", page, b.bytes)
+}
+
+// fits waits until the page shows what it asked for, and checks that it is no wider than the screen and that no name
+// became markup.
+func (b *browser) fits(page string) {
+	b.t.Helper()
+	b.await("document.documentElement.scrollWidth <= innerWidth", "true")
+	if got := b.do(`document.querySelectorAll("img:not([src='/favicon.svg']), script:not([src])").length`); got != "0" {
+		b.t.Errorf("%s: %s elements came from names", page, got)
+	}
+}
+
+// TestPagesInBrowser goes through the pages of the pool, a user and a worker as a miner does, by clicks, back, reload
+// and search, on a screen and on a phone, dark and light. Names are hostile.
+func TestPagesInBrowser(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.farm(t)
+	server := httptest.NewServer(s.Handler())
+	defer server.Close()
+	const hostile, owner = "<img src=x onerror=alert(1)>", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
+	const name = `document.getElementById("miner-name").textContent`
+	const homeShown = `!document.getElementById("main").hidden && document.getElementById("miner").hidden &&
+		document.querySelectorAll("#worker-rows tr").length > 10 && !document.getElementById("servers").hidden && !document.getElementById("rejects").hidden`
+	minerShown := func(kind, panel string) string {
+		return fmt.Sprintf(`document.getElementById("main").hidden && document.getElementById("miner-kind").textContent === %q &&
+			!document.getElementById(%q).hidden && !document.getElementById("miner-rejects").hidden && document.querySelector("#miner-chart .line") !== null`, kind, panel)
+	}
+	click := func(b *browser, selector string) {
+		b.await(fmt.Sprintf("document.querySelector(%q) !== null", selector), "true")
+		b.do(fmt.Sprintf("document.querySelector(%q).click()", selector))
+	}
+	b := openBrowser(t)
+	for _, width := range []int{1280, 390} {
+		for _, theme := range []string{"dark", "light"} {
+			b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}, nil)
+			b.call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": theme}}}, nil)
+			on := fmt.Sprintf("%d %s ", width, theme)
+
+			b.open(server.URL + "/")
+			b.await(homeShown, "true")
+			b.fits(on + "home")
+			b.weigh(on + "home")
+			b.check(on + "home")
+			if bright := b.do(`getComputedStyle(document.body).backgroundColor`); (bright == "rgb(12, 14, 18)") != (theme == "dark") {
+				t.Errorf("%sthe ground is %s", on, bright)
+			}
+
+			click(b, "#worker-rows a[href*='onerror']")
+			b.await(minerShown("Worker", "details"), "true")
+			b.await(name, hostile)
+			b.fits(on + "worker")
+			click(b, "#crumbs a:last-child")
+			b.await(minerShown("User", "machines"), "true")
+			b.await(name, owner)
+			b.fits(on + "user")
+			b.do("history.back()")
+			b.await(name, hostile)
+			b.do("location.reload()")
+			b.await(minerShown("Worker", "details"), "true")
+			b.await(name, hostile)
+
+			for _, text := range []struct{ typed, found string }{{"s17-retired", "s17-retired"}, {"aurora", "aurora"}, {"aurora.s21-02", "s21-02"}, {hostile, hostile}} {
+				b.do(fmt.Sprintf(`document.getElementById("find-text").value = %q; document.getElementById("find").requestSubmit()`, text.typed))
+				b.await(name, text.found)
+			}
+			click(b, ".brand a")
+			b.await(homeShown, "true")
+			click(b, "#block-rows a")
+			b.await(name, "s21-02")
+			b.check(on + "many pages, one after the other")
+
+			b.open(server.URL + "/#/worker/aurora/s21-02")
+			b.await(minerShown("Worker", "details"), "true")
+			b.weigh(on + "worker")
+
+			b.open(server.URL + "/#/user/aurora")
+			b.await(minerShown("User", "machines"), "true")
+			b.await(`document.querySelector("#machine-rows .name").textContent`, "s17-retired")
+			b.weigh(on + "user")
+			for _, of := range []string{"day", "week", "month", "year"} {
+				click(b, fmt.Sprintf("#miner-ranges [data-range=%s]", of))
+				b.await(fmt.Sprintf(`document.getElementById("miner-chart").getAttribute("aria-label").startsWith("Hashrate of the last %s: at its end")`, of), "true")
+			}
+			b.fits(on + "user")
+			b.check(on + "user, all ranges")
+
+			b.open(server.URL + "/#/worker/nobody/" + url.PathEscape(hostile))
+			b.await(`!document.getElementById("miner-unknown").hidden && document.getElementById("details").hidden`, "true")
+			b.fits(on + "unknown")
+			b.check(on + "unknown")
+		}
+	}
+}
