@@ -41,9 +41,14 @@ func openBrowser(t *testing.T) *browser {
 	if err != nil {
 		t.Fatal(err)
 	}
+	profile, err := os.MkdirTemp("", "chromium") // not TempDir, which demands that nobody writes to it any more
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(profile) })
 	ctx, cancel := context.WithCancel(context.WithoutCancel(t.Context())) // until it is closed below
 	chromium := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(), "--remote-debugging-pipe")
+		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+profile, "--remote-debugging-pipe")
 	chromium.ExtraFiles = []*os.File{theirIn, theirOut} // descriptors 3 and 4
 	if err := chromium.Start(); err != nil {
 		t.Fatalf("chromium: %v (run test/install.sh)", err)
