@@ -26,7 +26,7 @@ func TestListenError(t *testing.T) {
 			t.Errorf("got %s, want %s", got, want)
 		}
 	}
-	if err := errors.New("no certificate"); config.Listening("listen", taken, err) != err {
+	if err := config.Listening("listen", taken, errors.New("no certificate")); err.Error() != "no certificate" {
 		t.Error("an error that is not the system's was changed")
 	}
 }
