@@ -112,7 +112,7 @@ func (b *browser) read(from *bufio.Reader) {
 		case m.Method == "Network.loadingFinished":
 			b.bytes += m.Params.EncodedDataLength
 		case m.ID > 0:
-			if m.Error != nil {
+			if m.Error != nil && !isOfAnotherPage(string(m.Error)) {
 				b.faults = append(b.faults, string(m.Error))
 			}
 			if answer := b.answers[m.ID]; answer != nil {
@@ -122,6 +122,16 @@ func (b *browser) read(from *bufio.Reader) {
 		}
 		b.mu.Unlock()
 	}
+}
+
+// isOfAnotherPage tells that a script was to run in a page that was being left.
+func isOfAnotherPage(fault string) bool {
+	for _, text := range []string{"navigated or closed", "context was destroyed", "Cannot find context", "Cannot find default execution context"} {
+		if strings.Contains(fault, text) {
+			return true
+		}
+	}
+	return false
 }
 
 // isUnknownMiner tells that the browser says no more than that the API answered 404, as it does while a miner is sought.
@@ -155,7 +165,7 @@ func (b *browser) call(method string, parameters map[string]any, result any) {
 	case <-time.After(time.Minute):
 		b.t.Fatalf("%s: no answer", method)
 	}
-	if result != nil {
+	if result != nil && len(text) > 0 {
 		if err := json.Unmarshal(text, result); err != nil {
 			b.t.Fatalf("%s: %s: %v", method, text, err)
 		}
