@@ -228,28 +228,32 @@ func (b *board) slice(k store.StatsKey, from int64, n int) (accepted, stale, rej
 	return w.slice(from, n)
 }
 
+// asked returns the history that a request asks for.
+func (s *Service) asked(r *http.Request, q *httpapi.Query, of who, choices ...string) (*parts, error) {
+	by := steps[q.Choice("step", choices...)]
+	limit := q.Integer("limit", by.most, 1, mostParts)
+	if err := q.Done(); err != nil {
+		return nil, err
+	}
+	key, err := of(r)
+	if err != nil {
+		return nil, err
+	}
+	p := newParts(by, s.now().UTC(), limit)
+	if by.kind == "" {
+		return p, s.fromMinutes(r.Context(), p, key)
+	}
+	return p, s.fromTables(r.Context(), p, key)
+}
+
 func (s *Service) history(of who) func(*http.Request, *httpapi.Query) (any, error) {
 	return func(r *http.Request, q *httpapi.Query) (any, error) {
-		by := steps[q.Choice("step", "minute", "hour", "day")]
-		limit := q.Integer("limit", by.most, 1, mostParts)
-		if err := q.Done(); err != nil {
-			return nil, err
-		}
-		key, err := of(r)
-		if err != nil {
-			return nil, err
-		}
-		p := newParts(by, s.now().UTC(), limit)
-		if by.kind == "" {
-			err = s.fromMinutes(r.Context(), p, key)
-		} else {
-			err = s.fromTables(r.Context(), p, key)
-		}
+		p, err := s.asked(r, q, of, "minute", "hour", "day")
 		if err != nil {
 			return nil, err
 		}
 		a := historyAnswer{
-			Time: s.moment(), Step: by.name, StepSeconds: int(by.long.Seconds()), Start: p.start, Hashrate: make([]*float64, len(p.accepted)),
+			Time: s.moment(), Step: p.name, StepSeconds: int(p.long.Seconds()), Start: p.start, Hashrate: make([]*float64, len(p.accepted)),
 			Accepted: difficultiesOf(p.accepted), Stale: difficultiesOf(p.stale), Rejected: difficultiesOf(p.rejected), Earned: known(p.earned, 1),
 		}
 		for i, hashes := range p.accepted {
@@ -263,21 +267,12 @@ func (s *Service) history(of who) func(*http.Request, *httpapi.Query) (any, erro
 
 func (s *Service) rejects(of who) func(*http.Request, *httpapi.Query) (any, error) {
 	return func(r *http.Request, q *httpapi.Query) (any, error) {
-		by := steps[q.Choice("step", "hour", "day")]
-		limit := q.Integer("limit", by.most, 1, mostParts)
-		if err := q.Done(); err != nil {
-			return nil, err
-		}
-		key, err := of(r)
+		p, err := s.asked(r, q, of, "hour", "day")
 		if err != nil {
 			return nil, err
 		}
-		p := newParts(by, s.now().UTC(), limit)
-		if err := s.fromTables(r.Context(), p, key); err != nil {
-			return nil, err
-		}
 		a := rejectsAnswer{
-			Time: s.moment(), Step: by.name, StepSeconds: int(by.long.Seconds()), Start: p.start,
+			Time: s.moment(), Step: p.name, StepSeconds: int(p.long.Seconds()), Start: p.start,
 			Accepted: difficultiesOf(p.accepted), Stale: difficultiesOf(p.stale), Rejected: difficultiesOf(p.rejected), Reasons: []reasonsByTimes{},
 		}
 		for _, status := range slices.Sorted(maps.Keys(p.reasons)) {

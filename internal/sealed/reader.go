@@ -35,9 +35,6 @@ func Open(path string) (*Reader, error) {
 // Close ends the reading.
 func (r *Reader) Close() error { return r.file.close() }
 
-// Footer is what the file says about itself.
-func (r *Reader) Footer() *Footer { return r.footer }
-
 // Stat describes the file that is read, whatever its name stands for by now.
 func (r *Reader) Stat() (os.FileInfo, error) { return r.file.file.Stat() }
 
