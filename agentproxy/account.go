@@ -131,15 +131,21 @@ func (a *account) linkUp(l *link) {
 	}
 	fair := (g.miners + links - 1) / max(links, 1)
 	for m := range a.miners {
+		to := l
 		switch {
+		case l.over: // it has not taken them all
+			return
 		case m.link == nil, m.link.replaced:
-			m.move(a.best(m.goal))
+			to = a.best(m.goal)
 		case m.goal != g || m.link == l:
+			continue
 		case m.link.slot.goal != g, m.link.rank() > l.rank():
-			m.move(l)
 		case len(l.miners) < fair && len(m.link.miners) > fair:
-			m.move(l)
+		default:
+			continue
 		}
+		m.move(to)
+		m.settle()
 	}
 }
 
@@ -156,6 +162,7 @@ func (a *account) linkDown(l *link, why error) {
 		m.link = nil
 		if other := a.best(m.goal); other != nil {
 			m.move(other)
+			m.settle()
 		} else {
 			m.wait()
 		}
@@ -228,6 +235,7 @@ func (a *account) standInFor() {
 	}
 	j := *a.last
 	j.Time = uint32(s.now.Unix())
+	s.metrics.jobs.WithLabelValues("stand-in").Inc()
 	a.standIn = &work{job: v1.NewWholeJob(&j, agentwire.MinerExtraNonce2Size), time: j.Time, since: s.now}
 	for m := range a.miners {
 		if m.link == nil {

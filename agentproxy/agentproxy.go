@@ -40,7 +40,7 @@ type Service struct {
 
 	loop       *poll.Loop
 	ports      ports
-	room       int          // for connections of miners, by descriptors
+	most       int          // connections of miners, by the configuration and descriptors
 	page       net.Listener // nil: none
 	goroutines sync.WaitGroup
 	started    time.Time
@@ -93,10 +93,9 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.closing.Add(func() error { s.loop.Close(); return nil })
-	if _, err = service.Connections(cfg.MaxConnections, service.OpenFiles(), deps.Log); err != nil {
+	if s.most, err = service.Connections(cfg.MaxConnections, service.OpenFiles(), deps.Log); err != nil {
 		return nil, err
 	}
-	s.room = service.Room(service.OpenFiles())
 	s.closing.Add(func() error { s.closePorts(); return nil })
 	if err := s.setPorts(cfg); err != nil {
 		return nil, err
@@ -116,7 +115,7 @@ func (s *Service) adopt(cfg Config) {
 	s.cfg = cfg
 	s.routes = cfg.routes()
 	s.shunned.keep(s.routes)
-	s.dialer = &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: s.dialer.agents}
+	s.dialer = &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: new(sync.Map)}
 	for _, a := range s.accounts {
 		a.adopt()
 	}
@@ -125,10 +124,18 @@ func (s *Service) adopt(cfg Config) {
 // Reload goes over to another configuration. Miners stay: those whose link is not wanted any more leave it when another
 // one is up. If the proxy cannot listen where it is to, nothing changes.
 func (s *Service) Reload(ctx context.Context, cfg Config) error {
-	if err := s.setPorts(cfg); err != nil {
+	most, err := service.Connections(cfg.MaxConnections, service.OpenFiles(), s.log)
+	if err == nil {
+		err = s.setPorts(cfg)
+	}
+	if err != nil {
 		return err
 	}
-	return s.loop.Call(ctx, func() { s.adopt(cfg) })
+	s.loop.Post(func() { // where it listens has changed, so that all else has to follow
+		s.most = most
+		s.adopt(cfg)
+	})
+	return s.loop.Call(ctx, func() {})
 }
 
 // Close ends a proxy that has not run, and does nothing to one that has.
@@ -187,6 +194,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	})()
 	g.Go(s.serve)
 	err = g.Wait()
+	s.loop.Close() // a link that has just been made ends by that
 	s.goroutines.Wait()
 	return err
 }
@@ -226,7 +234,7 @@ func (s *Service) add(conn poll.Link, ip netip.Addr) {
 	switch {
 	case len(s.cfg.Allow) > 0 && !slices.ContainsFunc(s.cfg.Allow, func(p netip.Prefix) bool { return p.Contains(ip) }):
 		refusal = "not allowed"
-	case len(s.miners) >= min(s.cfg.MaxConnections, s.room):
+	case len(s.miners) >= s.most:
 		refusal = "limit"
 	}
 	if refusal != "" {

@@ -85,7 +85,7 @@ func TestAsManyMinersAsThereAreNumbers(t *testing.T) {
 	runtime.GC()
 	var before, after runtime.MemStats
 	runtime.ReadMemStats(&before)
-	s.onLoop(t, func() { s.room = 2 * maxMiners }) // they need no descriptors
+	s.onLoop(t, func() { s.most = 2 * maxMiners }) // they need no descriptors
 	heard := make(chan error, 1)
 	go func() { heard <- l.register(maxMiners) }()
 	s.crowd(t, maxMiners)

@@ -76,8 +76,8 @@ func (g *goal) adopt(r route) {
 
 // adopt goes over to the configuration as it is now.
 func (a *account) adopt() {
-	old := a.goals
-	a.goals = nil
+	old := slices.Clone(a.goals)
+	var goals []*goal
 	for _, r := range a.svc.routes {
 		i := slices.IndexFunc(old, func(g *goal) bool { return g.main().key() == r.targets[0].key() })
 		if i < 0 && len(old) == 1 && len(a.svc.routes) == 1 {
@@ -89,8 +89,9 @@ func (a *account) adopt() {
 			old = slices.Delete(old, i, i+1)
 		}
 		g.adopt(r)
-		a.goals = append(a.goals, g)
+		goals = append(goals, g)
 	}
+	a.goals = goals
 	for m := range a.miners {
 		if slices.Contains(old, m.goal) {
 			a.aim(m, a.lacking())

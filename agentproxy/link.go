@@ -115,7 +115,7 @@ const (
 	// maxPoolLine is the longest line a pool may send.
 	maxPoolLine = 64 << 10
 	// maxUnsent is what may wait for a pool, in bytes: all miners there can be are registered at once, each with at most
-	// 100 bytes.
+	// 100 bytes. A plain pool's workers take somewhat more each.
 	maxUnsent = 8 << 20
 	// silence is after what time a pool is asked for a sign of life.
 	silence = 20 * time.Second
@@ -607,7 +607,7 @@ func (l *link) submit(q question) (awaited bool) {
 		Nonce:       q.nonce,
 		Time:        at,
 		VersionBits: q.versionBits,
-		Rolled:      q.versionBits != 0,
+		Rolled:      q.rolled,
 	}
 	awaited = true
 	if l.batches && frame.Fits() {

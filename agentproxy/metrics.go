@@ -51,7 +51,7 @@ func newMetrics(reg prometheus.Registerer) metrics {
 		verdicts:  set.Counters("verdicts_total", "Verdicts of pools on shares, by status.", "status"),
 		lost:      set.Counters("shares_lost_total", "Shares that did not reach a pool or whose verdict did not come, by reason.", "reason"),
 		stray:     set.Counter("stray_verdicts_total", "Verdicts on shares that nobody waits for."),
-		verdictIn: set.Histogram("verdict_seconds", "Time from a miner's share to the pool's verdict.",
+		verdictIn: set.Histogram("verdict_seconds", "Time from a share that could be sent to the pool's verdict.",
 			[]float64{.005, .01, .025, .05, .075, .1, .15, .25, .5, 1, 2.5, 5, 10}),
 		bytes:       set.Counters("pool_bytes_total", "Bytes exchanged with pools, without TCP's and TLS's own, by direction.", "direction"),
 		panics:      set.Counter("panics_total", "Faults of the program that cost a connection."),

@@ -84,6 +84,9 @@ func (m *miner) identify(e *zerolog.Event, w worked) *zerolog.Event {
 
 // missing notes machines that have left long ago, and worked before.
 func (s *Service) missing() {
+	if s.cfg.SilentAfter == 0 {
+		s.forgetSilence()
+	}
 	missing := 0
 	for i := range s.gone.workers {
 		w := &s.gone.workers[i]
@@ -100,6 +103,17 @@ func (s *Service) missing() {
 	}
 	s.metrics.silent.WithLabelValues("connected").Set(float64(s.silent))
 	s.metrics.silent.WithLabelValues("gone").Set(float64(missing))
+}
+
+// forgetSilence is for when nobody is to be told any more.
+func (s *Service) forgetSilence() {
+	s.silent = 0
+	for _, m := range s.miners {
+		m.silent = false
+	}
+	for i := range s.gone.workers {
+		s.gone.workers[i].Silent = false
+	}
 }
 
 const (

@@ -42,7 +42,7 @@ func Managed(name string, stderr io.Writer, main func(stderr io.Writer) int) int
 	return m.code
 }
 
-func managedLog(name string) (*os.File, error) {
+func managedLog(name string) (*LogFile, error) {
 	program, err := os.Executable()
 	if err != nil {
 		return nil, err
@@ -54,7 +54,7 @@ func managedLog(name string) (*os.File, error) {
 	if err := os.MkdirAll(dir, 0o750); err != nil {
 		return nil, err
 	}
-	return os.OpenFile(filepath.Join(dir, name+".log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o640)
+	return OpenLogFile(filepath.Join(dir, name+".log"))
 }
 
 // managed is a program under the service manager.
