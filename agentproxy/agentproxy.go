@@ -177,8 +177,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if s.page != nil {
 		g.Go(func() error { return httpapi.Serve(serving, s.page, s.handler(), time.Second) })
 	}
+	ticking, stop := context.WithCancel(context.WithoutCancel(ctx)) // also while machines are let go of
 	g.Go(func() error {
-		for retry.Sleep(serving, tickInterval) {
+		for retry.Sleep(ticking, tickInterval) {
 			s.loop.Post(s.tick)
 		}
 		return nil
@@ -192,7 +193,10 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		s.closePorts()
 		s.loop.Post(s.leave)
 	})()
-	g.Go(s.serve)
+	g.Go(func() error {
+		defer stop()
+		return s.serve()
+	})
 	err = g.Wait()
 	s.loop.Close() // a link that has just been made ends by that
 	s.goroutines.Wait()

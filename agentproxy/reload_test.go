@@ -346,3 +346,47 @@ func TestWeights(t *testing.T) {
 		t.Errorf("goals %+v, %v", snap.summary.Goals, err)
 	}
 }
+
+// stuck is the link of a machine whose socket is full now and then.
+type stuck struct {
+	deaf
+	full, waits bool
+}
+
+func (s *stuck) Want(_, write bool) { s.waits = write }
+
+func (s *stuck) Write(b []byte) (int, error) {
+	if s.full {
+		return 0, nil
+	}
+	return len(b), nil
+}
+
+// A machine that cannot take its new job at once, when its link ends, is waited for: until write_timeout, also at the end.
+func TestMovedWhileItReadsSlowly(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, func(c *Config) { c.Links, c.WriteTimeout = 2, config.Duration(time.Second) }, p)
+	p.login()
+	p.login()
+	machine := &stuck{}
+	testkit.Eventually(t, "both links are up", func() (up bool) {
+		s.onLoop(t, func() { up = len(s.accounts[""].links) == 2 })
+		return up
+	})
+	s.onLoop(t, func() {
+		s.add(machine, netip.MustParseAddr("10.0.0.1"))
+		m := s.miners[0]
+		m.receive([]byte(`{"id":1,"method":"mining.subscribe","params":["cgminer/4"]}` + "\n" +
+			`{"id":2,"method":"mining.authorize","params":["a.rig1","x"]}` + "\n"))
+		m.settle()
+		machine.full = true
+		m.link.close(errBroken)
+		if m.link == nil || m.outbox.Len() == 0 {
+			t.Error("it has not been moved")
+		}
+	})
+	if !machine.waits {
+		t.Error("nobody waits until it can take more")
+	}
+}
