@@ -12,7 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
+	"strconv"
+	"strings"
 
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
@@ -53,22 +54,30 @@ func (w *world) cut(path string, n int64) (lost [][]byte) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	const lengthAt, header = 8, 12 // base offset, then the length of what follows
 	end := max(int64(len(log))-n, 0)
-	for at := int64(0); at+header <= int64(len(log)); {
-		size := header + int64(binary.BigEndian.Uint32(log[at+lengthAt:]))
-		if size == header || at+size > int64(len(log)) {
-			break // the file is longer than what was written, or the broker died while it wrote
+	for _, batch := range batches(log) {
+		if batch.end > end {
+			lost = append(lost, values(w.t, log[batch.at:batch.end])...)
 		}
-		if at+size > end {
-			lost = append(lost, values(w.t, log[at:at+size])...)
-		}
-		at += size
 	}
 	if err := os.Truncate(path, end); err != nil {
 		w.t.Fatal(err)
 	}
 	return lost
+}
+
+// batches returns where the record batches of a broker's log begin and end.
+func batches(log []byte) (all []struct{ at, end int64 }) {
+	const lengthAt, header = 8, 12 // base offset, then the length of what follows
+	for at := int64(0); at+header <= int64(len(log)); {
+		size := header + int64(binary.BigEndian.Uint32(log[at+lengthAt:]))
+		if size == header || at+size > int64(len(log)) {
+			break // the file is longer than what was written, or the broker died while it wrote
+		}
+		all = append(all, struct{ at, end int64 }{at, at + size})
+		at += size
+	}
+	return all
 }
 
 // values returns those of the records of a batch.
@@ -102,12 +111,7 @@ func (w *world) topicAnew(f fault) func() {
 	sserver.Pause()
 	admin := w.admin()
 	partitions := w.partitions()
-	var ends []int64
-	for p := range partitions {
-		lost := w.readPartition(p)
-		w.ledger.destroyed(lost)
-		ends = append(ends, int64(len(lost)))
-	}
+	before := w.deleted()
 	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
 	defer cancel()
 	answer, err := admin.DeleteTopics(ctx, &kafka.DeleteTopicsRequest{Topics: []string{shareTopic}})
@@ -129,8 +133,8 @@ func (w *world) topicAnew(f fault) func() {
 		}
 		return err
 	})
-	for p, end := range ends {
-		w.fill(admin, p, int(f.amount*1.5*float64(end)))
+	for p, n := range w.buried(before, partitions) {
+		w.fill(admin, p, int(f.amount*1.5*float64(n)))
 	}
 	return func() {
 		sserver.Resume()
@@ -138,40 +142,51 @@ func (w *world) topicAnew(f fault) func() {
 	}
 }
 
-// readPartition returns the values of all records of a partition of the topic of shares.
-func (w *world) readPartition(partition int) (all [][]byte) {
+// deleted returns the folders of the topic of shares that the broker has put aside to remove them a minute later.
+func (w *world) deleted() []string {
+	folders, err := filepath.Glob(filepath.Join(w.kafka.Logs, shareTopic+"-*-delete"))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return folders
+}
+
+// buried notes what was in a topic that was deleted, and returns the number of records by partition. The broker's files
+// are what is read: a request that was on its way to it when sserver was paused may have been written after all.
+func (w *world) buried(before []string, partitions int) []int {
 	w.t.Helper()
-	ctx, cancel := context.WithTimeout(w.t.Context(), patience)
-	defer cancel()
-	dialer := &kafka.Dialer{Timeout: 10 * time.Second}
-	conn, err := dialer.DialLeader(ctx, "tcp", w.kafka.Addr, shareTopic, partition)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	defer conn.Close()
-	first, last, err := conn.ReadOffsets()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if first == last {
+	var folders []string
+	testkit.Until(w.t, patience, "the broker puts the deleted "+shareTopic+" aside", func(context.Context) error {
+		folders = slices.DeleteFunc(w.deleted(), func(f string) bool { return slices.Contains(before, f) })
+		if len(folders) != partitions {
+			return fmt.Errorf("%d of %d partitions", len(folders), partitions)
+		}
 		return nil
-	}
-	r := kafka.NewReader(kafka.ReaderConfig{
-		Brokers: []string{w.kafka.Addr}, Topic: shareTopic, Partition: partition, MaxWait: 100 * time.Millisecond,
 	})
-	defer r.Close()
-	if err := r.SetOffset(first); err != nil {
-		w.t.Fatal(err)
-	}
-	for {
-		m, err := r.ReadMessage(ctx)
+	counts := make([]int, partitions)
+	for _, folder := range folders {
+		name, _, _ := strings.Cut(strings.TrimPrefix(filepath.Base(folder), shareTopic+"-"), ".")
+		p, err := strconv.Atoi(name)
 		if err != nil {
-			w.t.Fatalf("partition %d of %s: %v", partition, shareTopic, err)
+			w.t.Fatalf("%s is no partition's folder", folder)
 		}
-		if all = append(all, m.Value); m.Offset >= last-1 {
-			return all
+		files, err := filepath.Glob(filepath.Join(folder, "*.log"))
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		for _, file := range files {
+			log, err := os.ReadFile(file)
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			for _, batch := range batches(log) {
+				lost := values(w.t, log[batch.at:batch.end])
+				counts[p] += len(lost)
+				w.ledger.destroyed(lost)
+			}
 		}
 	}
+	return counts
 }
 
 // fill writes so many records that are no shares.
