@@ -120,8 +120,11 @@ type span struct {
 	partition  int
 }
 
-// follows tells whether all messages of some offsets come after those of others.
+// follows tells whether all messages of some offsets come after those of others. Offsets that are not known prove nothing.
 func follows(offsets, others []sharefile.Range) bool {
+	if len(offsets) == 0 || len(others) == 0 {
+		return false
+	}
 	ends := make(map[span]int64)
 	for _, o := range others {
 		ends[span{o.Generation, o.Partition}] = o.To
@@ -131,7 +134,7 @@ func follows(offsets, others []sharefile.Range) bool {
 			return false
 		}
 	}
-	return len(offsets) > 0
+	return true
 }
 
 // join returns the offsets of both.

@@ -89,7 +89,11 @@ func (j *job) run(ctx context.Context) error {
 		return fmt.Errorf("%w: it holds no share", ErrUnsound)
 	}
 	f := &j.footer
-	f.Sources, f.Offsets, f.Total = append(f.Sources, src.Source), join(f.Offsets, src.offsets), j.tally.total()
+	f.Offsets = join(f.Offsets, src.offsets)
+	if len(src.offsets) == 0 {
+		f.Offsets = nil
+	}
+	f.Sources, f.Total = append(f.Sources, src.Source), j.tally.total()
 	made, err := j.write(ctx)
 	if err != nil {
 		return err

@@ -340,6 +340,67 @@ func TestFewer(t *testing.T) {
 	}
 }
 
+// TestUnknownOffsets wants shares of which nothing proves that they came later not to be added to the sealed ones: the
+// same day may have been taken from the topic again.
+func TestUnknownOffsets(t *testing.T) {
+	t.Parallel()
+	all := some(newFarm(3, 10), 500)
+	late := newFarm(4, 10)
+	var plain []byte
+	for _, record := range all {
+		plain = append(binary.LittleEndian.AppendUint32(plain, uint32(len(record))), record...)
+	}
+	var packed bytes.Buffer
+	w := gzip.NewWriter(&packed)
+	_, _ = w.Write(plain)
+	_ = w.Close()
+	for name, write := range map[string]func(dir, path string) error{
+		"other software": func(_, path string) error { return os.WriteFile(path, plain, 0o600) },
+		"mixed": func(dir, path string) error {
+			if err := os.WriteFile(path, packed.Bytes(), 0o600); err != nil {
+				return err
+			}
+			add(t, dir, 500, late.share(7).AppendBody(nil))
+			add(t, dir, 501, late.share(86400+5).AppendBody(nil))
+			return nil
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			dir := t.TempDir()
+			path := sharefile.Path(dir, "BTC", day)
+			if err := write(dir, path); err != nil {
+				t.Fatal(err)
+			}
+			seal(t, dir)
+			if footer := verify(t, dir, true); len(footer.Offsets) != 0 {
+				t.Errorf("offsets %v, some of which are not known", footer.Offsets)
+			}
+			if err := os.Remove(path); err != nil {
+				t.Fatal(err)
+			}
+			add(t, dir, 502, all...)
+			if n := count(whole(t, dir)); n > 501 {
+				t.Errorf("%d records are read", n)
+			}
+			_, err := sealed.Seal(t.Context(), dir, "BTC", day)
+			if err != nil && !errors.Is(err, sealed.ErrFewer) {
+				t.Fatal(err)
+			}
+			if n := count(kept(t, dir)); n > 501 {
+				t.Errorf("%d records are sealed", n)
+			}
+		})
+	}
+}
+
+func count(records map[[2]int64][]string) (n int) {
+	for _, of := range records {
+		n += len(of)
+	}
+	return n
+}
+
 // TestGap wants a day not to be sealed whose file says that shares are gone.
 func TestGap(t *testing.T) {
 	t.Parallel()

@@ -15,7 +15,7 @@ import (
 // source is a day's file that has been read.
 type source struct {
 	Source
-	offsets []sharefile.Range
+	offsets []sharefile.Range // none: not known of all its records
 }
 
 // readSource hands over the records of a day's file, as far as it goes now. It wants the file to be whole and not to
@@ -39,7 +39,9 @@ func readSource(ctx context.Context, path string, use func(record []byte) error)
 	case survey.Gaps > 0:
 		return src, fmt.Errorf("%w: at %d places shares are gone that it had", ErrUnsound, survey.Gaps)
 	}
-	src.offsets = survey.Ranges
+	if !survey.Mixed {
+		src.offsets = survey.Ranges
+	}
 	if err := readRecords(ctx, path, func(record []byte) error {
 		src.Records++
 		src.Digest += digestOf(record)
