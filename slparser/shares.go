@@ -43,7 +43,6 @@ func (m *metrics) add(t tally) {
 // reading is what came of reading a file once to its end.
 type reading struct {
 	size    int64
-	records bool // there was one at least
 	damages []*sharefile.Damage
 	end     error // nil: it ends with a whole member
 }
@@ -75,7 +74,6 @@ func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, u
 		damage := new(sharefile.Damage)
 		switch {
 		case err == nil:
-			read.records = true
 			use(batch)
 			got(r.Position(), read.size)
 		case errors.As(err, &damage):
@@ -83,6 +81,8 @@ func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, u
 			s.logDamage(damage)
 		case errors.Is(err, io.EOF):
 			return read, nil
+		case errors.Is(err, sealed.ErrCorrupt): // which may wrap an early end
+			return read, err
 		case atEnd(err):
 			read.end = fmt.Errorf("it ends in the middle of a flush, %d of its %d bytes are whole", r.Position(), read.size)
 			return read, nil

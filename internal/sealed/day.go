@@ -140,6 +140,6 @@ func (d *Day) sealedBatch() ([]byte, error) {
 		}
 		d.batch = append(binary.LittleEndian.AppendUint32(d.batch, uint32(len(record))), record...)
 	}
-	d.read = int64(float64(d.info.Size()) * float64(d.sealed.count) / float64(d.sealed.footer.Records))
+	d.read = int64(float64(d.info.Size()) * float64(d.sealed.tally.records) / float64(d.sealed.footer.Records))
 	return d.batch, nil
 }

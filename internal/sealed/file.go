@@ -59,8 +59,34 @@ func openFile(path string) (_ *file, err error) {
 	if want := parquet.SchemaOf(row{}); !parquet.EqualNodes(want, in.parquet.Schema()) {
 		return nil, in.corrupt(errors.New("other columns than a sealed day has"))
 	}
+	if err := in.checkChunks(info.Size()); err != nil {
+		return nil, in.corrupt(err)
+	}
 	in.groups = in.parquet.RowGroups()
 	return in, nil
+}
+
+// checkChunks wants each column to be compressed as we do it, and not to be larger than the file: with another codec its
+// bytes may ask for any amount of memory.
+func (f *file) checkChunks(size int64) error {
+	schema := parquet.SchemaOf(row{})
+	paths := schema.Columns()
+	for _, group := range f.parquet.Metadata().RowGroups {
+		for i, chunk := range group.Columns {
+			leaf, ok := schema.Lookup(paths[i]...)
+			if !ok {
+				return errors.New("other columns than a sealed day has")
+			}
+			is := &chunk.MetaData
+			if want := leaf.Node.Compression().CompressionCodec(); is.Codec != want {
+				return fmt.Errorf("column %s is compressed by %s, not %s", paths[i], is.Codec, want)
+			}
+			if is.TotalCompressedSize < 0 || is.TotalCompressedSize > size {
+				return fmt.Errorf("column %s has %d bytes, the file %d", paths[i], is.TotalCompressedSize, size)
+			}
+		}
+	}
+	return nil
 }
 
 func (f *file) close() error {

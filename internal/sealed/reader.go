@@ -1,6 +1,8 @@
 package sealed
 
 import (
+	"errors"
+	"io"
 	"os"
 
 	"btcpool/internal/share"
@@ -11,9 +13,9 @@ type Reader struct {
 	file   *file
 	footer *Footer
 	codec  *codec
+	tally  *tally // of what was returned
 	batch  []row
 	rows   []row // of batch, those that were not returned
-	count  int64 // rows that were returned
 }
 
 // Open opens a sealed file.
@@ -22,7 +24,7 @@ func Open(path string) (*Reader, error) {
 	if err != nil {
 		return nil, err
 	}
-	r := &Reader{file: f, codec: newCodec(), batch: make([]row, batchRows)}
+	r := &Reader{file: f, codec: newCodec(), tally: newTally(), batch: make([]row, batchRows)}
 	text, _ := f.parquet.Lookup(footerKey)
 	if r.footer, err = parseFooter(text); err != nil {
 		err = f.corrupt(err)
@@ -38,7 +40,8 @@ func (r *Reader) Close() error { return r.file.close() }
 // Stat describes the file that is read, whatever its name stands for by now.
 func (r *Reader) Stat() (os.FileInfo, error) { return r.file.file.Stat() }
 
-// Next returns the next record, valid until the next call, or io.EOF at the end. A damaged file gives ErrCorrupt.
+// Next returns the next record, valid until the next call, or io.EOF at the end. A file that does not have
+// what its footer says gives ErrCorrupt, at the end if nothing showed before.
 func (r *Reader) Next() ([]byte, error) {
 	head, err := r.row()
 	if err != nil {
@@ -48,22 +51,29 @@ func (r *Reader) Next() ([]byte, error) {
 	return record, err
 }
 
-// record returns a row's record and the share that it is, nil if it is none. Both are valid until the next call.
+// record returns a row's record and the share that it is, nil if it is none, and counts it. Both are valid until the next call.
 func (r *Reader) record(of *row) ([]byte, *share.Share, error) {
 	record, isShare, err := r.codec.record(of)
 	if err != nil {
 		return nil, nil, r.file.corrupt(err)
 	}
-	if !isShare {
-		return record, nil, nil
+	var s *share.Share
+	if isShare {
+		s = &r.codec.share
 	}
-	return record, &r.codec.share, nil
+	r.tally.add(record, s)
+	return record, s, nil
 }
 
-// row returns the next row, valid until the next call.
+// row returns the next row, valid until the next call. Each is to be given to record.
 func (r *Reader) row() (*row, error) {
 	if len(r.rows) == 0 {
 		n, err := r.file.read(r.batch)
+		if errors.Is(err, io.EOF) {
+			if err := r.footer.differs(r.tally.total()); err != nil {
+				return nil, r.file.corrupt(err)
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -71,6 +81,5 @@ func (r *Reader) row() (*row, error) {
 	}
 	head := &r.rows[0]
 	r.rows = r.rows[1:]
-	r.count++
 	return head, nil
 }
