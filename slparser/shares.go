@@ -86,7 +86,7 @@ func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, u
 		case atEnd(err):
 			read.end = fmt.Errorf("it ends in the middle of a flush, %d of its %d bytes are whole", r.Position(), read.size)
 			return read, nil
-		case errors.Is(err, sharefile.ErrCorrupt):
+		case errors.Is(err, sharefile.ErrCorrupt), errors.Is(err, sealed.ErrFewer):
 			read.end = err
 			return read, nil
 		default:

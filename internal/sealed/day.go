@@ -15,7 +15,9 @@ import (
 type Day struct {
 	sealed *Reader           // nil: none, or read
 	live   *sharefile.Reader // nil: none
+	given  int64             // records of live that were returned
 	skip   int64             // records at the beginning of live that the sealed file had
+	least  int64             // how many records live has to have
 	info   os.FileInfo
 	read   int64 // bytes of the sealed file
 	batch  []byte
@@ -50,22 +52,16 @@ func OpenDay(dir, chain string, day sharefile.Day) (*Day, error) {
 // arrange finds out what of the day's file the sealed one has, when both are there.
 func (d *Day) arrange(path string) error {
 	f := d.sealed.footer
-	later, err := comesAfter(path, f.Offsets)
-	if err != nil || later {
+	skip, adds, err := relate(path, f)
+	if err != nil {
 		return err
 	}
-	if len(f.Sources) > 1 {
-		grown, err := begins(path, f.last())
-		if err != nil {
-			return err
-		}
-		if grown {
-			d.skip = f.last().Records
-			return nil
-		}
+	if adds && skip < f.Records {
+		d.skip = skip
+		return nil
 	}
 	sealed := d.sealed // has no more than the day's file
-	d.sealed = nil
+	d.sealed, d.least = nil, f.Records
 	if d.info, err = d.live.Stat(); err != nil {
 		return errors.Join(err, sealed.Close())
 	}
@@ -102,7 +98,8 @@ func (d *Day) Position() int64 {
 	return d.read
 }
 
-// NextBatch returns the next records as sharefile.Reader does, with its errors, and ErrCorrupt for a damaged sealed file.
+// NextBatch returns the next records as sharefile.Reader does, with its errors, ErrCorrupt for a damaged sealed file,
+// and at the end ErrFewer if a sealed day has more.
 func (d *Day) NextBatch() ([]byte, error) {
 	if d.sealed != nil {
 		batch, err := d.sealedBatch()
@@ -119,13 +116,28 @@ func (d *Day) NextBatch() ([]byte, error) {
 	}
 	for {
 		batch, err := d.live.NextBatch()
+		if errors.Is(err, io.EOF) {
+			if err := enough(d.given, d.least); err != nil {
+				return nil, err
+			}
+		}
 		for ; err == nil && d.skip > 0 && len(batch) > 0; d.skip-- {
 			_, batch = sharefile.CutRecord(batch)
+		}
+		if d.least > 0 {
+			d.given += countRecords(batch)
 		}
 		if err != nil || len(batch) > 0 {
 			return batch, err
 		}
 	}
+}
+
+func countRecords(batch []byte) (n int64) {
+	for ; len(batch) > 0; n++ {
+		_, batch = sharefile.CutRecord(batch)
+	}
+	return n
 }
 
 func (d *Day) sealedBatch() ([]byte, error) {

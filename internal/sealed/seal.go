@@ -83,9 +83,10 @@ func (j *job) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if n := j.tally.records; n < had {
-		return fmt.Errorf("%w: %d, not %d", ErrFewer, n, had)
-	} else if n == 0 {
+	if err := enough(j.tally.records, had); err != nil {
+		return err
+	}
+	if j.tally.records == 0 {
 		return fmt.Errorf("%w: it holds no share", ErrUnsound)
 	}
 	f := &j.footer
@@ -104,8 +105,8 @@ func (j *job) run(ctx context.Context) error {
 	return errors.Join(os.Rename(made, j.sealed), durable.SyncDir(filepath.Dir(j.sealed)))
 }
 
-// takeSealed takes the rows that the sealed day has, unless the day's file has them all, in another form. It returns
-// how many records at the beginning of that file are among them, and how many there are.
+// takeSealed takes the rows that the sealed day has, unless the day's file has them all: then what is sealed may even be
+// damaged. It returns how many records at the beginning of that file are among them, and how many there are.
 func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
 	r, err := Open(j.sealed)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -116,24 +117,13 @@ func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
 	}
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f := r.footer
-	grown, err := begins(j.path, f.last())
-	if err != nil {
-		return 0, 0, err
+	skip, adds, err := relate(j.path, f)
+	if err != nil || !adds || skip == f.Records {
+		return 0, f.Records, err
 	}
-	later := false
-	if !grown {
-		later, err = comesAfter(j.path, f.Offsets)
-	}
-	switch {
-	case err != nil:
-		return 0, 0, err
-	case grown:
-		skip = f.last().Records
-		j.footer.Sources = slices.Clone(f.Sources[:len(f.Sources)-1])
-	case later:
-		j.footer.Sources = slices.Clone(f.Sources)
-	default:
-		return 0, f.Records, nil
+	j.footer.Sources = slices.Clone(f.Sources)
+	if skip > 0 {
+		j.footer.Sources = j.footer.Sources[:len(f.Sources)-1]
 	}
 	j.footer.Offsets = f.Offsets
 	for n := 0; ; n++ {

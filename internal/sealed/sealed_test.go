@@ -141,19 +141,28 @@ func kept(t *testing.T, dir string) map[[2]int64][]string {
 // whole reads the day, wherever it is.
 func whole(t *testing.T, dir string) map[[2]int64][]string {
 	t.Helper()
-	d, err := sealed.OpenDay(dir, "BTC", day)
+	all, err := tryWhole(t, dir)
 	if err != nil {
 		t.Fatal(err)
+	}
+	return all
+}
+
+func tryWhole(t *testing.T, dir string) (map[[2]int64][]string, error) {
+	t.Helper()
+	d, err := sealed.OpenDay(dir, "BTC", day)
+	if err != nil {
+		return nil, err
 	}
 	defer d.Close()
 	var l list
 	for {
 		batch, err := d.NextBatch()
 		if errors.Is(err, io.EOF) {
-			return records(t, &l)
+			return records(t, &l), nil
 		}
 		if err != nil {
-			t.Fatal(err)
+			return nil, err
 		}
 		for len(batch) > 0 {
 			var record []byte
@@ -353,9 +362,64 @@ func TestFewer(t *testing.T) {
 	if _, err := sealed.Seal(t.Context(), dir, "BTC", day); !errors.Is(err, sealed.ErrFewer) {
 		t.Errorf("got %v, want ErrFewer", err)
 	}
+	if _, err := tryWhole(t, dir); !errors.Is(err, sealed.ErrFewer) {
+		t.Errorf("reading gives %v, want ErrFewer", err)
+	}
 	if diff := cmp.Diff(want, kept(t, dir)); diff != "" {
 		t.Errorf("(-had +has):\n%s", diff)
 	}
+}
+
+// TestRemovedSource wants what is left of a removed file not to be lost to a file that has more records, but not those.
+func TestRemovedSource(t *testing.T) {
+	t.Parallel()
+	dir, all, f := t.TempDir(), some(newFarm(5, 10), 600), newFarm(6, 10)
+	path := sharefile.Path(dir, "BTC", day)
+	add(t, dir, 0, all[:50]...)
+	seal(t, dir)
+	add(t, dir, 50, f.share(86400+5).AppendBody(nil))
+	if err := os.Remove(path); err != nil {
+		t.Fatal(err)
+	}
+	add(t, dir, 51, all[50:450]...)
+	seal(t, dir)
+	want := kept(t, dir)
+	if err := errors.Join(os.Remove(path), os.Remove(sharefile.Path(dir, "BTC", day.Next()))); err != nil {
+		t.Fatal(err)
+	}
+	add(t, dir, 51, all[50:]...) // in one file with other members
+	if _, err := sealed.Seal(t.Context(), dir, "BTC", day); !errors.Is(err, sealed.ErrFewer) {
+		t.Errorf("sealing gives %v, want ErrFewer", err)
+	}
+	if _, err := tryWhole(t, dir); !errors.Is(err, sealed.ErrFewer) {
+		t.Errorf("reading gives %v, want ErrFewer", err)
+	}
+	if diff := cmp.Diff(want, kept(t, dir)); diff != "" {
+		t.Errorf("(-had +has):\n%s", diff)
+	}
+}
+
+// TestHeal wants a damaged sealed day to be sealed again of its source.
+func TestHeal(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	add(t, dir, 0, some(newFarm(5, 10), 300)...)
+	seal(t, dir)
+	path := sealed.Path(dir, "BTC", day)
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file[100] ^= 1
+	if err := os.WriteFile(path, file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := sealed.Verify(t.Context(), dir, "BTC", day); !errors.Is(err, sealed.ErrCorrupt) {
+		t.Fatalf("got %v, want ErrCorrupt", err)
+	}
+	add(t, dir, 300, some(newFarm(6, 10), 5)...) // late
+	seal(t, dir)
+	verify(t, dir, true)
 }
 
 // TestUnknownOffsets wants shares of which nothing proves that they came later not to be added to the sealed ones: the
@@ -398,10 +462,11 @@ func TestUnknownOffsets(t *testing.T) {
 				t.Fatal(err)
 			}
 			add(t, dir, 502, all...)
-			if n := count(whole(t, dir)); n > 501 {
-				t.Errorf("%d records are read", n)
+			has, err := tryWhole(t, dir)
+			if n := count(has); n > 501 || err != nil && !errors.Is(err, sealed.ErrFewer) {
+				t.Errorf("%d records are read, %v", n, err)
 			}
-			_, err := sealed.Seal(t.Context(), dir, "BTC", day)
+			_, err = sealed.Seal(t.Context(), dir, "BTC", day)
 			if err != nil && !errors.Is(err, sealed.ErrFewer) {
 				t.Fatal(err)
 			}

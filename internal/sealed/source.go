@@ -107,6 +107,31 @@ func begins(path string, s *Source) (bool, error) {
 	return hash == s.SHA256, err
 }
 
+// relate tells what of a day's file the sealed day has: its records but the first skip are to be added to the sealed
+// ones, or else it replaces them, and has to have as many. ErrFewer says that it can do neither.
+func relate(path string, f *Footer) (skip int64, adds bool, err error) {
+	grown, err := begins(path, f.last())
+	if err != nil || grown {
+		return f.last().Records, grown, err
+	}
+	later, err := comesAfter(path, f.Offsets)
+	if err != nil || later {
+		return 0, later, err
+	}
+	if len(f.Sources) > 1 {
+		return 0, false, fmt.Errorf("%w: that was made of %d files, and this one is not the last of them", ErrFewer, len(f.Sources))
+	}
+	return 0, false, nil
+}
+
+// enough wants a file that replaces the sealed records to have as many.
+func enough(records, sealed int64) error {
+	if records < sealed {
+		return fmt.Errorf("%w: %d, not %d", ErrFewer, records, sealed)
+	}
+	return nil
+}
+
 // comesAfter tells whether a file holds only shares from behind some offsets.
 func comesAfter(path string, offsets []sharefile.Range) (bool, error) {
 	f, err := os.Open(path)
@@ -119,6 +144,9 @@ func comesAfter(path string, offsets []sharefile.Range) (bool, error) {
 		return false, err
 	}
 	survey, err := sharefile.Look(f, info.Size())
+	if errors.Is(err, sharefile.ErrCorrupt) || errors.Is(err, io.ErrUnexpectedEOF) {
+		err = fmt.Errorf("%w: %w", ErrUnsound, err)
+	}
 	if err != nil || survey.Mixed {
 		return false, err
 	}
