@@ -2,6 +2,8 @@ package archive_test
 
 import (
 	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"io"
 	"net/http"
@@ -63,6 +65,8 @@ type server struct {
 	puts    atomic.Int64
 	fail    atomic.Int64
 	spoil   atomic.Bool
+	// metadata is that of a spoilt object.
+	metadata map[string]string
 }
 
 func newServer(t *testing.T) *server {
@@ -82,7 +86,7 @@ func newServer(t *testing.T) *server {
 		}
 		s3.ServeHTTP(w, r)
 		if r.Method == http.MethodPut && s.spoil.Load() {
-			if _, err := s.backend.PutObject("shares", "pool/BTC/2024/day", map[string]string{}, strings.NewReader("spoilt"), 6, nil); err != nil {
+			if _, err := s.backend.PutObject("shares", "pool/BTC/2024/day", s.metadata, strings.NewReader("spoilt"), 6, nil); err != nil {
 				t.Error(err)
 			}
 		}
@@ -134,12 +138,21 @@ func TestBucketSpoils(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
 	s.spoil.Store(true)
-	path := write(t, "a day")
-	if err := put(t, s.Config, "BTC/2024/day", path); !errors.Is(err, archive.ErrDiffers) {
+	path := write(t, "a days")
+	sum := sha256.Sum256([]byte("a days"))
+	s.metadata = map[string]string{"X-Amz-Meta-Sha256": hex.EncodeToString(sum[:])}
+	store, err := archive.New(s.Config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(t.Context(), "BTC/2024/day", path); !errors.Is(err, archive.ErrDiffers) {
 		t.Errorf("got %v, want ErrDiffers", err)
 	}
+	if got := s.object(t); string(got) != "spoilt" {
+		t.Errorf("the server has %q: nothing is ours to remove", got)
+	}
 	s.spoil.Store(false)
-	if err := put(t, s.Config, "BTC/2024/day", path); err != nil || string(s.object(t)) != "a day" {
+	if err := store.Put(t.Context(), "BTC/2024/day", path); err != nil || string(s.object(t)) != "a days" {
 		t.Errorf("then: %v", err)
 	}
 }
