@@ -121,6 +121,18 @@ func (c Config) Validate() error {
 	if c.Seal.RemoveSourceAfter > 0 && c.Seal.After == 0 {
 		faults.Addf("seal.remove_source_after = %d: needs seal.after", c.Seal.RemoveSourceAfter)
 	}
+	if c.Seal.Archive != (archive.Config{}) && c.Seal.After == 0 {
+		faults.Addf("seal.archive: needs seal.after")
+	}
 	faults.In("seal.archive", c.Seal.Archive.Validate())
+	once := 0
+	for _, day := range []sharefile.Day{c.Repair, c.SealDay, c.VerifyDay} {
+		if day != 0 {
+			once++
+		}
+	}
+	if once > 1 {
+		faults.Addf("-repair, -seal, -verify: only one of them")
+	}
 	return faults.Err()
 }

@@ -39,6 +39,8 @@ func TestValidate(t *testing.T) {
 	cfg.FlushBytes = 1
 	cfg.Start = "now"
 	cfg.Kafka.Brokers = nil
+	cfg.Seal.Archive.Folder = "archive"
+	cfg.Repair, cfg.VerifyDay = 20240101, 20240101
 	if _, err := sharelogger.New(cfg, service.Deps{}); err == nil {
 		t.Error("a service was made of it")
 	}
@@ -53,6 +55,8 @@ func TestValidate(t *testing.T) {
 		"flush_bytes = 1: must be 65536 to 67108864",
 		`start = "now": must be earliest, latest or empty`,
 		"kafka.brokers",
+		"seal.archive: needs seal.after",
+		"-repair, -seal, -verify: only one of them",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
