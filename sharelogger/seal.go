@@ -128,7 +128,7 @@ func (s *sealer) lookAt(ctx context.Context, day sharefile.Day, now time.Time) e
 	}
 	p.err = s.bring(ctx, day, p, now)
 	p.next = now.Add(sealInterval)
-	for _, lasting := range []error{sealed.ErrUnsound, sealed.ErrFewer, sealed.ErrDiffers, sealed.ErrCorrupt} {
+	for _, lasting := range []error{sealed.ErrUnsound, sealed.ErrFewer, sealed.ErrDiffers, sealed.ErrCorrupt, archive.ErrDiffers} {
 		if errors.Is(p.err, lasting) {
 			p.next = now.Add(damagedInterval)
 		}
@@ -151,7 +151,9 @@ func (s *sealer) bring(ctx context.Context, day sharefile.Day, p *pastDay, now t
 	if needed, err := s.needs(day); needed || err != nil {
 		return err
 	}
-	return s.removeSource(ctx, day, p.file)
+	err := s.removeSource(ctx, day, p.file)
+	p.done = err == nil // or what it was sealed as may not be what it is
+	return err
 }
 
 // settle has a day sealed and archived.
