@@ -52,7 +52,7 @@ func (s *Service) replaceDay(ctx context.Context, db *store.Store, stats *daySta
 	if err != nil {
 		return err
 	}
-	size, faults := read.size, read.flawed()
+	size, faults := read.log, read.flawed()
 	if t.shares == 0 {
 		faults = errors.Join(faults, errors.New("it holds no share"))
 	}

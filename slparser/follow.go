@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"btcpool/internal/retry"
+	"btcpool/internal/sealed"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -122,6 +123,10 @@ func (s *Service) lookAtFiles(now time.Time) (waiting int, err error) {
 		if !s.due(day, info, today) {
 			continue
 		}
+		if late, errLate := s.leaveLate(day, info); late || errLate != nil {
+			err = errors.Join(err, errLate)
+			continue
+		}
 		if day != today && !s.makeRoom(today) {
 			waiting++
 			continue
@@ -156,6 +161,19 @@ func (s *Service) due(day sharefile.Day, info os.FileInfo, today sharefile.Day) 
 	return s.asked || day >= today.Before()
 }
 
+// leaveLate tells whether a file has only what came to a sealed day after its file was removed. No rows are made of it:
+// those that are there are of the whole day, and computing the day reads both. The caller holds mu.
+func (s *Service) leaveLate(day sharefile.Day, info os.FileInfo) (bool, error) {
+	lacks, err := sealed.Lacks(s.cfg.DataDir, s.cfg.Chain, day)
+	if !lacks || err != nil {
+		return false, err
+	}
+	s.counted[day] = counted{info.Size(), info, flaws{short: true}}
+	s.log.Error().Int("day", int(day)).Int64("bytes", info.Size()).
+		Msg("shares came late to a sealed day whose file was removed: its rows stay; -d computes them of both")
+	return true, nil
+}
+
 // take begins to read a file. The caller holds mu.
 func (s *Service) take(day sharefile.Day, info os.FileInfo, now time.Time) error {
 	r, err := sharefile.Open(sharefile.Path(s.cfg.DataDir, s.cfg.Chain, day))
@@ -183,6 +201,9 @@ func (s *Service) takeAnew(day sharefile.Day, f *dayFile, info os.FileInfo, now 
 	s.log.Warn().Int("day", int(day)).Int64("bytes", info.Size()).Msg("file was replaced: counting it again")
 	f.reader.Close()
 	delete(s.files, day)
+	if late, err := s.leaveLate(day, info); late || err != nil {
+		return err
+	}
 	return s.take(day, info, now)
 }
 

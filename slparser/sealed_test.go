@@ -8,12 +8,16 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/sealed"
+	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 	"btcpool/slparser"
 )
 
@@ -70,5 +74,62 @@ func TestSealedDay(t *testing.T) {
 	big := cmp.Comparer(func(a, b *big.Int) bool { return a.Cmp(b) == 0 })
 	if diff := cmp.Diff(want, got, big); diff != "" {
 		t.Errorf("(-live +sealed):\n%s", diff)
+	}
+}
+
+// TestLateToSealed wants shares that come to a sealed day whose file is gone to leave its rows as they are, until all of
+// the day is computed.
+func TestLateToSealed(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Day = sharefile.DayOf(time.Now().Unix()).Before()
+	log := newShareLog(t, cfg.DataDir)
+	log.write(t, day(500, cfg.Day.Start())...)
+	if _, err := sealed.Seal(t.Context(), cfg.DataDir, "BTC", cfg.Day); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Remove(sharefile.Path(cfg.DataDir, "BTC", cfg.Day)); err != nil {
+		t.Fatal(err)
+	}
+	if err := run(t, cfg); err != nil {
+		t.Fatal(err)
+	}
+	logged := func() int64 {
+		days, err := openStore(t, cfg).LogBytes(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return days[int(cfg.Day)]
+	}
+	if got := logged(); got != -1 {
+		t.Errorf("log_bytes %d of a day that has no file, want -1", got)
+	}
+	want := dump(t, cfg)
+
+	log.write(t, newShare(1, 1, cfg.Day.Start()), newShare(77, 7, cfg.Day.Start()))
+	late, err := os.Stat(sharefile.Path(cfg.DataDir, "BTC", cfg.Day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	follow, registry := cfg, prometheus.NewRegistry()
+	follow.Day = 0
+	svc, err := slparser.New(follow, service.Deps{Log: zerolog.Nop(), Metrics: registry})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stop := testkit.Run(t, svc.Run)
+	testkit.Eventually(t, "the short day", func() bool { return testkit.Metric(t, registry, "btcpool_slparser_days_short") == 1 })
+	stop()
+	if diff := cmp.Diff(want, dump(t, cfg)); diff != "" {
+		t.Errorf("(-had +has):\n%s", diff)
+	}
+	if err := run(t, cfg); err != nil {
+		t.Fatal(err)
+	}
+	if got := logged(); got != late.Size() {
+		t.Errorf("log_bytes %d, want the %d of the day's file", got, late.Size())
+	}
+	if accepted(t, openStore(t, cfg), cfg.Day, 77, 7) != shares(1) {
+		t.Error("computing the day leaves late shares out")
 	}
 }

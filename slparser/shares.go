@@ -42,7 +42,8 @@ func (m *metrics) add(t tally) {
 
 // reading is what came of reading a file once to its end.
 type reading struct {
-	size    int64
+	size    int64 // of the file whose records come first
+	log     int64 // of the day's own file; incomplete: it is only sealed
 	damages []*sharefile.Damage
 	end     error // nil: it ends with a whole member
 }
@@ -69,6 +70,9 @@ func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, u
 		return read, err
 	}
 	read.size = info.Size()
+	if read.log, err = r.LogBytes(); err != nil {
+		return read, err
+	}
 	for ctx.Err() == nil {
 		batch, err := r.NextBatch()
 		damage := new(sharefile.Damage)

@@ -90,6 +90,18 @@ func (d *Day) ReadAhead(n int) {
 // Stat describes the file whose records come first.
 func (d *Day) Stat() (os.FileInfo, error) { return d.info, nil }
 
+// LogBytes is how large the day's own file is, or -1 if the day is only sealed.
+func (d *Day) LogBytes() (int64, error) {
+	if d.live == nil {
+		return -1, nil
+	}
+	info, err := d.live.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return info.Size(), nil
+}
+
 // Position is about how much of that file was returned.
 func (d *Day) Position() int64 {
 	if d.read == 0 && d.live != nil {

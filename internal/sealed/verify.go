@@ -88,6 +88,22 @@ func check(ctx context.Context, path string) (_ *Footer, err error) {
 	}
 }
 
+// Lacks tells whether a sealed day has shares that the day's file, which is there, never had: its own came later, after
+// the file that was sealed had been removed.
+func Lacks(dir, chain string, day sharefile.Day) (bool, error) {
+	r, err := Open(Path(dir, chain, day))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	if err := r.Close(); err != nil || len(r.footer.Sources) > 1 {
+		return err == nil, err
+	}
+	return comesAfter(sharefile.Path(dir, chain, day), r.footer.Offsets)
+}
+
 // Current tells whether a day is sealed as its file is now. It believes a file that was not written to since, and has
 // the size it had.
 func Current(dir, chain string, day sharefile.Day) (bool, error) {
