@@ -11,6 +11,11 @@ func SealInRuns(ctx context.Context, dir, chain string, day sharefile.Day) (*Foo
 	return sealWithin(ctx, dir, chain, day, limits{rows: 100, runs: 3})
 }
 
+// SealSparing seals a day if that leaves so many bytes of disk.
+func SealSparing(ctx context.Context, dir, chain string, day sharefile.Day, spare uint64) (*Footer, error) {
+	return sealWithin(ctx, dir, chain, day, limits{rows: 100, runs: 3, spare: spare})
+}
+
 // ParseFooter is for fuzzing.
 var ParseFooter = parseFooter
 

@@ -37,6 +37,9 @@ func sealWithin(ctx context.Context, dir, chain string, day sharefile.Day, memor
 	if err := clean(work); err != nil {
 		return nil, err
 	}
+	if err := room(work, sharefile.Path(dir, chain, day), Path(dir, chain, day), memory.spare); err != nil {
+		return nil, err
+	}
 	j := &job{
 		path: sharefile.Path(dir, chain, day), sealed: Path(dir, chain, day), work: work,
 		sorter: &sorter{dir: work, limits: memory}, codec: newCodec(), tally: newTally(),
@@ -46,6 +49,20 @@ func sealWithin(ctx context.Context, dir, chain string, day sharefile.Day, memor
 		return nil, err
 	}
 	return &j.footer, nil
+}
+
+// room wants the disk to hold the day twice more, in runs and as the file made of them, and to have some to spare.
+func room(work, path, sealed string, spare uint64) error {
+	for _, file := range []string{path, sealed} {
+		info, err := os.Stat(file)
+		switch {
+		case err == nil:
+			spare += 2 * uint64(info.Size())
+		case file == path || !errors.Is(err, fs.ErrNotExist):
+			return err
+		}
+	}
+	return durable.Writable(work, spare)
 }
 
 // clean removes what sealing has left in its folder.

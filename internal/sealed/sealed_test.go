@@ -316,6 +316,22 @@ func TestOtherSoftware(t *testing.T) {
 	}
 }
 
+// TestRoom wants a day not to be sealed when that may fill the disk, which today's file is written to.
+func TestRoom(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	add(t, dir, 0, some(newFarm(4, 10), 300)...)
+	if _, err := sealed.SealSparing(t.Context(), dir, "BTC", day, 1<<60); err == nil {
+		t.Error("sealed with less room than is to be left")
+	}
+	if left, err := os.ReadDir(filepath.Join(dir, "sealing")); err != nil || len(left) != 1 {
+		t.Errorf("left behind: %v, %v", left, err)
+	}
+	if _, err := sealed.SealSparing(t.Context(), dir, "BTC", day, 0); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestUnsound wants a day whose file is not whole not to be sealed.
 func TestUnsound(t *testing.T) {
 	t.Parallel()

@@ -12,9 +12,13 @@ import (
 )
 
 // How much is in memory while a day is sorted: the rows of a run, then batches of several runs.
-var inMemory = limits{rows: 1 << 20, runs: 128}
+var inMemory = limits{rows: 1 << 20, runs: 128, spare: 256 << 20}
 
-type limits struct{ rows, runs int }
+type limits struct {
+	rows, runs int
+	// spare is how many bytes of disk sealing leaves to who writes today's file.
+	spare uint64
+}
 
 // sorter sorts more rows by worker than memory holds: in runs, which are files in a folder, and these are merged. Rows of
 // a worker stay in the order in which they were added.
