@@ -64,7 +64,7 @@ func (s *Service) verify(ctx context.Context, day sharefile.Day) error {
 	}
 	line := s.log.Info().Int("day", int(day)).Int64("shares", v.Footer.Records)
 	if v.Source {
-		line.Msg("sealed day holds exactly what its source holds")
+		line.Msg("sealed day and its source have the same records")
 	} else {
 		line.Msg("sealed day is whole; its source is not there any more")
 	}
@@ -204,6 +204,6 @@ func (s *sealer) removeSource(ctx context.Context, day sharefile.Day, info os.Fi
 	delete(s.known, day)
 	s.metrics.removed.Inc()
 	s.log.Info().Int("day", int(day)).Int64("shares", v.Footer.Records).Int64("bytes", info.Size()).
-		Msg("day's file removed: the sealed one holds exactly what it held")
+		Msg("day's file removed: the sealed one has the same records")
 	return nil
 }
