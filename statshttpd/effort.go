@@ -6,10 +6,14 @@ import "time"
 // block takes on average. ok is false while that cannot be told.
 func (s *Service) effort(now time.Time) (hashes, effort float64, ok bool) {
 	l, n := s.ledger.Load(), s.network.Load()
-	if l == nil || n == nil || n.Difficulty <= 0 {
+	if l == nil || l.Work == nil || n == nil || n.Difficulty <= 0 {
 		return 0, 0, false
 	}
-	hashes = l.Earlier + s.board.workSince(now, l.Until)
+	var from time.Time // ever
+	if l.Last != nil {
+		from = l.Last.CreatedAt
+	}
+	hashes = s.between(l.Work, from, now)
 	return hashes, hashes / (n.Difficulty * hashesPerDifficulty), true
 }
 

@@ -27,37 +27,50 @@ func writeWork(t *testing.T, db *store.Store, kind store.StatsKind, at time.Time
 	}
 }
 
-func TestReadWork(t *testing.T) {
+func TestWorkBetween(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t, noon)
 	db := s.db.Load()
-	for day := range 10 { // 1 an hour, 24 a day
-		start := noon.Truncate(24*time.Hour).AddDate(0, 0, -day)
-		writeWork(t, db, store.Day, start, 24)
-		for hour := range 24 {
-			writeWork(t, db, store.Hour, start.Add(time.Duration(hour)*time.Hour), 1)
-		}
+	for ago := range 10 * 24 { // 1 an hour
+		writeWork(t, db, store.Hour, noon.Add(-time.Duration(ago)*time.Hour), 1)
 	}
+	s.look(t)
 	top := noon.Truncate(time.Hour)
 	tests := []struct {
 		name string
 		from time.Time
 		want float64
 	}{
-		{"this hour", top.Add(time.Minute), 0},
 		{"the hour before", top.Add(-time.Hour), 1},
-		{"half of the hour before", top.Add(-30 * time.Minute), 0.5},
 		{"this morning", top.Add(-11*time.Hour - 15*time.Minute), 11.25},
 		{"since midnight", top.Add(-12 * time.Hour), 12},
 		{"yesterday evening", top.Add(-15 * time.Hour), 15},
 		{"days ago", top.Add(-100*time.Hour - 30*time.Minute), 100.5},
-		{"ever", time.Time{}, 9*24 + 12},
+		{"ever", time.Time{}, 10*24 - 1},
 	}
 	for _, test := range tests {
-		got, err := readWork(t.Context(), db, test.from, top)
-		if err != nil || math.Abs(got/hashesPerDifficulty-test.want) > 1e-9 {
-			t.Errorf("%s: %v, %v, want %v", test.name, got/hashesPerDifficulty, err, test.want)
+		if got := s.between(s.ledger.Load().Work, test.from, noon) / hashesPerDifficulty; math.Abs(got-test.want) > 1e-9 {
+			t.Errorf("%s: %v, want %v", test.name, got, test.want)
 		}
+	}
+}
+
+// A young block does not keep the statistics from being read again.
+func TestLedgerAfterABlock(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	db := s.db.Load()
+	if err := db.AddBlock(t.Context(), store.Block{Hash: fmt.Sprintf("%064d", 1), CreatedAt: noon.Add(-time.Minute)}); err != nil {
+		t.Fatal(err)
+	}
+	s.look(t)
+	writeWork(t, db, store.Hour, noon.Add(-time.Hour), 70)
+	for _, later := range []time.Duration{s.cfg.FlushDBInterval.Std() - time.Second, s.cfg.FlushDBInterval.Std()} {
+		s.now = func() time.Time { return noon.Add(later) }
+		s.look(t)
+	}
+	if got := s.ledger.Load().Work.upTo(noon) / hashesPerDifficulty; got != 70 {
+		t.Errorf("the tables have %v shares, want 70", got)
 	}
 }
 
@@ -88,7 +101,7 @@ func TestEffort(t *testing.T) {
 		s := newTestService(t, now)
 		db := s.db.Load()
 		writeWork(t, db, store.Hour, now.Add(-time.Hour), 7000)
-		writeWork(t, db, store.Day, now.AddDate(0, 0, -1), 90000)
+		writeWork(t, db, store.Hour, now.AddDate(0, 0, -2), 90000)
 		for second := range 3600 {
 			s.mine(t, share.Share{UserID: 1, WorkerID: 1, Time: now.Unix() - int64(second), Status: share.StatusAccept})
 		}

@@ -90,8 +90,8 @@ func TestTwoDatabases(t *testing.T) {
 	writeWork(t, stats, store.Hour, noon.Add(-time.Hour), 70)
 	writeWork(t, s.db.Load(), store.Hour, noon.Add(-time.Hour), 9999)
 	s.look(t)
-	if got := s.ledger.Load().Earlier / hashesPerDifficulty; got != 70 {
-		t.Errorf("effort is of %v shares", got)
+	if got := s.ledger.Load().Work.upTo(noon) / hashesPerDifficulty; got != 70 {
+		t.Errorf("the ledger has %v shares", got)
 	}
 	p := newParts(steps["hour"], noon, 2)
 	if err := s.fromTables(t.Context(), p, store.StatsKey{}); err != nil || p.accepted[0] != 70*hashesPerDifficulty {

@@ -99,11 +99,14 @@ func (w *work) upTo(t time.Time) float64 {
 	return sum
 }
 
-// between estimates the pool's accepted hashes between two times: from the tables, and of this hour and the one before
-// from memory, whose hours in the tables are not over yet.
+// between estimates the pool's accepted hashes between two times: of the last hour from memory, of older times from the
+// tables up to this hour, which is not over there, and from memory since.
 func (s *Service) between(w *work, from, to time.Time) float64 {
 	now := s.now()
-	live := now.Add(-time.Duration(hour) * time.Second).Truncate(time.Hour).Add(time.Hour) // memory goes back to it
+	live := now.Truncate(time.Hour)
+	if held := now.Add(-time.Duration(hour) * time.Second); from.After(held) {
+		live = from
+	}
 	if !to.After(live) {
 		return w.upTo(to) - w.upTo(from)
 	}
@@ -112,7 +115,11 @@ func (s *Service) between(w *work, from, to time.Time) float64 {
 		hashes = w.upTo(live) - w.upTo(from)
 		from = live
 	}
-	return hashes + s.board.workSince(now, from) - s.board.workSince(now, to)
+	hashes += s.board.workSince(now, from)
+	if to.Before(now) {
+		hashes -= s.board.workSince(now, to)
+	}
+	return hashes
 }
 
 // roundWork is the accepted work of the round that a block of that time ended; ok is false where it is not known.
