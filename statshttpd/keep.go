@@ -72,10 +72,11 @@ func (s *Service) keepUpToDate(ctx context.Context, db, stats *store.Store) {
 			s.purgeMinutes(ctx, stats)
 		case <-cut.C:
 			s.cutDue(s.now())
-			err := errors.Join(s.writeMinutes(ctx, stats), s.readHours(ctx, stats))
+			err := s.writeMinutes(ctx, stats)
 			if s.minutes.Set(err); err != nil {
 				s.metrics.flushes.WithLabelValues("failed").Inc()
 			}
+			s.hours.Set(s.readHours(ctx, stats))
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 			defer cancel()

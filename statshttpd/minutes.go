@@ -17,6 +17,7 @@ const (
 	maxCutHours  = 3               // that wait for the database
 	cutInterval  = 10 * time.Second
 	minutesAsked = 24 * 60
+	sumTimeout   = time.Minute // for a day's hours of all workers: millions of rows
 )
 
 // slice is what a window has of the minutes from unix time from on, n of them, in hashes.
@@ -105,7 +106,7 @@ type hourCut struct {
 // cutDue cuts the hour that is over, once all of it is counted.
 func (s *Service) cutDue(now time.Time) {
 	start := now.Add(-cutAfter).Truncate(time.Hour).Add(-time.Hour)
-	if !s.replayed.Load() || !start.After(s.lastCut) {
+	if !s.replayed.Load() || start.Equal(s.lastCut) {
 		return
 	}
 	s.lastCut = start
@@ -157,19 +158,28 @@ func (s *Service) purgeMinutes(ctx context.Context, db *store.Store) {
 	}
 }
 
-// readHours reads the accepted work of the whole hours that the rate of a day needs.
+// readHours reads the accepted work of the whole hours that the rate of a day needs, once slparser is done with them:
+// it counts in order, and has something of the hour that runs.
 func (s *Service) readHours(ctx context.Context, db *store.Store) error {
-	end := s.now().Truncate(time.Hour)
-	if s.board.dayEndIs(end.Unix()) {
+	now := s.now()
+	end := now.Truncate(time.Hour)
+	if s.board.dayEndIs(end.Unix()) || now.Sub(end) < cutAfter {
 		return nil
 	}
+	running := store.Hour.Period(end)
+	var begun []store.HourWork
+	err := withTimeout(ctx, func(ctx context.Context) (err error) {
+		begun, err = db.PoolHours(ctx, running, running)
+		return err
+	})
+	if err != nil || len(begun) == 0 {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, sumTimeout)
+	defer cancel()
 	sums, err := db.SumHours(ctx, store.Hour.Period(end.Add(-dayHours*time.Hour)), store.Hour.Period(end.Add(-time.Hour)))
 	if err != nil {
 		return err
-	}
-	last, err := db.PoolHours(ctx, store.Hour.Period(end.Add(-time.Hour)), store.Hour.Period(end))
-	if err != nil || len(last) == 0 || s.now().Sub(end) < cutAfter {
-		return err // slparser has not counted it yet
 	}
 	s.board.setHours(end.Unix(), sums)
 	return nil

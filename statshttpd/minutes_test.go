@@ -111,6 +111,19 @@ func TestMinutes(t *testing.T) {
 	}
 }
 
+// A clock that was ahead does not keep hours from being cut.
+func TestMinutesAfterAClockAhead(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	start := noon.Truncate(time.Hour)
+	s.mineMinutes(t, start, 0, 60)
+	s.lastCut = start.Add(5 * time.Hour)
+	s.cutDue(start.Add(time.Hour + cutAfter))
+	if len(s.cuts) != 1 || s.cuts[0].start != start {
+		t.Errorf("cut: %v", s.cuts)
+	}
+}
+
 // A database that is away gets its hours when it is back, a few at most.
 func TestMinutesWait(t *testing.T) {
 	t.Parallel()
@@ -138,6 +151,7 @@ func TestDayRate(t *testing.T) {
 	now := noon.Truncate(time.Hour).Add(30 * time.Minute)
 	s := newTestService(t, now)
 	s.mineMinutes(t, now.Truncate(time.Hour), 0, 30)
+	s.board.learn(now, []store.Worker{{UserID: 1, WorkerID: 5, FirstShare: 1000, LastShareTime: now}}, nil)
 	of := func() rate { return s.board.find(now, "1", "5").Rate1d }
 	if r := of(); r.Known {
 		t.Errorf("before the tables are read: %v", r)
@@ -152,17 +166,25 @@ func TestDayRate(t *testing.T) {
 	if r := of(); r.Known {
 		t.Errorf("before slparser has counted the hour: %v", r)
 	}
-	var rows []store.Stats
-	for ago := 1; ago <= 30; ago++ { // those of more than a day are not for it
-		for _, key := range []store.StatsKey{{}, {UserID: 1}, {UserID: 1, WorkerID: 5}} {
-			key.Period = store.Hour.Period(now.Add(-time.Duration(ago) * time.Hour))
-			rows = append(rows, store.Stats{StatsKey: key, Accept: difficulties(60)})
+	count := func(from, to int) { // those of more than a day are not for it
+		t.Helper()
+		var rows []store.Stats
+		for ago := from; ago <= to; ago++ {
+			for _, key := range []store.StatsKey{{}, {UserID: 1}, {UserID: 1, WorkerID: 5}} {
+				key.Period = store.Hour.Period(now.Add(-time.Duration(ago) * time.Hour))
+				rows = append(rows, store.Stats{StatsKey: key, Accept: difficulties(60)})
+			}
+		}
+		if err := s.db.Load().WriteStats(t.Context(), nil, rows); err != nil {
+			t.Fatal(err)
 		}
 	}
-	if err := s.db.Load().WriteStats(t.Context(), nil, rows); err != nil {
-		t.Fatal(err)
+	count(1, 30)
+	read()
+	if r := of(); r.Known {
+		t.Errorf("while slparser may be within the hour: %v", r)
 	}
-	s.board.learn(now, []store.Worker{{UserID: 1, WorkerID: 5, FirstShare: 1000, LastShareTime: now}}, nil)
+	count(0, 0)
 	read()
 	want := bitcoin.Work{Lo: 60 << 32}.Float() / 3600
 	if r := of(); !r.Known || math.Abs(r.HashesPerSecond/want-1) > 1e-3 {

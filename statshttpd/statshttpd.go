@@ -75,6 +75,7 @@ type Service struct {
 	writing  *service.Fault              // workers to the database
 	beating  *service.Fault              // the file of the last flush
 	minutes  *service.Fault              // to the database
+	hours    *service.Fault              // of the tables
 	kafka    *service.Fault              // Kafka does not answer
 	heard    atomic.Int64                // unix time of its last answer, 0 before
 	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
@@ -100,6 +101,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
 		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
 		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
+		hours:   service.NewFault(deps.Log, zerolog.WarnLevel, "hours not read: the rate of a day will not be known", "hours are read again"),
 		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,
