@@ -378,14 +378,14 @@ func (b *board) expire(now time.Time, keep time.Duration) (active int) {
 			active++
 		case keep != 0 && w.silentSince(now.Add(-keep).Unix()):
 			b.drop(k)
-		case !w.cleared:
+		case !w.cleared && w.over(now):
 			w.cleared = true
 			w.release()
 		}
 	}
 	for id, u := range b.users {
 		switch {
-		case !u.silent(now):
+		case !u.over(now):
 		case len(u.workers) == 0:
 			b.dropUser(id)
 		case !u.cleared:

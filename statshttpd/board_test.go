@@ -201,8 +201,10 @@ func TestBoardExpires(t *testing.T) {
 		{0, 2, 2, 7, 6}, // two with figures, one whose row is to be cleared, and all users
 		{time.Hour, 2, 2, 4, 6},
 		{time.Hour + 30*time.Second, 1, 2, 4, 6},
-		{time.Hour + 2*time.Minute, 0, 1, 2, 5}, // the other one is cleared
-		{time.Hour + 3*time.Minute, 0, 1, 0, 5},
+		{time.Hour + 2*time.Minute, 0, 1, 4, 5},
+		{time.Hour + 3*time.Minute + 30*time.Second, 0, 1, 4, 5}, // minutes are cut
+		{time.Hour + 5*time.Minute, 0, 1, 2, 5},                  // the other one is cleared
+		{time.Hour + 6*time.Minute, 0, 1, 0, 5},
 		{keep - 10*24*time.Hour, 0, 1, 0, 3},
 		{keep + time.Minute, 0, 1, 0, 1},
 	} {

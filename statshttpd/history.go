@@ -154,18 +154,18 @@ func (s *Service) fromTables(ctx context.Context, p *parts, of store.StatsKey) e
 	return nil
 }
 
-// fromMinutes takes in the rows of minutes, and what is in memory.
+// fromMinutes takes in the rows of minutes, and from memory what no row has.
 func (s *Service) fromMinutes(ctx context.Context, p *parts, of store.StatsKey) error {
 	n := len(p.accepted)
 	if db := s.statistics(); db != nil {
 		from, to := store.Hour.Period(p.start), store.Hour.Period(p.time(n-1))
-		rows, err := db.ReadMinutes(ctx, of.UserID, of.WorkerID, from, to)
+		pool, err := db.ReadMinutes(ctx, 0, 0, from, to) // tells which minutes are known; it is written last, and so read first
 		if err != nil {
 			return err
 		}
-		pool := rows
-		if of.UserID != 0 { // tells which minutes are known
-			if pool, err = db.ReadMinutes(ctx, 0, 0, from, to); err != nil {
+		rows := pool
+		if of.UserID != 0 {
+			if rows, err = db.ReadMinutes(ctx, of.UserID, of.WorkerID, from, to); err != nil {
 				return err
 			}
 		}
@@ -188,7 +188,7 @@ func (s *Service) fromMinutes(ctx context.Context, p *parts, of store.StatsKey) 
 	accepted, stale, rejected := s.board.slice(of, from.Unix(), held)
 	for minute := range held {
 		at := from.Add(time.Duration(minute) * time.Minute)
-		if i := p.at(at); i >= 0 && i < n && !at.Before(counted) {
+		if i := p.at(at); i >= 0 && i < n && math.IsNaN(p.accepted[i]) && !at.Before(counted) {
 			p.accepted[i], p.stale[i], p.rejected[i] = accepted[minute], stale[minute], rejected[minute]
 		}
 	}

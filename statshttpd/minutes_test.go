@@ -111,6 +111,34 @@ func TestMinutes(t *testing.T) {
 	}
 }
 
+// Memory is not given back before the hour of the last share is cut, and does not hide what was.
+func TestMinutesOfWhoLeft(t *testing.T) {
+	t.Parallel()
+	start := noon.Truncate(time.Hour)
+	s := newTestService(t, start)
+	who := store.StatsKey{UserID: 1, WorkerID: 5}
+	s.mineMinutes(t, start, 0, 1)
+	s.board.expire(start.Add(61*time.Minute+55*time.Second), 0)
+	now := start.Add(62*time.Minute + time.Second)
+	s.now = func() time.Time { return now }
+	s.cutDue(now)
+	if err := s.writeMinutes(t.Context(), s.db.Load()); err != nil {
+		t.Fatal(err)
+	}
+	hour := store.Hour.Period(start)
+	rows, err := s.db.Load().ReadMinutes(t.Context(), who.UserID, who.WorkerID, hour, hour)
+	if err != nil || len(rows) != 1 || rows[0].Accept[0] != 1<<32 {
+		t.Fatalf("%v, rows %v", err, rows)
+	}
+	s.board.mu.Lock()
+	s.board.drop(workerKey{UserID: who.UserID, WorkerID: who.WorkerID})
+	s.board.mu.Unlock()
+	p := newParts(steps["minute"], now, minutesAsked)
+	if err := s.fromMinutes(t.Context(), p, who); err != nil || p.accepted[p.at(start)] != 1<<32 {
+		t.Errorf("%v, the first minute has %v", err, p.accepted[p.at(start)])
+	}
+}
+
 // A clock that was ahead does not keep hours from being cut.
 func TestMinutesAfterAClockAhead(t *testing.T) {
 	t.Parallel()

@@ -394,7 +394,12 @@ func (w *window) rejectedSum(now int64, s span) (total amount, reasons map[share
 	return total, reasons
 }
 
-// silent says whether the last share fell out of every ring.
+// silent says whether the last share is out of every sum.
 func (w *window) silent(now time.Time) bool {
 	return w.last < now.Unix()-int64(hour)-coarseWidth
+}
+
+// over says whether the last share fell out of every ring, and so has been cut.
+func (w *window) over(now time.Time) bool {
+	return w.last < now.Unix()-int64(coarseBuckets)*coarseWidth
 }
