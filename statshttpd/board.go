@@ -100,20 +100,20 @@ type board struct {
 	givenUp   uint64                   // of the lobby, for others
 	left      []store.Worker           // rows of workers that made room for others
 	renamed   map[workerKey]workerName // names the database does not have yet
-	nameless  map[workerKey]bool       // had a share, and nobody said their name
+	unread    map[workerKey]bool       // workers and users (worker 0) with a share whose rows were not asked for
 }
 
 func newBoard(limit int) *board {
 	return &board{
-		limit:    limit,
-		recent:   newRing(fineWidth, int(hour)/fineWidth+1),
-		users:    make(map[int32]*user),
-		workers:  make(map[workerKey]*worker),
-		names:    make(map[string]int32),
-		servers:  make(map[uint8]*server),
-		lobby:    newLobby(),
-		renamed:  make(map[workerKey]workerName),
-		nameless: make(map[workerKey]bool),
+		limit:   limit,
+		recent:  newRing(fineWidth, int(hour)/fineWidth+1),
+		users:   make(map[int32]*user),
+		workers: make(map[workerKey]*worker),
+		names:   make(map[string]int32),
+		servers: make(map[uint8]*server),
+		lobby:   newLobby(),
+		renamed: make(map[workerKey]workerName),
+		unread:  make(map[workerKey]bool),
 	}
 }
 
@@ -219,9 +219,11 @@ func (b *board) proven(now time.Time, k workerKey) *worker {
 			}
 		}
 	}
-	if w.workerName == (workerName{}) {
-		b.nameless[k] = true
-	} else {
+	b.unread[k] = true
+	if b.users[k.UserID].last == 0 {
+		b.unread[workerKey{UserID: k.UserID}] = true
+	}
+	if w.workerName != (workerName{}) {
 		b.renamed[k] = w.workerName
 	}
 	return w
@@ -246,7 +248,7 @@ func (b *board) drop(k workerKey) {
 	}
 	delete(b.workers, k)
 	delete(b.renamed, k)
-	delete(b.nameless, k)
+	delete(b.unread, k)
 	delete(u.workers, k.WorkerID)
 	if len(u.workers) == 0 && u.last == 0 {
 		b.dropUser(k.UserID)
@@ -258,6 +260,7 @@ func (b *board) dropUser(id int32) {
 		delete(b.names, name)
 	}
 	delete(b.users, id)
+	delete(b.unread, workerKey{UserID: id})
 }
 
 // batch is how many make room at once: to find them takes a look at all.

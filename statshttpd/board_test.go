@@ -190,6 +190,7 @@ func TestBoardExpires(t *testing.T) {
 	if len(b.workers) != 6 || len(b.users) != 6 {
 		t.Fatalf("%d workers, %d users", len(b.workers), len(b.users))
 	}
+	b.takeUnread(100) // nobody has a row
 	const keep = 60 * 24 * time.Hour
 	for _, step := range []struct {
 		after  time.Duration
@@ -259,6 +260,7 @@ func TestBoardKeepsNewcomers(t *testing.T) {
 	if v := b.poolView(noon, b.count(noon)); v.Online != 6 || v.Users != 2 || v.Known != 6 || v.Waiting > limit {
 		t.Errorf("%d workers of %d users online, %d waiting", v.Online, v.Users, v.Waiting)
 	}
+	b.takeUnread(100)
 	if rows := b.rows(noon, b.rowKeys()); len(rows) != 8 || len(b.takeRenamed()) != 6 {
 		t.Errorf("%d rows", len(rows))
 	}

@@ -22,6 +22,7 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 		return
 	}
 	now := s.now()
+	s.lookUp(ctx, db)
 	rows, err := s.writeNames(ctx, db)
 	left := s.board.takeLeft()
 	write := func(chunk []store.Worker) {
@@ -76,19 +77,19 @@ func (b *board) putLeft(rows []store.Worker) {
 }
 
 // rowKeys returns the keys of rows that there are to write: of each worker that had a share, and of each user of such as
-// worker 0, but for those whose row has had zeros for long.
+// worker 0, but for those whose row has had zeros for long, or is to be read first.
 func (b *board) rowKeys() []workerKey {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	keys := make([]workerKey, 0, len(b.workers)+len(b.users))
 	for k, w := range b.workers {
-		if w.waits == nil && !w.cleared {
+		if w.waits == nil && !w.cleared && !b.unread[k] {
 			keys = append(keys, k)
 		}
 	}
 	for id, u := range b.users {
-		if u.last != 0 && !u.cleared {
-			keys = append(keys, workerKey{UserID: id})
+		if k := (workerKey{UserID: id}); u.last != 0 && !u.cleared && !b.unread[k] {
+			keys = append(keys, k)
 		}
 	}
 	return keys

@@ -50,6 +50,37 @@ func TestFlushIsRetried(t *testing.T) {
 	}
 }
 
+// What a row says of the time before is read before the row of who comes back is written, though events name him.
+func TestFlushKeepsRecords(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	db, id := s.db.Load(), share.WorkerID("rig")
+	before := noon.Add(-20 * time.Minute)
+	best := store.Record{Bits: 0x1a00ffff, At: before.Unix()}
+	var rows []store.Worker
+	for _, worker := range []int64{0, id} {
+		rows = append(rows, store.Worker{UserID: 1, WorkerID: worker, LastShareTime: before, FirstShare: 1000, Best: best, RoundBest: best})
+	}
+	if err := db.UpsertWorkerStats(t.Context(), rows); err != nil {
+		t.Fatal(err)
+	}
+	s.connect(t, noon, 1, "ann", "rig", "cgminer")
+	s.mine(t, share.Share{UserID: 1, WorkerID: id, Time: noon.Unix(), Status: share.StatusAccept, BitsReached: 0x1c00ffff})
+	s.flush(t.Context(), db)
+	rows, err := db.Workers(t.Context())
+	if err != nil || len(rows) != 2 {
+		t.Fatalf("%v, rows %+v", err, rows)
+	}
+	for _, row := range rows {
+		if row.RoundBest != best || row.Accept1m != difficulties(1) {
+			t.Errorf("row %+v", row)
+		}
+	}
+	if w := s.board.find(noon, "ann", "rig"); w.First != 1000 || w.RoundBest != record(best) {
+		t.Errorf("%+v", w.past)
+	}
+}
+
 // Who keeps the rows of workers for ever keeps those of workers that had a share.
 func TestPurgeForEver(t *testing.T) {
 	t.Parallel()

@@ -23,7 +23,6 @@ func (b *board) rename(k workerKey, w *worker, e *share.Event, live bool) {
 		w.workerName = name
 		w.renamed++
 	}
-	delete(b.nameless, k)
 	if w.waits == nil && (live || changed) {
 		b.renamed[k] = name
 	}
@@ -49,7 +48,7 @@ func clip(name string) string {
 // addKnown takes in a row of the database: names, and what is remembered of the time before this process. b.mu is held.
 func (b *board) addKnown(now time.Time, row store.Worker) {
 	k, name := workerKey{row.UserID, row.WorkerID}, workerName{clip(row.Name), clip(row.Agent)}
-	if row.WorkerID == 0 {
+	if delete(b.unread, k); row.WorkerID == 0 {
 		if u := b.users[k.UserID]; u != nil {
 			b.nameUserOnce(k.UserID, row.UserName)
 			u.remember(row, b.roundFrom)
@@ -60,6 +59,7 @@ func (b *board) addKnown(now time.Time, row store.Worker) {
 	w := b.workers[k]
 	if w == nil && !row.LastShareTime.IsZero() && len(b.workers)-b.lobby.size < b.limit {
 		w = b.proven(now, k)
+		delete(b.unread, k)
 		w.cleared = row.Accept1h.Add(row.Stale1h).Add(row.Reject1h).IsZero()
 	}
 	if w == nil {
@@ -70,7 +70,6 @@ func (b *board) addKnown(now time.Time, row store.Worker) {
 		w.workerName = name
 		w.renamed++
 	}
-	delete(b.nameless, k)
 	if b.renamed[k] == name {
 		delete(b.renamed, k)
 	}
@@ -117,27 +116,28 @@ func (b *board) addUsers(names map[int32]string) {
 	}
 }
 
-// takeNameless returns up to n of the workers whose names are to be looked up, with their users, and forgets them.
-func (b *board) takeNameless(n int) (keys []store.WorkerKey, users []int32) {
+// takeUnread returns up to n of the keys whose rows are to be read, with their users, and forgets them; putUnread gives
+// back those that could not be.
+func (b *board) takeUnread(n int) (keys []store.WorkerKey, users []int32) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	for k := range b.nameless {
+	for k := range b.unread {
 		if len(keys) == n {
 			break
 		}
 		keys = append(keys, store.WorkerKey(k))
 		users = append(users, k.UserID)
-		delete(b.nameless, k)
+		delete(b.unread, k)
 	}
 	return keys, users
 }
 
-func (b *board) putNameless(keys []store.WorkerKey) {
+func (b *board) putUnread(keys []store.WorkerKey) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for _, k := range keys {
-		if w := b.workers[workerKey(k)]; w != nil && w.workerName == (workerName{}) {
-			b.nameless[workerKey(k)] = true
+		if k.WorkerID == 0 && b.users[k.UserID] != nil || b.workers[workerKey(k)] != nil {
+			b.unread[workerKey(k)] = true
 		}
 	}
 }
@@ -208,10 +208,11 @@ func usersOf(rows []store.Worker) (ids []int32) {
 	return ids
 }
 
-// lookUp asks the database for the names of workers that mine without having said them while we listened.
+// lookUp reads the rows of who began to mine while we listened: what they say of the time before, and names that nobody
+// said. Before that none of them is written: the best of a round is what was written last.
 func (s *Service) lookUp(ctx context.Context, db *store.Store) {
 	const most = 1000
-	keys, ids := s.board.takeNameless(most)
+	keys, ids := s.board.takeUnread(most)
 	if len(keys) == 0 {
 		return
 	}
@@ -228,7 +229,7 @@ func (s *Service) lookUp(ctx context.Context, db *store.Store) {
 		return nil
 	})
 	if err != nil {
-		s.board.putNameless(keys)
+		s.board.putUnread(keys)
 	}
 }
 
