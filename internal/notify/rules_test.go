@@ -270,6 +270,9 @@ func TestBlocks(t *testing.T) {
 	want(t, tell(block(1, "confirmed"), block(2, "confirmed"), block(3, "accepted")), //
 		"ops: block 2 of alice.rig1 is confirmed: 3.12500002 BTC, "+zeros+"002\n"+"block 3 found by alice.rig1: 3.12500003 BTC, "+zeros+"003")
 	want(t, tell(block(2, "confirmed"), block(3, "accepted")))
+	want(t, tell(block(2, "confirmed"), block(3, "accepted"), block(6, "accepted"), block(6, "accepted")), // pages have shifted
+		"ops: block 6 found by alice.rig1: 3.12500006 BTC, "+zeros+"006")
+	want(t, tell(block(2, "confirmed"), block(3, "accepted")))
 	b.again(nil)
 	want(t, tell(block(2, "confirmed"), block(3, "orphaned"), block(4, "rejected"), block(5, "confirmed")),
 		"ops: block 3 of alice.rig1 is orphaned: 3.12500003 BTC, "+zeros+"003\n"+

@@ -210,7 +210,12 @@ func (s *state) takeBlocks(blocks []Block, targets []*target) {
 	}
 	first := s.Blocks == nil
 	next := make([]*knownBlock, 0, len(blocks))
+	seen := make(map[string]bool, len(blocks))
 	for _, b := range blocks {
+		if seen[b.Hash] { // pages shift when a block is found between them
+			continue
+		}
+		seen[b.Hash] = true
 		k := known[b.Hash]
 		delete(known, b.Hash)
 		if k == nil {
