@@ -51,7 +51,7 @@ type worker struct {
 	left           int64  // unix time of the last disconnection that left no session behind, 0 when none
 	since          int64  // unix time at which the first of its sessions began, 0 while there is none
 	sessions       int32  // connections that came and did not go, as far as events were read
-	server         uint8  // id of the server that the last of them is to
+	server         uint8  // id of the server that its last share or connection came to, 0: not known
 	renamed        uint32 // how often its name, agent or proxy has changed
 	cleared        bool   // its row has the zeros that its window has become
 	lastDifficulty bitcoin.Difficulty
@@ -170,6 +170,9 @@ func (b *board) addShare(now time.Time, s *share.Share) (kept bool, err error) {
 	}
 	count(&w.window)
 	w.seen, w.cleared = max(w.seen, t), false
+	if s.ID != (share.ID{}) {
+		w.server = s.ID.Server
+	}
 	return true, nil
 }
 
@@ -565,7 +568,7 @@ func (b *board) poolView(now time.Time, n counts) poolView {
 type serverView struct {
 	id                  uint8
 	serving, gone, last int64
-	workers             int // connected to it last
+	workers             int // online that were seen there last
 	tally
 }
 
@@ -575,7 +578,7 @@ func (b *board) serverViews(now time.Time) (views []serverView) {
 	defer b.mu.RUnlock()
 	var workers [256]int
 	for _, w := range b.workers {
-		if w.sessions > 0 {
+		if w.online(now) {
 			workers[w.server]++
 		}
 	}
