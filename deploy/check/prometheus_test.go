@@ -466,11 +466,11 @@ func TestAlertsFire(t *testing.T) {
 			fire: [][]string{
 				{`btcpool_notify_oldest_waiting_seconds 901x10`},
 				{`btcpool_notify_messages_total{kind="email",result="dropped"} 0x30 1x29`},
-				{`btcpool_notify_untracked_total 0x30 7x29`},
+				{`btcpool_notify_untracked_conditions 7x30`},
 			},
 			quiet: [][]string{{
 				`btcpool_notify_oldest_waiting_seconds 30x10`, `btcpool_notify_messages_total{kind="email",result="dropped"} 1x90`,
-				`btcpool_notify_messages_total{kind="email",result="failed"} 0+1x90`, `btcpool_notify_untracked_total 7x90`,
+				`btcpool_notify_messages_total{kind="email",result="failed"} 0+1x90`, `btcpool_notify_untracked_conditions 7x3 0x86`,
 			}},
 		},
 		"DashboardCrowded": {

@@ -15,7 +15,7 @@ type metrics struct {
 func newMetrics(reg prometheus.Registerer, n *Notifier) *metrics {
 	set := telemetry.Metrics(reg, "notify")
 	set.GaugeFunc("oldest_waiting_seconds", "Age of the oldest message that is not sent, 0 without any.", func() float64 { return n.oldest(time.Now()).Seconds() })
-	set.CounterFunc("untracked_total", "Conditions that are not told of because too many others are tracked.", func() float64 {
+	set.GaugeFunc("untracked_conditions", "Conditions at the last look that are not told of because too many others are tracked.", func() float64 {
 		n.mu.Lock()
 		defer n.mu.Unlock()
 		return float64(n.state.untracked)

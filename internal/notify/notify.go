@@ -121,6 +121,7 @@ func (n *Notifier) Look(now time.Time, sights iter.Seq[Sight]) {
 	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	n.state.untracked = 0
 	for sight := range sights {
 		n.state.judge(n.cfg, now, sight)
 	}

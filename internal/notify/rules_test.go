@@ -249,6 +249,22 @@ many shares of bob.rig are refused: 60.0 % (60 of 100 in 15 minutes)`,
 		"alice: many shares of alice are refused: 50.0 % (50 of 100 in 15 minutes)")
 }
 
+// What there is no room for is counted at each look anew.
+func TestUntracked(t *testing.T) {
+	t.Parallel()
+	b := newBoard(t, func(*Config) {})
+	for worker := range int64(mostTracked) {
+		b.state.conditions[conditionKey{RejectsHigh, 9, worker + 1}] = &condition{Event: RejectsHigh, Since: noon.Unix(), Turned: noon.Unix()}
+	}
+	sight := Sight{Subject: Subject{UserID: 1, WorkerID: 1}, Figures: Figures{Shares: 1000, Refused: 900}}
+	for range 3 {
+		b.Look(noon, slices.Values([]Sight{sight}))
+	}
+	if b.state.untracked != 1 {
+		t.Errorf("%d are not tracked, want 1", b.state.untracked)
+	}
+}
+
 func TestBlocks(t *testing.T) {
 	t.Parallel()
 	b := newBoard(t, func(c *Config) {

@@ -57,7 +57,7 @@ type state struct {
 	Names  []string         `json:"targets"`        // that everything was told to
 
 	conditions map[conditionKey]*condition
-	untracked  uint64 // conditions for which there was no room
+	untracked  uint64 // conditions of the last look for which there was no room
 	dirty      bool   // not on disk
 	written    int64  // Looked as it is on disk
 }
