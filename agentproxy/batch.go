@@ -71,6 +71,6 @@ func (l *link) flush() {
 	l.pack()
 	if len(l.batch) > 0 {
 		l.send(l.batch)
-		l.batch = l.batch[:0]
+		l.batch, l.blind = l.batch[:0], 0
 	}
 }

@@ -434,6 +434,19 @@ func TestAnsweredAtOnce(t *testing.T) {
 	r.want(`{"id":4,"result":true,"error":null}`)
 }
 
+// What was called good while it waited for others, and then was not sent, is counted as lost.
+func TestAnsweredAtOnceAndLost(t *testing.T) {
+	t.Parallel()
+	_, l, s, r := farm(t, func(c *Config) { c.PoolVerdicts = false })
+	s.onLoop(t, func() { s.cfg.Hold = config.Duration(time.Hour) })
+	r.say(share4)
+	r.want(`{"id":4,"result":true,"error":null}`)
+	l.breaks(s)
+	if lost := s.counter(t, "shares_lost_total", "reason", "link lost"); lost != 1 {
+		t.Errorf("%v shares lost, want 1", lost)
+	}
+}
+
 // While no pool is there, machines that are to be kept have work at which nothing is found; others are sent away.
 func TestPoolAway(t *testing.T) {
 	t.Parallel()

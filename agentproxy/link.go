@@ -69,6 +69,7 @@ type link struct {
 	holding   *time.Timer // runs while flushing; nil: it never has
 	flushing  bool
 	submits   uint32
+	blind     int                 // shares of the batch of which nothing will be heard
 	batches   bool                // the pool takes shares in batches, and says what it thinks of them
 	verdicts  bool                // the pool says what it thinks of a share that comes alone
 	workers   map[string]struct{} // those that a pool of plain Stratum V1 was told of
@@ -619,6 +620,7 @@ func (l *link) submit(q question) (awaited bool) {
 			l.expect(q)
 		} else {
 			l.submits++
+			l.blind++
 			awaited = false
 		}
 	}
@@ -739,6 +741,7 @@ func (l *link) close(why error) {
 	if l.before != nil { // another may try that
 		l.before.follower = nil
 	}
+	s.metrics.lost.WithLabelValues("link lost").Add(float64(l.blind))
 	awaited := l.takeQuestions()
 	if wasUp && why != nil && !l.replaced && l.sessionID() != "" && s.accounts[l.acct.name] == l.acct && s.shunned.err(l.target, s.now) == nil {
 		l.acct.breaks(l, awaited)
