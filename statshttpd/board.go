@@ -75,9 +75,8 @@ type user struct {
 // server is what came by one of the pool's servers.
 type server struct {
 	window
-	serving  int64  // unix time at which the process began to serve, 0 when that is not known
-	instance string // names that process
-	gone     int64  // unix time of the last event that all its sessions are over, 0 when none
+	serving int64 // unix time at which the process began to serve, 0 when that is not known
+	gone    int64 // unix time of the last event that all its sessions are over, 0 when none
 }
 
 // board is everything statshttpd knows of users and workers. It is safe for concurrent use.
@@ -310,8 +309,7 @@ func (b *board) addEvent(now time.Time, e *share.Event, live bool) {
 		b.serverLeft(uint8(e.SessionID>>24), t)
 		return
 	case e.Action == share.ServerServing:
-		at := b.server(uint8(e.SessionID >> 24))
-		at.serving, at.instance = t, clip(e.Instance)
+		b.server(uint8(e.SessionID >> 24)).serving = t
 		return
 	case e.Action == share.MinerDead:
 		if w != nil && t > now.Unix()-int64(hour) {

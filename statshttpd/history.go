@@ -6,7 +6,6 @@ import (
 	"math"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"btcpool/internal/httpapi"
@@ -197,8 +196,8 @@ func (s *Service) fromMinutes(ctx context.Context, p *parts, of store.StatsKey) 
 
 // put calls set with the place of each minute from..to-1 of an hour, and the minute.
 func (p *parts) put(hour, from, to int, set func(i, minute int)) {
-	start, err := time.Parse("2006010215", strconv.Itoa(hour))
-	if err != nil {
+	start, ok := store.Hour.Start(hour)
+	if !ok {
 		return
 	}
 	for minute := from; minute < to; minute++ {

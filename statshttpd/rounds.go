@@ -4,7 +4,6 @@ import (
 	"context"
 	"net/http"
 	"slices"
-	"strconv"
 	"time"
 
 	"btcpool/internal/bitcoin"
@@ -128,8 +127,8 @@ func (s *Service) roundWork(l *ledger, found time.Time) (hashes float64, ok bool
 	if !known || l.Work == nil || len(l.Work.hours) == 0 {
 		return 0, false
 	}
-	first, err := time.Parse("2006010215", strconv.Itoa(l.Work.hours[0].Hour))
-	if err != nil {
+	first, ok := store.Hour.Start(l.Work.hours[0].Hour)
+	if !ok {
 		return 0, false
 	}
 	from := first // of the pool's work

@@ -158,15 +158,6 @@ func (s *Store) ReadMinutes(ctx context.Context, userID int32, workerID int64, f
 	})
 }
 
-// LastMinutes returns the newest hour that the pool has a row of, 0 when there is none.
-func (s *Store) LastMinutes(ctx context.Context) (hour int, err error) {
-	err = s.db.QueryRowContext(ctx, "SELECT COALESCE(MAX(hour), 0) FROM stats_minutes WHERE puid = 0 AND worker_id = 0").Scan(&hour)
-	if err != nil {
-		return 0, fmt.Errorf("read stats_minutes: %w", err)
-	}
-	return hour, nil
-}
-
 // PurgeMinutes deletes up to limit rows of hours before that time, and returns how many there were.
 func (s *Store) PurgeMinutes(ctx context.Context, before time.Time, limit int) (n int, err error) {
 	type key struct {

@@ -291,8 +291,10 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 	})
 }
 
-// acceptedHashes is the work of a row as a float: btcpool's have it in whole difficulties only.
-const acceptedHashes = `CASE WHEN accept_hashes + 0.0e0 > 0 THEN accept_hashes + 0.0e0 ELSE share_accept * 4294967296.0e0 END`
+// acceptedHashes is the accepted work of a row as a float, in SQL what work is in Go: exact, unless the column of whole
+// difficulties says something else. What a float does not hold of a difficulty is no difference.
+const acceptedHashes = `CASE WHEN ABS(accept_hashes / 4294967296.0e0 - share_accept - 0.5e0) <= 0.5e0 + share_accept * 1.0e-15 ` +
+	`THEN accept_hashes + 0.0e0 ELSE share_accept * 4294967296.0e0 END`
 
 // SumHours adds up the accepted hashes of the hours from..to, both included, of every worker, user (worker 0) and the
 // pool (0, 0). Those without a row are absent.
@@ -343,10 +345,9 @@ func (s *Store) PurgeStats(ctx context.Context, now time.Time, keep Keep) error 
 	if err := s.db.QueryRowContext(ctx, "SELECT MAX(day) FROM stats_pool_day").Scan(&newest); err != nil {
 		return fmt.Errorf("newest day: %w", err)
 	}
-	n := int(newest.Int64)
-	latest := time.Date(n/10000, time.Month(n/100%100), n%100+2, 0, 0, 0, 0, time.UTC)
-	if now = now.UTC(); now.After(latest) {
-		now = latest
+	now = now.UTC()
+	if day, ok := Day.Start(int(newest.Int64)); ok && now.After(day.AddDate(0, 0, 2)) {
+		now = day.AddDate(0, 0, 2)
 	}
 	for _, p := range []struct {
 		scope string
@@ -384,6 +385,16 @@ func (s *Store) purge(ctx context.Context, text string, before int) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// Start returns when the period began that Period gives this number; ok is false when there is none.
+func (k StatsKind) Start(period int) (start time.Time, ok bool) {
+	day, hour := period, 0
+	if k == Hour {
+		day, hour = period/100, period%100
+	}
+	start = time.Date(day/10000, time.Month(day/100%100), day%100, hour, 0, 0, 0, time.UTC)
+	return start, period > 0 && k.Period(start) == period
 }
 
 // Period returns the day or hour, in UTC, that holds t, as in StatsKey.

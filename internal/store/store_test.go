@@ -136,6 +136,26 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestPeriods(t *testing.T) {
+	t.Parallel()
+	at := time.Date(2028, 2, 29, 23, 59, 59, 0, time.UTC)
+	for kind, want := range map[store.StatsKind]time.Time{store.Day: at.Truncate(24 * time.Hour), store.Hour: at.Truncate(time.Hour)} {
+		if got, ok := kind.Start(kind.Period(at)); !ok || !got.Equal(want) {
+			t.Errorf("%s: %v, %v, want %v", kind, got, ok, want)
+		}
+	}
+	for kind, all := range map[store.StatsKind][]int{
+		store.Day:  {0, -20280229, 20270229, 20281301, 20280001, 20280100, 2028022923},
+		store.Hour: {0, -1, 20280229, 2028022924, 2027022900, 2028130100},
+	} {
+		for _, period := range all {
+			if got, ok := kind.Start(period); ok {
+				t.Errorf("%s %d begins at %v", kind, period, got)
+			}
+		}
+	}
+}
+
 // closedPort returns an address where nobody listens.
 func closedPort(t *testing.T) string {
 	t.Helper()

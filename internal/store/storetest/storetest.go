@@ -60,6 +60,10 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		s, db := open(t)
 		testUpdatedStats(t, s, db)
 	})
+	t.Run("work in SQL and in Go", func(t *testing.T) {
+		s, db := open(t)
+		testSumsAreReadings(t, s, db)
+	})
 	t.Run("reject reasons", func(t *testing.T) {
 		s, db := open(t)
 		testReasons(t, s, db)
@@ -318,6 +322,47 @@ func testUpdatedStats(t *testing.T, s *store.Store, db *sql.DB) {
 	ours.Accept = work(2_000_000, 1<<31)
 	check(t, s.WriteStats(t.Context(), []store.Stats{ours}, nil))
 	equal(t, read(), []bitcoin.Work{ours.Accept, ours.Stale, ours.Reject})
+}
+
+// testSumsAreReadings wants the sums that SQL makes to be those of the rows that are read, ours, btcpool's, and ours that
+// btcpool has counted on in.
+func testSumsAreReadings(t *testing.T, s *store.Store, db *sql.DB) {
+	const updated = "UPDATE stats_%s_hour SET share_accept = %d WHERE hour = %d"
+	for i, row := range []struct {
+		accept bitcoin.Work
+		update int64 // of whole difficulties, without hashes; -1: none
+	}{
+		{work(0, 0), -1}, {work(0, 1), -1}, {work(0, 1<<32-1), -1}, {work(1, 0), -1}, {work(5, 1<<31), -1}, {work(30_000_000, 1<<32-1), -1},
+		{work(1<<50, 1<<32-1), -1}, {work(1<<62, 1<<32-1), -1}, {work(0, 0), 7}, {work(5, 1<<31), 6}, {work(5, 1<<31), 4}, {work(5, 1<<31), 0},
+		{work(1_000_000, 1<<31), 2_000_000}, {work(2_000_000, 1<<31), 1_000_000}, {work(1<<40, 5), 1<<40 + 1},
+	} {
+		hour := 2026030100 + i
+		check(t, s.WriteStats(t.Context(), nil, []store.Stats{
+			{StatsKey: store.StatsKey{Period: hour}, Accept: row.accept},
+			{StatsKey: store.StatsKey{UserID: 7, WorkerID: 5, Period: hour}, Accept: row.accept},
+		}))
+		for _, scope := range []string{"pool", "workers"} {
+			if row.update >= 0 {
+				_, err := db.ExecContext(t.Context(), fmt.Sprintf(updated, scope, row.update, hour))
+				check(t, err)
+			}
+		}
+		read, err := s.ReadStats(t.Context(), store.Hour, 7, 5, hour, hour)
+		check(t, err)
+		sums, err := s.SumHours(t.Context(), hour, hour)
+		check(t, err)
+		hours, err := s.PoolHours(t.Context(), hour, hour)
+		check(t, err)
+		if len(read) != 1 || len(hours) != 1 {
+			t.Fatalf("%v: %d rows of the worker, %d of the pool", row, len(read), len(hours))
+		}
+		want := read[0].Accept.Float()
+		for _, got := range []float64{sums[store.WorkerKey{UserID: 7, WorkerID: 5}], sums[store.WorkerKey{}], hours[0].Hashes} {
+			if got != want {
+				t.Errorf("%v: SQL says %v, Go %v", row, got, want)
+			}
+		}
+	}
 }
 
 // testStatsNotLowered has rows written by who has read less than who wrote them before.
@@ -735,13 +780,11 @@ func testMinutes(t *testing.T, s *store.Store) {
 		m.Reject[from] = 1 << 32
 		return m
 	}
-	returns(t, 0)(s.LastMinutes(ctx))
 	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030100, 0, 60), of(7, 0, 2026030100, 0, 60), of(0, 0, 2026030100, 0, 60)}))
 	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030100, 30, 60), of(7, -5, 2026030101, 30, 60)}))
 	check(t, s.WriteMinutes(ctx, nil))
 	returns(t, []store.Minutes{of(7, -5, 2026030100, 0, 60), of(7, -5, 2026030101, 30, 60)})(s.ReadMinutes(ctx, 7, -5, 2026030100, 2026030101))
 	returns(t, []store.Minutes(nil))(s.ReadMinutes(ctx, 7, -5, 2026030102, 2026030199))
-	returns(t, 2026030100)(s.LastMinutes(ctx))
 	check(t, s.WriteMinutes(ctx, []store.Minutes{of(7, -5, 2026030101, 0, 60)})) // that knows more
 	returns(t, []store.Minutes{of(7, -5, 2026030101, 0, 60)})(s.ReadMinutes(ctx, 7, -5, 2026030101, 2026030101))
 	for i, want := range []int{2, 1, 0} {
