@@ -85,8 +85,8 @@ type Program[C Config, S Runner] struct {
 
 // options are the frame's own flags.
 type options struct {
-	file, level    string
-	check, version bool
+	file, level            string
+	check, health, version bool
 }
 
 // flags reads args; those of the service itself go over cfg.
@@ -95,6 +95,7 @@ func (p Program[C, S]) flags(args []string, cfg *C) (o options, rest []string, e
 	flags.SetOutput(p.Stderr)
 	flags.StringVar(&o.file, "config", "", "read this TOML `file`")
 	flags.BoolVar(&o.check, "check", false, "check the configuration and exit")
+	flags.BoolVar(&o.health, "health", false, "ask the service that runs by this configuration whether it is ready, and exit: 0 it is, 1 it is not")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
 	flags.StringVar(&o.level, "log-level", "", "`level` instead of the configured one: trace, debug, info, warn, error")
 	if f, ok := any(cfg).(Flagger); ok {
@@ -152,6 +153,13 @@ func (p Program[C, S]) Main(args []string) int {
 	if err != nil {
 		complain(p.Stderr, p.Name, err)
 		return exitUsage
+	}
+	if o.health {
+		if err := health(cfg.Base().Admin); err != nil {
+			complain(p.Stderr, p.Name, err)
+			return exitFailed
+		}
+		return exitStopped
 	}
 	out := p.Stderr
 	var file *LogFile
@@ -248,8 +256,14 @@ func complain(w io.Writer, name string, err error) {
 	}
 }
 
-// Version returns the version of the running program as the Go toolchain stamped it, or "devel".
+// version is set by the linker when a release is built.
+var version string
+
+// Version returns the version of the running program as it was stamped, or "devel".
 func Version() string {
+	if version != "" {
+		return version
+	}
 	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" && info.Main.Version != "(devel)" {
 		return info.Main.Version
 	}
@@ -350,34 +364,57 @@ func (p *process) exit(err error) int {
 	return exitStopped
 }
 
-// tellSystemd says READY when the service is, and then feeds the watchdog. It asks the service each time, so that one
-// whose locks hang is restarted.
+// tellSystemd says READY when the service is, feeds the watchdog, and shows as STATUS what is missing. It asks the
+// service each time, so that one whose locks hang is restarted.
 func (p *process) tellSystemd(ctx context.Context) {
-	const poll = 100 * time.Millisecond
-	interval := poll
+	const (
+		often = 100 * time.Millisecond
+		later = 5 * time.Second
+	)
+	interval := often
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		p.log.Warn().Err(err).Msg("systemd watchdog not fed")
 	}
-	var missing string
-	for isReady := false; ; {
+	_, listened := os.LookupEnv("NOTIFY_SOCKET")
+	isReady, missing := false, ""
+	for {
 		if watchdog > 0 {
 			p.notify(daemon.SdNotifyWatchdog)
 		}
-		switch err := p.ready(); {
-		case err == nil && !isReady:
+		now := ""
+		if err := p.ready(); err != nil {
+			now = err.Error()
+		}
+		switch {
+		case now == "" && !isReady:
 			isReady = true
 			p.log.Info().Msg("ready")
-			p.notify(daemon.SdNotifyReady)
-			interval = max(watchdog/2, poll)
-		case err != nil && !isReady && err.Error() != missing:
-			missing = err.Error()
-			p.log.Info().Str("missing", missing).Msg("not ready yet")
+			p.notify(daemon.SdNotifyReady + "\nSTATUS=ready")
+			interval = later
+			if watchdog > 0 {
+				interval = min(max(watchdog/2, often), later)
+			}
+		case now == missing || p.stopping.Load():
+		case !isReady:
+			p.log.Info().Str("missing", now).Msg("not ready yet")
+			p.notify(status("waiting", now))
+		default:
+			p.notify(status("ready", now))
 		}
-		if !retry.Sleep(ctx, interval) || isReady && watchdog == 0 {
+		missing = now
+		if !retry.Sleep(ctx, interval) || isReady && !listened {
 			return
 		}
 	}
+}
+
+// status is what systemctl shows of a service in one line.
+func status(state, missing string) string {
+	if missing != "" {
+		state = "waiting: " + strings.ReplaceAll(missing, "\n", "; ")
+	}
+	return "STATUS=" + state
 }
 
 func (p *process) notify(state string) {

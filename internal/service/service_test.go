@@ -243,7 +243,8 @@ func TestLifeUnderSystemd(t *testing.T) {
 		}
 	}
 
-	var isReady atomic.Bool
+	var missing holder
+	missing.Store(errors.New("no template yet"))
 	drained, drain := make(chan struct{}), make(chan struct{})
 	cfg := defaults()
 	cfg.Admin = "127.0.0.1:0"
@@ -257,12 +258,7 @@ func TestLifeUnderSystemd(t *testing.T) {
 				close(drained)
 				return nil
 			},
-			ready: func() error {
-				if isReady.Load() {
-					return nil
-				}
-				return errors.New("no template yet")
-			},
+			ready: missing.Load,
 		}, nil
 	})
 	admin := "http://" + p.logged("admin listening")["addr"].(string)
@@ -282,11 +278,28 @@ func TestLifeUnderSystemd(t *testing.T) {
 	}
 	check("/healthz", answer{200, "ok\n"})
 	check("/readyz", answer{503, "no template yet\n"})
+	health := func(wantCode int, want string) {
+		t.Helper()
+		asked := cfg
+		asked.Admin = strings.TrimPrefix(admin, "http://")
+		var said strings.Builder
+		code := service.Main("frame", []string{"-health"}, &said, asked, build)
+		if code != wantCode || !strings.HasPrefix(said.String(), want) {
+			t.Errorf("-health ended with code %d, %q", code, said.String())
+		}
+	}
+	health(1, "frame: no template yet\n")
+	notified("STATUS=waiting: no template yet")
 	notified("WATCHDOG=1")
-	isReady.Store(true)
-	notified("READY=1")
+	missing.Store(nil)
+	notified("READY=1\nSTATUS=ready")
 	notified("WATCHDOG=1")
+	health(0, "")
 	check("/readyz", answer{200, "ready\n"})
+	missing.Store(errors.Join(errors.New("no Kafka"), errors.New("no node")))
+	notified("STATUS=waiting: no Kafka; no node")
+	missing.Store(nil)
+	notified("STATUS=ready")
 	_, metrics := get(t, admin+"/metrics")
 	for _, want := range []string{
 		`btcpool_frame_things_total{service="frame"} 1`,
@@ -306,7 +319,14 @@ func TestLifeUnderSystemd(t *testing.T) {
 	close(drain)
 	p.exits(0)
 	<-drained
+	health(1, "frame: not running: ")
 }
+
+// holder holds an error for any goroutine.
+type holder struct{ at atomic.Pointer[error] }
+
+func (h *holder) Store(err error) { h.at.Store(&err) }
+func (h *holder) Load() error     { return *h.at.Load() }
 
 func TestDoesNotDrain(t *testing.T) {
 	for _, tc := range []struct {

@@ -41,7 +41,7 @@ type Config struct {
 	// DSN is what Open takes.
 	DSN string `toml:"dsn" env:"DATABASE_DSN"`
 	// DSNFile names a file that holds the DSN: it keeps the password out of the configuration.
-	DSNFile string `toml:"dsn_file"`
+	DSNFile string `toml:"dsn_file" env:"DATABASE_DSN_FILE"`
 }
 
 func (c Config) dsn() config.Secret {
