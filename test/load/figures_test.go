@@ -181,56 +181,101 @@ func median(list []time.Duration) time.Duration {
 	return list[len(list)/2]
 }
 
-// cost is what a process took for its shares.
-type cost struct {
-	each, user, system time.Duration // of processor a share
-	clients            time.Duration // of the load generator's processor a share
-	perSecond          float64
-	said               tally
-}
-
 // shares measures a load on both servers.
 func (f *figures) shares(what string, load order) {
 	f.pool.newBlock(f.t)
-	bare := f.measure(f.kernel.pid, f.control, load, func() {})
-	got := f.measure(f.pool.cmd.Process.Pid, f.miners, load, func() { f.pool.sent(f.t) })
+	bare := measure(f.t, server{pid: f.kernel.pid, miners: f.control}, load)
+	got := measure(f.t, f.pool.server(f.t, f.miners), load)
 	f.row("shares a second "+what, fmt.Sprintf("%.0f", got.perSecond), "", fmt.Sprintf("%.0f", bare.perSecond))
-	f.row("  processor a share, spool and Kafka included", got.each, "15 µs", bare.each)
+	f.row("  processor a share, spool and Kafka's client included", got.each, "", bare.each)
 	f.row("    in user mode", got.user, "", bare.user)
 	f.row("    in the kernel", got.system, "", bare.system)
 	f.row("    bare, with the hash of a share", "", "", bare.each+f.share)
+	f.row("  Kafka's", got.kafka, "", "")
 	f.row("  the load generator's", got.clients, "", bare.clients)
 	f.row("  answer p50", got.said.P50, "", bare.said.P50)
 	f.row("  answer p99", got.said.P99, "", bare.said.P99)
 }
 
-// measure loads the process until finish returns, so that the figures have all in them that the shares cause, and none
-// of it is left from before.
-func (f *figures) measure(pid int, m *helper, load order, finish func()) (c cost) {
-	f.t.Helper()
-	ask[tally](f.t, m, load)
-	hold(f.t, *duration/4) // until all is warm
-	rest(f.t, m)
+// server is what a load is put on.
+type server struct {
+	pid    int
+	more   []int // processes that belong to it
+	kafka  int   // 0: it has none
+	miners *helper
+	finish func() // returns when all is done that shares cause; nil: at once
+}
+
+func (p *pool) server(t *testing.T, m *helper) server {
+	return server{pid: p.cmd.Process.Pid, kafka: p.kafka.Pid(), miners: m, finish: func() { p.sent(t) }}
+}
+
+// used returns what the server has taken so far.
+func (s server) used(t *testing.T) (own usage, kafka time.Duration) {
+	t.Helper()
+	own = usageOf(t, s.pid)
+	for _, pid := range s.more {
+		u := usageOf(t, pid)
+		own.User, own.System = own.User+u.User, own.System+u.System
+	}
+	if s.kafka != 0 {
+		u := usageOf(t, s.kafka)
+		kafka = u.User + u.System
+	}
+	return own, kafka
+}
+
+// cost is what a server took for its shares.
+type cost struct {
+	each, user, system time.Duration // of processor a share
+	kafka, clients     time.Duration // of Kafka's, of the load generator's
+	perSecond          float64
+	said               tally
+}
+
+// measure loads a server until it has finished, so that the figures have all in them that the shares cause, and none of
+// it is left from before.
+func measure(t *testing.T, s server, load order) (c cost) {
+	t.Helper()
+	finish := func() {
+		rest(t, s.miners)
+		if s.finish != nil {
+			s.finish()
+		}
+	}
+	ask[tally](t, s.miners, load)
+	hold(t, *duration/4) // until all is warm
 	finish()
 
-	first := ask[tally](f.t, m, order{Do: "report"})
-	before, clients, begin := usageOf(f.t, pid), usageOf(f.t, m.pid), time.Now()
-	ask[tally](f.t, m, load)
-	hold(f.t, *duration)
-	c.said = ask[tally](f.t, m, order{Do: "report"})
-	c.perSecond = float64(c.said.Accepted-first.Accepted) / time.Since(begin).Seconds()
-	rest(f.t, m)
+	first := ask[tally](t, s.miners, order{Do: "report"})
+	before, kafka := s.used(t)
+	clients, begin := usageOf(t, s.miners.pid), time.Now()
+	ask[tally](t, s.miners, load)
+	hold(t, *duration)
+	c.said = ask[tally](t, s.miners, order{Do: "report"})
+	c.perSecond = float64(c.said.answered()-first.answered()) / time.Since(begin).Seconds()
 	finish()
-	after, clientsAfter := usageOf(f.t, pid), usageOf(f.t, m.pid)
+	after, kafkaAfter := s.used(t)
+	clientsAfter := usageOf(t, s.miners.pid)
 
-	n := time.Duration(ask[tally](f.t, m, order{Do: "report"}).Accepted - first.Accepted)
+	n := time.Duration(ask[tally](t, s.miners, order{Do: "report"}).answered() - first.answered())
 	if n == 0 {
-		f.t.Fatalf("no share was accepted: %+v", c.said)
+		t.Fatalf("no share was answered: %+v", c.said)
 	}
 	c.user, c.system = (after.User-before.User)/n, (after.System-before.System)/n
 	c.each = c.user + c.system
+	c.kafka = (kafkaAfter - kafka) / n
 	c.clients = (clientsAfter.User + clientsAfter.System - clients.User - clients.System) / n
 	return c
+}
+
+// answered is how many shares got a verdict, whichever.
+func (t tally) answered() int64 {
+	n := t.Accepted + t.Unlucky + t.Stale
+	for _, refused := range t.Refused {
+		n += refused
+	}
+	return n
 }
 
 // hold lets a load go on.

@@ -37,6 +37,7 @@ type pool struct {
 	admin  string
 	config bus.Config
 	bus    *bus.Client
+	kafka  *rig.Kafka
 	cmd    *exec.Cmd
 	ids    *job.IDs
 	height int32
@@ -45,6 +46,12 @@ type pool struct {
 
 // startPool starts both; text is added to sserver's configuration, before its sections.
 func startPool(t *testing.T, text string) *pool {
+	t.Helper()
+	return startPoolOf(t, *sserver, text)
+}
+
+// startPoolOf is startPool with another program; "": the project's.
+func startPoolOf(t *testing.T, program, text string) *pool {
 	t.Helper()
 	needFiles(t)
 	dir := t.TempDir()
@@ -55,7 +62,8 @@ func startPool(t *testing.T, text string) *pool {
 		ids:    job.NewIDs(1),
 		height: 900_000,
 	}
-	p.config.Brokers = []string{rig.StartKafka(t, dir).Addr}
+	p.kafka = rig.StartKafka(t, dir)
+	p.config.Brokers = []string{p.kafka.Addr}
 	p.bus = testkit.Bus(t, p.config, p.config.Topics.Job)
 
 	config := filepath.Join(dir, "sserver.toml")
@@ -64,7 +72,6 @@ func startPool(t *testing.T, text string) *pool {
 		p.addr, p.admin, filepath.Join(dir, "sserver"), text, p.config.Brokers[0]), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	program := *sserver
 	if program == "" {
 		program = rig.Bin(t, "sserver")
 	}

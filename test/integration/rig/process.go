@@ -88,6 +88,9 @@ func (p *Process) Start() {
 	}()
 }
 
+// Pid is the program's, or was.
+func (p *Process) Pid() int { return p.cmd.Process.Pid }
+
 // Kill ends the program with SIGKILL and waits until it is gone.
 func (p *Process) Kill() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
