@@ -230,6 +230,9 @@ func (b *browser) weigh(page string) {
 func (b *browser) fits(page string) {
 	b.t.Helper()
 	b.await("document.documentElement.scrollWidth <= innerWidth", "true")
+	if got := b.do(`[...document.querySelectorAll("[id]")].map((e) => e.id).filter((id, i, all) => all.indexOf(id) < i).join()`); got != "" {
+		b.t.Errorf("%s: ids of several elements: %s", page, got)
+	}
 	if got := b.do(`document.querySelectorAll("img:not([src='/favicon.svg']), script:not([src])").length`); got != "0" {
 		b.t.Errorf("%s: %s elements came from names", page, got)
 	}
@@ -307,6 +310,10 @@ func TestPagesInBrowser(t *testing.T) {
 				b.await(fmt.Sprintf(`document.getElementById("miner-chart").getAttribute("aria-label").startsWith("Hashrate of the last %s: at its end")`, of), "true")
 			}
 			b.fits(on + "user")
+			b.do(`const askServer = fetch; fetch = (what, ...more) => String(what).includes("step=minute") ? Promise.reject(new Error("away")) : askServer(what, ...more)`)
+			click(b, "#miner-ranges [data-range=day]")
+			b.await(`document.querySelector("#miner-ranges [aria-pressed=true]").dataset.range`, "year") // that is shown still
+			b.await(`document.getElementById("miner-chart").getAttribute("aria-label").startsWith("Hashrate of the last year: at its end")`, "true")
 			b.check(on + "user, all ranges")
 
 			b.open(server.URL + "/#/worker/nobody/" + url.PathEscape(hostile))

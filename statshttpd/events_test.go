@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"btcpool/internal/share"
 	"btcpool/internal/store"
 )
@@ -115,6 +117,27 @@ func TestEvents(t *testing.T) {
 	}
 }
 
+// To listen for hours is no slow answer.
+func TestEventsTakeNoTime(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	gone, leave := context.WithCancel(t.Context())
+	leave()
+	for path, ctx := range map[string]context.Context{"/api/v1/events": gone, "/api/v1/pool": t.Context()} {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil))
+		if w.Code != http.StatusOK {
+			t.Fatalf("%s: %d %s", path, w.Code, w.Body)
+		}
+	}
+	reg := prometheus.NewRegistry()
+	reg.MustRegister(s.metrics.answerSeconds)
+	all, err := reg.Gather()
+	if err != nil || len(all) != 1 || all[0].GetMetric()[0].GetHistogram().GetSampleCount() != 1 {
+		t.Errorf("%v, %v", err, all)
+	}
+}
+
 func TestEventsAreBounded(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t, noon)
@@ -123,7 +146,18 @@ func TestEventsAreBounded(t *testing.T) {
 	t.Cleanup(srv.Close)
 	t.Cleanup(s.hub.stop)
 	url := srv.URL + "/api/v1/events"
-	listen(t, url).wants("pool")
+	first := listen(t, url)
+	first.wants("pool")
+	t.Run("HEAD", func(t *testing.T) {
+		res, err := http.Head(url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		if res.StatusCode != http.StatusMethodNotAllowed {
+			t.Errorf("%s", res.Status)
+		}
+	})
 	for target, want := range map[string]int{url: 503, url + "?x=1": 400, url + "?worker=x": 400, url + "?user=" + strings.Repeat("x", 200): 400} {
 		res, err := http.Get(target)
 		if err != nil {

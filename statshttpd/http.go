@@ -95,19 +95,21 @@ func (s *Service) Handler() http.Handler {
 	})))
 	events := http.NewServeMux()
 	events.Handle(apiRoot+eventsPath, s.cors(s.counted("events", http.HandlerFunc(s.serveEvents))))
-	events.Handle("/", bounded(mux))
+	events.Handle("/", s.bounded(mux))
 	return secured(events)
 }
 
 // eventsPath is the one below apiRoot that is answered for as long as somebody listens.
 const eventsPath = "/events"
 
-// bounded ends a request that takes too long.
-func bounded(next http.Handler) http.Handler {
+// bounded ends a request that takes too long, and tells how long each takes.
+func (s *Service) bounded(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		begin := s.now()
 		ctx, cancel := context.WithTimeout(r.Context(), requestTimeout)
 		defer cancel()
 		next.ServeHTTP(w, r.WithContext(ctx))
+		s.metrics.answerSeconds.Observe(s.now().Sub(begin).Seconds())
 	})
 }
 
@@ -123,16 +125,14 @@ func secured(next http.Handler) http.Handler {
 	})
 }
 
-// counted counts requests, bytes and time under name.
+// counted counts requests and bytes under name.
 func (s *Service) counted(name string, next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		begin := s.now()
 		counter := &countingWriter{ResponseWriter: w, status: http.StatusOK}
 		next.ServeHTTP(counter, r)
 		s.requests.Add(1)
 		s.sent.Add(counter.bytes)
 		s.metrics.requests.WithLabelValues(name, strconv.Itoa(counter.status)).Inc()
-		s.metrics.answerSeconds.Observe(s.now().Sub(begin).Seconds())
 	})
 }
 

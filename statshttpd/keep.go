@@ -76,7 +76,7 @@ func (s *Service) keepUpToDate(ctx context.Context, db, stats *store.Store) {
 			if s.minutes.Set(err); err != nil {
 				s.metrics.flushes.WithLabelValues("failed").Inc()
 			}
-			s.hours.Set(s.readHours(ctx, stats))
+			s.refreshHours(ctx, stats)
 		case <-ctx.Done():
 			last, cancel := context.WithTimeout(context.WithoutCancel(ctx), queryTimeout)
 			defer cancel()

@@ -17,6 +17,7 @@ type metrics struct {
 	flushSeconds  prometheus.Histogram
 	purged        prometheus.Counter
 	minutesLost   prometheus.Counter
+	hoursFailed   prometheus.Counter
 	crowdedOut    prometheus.Counter
 	requests      *prometheus.CounterVec // handler, code
 	answerSeconds prometheus.Histogram
@@ -47,8 +48,9 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		purged:        set.Counter("workers_purged_total", "Rows of workers deleted that had no share for long, or never."),
 		crowdedOut:    set.Counter("http_connections_crowded_out_total", "Connections closed because max_connections others were open."),
 		minutesLost:   set.Counter("minutes_lost_total", "Hours whose minutes were given up because the database was away."),
+		hoursFailed:   set.Counter("hours_failed_total", "Readings of the tables' hours, for the rate of a day, that failed and were tried again."),
 		requests:      set.Counters("http_requests_total", "Answered requests.", "handler", "code"),
-		answerSeconds: set.Histogram("http_request_seconds", "Time to answer one request of the API.", seconds),
+		answerSeconds: set.Histogram("http_request_seconds", "Time to answer one request, but for those that listen to events.", seconds),
 	}
 	for _, reason := range []string{"malformed", "invalid"} { // so that the first one is an increase
 		m.dropped.WithLabelValues(reason)

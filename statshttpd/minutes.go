@@ -158,6 +158,14 @@ func (s *Service) purgeMinutes(ctx context.Context, db *store.Store) {
 	}
 }
 
+// refreshHours reads the hours when it is time; what fails is tried again.
+func (s *Service) refreshHours(ctx context.Context, db *store.Store) {
+	err := s.readHours(ctx, db)
+	if s.hours.Set(err); err != nil && ctx.Err() == nil {
+		s.metrics.hoursFailed.Inc()
+	}
+}
+
 // readHours reads the accepted work of the whole hours that the rate of a day needs, once slparser is done with them:
 // it counts in order, and has something of the hour that runs.
 func (s *Service) readHours(ctx context.Context, db *store.Store) error {

@@ -3,10 +3,13 @@ package statshttpd
 import (
 	"math"
 	"net/netip"
+	"path/filepath"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
@@ -147,7 +150,7 @@ func TestMinutesAfterAClockAhead(t *testing.T) {
 	s.mineMinutes(t, start, 0, 60)
 	s.lastCut = start.Add(5 * time.Hour)
 	s.cutDue(start.Add(time.Hour + cutAfter))
-	if len(s.cuts) != 1 || s.cuts[0].start != start {
+	if len(s.cuts) != 1 || !s.cuts[0].start.Equal(start) {
 		t.Errorf("cut: %v", s.cuts)
 	}
 }
@@ -213,7 +216,19 @@ func TestDayRate(t *testing.T) {
 		t.Errorf("while slparser may be within the hour: %v", r)
 	}
 	count(0, 0)
-	read()
+	away, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "away.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	away.Close()
+	s.refreshHours(t.Context(), away)
+	if failed := testutil.ToFloat64(s.metrics.hoursFailed); s.hours.Err() == nil || failed != 1 {
+		t.Errorf("of hours that were not read: %v, %v counted", s.hours.Err(), failed)
+	}
+	s.refreshHours(t.Context(), s.db.Load())
+	if s.hours.Err() != nil {
+		t.Errorf("hours are not read again: %v", s.hours.Err())
+	}
 	want := bitcoin.Work{Lo: 60 << 32}.Float() / 3600
 	if r := of(); !r.Known || math.Abs(r.HashesPerSecond/want-1) > 1e-3 {
 		t.Errorf("%v, want %v", r, want)

@@ -101,7 +101,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
 		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
 		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
-		hours:   service.NewFault(deps.Log, zerolog.WarnLevel, "hours not read: the rate of a day will not be known", "hours are read again"),
+		hours:   service.NewFault(deps.Log, zerolog.WarnLevel, "hours not read: will try again, the rate of a day may not be known until then", "hours are read again"),
 		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
 		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
 		now:     time.Now,

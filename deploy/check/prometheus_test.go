@@ -524,11 +524,11 @@ func TestAlertsFire(t *testing.T) {
 		"DatabaseAway": {
 			fire: [][]string{
 				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},
-				{`btcpool_sserver_user_readings_total{result="failed"} 0+1x5`},
+				{`btcpool_sserver_user_readings_total{result="failed"} 0+1x5`}, {`btcpool_statshttpd_hours_failed_total 0+1x5`},
 			},
 			quiet: [][]string{{
 				`btcpool_slparser_flush_failures_total 9x5`, `btcpool_statshttpd_flushes_total{result="ok"} 0+1x5`,
-				`btcpool_sserver_user_readings_total{result="ok"} 0+1x5`,
+				`btcpool_sserver_user_readings_total{result="ok"} 0+1x5`, `btcpool_statshttpd_hours_failed_total 3x5`,
 			}},
 		},
 		"NotReady": {

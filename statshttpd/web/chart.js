@@ -59,8 +59,11 @@ function runs(points) {
   return all;
 }
 
+let charts = 0;
+
 export class Chart {
   #host;
+  #fade = `fade-${++charts}`; // the id of its gradient
   #points = []; // {time, value, now}, oldest first; value is null where it is not known
   #of = "the last hour";
   #none = "";
@@ -140,12 +143,12 @@ export class Chart {
         line += path;
         area += `${path}L${this.#x(run.at(-1).time).toFixed(1)} ${floor}L${this.#x(run[0].time).toFixed(1)} ${floor}Z`;
       }
-      const gradient = svg("linearGradient", { id: "fade", x1: 0, x2: 0, y1: 0, y2: 1 });
+      const gradient = svg("linearGradient", { id: this.#fade, x1: 0, x2: 0, y1: 0, y2: 1 });
       gradient.append(svg("stop", { class: "fade-top", offset: 0 }), svg("stop", { class: "fade-end", offset: 1 }));
       const last = points.at(-1);
       root.append(
         gradient,
-        svg("path", { class: "area", d: area }),
+        svg("path", { class: "area", d: area, fill: `url(#${this.#fade})` }),
         svg("path", { class: "line", d: line }),
         svg("circle", { class: "now", cx: this.#x(last.time), cy: this.#y(last.value), r: 3.5 }),
       );

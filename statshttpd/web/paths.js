@@ -42,9 +42,8 @@ export async function ask(path, parameters, signal = AbortSignal.timeout(patienc
   return answer.json();
 }
 
-// question is a signal for several questions, and ends those of the one before.
-export function question(before) {
-  before?.abort();
+// question is a signal for several questions.
+export function question() {
   const mine = new AbortController();
   return { mine, signal: AbortSignal.any([mine.signal, AbortSignal.timeout(patience)]) };
 }

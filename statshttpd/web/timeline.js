@@ -32,6 +32,7 @@ export class Timeline {
   #path = "";
   #looked = 0; // when the history was asked for, 0 when it must be
   #now;
+  #drawn = {}; // path and range that the chart shows
 
   constructor(host, controls, onChange) {
     this.#chart = new Chart(host);
@@ -64,7 +65,6 @@ export class Timeline {
 
   // show draws what path did in the range until now, where it has that rate. The last hour may be known already.
   async show(path, now, rate, hour) {
-    const before = `${this.#path} ${this.#range}`;
     if (path !== this.#path) {
       this.#path = path;
       this.#looked = 0;
@@ -82,8 +82,14 @@ export class Timeline {
       this.#draw(points(history, range.join), range);
     } catch {
       if (asked !== `${this.#path} ${this.#range}`) return;
-      this.#looked = Date.now() - (range.every - 10) * 1000; // again in 10 s
-      if (asked !== before) this.#chart.show([], { of: range.of, none: "No history now: the database does not answer" });
+      if (this.#drawn.path === path) {
+        this.#range = this.#drawn.range; // a switch that failed
+        this.#mark();
+      } else {
+        this.#chart.show([], { of: range.of, none: "No history now: the database does not answer" });
+        this.#drawn = {};
+      }
+      this.#looked = Date.now() - (ranges[this.#range].every - 10) * 1000; // again in 10 s
     }
   }
 
@@ -91,5 +97,6 @@ export class Timeline {
     const last = all.at(-1);
     if (this.#range === "hour" && this.#now.value > 0 && (!last || this.#now.time > last.time)) all.push({ ...this.#now, now: true });
     this.#chart.show(all, { of: range.of, none: `No shares in ${range.of}` });
+    this.#drawn = { path: this.#path, range: this.#range };
   }
 }
