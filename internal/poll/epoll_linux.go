@@ -5,23 +5,19 @@ package poll
 import (
 	"errors"
 	"os"
-	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// poller tells a loop which of its sockets can be read or written: epoll. Its descriptor is known to Go's own poller,
-// so that a loop that waits costs no thread.
+// poller tells a loop which of its sockets can be read or written: epoll. The loop's thread waits in the kernel: to have
+// Go's own poller watch this one's descriptor costs two wake-ups for one, each by way of the scheduler.
 type poller struct {
 	fd      int
-	file    *os.File // owns fd
-	raw     syscall.RawConn
 	bell    int // an eventfd
 	sockets map[int32]*socket
 	events  [256]unix.EpollEvent
 	ready   []unix.EpollEvent // the part of events that was filled last
-	poll    func(uintptr) bool
-	err     error // that of the last poll
 }
 
 func newPoller() (_ *poller, err error) {
@@ -29,27 +25,13 @@ func newPoller() (_ *poller, err error) {
 	if p.fd, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
 	}
-	if err = unix.SetNonblock(p.fd, true); err != nil {
+	if p.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK); err != nil {
 		_ = unix.Close(p.fd)
-		return nil, os.NewSyscallError("fcntl", err)
-	}
-	p.file = os.NewFile(uintptr(p.fd), "epoll")
-	p.raw, err = p.file.SyscallConn()
-	if err == nil {
-		p.bell, err = unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	}
-	if err != nil {
-		p.file.Close()
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	// Edges need no reading of the bell.
-	if err = p.control(unix.EPOLL_CTL_ADD, int32(p.bell), unix.EPOLLIN|unix.EPOLLET); err != nil {
+	if err = p.control(unix.EPOLL_CTL_ADD, int32(p.bell), unix.EPOLLIN); err != nil {
 		p.close()
 		return nil, err
-	}
-	p.poll = func(uintptr) bool {
-		p.look()
-		return len(p.ready) > 0 || p.err != nil
 	}
 	return p, nil
 }
@@ -58,31 +40,45 @@ func (p *poller) control(op int, fd int32, events uint32) error {
 	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, int(fd), &unix.EpollEvent{Events: events, Fd: fd}))
 }
 
-// look finds out what is ready now.
-func (p *poller) look() {
-	n, err := unix.EpollWait(p.fd, p.events[:], 0)
+// wait returns when a socket is ready or the bell was rung, or at once.
+func (p *poller) wait(block bool) error {
+	timeout := 0
+	if block {
+		timeout = -1
+	}
+	n, err := unix.EpollWait(p.fd, p.events[:], timeout)
 	if errors.Is(err, unix.EINTR) {
 		n, err = 0, nil
 	}
-	p.ready, p.err = p.events[:max(n, 0)], os.NewSyscallError("epoll_wait", err)
+	p.ready = p.events[:max(n, 0)]
+	return os.NewSyscallError("epoll_wait", err)
 }
 
-// wait returns when a socket is ready or the bell was rung, or at once.
-func (p *poller) wait(block bool) error {
-	if p.look(); len(p.ready) > 0 || p.err != nil || !block {
-		return p.err
+// pause returns after d, or when the bell is rung.
+func (p *poller) pause(d time.Duration) error {
+	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
+		timeout := unix.NsecToTimespec(d.Nanoseconds())
+		_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(p.bell), Events: unix.POLLIN}}, &timeout, nil)
+		if !errors.Is(err, unix.EINTR) {
+			return os.NewSyscallError("ppoll", err)
+		}
 	}
-	if err := p.raw.Read(p.poll); err != nil {
-		return err
-	}
-	return p.err
+	return nil
 }
+
+// more reports whether the last wait may not have found all that was ready.
+func (p *poller) more() bool { return len(p.ready) == len(p.events) }
 
 // serve has the owners served of all sockets that the last wait found ready.
 func (p *poller) serve() {
 	for _, e := range p.ready {
-		c := p.sockets[e.Fd] // nil: the bell, or closed in this turn
-		if c == nil {
+		if e.Fd == int32(p.bell) {
+			var rings [8]byte
+			_, _ = unix.Read(p.bell, rings[:]) // only the loop reads it
+			continue
+		}
+		c := p.sockets[e.Fd]
+		if c == nil { // closed in this turn
 			continue
 		}
 		var r Readiness
@@ -108,5 +104,5 @@ func (p *poller) wake() {
 
 func (p *poller) close() {
 	_ = unix.Close(p.bell)
-	p.file.Close()
+	_ = unix.Close(p.fd)
 }

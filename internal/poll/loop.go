@@ -3,6 +3,7 @@ package poll
 import (
 	"context"
 	"sync"
+	"time"
 )
 
 // Loop is what one goroutine does for its links, again and again:
@@ -19,10 +20,11 @@ type Loop struct {
 	poller *poller
 	spare  []func() // the memory of tasks that are done
 
-	mu     sync.Mutex
-	tasks  []func()
-	awake  bool // the tasks will be looked at
-	closed bool
+	mu        sync.Mutex
+	tasks     []func()
+	awake     bool // the tasks will be looked at
+	gathering bool // they will be, when it is over
+	closed    bool
 }
 
 // NewLoop returns a loop without links.
@@ -36,7 +38,29 @@ func NewLoop() (*Loop, error) {
 
 // Wait returns when a link has what its owner wants or something was posted, or at once if it is not to block. An error
 // is the system's, and lasting.
-func (l *Loop) Wait(block bool) error { return l.poller.wait(block) }
+func (l *Loop) Wait(block bool) error { return l.poller.wait(block && !l.late()) }
+
+// late reports whether tasks wait that nobody has rung the bell for.
+func (l *Loop) late() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	late := l.gathering && len(l.tasks) > 0
+	l.awake = l.awake || late
+	l.gathering = false
+	return late
+}
+
+// Gather waits for d before the next Wait, so that what arrives meanwhile has one turn. It returns earlier when something
+// is posted, and at once when the last Wait may not have found all that was ready.
+func (l *Loop) Gather(d time.Duration) error {
+	if d <= 0 || l.poller.more() {
+		return nil
+	}
+	l.mu.Lock()
+	l.gathering = true
+	l.mu.Unlock()
+	return l.poller.pause(d)
+}
 
 // Turn serves the links that Wait has found ready, and then does what was posted.
 func (l *Loop) Turn() {
@@ -53,14 +77,17 @@ func (l *Loop) Turn() {
 }
 
 // Post has the loop call f and does not wait for it. When the loop is closed, it returns false and f is not called.
-func (l *Loop) Post(f func()) bool {
+func (l *Loop) Post(f func()) bool { return l.post(f, true) }
+
+// post is Post; what is not urgent does not end Gather.
+func (l *Loop) post(f func(), urgent bool) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
 		return false
 	}
 	l.tasks = append(l.tasks, f)
-	if !l.awake {
+	if !l.awake && (urgent || !l.gathering) {
 		l.awake = true
 		l.poller.wake()
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"btcpool/internal/retry"
 )
@@ -21,6 +22,19 @@ func (p *poller) wait(block bool) error {
 	}
 	return nil
 }
+
+func (p *poller) pause(d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-p.bell:
+		p.bell.Ring() // wait is to hear it
+	case <-t.C:
+	}
+	return nil
+}
+
+func (p *poller) more() bool { return false }
 
 func (p *poller) serve() {}
 

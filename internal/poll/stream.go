@@ -51,11 +51,11 @@ func (c *stream) Attach(l *Loop, o Owner) error {
 }
 
 func (c *stream) ready(r Readiness) {
-	c.loop.Post(func() {
+	c.loop.post(func() {
 		if !c.closed {
 			c.owner.Serve(r)
 		}
-	})
+	}, false)
 }
 
 func (c *stream) readAll() {
