@@ -6,6 +6,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"btcpool/internal/sealed"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
 )
@@ -53,8 +54,19 @@ func newCounter(day sharefile.Day, rules rules, lanes int) *counter {
 func (c *counter) take(records []byte) {
 	b := <-c.free
 	b.records = append(b.records[:0], records...)
-	b.lanes.Store(int32(len(c.lanes)))
 	c.parse <- b
+	c.queue(b)
+}
+
+// takeStreaks has streaks counted, which stay the caller's.
+func (c *counter) takeStreaks(streaks []sealed.Streak) {
+	b := <-c.free
+	c.credit(b, func(use func(s *share.Share, n int64) bool) { b.tally.readStreaks(streaks, use) })
+	c.queue(b)
+}
+
+func (c *counter) queue(b *batch) {
+	b.lanes.Store(int32(len(c.lanes)))
 	for _, l := range c.lanes {
 		l.queue <- b
 	}
@@ -62,20 +74,28 @@ func (c *counter) take(records []byte) {
 
 func (c *counter) parseAll() {
 	for b := range c.parse {
-		for i := range b.credits {
-			b.credits[i] = b.credits[i][:0]
-		}
-		b.tally.read(b.records, func(s *share.Share) bool {
-			credit, ok := c.rules.creditOf(s)
-			if ok {
-				i := credit.lane(len(b.credits))
-				b.credits[i] = append(b.credits[i], credit)
-			}
-			return ok
+		c.credit(b, func(use func(s *share.Share, n int64) bool) {
+			b.tally.read(b.records, func(s *share.Share) bool { return use(s, 1) })
 		})
-		for range c.lanes {
-			b.parsed <- struct{}{}
+	}
+}
+
+// credit has read make the credits of a batch, for its lanes to add.
+func (c *counter) credit(b *batch, read func(use func(s *share.Share, n int64) bool)) {
+	for i := range b.credits {
+		b.credits[i] = b.credits[i][:0]
+	}
+	read(func(s *share.Share, n int64) bool {
+		credit, ok := c.rules.creditOf(s)
+		if ok {
+			credit.shares = uint64(n)
+			i := credit.lane(len(b.credits))
+			b.credits[i] = append(b.credits[i], credit)
 		}
+		return ok
+	})
+	for range c.lanes {
+		b.parsed <- struct{}{}
 	}
 }
 
@@ -122,7 +142,7 @@ func (c *counter) end() (*dayStats, tally) {
 func (s *Service) count(ctx context.Context, day sharefile.Day, got func(bytes, of int64)) (*dayStats, tally, reading, error) {
 	cores := runtime.GOMAXPROCS(0)
 	c := newCounter(day, s.rules, cores)
-	read, err := s.readWhole(ctx, day, cores+1, c.take, got)
+	read, err := s.readWhole(ctx, day, cores+1, into{c.take, c.takeStreaks}, got)
 	stats, t := c.end()
 	s.metrics.add(t)
 	return stats, t, read, err

@@ -160,7 +160,7 @@ func TestParts(t *testing.T) {
 	t.Parallel()
 	d := newDayStats(mondayDay, rules{network: mainnet(t)})
 	for n := range int64(rowsAtOnce) {
-		d.add(&credit{key: key{1 + n%7, n - 5000 | 1}, status: share.StatusAccept, hour: uint8(n % 24), bits: difficulty})
+		d.add(&credit{key: key{1 + n%7, n - 5000 | 1}, shares: 1, status: share.StatusAccept, hour: uint8(n % 24), bits: difficulty})
 	}
 	seen := map[store.StatsKey]bool{}
 	var last []store.StatsKey

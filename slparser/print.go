@@ -30,7 +30,7 @@ func (s *Service) print(ctx context.Context, w io.Writer) error {
 	var line []byte
 	for day := range s.cfg.days() {
 		var t tally
-		read, errDay := s.readWhole(ctx, day, 0, func(batch []byte) {
+		read, errDay := s.readWhole(ctx, day, 0, into{batch: func(batch []byte) {
 			t.read(batch, func(sh *share.Share) bool {
 				if f.lets(day, sh) {
 					line = p.appendShare(&p, line[:0], sh)
@@ -38,7 +38,7 @@ func (s *Service) print(ctx context.Context, w io.Writer) error {
 				}
 				return true
 			})
-		}, func(int64, int64) {})
+		}}, func(int64, int64) {})
 		s.metrics.add(t)
 		for _, d := range read.damages {
 			errDay = errors.Join(errDay, d)

@@ -33,6 +33,23 @@ func (t *tally) read(batch []byte, use func(*share.Share) bool) {
 	}
 }
 
+// readStreaks is read for streaks of records.
+func (t *tally) readStreaks(streaks []sealed.Streak, use func(s *share.Share, n int64) bool) {
+	for i := range streaks {
+		r := &streaks[i]
+		switch {
+		case r.Malformed:
+			t.malformed += r.Records
+		case r.Share.Validate() != nil:
+			t.invalid += r.Records
+		case !use(&r.Share, r.Records):
+			t.others += r.Records
+		default:
+			t.shares += r.Records
+		}
+	}
+}
+
 func (m *metrics) add(t tally) {
 	m.shares.Add(float64(t.shares))
 	m.dropped.WithLabelValues("malformed").Add(float64(t.malformed))
@@ -57,8 +74,14 @@ func (r reading) flawed() error {
 	return errors.Join(append(faults, r.end)...)
 }
 
-// readWhole hands the records of a day, which may be sealed, to use in batches, those behind damage too, and tells how far it has got.
-func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, use func(batch []byte), got func(bytes, of int64)) (read reading, err error) {
+// into is where the records of a day go.
+type into struct {
+	batch   func(records []byte)
+	streaks func([]sealed.Streak) // nil: those that are sealed go to batch, too
+}
+
+// readWhole hands over the records of a day, which may be sealed, those behind damage too, and tells how far it has got.
+func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, to into, got func(bytes, of int64)) (read reading, err error) {
 	r, err := sealed.OpenDay(s.cfg.DataDir, s.cfg.Chain, day)
 	if err != nil {
 		return read, err
@@ -73,12 +96,20 @@ func (s *Service) readWhole(ctx context.Context, day sharefile.Day, ahead int, u
 	if read.log, err = r.LogBytes(); err != nil {
 		return read, err
 	}
+	if to.streaks != nil {
+		if err := r.Streaks(ctx, func(streaks []sealed.Streak) {
+			to.streaks(streaks)
+			got(r.Position(), read.size)
+		}); err != nil {
+			return read, err
+		}
+	}
 	for ctx.Err() == nil {
 		batch, err := r.NextBatch()
 		damage := new(sharefile.Damage)
 		switch {
 		case err == nil:
-			use(batch)
+			to.batch(batch)
 			got(r.Position(), read.size)
 		case errors.As(err, &damage):
 			read.damages = append(read.damages, damage)

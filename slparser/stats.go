@@ -136,14 +136,18 @@ type rules struct {
 	singleUser  int32
 }
 
-// credit is what of a share counts.
+// credit is what of a share counts, or of successive shares of a worker that are alike.
 type credit struct {
 	key
+	shares       uint64
 	status       share.Status
 	bits, height uint32
 	hour         uint8
 	difficulty   bitcoin.Difficulty
 }
+
+// work is what its shares count with when each counts with difficulty d.
+func (c *credit) work(d bitcoin.Difficulty) bitcoin.Work { return d.Hashes().Times(c.shares) }
 
 // creditOf tells whose share it is, and false if it is nobody's.
 func (r *rules) creditOf(s *share.Share) (credit, bool) {
@@ -154,7 +158,7 @@ func (r *rules) creditOf(s *share.Share) (credit, bool) {
 		}
 		user = s.ExtUserID
 	}
-	return credit{key{int64(user), s.WorkerID}, s.Status, s.Bits, s.Height, uint8(s.Time % 86400 / 3600), s.Difficulty}, true
+	return credit{key{int64(user), s.WorkerID}, 1, s.Status, s.Bits, s.Height, uint8(s.Time % 86400 / 3600), s.Difficulty}, true
 }
 
 // dayStats are the statistics of a day's file. The same shares in the same order give the same numbers, however often
@@ -207,30 +211,40 @@ func (d *dayStats) find(k key) *entry {
 	return nil
 }
 
-// add counts a share for its worker, its user and the pool, in the hour of its own time.
+// add counts shares for their worker, their user and the pool, in the hour of their own time.
 //
 // What was not accepted counts with a limited difficulty: see share.RejectedDifficulty. Before the worker's first
 // accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then. Of reasons that
 // nobody has defined there is one.
 func (d *dayStats) add(c *credit) {
+	if c.shares > 1 && c.status.IsAccepted() && c.status.IsStale() {
+		first, others := *c, *c // the first one bounds what the others count with
+		first.shares, others.shares = 1, c.shares-1
+		d.addAlike(&first)
+		c = &others
+	}
+	d.addAlike(c)
+}
+
+func (d *dayStats) addAlike(c *credit) {
 	w := d.worker(c.key)
 	all := [...]*totals{w.hour(c.hour), w.user.hour(c.hour), d.pool.hour(c.hour)}
 	accepted, stale := c.status.IsAccepted(), c.status.IsStale()
 	switch {
 	case accepted && (!stale || d.rules.acceptStale):
-		work, v := c.difficulty.Hashes(), d.worths.of(c)
+		work, v := c.work(c.difficulty), d.worths.of(c).times(c.shares)
 		for _, t := range all {
 			t.accept = t.accept.Add(work)
 			t.score.add(&v.score)
 			t.earn.add(&v.earn)
 		}
 	case stale:
-		work := w.clamp(c.difficulty).Hashes()
+		work := c.work(w.clamp(c.difficulty))
 		for _, t := range all {
 			t.stale = t.stale.Add(work)
 		}
 	default:
-		work, reason := w.clamp(c.difficulty).Hashes(), c.status.Known()
+		work, reason := c.work(w.clamp(c.difficulty)), c.status.Known()
 		for _, t := range all {
 			t.addReject(reason, work)
 		}

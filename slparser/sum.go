@@ -17,6 +17,18 @@ func (s *sum) add(v *sum) {
 	s[2], _ = bits.Add64(s[2], v[2], carry)
 }
 
+// times returns n·s.
+func (s *sum) times(n uint64) (all sum) {
+	var carry uint64
+	for i, word := range s {
+		hi, lo := bits.Mul64(word, n)
+		var c uint64
+		all[i], c = bits.Add64(lo, carry, 0)
+		carry = hi + c
+	}
+	return all
+}
+
 func (s *sum) big() *big.Int {
 	var b [24]byte
 	for i, word := range s {

@@ -14,6 +14,13 @@ var scoreOne = new(big.Int).Exp(big.NewInt(10), big.NewInt(25), nil)
 // worth is what an accepted share is worth, both in units of 10^-25.
 type worth struct{ score, earn sum }
 
+func (w *worth) times(n uint64) worth {
+	if n == 1 {
+		return *w
+	}
+	return worth{w.score.times(n), w.earn.times(n)}
+}
+
 // worths keeps what shares of the present blocks are worth: a slot for each difficulty at eight heights.
 type worths struct {
 	earnings Earnings

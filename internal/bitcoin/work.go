@@ -23,6 +23,17 @@ func (w Work) Add(v Work) Work {
 	return Work{hi, lo}
 }
 
+// Times returns n·w, at most 2^128-1.
+func (w Work) Times(n uint64) Work {
+	carry, lo := bits.Mul64(w.Lo, n)
+	over, hi := bits.Mul64(w.Hi, n)
+	hi, carry = bits.Add64(hi, carry, 0)
+	if over|carry != 0 {
+		return Work{math.MaxUint64, math.MaxUint64}
+	}
+	return Work{hi, lo}
+}
+
 // Cmp returns -1, 0 or 1 as w is less than, equal to or greater than v.
 func (w Work) Cmp(v Work) int { return cmp.Or(cmp.Compare(w.Hi, v.Hi), cmp.Compare(w.Lo, v.Lo)) }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/parquet-go/parquet-go"
 	"github.com/parquet-go/parquet-go/encoding"
@@ -47,17 +48,21 @@ const (
 	recordColumn = 17
 )
 
-func openColumns(group parquet.RowGroup) *columns {
+// openColumns opens the columns of numbers that are wanted, or without any wish all there are, and record.
+func openColumns(group parquet.RowGroup, wanted ...int) *columns {
 	c := &columns{left: group.NumRows(), numbers: make([]column[int64], 0, numbers)}
 	for i, chunk := range group.ColumnChunks() {
-		pages := chunk.Pages()
-		switch i {
-		case ipColumn:
-			c.ip = column[string]{pages: pages, decode: indexed(appendTexts)}
-		case recordColumn:
-			c.record = column[[]byte]{pages: pages, decode: appendBytes}
+		switch {
+		case i == recordColumn:
+			c.record = column[[]byte]{pages: chunk.Pages(), decode: appendBytes}
+		case i == ipColumn:
+			if len(wanted) == 0 {
+				c.ip = column[string]{pages: chunk.Pages(), decode: indexed(appendTexts)}
+			}
+		case len(wanted) == 0 || slices.Contains(wanted, len(c.numbers)):
+			c.numbers = append(c.numbers, column[int64]{pages: chunk.Pages(), decode: indexed(appendNumbers)})
 		default:
-			c.numbers = append(c.numbers, column[int64]{pages: pages, decode: indexed(appendNumbers)})
+			c.numbers = append(c.numbers, column[int64]{})
 		}
 	}
 	return c
@@ -71,44 +76,56 @@ func (c *columns) close() error {
 	return err
 }
 
+// values are what some rows have in the columns that were opened.
+type values struct {
+	numbers [numbers][]int64
+	ips     []string
+	records [][]byte
+}
+
+// next returns the values of the next rows, at most so many, valid until the next call, or io.EOF.
+func (c *columns) next(most int) (n int, of values, err error) {
+	n = int(min(int64(most), c.left))
+	if n == 0 {
+		return 0, of, io.EOF
+	}
+	for i := range c.numbers {
+		if of.numbers[i], err = c.numbers[i].next(n); err != nil {
+			return 0, of, err
+		}
+	}
+	if of.ips, err = c.ip.next(n); err != nil {
+		return 0, of, err
+	}
+	if of.records, err = c.record.next(n); err != nil {
+		return 0, of, err
+	}
+	c.left -= int64(n)
+	return n, of, nil
+}
+
 // read fills rows as far as the row group goes, or returns io.EOF. What was in rows is used again.
 func (c *columns) read(rows []row) (int, error) {
-	n := int(min(int64(len(rows)), c.left))
-	if n == 0 {
-		return 0, io.EOF
-	}
-	var of [numbers][]int64
-	for i := range c.numbers {
-		values, err := c.numbers[i].next(n)
-		if err != nil {
-			return 0, err
-		}
-		of[i] = values
-	}
-	ips, err := c.ip.next(n)
+	n, all, err := c.next(len(rows))
 	if err != nil {
 		return 0, err
 	}
-	records, err := c.record.next(n)
-	if err != nil {
-		return 0, err
-	}
+	of := &all.numbers
 	for i := range rows[:n] {
 		rows[i] = row{
 			UserID: int32(of[userID][i]), WorkerID: of[workerID][i], ExtUserID: int32(of[extUserID][i]), Status: int32(of[status][i]),
 			Time: of[unixTime][i], Difficulty: int32(of[difficulty][i]), JobID: uint64(of[jobID][i]), Bits: uint32(of[networkBits][i]),
-			Height: uint32(of[height][i]), IP: ips[i], SessionID: uint32(of[sessionID][i]), Nonce: uint32(of[nonce][i]),
+			Height: uint32(of[height][i]), IP: all.ips[i], SessionID: uint32(of[sessionID][i]), Nonce: uint32(of[nonce][i]),
 			VersionBits: uint32(of[versionBits][i]), BitsReached: uint32(of[bitsReached][i]), Server: uint32(of[server][i]),
-			Epoch: uint32(of[epoch][i]), Seq: uint64(of[seq][i]), Record: records[i],
+			Epoch: uint32(of[epoch][i]), Seq: uint64(of[seq][i]), Record: all.records[i],
 		}
 	}
-	c.left -= int64(n)
 	return n, nil
 }
 
 // column reads the values of a column.
 type column[T any] struct {
-	pages  parquet.Pages
+	pages  parquet.Pages // nil: not wanted, and has none
 	decode func(dst []T, page parquet.Page) ([]T, error)
 	values []T // from at on, those of pages that were not returned
 	at     int
@@ -123,6 +140,9 @@ func (c *column[T]) close() error {
 
 // next returns n values, valid until the next call.
 func (c *column[T]) next(n int) ([]T, error) {
+	if c.pages == nil {
+		return nil, nil
+	}
 	if len(c.values)-c.at < n {
 		c.values = c.values[:copy(c.values, c.values[c.at:])]
 		c.at = 0

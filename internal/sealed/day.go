@@ -1,6 +1,7 @@
 package sealed
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -110,6 +111,29 @@ func (d *Day) Position() int64 {
 	return d.read
 }
 
+// Streaks hands over what of the day is sealed as Reader.Streaks does, unless the file was sealed before there was a way to
+// prove them. NextBatch then returns all other records.
+func (d *Day) Streaks(ctx context.Context, use func([]Streak)) error {
+	if d.sealed == nil || d.sealed.footer.Counted == 0 {
+		return nil
+	}
+	err := d.sealed.Streaks(ctx, func(streaks []Streak) {
+		use(streaks)
+		d.advance()
+	})
+	return errors.Join(err, d.endSealed())
+}
+
+func (d *Day) endSealed() error {
+	sealed := d.sealed
+	d.sealed = nil
+	return sealed.Close()
+}
+
+func (d *Day) advance() {
+	d.read = int64(float64(d.info.Size()) * float64(d.sealed.tally.records) / float64(d.sealed.footer.Records))
+}
+
 // NextBatch returns the next records as sharefile.Reader does, with its errors, ErrCorrupt for a damaged sealed file,
 // and at the end ErrFewer if a sealed day has more.
 func (d *Day) NextBatch() ([]byte, error) {
@@ -118,10 +142,9 @@ func (d *Day) NextBatch() ([]byte, error) {
 		if !errors.Is(err, io.EOF) {
 			return batch, err
 		}
-		if err := d.sealed.Close(); err != nil {
+		if err := d.endSealed(); err != nil {
 			return nil, err
 		}
-		d.sealed = nil
 	}
 	if d.live == nil {
 		return nil, io.EOF
@@ -164,6 +187,6 @@ func (d *Day) sealedBatch() ([]byte, error) {
 		}
 		d.batch = append(binary.LittleEndian.AppendUint32(d.batch, uint32(len(record))), record...)
 	}
-	d.read = int64(float64(d.info.Size()) * float64(d.sealed.tally.records) / float64(d.sealed.footer.Records))
+	d.advance()
 	return d.batch, nil
 }

@@ -17,9 +17,9 @@ const (
 	runPage   = 16 << 10 // many runs are read at the same time
 )
 
-func newWriter(w io.Writer, page int) *parquet.GenericWriter[row] {
+func newWriter(w io.Writer, page, group int) *parquet.GenericWriter[row] {
 	return parquet.NewGenericWriter[row](w,
-		parquet.MaxRowsPerRowGroup(groupRows),
+		parquet.MaxRowsPerRowGroup(int64(group)),
 		parquet.PageBufferSize(page),
 		parquet.CreatedBy("btcpool", "1", ""),
 		parquet.SkipPageBounds("record"),

@@ -182,7 +182,7 @@ func (j *job) write(ctx context.Context) (path string, err error) {
 	if err != nil {
 		return "", err
 	}
-	w := newWriter(f, pageBytes)
+	w := newWriter(f, pageBytes, j.sorter.group)
 	w.SetKeyValueMetadata(footerKey, text)
 	if err := j.sorter.merge(func(rows []row) error {
 		_, err := w.Write(rows)

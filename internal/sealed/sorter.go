@@ -12,10 +12,12 @@ import (
 )
 
 // How much is in memory while a day is sorted: the rows of a run, then batches of several runs.
-var inMemory = limits{rows: 1 << 20, runs: 128, spare: 256 << 20}
+var inMemory = limits{rows: 1 << 20, runs: 128, group: groupRows, spare: 256 << 20}
 
 type limits struct {
 	rows, runs int
+	// group is how many rows a row group of the sealed file has.
+	group int
 	// spare is how many bytes of disk sealing leaves to who writes today's file.
 	spare uint64
 }
@@ -89,7 +91,7 @@ func (s *sorter) writeRun(rows func(write func([]row) error) error) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	w := newWriter(f, runPage)
+	w := newWriter(f, runPage, groupRows)
 	if err := rows(func(batch []row) error { _, err := w.Write(batch); return err }); err != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package sealed
 
 import (
+	"encoding/binary"
 	"fmt"
 	"strconv"
 
@@ -15,6 +16,7 @@ type tally struct {
 	records   int64
 	malformed int64
 	digest    Digest
+	counted   Digest
 	byStatus  map[share.Status]*sum
 }
 
@@ -33,13 +35,65 @@ func (t *tally) add(record []byte, s *share.Share) {
 		t.malformed++
 		return
 	}
-	of := t.byStatus[s.Status]
+	t.counted += countedDigest(s)
+	t.of(s.Status).add(1, s.Difficulty.Hashes())
+}
+
+// addStreak counts records without their digest.
+func (t *tally) addStreak(r *Streak) {
+	t.records += r.Records
+	if r.Malformed {
+		t.malformed += r.Records
+		return
+	}
+	t.counted += Digest(r.Records) * countedDigest(&r.Share)
+	t.of(r.Share.Status).add(r.Records, r.Share.Difficulty.Hashes().Times(uint64(r.Records)))
+}
+
+func (t *tally) of(status share.Status) *sum {
+	of := t.byStatus[status]
 	if of == nil {
 		of = new(sum)
-		t.byStatus[s.Status] = of
+		t.byStatus[status] = of
 	}
-	of.shares++
-	of.hashes = of.hashes.Add(s.Difficulty.Hashes())
+	return of
+}
+
+func (s *sum) add(shares int64, hashes bitcoin.Work) {
+	s.shares += shares
+	s.hashes = s.hashes.Add(hashes)
+}
+
+// period is the hour that a time is in. Times of before the second hour of Bitcoin are their own: share.Validate draws its
+// line within the first.
+func period(time int64) int64 {
+	if time < secondHour {
+		return time
+	}
+	return time - time%hourSeconds
+}
+
+const (
+	hourSeconds = 3600
+	secondHour  = 1231009200
+)
+
+// countedDigest names what statistics are made of in a share: the same for all of a streak.
+func countedDigest(s *share.Share) Digest {
+	var of [48]byte
+	le := binary.LittleEndian
+	le.PutUint64(of[0:], uint64(s.WorkerID))
+	le.PutUint32(of[8:], uint32(s.UserID))
+	le.PutUint32(of[12:], uint32(s.ExtUserID))
+	le.PutUint64(of[16:], uint64(period(s.Time)))
+	le.PutUint32(of[24:], uint32(s.Status))
+	le.PutUint32(of[28:], uint32(s.Difficulty))
+	le.PutUint32(of[32:], s.Bits)
+	le.PutUint32(of[36:], s.Height)
+	if s.JobID != 0 {
+		of[40] = 1
+	}
+	return Digest(xxhash.Sum64(of[:]))
 }
 
 // Digest names records in any order: the sum, modulo 2^64, of their XXH64.
