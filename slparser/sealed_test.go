@@ -22,7 +22,7 @@ import (
 )
 
 // TestSealedDay wants a sealed day, whose file is gone, to give the same rows, with rejected shares between accepted
-// ones of several difficulties, by whose order they count.
+// ones of several difficulties, by whose order they count, and several that are alike.
 func TestSealedDay(t *testing.T) {
 	t.Parallel()
 	live := testConfig(t)
@@ -30,11 +30,14 @@ func TestSealedDay(t *testing.T) {
 	log := newShareLog(t, live.DataDir)
 	random := rand.New(rand.NewPCG(1, 2))
 	var all []share.Share
-	for i := range 2000 {
-		s := newShare(int32(i%3)+1, int64(i%7)+1, live.Day.Start().Add(time.Duration(random.IntN(86400))*time.Second))
+	statuses := []share.Status{share.StatusAccept, share.StatusAccept, share.StatusStale, share.StatusDuplicate, share.StatusAcceptStale}
+	for len(all) < 4000 {
+		s := newShare(int32(len(all)%3)+1, int64(len(all)%7)+1, live.Day.Start().Add(time.Duration(random.IntN(86400))*time.Second))
 		s.Difficulty = bitcoin.Difficulty(10 + random.IntN(12))
-		s.Status = []share.Status{share.StatusAccept, share.StatusAccept, share.StatusStale, share.StatusDuplicate}[random.IntN(4)]
-		all = append(all, s)
+		s.Status = statuses[random.IntN(len(statuses))]
+		for range 1 + random.IntN(4) {
+			all = append(all, s)
+		}
 	}
 	log.write(t, all...)
 	gone := testConfig(t)
