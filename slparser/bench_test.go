@@ -126,6 +126,37 @@ func peak() (bytes float64) {
 	return 0
 }
 
+func countAll(b *testing.B, s *Service, shares float64) error {
+	b.Helper()
+	_, t, _, err := s.count(b.Context(), benchDay, func(int64, int64) {})
+	if float64(t.shares) != shares {
+		err = fmt.Errorf("%+v counted, %v are there: %w", t, shares, err)
+	}
+	return err
+}
+
+// measure reports what doing something with so many shares costs.
+func measure(b *testing.B, shares float64, cfg Config, do func(s *Service) error) {
+	b.Helper()
+	peak()
+	began := costNow(b)
+	for b.Loop() {
+		s, err := New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+		if err == nil {
+			err = do(s)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+	}
+	used, n := costNow(b), float64(b.N)
+	b.ReportMetric(used.at.Sub(began.at).Seconds()/n, "s/day")
+	b.ReportMetric((used.cpu-began.cpu).Seconds()/n, "cpu-s/day")
+	b.ReportMetric(float64(used.at.Sub(began.at).Nanoseconds())/n/shares, "ns/share")
+	b.ReportMetric(float64(used.cpu-began.cpu)/n/shares, "cpu-ns/share")
+	b.ReportMetric(peak(), "peak-B")
+}
+
 // BenchmarkDay computes a day and writes its rows, and with no database only reads and adds, or prints it:
 //
 //	go test -run xxx -bench Day -benchtime 1x ./slparser -args -shares 5000000 -workers 100000
@@ -134,46 +165,22 @@ func BenchmarkDay(b *testing.B) {
 	makeDay(b, dir)
 	runtime.GC()
 	shares := float64(*benchShares) * float64(*benchTimes)
-	measure := func(b *testing.B, do func(s *Service) error, cfg Config) {
-		b.Helper()
-		peak()
-		began := costNow(b)
-		for b.Loop() {
-			s, err := New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
-			if err == nil {
-				err = do(s)
-			}
-			if err != nil {
-				b.Fatal(err)
-			}
-		}
-		used, n := costNow(b), shares*float64(b.N)
-		b.ReportMetric(float64(used.at.Sub(began.at).Nanoseconds())/n, "ns/share")
-		b.ReportMetric(float64(used.cpu-began.cpu)/n, "cpu-ns/share")
-		b.ReportMetric(peak(), "peak-B")
-	}
 	cfg := DefaultConfig()
 	cfg.DataDir, cfg.Day, cfg.Force = dir, benchDay, true
 	b.Run("compute", func(b *testing.B) {
 		if cfg.Database.DSN = *benchDSN; cfg.Database.DSN == "" {
 			cfg.Database.DSN = "sqlite:" + filepath.Join(b.TempDir(), "pool.db")
 		}
-		measure(b, func(s *Service) error { return s.compute(b.Context()) }, cfg)
+		measure(b, shares, cfg, func(s *Service) error { return s.compute(b.Context()) })
 	})
 	cfg.Database.DSN = "sqlite:unused"
 	b.Run("count", func(b *testing.B) {
-		measure(b, func(s *Service) error {
-			_, t, _, err := s.count(b.Context(), benchDay, func(int64, int64) {})
-			if float64(t.shares) != shares {
-				err = fmt.Errorf("%+v counted, %v are there: %w", t, shares, err)
-			}
-			return err
-		}, cfg)
+		measure(b, shares, cfg, func(s *Service) error { return countAll(b, s, shares) })
 	})
 	for _, format := range strings.Split(formatNames(), ", ") {
 		cfg.Print = Print{User: "0", Format: format}
 		b.Run("print "+format, func(b *testing.B) {
-			measure(b, func(s *Service) error { return s.print(b.Context(), io.Discard) }, cfg)
+			measure(b, shares, cfg, func(s *Service) error { return s.print(b.Context(), io.Discard) })
 		})
 	}
 }

@@ -21,24 +21,31 @@ func (w *worth) times(n uint64) worth {
 	return worth{w.score.times(n), w.earn.times(n)}
 }
 
-// worths keeps what shares of the present blocks are worth: a slot for each difficulty at eight heights.
+// worths keeps what shares of a day's blocks are worth, for each difficulty: who reads a sealed day comes by all of them
+// with each worker.
 type worths struct {
 	earnings Earnings
 	network  bitcoin.Network
-	slots    [heightsKept * difficulties]struct {
-		worth
-		bits, height uint32
-		known        bool
-	}
+	slots    [difficulties]*[heightsKept]slot // nil: no share has this difficulty
+}
+
+type slot struct {
+	worth
+	bits, height uint32
+	known        bool
 }
 
 const (
-	heightsKept  = 8
+	heightsKept  = 256
 	difficulties = int(bitcoin.MaxDifficulty) - int(bitcoin.MinDifficulty) + 1
 )
 
 func (w *worths) of(c *credit) *worth {
-	slot := &w.slots[heightsKept*(int(c.difficulty)-int(bitcoin.MinDifficulty))+int(c.height%heightsKept)]
+	slots := &w.slots[int(c.difficulty)-int(bitcoin.MinDifficulty)]
+	if *slots == nil {
+		*slots = new([heightsKept]slot)
+	}
+	slot := &(*slots)[c.height%heightsKept]
 	if !slot.known || slot.bits != c.bits || slot.height != c.height {
 		score := score(c.bits, c.difficulty)
 		slot.score = sumOf(score)
