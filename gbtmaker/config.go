@@ -92,7 +92,7 @@ func (c Config) Validate() error {
 	for i, n := range c.Nodes {
 		faults.In(fmt.Sprintf("nodes[%d]", i), n.Validate())
 	}
-	if len(c.nodes()) == 0 {
+	if len(c.AllNodes()) == 0 {
 		faults.Addf("nodes: at least one [[nodes]] section is needed")
 	}
 	faults.Add(c.Kafka.Validate())
@@ -101,8 +101,8 @@ func (c Config) Validate() error {
 
 func (c Config) hasNode() bool { return c.Node != noderpc.Config{} }
 
-// nodes returns all nodes, most preferred first.
-func (c Config) nodes() []noderpc.Config {
+// AllNodes returns all nodes, most preferred first.
+func (c Config) AllNodes() []noderpc.Config {
 	if !c.hasNode() {
 		return c.Nodes
 	}

@@ -115,7 +115,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 
 // open opens what Close closes.
 func (s *Service) open(cfg Config, deps service.Deps) (err error) {
-	for i, nodeCfg := range cfg.nodes() {
+	for i, nodeCfg := range cfg.AllNodes() {
 		n, err := newNode(i, nodeCfg, deps.Log)
 		if err != nil {
 			return err

@@ -213,10 +213,20 @@ func (c Config) validateUsers() error {
 		}
 	}
 	faults.In("users", c.Users.Validate(own...))
-	if c.Users.InDatabase() || slices.ContainsFunc(own, users.Source.InDatabase) {
+	if c.NeedsDatabase() {
 		faults.Add(c.Database.Validate())
 	}
 	return faults.Err()
+}
+
+// NeedsNetwork reports whether names are addresses of users.network.
+func (c Config) NeedsNetwork() bool {
+	return c.Users.Kind == users.Address || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && l.Users.Kind == users.Address })
+}
+
+// NeedsDatabase reports whether users are rows of the database.
+func (c Config) NeedsDatabase() bool {
+	return c.Users.InDatabase() || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && l.Users.InDatabase() })
 }
 
 // longAgents returns nil when there is no expression.

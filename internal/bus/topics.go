@@ -58,6 +58,44 @@ func (c *Client) EnsureTopics(ctx context.Context, topics ...string) error {
 	return nil
 }
 
+// TopicState is how a topic is.
+type TopicState struct {
+	Partitions, Replicas int
+	Messages             int64 // that it holds
+}
+
+// Describe returns how a topic is; it is asked once.
+func (c *Client) Describe(ctx context.Context, topic string) (TopicState, error) {
+	ctx, cancel := context.WithTimeout(ctx, requestTimeout)
+	defer cancel()
+	res, err := c.kafka.Metadata(ctx, &kafka.MetadataRequest{Topics: []string{topic}})
+	if err != nil {
+		return TopicState{}, err
+	}
+	if len(res.Topics) != 1 {
+		return TopicState{}, kafka.UnknownTopicOrPartition
+	}
+	if err := res.Topics[0].Error; err != nil {
+		return TopicState{}, err
+	}
+	is := TopicState{Partitions: len(res.Topics[0].Partitions)}
+	for _, p := range res.Topics[0].Partitions {
+		is.Replicas = len(p.Replicas)
+	}
+	first, err := c.offsets(ctx, topic, is.Partitions, kafka.FirstOffsetOf)
+	if err != nil {
+		return is, err
+	}
+	last, err := c.offsets(ctx, topic, is.Partitions, kafka.LastOffsetOf)
+	if err != nil {
+		return is, err
+	}
+	for p := range last {
+		is.Messages += last[p] - first[p]
+	}
+	return is, nil
+}
+
 // partitions returns the number of partitions that topic has.
 func (c *Client) partitions(ctx context.Context, topic string) (int, error) {
 	ctx, cancel := context.WithTimeout(ctx, requestTimeout)

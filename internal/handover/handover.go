@@ -35,6 +35,9 @@ func (s Secret) token() config.Token {
 	return config.Token{Key: "handover.token", Value: s.Token, File: s.TokenFile}
 }
 
+// Read returns the secret, from its file if that is where it is.
+func (s Secret) Read() (string, error) { return s.token().Read() }
+
 // validate reports what is wrong without opening the file.
 func (s Secret) validate() error {
 	if s == (Secret{}) {

@@ -155,7 +155,7 @@ func (p Program[C, S]) Main(args []string) int {
 		return exitUsage
 	}
 	if o.health {
-		if err := health(cfg.Base().Admin); err != nil {
+		if err := Health(context.Background(), cfg.Base().Admin); err != nil {
 			complain(p.Stderr, p.Name, err)
 			return exitFailed
 		}

@@ -103,6 +103,18 @@ func (s *Store) Blocks(ctx context.Context, limit, offset int) ([]Block, error) 
 	return s.blocks(ctx, selectBlocks, limit, offset)
 }
 
+// Block returns the block with this hash, or ErrNotFound.
+func (s *Store) Block(ctx context.Context, hash string) (Block, error) {
+	all, err := s.blocks(ctx, `SELECT `+blockColumns+` FROM found_blocks WHERE hash = ? LIMIT ? OFFSET ?`, hash, 1, 0)
+	if err == nil && len(all) == 0 {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return Block{}, err
+	}
+	return all[0], nil
+}
+
 const selectRoundBlocks = `SELECT ` + blockColumns + ` FROM found_blocks WHERE state <> 'rejected' ORDER BY id DESC LIMIT ? OFFSET ?`
 
 // RoundBlocks is Blocks without those that no node took: each of them ended a round.

@@ -41,6 +41,8 @@ func parseMySQL(dsn string) (dialect, error) {
 	return mysqlDialect{cfg}, nil
 }
 
+func (d mysqlDialect) name() string { return d.cfg.Addr + "/" + d.cfg.DBName }
+
 func (d mysqlDialect) open() (*sql.DB, error) {
 	connector, err := mysql.NewConnector(d.cfg)
 	if err != nil {

@@ -27,6 +27,8 @@ func parseSQLite(path string) (dialect, error) {
 	return sqliteDialect{path}, nil
 }
 
+func (d sqliteDialect) name() string { return d.path }
+
 // open: with the write-ahead log readers never wait for the writer; a transaction takes the write lock when it begins,
 // so it waits there, for up to 10 s, and never fails half way for another writer's sake.
 func (d sqliteDialect) open() (*sql.DB, error) {

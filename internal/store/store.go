@@ -48,6 +48,28 @@ func (c Config) dsn() config.Secret {
 	return config.Secret{Key: "database.dsn", Value: c.DSN, File: c.DSNFile}
 }
 
+// Name tells the database from others, without a login: host and name, or the file.
+func (c Config) Name() (string, error) {
+	dsn, err := c.dsn().Read()
+	if err != nil {
+		return "", err
+	}
+	d, err := parseDSN(dsn)
+	if err != nil {
+		return "", err
+	}
+	return d.name(), nil
+}
+
+// Open is the function Open for what c names.
+func (c Config) Open(ctx context.Context) (*Store, error) {
+	dsn, err := c.dsn().Read()
+	if err != nil {
+		return nil, err
+	}
+	return Open(ctx, dsn)
+}
+
 // Validate reports a missing, doubled or misspelt data source. A file is judged when it is needed.
 func (c Config) Validate() error {
 	if c.dsn().IsZero() {
@@ -70,6 +92,8 @@ type Store struct {
 
 // dialect is what differs between the engines. SQL that both understand stands beside the method that uses it.
 type dialect interface {
+	// name tells the database from others, without a login.
+	name() string
 	// open returns a handle of the database; no connection is made yet.
 	open() (*sql.DB, error)
 	// migrate applies what is missing of the schema, one process at a time.

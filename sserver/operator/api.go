@@ -54,7 +54,7 @@ func Listen(cfg APIConfig, srv Server, deps telemetry.Deps) (*API, error) {
 	requests := telemetry.Metrics(deps.Metrics, "sserver").Counters("admin_requests_total", "Requests of the admin API, by HTTP status.", "code")
 	a := &API{srv: srv, log: deps.Log, requests: requests, turn: make(chan struct{}, 1)}
 	var err error
-	if a.token, err = cfg.token().Read(); err != nil {
+	if a.token, err = cfg.ReadToken(); err != nil {
 		return nil, config.In("admin_api", err)
 	}
 	if path, ok := strings.CutPrefix(cfg.Listen, unixScheme); ok {

@@ -23,6 +23,9 @@ func (c APIConfig) token() config.Token {
 	return config.Token{Key: "token", Value: c.Token, File: c.TokenFile}
 }
 
+// ReadToken returns what requests must show, "" for a socket that does without.
+func (c APIConfig) ReadToken() (string, error) { return c.token().Read() }
+
 // Validate reports all faults, keys without the section's name.
 func (c APIConfig) Validate() error {
 	if c.Listen == "" {

@@ -1,0 +1,128 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/spf13/cobra"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/service"
+	"btcpool/sserver"
+)
+
+// kafkaPatience is how long Kafka may take to answer.
+const kafkaPatience = 15 * time.Second
+
+var errKafkaAway = errors.New("kafka.brokers: Kafka does not answer: is it running?")
+
+// kafka returns a client of the pool's Kafka, and the names of the topics that its services use.
+func (t *tool) kafka(p *pool) (*bus.Client, []string, error) {
+	all, _ := ask(p, kafkaOf)
+	if len(all) == 0 {
+		return nil, nil, errNoKafka
+	}
+	client, err := bus.New(all[0], service.Deps{Log: t.log, Metrics: prometheus.NewRegistry()})
+	return client, p.topics(), err
+}
+
+// topicUses are the topics, and which services use them.
+var topicUses = []struct {
+	key      string
+	get      func(bus.Topics) string
+	programs []string
+}{
+	{"raw_gbt", func(t bus.Topics) string { return t.RawGBT }, []string{"gbtmaker", "poolwatcher", "jobmaker", "blkmaker"}},
+	{"job", func(t bus.Topics) string { return t.Job }, []string{"poolwatcher", "jobmaker", "sserver", "blkmaker", "statshttpd"}},
+	{"share", func(t bus.Topics) string { return t.Share }, []string{"sserver", "sharelogger", "statshttpd"}},
+	{"solved_share", func(t bus.Topics) string { return t.SolvedShare }, []string{"sserver", "blkmaker"}},
+	{"common_events", func(t bus.Topics) string { return t.CommonEvents }, []string{"sserver", "statshttpd"}},
+	{"aux_work", func(t bus.Topics) string { return t.AuxWork }, []string{"auxmaker", "jobmaker"}},
+	{"rsk_work", func(t bus.Topics) string { return t.RSKWork }, []string{"auxmaker", "jobmaker"}},
+	{"aux_solved", func(t bus.Topics) string { return t.AuxSolved }, []string{"sserver", "blkmaker"}},
+	{"rsk_solved", func(t bus.Topics) string { return t.RSKSolved }, []string{"sserver", "blkmaker"}},
+}
+
+// topics returns the names of the topics that the services of a pool use.
+func (p *pool) topics() []string {
+	var names []string
+	for _, part := range p.parts {
+		c, ok := kafkaOf(part.config)
+		if part.err != nil || !ok {
+			continue
+		}
+		for _, topic := range topicUses {
+			if slices.Contains(topic.programs, part.program) {
+				names = append(names, topic.get(c.Topics))
+			}
+		}
+		if part.program == "gbtmaker" {
+			names = append(names, job.LightTopic(c.Topics.RawGBT))
+		}
+		if s, ok := part.config.(sserver.Config); ok && s.Management.Enabled {
+			names = append(names, s.Management.ControllerTopic, s.Management.ProcessorTopic)
+		}
+	}
+	slices.Sort(names)
+	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
+func (t *tool) topicsCommand() *cobra.Command {
+	create := &cobra.Command{
+		Use: "create", Short: "Create the topics that are missing, as the services would", Args: exactly(0),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			p, err := t.pool()
+			if err != nil {
+				return err
+			}
+			client, names, err := t.kafka(p)
+			if err != nil {
+				return err
+			}
+			defer func() { _ = client.Close() }()
+			ctx, cancel := context.WithTimeoutCause(cmd.Context(), kafkaPatience, errKafkaAway)
+			defer cancel()
+			if err := cmp.Or(client.EnsureTopics(ctx, names...), context.Cause(ctx)); err != nil {
+				return err
+			}
+			t.printf("%d topics are there\n", len(names))
+			return nil
+		},
+	}
+	list := parent("topics", "Topics of Kafka", create)
+	list.RunE = func(cmd *cobra.Command, _ []string) error {
+		p, err := t.pool()
+		if err != nil {
+			return err
+		}
+		client, names, err := t.kafka(p)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		ctx, cancel := context.WithTimeout(cmd.Context(), kafkaPatience)
+		defer cancel()
+		var missing error
+		t.table(func(w io.Writer) {
+			fmt.Fprintln(w, "TOPIC\tPARTITIONS\tREPLICAS\tMESSAGES")
+			for _, name := range names {
+				is, errTopic := client.Describe(ctx, name)
+				if errTopic != nil {
+					fmt.Fprintf(w, "%s\t%v\n", name, errTopic)
+					missing = errFound
+					continue
+				}
+				fmt.Fprintf(w, "%s\t%d\t%d\t%d\n", name, is.Partitions, is.Replicas, is.Messages)
+			}
+		})
+		return missing
+	}
+	return list
+}
