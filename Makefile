@@ -9,10 +9,13 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
 
-.PHONY: build agents install demo test unit integration deploy-check lint fmt fuzz bench
+.PHONY: build env agents install demo test unit integration deploy-check lint fmt fuzz bench
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+
+env: ## .env and secrets/ for docker compose; NETWORK=regtest: a chain of its own, NODE=http://…: a node of yours
+	deploy/env.sh $(or $(NETWORK),mainnet) $(NODE)
 
 agents: ## agentproxy into bin/agents/, for the boxes that farms have
 	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/amd64 darwin/arm64; do \

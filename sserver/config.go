@@ -135,7 +135,6 @@ func DefaultConfig() Config {
 		Limits:               guard.DefaultLimits(),
 		Users:                users.DefaultConfig(),
 		Kafka:                bus.DefaultConfig(),
-		Database:             store.Config{DSN: "sqlite:data/btcpool.db"},
 		Management:           operator.DefaultCommands(),
 		ZooKeeper:            registry.DefaultConfig(),
 		LockPath:             "/locks/sserver_btc", // as btcpool has it: both may share ids
@@ -144,6 +143,14 @@ func DefaultConfig() Config {
 
 // rollable are the bits of the version that miners may have (BIP 323). Bits 29 to 31 say how the others are to be read.
 const rollable = 0x1fffffe0
+
+// database is where users are: if none is named, a file of sserver's own.
+func (c Config) database() store.Config {
+	if c.Database == (store.Config{}) {
+		return store.Config{DSN: "sqlite:data/btcpool.db"}
+	}
+	return c.Database
+}
 
 // Validate reports all faults.
 func (c Config) Validate() error {
@@ -214,7 +221,7 @@ func (c Config) validateUsers() error {
 	}
 	faults.In("users", c.Users.Validate(own...))
 	if c.NeedsDatabase() {
-		faults.Add(c.Database.Validate())
+		faults.Add(c.database().Validate())
 	}
 	return faults.Err()
 }

@@ -185,10 +185,11 @@ func TestUsersValidate(t *testing.T) {
 		}, "users.network"},
 		{"database for a listener", func(c *sserver.Config) {
 			own(users.Source{Kind: "database"})(c)
-			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
+			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, "postgres://"
 		}, "database.dsn"},
+		{"database by a file", func(c *sserver.Config) { c.Database.DSNFile = "/run/secrets/dsn" }, ""},
 		{"no database", func(c *sserver.Config) {
-			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, ""
+			c.Users.Kind, c.Users.Static, c.Database.DSN = "static", map[string]int32{"a": 1}, "postgres://"
 		}, ""},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -3,16 +3,12 @@
 package check
 
 import (
-	"context"
-	"net"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 
-	"github.com/compose-spec/compose-go/v2/cli"
 	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
@@ -32,62 +28,6 @@ func programs(t *testing.T) []string {
 		names = append(names, e.Name())
 	}
 	return names
-}
-
-// TestCompose loads the file as docker compose would, and lets each of the pool's services judge the environment that
-// the file gives it.
-func TestCompose(t *testing.T) {
-	options, err := cli.NewProjectOptions([]string{filepath.Join(root, "docker-compose.yml")},
-		cli.WithName("btcpool"), cli.WithProfiles([]string{"*"}), cli.WithEnv([]string{
-			"NETWORK=regtest", "PAYOUT_ADDRESS=bcrt1qwv4vhllgu3hsr0k3c2sspleh87dwey3wm0sw4t", "DB_PASSWORD=secret",
-			"NODE_RPC_URL=http://bitcoind:18443", "NODE_RPC_USER=user", "NODE_RPC_PASSWORD=secret",
-			"NODE_ZMQ_HASHBLOCK=tcp://bitcoind:28332", "HANDOVER_TOKEN=known-to-both-ends", "WATCHED_POOL_ADDR=pool:3333",
-			"WATCHED_POOL_USER=us", "MERGED_MINING_ENV=deploy/merged-mining.env.example",
-		}))
-	if err != nil {
-		t.Fatal(err)
-	}
-	project, err := options.LoadProject(context.Background())
-	if err != nil {
-		t.Fatal(err)
-	}
-	bin := t.TempDir()
-	build := exec.Command("go", "build", "-o", bin, "./cmd/...")
-	build.Dir = root
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
-	ours, builders := 0, 0
-	image := project.Services["sserver"].Image
-	for name, service := range project.Services {
-		if service.Image != image {
-			continue
-		}
-		ours++
-		if service.Build != nil {
-			builders++
-		} else if service.PullPolicy != "never" {
-			t.Errorf("%s would be pulled from a registry, which does not have the image", name)
-		}
-		check := exec.Command(filepath.Join(bin, service.Command[0]), "-check")
-		for key, value := range service.Environment {
-			check.Env = append(check.Env, key+"="+*value)
-		}
-		if out, err := check.CombinedOutput(); err != nil {
-			t.Errorf("%s would not start: %v\n%s", name, err, out)
-		}
-	}
-	if ours != 9 {
-		t.Errorf("the file runs %d of the pool's 9 services", ours)
-	}
-	if builders != 1 {
-		t.Errorf("%d services build the image %s at once, want one", builders, image)
-	}
-	give, take := project.Services["sserver"].Environment, project.Services["blkmaker"].Environment
-	_, port, err := net.SplitHostPort(*take["BTCPOOL_HANDOVER_LISTEN"])
-	if err != nil || *give["BTCPOOL_HANDOVER_URLS"] != "http://blkmaker:"+port || *give["BTCPOOL_HANDOVER_TOKEN"] != *take["BTCPOOL_HANDOVER_TOKEN"] {
-		t.Errorf("sserver does not hand found blocks to blkmaker: %v", err)
-	}
 }
 
 func TestDockerfile(t *testing.T) {
