@@ -11,6 +11,7 @@ import (
 
 	"github.com/coreos/go-systemd/v22/unit"
 	"github.com/moby/buildkit/frontend/dockerfile/instructions"
+	"github.com/moby/buildkit/frontend/dockerfile/linter"
 	"github.com/moby/buildkit/frontend/dockerfile/parser"
 )
 
@@ -30,7 +31,9 @@ func programs(t *testing.T) []string {
 	return names
 }
 
-func TestDockerfile(t *testing.T) {
+// dockerfile reads the file with the parser and the linter of docker build.
+func dockerfile(t *testing.T) []instructions.Stage {
+	t.Helper()
 	file, err := os.Open(filepath.Join(root, "deploy", "Dockerfile"))
 	if err != nil {
 		t.Fatal(err)
@@ -40,28 +43,62 @@ func TestDockerfile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stages, _, err := instructions.Parse(parsed.AST, nil)
+	for _, warning := range parsed.Warnings {
+		t.Error(warning.Short)
+	}
+	lint := linter.New(&linter.Config{Warn: func(rule, _, _, message string, _ []parser.Range) {
+		t.Errorf("%s: %s", rule, message)
+	}})
+	stages, _, err := instructions.Parse(parsed.AST, lint)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if len(stages) != 2 {
 		t.Fatalf("%d stages, want a build and a runtime stage", len(stages))
 	}
-	for _, command := range stages[1].Commands {
-		switch c := command.(type) {
-		case *instructions.CopyCommand:
+	return stages
+}
+
+// copied is what the runtime stage has from elsewhere.
+type copied struct{ from, to, owner string }
+
+// copies are those of the runtime stage.
+func copies(t *testing.T) (all []copied) {
+	t.Helper()
+	for _, command := range dockerfile(t)[1].Commands {
+		if c, ok := command.(*instructions.CopyCommand); ok {
 			for _, source := range c.SourcePaths {
-				if c.From == "" {
-					if _, err := os.Stat(filepath.Join(root, source)); err != nil {
-						t.Error(err)
-					}
-				}
+				all = append(all, copied{source, c.DestPath, c.Chown})
 			}
+		}
+	}
+	return all
+}
+
+func TestDockerfile(t *testing.T) {
+	for _, c := range copies(t) {
+		if filepath.IsAbs(c.from) { // of the build stage
+			continue
+		}
+		if _, err := os.Stat(filepath.Join(root, c.from)); err != nil {
+			t.Error(err)
+		}
+	}
+	user, owner := "", ""
+	for _, command := range dockerfile(t)[1].Commands {
+		switch c := command.(type) {
+		case *instructions.UserCommand:
+			user = c.User
+		case *instructions.CopyCommand:
+			owner = c.Chown
 		case *instructions.CmdCommand:
 			if !slices.Contains(programs(t), c.CmdLine[0]) {
 				t.Errorf("CMD runs %s, which is no program of this project", c.CmdLine[0])
 			}
 		}
+	}
+	if user != "65532:65532" || owner != user {
+		t.Errorf("runs as %s, its folder belongs to %s", user, owner)
 	}
 }
 

@@ -48,9 +48,10 @@ func alerts(t *testing.T) []rulefmt.Rule {
 	return rules
 }
 
-// TestScrapeConfig compares the targets with the admin ports of the sample configurations. Prometheus' own reader of
-// this file would bring the libraries of every cloud; what the file has is little and read strictly.
-func TestScrapeConfig(t *testing.T) {
+// scraped reads a scrape configuration: targets by job. Prometheus' own reader of this file would bring the libraries
+// of every cloud; what the file has is little and read strictly. What is found by a name counts as what it names.
+func scraped(t *testing.T, name string) map[string][]string {
+	t.Helper()
 	type static []struct{ Targets []string }
 	var config struct {
 		Global struct {
@@ -66,9 +67,14 @@ func TestScrapeConfig(t *testing.T) {
 		ScrapeConfigs []struct {
 			JobName       string `yaml:"job_name"`
 			StaticConfigs static `yaml:"static_configs"`
+			DNSSDConfigs  []struct {
+				Names []string
+				Type  string
+				Port  int
+			} `yaml:"dns_sd_configs"`
 		} `yaml:"scrape_configs"`
 	}
-	text, err := os.ReadFile(filepath.Join(root, "deploy/prometheus/prometheus.yml"))
+	text, err := os.ReadFile(filepath.Join(root, name))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,25 +84,53 @@ func TestScrapeConfig(t *testing.T) {
 	if err := decoder.Decode(&config); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range config.RuleFiles {
-		if _, err := os.Stat(filepath.Join(root, "deploy/prometheus", name)); err != nil {
+	for _, rules := range config.RuleFiles {
+		if _, err := os.Stat(filepath.Join(root, "deploy/prometheus", rules)); err != nil {
 			t.Error(err)
 		}
 	}
-	got := map[string]string{}
+	targets := map[string][]string{}
 	for _, job := range config.ScrapeConfigs {
-		got[job.JobName] = job.StaticConfigs[0].Targets[0]
+		for _, s := range job.StaticConfigs {
+			targets[job.JobName] = append(targets[job.JobName], s.Targets...)
+		}
+		for _, d := range job.DNSSDConfigs {
+			for _, host := range d.Names {
+				targets[job.JobName] = append(targets[job.JobName], fmt.Sprintf("%s:%d", host, d.Port))
+			}
+		}
 	}
-	want := map[string]string{}
+	return targets
+}
+
+// TestScrapeConfig compares the targets with the admin ports of the sample configurations, and those of the compose
+// file with its services.
+func TestScrapeConfig(t *testing.T) {
+	want := map[string][]string{}
 	admin := regexp.MustCompile(`(?m)^admin = "(.+)"`)
 	for _, program := range programs(t) {
 		sample, err := os.ReadFile(filepath.Join(root, "configs", program+".toml"))
 		if address := admin.FindSubmatch(sample); err == nil && address != nil {
-			want[program] = string(address[1])
+			want[program] = []string{string(address[1])}
 		}
 	}
-	if !maps.Equal(got, want) {
+	if got := scraped(t, "deploy/prometheus/prometheus.yml"); !maps.EqualFunc(got, want, slices.Equal) {
 		t.Errorf("prometheus.yml scrapes\n%v, configs/ have\n%v", got, want)
+	}
+
+	clear(want)
+	project := everything(t)
+	for name, program := range ofOurs(project) {
+		if listen := project.Services[name].Environment["BTCPOOL_ADMIN"]; listen != nil {
+			_, port, _ := strings.Cut(*listen, ":")
+			want[program] = append(want[program], name+":"+port)
+		}
+	}
+	for _, names := range want {
+		slices.Sort(names)
+	}
+	if got := scraped(t, "deploy/compose/prometheus.yml"); !maps.EqualFunc(got, want, slices.Equal) {
+		t.Errorf("compose/prometheus.yml scrapes\n%v, docker-compose.yml has\n%v", got, want)
 	}
 }
 

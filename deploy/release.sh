@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Builds a release into dist/: .deb and .rpm of the pool and of agentproxy, tarballs, agentproxy for the boxes of farms,
+# the bill of materials and checksums. The same commit and the same Go make the same bytes, wherever and whenever.
+#
+#   DIST=dist ARCHS="amd64 arm64" VERSION=… deploy/release.sh
+set -euo pipefail
+cd "$(dirname "$0")/.."
+dist=${DIST:-dist}
+export VERSION=${VERSION:-$(deploy/version.sh)}
+# The time that all files have: the commit's.
+export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
+tool() { go tool -modfile=tools/go.mod "$@"; }
+build() { CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X btcpool/internal/service.version=$VERSION" "$@"; }
+# pack FILE FOLDER: the folder as a tarball, of nobody in particular.
+pack() {
+	tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$(dirname "$2")" -cf - "$(basename "$2")" | gzip -9n >"$1"
+}
+
+umask 022
+rm -rf "$dist"
+mkdir -p "$dist"
+stages=$(mktemp -d)
+trap 'rm -rf "$stages"' EXIT
+for arch in ${ARCHS:-amd64 arm64}; do
+	export ARCH=$arch STAGE=$stages/$arch
+	mkdir -p "$STAGE"/bin "$STAGE"/configs "$STAGE"/agent
+	GOARCH=$arch build -o "$STAGE/bin/" ./cmd/...
+	mv "$STAGE/bin/agentproxy" "$STAGE/agent/"
+	cp configs/*.toml "$STAGE/configs/"
+	rm "$STAGE/configs/agentproxy.toml"
+	{
+		sed -e 's/%i/agentproxy/g' -e '/^#/d' -e '/^PartOf=/d' -e 's/^WantedBy=.*/WantedBy=multi-user.target/' deploy/systemd/btcpool@.service
+		sed -e 's/%i/agentproxy/g' deploy/systemd/btcpool@agentproxy.service.d/reload.conf
+	} >"$STAGE/agent/btcpool-agentproxy.service"
+	for package in pool agentproxy; do
+		for format in deb rpm; do
+			# nfpm puts variables into names of files only where envsubst has been.
+			sed -e "s|\${STAGE}|$STAGE|; s|\${VERSION}|$VERSION|; s|\${ARCH}|$ARCH|" "deploy/packages/$package.yaml" >"$STAGE/$package.yaml"
+			tool nfpm package --config "$STAGE/$package.yaml" --packager "$format" --target "$dist/" >/dev/null
+		done
+	done
+	whole=$stages/btcpool-$VERSION-linux-$arch
+	mkdir "$whole"
+	cp -r "$STAGE/bin" configs deploy docs README.md CHANGELOG.md LICENSE docker-compose.yml "$whole/"
+	cp "$STAGE/agent/agentproxy" "$whole/bin/"
+	pack "$dist/btcpool-$VERSION-linux-$arch.tar.gz" "$whole"
+done
+for target in ${AGENTS-linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/amd64 darwin/arm64}; do
+	folder=$stages/agentproxy-$VERSION-${target/\//-}
+	mkdir "$folder"
+	GOOS=${target%/*} GOARCH=${target#*/} GOARM=7 GOMIPS=softfloat build -o "$folder/" ./cmd/agentproxy
+	cp configs/agentproxy.toml docs/farm.md docs/farm.zh.md LICENSE "$folder/"
+	pack "$dist/agentproxy-$VERSION-${target/\//-}.tar.gz" "$folder"
+done
+tool cyclonedx-gomod mod -json -noserial -licenses -std -output "$dist/btcpool-$VERSION.sbom.json" .
+(cd "$dist" && sha256sum -- * >SHA256SUMS)
+echo "release: $VERSION in $dist/"
