@@ -144,6 +144,8 @@ type Setup struct {
 	Watched string
 	// MaxWorkers is statshttpd's setting; 0: the default.
 	MaxWorkers int
+	// Only are the services that are started; nil: all.
+	Only []string
 }
 
 // StartPool starts a pool on one node, with Kafka as the only way of solved shares.
@@ -213,7 +215,13 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 			fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
 		p.Names = append(p.Names, "poolwatcher")
 	}
+	if s.Only != nil {
+		p.Names = s.Only
+	}
 	for service, text := range configs {
+		if !slices.Contains(p.Names, service) {
+			continue
+		}
 		p.admin[service] = FreeAddr(t)
 		text = fmt.Sprintf("admin = %q\n", p.admin[service]) + text
 		var within []string

@@ -6,16 +6,15 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
-	"errors"
 	"fmt"
+	"maps"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/store"
 	"btcpool/internal/testkit"
 )
 
@@ -39,6 +38,81 @@ type statisticsRow struct {
 
 // CompareStatistics says how the tables differ from the sums of the log, whose shares are in the order of their files.
 func CompareStatistics(ctx context.Context, conn *sql.DB, log []share.Share) error {
+	st := NewStatistics()
+	for i := range log {
+		st.Add(&log[i])
+	}
+	return st.Compare(ctx, conn)
+}
+
+// Statistics are what shares add up to, for the pool, users and workers by hour and day.
+type Statistics struct {
+	sums map[statisticsKey]*Sums
+	last map[statisticsKey]bitcoin.Difficulty // accepted, of a worker on a day
+}
+
+type statisticsKey struct {
+	user   int32
+	worker int64
+	period int
+}
+
+// Sums are those of somebody in a time.
+type Sums struct {
+	Accept, Stale, Reject bitcoin.Work
+	Reasons               map[share.Status]bitcoin.Work
+}
+
+// NewStatistics returns those of no shares.
+func NewStatistics() *Statistics {
+	return &Statistics{sums: map[statisticsKey]*Sums{}, last: map[statisticsKey]bitcoin.Difficulty{}}
+}
+
+// Add adds a share, which comes behind those of its worker that are in the log before it. What was not accepted counts at
+// most four times as much as the worker's last accepted share of the day.
+func (st *Statistics) Add(s *share.Share) {
+	day := int(sharefile.DayOf(s.Time))
+	worker := statisticsKey{s.UserID, s.WorkerID, day}
+	work := s.Difficulty.Hashes()
+	if d, ok := st.last[worker]; ok && (s.Status.IsStale() || !s.Status.IsAccepted()) {
+		work = share.RejectedDifficulty(s.Difficulty, d).Hashes()
+	}
+	for _, k := range []statisticsKey{{}, {user: s.UserID}, {user: s.UserID, worker: s.WorkerID}} {
+		for _, k.period = range []int{day, store.Hour.Period(time.Unix(s.Time, 0).UTC())} {
+			sum := st.sums[k]
+			if sum == nil {
+				sum = &Sums{Reasons: map[share.Status]bitcoin.Work{}}
+				st.sums[k] = sum
+			}
+			switch {
+			case s.Status.IsStale():
+				sum.Stale = sum.Stale.Add(work)
+			case s.Status.IsAccepted():
+				sum.Accept = sum.Accept.Add(work)
+			default:
+				sum.Reject = sum.Reject.Add(work)
+				sum.Reasons[s.Status] = sum.Reasons[s.Status].Add(work)
+			}
+		}
+	}
+	if s.Status.IsAccepted() {
+		st.last[worker] = s.Difficulty
+	}
+}
+
+// Pool returns the sums of all in an hour (YYYYMMDDHH) or a day.
+func (st *Statistics) Pool(period int) Sums {
+	if sum := st.sums[statisticsKey{period: period}]; sum != nil {
+		return *sum
+	}
+	return Sums{}
+}
+
+// Rows is how many rows the tables are to have.
+func (st *Statistics) Rows() int { return len(st.sums) }
+
+// Compare says how the tables differ.
+func (st *Statistics) Compare(ctx context.Context, conn *sql.DB) error {
 	got := map[statisticsRow]bool{}
 	for _, query := range []string{
 		"SELECT 0, 0, day, accept_hashes, stale_hashes, reject_hashes, reject_detail_hashes FROM stats_pool_day",
@@ -72,59 +146,24 @@ func CompareStatistics(ctx context.Context, conn *sql.DB, log []share.Share) err
 			return err
 		}
 	}
-	if diff := cmp.Diff(statisticsOf(log), got); diff != "" {
-		return errors.New(diff)
-	}
-	return nil
-}
-
-// statisticsOf adds up the shares of a log. What was not accepted counts at most four times as much as the worker's last
-// accepted share of the day.
-func statisticsOf(log []share.Share) map[statisticsRow]bool {
-	type key struct {
-		user   int32
-		worker int64
-		period int
-	}
-	type sums struct {
-		accept, stale, reject bitcoin.Work
-		reasons               map[share.Status]bitcoin.Work
-	}
-	all := map[key]*sums{}
-	last := map[key]bitcoin.Difficulty{} // accepted
-	for _, s := range log {
-		at := time.Unix(s.Time, 0).UTC()
-		day := int(sharefile.DayOf(s.Time))
-		worker := key{s.UserID, s.WorkerID, day}
-		work := s.Difficulty.Hashes()
-		if d, ok := last[worker]; ok && (s.Status.IsStale() || !s.Status.IsAccepted()) {
-			work = share.RejectedDifficulty(s.Difficulty, d).Hashes()
-		}
-		for _, k := range []key{{}, {user: s.UserID}, {user: s.UserID, worker: s.WorkerID}} {
-			for _, k.period = range []int{day, day*100 + at.Hour()} {
-				if all[k] == nil {
-					all[k] = &sums{reasons: map[share.Status]bitcoin.Work{}}
-				}
-				switch sum := all[k]; {
-				case s.Status.IsStale():
-					sum.stale = sum.stale.Add(work)
-				case s.Status.IsAccepted():
-					sum.accept = sum.accept.Add(work)
-				default:
-					sum.reject = sum.reject.Add(work)
-					sum.reasons[s.Status] = sum.reasons[s.Status].Add(work)
-				}
-			}
-		}
-		if s.Status.IsAccepted() {
-			last[worker] = s.Difficulty
-		}
-	}
 	want := map[statisticsRow]bool{}
-	for k, sum := range all {
+	for k, sum := range st.sums {
 		want[statisticsRow{
-			k.user, k.worker, k.period, sum.accept.String(), sum.stale.String(), sum.reject.String(), fmt.Sprint(sum.reasons),
+			k.user, k.worker, k.period, sum.Accept.String(), sum.Stale.String(), sum.Reject.String(), fmt.Sprint(sum.Reasons),
 		}] = true
 	}
-	return want
+	if maps.Equal(want, got) {
+		return nil
+	}
+	const told = 5
+	differ := func(have, lack map[statisticsRow]bool) (some []statisticsRow) {
+		for r := range have {
+			if !lack[r] && len(some) < told {
+				some = append(some, r)
+			}
+		}
+		return some
+	}
+	return fmt.Errorf("%d rows in the tables, the shares make %d; only in the tables: %+v; not there: %+v",
+		len(got), len(want), differ(got, want), differ(want, got))
 }
