@@ -144,8 +144,8 @@ func DefaultConfig() Config {
 // rollable are the bits of the version that miners may have (BIP 323). Bits 29 to 31 say how the others are to be read.
 const rollable = 0x1fffffe0
 
-// database is where users are: if none is named, a file of sserver's own.
-func (c Config) database() store.Config {
+// UsersDatabase is where users are: if none is named, a file of sserver's own.
+func (c Config) UsersDatabase() store.Config {
 	if c.Database == (store.Config{}) {
 		return store.Config{DSN: "sqlite:data/btcpool.db"}
 	}
@@ -221,7 +221,7 @@ func (c Config) validateUsers() error {
 	}
 	faults.In("users", c.Users.Validate(own...))
 	if c.NeedsDatabase() {
-		faults.Add(c.database().Validate())
+		faults.Add(c.UsersDatabase().Validate())
 	}
 	return faults.Err()
 }

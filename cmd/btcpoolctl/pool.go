@@ -167,7 +167,7 @@ func kafkaOf(cfg service.Config) (bus.Config, bool) {
 func databaseOf(cfg service.Config) (store.Config, bool) {
 	switch c := cfg.(type) {
 	case sserver.Config:
-		return c.Database, c.NeedsDatabase()
+		return c.UsersDatabase(), c.NeedsDatabase()
 	case blkmaker.Config:
 		return c.Database, true
 	case slparser.Config:

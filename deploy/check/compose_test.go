@@ -107,7 +107,7 @@ func TestCompose(t *testing.T) {
 		}
 	}
 	for _, program := range programs(t) {
-		if program != "btcpool" && program != "agentproxy" && !run[program] {
+		if program != "btcpool" && program != "btcpoolctl" && program != "agentproxy" && !run[program] {
 			t.Errorf("no container runs %s", program)
 		}
 	}
