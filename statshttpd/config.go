@@ -4,6 +4,7 @@ import (
 	"flag"
 	"net/netip"
 	"net/url"
+	"regexp"
 	"slices"
 	"time"
 
@@ -81,6 +82,11 @@ type Config struct {
 	// CORSOrigins are the origins whose pages may read the API from a browser, as "https://example.org"; "*": all; none by
 	// default.
 	CORSOrigins []string `toml:"cors_origins"`
+	// Shapes are APIs of other pools that are answered too, at their paths: all of Shapes by default.
+	Shapes []Shape `toml:"shapes"`
+	// PoolID is what this pool is called where other pools' APIs have several, up to 32 letters, digits, - and _; "btc" by
+	// default.
+	PoolID string `toml:"pool_id"`
 	// MaxEventClients is how many may listen to events at once; 10000 by default. An eighth of MaxConnections is left to
 	// others.
 	MaxEventClients int `toml:"max_event_clients"`
@@ -121,11 +127,15 @@ func DefaultConfig() Config {
 		Addresses:        AddressesMasked,
 		MaxEventClients:  10_000,
 		CORSOrigins:      []string{},
+		Shapes:           Shapes(),
+		PoolID:           "btc",
 		WorkersRetention: config.Duration(90 * 24 * time.Hour),
 		Kafka:            bus.DefaultConfig(),
 		Notify:           notify.DefaultConfig(),
 	}
 }
+
+var poolID = regexp.MustCompile(`^[A-Za-z0-9_-]{1,32}$`)
 
 // Validate reports all faults.
 func (c Config) Validate() error {
@@ -149,6 +159,14 @@ func (c Config) Validate() error {
 	faults.Number("max_event_clients", c.MaxEventClients, 0, 1<<20)
 	if !slices.Contains([]Addresses{AddressesMasked, AddressesFull, AddressesNone}, c.Addresses) {
 		faults.Addf("addresses = %q: must be masked, full or none", string(c.Addresses))
+	}
+	for _, shape := range c.Shapes {
+		if !slices.Contains(Shapes(), shape) {
+			faults.Addf("shapes: %q must be one of %q", string(shape), Shapes())
+		}
+	}
+	if !poolID.MatchString(c.PoolID) {
+		faults.Addf("pool_id = %q: must be 1 to 32 letters, digits, - and _", c.PoolID)
 	}
 	for _, origin := range c.CORSOrigins {
 		if u, err := url.Parse(origin); origin != "*" && (err != nil || origin != u.Scheme+"://"+u.Host || u.Host == "") {

@@ -81,10 +81,13 @@ func (h *hub) frame(t topic, how func() []byte) []byte {
 	return made
 }
 
-// event is an event as it is sent; data is JSON, which has no line breaks.
+// event is an event as it is sent, whose name may be empty; data is JSON, which has no line breaks.
 func event(name string, data any) []byte {
 	var b bytes.Buffer
-	b.WriteString("event: " + name + "\ndata: ")
+	if name != "" {
+		b.WriteString("event: " + name + "\n")
+	}
+	b.WriteString("data: ")
 	if err := json.NewEncoder(&b).Encode(data); err != nil {
 		return nil
 	}
@@ -103,6 +106,11 @@ func (s *Service) made(t topic) []byte {
 		answer, err = s.oneUser(t.user)
 	case "worker":
 		answer, err = s.oneWorker(t.user, t.worker)
+	case nompKind:
+		if answer, err = s.nompStats(); err != nil || !s.replayed.Load() {
+			return nil
+		}
+		return event("", answer)
 	case "blocks":
 		l := s.ledger.Load()
 		if l == nil || l.Last == nil {
@@ -134,16 +142,21 @@ func topics(q *httpapi.Query) ([]topic, error) {
 	return all, q.Done()
 }
 
-// serveEvents answers /events until the listener or the service goes.
+// serveEvents answers /events.
 func (s *Service) serveEvents(w http.ResponseWriter, r *http.Request) {
-	if r.Method != http.MethodGet {
-		w.Header().Set("Allow", http.MethodGet)
-		httpapi.Refuse(w, errMethod)
-		return
-	}
 	all, err := topics(httpapi.ParseQuery(r.URL.RawQuery, "invalid_parameter"))
 	if known, ok := errors.AsType[*httpapi.Error](err); ok {
 		httpapi.Refuse(w, known)
+		return
+	}
+	s.stream(w, r, all)
+}
+
+// stream sends the events of topics until the listener or the service goes.
+func (s *Service) stream(w http.ResponseWriter, r *http.Request, all []topic) {
+	if r.Method != http.MethodGet {
+		w.Header().Set("Allow", http.MethodGet)
+		httpapi.Refuse(w, errMethod)
 		return
 	}
 	defer s.hub.listeners.Add(-1)

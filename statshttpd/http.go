@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -65,7 +66,11 @@ func (s *Service) Handler() http.Handler {
 	for _, e := range s.endpoints() {
 		mux.Handle(apiRoot+e.path, s.cors(s.counted(e.name, s.api(e))))
 	}
-	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", http.HandlerFunc(serveOpenAPI)))
+	for _, e := range s.shapes() {
+		mux.Handle(e.path, s.cors(s.counted(e.name, s.api(e))))
+	}
+	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", description("openapi.yaml", openAPI)))
+	mux.Handle("GET "+apiRoot+"/shapes.yaml", s.counted("openapi", description("shapes.yaml", shapesAPI)))
 	mux.Handle("/", s.counted("other", s.api(endpoint{answer: func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath }})))
 
 	// btcpool answers these to any of GET, HEAD and POST.
@@ -95,6 +100,9 @@ func (s *Service) Handler() http.Handler {
 	})))
 	events := http.NewServeMux()
 	events.Handle(apiRoot+eventsPath, s.cors(s.counted("events", http.HandlerFunc(s.serveEvents))))
+	if slices.Contains(s.cfg.Shapes, NOMP) {
+		events.Handle(nompLive, s.cors(s.counted("nomp_live_stats", http.HandlerFunc(s.serveLiveStats))))
+	}
 	events.Handle("/", s.bounded(mux))
 	return secured(events)
 }
@@ -156,6 +164,9 @@ func (w *countingWriter) Write(b []byte) (int, error) {
 // Unwrap is for http.ResponseController.
 func (w *countingWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
+// plainText is an answer that is sent as it is.
+type plainText []byte
+
 // api turns an answer or an error into JSON.
 func (s *Service) api(e endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
@@ -192,6 +203,9 @@ func (s *Service) answer(r *http.Request, e endpoint) (body []byte, contentType 
 	if asTable {
 		return table(v), "text/csv; charset=utf-8", nil
 	}
+	if text, ok := v.(plainText); ok {
+		return text, "text/plain; charset=utf-8", nil
+	}
 	body, err = json.Marshal(v)
 	return body, "application/json; charset=utf-8", err
 }
@@ -208,9 +222,12 @@ func (s *Service) asset(name string) http.Handler {
 	})
 }
 
-func serveOpenAPI(w http.ResponseWriter, r *http.Request) {
-	w.Header().Set("Content-Type", "application/yaml")
-	serveFile(w, r, "openapi.yaml", openAPI)
+// description serves an OpenAPI document.
+func description(name string, text []byte) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "application/yaml")
+		serveFile(w, r, name, text)
+	})
 }
 
 func serveFile(w http.ResponseWriter, r *http.Request, name string, body []byte) {

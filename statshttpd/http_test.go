@@ -402,7 +402,9 @@ func FuzzHandler(f *testing.F) {
 	for _, target := range []string{
 		"/", "/api/v1/pool", "/api/v1/workers?sort=-name&limit=5&offset=1&q=a&online=true", "/api/v1/workers/ann/rig.1",
 		"/api/v1/users/ann/history?step=day&format=csv", "/api/v1/pool/rejects?limit=3", "/api/v1/users?q=a&state=all&sort=-workers&format=csv",
-		"/api/v1/rounds", "/api/v1/events?user=ann&worker=rig.1", "/api/v1/blocks?limit=2", "/worker_status?user_id=1&worker_id=0,1&is_merge=t", "/flush_db_time", "/assets/app.js", "/x%2f..%2fy?a;b",
+		"/api/v1/rounds", "/api/v1/events?user=ann&worker=rig.1", "/api/v1/blocks?limit=2",
+		"/worker_status?user_id=1&worker_id=0,1&is_merge=t", "/flush_db_time", "/assets/app.js",
+		"/api/client/ann/rig.1", "/pool/pool.status", "/users/ann", "/api/pools/btc/blocks?page=1&pageSize=2", "/api/pools/btc/miners/ann", "/api/stats", "/x%2f..%2fy?a;b",
 	} {
 		f.Add(target)
 	}

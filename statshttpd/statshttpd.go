@@ -39,6 +39,9 @@ var builtin embed.FS
 //go:embed openapi.yaml
 var openAPI []byte
 
+//go:embed shapes.yaml
+var shapesAPI []byte
+
 // Service is a running statshttpd.
 type Service struct {
 	cfg      Config
@@ -61,6 +64,7 @@ type Service struct {
 	workerOrders *orders[listed]
 	userOrders   *orders[listedUser]
 	poolCounts   *orders[counts]
+	agentOrders  *orders[publicPoolAgent]
 	replayed     atomic.Bool // the last hour of shares is counted
 
 	countedSince atomic.Int64 // unix time from which on all shares are counted
@@ -97,6 +101,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		workerOrders: newOrders[listed](),
 		userOrders:   newOrders[listedUser](),
 		poolCounts:   newOrders[counts](),
+		agentOrders:  newOrders[publicPoolAgent](),
 
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
 		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
@@ -140,6 +145,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	s.closing.Add(s.workerOrders.wait)
 	s.closing.Add(s.userOrders.wait)
 	s.closing.Add(s.poolCounts.wait)
+	s.closing.Add(s.agentOrders.wait)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}

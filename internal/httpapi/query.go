@@ -84,6 +84,9 @@ func (q *Query) Failf(format string, args ...any) {
 	}
 }
 
+// Err returns the first fault, where parameters that nobody read are none.
+func (q *Query) Err() error { return q.err }
+
 // Done returns the first fault.
 func (q *Query) Done() error {
 	for name := range q.values {

@@ -320,6 +320,38 @@ func (s *Store) SumHours(ctx context.Context, from, to int) (map[WorkerKey]float
 	return sums, nil
 }
 
+// SumDays adds up the accepted hashes of the days from..to, both included, of a user (worker 0) and of those of its
+// workers. Those without a row are absent.
+func (s *Store) SumDays(ctx context.Context, userID int32, workerIDs []int64, from, to int) (map[int64]float64, error) {
+	sums := make(map[int64]float64, len(workerIDs)+1)
+	add := func(key, table, where string, args []any) error {
+		text := "SELECT " + key + ", SUM(" + acceptedHashes + ") FROM " + table + " WHERE puid = ? AND day BETWEEN ? AND ?" + where
+		_, err := query(ctx, s, table, text, args, func(rows *sql.Rows) (id int64, err error) {
+			var hashes sql.NullFloat64
+			err = rows.Scan(&id, &hashes)
+			if hashes.Valid {
+				sums[id] = hashes.Float64
+			}
+			return id, err
+		})
+		return err
+	}
+	if err := add("0", statsTable("users", Day), "", []any{userID, from, to}); err != nil {
+		return nil, err
+	}
+	for chunk := range slices.Chunk(workerIDs, chunkRows) {
+		args := []any{userID, from, to}
+		for _, id := range chunk {
+			args = append(args, id)
+		}
+		where := " AND worker_id IN (?" + strings.Repeat(", ?", len(chunk)-1) + ") GROUP BY worker_id"
+		if err := add("worker_id", statsTable("workers", Day), where, args); err != nil {
+			return nil, err
+		}
+	}
+	return sums, nil
+}
+
 // HourWork is what the pool accepted in an hour.
 type HourWork struct {
 	Hour   int

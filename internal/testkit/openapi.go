@@ -35,7 +35,7 @@ func OpenAPI(tb testing.TB, text []byte) *Description {
 		for method, operation := range item.Operations() {
 			for status, answer := range operation.Responses.Map() {
 				content := answer.Value.Content.Get("application/json")
-				if content == nil && answer.Value.Content.Get(eventStream) != nil {
+				if content == nil && (answer.Value.Content.Get(eventStream) != nil || answer.Value.Content.Get(plainText) != nil) {
 					continue
 				}
 				if content == nil {
@@ -50,7 +50,7 @@ func OpenAPI(tb testing.TB, text []byte) *Description {
 	return d
 }
 
-const eventStream = "text/event-stream"
+const eventStream, plainText = "text/event-stream", "text/plain"
 
 func init() { openapi3filter.RegisterBodyDecoder(eventStream, openapi3filter.FileBodyDecoder) }
 

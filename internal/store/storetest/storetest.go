@@ -49,6 +49,7 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		{"recent workers", testRecentWorkers},
 		{"minutes", testMinutes},
 		{"work of hours", testHours},
+		{"work of days", testDays},
 		{"ended context", testEndedContext},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -810,6 +811,21 @@ func testHours(t *testing.T, s *store.Store) {
 		{}: work(3, 10).Float(), {UserID: 7}: work(8, 5).Float(), {UserID: 7, WorkerID: -5}: work(48, 10).Float(),
 	})(s.SumHours(ctx, 2026030100, 2026030101))
 	returns(t, []store.HourWork{{Hour: 2026030100, Hashes: one}, {Hour: 2026030101, Hashes: work(2, 5).Float()}})(s.PoolHours(ctx, 0, 2026030101))
+}
+
+func testDays(t *testing.T, s *store.Store) {
+	ctx := t.Context()
+	of := func(user int32, worker int64, day int, d uint64) store.Stats {
+		return store.Stats{StatsKey: store.StatsKey{UserID: user, WorkerID: worker, Period: day}, Accept: work(d, 5)}
+	}
+	check(t, s.WriteStats(ctx, []store.Stats{
+		of(7, 0, 20260301, 8), of(7, -5, 20260301, 1), of(7, -5, 20260302, 2), of(7, 6, 20260301, 4), of(7, 9, 20260301, 16),
+		of(7, 6, 20260228, 32), of(8, 6, 20260301, 64), of(8, 0, 20260301, 64),
+	}, nil))
+	returns(t, map[int64]float64{0: work(8, 5).Float(), -5: work(3, 10).Float(), 6: work(4, 5).Float()})(
+		s.SumDays(ctx, 7, []int64{-5, 6, 77}, 20260301, 20260302))
+	returns(t, map[int64]float64{0: work(64, 5).Float()})(s.SumDays(ctx, 8, nil, 20260301, 20260302))
+	returns(t, map[int64]float64{})(s.SumDays(ctx, 9, []int64{6}, 20260301, 20260302))
 }
 
 func testEndedContext(t *testing.T, s *store.Store) {
