@@ -127,6 +127,7 @@ type (
 		pastAnswer
 		Hashrate spans        `json:"hashrate"`
 		Shares   sharesAnswer `json:"shares_1h"`
+		Group    string       `json:"group"`
 	}
 	linkAnswer struct {
 		Address string `json:"address"`
@@ -353,6 +354,8 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		fits   = states[q.Choice("state", "active", "online", "waiting", "silent", "all")]
 		online = q.Choice("online", "", "true", "false")
 		user   = q.Text("user", "", maxNameBytes)
+		some   = q.Has("group")
+		group  = q.Text("group", "", maxNameBytes)
 		search = line(q.Text("q", "", maxNameBytes))
 		limit  = q.Integer("limit", 100, 1, 1000)
 		offset = q.Integer("offset", 0, 0, maxOffset)
@@ -361,8 +364,8 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		return nil, err
 	}
 	id, all := s.board.idOf(user), user == ""
-	views, total := s.workerPage(now, sort, func(b brief) bool {
-		return (all || b.user == id) && fits(b.state) && (online == "" || (online == "true") == (b.state&isOnline != 0))
+	views, total := s.workerPage(now, sort, func(l *listed, b brief) bool {
+		return (all || b.user == id) && (!some || s.groupOf(l.name) == group) && fits(b.state) && (online == "" || (online == "true") == (b.state&isOnline != 0))
 	}, search, limit, offset)
 	a := workersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
@@ -377,7 +380,7 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 func (s *Service) answerOfWorker(v *workerView) workerAnswer {
 	a := workerAnswer{
 		User: v.UserName, UserID: v.UserID,
-		Worker: v.Name, WorkerID: strconv.FormatInt(v.WorkerID, 10),
+		Worker: v.Name, Group: s.groupOf(v.Name), WorkerID: strconv.FormatInt(v.WorkerID, 10),
 		Agent: v.Agent, Online: v.Online, Waiting: v.Waits, Sessions: v.Sessions, ConnectedSince: timeOf(v.Since),
 		Address:    s.cfg.Addresses.show(v.IP),
 		pastAnswer: answerOfPast(v.past), Hashrate: v.spans(), Shares: v.shares(),
@@ -425,7 +428,7 @@ func (s *Service) getUsers(_ *http.Request, q *httpapi.Query) (any, error) {
 	if err := q.Done(); err != nil {
 		return nil, err
 	}
-	views, total := s.userPage(now, sort, func(b brief) bool { return fits(b.state) }, search, limit, offset)
+	views, total := s.userPage(now, sort, func(_ *listedUser, b brief) bool { return fits(b.state) }, search, limit, offset)
 	a := usersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Users: []userAnswer{},

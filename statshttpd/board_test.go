@@ -346,7 +346,7 @@ func BenchmarkBoardAddShare(b *testing.B) {
 func BenchmarkWorkersPage(b *testing.B) {
 	s := newTestService(b, noon)
 	s.board = fullBoard(b, 20_000)
-	everybody := func(brief) bool { return true }
+	everybody := func(*listed, brief) bool { return true }
 	for _, sort := range []string{"-hashrate_5m", "-reject_ratio", "name"} {
 		b.Run("made/"+sort, func(b *testing.B) {
 			b.ReportAllocs()
@@ -377,8 +377,8 @@ func TestSilentWorkersAreShown(t *testing.T) {
 	totals := func() (active, silent int) {
 		t.Helper()
 		s.workerOrders = newOrders[listed]()
-		_, active = s.workerPage(noon, "name", func(b brief) bool { return states["active"](b.state) }, "", 10, 0)
-		_, silent = s.workerPage(noon, "name", func(b brief) bool { return states["silent"](b.state) }, "", 10, 0)
+		_, active = s.workerPage(noon, "name", func(_ *listed, b brief) bool { return states["active"](b.state) }, "", 10, 0)
+		_, silent = s.workerPage(noon, "name", func(_ *listed, b brief) bool { return states["silent"](b.state) }, "", 10, 0)
 		return active, silent
 	}
 	if active, silent := totals(); active != 0 || silent != 1 {

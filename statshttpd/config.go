@@ -82,6 +82,9 @@ type Config struct {
 	// CORSOrigins are the origins whose pages may read the API from a browser, as "https://example.org"; "*": all; none by
 	// default.
 	CORSOrigins []string `toml:"cors_origins"`
+	// GroupSeparators are the characters the first of which ends the name of a worker's group, "._-" by default; empty:
+	// there are no groups.
+	GroupSeparators string `toml:"group_separators"`
 	// Shapes are APIs of other pools that are answered too, at their paths: all of Shapes by default.
 	Shapes []Shape `toml:"shapes"`
 	// PoolID is what this pool is called where other pools' APIs have several, up to 32 letters, digits, - and _; "btc" by
@@ -127,6 +130,7 @@ func DefaultConfig() Config {
 		Addresses:        AddressesMasked,
 		MaxEventClients:  10_000,
 		CORSOrigins:      []string{},
+		GroupSeparators:  "._-",
 		Shapes:           Shapes(),
 		PoolID:           "btc",
 		WorkersRetention: config.Duration(90 * 24 * time.Hour),

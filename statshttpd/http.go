@@ -45,6 +45,7 @@ func (s *Service) endpoints() []endpoint {
 		{"/pool/rejects", "pool_rejects", s.rejects(s.thePool), true},
 		{"/users", "users", s.getUsers, true},
 		{"/users/{user}", "user", s.getUser, false},
+		{"/users/{user}/groups", "groups", s.getGroups, true},
 		{"/users/{user}/history", "user_history", s.history(s.theUser), true},
 		{"/users/{user}/rejects", "user_rejects", s.rejects(s.theUser), true},
 		{"/workers", "workers", s.getWorkers, true},

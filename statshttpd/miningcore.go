@@ -194,7 +194,7 @@ func (s *Service) miningcoreMiners(_ *http.Request, q *httpapi.Query) (any, erro
 }
 
 func (s *Service) miningcorePage(now time.Time, limit, offset int) []miningcoreMiner {
-	views, _ := s.userPage(now, "-hashrate_15m", func(b brief) bool { return b.state&isActive != 0 }, "", limit, offset)
+	views, _ := s.userPage(now, "-hashrate_15m", func(_ *listedUser, b brief) bool { return b.state&isActive != 0 }, "", limit, offset)
 	all := []miningcoreMiner{}
 	for _, v := range views {
 		all = append(all, miningcoreMiner{v.called(), v.Rate15m.orZero(), v.Rate15m.perSecond(quarterHour)})

@@ -99,7 +99,7 @@ func (s *Service) nompStats() (any, error) {
 			ValidBlocks: strconv.FormatInt(blocks.Pending+blocks.Confirmed+blocks.Orphaned, 10), TotalPaid: "0",
 		},
 	}
-	views, _ := s.workerPage(now, "-hashrate_5m", func(b brief) bool { return b.state&isOnline != 0 && b.state&isWaiting == 0 }, "", mostListed, 0)
+	views, _ := s.workerPage(now, "-hashrate_5m", func(_ *listed, b brief) bool { return b.state&isOnline != 0 && b.state&isWaiting == 0 }, "", mostListed, 0)
 	for _, w := range views {
 		user := userView{ID: w.UserID, Name: w.UserName}
 		pool.Workers[user.called()+"."+w.named()] = nompWorker{

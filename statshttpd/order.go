@@ -16,6 +16,7 @@ const (
 	orderStale = 15 * time.Second       // so long it answers while it is made again
 	orderCheap = 5 * time.Millisecond   // what took less than this is made again before it answers
 	cheapFresh = 200 * time.Millisecond // and is fresh for this time
+	mostOrders = 32                     // from so many on, those that are stale are forgotten
 	orderChunk = 2000                   // so many are looked at under the board's lock at once
 )
 
@@ -111,6 +112,9 @@ func (o *orders[R]) get(name string, now time.Time, how func(old *order[R]) *ord
 			next := how(old)
 			next.at, next.took = now, time.Since(begin)
 			o.mu.Lock()
+			if len(o.kept) >= mostOrders {
+				o.forget(now)
+			}
 			o.kept[name] = next
 			delete(o.making, name)
 			o.mu.Unlock()
@@ -121,6 +125,15 @@ func (o *orders[R]) get(name string, now time.Time, how func(old *order[R]) *ord
 			return old
 		}
 		renew()
+	}
+}
+
+// forget makes room for orders that are asked for. o.mu is held.
+func (o *orders[R]) forget(now time.Time) {
+	for name, old := range o.kept {
+		if now.Sub(old.at) >= orderStale || len(o.kept) >= 2*mostOrders {
+			delete(o.kept, name)
+		}
 	}
 }
 
@@ -312,13 +325,13 @@ func (o *order[R]) arrangedBy(by []int32) *order[R] {
 
 // page returns those from offset on, limit at most, of the rows that keep keeps and that contain what is searched, and how
 // many these are.
-func (o *order[R]) page(keep func(brief) bool, search string, limit, offset int) (page []*R, total int) {
+func (o *order[R]) page(keep func(*R, brief) bool, search string, limit, offset int) (page []*R, total int) {
 	found := o.found(search)
 	for i := range o.rows {
 		if o.by != nil {
 			i = int(o.by[i])
 		}
-		if found != nil && !found[i] || !keep(o.brief[i]) {
+		if found != nil && !found[i] || !keep(&o.rows[i], o.brief[i]) {
 			continue
 		}
 		if total >= offset && len(page) < limit {
@@ -331,7 +344,7 @@ func (o *order[R]) page(keep func(brief) bool, search string, limit, offset int)
 
 // workerPage returns a page of the workers that keep keeps and that contain what is searched, and how many there are on
 // all pages.
-func (s *Service) workerPage(now time.Time, sort string, keep func(brief) bool, search string, limit, offset int) (views []*workerView, total int) {
+func (s *Service) workerPage(now time.Time, sort string, keep func(*listed, brief) bool, search string, limit, offset int) (views []*workerView, total int) {
 	page, total := s.workers(now, sort).page(keep, search, limit, offset)
 	b := s.board
 	b.mu.RLock()

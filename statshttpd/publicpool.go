@@ -114,7 +114,7 @@ func (s *Service) publicPoolInfo(r *http.Request, _ *httpapi.Query) (any, error)
 		return nil, err
 	}
 	a := publicPoolInfo{BlockData: blocks, UserAgents: s.agents(now), HighScores: []publicPoolScore{}, Uptime: instant(s.started)}
-	best, _ := s.workerPage(now, "-best_share", func(brief) bool { return true }, "", bestScores, 0)
+	best, _ := s.workerPage(now, "-best_share", func(*listed, brief) bool { return true }, "", bestScores, 0)
 	for _, v := range best {
 		if v.Best.Bits != 0 {
 			a.HighScores = append(a.HighScores, publicPoolScore{instant(time.Unix(v.Best.At, 0)), v.Best.difficulty(), software(v.Agent)})

@@ -75,7 +75,7 @@ func (r rate) perSecond(of span) float64 { return float64(r.Shares) / float64(of
 
 // workersOf returns workers of a user, those with the most work first, and how many keep keeps.
 func (s *Service) workersOf(now time.Time, userID int32, keep func(state) bool) (views []*workerView, total int) {
-	return s.workerPage(now, "-hashrate_15m", func(b brief) bool { return b.user == userID && keep(b.state) }, "", mostListed, 0)
+	return s.workerPage(now, "-hashrate_15m", func(_ *listed, b brief) bool { return b.user == userID && keep(b.state) }, "", mostListed, 0)
 }
 
 func isThere(st state) bool { return st&isOnline != 0 }

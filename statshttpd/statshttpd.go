@@ -65,7 +65,8 @@ type Service struct {
 	userOrders   *orders[listedUser]
 	poolCounts   *orders[counts]
 	agentOrders  *orders[publicPoolAgent]
-	replayed     atomic.Bool // the last hour of shares is counted
+	groupOrders  *orders[group] // by user
+	replayed     atomic.Bool    // the last hour of shares is counted
 
 	countedSince atomic.Int64 // unix time from which on all shares are counted
 	lastCut      time.Time    // the hour whose minutes were cut last: keep's
@@ -102,6 +103,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		userOrders:   newOrders[listedUser](),
 		poolCounts:   newOrders[counts](),
 		agentOrders:  newOrders[publicPoolAgent](),
+		groupOrders:  newOrders[group](),
 
 		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
 		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
@@ -146,6 +148,7 @@ func (s *Service) open(deps service.Deps) (err error) {
 	s.closing.Add(s.userOrders.wait)
 	s.closing.Add(s.poolCounts.wait)
 	s.closing.Add(s.agentOrders.wait)
+	s.closing.Add(s.groupOrders.wait)
 	if s.listener, err = net.Listen("tcp", s.cfg.Listen); err != nil {
 		return &config.ListenError{Key: "listen", Addr: s.cfg.Listen, Err: err}
 	}

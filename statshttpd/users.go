@@ -80,7 +80,7 @@ const byWorkers = "workers"
 
 // userPage returns a page of the users that keep keeps and that contain what is searched, and how many there are on all
 // pages.
-func (s *Service) userPage(now time.Time, sort string, keep func(brief) bool, search string, limit, offset int) (views []*userView, total int) {
+func (s *Service) userPage(now time.Time, sort string, keep func(*listedUser, brief) bool, search string, limit, offset int) (views []*userView, total int) {
 	page, total := s.users(now, sort).page(keep, search, limit, offset)
 	s.board.mu.RLock()
 	defer s.board.mu.RUnlock()
