@@ -70,6 +70,7 @@ func TestServers(t *testing.T) {
 		"GET /api/v1/sessions":      `{"total":2,"next":null,"sessions":[{"id":"01000001","state":"authorized","address":"192.0.2.1","listener":"","agent":"cgminer/4","workers":["a.rig"],"difficulty":8192,"fixed":false,"accepted":7,"rejected":1,"connected_at":"","last_share_at":null,"miners":null},{"id":"01000002","state":"connected","address":"192.0.2.2","listener":"","agent":"","workers":[],"difficulty":1,"fixed":false,"accepted":0,"rejected":0,"connected_at":"","last_share_at":null,"miners":12}]}`,
 		"POST /api/v1/kick":         `{"sessions":3,"miners":0}`,
 		"POST /api/v1/message":      `{"sessions":2,"miners":0}`,
+		"POST /api/v1/difficulty":   `{"sessions":1,"miners":0}`,
 		"GET /api/v1/bans":          `{"total":1,"bans":[{"prefix":"192.0.2.0/24","until":"2030-01-01T00:00:00Z","reason":"flood"}]}`,
 		"POST /api/v1/bans":         `{"prefix":"192.0.2.0/24","until":"2030-01-01T00:00:00Z","reason":"","sessions":4}`,
 		"DELETE /api/v1/bans":       `{"lifted":"192.0.2.0/24"}`,
@@ -108,6 +109,8 @@ func TestServers(t *testing.T) {
 	wants(t, 0, "sserver: 3 sessions ended", "-C", dir, "sessions", "kick", "--address", "192.0.2.0/24", "--reconnect")
 	wants(t, 1, "sserver: name some sessions", "-C", dir, "sessions", "kick")
 	wants(t, 0, "sserver: 2 sessions told", "-C", dir, "sessions", "message", "--all", "back at ten")
+	wants(t, 0, "sserver: 1 sessions told", "-C", dir, "sessions", "difficulty", "4096", "--user", "a", "--fixed")
+	wants(t, 2, "is no difficulty", "-C", dir, "sessions", "difficulty", "much", "--user", "a")
 	wants(t, 0, "192.0.2.0/24  2030-01-01T00:00:00Z  flood", "-C", dir, "bans", "list")
 	wants(t, 0, "192.0.2.0/24 is banned until 2030-01-01T00:00:00Z, 4 sessions ended", "-C", dir, "bans", "add", "192.0.2.0/24", "--for", "2h", "--reason", "flood")
 	wants(t, 0, "192.0.2.0/24 may connect again", "-C", dir, "bans", "remove", "192.0.2.0/24")
@@ -121,6 +124,7 @@ func TestServers(t *testing.T) {
 		`POST /api/v1/kick? {"address":"192.0.2.0/24","reconnect":true}`,
 		`POST /api/v1/kick? {}`,
 		`POST /api/v1/message? {"all":true,"text":"back at ten"}`,
+		`POST /api/v1/difficulty? {"user":"a","difficulty":4096,"fixed":true}`,
 		"GET /api/v1/bans?limit=1000 ",
 		`POST /api/v1/bans? {"prefix":"192.0.2.0/24","duration":"2h","reason":"flood"}`,
 		"DELETE /api/v1/bans?prefix=192.0.2.0%2F24 ",

@@ -12,6 +12,7 @@ import (
 	"os/signal"
 	"syscall"
 	"text/tabwriter"
+	"time"
 
 	"github.com/rs/zerolog"
 	"github.com/spf13/cobra"
@@ -70,7 +71,8 @@ func command(out, errs io.Writer) *cobra.Command {
 		Short: "Check, watch and steer a pool",
 		Long: `btcpoolctl reads the configuration files of a pool's services, as the services do, and knows from them where everything is.
 Files are called after their service, as sserver.toml; a second one has something behind that, as sserver-2.toml.
-BTCPOOL_ variables of its own environment go over all files, as they do in a service.`,
+BTCPOOL_ variables of btcpoolctl's own environment go over the files, and over both those in <service>.env, which systemd gives the
+service.`,
 		Version:       service.Version(),
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -92,7 +94,7 @@ BTCPOOL_ variables of its own environment go over all files, as they do in a ser
 		Use: "man FOLDER", Short: "Write manual pages into a folder", Args: exactly(1), Hidden: true,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			root.DisableAutoGenTag = true
-			return doc.GenManTree(root, &doc.GenManHeader{Title: "BTCPOOLCTL", Section: "1", Source: "btcpool", Manual: "btcpool"}, args[0])
+			return doc.GenManTree(root, &doc.GenManHeader{Title: "BTCPOOLCTL", Section: "1", Source: "btcpool", Manual: "btcpool", Date: new(time.Unix(0, 0).UTC())}, args[0])
 		},
 	})
 	return root

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -184,7 +185,21 @@ func (t *tool) sessionsCommand() *cobra.Command {
 		told.Text = args[0]
 		return t.affect(ctx, a, "/message", told, "told")
 	})
-	return parent("sessions", "Sessions of miners, by sserver's admin API", list, kick, message)
+	var set struct {
+		selection
+		Difficulty float64 `json:"difficulty"`
+		Fixed      bool    `json:"fixed,omitempty"`
+	}
+	difficulty := &cobra.Command{Use: "difficulty NUMBER", Short: "Set the difficulty of miners", Args: exactly(1)}
+	set.chosen(difficulty)
+	difficulty.Flags().BoolVar(&set.Fixed, "fixed", false, "it stays; otherwise it is where the search for the right one begins")
+	t.onServers(difficulty, func(ctx context.Context, a api, args []string) (err error) {
+		if set.Difficulty, err = strconv.ParseFloat(args[0], 64); err != nil {
+			return usageError{fmt.Errorf("%q is no difficulty", args[0])}
+		}
+		return t.affect(ctx, a, "/difficulty", set, "told")
+	})
+	return parent("sessions", "Sessions of miners, by sserver's admin API", list, kick, message, difficulty)
 }
 
 func (t *tool) affect(ctx context.Context, a api, path string, body any, done string) error {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -48,14 +49,50 @@ var loaders = map[string]func(file string) (service.Config, error){
 // order is that in which work goes through the pool.
 var order = []string{"gbtmaker", "auxmaker", "poolwatcher", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd"}
 
+// load reads a configuration as the service does that systemd starts: with the variables of its file beside.
 func load[C service.Config](defaults func() C) func(string) (service.Config, error) {
 	return func(file string) (service.Config, error) {
 		cfg := defaults()
+		restore, err := setVariables(strings.TrimSuffix(file, ".toml") + ".env")
+		if err != nil {
+			return cfg, err
+		}
+		defer restore()
 		if err := service.Load(file, &cfg); err != nil {
 			return cfg, err
 		}
 		return cfg, cfg.Validate()
 	}
+}
+
+// setVariables sets the environment variables that a file of systemd's form has, until restore is called. There need be
+// none.
+func setVariables(file string) (restore func(), err error) {
+	text, err := os.ReadFile(file)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	var undo []func()
+	for line := range strings.Lines(string(text)) {
+		name, value, ok := strings.Cut(strings.TrimSpace(line), "=")
+		if !ok || strings.HasPrefix(name, "#") || strings.HasPrefix(name, ";") {
+			continue
+		}
+		before, was := os.LookupEnv(name)
+		undo = append(undo, func() {
+			if was {
+				_ = os.Setenv(name, before)
+			} else {
+				_ = os.Unsetenv(name)
+			}
+		})
+		_ = os.Setenv(name, strings.Trim(value, `"'`))
+	}
+	return func() {
+		for _, u := range slices.Backward(undo) {
+			u()
+		}
+	}, nil
 }
 
 // pool is all parts of a pool.

@@ -131,6 +131,24 @@ func TestTogether(t *testing.T) {
 	}
 }
 
+// TestVariables is not parallel: variables are the process's.
+func TestVariables(t *testing.T) {
+	dir := samples(t, nil)
+	text := "# of the unit\nBTCPOOL_ADMIN=\"127.0.0.1:9999\"\n"
+	if err := os.WriteFile(filepath.Join(dir, "slparser.env"), []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p, err := openPool(dir, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, part := range p.parts {
+		if got := part.config.Base().Admin; (got == "127.0.0.1:9999") != (part.program == "slparser") {
+			t.Errorf("%s: admin = %q", part.name, got)
+		}
+	}
+}
+
 func TestProgramOf(t *testing.T) {
 	t.Parallel()
 	for name, want := range map[string]string{
