@@ -244,28 +244,35 @@ func (s *Share) ParseBody(src []byte) error {
 // parseCanonical reads what AppendBody writes, with an IPv4 address, without having to ask which field is next. It
 // returns false for everything else, right or wrong.
 func (s *Share) parseCanonical(src []byte) bool {
-	r := canonical{rest: src}
-	version := r.sint(fieldVersion)
-	worker, user, status := r.sint(fieldWorkerID), r.sint(fieldUserID), r.sint(fieldStatus)
-	time := r.sint(fieldTime)
-	ip := r.text(fieldIP)
-	job, _ := r.uint(fieldJobID), r.uint(fieldDifficulty) // the exponent rules over the latter
-	bits, height, nonce := r.uint(fieldBits), r.uint(fieldHeight), r.uint(fieldNonce)
-	session, versionBits := r.uint(fieldSessionID), r.uint(fieldVersionBits)
+	version, src := cutSint(src, fieldVersion)
+	worker, src := cutSint(src, fieldWorkerID)
+	user, src := cutSint(src, fieldUserID)
+	status, src := cutSint(src, fieldStatus)
+	time, src := cutSint(src, fieldTime)
+	ip, src := cutText(src, fieldIP)
+	job, src := cutUint(src, fieldJobID)
+	_, src = cutUint(src, fieldDifficulty) // the exponent rules over it
+	bits, src := cutUint(src, fieldBits)
+	height, src := cutUint(src, fieldHeight)
+	nonce, src := cutUint(src, fieldNonce)
+	session, src := cutUint(src, fieldSessionID)
+	versionBits, src := cutUint(src, fieldVersionBits)
 	var extUser int64
 	var reached, server, epoch, seq uint64
-	if r.at(fieldExtUserID) {
-		extUser = r.sint(fieldExtUserID)
+	if isNext(src, fieldExtUserID) {
+		extUser, src = cutSint(src, fieldExtUserID)
 	}
-	if r.at(fieldBitsReached) {
-		reached = r.uint(fieldBitsReached)
+	if isNext(src, fieldBitsReached) {
+		reached, src = cutUint(src, fieldBitsReached)
 	}
-	exponent := r.sint(fieldExponent)
-	if len(r.rest) > 0 {
-		server, epoch, seq = r.uint(fieldServer), r.uint(fieldEpoch), r.uint(fieldSeq)
+	exponent, src := cutSint(src, fieldExponent)
+	if len(src) > 0 {
+		server, src = cutUint(src, fieldServer)
+		epoch, src = cutUint(src, fieldEpoch)
+		seq, src = cutUint(src, fieldSeq)
 	}
 	four, ok := parseIPv4(ip)
-	if !ok || r.bad || len(r.rest) > 0 || version != Version ||
+	if !ok || src == nil || len(src) > 0 || version != Version ||
 		int64(int32(user)) != user || int64(int32(status)) != status || int64(int32(extUser)) != extUser ||
 		(bits|height|nonce|session|versionBits|reached|epoch)>>32 != 0 || server > math.MaxUint8 ||
 		exponent < int64(bitcoin.MinDifficulty) || exponent > int64(bitcoin.MaxDifficulty) {
@@ -280,43 +287,68 @@ func (s *Share) parseCanonical(src []byte) bool {
 	return true
 }
 
-// canonical is read field by field, until one is not the next.
-type canonical struct {
-	rest []byte
-	bad  bool
-}
-
-// at tells whether a field of numbers is next.
-func (r *canonical) at(field protowire.Number) bool {
+// isNext tells whether a message goes on with a field of numbers.
+func isNext(src []byte, field protowire.Number) bool {
 	tag := byte(field) << 3
-	return len(r.rest) > 1 && (field < 16 && r.rest[0] == tag || field >= 16 && r.rest[0] == tag|0x80 && r.rest[1] == byte(field>>4))
+	return len(src) > 1 && (field < 16 && src[0] == tag || field >= 16 && src[0] == tag|0x80 && src[1] == byte(field>>4))
 }
 
-func (r *canonical) uint(field protowire.Number) uint64 {
-	if !r.at(field) {
-		r.bad = true
-		return 0
+// cutUint cuts a field off the front of src. The rest is nil, and has no field, if another one is there.
+func cutUint(src []byte, field protowire.Number) (v uint64, rest []byte) {
+	if !isNext(src, field) {
+		return 0, nil
 	}
-	v, n := binary.Uvarint(r.rest[1+field>>4:])
+	v, n := uvarint(src[1+field>>4:])
 	if n <= 0 {
-		r.bad = true
-		return 0
+		return 0, nil
 	}
-	r.rest = r.rest[1+int(field>>4)+n:]
-	return v
+	return v, src[1+int(field>>4)+n:]
 }
 
-func (r *canonical) sint(field protowire.Number) int64 { return protowire.DecodeZigZag(r.uint(field)) }
+func cutSint(src []byte, field protowire.Number) (v int64, rest []byte) {
+	zigzag, rest := cutUint(src, field)
+	return protowire.DecodeZigZag(zigzag), rest
+}
 
-func (r *canonical) text(field protowire.Number) []byte {
-	if len(r.rest) < 2 || r.rest[0] != byte(field)<<3|byte(protowire.BytesType) || int(r.rest[1]) > min(len(r.rest)-2, 127) {
-		r.bad = true
-		return nil
+func cutText(src []byte, field protowire.Number) (text, rest []byte) {
+	if len(src) < 2 || src[0] != byte(field)<<3|byte(protowire.BytesType) || int(src[1]) > min(len(src)-2, 127) {
+		return nil, nil
 	}
-	end := 2 + int(r.rest[1])
-	text := r.rest[2:end]
-	r.rest = r.rest[end:]
-	return text
+	end := 2 + int(src[1])
+	return src[2:end], src[end:]
+}
+
+// uvarint is binary.Uvarint, which goes byte by byte, for eight bytes at once: nearly all numbers of a share have fewer.
+func uvarint(b []byte) (v uint64, n int) {
+	if len(b) < 8 {
+		return binary.Uvarint(b)
+	}
+	v = binary.LittleEndian.Uint64(b)
+	last := ^v & 0x8080808080808080 // the bits that are set in all bytes but the last one
+	if last == 0 {
+		return longUvarint(b)
+	}
+	v &= last ^ (last - 1)
+	return join(v), bits.TrailingZeros64(last)/8 + 1
+}
+
+// longUvarint is uvarint for a number of more than eight bytes.
+func longUvarint(b []byte) (v uint64, n int) {
+	v = join(binary.LittleEndian.Uint64(b))
+	switch {
+	case len(b) > 8 && b[8] < 0x80:
+		return v | uint64(b[8])<<56, 9
+	case len(b) > 9 && b[9] <= 1:
+		return v | uint64(b[8]&0x7f)<<56 | uint64(b[9])<<63, 10
+	}
+	return binary.Uvarint(b)
+}
+
+// join puts the lowest seven bits of eight bytes together.
+func join(v uint64) uint64 {
+	v = v&0x007f007f007f007f | v&0x7f007f007f007f00>>1
+	v = v&0x00003fff00003fff | v&0x3fff00003fff0000>>2
+	return v&0x000000000fffffff | v&0x0fffffff00000000>>4
 }
 
 // consumeTag is protowire.ConsumeTag, without its work for tags of one byte.
