@@ -20,6 +20,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/sealed"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -157,7 +158,8 @@ func measure(b *testing.B, shares float64, cfg Config, do func(s *Service) error
 	b.ReportMetric(peak(), "peak-B")
 }
 
-// BenchmarkDay computes a day and writes its rows, and with no database only reads and adds, or prints it:
+// BenchmarkDay computes a day and writes its rows, and with no database only inflates it, which is what all of it takes at
+// least, or reads and adds, or prints it:
 //
 //	go test -run xxx -bench Day -benchtime 1x ./slparser -args -shares 5000000 -workers 100000
 func BenchmarkDay(b *testing.B) {
@@ -174,6 +176,13 @@ func BenchmarkDay(b *testing.B) {
 		measure(b, shares, cfg, func(s *Service) error { return s.compute(b.Context()) })
 	})
 	cfg.Database.DSN = "sqlite:unused"
+	b.Run("inflate", func(b *testing.B) {
+		nothing := into{func([]byte) {}, func([]sealed.Streak) {}}
+		measure(b, shares, cfg, func(s *Service) error {
+			_, err := s.readWhole(b.Context(), benchDay, runtime.GOMAXPROCS(0)+1, nothing, func(int64, int64) {})
+			return err
+		})
+	})
 	b.Run("count", func(b *testing.B) {
 		measure(b, shares, cfg, func(s *Service) error { return countAll(b, s, shares) })
 	})

@@ -39,7 +39,7 @@ func (s *Service) computeDay(ctx context.Context, db *store.Store, day sharefile
 	}
 	progress.end()
 	if err == nil {
-		s.log.Info().Int("day", int(day)).Int64("shares", t.shares).Int("workers", len(stats.workers)).Dur("took_ms", time.Since(start)).
+		s.log.Info().Int("day", int(day)).Int64("shares", t.shares).Int("workers", stats.workers.count).Dur("took_ms", time.Since(start)).
 			Msg("statistics computed anew")
 	}
 	return err

@@ -109,9 +109,7 @@ func (c *counter) add(lane int) {
 	l := c.lanes[lane]
 	for b := range l.queue {
 		<-b.parsed
-		for i := range b.credits[lane] {
-			l.stats.add(&b.credits[lane][i])
-		}
+		l.stats.addToWorkers(b.credits[lane])
 		if b.lanes.Add(-1) == 0 {
 			c.free <- b
 		}
@@ -131,8 +129,8 @@ func (c *counter) end() (*dayStats, tally) {
 		all.shares, all.malformed, all.invalid, all.others =
 			all.shares+t.shares, all.malformed+t.malformed, all.invalid+t.invalid, all.others+t.others
 	}
-	stats := c.lanes[0].stats
-	for _, l := range c.lanes[1:] {
+	stats := newDayStats(c.lanes[0].stats.day, c.rules)
+	for _, l := range c.lanes {
 		stats.merge(l.stats)
 	}
 	return stats, all

@@ -20,7 +20,7 @@ var allStatuses = append(share.Statuses(), 77, -5) // nobody knows the last two
 func drawShare(t *rapid.T) share.Share {
 	return share.Share{
 		JobID: 1, UserID: rapid.Int32Range(1, 3).Draw(t, "user"), ExtUserID: rapid.Int32Range(0, 2).Draw(t, "external user"),
-		WorkerID: rapid.Int64Range(-3, 3).Filter(func(n int64) bool { return n != 0 }).Draw(t, "worker"),
+		WorkerID: rapid.SampledFrom([]int64{-3, -2, -1, 1, 2, 3}).Draw(t, "worker"),
 		Status:   rapid.SampledFrom(allStatuses).Draw(t, "status"), Time: monday + rapid.Int64Range(0, 86399).Draw(t, "time"),
 		Difficulty: bitcoin.Difficulty(rapid.Int8Range(-32, 62).Draw(t, "difficulty")),
 		Bits:       rapid.SampledFrom([]uint32{difficulty, 0x1704ed7f, 0x1b00ffff}).Draw(t, "bits"), Height: rapid.Uint32Range(839_990, 840_010).Draw(t, "height"),

@@ -82,8 +82,8 @@ type key struct{ user, worker int64 } // of one size: maps find them faster
 // entry is the day of a key.
 type entry struct {
 	key
-	hours   [24]*totals
 	changed uint32 // a bit for each hour that differs from the database
+	hours   [24]*totals
 }
 
 func (e *entry) hour(h uint8) *totals {
@@ -114,11 +114,10 @@ func (e *entry) add(from *entry) {
 
 // worker is the day of a worker.
 type worker struct {
-	entry
-	user *entry
-
+	user     *entry
 	accepted bool               // the worker had a share accepted
 	last     bitcoin.Difficulty // and this was its difficulty
+	entry
 }
 
 func (w *worker) clamp(d bitcoin.Difficulty) bitcoin.Difficulty {
@@ -168,13 +167,16 @@ type dayStats struct {
 	rules   rules
 	pool    entry
 	users   map[int64]*entry
-	workers map[key]*worker
+	workers workers
 	worths  worths
+
+	found []*worker // of addToWorkers
+	where []*totals
 }
 
 func newDayStats(day sharefile.Day, rules rules) *dayStats {
 	return &dayStats{
-		day: day, rules: rules, users: make(map[int64]*entry), workers: make(map[key]*worker),
+		day: day, rules: rules, users: make(map[int64]*entry), workers: newWorkers(),
 		worths: worths{earnings: rules.earnings, network: rules.network},
 	}
 }
@@ -189,10 +191,10 @@ func (d *dayStats) user(id int64) *entry {
 }
 
 func (d *dayStats) worker(k key) *worker {
-	w := d.workers[k]
+	w := d.workers.get(k)
 	if w == nil {
-		w = &worker{entry: entry{key: k}, user: d.user(k.user)}
-		d.workers[k] = w
+		w = &worker{entry: entry{key: k}}
+		d.workers.put(w)
 	}
 	return w
 }
@@ -205,30 +207,52 @@ func (d *dayStats) find(k key) *entry {
 	case k.worker == 0:
 		return d.users[k.user]
 	}
-	if w := d.workers[k]; w != nil {
+	if w := d.workers.get(k); w != nil {
 		return &w.entry
 	}
 	return nil
 }
 
 // add counts shares for their worker, their user and the pool, in the hour of their own time.
+func (d *dayStats) add(c *credit) {
+	w := d.worker(c.key)
+	if w.user == nil {
+		w.user = d.user(c.user)
+	}
+	d.addTo(w, c, w.hour(c.hour), w.user.hour(c.hour), d.pool.hour(c.hour))
+}
+
+// addToWorkers counts shares for their workers alone; users and the pool get them by merge. It finds all before it adds:
+// then it waits for several at a time to come from memory.
+func (d *dayStats) addToWorkers(credits []credit) {
+	for i := range credits {
+		d.found = append(d.found, d.worker(credits[i].key))
+	}
+	for i, w := range d.found {
+		d.where = append(d.where, w.hour(credits[i].hour))
+	}
+	for i, t := range d.where {
+		d.addTo(d.found[i], &credits[i], t)
+	}
+	d.found, d.where = d.found[:0], d.where[:0]
+}
+
+// addTo counts shares of a worker.
 //
 // What was not accepted counts with a limited difficulty: see share.RejectedDifficulty. Before the worker's first
 // accepted share of the day no limit is known and it counts in full; btcpool counts at most 4 then. Of reasons that
 // nobody has defined there is one.
-func (d *dayStats) add(c *credit) {
+func (d *dayStats) addTo(w *worker, c *credit, all ...*totals) {
 	if c.shares > 1 && c.status.IsAccepted() && c.status.IsStale() {
 		first, others := *c, *c // the first one bounds what the others count with
 		first.shares, others.shares = 1, c.shares-1
-		d.addAlike(&first)
+		d.addAlike(w, &first, all)
 		c = &others
 	}
-	d.addAlike(c)
+	d.addAlike(w, c, all)
 }
 
-func (d *dayStats) addAlike(c *credit) {
-	w := d.worker(c.key)
-	all := [...]*totals{w.hour(c.hour), w.user.hour(c.hour), d.pool.hour(c.hour)}
+func (d *dayStats) addAlike(w *worker, c *credit, all []*totals) {
 	accepted, stale := c.status.IsAccepted(), c.status.IsStale()
 	switch {
 	case accepted && (!stale || d.rules.acceptStale):
@@ -254,15 +278,13 @@ func (d *dayStats) addAlike(c *credit) {
 	}
 }
 
-// merge adds what other workers did.
+// merge takes workers over that shares were added to alone, and counts them for their users and the pool.
 func (d *dayStats) merge(other *dayStats) {
-	d.pool.add(&other.pool)
-	for id, e := range other.users {
-		d.user(id).add(e)
-	}
-	for k, w := range other.workers {
-		w.user = d.user(k.user)
-		d.workers[k] = w
+	for w := range other.workers.all {
+		w.user = d.user(w.key.user)
+		w.user.add(&w.entry)
+		d.pool.add(&w.entry)
+		d.workers.put(w)
 	}
 }
 
@@ -272,7 +294,7 @@ func (d *dayStats) entries(do func(*entry)) {
 	for _, e := range d.users {
 		do(e)
 	}
-	for _, w := range d.workers {
+	for w := range d.workers.all {
 		do(&w.entry)
 	}
 }
