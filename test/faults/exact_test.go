@@ -38,15 +38,18 @@ import (
 
 var (
 	exactShares = flag.Int("exact.shares", 300_000, "TestExact: how many shares are acknowledged")
-	exactSeed   = flag.Uint64("exact.seed", 1, "TestExact: what shares and faults are drawn from")
+	exactSeed   = flag.Uint64("exact.seed", 312, "TestExact: what shares and faults are drawn from; 312 draws each kind once at least")
 )
 
 const (
 	exactServers = 3
 	exactDays    = 3
 	exactGroup   = 500 // shares that a server acknowledges together
-	// exactRate is how many shares a second the servers acknowledge at most, between them.
-	exactRate = 40_000
+	// Faults are drawn so often, or more for many shares, and as many parts of the shares are acknowledged while they last.
+	exactDraughts     = 6
+	exactDraughtEvery = 100_000 // shares
+	// exactSeals is about how often a day is sealed meanwhile.
+	exactSeals = 10
 )
 
 // exactKinds are those faults that destroy nothing by their nature and leave the order of a worker's shares alone.
@@ -73,28 +76,29 @@ func TestExact(t *testing.T) {
 	client := testkit.Bus(t, topic, shareTopic)
 	w.pool = rig.Setup{Kafka: w.kafka, DB: w.db, Clocks: w.clocks, Only: exactServices}.Start(t, dir)
 
-	books, servers := newBooks(), startServers(t, dir, client, *exactShares)
+	draughts := max(exactDraughts, *exactShares/exactDraughtEvery)
+	books, servers := newBooks(), startServers(t, dir, client, *exactShares, draughts)
 	var producing sync.WaitGroup
 	for _, s := range servers {
 		producing.Go(func() { s.produce(t, books) })
 	}
-	ended := make(chan struct{})
-	go func() { producing.Wait(); close(ended) }()
 	rng := rand.New(rand.NewPCG(*exactSeed, 1))
 	sealedTimes := 0
-	for faulty := true; faulty; {
-		select {
-		case <-ended:
-			faulty = false
-		default:
-			d := drawExact(rng)
-			w.endure(d)
-			w.faults += len(d.faults)
-			if w.sealSome(t, rng) {
-				sealedTimes++
-			}
+	for _, d := range drawExact(rng, draughts) {
+		for _, s := range servers {
+			s.more <- s.shares / draughts
+		}
+		w.endure(d)
+		w.faults += len(d.faults)
+		if rng.IntN(draughts) < exactSeals && w.sealSome(t, rng) {
+			sealedTimes++
 		}
 	}
+	for _, s := range servers {
+		s.more <- s.shares % draughts
+		close(s.more)
+	}
+	producing.Wait()
 	for _, clock := range w.clocks {
 		clock.Right(t)
 	}
@@ -130,20 +134,23 @@ func slowly(t *testing.T, what string, check func(ctx context.Context) error) {
 	})
 }
 
-// drawExact draws one or two faults that may meet what is there.
-func drawExact(rng *rand.Rand) draught {
-	d := draught{length: time.Duration(300+rng.IntN(1700)) * time.Millisecond}
-	for n := 1 + rng.IntN(2); len(d.faults) < n; {
-		f := drawFault(rng, exactKinds)
-		there := f.target == "" || f.target == everybody || slices.Contains(exactServices, f.target)
-		taken := slices.ContainsFunc(d.faults, func(g fault) bool {
-			return slices.ContainsFunc(f.uses(), func(u string) bool { return slices.Contains(g.uses(), u) })
-		})
-		if there && !taken {
-			d.faults = append(d.faults, f)
+// drawExact draws n times one or two faults that may meet what is there.
+func drawExact(rng *rand.Rand, n int) (drawn []draught) {
+	for range n {
+		d := draught{length: time.Duration(300+rng.IntN(1700)) * time.Millisecond}
+		for n := 1 + rng.IntN(2); len(d.faults) < n; {
+			f := drawFault(rng, exactKinds)
+			there := f.target == "" || f.target == everybody || slices.Contains(exactServices, f.target)
+			taken := slices.ContainsFunc(d.faults, func(g fault) bool {
+				return slices.ContainsFunc(f.uses(), func(u string) bool { return slices.Contains(g.uses(), u) })
+			})
+			if there && !taken {
+				d.faults = append(d.faults, f)
+			}
 		}
+		drawn = append(drawn, d)
 	}
-	return d
+	return drawn
 }
 
 // books are what was acknowledged.
@@ -231,8 +238,8 @@ type server struct {
 	random  *rand.Rand
 	workers []miner
 	shares  int
+	more    chan int // how many are to come; closed: no more
 	start   int64
-	gap     time.Duration // between groups
 	done    int
 }
 
@@ -244,7 +251,7 @@ type miner struct {
 	difficulty bitcoin.Difficulty
 }
 
-func startServers(t *testing.T, dir string, client *bus.Client, shares int) (all []*server) {
+func startServers(t *testing.T, dir string, client *bus.Client, shares, draughts int) (all []*server) {
 	midnight := sharefile.DayOf(time.Now().Unix()).Start().Unix()
 	for id := range exactServers {
 		sp, err := spool.Open(spool.Config{Dir: filepath.Join(dir, fmt.Sprint("spool-", id))}, telemetry.Deps{Log: zerolog.Nop()}, "shares")
@@ -253,7 +260,7 @@ func startServers(t *testing.T, dir string, client *bus.Client, shares int) (all
 		}
 		s := &server{
 			id: uint8(id + 1), spool: sp, random: rand.New(rand.NewPCG(*exactSeed, uint64(id+2))), shares: shares / exactServers,
-			start: midnight - (exactDays-1)*86400, gap: time.Second * exactGroup * exactServers / exactRate,
+			start: midnight - (exactDays-1)*86400, more: make(chan int, draughts+1),
 			stop: testkit.Run(t, func(ctx context.Context) error { return sp.Run(ctx, client.Topic(shareTopic)) }),
 		}
 		for n := range max(shares/2500/exactServers, 20) {
@@ -267,32 +274,32 @@ func startServers(t *testing.T, dir string, client *bus.Client, shares int) (all
 	return all
 }
 
-// produce has all shares of the server acknowledged, from the first day up to now.
+// produce has the shares acknowledged that are to come, the first of the first day, the last of now.
 func (s *server) produce(t *testing.T, books *books) {
 	now := time.Now().Unix()
-	for s.done < s.shares {
-		next := time.Now().Add(s.gap)
-		group := make([]share.Share, 0, exactGroup)
-		var last uint64
-		for range min(exactGroup, s.shares-s.done) {
-			sh := s.share(s.start + (now-s.start)*int64(s.done)/int64(s.shares))
-			seq, err := s.spool.Append(uint64(sh.WorkerID), func(dst []byte, seq uint64) []byte {
-				sh.ID = share.ID{Server: s.id, Epoch: s.spool.Epoch(), Seq: seq}
-				return sh.AppendTo(dst)
-			})
-			if err != nil {
+	for more := range s.more {
+		for end := s.done + more; s.done < end; {
+			group := make([]share.Share, 0, exactGroup)
+			var last uint64
+			for range min(exactGroup, end-s.done) {
+				sh := s.share(s.start + (now-s.start)*int64(s.done)/int64(s.shares))
+				seq, err := s.spool.Append(uint64(sh.WorkerID), func(dst []byte, seq uint64) []byte {
+					sh.ID = share.ID{Server: s.id, Epoch: s.spool.Epoch(), Seq: seq}
+					return sh.AppendTo(dst)
+				})
+				if err != nil {
+					t.Errorf("server %d: %v", s.id, err)
+					return
+				}
+				last, group = seq, append(group, sh)
+				s.done++
+			}
+			if err := s.spool.Wait(t.Context(), last); err != nil {
 				t.Errorf("server %d: %v", s.id, err)
 				return
 			}
-			last, group = seq, append(group, sh)
-			s.done++
+			books.add(group)
 		}
-		if err := s.spool.Wait(t.Context(), last); err != nil {
-			t.Errorf("server %d: %v", s.id, err)
-			return
-		}
-		books.add(group)
-		time.Sleep(time.Until(next)) // so that faults meet all of it
 	}
 }
 
@@ -435,9 +442,6 @@ func (w *world) fromSealed(t *testing.T, b *books, conn *sql.DB) {
 	for _, day := range days {
 		if err := w.seal(t, day); err != nil {
 			t.Fatal(err)
-		}
-		if code, printed := w.pool.Once(t, "sharelogger", "-verify", strconv.Itoa(int(day))); code != 0 {
-			t.Fatalf("verify %d: code %d: %s", day, code, printed)
 		}
 		v, err := sealed.Verify(t.Context(), w.pool.Log, "BTC", day)
 		if got := (records{uint64(v.Footer.Records), uint64(v.Footer.Digest)}); err != nil || got != *b.days[day] {
