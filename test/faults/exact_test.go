@@ -9,6 +9,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"os"
@@ -90,7 +91,7 @@ func TestExact(t *testing.T) {
 		}
 		w.endure(d)
 		w.faults += len(d.faults)
-		if rng.IntN(draughts) < exactSeals && w.sealSome(t, rng) {
+		if rng.IntN(draughts) < exactSeals && w.sealSome(t, books, rng) {
 			sealedTimes++
 		}
 	}
@@ -338,18 +339,24 @@ func (s *server) end(t *testing.T) {
 	}
 }
 
-// sealSome seals a past day that is there, beside who writes: it may have changed meanwhile, and is sealed later then.
-func (w *world) sealSome(t *testing.T, rng *rand.Rand) bool {
+// sealSome seals a day that is over, beside who writes: what late shares come to it later is sealed then.
+func (w *world) sealSome(t *testing.T, b *books, rng *rand.Rand) bool {
 	t.Helper()
-	days, err := sharefile.Days(w.pool.Log, "BTC")
-	if err != nil {
-		t.Fatal(err)
-	}
-	days = days[:max(len(days)-1, 0)]
-	if len(days) == 0 {
+	over := b.over()
+	if len(over) == 0 {
 		return false
 	}
-	return w.seal(t, days[rng.IntN(len(days))]) == nil
+	day := over[rng.IntN(len(over))]
+	slowly(t, fmt.Sprintf("%d is sealed", day), func(context.Context) error { return w.seal(t, day) })
+	return true
+}
+
+// over are the days before the newest.
+func (b *books) over() []sharefile.Day {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	days := slices.Sorted(maps.Keys(b.days))
+	return days[:max(len(days)-1, 0)]
 }
 
 func (w *world) seal(t *testing.T, day sharefile.Day) error {
