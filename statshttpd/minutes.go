@@ -24,7 +24,7 @@ const (
 func (w *window) slice(from int64, n int) (accepted, stale, rejected []float64) {
 	accepted, stale, rejected = make([]float64, n), make([]float64, n), make([]float64, n)
 	first := from / coarseWidth
-	if w.coarse.work != nil {
+	if w.coarse.size() > 0 {
 		for i := range accepted {
 			accepted[i] = w.coarse.at(first + int64(i)).Work.Float()
 		}

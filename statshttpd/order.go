@@ -14,7 +14,7 @@ import (
 const (
 	orderFresh = 2 * time.Second        // so long an order is not made again
 	orderStale = 15 * time.Second       // so long it answers while it is made again
-	orderCheap = 5 * time.Millisecond   // what took less than this is made again before it answers
+	orderCheap = time.Millisecond       // what took less than this is made again before it answers
 	cheapFresh = 200 * time.Millisecond // and is fresh for this time
 	mostOrders = 32                     // from so many on, those that are stale are forgotten
 	orderChunk = 2000                   // so many are looked at under the board's lock at once

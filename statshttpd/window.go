@@ -39,122 +39,6 @@ func (a *amount) add(b amount) {
 	a.Shares += b.Shares
 }
 
-// ring holds amounts by time, in buckets of a fixed width. A bucket's work is a float, half as large as an integer that
-// holds any work: sums are exact while the work in the ring is less than 2^53 times its easiest share's, and buckets
-// leave as a whole.
-type ring struct {
-	width  int64 // seconds
-	newest int64 // number of the newest bucket: unix time / width
-	work   []float64
-	shares []uint32 // nil: are not counted
-}
-
-func newRing(width int64, buckets int) ring {
-	return ring{width: width, work: make([]float64, buckets), shares: make([]uint32, buckets)}
-}
-
-func coarseRing() ring { return newRing(coarseWidth, coarseBuckets) }
-
-// fineRing does without the number of shares, see window.shares.
-func fineRing() ring { return ring{width: fineWidth, work: make([]float64, fineBuckets)} }
-
-func (r *ring) size() int64 { return int64(len(r.work)) }
-
-// add puts a share of that work at unix time t. What is older than the ring reaches is dropped.
-func (r *ring) add(t int64, work float64) {
-	size := r.size()
-	n := t / r.width
-	for i := max(r.newest+1, n-size+1); i <= n; i++ {
-		r.clear(i % size)
-	}
-	r.newest = max(r.newest, n)
-	if n > r.newest-size {
-		r.work[n%size] += work
-		if r.shares != nil {
-			r.shares[n%size]++
-		}
-	}
-}
-
-func (r *ring) clear(at int64) {
-	if r.work[at] = 0; r.shares != nil {
-		r.shares[at] = 0
-	}
-}
-
-// forgetAfter takes back what was put behind unix time t: the clock was ahead.
-func (r *ring) forgetAfter(t int64) {
-	size := r.size()
-	if size == 0 {
-		return
-	}
-	n := t / r.width
-	for i := max(n, r.newest-size) + 1; i <= r.newest; i++ {
-		r.clear(i % size)
-	}
-	r.newest = min(r.newest, n)
-}
-
-// sum adds up the bucket that runs at unix time now and the n-1 before it.
-func (r *ring) sum(now int64, n int) amount {
-	size := r.size()
-	if size == 0 {
-		return amount{}
-	}
-	current := now / r.width
-	first, last := max(current-int64(n), r.newest-size, -1)+1, min(current, r.newest)
-	var work float64
-	var shares uint64
-	for i, at := first, first%size; i <= last; i++ {
-		work += r.work[at]
-		if r.shares != nil {
-			shares += uint64(r.shares[at])
-		}
-		if at++; at == size {
-			at = 0
-		}
-	}
-	return amount{workOf(work), shares}
-}
-
-// workOf is that many hashes, at most 2^128-1.
-func workOf(hashes float64) bitcoin.Work {
-	const word = 1 << 64
-	if hashes >= word*word {
-		return bitcoin.Work{Hi: math.MaxUint64, Lo: math.MaxUint64}
-	}
-	hi := math.Floor(hashes / word)
-	return bitcoin.Work{Hi: uint64(hi), Lo: uint64(hashes - hi*word)}
-}
-
-// since estimates the work from unix time t on; the bucket that t falls into counts by its part after t. Work older
-// than the ring reaches is missing from it.
-func (r *ring) since(now, t int64) float64 {
-	current, from := now/r.width, t/r.width
-	whole := current - from // buckets after the one that t falls into
-	switch {
-	case whole < 0:
-		return 0
-	case whole >= r.size():
-		return r.sum(now, len(r.work)).Work.Float()
-	}
-	part := float64((from+1)*r.width-t) / float64(r.width)
-	return part*r.at(from).Work.Float() + r.sum(now, int(whole)).Work.Float()
-}
-
-// at returns the bucket of number n, zero when the ring does not hold it.
-func (r *ring) at(n int64) amount {
-	size := r.size()
-	if n < 0 || n > r.newest || n <= r.newest-size {
-		return amount{}
-	}
-	a := amount{Work: workOf(r.work[n%size])}
-	if r.shares != nil {
-		a.Shares = uint64(r.shares[n%size])
-	}
-	return a
-}
-
 // rate is a hashrate with what is known about its quality.
 type rate struct {
 	HashesPerSecond float64
@@ -214,7 +98,7 @@ func (w *window) add(t int64, status share.Status, work bitcoin.Work, ip netip.A
 		return
 	}
 	w.accepted++
-	if w.fine.work == nil {
+	if w.fine.size() == 0 {
 		w.fine, w.coarse = fineRing(), coarseRing()
 	}
 	if w.began == 0 || t < w.began {
@@ -294,7 +178,7 @@ func (w *window) acceptedSum(now int64, s span) amount {
 // that old, it is all work over the time since then; where only the first share is known, the work after that share.
 func (w *window) rate(now int64, s span) rate {
 	r := w.source(s)
-	if w.began == 0 || r.work == nil {
+	if w.began == 0 || r.size() == 0 {
 		return rate{}
 	}
 	work := r.sum(now, int(int64(s)/r.width)+1).Work.Float()
@@ -324,7 +208,7 @@ func (w *window) dayRate(now, dayEnd int64) rate {
 		return rate{}
 	}
 	var since float64
-	if w.coarse.work != nil {
+	if w.coarse.size() > 0 {
 		since = w.coarse.since(now, dayEnd)
 	}
 	covered := max(now-max(dayEnd-dayHours*int64(hour), w.first), 1)

@@ -56,6 +56,50 @@ func TestRingSumsAreExact(t *testing.T) {
 	})
 }
 
+// A ring takes shares of any worth, and goes back to few bits where it can.
+func TestRingWidth(t *testing.T) {
+	t.Parallel()
+	tests := []struct {
+		name   string
+		works  []float64 // of a share in each bucket
+		narrow bool
+	}{
+		{"one worth", []float64{8, 8, 8}, true},
+		{"easier and easier", []float64{64, 8, 1}, true},
+		{"harder and harder", []float64{1, 8, 64}, true},
+		{"no multiple", []float64{4, 7}, false},
+		{"far apart", []float64{1, 1 << 20}, false},
+		{"far apart, the easier one later", []float64{1 << 20, 1}, false},
+		{"far apart, but the easy one has left", []float64{1, 8, 8, 8, 8, 8, 1 << 16}, true},
+		{"far apart, but all have left", []float64{1, 0, 0, 0, 0, 0, 1 << 30}, true},
+	}
+	for _, test := range tests {
+		const size = 4
+		r := newRing(1, size)
+		for at, work := range test.works {
+			if work > 0 {
+				r.add(int64(at), work)
+			}
+		}
+		for at := max(len(test.works)-size, 0); at < len(test.works); at++ {
+			want := amount{workOf(test.works[at]), uint64(min(test.works[at], 1))}
+			if got := r.at(int64(at)); got != want {
+				t.Errorf("%s: bucket %d is %v, want %v", test.name, at, got, want)
+			}
+		}
+		if narrow := r.wide == nil; narrow != test.narrow {
+			t.Errorf("%s: narrow %v", test.name, narrow)
+		}
+	}
+	many := newRing(1, 2)
+	for range 1<<16 + 5 {
+		many.add(0, 2)
+	}
+	if got := many.at(0); got != (amount{bitcoin.Work{Lo: 2 * (1<<16 + 5)}, 1<<16 + 5}) {
+		t.Errorf("many shares are %v", got)
+	}
+}
+
 func TestRingSince(t *testing.T) {
 	t.Parallel()
 	r := newRing(10, 6)
