@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper and
-# Chromium (Debian packages), btcd (Go module), duckdb and pyarrow (PyPI). Safe to repeat; prints what it did and fails
+# Chromium (Debian packages), btcd and versitygw (Go modules), chdb, duckdb and pyarrow (PyPI). Safe to repeat; prints what it did and fails
 # loudly when something cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -42,15 +42,18 @@ for version in 4.1.1 3.9.2; do
 done
 
 # Engines of others that read sealed days.
-if [ ! -e .cache/python/complete ]; then
-  echo "install: duckdb and pyarrow"
+engines="chdb==4.4.0 duckdb==2.0.0 pyarrow==26.0.1"
+if [ "$(cat .cache/python/complete 2>/dev/null)" != "$engines" ]; then
+  echo "install: $engines"
   python3 -m venv --clear .cache/python || fail "no Python environment can be made"
-  .cache/python/bin/pip install -q --disable-pip-version-check duckdb==2.0.0 pyarrow==26.0.1 \
-    || fail "pip could not install duckdb and pyarrow"
-  touch .cache/python/complete
+  # shellcheck disable=SC2086 # a word each
+  .cache/python/bin/pip install -q --disable-pip-version-check $engines || fail "pip could not install $engines"
+  echo "$engines" >.cache/python/complete
 fi
 
 echo "install: btcd"
 mkdir -p .cache/bin
 go build -modfile=tools/go.mod -o .cache/bin/btcd github.com/btcsuite/btcd || fail "btcd does not build"
+echo "install: versitygw"
+GOBIN="$PWD/.cache/bin" go install github.com/versity/versitygw/cmd/versitygw@v1.8.0 || fail "versitygw does not build"
 echo "install: ready"

@@ -42,6 +42,15 @@ rows = duckdb.execute("SELECT status, difficulty, count(*), CAST(sum(seq) AS VAR
 for row in rows: print(json.dumps(row))
 print(duckdb.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = 'btcpool.sharelog'", [sys.argv[1]]).fetchone()[0].decode())
 `
+	chdbSums = `
+import chdb, json, sys
+file = "file('" + sys.argv[1] + "', 'Parquet')"
+sums = ("SELECT status, difficulty, toInt64(count()), toString(sum(toInt128(seq))), toInt64(uniqExact(user_id, worker_id)) FROM " + file +
+    " GROUP BY status, difficulty ORDER BY status, difficulty SETTINGS output_format_json_quote_64bit_integers = 0")
+print(chdb.query(sums, "JSONCompactEachRow"), end="")
+import pyarrow.parquet as pq # ClickHouse does not tell of key-value metadata
+print(pq.ParquetFile(sys.argv[1]).metadata.metadata[b"btcpool.sharelog"].decode())
+`
 	pyarrowSums = `
 import collections, json, sys
 import pyarrow.parquet as pq
@@ -107,7 +116,7 @@ func TestEnginesReadSealedDays(t *testing.T) {
 	for g, n := range counts {
 		want[engineSum{g.status, g.difficulty, n, fmt.Sprint(seqs[g]), int64(len(workers[g]))}] = true
 	}
-	for engine, program := range map[string]string{"duckdb": duckdbSums, "pyarrow": pyarrowSums} {
+	for engine, program := range map[string]string{"chdb": chdbSums, "duckdb": duckdbSums, "pyarrow": pyarrowSums} {
 		t.Run(engine, func(t *testing.T) {
 			t.Parallel()
 			python := filepath.Join(rig.Root(t), ".cache", "python", "bin", "python")

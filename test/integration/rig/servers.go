@@ -247,6 +247,39 @@ func (z *ZooKeeper) WaitReady(t testing.TB) {
 	})
 }
 
+// S3 is a versitygw server that keeps objects as files, with one bucket.
+type S3 struct {
+	*Process
+	Addr, Bucket, AccessKey, SecretKey string
+	Objects                            string // folder of the bucket's
+}
+
+// StartS3 starts the server and waits until it answers.
+func StartS3(t testing.TB, dir string) *S3 {
+	t.Helper()
+	s := &S3{Addr: FreeAddr(t), Bucket: "shares", AccessKey: "pool", SecretKey: "very secret"}
+	s.Objects = filepath.Join(dir, "s3", s.Bucket)
+	if err := os.MkdirAll(s.Objects, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	s.Process = start(t, dir, "s3", filepath.Join(Root(t), ".cache", "bin", "versitygw"), nil,
+		"--port", s.Addr, "--access", s.AccessKey, "--secret", s.SecretKey, "posix", filepath.Dir(s.Objects))
+	s.WaitReady(t)
+	return s
+}
+
+// WaitReady waits until the server answers.
+func (s *S3) WaitReady(t testing.TB) {
+	t.Helper()
+	testkit.Until(t, time.Minute, "the S3 server answers", func(ctx context.Context) error {
+		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr)
+		if err == nil {
+			err = conn.Close()
+		}
+		return err
+	})
+}
+
 // Btcd is a btcd node on a fresh regtest chain. It has no ZMQ.
 type Btcd struct {
 	*Process
