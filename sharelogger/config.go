@@ -26,6 +26,8 @@ type Config struct {
 	// FlushBytes is how much is collected, before compression, until it is flushed at once. No more is kept in memory.
 	// 8 MB by default.
 	FlushBytes int `toml:"flush_bytes"`
+	// CompressionLevel is gzip's, 1 (fast) to 9 (small), 0 (none) or -1, the default: the library's choice.
+	CompressionLevel int `toml:"compression_level"`
 	// GroupID is the consumer group that btcpool's sharelogger keeps its offset in: we go on where it stopped, and the
 	// other way round. "", the default: none.
 	GroupID string `toml:"kafka_group_id"`
@@ -79,11 +81,12 @@ func (c Config) Base() service.Common {
 // DefaultConfig returns what holds for keys that are not set.
 func DefaultConfig() Config {
 	return Config{
-		DataDir:       "sharelog",
-		Chain:         "BTC",
-		FlushInterval: config.Duration(2 * time.Second),
-		FlushBytes:    8 << 20,
-		Kafka:         bus.DefaultConfig(),
+		DataDir:          "sharelog",
+		Chain:            "BTC",
+		FlushInterval:    config.Duration(2 * time.Second),
+		FlushBytes:       8 << 20,
+		CompressionLevel: -1,
+		Kafka:            bus.DefaultConfig(),
 	}
 }
 
@@ -105,6 +108,7 @@ func (c Config) Validate() error {
 		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
 	faults.Number("flush_bytes", c.FlushBytes, minFlushBytes, maxFlushBytes)
+	faults.Number("compression_level", c.CompressionLevel, -1, 9)
 	if len(c.GroupID) > maxGroupID || strings.ContainsFunc(c.GroupID, unicode.IsControl) {
 		faults.Addf("kafka_group_id = %q: must be at most %d characters", c.GroupID, maxGroupID)
 	}

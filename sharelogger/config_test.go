@@ -36,7 +36,7 @@ func TestValidate(t *testing.T) {
 	cfg.DataDir = ""
 	cfg.Chain = "../x"
 	cfg.FlushInterval = config.Duration(time.Hour)
-	cfg.FlushBytes = 1
+	cfg.FlushBytes, cfg.CompressionLevel = 1, 10
 	cfg.Start = "now"
 	cfg.Kafka.Brokers = nil
 	cfg.Seal.Archive.Folder = "archive"
@@ -53,6 +53,7 @@ func TestValidate(t *testing.T) {
 		`chain = "../x": chain must be 1 to 16 letters and digits`,
 		`flush_interval = "1h0m0s": must be 10ms to 1m`,
 		"flush_bytes = 1: must be 65536 to 67108864",
+		"compression_level = 10: must be -1 to 9",
 		`start = "now": must be earliest, latest or empty`,
 		"kafka.brokers",
 		"seal.archive: needs seal.after",

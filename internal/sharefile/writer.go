@@ -44,6 +44,7 @@ type Writer struct {
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
 	gaps    int              // found since the start
+	level   int              // of gz
 	gz      *gzip.Writer
 }
 
@@ -69,9 +70,16 @@ type member struct {
 	shares     int
 }
 
+// A WriterOption changes what a Writer does.
+type WriterOption func(*Writer)
+
+// Compression has files be compressed at a level of gzip's, -1 (the default) to 9, 0 being none. Files may have members of
+// several levels.
+func Compression(level int) WriterOption { return func(w *Writer) { w.level = level } }
+
 // OpenWriter locks dir, makes it if need be, and recovers what the last Writer left: torn ends are cut off. The
 // directory is one Writer's alone.
-func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
+func OpenWriter(dir, chain string, log zerolog.Logger, opts ...WriterOption) (*Writer, error) {
 	if err := CheckChain(chain); err != nil {
 		return nil, err
 	}
@@ -81,11 +89,17 @@ func OpenWriter(dir, chain string, log zerolog.Logger) (*Writer, error) {
 	}
 	w := &Writer{
 		dir: dir, chain: chain, log: log, lock: lock,
-		last: make(map[int]*bus.Message),
-		days: make(map[Day]*dayFile),
-		gz:   gzip.NewWriter(nil),
+		last:  make(map[int]*bus.Message),
+		days:  make(map[Day]*dayFile),
+		level: gzip.DefaultCompression,
 	}
-	if err := w.recover(); err != nil {
+	for _, opt := range opts {
+		opt(w)
+	}
+	if w.gz, err = gzip.NewWriterLevel(nil, w.level); err == nil {
+		err = w.recover()
+	}
+	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	return w, nil
