@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"runtime"
 	"slices"
 	"testing"
 
@@ -17,10 +18,10 @@ import (
 	"btcpool/internal/sharefile"
 )
 
-// BenchmarkSealedSum counts a day that is only sealed: on all cores, with hours of workers, users and the pool. Raw is the
-// limit: on one core, the pages of the same columns are decompressed, and nothing else.
+// BenchmarkSealedSum counts a day that is only sealed: on all cores, with hours of workers, users and the pool; and the same
+// record by record. Raw is the limit: on one core, the pages of the same columns are decompressed, and nothing else.
 //
-//	go test -run xxx -bench SealedSum -benchtime 1x -timeout 1h ./slparser -args -shares 86400000
+//	go test -run xxx -bench SealedSum -benchtime 10x -timeout 2h ./slparser -args -shares 8640000 -workers 1000
 func BenchmarkSealedSum(b *testing.B) {
 	dir := b.TempDir()
 	makeDay(b, dir)
@@ -35,6 +36,14 @@ func BenchmarkSealedSum(b *testing.B) {
 	cfg.DataDir, cfg.Day, cfg.Database.DSN = dir, benchDay, "sqlite:unused"
 	b.Run("count", func(b *testing.B) {
 		measure(b, shares, cfg, func(s *Service) error { return countAll(b, s, shares) })
+	})
+	b.Run("records", func(b *testing.B) {
+		measure(b, shares, cfg, func(s *Service) error {
+			c := newCounter(benchDay, s.rules, runtime.GOMAXPROCS(0))
+			_, err := s.readWhole(b.Context(), benchDay, 0, into{batch: c.take}, func(int64, int64) {})
+			c.end()
+			return err
+		})
 	})
 	b.Run("raw", func(b *testing.B) {
 		measure(b, shares, cfg, func(*Service) error { return inflate(sealed.Path(dir, "BTC", benchDay)) })
