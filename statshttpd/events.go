@@ -17,11 +17,14 @@ import (
 )
 
 // Server-sent events: what pages show, pushed. Each tick an answer that somebody listens to is made once, for all who
-// do.
+// do. These come in crowds, one after the other: thousands at once would keep all others waiting.
 const (
 	eventInterval = 5 * time.Second
 	eventWrite    = 10 * time.Second // for a listener to take one
 	maxTopics     = 4                // of one listener
+	crowdSize     = 256              // listeners, about
+	crowds        = 40
+	crowdPause    = 50 * time.Millisecond // between two
 )
 
 var errTooManyListeners = httpapi.Errorf(http.StatusServiceUnavailable, "unavailable", "too many listen to events, ask again later")
@@ -32,21 +35,35 @@ type topic struct{ kind, user, worker string }
 // hub gives events to those who listen. It is safe for concurrent use.
 type hub struct {
 	mu        sync.Mutex
-	tick      chan struct{} // closed at the next tick
+	ticks     [crowds]chan struct{} // of each crowd, closed at its next tick
 	frames    map[topic][]byte
 	listeners atomic.Int64
 	stopped   bool
 }
 
-func newHub() *hub { return &hub{tick: make(chan struct{}), frames: make(map[topic][]byte)} }
+func newHub() *hub {
+	h := &hub{frames: make(map[topic][]byte)}
+	for i := range h.ticks {
+		h.ticks[i] = make(chan struct{})
+	}
+	return h
+}
 
-// turn begins a tick: what was made for the one before is not said again.
-func (h *hub) turn() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	clear(h.frames)
-	close(h.tick)
-	h.tick = make(chan struct{})
+// turn begins a tick, crowd by crowd as long as pause, which is called between two, returns true: what was made for the tick
+// before is not said again.
+func (h *hub) turn(pause func() bool) {
+	for crowd := range crowds {
+		h.mu.Lock()
+		if crowd == 0 {
+			clear(h.frames)
+		}
+		close(h.ticks[crowd])
+		h.ticks[crowd] = make(chan struct{})
+		h.mu.Unlock()
+		if more := int64(crowd+1)*crowdSize < h.listeners.Load(); more && !pause() {
+			return
+		}
+	}
 }
 
 // stop ends all listening.
@@ -55,18 +72,20 @@ func (h *hub) stop() {
 	defer h.mu.Unlock()
 	if !h.stopped {
 		h.stopped = true
-		close(h.tick)
+		for _, tick := range h.ticks {
+			close(tick)
+		}
 	}
 }
 
-// next returns what is closed at the next tick, nil when there will be none.
-func (h *hub) next() <-chan struct{} {
+// next returns what is closed at the next tick of a crowd, nil when there will be none.
+func (h *hub) next(crowd int) <-chan struct{} {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.stopped {
 		return nil
 	}
-	return h.tick
+	return h.ticks[crowd]
 }
 
 // frame returns the event of t, which is made by how when nobody has asked for it since the tick.
@@ -160,7 +179,8 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, all []topic) {
 		return
 	}
 	defer s.hub.listeners.Add(-1)
-	if s.hub.listeners.Add(1) > int64(min(s.cfg.MaxEventClients, s.cfg.MaxConnections-s.cfg.MaxConnections/8)) {
+	listeners := s.hub.listeners.Add(1)
+	if listeners > int64(min(s.cfg.MaxEventClients, s.cfg.MaxConnections-s.cfg.MaxConnections/8)) {
 		httpapi.Refuse(w, errTooManyListeners)
 		return
 	}
@@ -170,7 +190,8 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, all []topic) {
 	h.Set("X-Accel-Buffering", "no") // nginx would hold them back
 	control := http.NewResponseController(w)
 	sent := make(map[topic][]byte, maxTopics)
-	for next := s.hub.next(); next != nil; next = s.hub.next() {
+	crowd := int(listeners / crowdSize % crowds)
+	for next := s.hub.next(crowd); next != nil; next = s.hub.next(crowd) {
 		// A listener that does not take what it is sent is given up: it must not cost memory.
 		_ = control.SetWriteDeadline(time.Now().Add(eventWrite)) // not every writer of tests has one
 		said := false
@@ -212,7 +233,7 @@ func (s *Service) turnEvents(ctx context.Context) {
 			continue
 		}
 		last, seen = time.Now(), l
-		s.hub.turn()
+		s.hub.turn(func() bool { return retry.Sleep(ctx, crowdPause) })
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -93,7 +94,7 @@ func TestEvents(t *testing.T) {
 	gone.wants("pool", "block", "gone")
 
 	// What has not changed is not said again.
-	s.hub.turn()
+	s.hub.turn(nil)
 	all.wants("")
 	pool.wants("")
 	s.mine(t, share.Share{UserID: 1, WorkerID: share.WorkerID("rig.1"), Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
@@ -105,7 +106,7 @@ func TestEvents(t *testing.T) {
 	if !newsOfBlocks(before, s.ledger.Load()) {
 		t.Error("a block is no news")
 	}
-	s.hub.turn()
+	s.hub.turn(nil)
 	all.wants("pool", "block", "user", "worker")
 	if block := pool.wants("pool", "block"); block["height"] != 107.0 || block["state"] != "submitted" {
 		t.Errorf("block is %v", block)
@@ -115,6 +116,56 @@ func TestEvents(t *testing.T) {
 	if _, err := pool.lines.ReadByte(); err == nil {
 		t.Error("events go on")
 	}
+}
+
+// Of many listeners all hear what is new, one crowd after the other.
+func TestEventsInCrowds(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	const listeners = 2*crowdSize + 10
+	s.cfg.MaxEventClients, s.cfg.MaxConnections = listeners, 2*listeners
+	gone, leave := context.WithCancel(t.Context())
+	heard := make(chan struct{}, 2*listeners) // a write each
+	var listening sync.WaitGroup
+	for range listeners {
+		listening.Go(func() {
+			r := httptest.NewRequestWithContext(gone, http.MethodGet, "/api/v1/events", nil)
+			s.Handler().ServeHTTP(&hearing{httptest.NewRecorder(), heard}, r)
+		})
+	}
+	hear := func() {
+		t.Helper()
+		for range listeners {
+			<-heard
+		}
+	}
+	hear()
+	pauses := 0
+	s.mine(t, share.Share{UserID: 1, WorkerID: 5, Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
+	s.hub.turn(func() bool {
+		pauses++
+		return true
+	})
+	hear()
+	if pauses != 2 {
+		t.Errorf("%d pauses", pauses)
+	}
+	leave()
+	listening.Wait()
+	if len(heard) > 0 {
+		t.Errorf("%d more were written", len(heard))
+	}
+}
+
+// hearing tells of each event that is written.
+type hearing struct {
+	*httptest.ResponseRecorder
+	heard chan<- struct{}
+}
+
+func (h *hearing) Write(b []byte) (int, error) {
+	h.heard <- struct{}{}
+	return h.ResponseRecorder.Write(b)
 }
 
 // To listen for hours is no slow answer.

@@ -279,7 +279,7 @@ func TestLiveStats(t *testing.T) {
 	id := s.connect(t, noon, 9, "carl", "x", "")
 	s.mine(t, share.Share{UserID: 9, WorkerID: id, Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
 	s.poolCounts, s.workerOrders = newOrders[counts](), newOrders[listed]()
-	s.hub.turn()
+	s.hub.turn(nil)
 	if got := next(); !strings.Contains(got, `"carl.x"`) {
 		t.Errorf("the second event is %s", got)
 	}
