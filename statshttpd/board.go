@@ -105,7 +105,7 @@ type board struct {
 func newBoard(limit int) *board {
 	return &board{
 		limit:   limit,
-		recent:  newRing(fineWidth, int(hour)/fineWidth+1),
+		recent:  recentRing(),
 		users:   make(map[int32]*user),
 		workers: make(map[workerKey]*worker),
 		names:   make(map[string]int32),

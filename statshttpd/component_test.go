@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -28,7 +29,13 @@ import (
 	"btcpool/statshttpd"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if text := os.Getenv(childConfig); text != "" {
+		fmt.Fprintln(os.Stderr, child(text))
+		os.Exit(1)
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // rig is a statshttpd with everything round it.
 type rig struct {

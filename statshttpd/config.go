@@ -72,6 +72,10 @@ type Config struct {
 	UpdateWorkerName bool `toml:"update_worker_name"`
 	// FileLastFlushTime is a file that holds the unix time of the last complete flush, unless it is empty, the default.
 	FileLastFlushTime string `toml:"file_last_flush_time"`
+	// CheckpointFile keeps what is counted, so that a start need not count an hour of shares; none by default.
+	CheckpointFile string `toml:"checkpoint_file"`
+	// CheckpointInterval is the time between two writes of CheckpointFile, at least 1 s; 5 minutes by default.
+	CheckpointInterval config.Duration `toml:"checkpoint_interval"`
 	// AcceptStale has shares that were accepted though late count as accepted, instead of stale; false by default.
 	AcceptStale bool `toml:"accept_stale"`
 	// SingleUserPUID is the user that all miners of other pools stand behind: only its shares and events count, each for
@@ -122,20 +126,21 @@ func (c Config) Base() service.Common {
 // DefaultConfig returns what holds for keys that are not set. The database has no default.
 func DefaultConfig() Config {
 	return Config{
-		Listen:           "127.0.0.1:8080",
-		MaxConnections:   12_000,
-		FlushDBInterval:  config.Duration(15 * time.Second),
-		MaxWorkers:       100_000,
-		UpdateWorkerName: true,
-		Addresses:        AddressesMasked,
-		MaxEventClients:  10_000,
-		CORSOrigins:      []string{},
-		GroupSeparators:  "._-",
-		Shapes:           Shapes(),
-		PoolID:           "btc",
-		WorkersRetention: config.Duration(90 * 24 * time.Hour),
-		Kafka:            bus.DefaultConfig(),
-		Notify:           notify.DefaultConfig(),
+		Listen:             "127.0.0.1:8080",
+		MaxConnections:     12_000,
+		FlushDBInterval:    config.Duration(15 * time.Second),
+		MaxWorkers:         100_000,
+		CheckpointInterval: config.Duration(5 * time.Minute),
+		UpdateWorkerName:   true,
+		Addresses:          AddressesMasked,
+		MaxEventClients:    10_000,
+		CORSOrigins:        []string{},
+		GroupSeparators:    "._-",
+		Shapes:             Shapes(),
+		PoolID:             "btc",
+		WorkersRetention:   config.Duration(90 * 24 * time.Hour),
+		Kafka:              bus.DefaultConfig(),
+		Notify:             notify.DefaultConfig(),
 	}
 }
 
@@ -150,6 +155,7 @@ func (c Config) Validate() error {
 		faults.Addf("stratum_url: %w", err)
 	}
 	faults.AtLeast("flush_db_interval", c.FlushDBInterval, time.Second)
+	faults.AtLeast("checkpoint_interval", c.CheckpointInterval, time.Second)
 	if c.WorkersRetention != 0 {
 		faults.AtLeast("workers_retention", c.WorkersRetention, 2*time.Hour)
 	}

@@ -33,6 +33,7 @@ func TestShippedConfig(t *testing.T) {
 	want.Network = "mainnet"
 	want.Notify.DataDir = "/var/lib/btcpool/statshttpd"
 	want.StratumURL = "stratum+tcp://pool.example.org:3333"
+	want.CheckpointFile = "/var/lib/btcpool/statshttpd/checkpoint"
 	want.Database.DSN = "mysql://btcpool:password@tcp(127.0.0.1:3306)/btcpool"
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Errorf("configs/statshttpd.toml (-default +file):\n%s", diff)

@@ -32,14 +32,7 @@ func (s *Service) consume(ctx context.Context) error {
 		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		from := bus.Since(s.now().Add(-time.Duration(hour)*time.Second), lastShares)
-		return s.bus.Read(ctx, topics.Share, from, s.handleShare, bus.CaughtUp(func() {
-			s.countedSince.Store(s.now().Unix() - int64(hour))
-			s.replayed.Store(true)
-			s.log.Info().Int("workers", s.board.count(s.now()).Known).Msg("share history counted")
-		}))
-	})
+	g.Go(func() error { return s.countShares(ctx) })
 	g.Go(func() error {
 		live := false // only used on the goroutine that handles messages
 		handle := func(m bus.Message) error { return s.handleEvent(m, live) }

@@ -5,30 +5,38 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"os/exec"
+	"path/filepath"
 	"runtime"
 	"runtime/debug"
 	"slices"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"btcpool/internal/bus"
+	"btcpool/internal/durable"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 var (
 	load          = flag.Int("load", 0, "measure a statshttpd with so many `workers`, each with a share in 10 s")
 	loadListeners = flag.Int("load-listeners", 0, "with so many that listen to events")
 	loadHistory   = flag.Duration("load-history", time.Hour, "of how long shares are counted first")
+	loadSince     = flag.Duration("load-since", 0, "then start with a checkpoint that is so old")
 	loadFor       = flag.Duration("load-for", 20*time.Second, "how long to look at pages")
 )
 
@@ -62,14 +70,127 @@ func threadTime(t *testing.T) time.Duration {
 	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
+const (
+	listenTo  = "STATSHTTPD_LISTEN" // in the environment of a process of listeners: the address
+	loadUsers = 1000
+)
+
+// startListeners has another process, whose files and memory are its own, listen to events at address, and returns when all do.
+// What it returns ends them, and says what they heard.
+func startListeners(t *testing.T, address string) (end func() string) {
+	if *loadListeners == 0 {
+		return func() string { return "nothing" }
+	}
+	process := exec.Command(os.Args[0], "-test.run=^TestLoad$", fmt.Sprintf("-load-listeners=%d", *loadListeners))
+	process.Env = append(os.Environ(), listenTo+"="+address)
+	var said bytes.Buffer
+	process.Stdout = &said
+	stay, err := process.StdinPipe()
+	if err == nil {
+		err = process.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return func() string {
+		stay.Close()
+		if err := process.Wait(); err != nil {
+			t.Error(err)
+		}
+		heard, _, _ := strings.Cut(said.String(), "\n")
+		return heard
+	}
+}
+
+// beListeners is that process.
+func beListeners(t *testing.T, address string) {
+	var heard [4]atomic.Int64
+	names := [4]string{"pool", "user", "block", "failed"}
+	for i := range *loadListeners {
+		go func() {
+			defer heard[3].Add(1)
+			conn, err := net.Dial("tcp", address) // a client of net/http would need more memory than the server
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(conn, "GET /api/v1/events?user=user%04d HTTP/1.1\r\nHost: pool\r\n\r\n", i%loadUsers)
+			for lines := bufio.NewReaderSize(conn, 512); ; {
+				line, err := lines.ReadSlice('\n')
+				if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+					return
+				}
+				for n, name := range names[:3] {
+					if bytes.Equal(line, []byte("event: "+name+"\n")) {
+						heard[n].Add(1)
+					}
+				}
+			}
+		}()
+	}
+	_, _ = io.Copy(io.Discard, os.Stdin) // until the other one closes it
+	for n, name := range names {
+		fmt.Printf("%d %s, ", heard[n].Load(), name)
+	}
+	fmt.Println()
+	os.Exit(0) // with all that are listening
+}
+
+// restarted tells what it takes to take a checkpoint, and to start with it and the shares that came since.
+func (s *Service) restarted(t *testing.T, sharesOf func(second int64) []bus.Message) {
+	cfg := s.cfg
+	cfg.Kafka = testkit.Broker(t)
+	client := testkit.Bus(t, cfg.Kafka, cfg.Kafka.Topics.Share, cfg.Kafka.Topics.CommonEvents, cfg.Kafka.Topics.Job)
+	cfg.CheckpointFile = filepath.Join(t.TempDir(), "checkpoint")
+	clear(s.read)
+	s.read[0] = bus.Mark{Offset: -1}
+	begin, cpu := time.Now(), threadTime(t)
+	frame, err := s.takeCheckpoint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("checkpoint: %d bytes, taken in %.2f s, %.2f s of CPU", len(frame), time.Since(begin).Seconds(), (threadTime(t) - cpu).Seconds())
+	if err := durable.Replace(cfg.CheckpointFile, frame, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for second := range int64(loadSince.Seconds()) {
+		if err := client.Write(t.Context(), cfg.Kafka.Topics.Share, sharesOf(time.Now().Unix()-int64(loadSince.Seconds())+second)...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := New(cfg, service.Deps{Log: testDeps().Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := s.board.pool.accepted
+	begin, cpu = time.Now(), processTime(t)
+	stop := testkit.Run(t, again.Run)
+	testkit.Until(t, 10*time.Minute, "ready", func(context.Context) error { return again.Ready() })
+	t.Logf("a start with a checkpoint of %v is ready in %.1f s, %.1f s of CPU, the broker's included: %d shares",
+		*loadSince, time.Since(begin).Seconds(), (processTime(t) - cpu).Seconds(), again.board.pool.accepted-before)
+	stop()
+}
+
+// processTime is the CPU's time of the process.
+func processTime(t *testing.T) time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		t.Fatal(err)
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
+}
+
 // TestLoad tells what a large pool costs: to count an hour of its shares, in memory, and a page while shares come in.
 //
-//	go test ./statshttpd -run TestLoad -v -load 100000 -load-listeners 9900
+//	go test ./statshttpd -run 'TestLoad$' -v -load 100000 -load-listeners 9900 -load-since 5m
 func TestLoad(t *testing.T) {
+	if address := os.Getenv(listenTo); address != "" {
+		beListeners(t, address)
+		return
+	}
 	if *load == 0 {
 		t.Skip("only with -load")
 	}
-	const users = 1000
+	const users = loadUsers
 	runtime.LockOSThread() // whose time is told
 	defer runtime.UnlockOSThread()
 	defer debug.SetGCPercent(debug.SetGCPercent(50)) // as in cmd/statshttpd
@@ -139,29 +260,15 @@ func TestLoad(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
 	go s.turnEvents(ctx)
-	var heard atomic.Int64
-	for i := range *loadListeners {
-		go func() {
-			conn, err := net.Dial("tcp", srv.Listener.Addr().String()) // a client of net/http would need more memory than the server
-			if err != nil {
-				return
-			}
-			context.AfterFunc(ctx, func() { conn.Close() })
-			fmt.Fprintf(conn, "GET /api/v1/events?user=user%04d HTTP/1.1\r\nHost: pool\r\n\r\n", i%users)
-			for buf := make([]byte, 2048); ; {
-				n, err := conn.Read(buf)
-				if err != nil {
-					return
-				}
-				heard.Add(int64(bytes.Count(buf[:n], []byte("event: user")))) // all but those in two parts
-			}
-		}()
-	}
+	listeners := startListeners(t, srv.Listener.Addr().String())
 	var late time.Duration
+	mining, rest := context.WithCancel(ctx)
+	rested := make(chan struct{})
 	go func() { // shares come in as they do
+		defer close(rested)
 		tick := time.NewTicker(20 * time.Millisecond)
 		defer tick.Stop()
-		for ctx.Err() == nil {
+		for mining.Err() == nil {
 			<-tick.C
 			begin := time.Now()
 			for range rate / 50 {
@@ -193,11 +300,18 @@ func TestLoad(t *testing.T) {
 	type cost struct{ wall, cpu time.Duration }
 	took := make(map[string][]cost)
 	h := s.Handler()
+	testkit.Until(t, time.Minute, "all listeners", func(context.Context) error {
+		if n := s.hub.listeners.Load(); n != int64(*loadListeners) {
+			return fmt.Errorf("there are %d", n)
+		}
+		return nil
+	})
 	runtime.GC()
 	for _, of := range paths { // whoever comes first makes the orders
 		h.ServeHTTP(httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, of(), nil))
 	}
-	for end := time.Now().Add(*loadFor); time.Now().Before(end); {
+	begin, cpu := time.Now(), processTime(t)
+	for end := begin.Add(*loadFor); time.Now().Before(end); {
 		for name, of := range paths {
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodGet, of(), nil)
 			begin, cpu := time.Now(), threadTime(t)
@@ -209,12 +323,15 @@ func TestLoad(t *testing.T) {
 		}
 		time.Sleep(10 * time.Millisecond) // 100 of each a second at most
 	}
+	t.Logf("%.2f cores, with pages, shares and %d listeners, who heard %s", (processTime(t)-cpu).Seconds()/time.Since(begin).Seconds(), *loadListeners, listeners())
+	rest()
+	<-rested
 	now, most = resident(t)
 	runtime.GC()
 	var heap runtime.MemStats
 	runtime.ReadMemStats(&heap)
 	t.Logf("%d MB on the heap", heap.HeapAlloc>>20)
-	t.Logf("%d MB resident, %d at most; 20 ms of shares took %.1f ms at worst; %d events heard", now, most, late.Seconds()*1000, heard.Load())
+	t.Logf("%d MB resident, %d at most; 20 ms of shares took %.1f ms at worst", now, most, late.Seconds()*1000)
 	for name, all := range took {
 		tell := func(of func(cost) time.Duration) string {
 			slices.SortFunc(all, func(a, b cost) int { return cmp.Compare(of(a), of(b)) })
@@ -223,7 +340,7 @@ func TestLoad(t *testing.T) {
 		}
 		t.Logf("%-12s %s; CPU %s of %d", name, tell(func(c cost) time.Duration { return c.wall }), tell(func(c cost) time.Duration { return c.cpu }), len(all))
 	}
-	begin := time.Now()
+	begin = time.Now()
 	s.flush(t.Context(), s.db.Load())
 	t.Logf("first flush, SQLite: %.1f s", time.Since(begin).Seconds())
 	begin = time.Now()
@@ -239,6 +356,14 @@ func TestLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("written, SQLite: %.1f s", time.Since(begin).Seconds())
+	if *loadSince > 0 {
+		s.restarted(t, func(second int64) (msgs []bus.Message) {
+			for range rate {
+				msgs = append(msgs, bus.Message{Value: message(nil, second)})
+			}
+			return msgs
+		})
+	}
 	again, err := New(s.cfg, service.Deps{Log: testDeps().Log})
 	if err != nil {
 		t.Fatal(err)

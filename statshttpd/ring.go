@@ -37,6 +37,9 @@ func fineRing() ring {
 	return ring{width: fineWidth, buckets: int32(fineBuckets), narrow: make([]uint16, fineBuckets)}
 }
 
+// recentRing is for an hour in fine buckets.
+func recentRing() ring { return newRing(fineWidth, int(hour)/fineWidth+1) }
+
 func (r *ring) size() int64 { return int64(r.buckets) }
 
 // add puts a share of that work at unix time t. What is older than the ring reaches is dropped.
@@ -143,15 +146,14 @@ func (r *ring) widen() {
 }
 
 func (r *ring) clear(at int64) {
-	switch {
-	case r.wide == nil:
-		if r.narrow[at] = 0; r.counts {
-			r.narrow[r.size()+at] = 0
-		}
-	default:
+	if r.wide != nil {
 		if r.wide.work[at] = 0; r.counts {
 			r.wide.shares[at] = 0
 		}
+		return
+	}
+	if r.narrow[at] = 0; r.counts {
+		r.narrow[r.size()+at] = 0
 	}
 }
 

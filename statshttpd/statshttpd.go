@@ -2,8 +2,8 @@
 // dashboard, a JSON API and the table mining_workers. Histories it reads from tables: hours and days are slparser's,
 // minutes are written here.
 //
-// All figures of the last hour come from the share topic, replayed for one hour at the start; so a restart loses nothing
-// and none of them depends on the database being there. Each share counts once however often it is delivered.
+// All figures of the last hour come from the share topic: a start goes on behind the shares of the checkpoint, or counts the
+// last hour again; so a restart loses nothing and none of them depends on the database being there. Each share counts once however often it is delivered.
 //
 // The API under /api/v1 is described in openapi.yaml. btcpool's own addresses (/, /worker_status, /flush_db_time) are
 // answered in its format; at / that goes for whoever does not accept text/html, as programs do: browsers get the
@@ -57,7 +57,10 @@ type Service struct {
 
 	board *board
 	dedup share.Dedup
+	read  map[int]bus.Mark // of the last share read, by partition: of whoever counts shares
 	hub   *hub
+
+	checkpointRoom int // bytes that the next one will take, about: of whoever counts shares
 
 	teller *notify.Notifier // nil: nobody is told anything
 
@@ -72,20 +75,21 @@ type Service struct {
 	lastCut      time.Time    // the hour whose minutes were cut last: keep's
 	cuts         []hourCut    // that are to be written: keep's
 
-	network  atomic.Pointer[network]     // nil before the first job
-	db       atomic.Pointer[store.Store] // nil while the database was never there
-	stats    atomic.Pointer[store.Store] // nil before both databases were there, see statistics
-	ledger   atomic.Pointer[ledger]      // nil before the first look into the database
-	looking  *service.Fault              // at the ledger
-	writing  *service.Fault              // workers to the database
-	beating  *service.Fault              // the file of the last flush
-	minutes  *service.Fault              // to the database
-	hours    *service.Fault              // of the tables
-	kafka    *service.Fault              // Kafka does not answer
-	heard    atomic.Int64                // unix time of its last answer, 0 before
-	flushed  atomic.Int64                // unix time of the last complete flush, 0 before
-	requests atomic.Uint64
-	sent     atomic.Uint64 // bytes of answers
+	network       atomic.Pointer[network]     // nil before the first job
+	db            atomic.Pointer[store.Store] // nil while the database was never there
+	stats         atomic.Pointer[store.Store] // nil before both databases were there, see statistics
+	ledger        atomic.Pointer[ledger]      // nil before the first look into the database
+	looking       *service.Fault              // at the ledger
+	writing       *service.Fault              // workers to the database
+	beating       *service.Fault              // the file of the last flush
+	checkpointing *service.Fault              // what was counted
+	minutes       *service.Fault              // to the database
+	hours         *service.Fault              // of the tables
+	kafka         *service.Fault              // Kafka does not answer
+	heard         atomic.Int64                // unix time of its last answer, 0 before
+	flushed       atomic.Int64                // unix time of the last complete flush, 0 before
+	requests      atomic.Uint64
+	sent          atomic.Uint64 // bytes of answers
 }
 
 // New validates cfg and listens; nothing is answered before Run.
@@ -97,6 +101,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		cfg:   cfg,
 		log:   deps.Log,
 		board: newBoard(cfg.MaxWorkers),
+		read:  make(map[int]bus.Mark),
 
 		hub:          newHub(),
 		workerOrders: newOrders[listed](),
@@ -105,13 +110,14 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		agentOrders:  newOrders[publicPoolAgent](),
 		groupOrders:  newOrders[group](),
 
-		looking: service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
-		beating: service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
-		minutes: service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
-		hours:   service.NewFault(deps.Log, zerolog.WarnLevel, "hours not read: will try again, the rate of a day may not be known until then", "hours are read again"),
-		writing: service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
-		kafka:   service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
-		now:     time.Now,
+		looking:       service.NewFault(deps.Log, zerolog.WarnLevel, "blocks not read: showing what was known", "blocks are read again"),
+		beating:       service.NewFault(deps.Log, zerolog.WarnLevel, "file_last_flush_time not written", "file_last_flush_time is written again"),
+		checkpointing: service.NewFault(deps.Log, zerolog.WarnLevel, "checkpoint not written: will try again, a start would count an hour of shares", "the checkpoint is written again"),
+		minutes:       service.NewFault(deps.Log, zerolog.WarnLevel, "minutes not written: will try again", "minutes are written again"),
+		hours:         service.NewFault(deps.Log, zerolog.WarnLevel, "hours not read: will try again, the rate of a day may not be known until then", "hours are read again"),
+		writing:       service.NewFault(deps.Log, zerolog.WarnLevel, "workers not written: will try again and again", "workers are written again"),
+		kafka:         service.NewFault(deps.Log, zerolog.WarnLevel, "Kafka does not answer: showing what was known", "Kafka answers again"),
+		now:           time.Now,
 	}
 	s.board.acceptStale = cfg.AcceptStale
 	s.places, _ = ParsePlaces(cfg.StratumURL) // is valid

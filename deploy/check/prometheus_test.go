@@ -558,6 +558,17 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_slparser_late_files_total 4x30`, `btcpool_slparser_days_waiting 0x3 1 0x20`, `process_start_time_seconds -9999x30`,
 			}},
 		},
+		"CheckpointNotKept": {
+			fire: [][]string{
+				{`btcpool_statshttpd_checkpoints_total{result="failed"} 0 1x5`},
+				{`btcpool_statshttpd_checkpoints_unused_total{reason="damaged"} 1x5`, `process_start_time_seconds 0x5`},
+			},
+			quiet: [][]string{{
+				`btcpool_statshttpd_checkpoints_total{result="failed"} 2x40`, `btcpool_statshttpd_checkpoints_total{result="ok"} 0+1x40`,
+				`btcpool_statshttpd_checkpoints_unused_total{reason="age"} 1x40`, `btcpool_statshttpd_checkpoints_unused_total{reason="damaged"} 1x40`,
+				`process_start_time_seconds -9999x40`,
+			}},
+		},
 		"DatabaseAway": {
 			fire: [][]string{
 				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},

@@ -380,12 +380,10 @@ func (r *reader) onwards(ctx context.Context, partition int, next int64, last Ma
 		reach = max(next, last.Offset+1)
 	}
 	held := reach <= end[partition]
-	if held && last.Checksum != 0 && last.Offset >= earliest {
-		msgs, _, _, err := r.fetchOnce(ctx, r.topic, partition, last.Offset, 1, time.Millisecond)
-		if err != nil {
+	if held && last.Offset >= earliest {
+		if held, err = r.holds(ctx, r.topic, partition, last); err != nil {
 			return next, last, err
 		}
-		held = len(msgs) > 0 && msgs[0].Mark() == last
 	}
 	if held {
 		return next, last, nil
@@ -393,6 +391,46 @@ func (r *reader) onwards(ctx context.Context, partition int, next int64, last Ma
 	r.metrics.rewinds.WithLabelValues(r.topic).Inc()
 	log.Warn().Msg("what was read last is not in the topic any more, its end was lost or it was made anew: reading it from the earliest")
 	return earliest, Mark{}, nil
+}
+
+// holds tells whether a message is in its place. One without a checksum is believed to be.
+func (c *Client) holds(ctx context.Context, topic string, partition int, last Mark) (bool, error) {
+	if last.Checksum == 0 {
+		return true, nil
+	}
+	msgs, _, _, err := c.fetchOnce(ctx, topic, partition, last.Offset, 1, time.Millisecond)
+	return len(msgs) > 0 && msgs[0].Mark() == last, err
+}
+
+// Holds tells whether a topic has all that came after the messages that were read last: Read from After would neither miss
+// any nor begin with the earliest. Like Read it waits for brokers that are away and for the topic.
+func (c *Client) Holds(ctx context.Context, topic string, last map[int]Mark) (held bool, err error) {
+	err = c.retry(ctx, "look for what was read last in topic", topic, func(ctx context.Context) error {
+		n, err := c.partitions(ctx, topic)
+		if err != nil {
+			return err
+		}
+		first, err := c.offsets(ctx, topic, n, kafka.FirstOffsetOf)
+		if err != nil {
+			return err
+		}
+		end, err := c.offsets(ctx, topic, n, kafka.LastOffsetOf)
+		if err != nil {
+			return err
+		}
+		for p, mark := range last {
+			next := mark.Offset + 1
+			if held = p < n && first[p] <= next && next <= end[p]; held && mark.Offset >= first[p] {
+				held, err = c.holds(ctx, topic, p, mark)
+			}
+			if err != nil || !held {
+				return err
+			}
+		}
+		held = true
+		return nil
+	})
+	return held, err
 }
 
 // fetchOnce asks for messages from offset next on, as many as limit bytes hold but one batch at least. It returns the

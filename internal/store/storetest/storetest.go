@@ -333,9 +333,21 @@ func testSumsAreReadings(t *testing.T, s *store.Store, db *sql.DB) {
 		accept bitcoin.Work
 		update int64 // of whole difficulties, without hashes; -1: none
 	}{
-		{work(0, 0), -1}, {work(0, 1), -1}, {work(0, 1<<32-1), -1}, {work(1, 0), -1}, {work(5, 1<<31), -1}, {work(30_000_000, 1<<32-1), -1},
-		{work(1<<50, 1<<32-1), -1}, {work(1<<62, 1<<32-1), -1}, {work(0, 0), 7}, {work(5, 1<<31), 6}, {work(5, 1<<31), 4}, {work(5, 1<<31), 0},
-		{work(1_000_000, 1<<31), 2_000_000}, {work(2_000_000, 1<<31), 1_000_000}, {work(1<<40, 5), 1<<40 + 1},
+		{work(0, 0), -1},
+		{work(0, 1), -1},
+		{work(0, 1<<32-1), -1},
+		{work(1, 0), -1},
+		{work(5, 1<<31), -1},
+		{work(30_000_000, 1<<32-1), -1},
+		{work(1<<50, 1<<32-1), -1},
+		{work(1<<62, 1<<32-1), -1},
+		{work(0, 0), 7},
+		{work(5, 1<<31), 6},
+		{work(5, 1<<31), 4},
+		{work(5, 1<<31), 0},
+		{work(1_000_000, 1<<31), 2_000_000},
+		{work(2_000_000, 1<<31), 1_000_000},
+		{work(1<<40, 5), 1<<40 + 1},
 	} {
 		hour := 2026030100 + i
 		check(t, s.WriteStats(t.Context(), nil, []store.Stats{
