@@ -103,6 +103,8 @@ type Config struct {
 	Database store.Config `toml:"database"`
 	// StatisticsDatabase has the tables that slparser writes, and stats_minutes, when Database has not.
 	StatisticsDatabase store.Config `toml:"statistics_database" envPrefix:"STATISTICS_"`
+	// Redis is where what mining_workers holds is written too; nowhere by default.
+	Redis RedisConfig `toml:"redis" envPrefix:"REDIS_"`
 	// Notify says who is told of what happens; nobody by default.
 	Notify notify.Config `toml:"notify" envPrefix:"NOTIFY_"`
 
@@ -140,6 +142,7 @@ func DefaultConfig() Config {
 		PoolID:             "btc",
 		WorkersRetention:   config.Duration(90 * 24 * time.Hour),
 		Kafka:              bus.DefaultConfig(),
+		Redis:              RedisConfig{Publish: []string{}, Indexes: []string{}},
 		Notify:             notify.DefaultConfig(),
 	}
 }
@@ -185,6 +188,7 @@ func (c Config) Validate() error {
 	}
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
+	faults.Add(c.Redis.Validate())
 	faults.In("notify", c.Notify.Validate())
 	return faults.Err()
 }

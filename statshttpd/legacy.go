@@ -110,14 +110,9 @@ func (b *board) legacyWorker(k workerKey, now int64) *legacyWorker {
 	a := &legacyWorker{}
 	var w *window
 	if k.WorkerID == 0 {
-		n, at := 0, time.Unix(now, 0)
+		n := 0
 		if u := b.users[k.UserID]; u != nil {
-			w = &u.window
-			for _, of := range u.workers {
-				if of.waits == nil && !of.silent(at) {
-					n++
-				}
-			}
+			w, n = &u.window, u.active(time.Unix(now, 0))
 		}
 		a.Workers = &n
 	} else if known := b.workers[k]; known != nil {

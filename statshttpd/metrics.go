@@ -15,6 +15,7 @@ type metrics struct {
 	jobs         *prometheus.CounterVec // result: ok, malformed
 	flushes      *prometheus.CounterVec // result: ok, failed
 	flushSeconds prometheus.Histogram
+	redis        *prometheus.CounterVec // result: ok, failed
 	purged       prometheus.Counter
 	minutesLost  prometheus.Counter
 	hoursFailed  prometheus.Counter
@@ -50,6 +51,7 @@ func newMetrics(reg prometheus.Registerer, b *board) *metrics {
 		jobs:         set.Counters("jobs_total", "Stratum jobs read.", "result"),
 		flushes:      set.Counters("flushes_total", "Writes of all workers to the database.", "result"),
 		flushSeconds: set.Histogram("flush_seconds", "Duration of one write of all workers.", seconds),
+		redis:        set.Counters("redis_writes_total", "Writes of all workers to Redis.", "result"),
 		purged:       set.Counter("workers_purged_total", "Rows of workers deleted that had no share for long, or never."),
 		crowdedOut:   set.Counter("http_connections_crowded_out_total", "Connections closed because max_connections others were open."),
 		minutesLost:  set.Counter("minutes_lost_total", "Hours whose minutes were given up because the database was away."),

@@ -63,6 +63,7 @@ type Service struct {
 	checkpointRoom int // bytes that the next one will take, about: of whoever counts shares
 
 	teller *notify.Notifier // nil: nobody is told anything
+	redis  *redisOut        // nil: there is none
 
 	workerOrders *orders[listed]
 	userOrders   *orders[listedUser]
@@ -146,6 +147,12 @@ func (s *Service) open(deps service.Deps) (err error) {
 		return err
 	}
 	s.closing.Add(s.teller.Close)
+	if s.redis, err = newRedisOut(s.cfg, s.metrics, s.log); err != nil {
+		return err
+	}
+	if s.redis != nil {
+		s.closing.Add(s.redis.client.Close)
+	}
 	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
 		return err
 	}
@@ -213,6 +220,10 @@ func (s *Service) Run(ctx context.Context) error {
 	})
 	g.Go(func() error {
 		s.tell(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		s.writeRedis(ctx)
 		return nil
 	})
 	g.Go(func() error { return s.teller.Run(ctx) })

@@ -16,6 +16,16 @@ type userView struct {
 	tally
 }
 
+// active is the number of a user's workers with a share in the last hour. b.mu is held.
+func (u *user) active(now time.Time) (n int) {
+	for _, w := range u.workers {
+		if w.waits == nil && !w.silent(now) {
+			n++
+		}
+	}
+	return n
+}
+
 // listedUser is a user in a list.
 type listedUser struct {
 	id      int32

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper and
+# Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper, Redis and
 # Chromium (Debian packages), btcd and versitygw (Go modules), chdb, duckdb and pyarrow (PyPI). Safe to repeat; prints what it did and fails
 # loudly when something cannot be had.
 set -euo pipefail
@@ -11,6 +11,7 @@ as_root() { if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi; }
 missing=()
 command -v mariadbd >/dev/null || [ -x /usr/sbin/mariadbd ] || missing+=(mariadb-server)
 [ -e /usr/share/java/zookeeper.jar ] || missing+=(zookeeper)
+command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)

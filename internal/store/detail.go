@@ -17,9 +17,9 @@ const (
 	maxDetailHashes = 1500
 )
 
-// formatDetail writes rejected work by reason as btcpool does, {"23":12345,"22":678}: status code to difficulty, the
+// FormatDetail writes rejected work by reason as btcpool does, {"23":12345,"22":678}: status code to difficulty, the
 // greatest first. What does not fit the column is left out.
-func formatDetail(detail map[share.Status]bitcoin.Work) string {
+func FormatDetail(detail map[share.Status]bitcoin.Work) string {
 	return formatReasons(detail, maxDetail, func(w bitcoin.Work) string { return strconv.FormatUint(w.Difficulty(), 10) })
 }
 
@@ -71,13 +71,13 @@ func parseDetailHashes(hashes, whole string) map[share.Status]bitcoin.Work {
 		}
 		detail[code] = w
 	}
-	if formatDetail(detail) != whole {
+	if FormatDetail(detail) != whole {
 		return parseDetail(whole)
 	}
 	return detail
 }
 
-// parseDetail reads what formatDetail or btcpool wrote; text that is neither has no details.
+// parseDetail reads what FormatDetail or btcpool wrote; text that is neither has no details.
 func parseDetail(text string) map[share.Status]bitcoin.Work {
 	var sums map[share.Status]uint64
 	if json.Unmarshal([]byte(text), &sums) != nil || len(sums) == 0 {

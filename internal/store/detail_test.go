@@ -24,7 +24,7 @@ func TestFormatDetail(t *testing.T) {
 		{"less than difficulty 1", map[share.Status]bitcoin.Work{23: {Lo: 1}}, `{"23":0}`},
 		{"most", map[share.Status]bitcoin.Work{1<<31 - 1: {Hi: 1<<64 - 1}}, `{"2147483647":18446744073709551615}`},
 	} {
-		if got := formatDetail(test.detail); got != test.want {
+		if got := FormatDetail(test.detail); got != test.want {
 			t.Errorf("%s: %s, want %s", test.name, got, test.want)
 		}
 	}
@@ -37,7 +37,7 @@ func FuzzDetail(f *testing.F) {
 	f.Add("{" + strings.Repeat(`"1":2,`, 60) + `"3":18446744073709551615}`)
 	f.Fuzz(func(t *testing.T, text string) {
 		detail := parseDetail(text)
-		again := formatDetail(detail)
+		again := FormatDetail(detail)
 		if len(again) > maxDetail || again != "" && !json.Valid([]byte(again)) {
 			t.Fatalf("%q became %q", text, again)
 		}

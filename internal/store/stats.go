@@ -104,7 +104,7 @@ func (st Stats) measures(now string) []any {
 		rate = reject / (st.Accept.Float() + reject)
 	}
 	return []any{
-		formatDetail(st.RejectDetail), formatDetailHashes(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
+		FormatDetail(st.RejectDetail), formatDetailHashes(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
 		st.Stale.String(), st.Reject.String(), difficulty(st.Stale), difficulty(st.Reject),
 		st.Accept.String(), difficulty(st.Accept),
 	}

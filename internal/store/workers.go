@@ -91,8 +91,8 @@ func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
 				return []any{
 					w.UserID, w.WorkerID, -w.UserID, now,
 					difficulty(w.Accept1m), difficulty(w.Accept5m), difficulty(w.Accept15m),
-					difficulty(w.Stale15m), difficulty(w.Reject15m), formatDetail(w.RejectDetail15m),
-					difficulty(w.Accept1h), difficulty(w.Stale1h), difficulty(w.Reject1h), formatDetail(w.RejectDetail1h),
+					difficulty(w.Stale15m), difficulty(w.Reject15m), FormatDetail(w.RejectDetail15m),
+					difficulty(w.Accept1h), difficulty(w.Stale1h), difficulty(w.Reject1h), FormatDetail(w.RejectDetail1h),
 					min(w.AcceptCount, math.MaxInt32), shareIPv4(w.LastShareIP), truncate(w.LastShareIP, 45), timestamp(seen), now,
 					w.FirstShare, w.Best.At, w.Best.Bits, w.RoundBest.At, w.RoundBest.Bits,
 				}

@@ -18,11 +18,13 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	_ "github.com/go-sql-driver/mysql" // the driver behind sql.Open
+	"github.com/redis/go-redis/v9"
 	"github.com/segmentio/kafka-go"
 
 	"btcpool/internal/bitcoin/noderpc"
@@ -196,6 +198,34 @@ func (m *MariaDB) Open(t testing.TB) *sql.DB {
 	}
 	t.Cleanup(func() { db.Close() })
 	return db
+}
+
+// Redis is a Redis server that keeps nothing on disk.
+type Redis struct {
+	*Process
+	Addr string
+}
+
+// StartRedis starts the server on a free port.
+func StartRedis(t testing.TB, dir string) *Redis {
+	t.Helper()
+	if _, err := exec.LookPath("redis-server"); err != nil {
+		t.Fatalf("%v (run test/install.sh)", err)
+	}
+	port := freePort(t)
+	r := &Redis{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
+	r.Process = start(t, dir, "redis", "redis-server", nil, "--bind", "127.0.0.1", "--port", strconv.Itoa(port),
+		"--save", "", "--appendonly", "no", "--dir", dir)
+	r.WaitReady(t)
+	return r
+}
+
+// WaitReady waits until the server answers.
+func (r *Redis) WaitReady(t testing.TB) {
+	t.Helper()
+	client := redis.NewClient(&redis.Options{Addr: r.Addr})
+	defer client.Close()
+	testkit.Until(t, 30*time.Second, "Redis answers", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 }
 
 // ZooKeeper is a standalone ZooKeeper server.
