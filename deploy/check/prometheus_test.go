@@ -514,6 +514,13 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0+1x30`}},
 			quiet: [][]string{{`btcpool_statshttpd_http_connections_crowded_out_total 0 7x30`}},
 		},
+		"RedisStale": {
+			fire: [][]string{{`btcpool_statshttpd_redis_writes_total{result="failed"} 0+1x30`, `btcpool_statshttpd_redis_writes_total{result="ok"} 9x30`}},
+			quiet: [][]string{
+				{`btcpool_statshttpd_redis_writes_total{result="failed"} 0+1x30`, `btcpool_statshttpd_redis_writes_total{result="ok"} 0+1x30`},
+				{`btcpool_statshttpd_redis_writes_total{result="failed"} 0x30`, `btcpool_statshttpd_redis_writes_total{result="ok"} 0x30`},
+			},
+		},
 		"StatisticsBehind": {
 			fire: [][]string{
 				{`up{job="slparser"} 0`}, {`btcpool_sharelogger_lag_seconds 400`}, {`btcpool_sharelogger_file_errors_total 0+1x10`},
