@@ -2,7 +2,6 @@ package statshttpd
 
 import (
 	"bytes"
-	"compress/gzip"
 	"encoding/csv"
 	"fmt"
 	"hash/fnv"
@@ -11,19 +10,16 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 )
 
-const gzipFrom = 1400 // bytes: what is smaller is one packet anyway
-
-var gzips = sync.Pool{New: func() any {
-	w, _ := gzip.NewWriterLevel(nil, gzip.BestSpeed) // the level is valid
-	return w
-}}
-
 // send answers with body, compressed for whoever takes that, or with nothing where the requester has it.
 func send(w http.ResponseWriter, r *http.Request, body []byte) {
+	sendPacked(w, r, body, func(_ string, c coding) []byte { return packQuickly(c, body) })
+}
+
+// sendPacked is send with another way to compress the body, which has that tag.
+func sendPacked(w http.ResponseWriter, r *http.Request, body []byte, packed func(tag string, c coding) []byte) {
 	h := w.Header()
 	h.Add("Vary", "Accept-Encoding")
 	sum := fnv.New64a()
@@ -34,15 +30,11 @@ func send(w http.ResponseWriter, r *http.Request, body []byte) {
 		w.WriteHeader(http.StatusNotModified)
 		return
 	}
-	if len(body) >= gzipFrom && takesGzip(r.Header.Get("Accept-Encoding")) {
-		var packed bytes.Buffer
-		z := gzips.Get().(*gzip.Writer)
-		z.Reset(&packed)
-		_, _ = z.Write(body) // memory never fails
-		_ = z.Close()
-		gzips.Put(z)
-		h.Set("Content-Encoding", "gzip")
-		body = packed.Bytes()
+	if len(body) >= packFrom {
+		if c := codingFor(strings.Join(r.Header.Values("Accept-Encoding"), ",")); c != asIs {
+			h.Set("Content-Encoding", string(c))
+			body = packed(tag, c)
+		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
 	_, _ = w.Write(body) // the requester may be gone
@@ -54,19 +46,6 @@ func hasTag(list, tag string) bool {
 		if strings.TrimSpace(t) == "*" || list != "" && weak(t) == weak(tag) {
 			return true
 		}
-	}
-	return false
-}
-
-func takesGzip(list string) bool {
-	for item := range strings.SplitSeq(list, ",") {
-		coding, quality, _ := strings.Cut(strings.TrimSpace(item), ";")
-		if coding != "gzip" && coding != "*" {
-			continue
-		}
-		q, ok := strings.CutPrefix(strings.ReplaceAll(quality, " ", ""), "q=")
-		n, err := strconv.ParseFloat(q, 64)
-		return !ok || err == nil && n > 0
 	}
 	return false
 }

@@ -7,10 +7,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/andybalholm/brotli"
 	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/share"
@@ -77,28 +79,39 @@ func TestCSV(t *testing.T) {
 	}
 }
 
-func TestGzipAndTags(t *testing.T) {
+func TestCompressionAndTags(t *testing.T) {
 	t.Parallel()
 	s := newTestService(t, noon)
 	s.small(t)
 	h := s.Handler()
 	const target = "/api/v1/workers"
 	plain := get(h, target)
-	packed := get(h, target, "Accept-Encoding", "br;q=1, gzip;q=0.5")
-	if packed.Header().Get("Content-Encoding") != "gzip" || packed.Body.Len() >= plain.Body.Len() {
-		t.Errorf("headers %v", packed.Header())
-	}
-	z, err := gzip.NewReader(packed.Body)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if body, err := io.ReadAll(z); err != nil || string(body) != plain.Body.String() {
-		t.Errorf("unpacked to %d bytes of %d, %v", len(body), plain.Body.Len(), err)
-	}
-	for _, refuses := range []string{"", "br", "gzip;q=0", "*;q=0.0", "gzip;q=x"} {
-		if w := get(h, target, "Accept-Encoding", refuses); w.Header().Get("Content-Encoding") != "" {
-			t.Errorf("%q: packed", refuses)
+	for _, target := range []string{target, "/assets/app.js"} { // what is made for one, and a file that is kept compressed
+		plain := get(h, target)
+		for range 2 {
+			for name, reader := range map[string]func(io.Reader) (io.Reader, error){
+				"gzip": func(r io.Reader) (io.Reader, error) { return gzip.NewReader(r) },
+				"br":   func(r io.Reader) (io.Reader, error) { return brotli.NewReader(r), nil },
+			} {
+				packed := get(h, target, "Accept-Encoding", name)
+				if packed.Header().Get("Content-Encoding") != name || packed.Body.Len() >= plain.Body.Len() || !slices.Contains(packed.Header().Values("Vary"), "Accept-Encoding") {
+					t.Errorf("%s as %s: headers %v", target, name, packed.Header())
+				}
+				if packed.Header().Get("ETag") != plain.Header().Get("ETag") {
+					t.Errorf("%s as %s is something else", target, name)
+				}
+				z, err := reader(packed.Body)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if body, err := io.ReadAll(z); err != nil || string(body) != plain.Body.String() {
+					t.Errorf("%s as %s: %d bytes of %d, %v", target, name, len(body), plain.Body.Len(), err)
+				}
+			}
 		}
+	}
+	if w := get(h, "/favicon.svg", "Accept-Encoding", "br, gzip"); w.Header().Get("Content-Encoding") != "" {
+		t.Errorf("%d bytes are packed", w.Body.Len())
 	}
 	tag := plain.Header().Get("ETag")
 	for _, known := range []string{tag, `"x", ` + tag, "*", strings.TrimPrefix(tag, "W/")} {
@@ -109,6 +122,20 @@ func TestGzipAndTags(t *testing.T) {
 	for _, other := range []string{"", `"x"`, "W/"} {
 		if w := get(h, target, "If-None-Match", other); w.Code != http.StatusOK {
 			t.Errorf("%s: status %d", other, w.Code)
+		}
+	}
+}
+
+func TestCodingFor(t *testing.T) {
+	t.Parallel()
+	for header, want := range map[string]coding{
+		"": "", "identity": "", "gzip": "gzip", "br": "br", "gzip, deflate, br, zstd": "br", "GZIP;Q=1": "gzip", "br;q=1, gzip;q=0.5": "br",
+		"br;q=0.5, gzip;q=0.8": "gzip", "br;q=0, gzip": "gzip", "*": "br", "*;q=0.1, br;q=0": "gzip", "*;q=0": "", "gzip;q=0": "", "gzip;q=0.0, *;q=0": "",
+		"gzip;q=x": "", "gzip;q=2": "", "gzip;q=nan": "", "gzip;q=-1": "", "gzip;level=1": "", "identity;q=1, gzip;q=0.5": "", "identity;q=0.5, gzip": "gzip",
+		"identity, gzip": "gzip", "br ; q=0.3 ,gzip ; q=0.2": "br", ";q=1,,,": "", "x-gzip": "",
+	} {
+		if got := codingFor(header); got != want {
+			t.Errorf("%q: %q, want %q", header, got, want)
 		}
 	}
 }

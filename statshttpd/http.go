@@ -70,8 +70,8 @@ func (s *Service) Handler() http.Handler {
 	for _, e := range s.shapes() {
 		mux.Handle(e.path, s.cors(s.counted(e.name, s.api(e))))
 	}
-	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", description("openapi.yaml", openAPI)))
-	mux.Handle("GET "+apiRoot+"/shapes.yaml", s.counted("openapi", description("shapes.yaml", shapesAPI)))
+	mux.Handle("GET "+apiRoot+"/openapi.yaml", s.counted("openapi", s.description("openapi.yaml", openAPI)))
+	mux.Handle("GET "+apiRoot+"/shapes.yaml", s.counted("openapi", s.description("shapes.yaml", shapesAPI)))
 	mux.Handle("/", s.counted("other", s.api(endpoint{answer: func(*http.Request, *httpapi.Query) (any, error) { return nil, errNoSuchPath }})))
 
 	// btcpool answers these to any of GET, HEAD and POST.
@@ -219,19 +219,19 @@ func (s *Service) asset(name string) http.Handler {
 			http.NotFound(w, r)
 			return
 		}
-		serveFile(w, r, name, body)
+		s.serveFile(w, r, name, body)
 	})
 }
 
 // description serves an OpenAPI document.
-func description(name string, text []byte) http.Handler {
+func (s *Service) description(name string, text []byte) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/yaml")
-		serveFile(w, r, name, text)
+		s.serveFile(w, r, name, text)
 	})
 }
 
-func serveFile(w http.ResponseWriter, r *http.Request, name string, body []byte) {
+func (s *Service) serveFile(w http.ResponseWriter, r *http.Request, name string, body []byte) {
 	h := w.Header()
 	if h.Get("Content-Type") == "" {
 		kind := mime.TypeByExtension(path.Ext(name))
@@ -241,5 +241,5 @@ func serveFile(w http.ResponseWriter, r *http.Request, name string, body []byte)
 		h.Set("Content-Type", kind)
 	}
 	h.Set("Cache-Control", "no-cache")
-	send(w, r, body)
+	sendPacked(w, r, body, func(tag string, c coding) []byte { return s.packs.pack(tag, c, body) })
 }

@@ -52,6 +52,7 @@ type Service struct {
 	bus      *bus.Client
 	listener net.Listener
 	web      fs.FS
+	packs    filePacks // of web's files
 	now      func() time.Time
 	started  time.Time
 
