@@ -98,7 +98,10 @@ type Config struct {
 	// others.
 	MaxEventClients int `toml:"max_event_clients"`
 	// WebDir is a folder whose files are the dashboard instead of the built-in ones, unless it is empty, the default.
-	WebDir   string       `toml:"web_dir"`
+	WebDir string `toml:"web_dir"`
+	// Dashboard has the pool's name, logo, colours, texts and links.
+	Dashboard Dashboard `toml:"dashboard" envPrefix:"DASHBOARD_"`
+
 	Kafka    bus.Config   `toml:"kafka"`
 	Database store.Config `toml:"database"`
 	// StatisticsDatabase has the tables that slparser writes, and stats_minutes, when Database has not.
@@ -137,6 +140,7 @@ func DefaultConfig() Config {
 		Addresses:          AddressesMasked,
 		MaxEventClients:    10_000,
 		CORSOrigins:        []string{},
+		Dashboard:          Dashboard{Links: []Link{}, Explorers: map[string]string{}},
 		GroupSeparators:    "._-",
 		Shapes:             Shapes(),
 		PoolID:             "btc",
@@ -189,6 +193,7 @@ func (c Config) Validate() error {
 	faults.Add(c.Kafka.Validate())
 	faults.Add(c.Database.Validate())
 	faults.Add(c.Redis.Validate())
+	faults.In("dashboard", c.Dashboard.Validate())
 	faults.In("notify", c.Notify.Validate())
 	return faults.Err()
 }

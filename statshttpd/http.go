@@ -95,6 +95,7 @@ func (s *Service) Handler() http.Handler {
 		}
 	}))
 	mux.Handle("POST /{$}", status)
+	mux.Handle("GET /logo", s.counted("asset", http.HandlerFunc(s.serveLogo)))
 	mux.Handle("GET /favicon.svg", s.counted("asset", s.asset("favicon.svg")))
 	mux.Handle("GET /assets/{name}", s.counted("asset", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		s.asset(r.PathValue("name")).ServeHTTP(w, r)
@@ -214,10 +215,13 @@ func (s *Service) answer(r *http.Request, e endpoint) (body []byte, contentType 
 // asset serves a file of the dashboard; a browser asks each time whether it is still the same.
 func (s *Service) asset(name string) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		body, err := fs.ReadFile(s.web, name)
-		if err != nil {
-			http.NotFound(w, r)
-			return
+		body, ok := s.files[name]
+		if !ok {
+			var err error
+			if body, err = fs.ReadFile(s.web, name); err != nil {
+				http.NotFound(w, r)
+				return
+			}
 		}
 		s.serveFile(w, r, name, body)
 	})

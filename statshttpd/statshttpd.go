@@ -52,7 +52,9 @@ type Service struct {
 	bus      *bus.Client
 	listener net.Listener
 	web      fs.FS
-	packs    filePacks // of web's files
+	packs    filePacks         // of web's files
+	files    map[string][]byte // files of the dashboard that follow from the configuration
+	logo     *logo             // nil: the built-in one
 	now      func() time.Time
 	started  time.Time
 
@@ -141,6 +143,10 @@ func (s *Service) open(deps service.Deps) (err error) {
 	if _, err := fs.Stat(s.web, "index.html"); err != nil {
 		return fmt.Errorf("web_dir = %q: %w", s.cfg.WebDir, err)
 	}
+	if s.logo, err = s.cfg.Dashboard.readLogo(); err != nil {
+		return err
+	}
+	s.files = s.cfg.Dashboard.files()
 	if s.cfg.NotifyTest {
 		return nil
 	}
