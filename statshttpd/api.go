@@ -357,6 +357,7 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		some   = q.Has("group")
 		group  = q.Text("group", "", maxNameBytes)
 		search = line(q.Text("q", "", maxNameBytes))
+		first  = q.Choice("first", "", "silent")
 		limit  = q.Integer("limit", 100, 1, 1000)
 		offset = q.Integer("offset", 0, 0, maxOffset)
 	)
@@ -364,9 +365,19 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 		return nil, err
 	}
 	id, all := s.board.idOf(user), user == ""
-	views, total := s.workerPage(now, sort, func(l *listed, b brief) bool {
+	keep := func(l *listed, b brief) bool {
 		return (all || b.user == id) && (!some || s.groupOf(l.name) == group) && fits(b.state) && (online == "" || (online == "true") == (b.state&isOnline != 0))
-	}, search, limit, offset)
+	}
+	var views []*workerView
+	var total int
+	if first == "" {
+		views, total = s.workerPage(now, sort, keep, search, limit, offset)
+	} else {
+		silent := func(b brief) bool { return b.state&isSilent != 0 }
+		views, total = s.workerPage(now, sort, func(l *listed, b brief) bool { return silent(b) && keep(l, b) }, search, limit, offset)
+		rest, others := s.workerPage(now, sort, func(l *listed, b brief) bool { return !silent(b) && keep(l, b) }, search, limit-len(views), max(offset-total, 0))
+		views, total = append(views, rest...), total+others
+	}
 	a := workersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Workers: []workerAnswer{},

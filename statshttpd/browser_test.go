@@ -8,8 +8,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"net/http/httptest"
-	"net/url"
 	"os"
 	"os/exec"
 	"strings"
@@ -28,7 +26,8 @@ type browser struct {
 	last    int
 	answers map[int]chan json.RawMessage
 	faults  []string
-	bytes   float64 // that came over the wire since the page was opened
+	bytes   float64  // that came over the wire since the page was opened
+	asked   []string // URLs of requests since the page was opened
 }
 
 func openBrowser(t *testing.T) *browser {
@@ -95,6 +94,8 @@ func (b *browser) read(from *bufio.Reader) {
 			Params struct {
 				Type              string
 				EncodedDataLength float64
+				Response          struct{ EncodedDataLength float64 }
+				Request           struct{ URL string }
 				Entry             struct{ Level, Source, Text string }
 			}
 			Result json.RawMessage
@@ -109,8 +110,12 @@ func (b *browser) read(from *bufio.Reader) {
 			m.Method == "Runtime.consoleAPICalled" && m.Params.Type == "error",
 			m.Method == "Log.entryAdded" && m.Params.Entry.Level == "error" && !isUnknownMiner(m.Params.Entry.Source, m.Params.Entry.Text):
 			b.faults = append(b.faults, string(text[:len(text)-1]))
-		case m.Method == "Network.loadingFinished":
+		case m.Method == "Network.requestWillBeSent":
+			b.asked = append(b.asked, m.Params.Request.URL)
+		case m.Method == "Network.dataReceived": // what is open still has not finished
 			b.bytes += m.Params.EncodedDataLength
+		case m.Method == "Network.responseReceived":
+			b.bytes += m.Params.Response.EncodedDataLength // its head
 		case m.ID > 0:
 			if m.Error != nil && !isOfAnotherPage(string(m.Error)) {
 				b.faults = append(b.faults, string(m.Error))
@@ -197,7 +202,7 @@ func (b *browser) open(address string) {
 	b.call("Page.navigate", map[string]any{"url": "about:blank"}, nil)
 	b.await("location.href", "about:blank")
 	b.mu.Lock()
-	b.bytes = 0
+	b.bytes, b.asked = 0, nil
 	b.mu.Unlock()
 	b.call("Page.navigate", map[string]any{"url": address}, nil)
 }
@@ -223,103 +228,4 @@ func (b *browser) weigh(page string) {
 		b.t.Errorf("%s: %.0f bytes came over the wire, want at most %d", page, b.bytes, most)
 	}
 	b.t.Logf("%s: %.0f bytes", page, b.bytes)
-}
-
-// fits waits until the page shows what it asked for, and checks that it is no wider than the screen and that no name
-// became markup.
-func (b *browser) fits(page string) {
-	b.t.Helper()
-	b.await("document.documentElement.scrollWidth <= innerWidth", "true")
-	if got := b.do(`[...document.querySelectorAll("[id]")].map((e) => e.id).filter((id, i, all) => all.indexOf(id) < i).join()`); got != "" {
-		b.t.Errorf("%s: ids of several elements: %s", page, got)
-	}
-	if got := b.do(`document.querySelectorAll("img:not([src='/favicon.svg']), script:not([src])").length`); got != "0" {
-		b.t.Errorf("%s: %s elements came from names", page, got)
-	}
-}
-
-// TestPagesInBrowser goes through the pages of the pool, a user and a worker as a miner does, by clicks, back, reload
-// and search, on a screen and on a phone, dark and light. Names are hostile.
-func TestPagesInBrowser(t *testing.T) {
-	s := newTestService(t, time.Now().Truncate(time.Second))
-	s.farm(t)
-	server := httptest.NewServer(s.Handler())
-	defer server.Close()
-	const hostile, owner = "<img src=x onerror=alert(1)>", "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4"
-	const name = `document.getElementById("miner-name").textContent`
-	const homeShown = `!document.getElementById("main").hidden && document.getElementById("miner").hidden &&
-		document.querySelectorAll("#worker-rows tr").length > 10 && !document.getElementById("servers").hidden && !document.getElementById("rejects").hidden`
-	minerShown := func(kind, panel string) string {
-		return fmt.Sprintf(`document.getElementById("main").hidden && document.getElementById("miner-kind").textContent === %q &&
-			!document.getElementById(%q).hidden && !document.getElementById("miner-rejects").hidden && document.querySelector("#miner-chart .line") !== null`, kind, panel)
-	}
-	click := func(b *browser, selector string) {
-		b.await(fmt.Sprintf("document.querySelector(%q) !== null", selector), "true")
-		b.do(fmt.Sprintf("document.querySelector(%q).click()", selector))
-	}
-	b := openBrowser(t)
-	for _, width := range []int{1280, 390} {
-		for _, theme := range []string{"dark", "light"} {
-			b.call("Emulation.setDeviceMetricsOverride", map[string]any{"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 700}, nil)
-			b.call("Emulation.setEmulatedMedia", map[string]any{"features": []map[string]string{{"name": "prefers-color-scheme", "value": theme}}}, nil)
-			on := fmt.Sprintf("%d %s ", width, theme)
-
-			b.open(server.URL + "/")
-			b.await(homeShown, "true")
-			b.fits(on + "home")
-			b.weigh(on + "home")
-			b.check(on + "home")
-			if bright := b.do(`getComputedStyle(document.body).backgroundColor`); (bright == "rgb(12, 14, 18)") != (theme == "dark") {
-				t.Errorf("%sthe ground is %s", on, bright)
-			}
-
-			click(b, "#worker-rows a[href*='onerror']")
-			b.await(minerShown("Worker", "details"), "true")
-			b.await(name, hostile)
-			b.fits(on + "worker")
-			click(b, "#crumbs a:last-child")
-			b.await(minerShown("User", "machines"), "true")
-			b.await(name, owner)
-			b.fits(on + "user")
-			b.do("history.back()")
-			b.await(name, hostile)
-			b.do("location.reload()")
-			b.await(minerShown("Worker", "details"), "true")
-			b.await(name, hostile)
-
-			for _, text := range []struct{ typed, found string }{{"s17-retired", "s17-retired"}, {"aurora", "aurora"}, {"aurora.s21-02", "s21-02"}, {hostile, hostile}} {
-				b.do(fmt.Sprintf(`document.getElementById("find-text").value = %q; document.getElementById("find").requestSubmit()`, text.typed))
-				b.await(name, text.found)
-			}
-			click(b, ".brand a")
-			b.await(homeShown, "true")
-			click(b, "#block-rows a")
-			b.await(name, "s21-02")
-			b.check(on + "many pages, one after the other")
-
-			b.open(server.URL + "/#/worker/aurora/s21-02")
-			b.await(minerShown("Worker", "details"), "true")
-			b.weigh(on + "worker")
-
-			b.open(server.URL + "/#/user/aurora")
-			b.await(minerShown("User", "machines"), "true")
-			b.await(`document.querySelector("#machine-rows .name").textContent`, "s17-retired")
-			b.weigh(on + "user")
-			for _, of := range []string{"day", "week", "month", "year"} {
-				click(b, fmt.Sprintf("#miner-ranges [data-range=%s]", of))
-				b.await(fmt.Sprintf(`document.getElementById("miner-chart").getAttribute("aria-label").startsWith("Hashrate of the last %s: at its end")`, of), "true")
-			}
-			b.fits(on + "user")
-			b.do(`const askServer = fetch; fetch = (what, ...more) => String(what).includes("step=minute") ? Promise.reject(new Error("away")) : askServer(what, ...more)`)
-			click(b, "#miner-ranges [data-range=day]")
-			b.await(`document.querySelector("#miner-ranges [aria-pressed=true]").dataset.range`, "year") // that is shown still
-			b.await(`document.getElementById("miner-chart").getAttribute("aria-label").startsWith("Hashrate of the last year: at its end")`, "true")
-			b.check(on + "user, all ranges")
-
-			b.open(server.URL + "/#/worker/nobody/" + url.PathEscape(hostile))
-			b.await(`!document.getElementById("miner-unknown").hidden && document.getElementById("details").hidden`, "true")
-			b.fits(on + "unknown")
-			b.check(on + "unknown")
-		}
-	}
 }

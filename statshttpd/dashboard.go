@@ -274,5 +274,5 @@ func (s *Service) serveLogo(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", s.logo.kind)
-	serveFile(w, r, "", s.logo.body)
+	s.serveFile(w, r, "", s.logo.body)
 }

@@ -11,6 +11,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -29,6 +30,12 @@ var (
 	showAddr = flag.String("show-addr", "127.0.0.1:0", "where -show serves")
 )
 
+// Names that would be markup, or a script's, if they were anything but text.
+const (
+	hostileUser   = `</script><script>alert(3)</script>&amp;'"`
+	hostileWorker = "<img src=x onerror=alert(1)>"
+)
+
 var noon = time.Date(2026, 3, 14, 12, 0, 7, 0, time.UTC)
 
 func testDeps() service.Deps { return service.Deps{Log: zerolog.Nop()} }
@@ -40,6 +47,7 @@ func newTestService(t testing.TB, now time.Time) *Service {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.StratumURL = "stratum+tcp://pool.example.org:3333"
 	cfg.MaxWorkers = 1000
+	cfg.Network = "mainnet"
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	s, err := New(cfg, testDeps())
 	if err != nil {
@@ -114,7 +122,9 @@ func (s *Service) farm(t *testing.T) {
 	add(2, "basement", "bitaxe-gamma", "bitaxe/BM1370/v2.9.1", 1.2, time.Hour-time.Second, 0, 0.004)
 	add(2, "basement", "nerdqaxe", "NerdQAxe++", 4.8, 50*time.Minute, 0, 0)
 	add(2, "basement", "s19-old", "bmminer/1.0.0", 95, 55*time.Minute, 22*time.Minute, 0.11)
-	add(3, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "<img src=x onerror=alert(1)>", "cgminer/4.12.1\"'", 14, 40*time.Minute, 0, 0.07)
+	add(3, "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4", "garage", "cgminer/4.12.1", 14, 40*time.Minute, 0, 0.07)
+	add(4, hostileUser, hostileWorker, `<svg onload=alert(2)>"'`, 3, 40*time.Minute, 0, 0.03)
+	add(4, hostileUser, "=HYPERLINK(\"https://example.org\")"+strings.Repeat("w", 80), "@SUM(1+1)|x", 2, 40*time.Minute, 0, 0)
 
 	const second = time.Second
 	for at := -time.Hour + second; at <= 0; at += second {
@@ -148,7 +158,7 @@ func (s *Service) farm(t *testing.T) {
 		LastShareTime: now.AddDate(0, 0, -3), FirstShare: now.AddDate(-1, 0, 0).Unix(), LastShareIP: "192.168.1.99",
 		Best: store.Record{Bits: bitcoin.Difficulty(38).Target().Bits(), At: now.AddDate(0, -2, 0).Unix()},
 	})
-	for user := range int32(3) {
+	for user := range int32(4) {
 		known = append(known, store.Worker{
 			UserID: user + 1, LastShareTime: now, FirstShare: now.AddDate(-1, 0, 0).Unix(),
 			Best: store.Record{Bits: bitcoin.Difficulty(38).Target().Bits(), At: now.AddDate(0, -2, 0).Unix()},
@@ -248,7 +258,7 @@ func (s *Service) addBlocks(t *testing.T) {
 		{938_551, 52 * 24 * time.Hour, "basement.m60s", 314_009_327, store.Confirmed, 100},
 		{941_202, 33 * 24 * time.Hour, "aurora.s21-07", 313_377_000, store.Orphaned, 0},
 		{944_870, 8 * 24 * time.Hour, "basement.bitaxe-gamma", 312_500_000, store.Confirmed, 100},
-		{946_002, 19 * time.Hour, "<img src=x onerror=alert(1)>", 319_004_218, store.Rejected, 0},
+		{946_002, 19 * time.Hour, hostileUser + "." + hostileWorker, 319_004_218, store.Rejected, 0},
 		{946_088, 6 * time.Hour, "aurora.s21-01", 317_260_551, store.Accepted, 36},
 		{946_119, 41 * time.Minute, "aurora.s21-05", 314_158_926, store.Accepted, 5},
 		{946_123, 4 * time.Second, "aurora.s21-02", 315_000_777, store.Submitted, 0},
@@ -262,6 +272,16 @@ func (s *Service) addBlocks(t *testing.T) {
 			t.Fatal(err)
 		}
 		if err := db.SetBlockState(t.Context(), hash, b.state, b.confirmations); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i, b := range []store.MergedBlock{
+		{Chain: "nmc", CreatedAt: now.Add(-50 * time.Hour), State: store.Confirmed, Confirmations: 100},
+		{Chain: hostileWorker, CreatedAt: now.Add(-9 * time.Hour), State: store.Orphaned},
+		{Chain: "rsk", CreatedAt: now.Add(-7 * time.Minute), State: store.Accepted, Confirmations: 3},
+	} {
+		b.Hash, b.ParentHash = fmt.Sprintf("%064x", i+7), fmt.Sprintf("%064x", i+70)
+		if err := db.AddMergedBlock(t.Context(), b); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -1,6 +1,7 @@
 // The hashrate chart: one area line in SVG with axes and a cursor that follows pointer and arrow keys.
 
-import { clock, digits, hashrate, scaleOf } from "/assets/format.js";
+import { clock, dayOf, hashrate, monthOf, scaleOf, trim } from "/assets/format.js";
+import { t } from "/assets/text.js";
 
 const margin = { top: 12, right: 8, bottom: 26, left: 46 };
 const minute = 60_000;
@@ -22,10 +23,6 @@ function niceStep(max, count) {
   return power * [1, 2, 2.5, 5, 10].find((m) => m * power >= raw);
 }
 
-function dayOf(time) {
-  return new Date(time).toLocaleDateString("en", { day: "numeric", month: "short" });
-}
-
 // ticks are the round times between begin and end in the viewer's zone, at most count, and how they read.
 function ticks(begin, end, count) {
   const step = steps.find((s) => (end - begin) / s <= count);
@@ -42,7 +39,7 @@ function ticks(begin, end, count) {
   at.setHours(0, 0, 0, 0);
   at.setDate(1);
   for (; at <= end; at.setMonth(at.getMonth() + months)) {
-    if (at >= begin) all.push({ time: at.getTime(), text: at.toLocaleDateString("en", { month: "short" }) });
+    if (at >= begin) all.push({ time: at.getTime(), text: monthOf(at) });
   }
   return all;
 }
@@ -65,7 +62,7 @@ export class Chart {
   #host;
   #fade = `fade-${++charts}`; // the id of its gradient
   #points = []; // {time, value, now}, oldest first; value is null where it is not known
-  #of = "the last hour";
+  #of = "";
   #none = "";
   #cursor = -1;
   #marks;
@@ -77,7 +74,7 @@ export class Chart {
     this.tip = document.createElement("div");
     this.tip.className = "tip";
     this.tip.hidden = true;
-    this.tip.append(document.createElement("strong"), document.createElement("span"));
+    this.tip.append(document.createElement("strong"), document.createElement("time"));
     new ResizeObserver(() => this.#draw()).observe(host);
     host.addEventListener("pointermove", (e) => this.#point(e.clientX - host.getBoundingClientRect().left));
     host.addEventListener("pointerleave", () => this.#moveTo(-1));
@@ -159,8 +156,8 @@ export class Chart {
     root.append(this.#marks.rule, this.#marks.dot);
     this.#host.replaceChildren(root, this.tip);
     this.#host.setAttribute("aria-label", points.length === 0
-      ? `Hashrate of ${this.#of}: ${this.#none}`
-      : `Hashrate of ${this.#of}: at its end ${hashrate(values.at(-1))}, lowest ${hashrate(Math.min(...values))}, highest ${hashrate(peak)}. Arrow keys read single points.`);
+      ? t("chart.empty", { of: this.#of, none: this.#none })
+      : t("chart.summary", { of: this.#of, last: hashrate(values.at(-1)), lowest: hashrate(Math.min(...values)), highest: hashrate(peak) }));
     this.#moveTo(Math.min(this.#cursor, points.length - 1));
   }
 
@@ -190,14 +187,9 @@ export class Chart {
     const [value, time] = this.tip.children;
     value.textContent = hashrate(p.value);
     const long = this.#points.at(-1).time - this.#points[0].time > 1.5 * day;
-    time.textContent = p.now ? "now" : (long ? `${dayOf(p.time)}, ` : "") + clock(new Date(p.time));
+    time.textContent = p.now ? t("time.now") : (long ? `${dayOf(p.time)}, ` : "") + clock(p.time);
     const half = this.tip.offsetWidth / 2;
     this.tip.style.left = `${Math.max(half, Math.min(this.#host.clientWidth - half, x))}px`;
     if (document.activeElement === this.#host) this.#host.setAttribute("aria-label", `${value.textContent}, ${time.textContent}`);
   }
-}
-
-// trim writes an axis value without trailing zeros.
-function trim(v) {
-  return String(Number(digits(v)));
 }

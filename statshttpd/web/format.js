@@ -1,53 +1,62 @@
-// Figures as people read them. Everything here is a pure function.
+// Figures as people read them, in the language of the page.
 
-const units = ["H/s", "kH/s", "MH/s", "GH/s", "TH/s", "PH/s", "EH/s", "ZH/s"];
+import { t, tag } from "/assets/text.js";
 
-// scaleOf returns the unit in which a hashrate has one to three digits before the point.
-export function scaleOf(hashesPerSecond) {
+const prefixes = ["", "k", "M", "G", "T", "P", "E", "Z"];
+
+// scaled is a number with a prefix, so that it has one to three digits before the point.
+function scaled(v) {
   let i = 0;
-  for (let v = hashesPerSecond; v >= 999.5 && i < units.length - 1; v /= 1000) i++;
-  return { factor: 1000 ** i, unit: units[i] };
+  for (; v >= 999.5 && i < prefixes.length - 1; v /= 1000) i++;
+  return { v, prefix: prefixes[i] };
 }
+
+// scaleOf returns the unit that suits a hashrate, and how many H/s it is.
+export function scaleOf(hashesPerSecond) {
+  const { prefix } = scaled(hashesPerSecond);
+  return { factor: 1000 ** prefixes.indexOf(prefix), unit: t("unit.hashrate", { prefix }) };
+}
+
+const fixed = [0, 1, 2].map((places) => new Intl.NumberFormat(tag, { minimumFractionDigits: places, maximumFractionDigits: places }));
+const trimmed = new Intl.NumberFormat(tag, { maximumSignificantDigits: 3 });
+const coins = new Intl.NumberFormat(tag, { minimumFractionDigits: 2, maximumFractionDigits: 8 });
+
+const places = (v) => (v >= 99.95 || v === 0 ? 0 : v >= 9.995 ? 1 : 2);
 
 // digits writes a number with three significant digits, without exponent.
-export function digits(v) {
-  if (v === 0) return "0";
-  const places = v >= 99.95 ? 0 : v >= 9.995 ? 1 : 2;
-  return v.toFixed(places);
-}
+export const digits = (v) => fixed[places(v)].format(v);
+
+// trim writes the value of an axis, without trailing zeros.
+export const trim = (v) => trimmed.format(v);
+
+export const integer = (n) => fixed[0].format(n);
 
 // hashrate writes what is not known yet as such: it is not zero.
 export function hashrate(v) {
-  if (v === null) return "measuring";
+  if (v === null) return t("measuring");
   const { factor, unit } = scaleOf(v);
-  return `${digits(v / factor)} ${unit}`;
+  return t("value.unit", { value: digits(v / factor), unit });
 }
-
-export function integer(n) {
-  return Math.round(n).toLocaleString("en").replaceAll(",", "\u202f");
-}
-
-const letters = ["", "K", "M", "G", "T", "P", "E"];
 
 export function difficulty(v) {
   if (v > 0 && v < 0.01) {
     const exponent = Math.floor(Math.log10(v));
-    return `${(v / 10 ** exponent).toFixed(2)} × 10${superscript(exponent)}`;
+    return `${fixed[2].format(v / 10 ** exponent)} × 10${superscript(exponent)}`;
   }
-  let i = 0;
-  for (; v >= 999.5 && i < letters.length - 1; v /= 1000) i++;
-  return `${digits(v)}${letters[i] && "\u202f" + letters[i]}`;
+  const { v: value, prefix } = scaled(v);
+  return prefix ? t("value.prefix", { value: digits(value), prefix: prefix === "k" ? "K" : prefix }) : digits(value);
 }
 
 function superscript(n) {
   return String(n).replace(/./g, (c) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[c] ?? "⁻");
 }
 
+const percents = [0, 1, 2].map((n) => new Intl.NumberFormat(tag, { style: "percent", minimumFractionDigits: n, maximumFractionDigits: n }));
+
 export function percent(ratio) {
   const p = ratio * 100;
-  if (p === 0) return "0 %";
-  if (p < 0.01) return "< 0.01 %";
-  return `${p >= 9.95 ? p.toFixed(0) : p >= 0.995 ? p.toFixed(1) : p.toFixed(2)} %`;
+  if (p > 0 && p < 0.01) return `< ${percents[2].format(0.0001)}`;
+  return percents[p === 0 || p >= 9.95 ? 0 : p >= 0.995 ? 1 : 2].format(ratio);
 }
 
 // effort writes a part of the work that a block takes, and how many times that work when it is a lot.
@@ -55,12 +64,8 @@ export function effort(ratio) {
   return ratio < 10 ? percent(ratio) : `${difficulty(ratio)} ×`;
 }
 
-// bitcoin writes satoshi as BTC, exactly.
-export function bitcoin(satoshi) {
-  const text = String(satoshi).padStart(9, "0");
-  const fraction = text.slice(-8).replace(/0+$/, "").padEnd(2, "0");
-  return `${text.slice(0, -8)}.${fraction}`;
-}
+// bitcoin writes satoshi as BTC.
+export const bitcoin = (satoshi) => coins.format(satoshi / 1e8);
 
 // short leaves out the middle of a long account, as addresses are, so that its worker can be seen.
 export function short(name) {
@@ -69,24 +74,34 @@ export function short(name) {
   return account.length <= 24 ? name : `${account.slice(0, 7)}…${account.slice(-5)}${name.slice(account.length)}`;
 }
 
-const steps = [[86400, "d"], [3600, "h"], [60, "min"]];
+const year = 365.25 * 86400;
+const steps = [[86400, "time.days"], [3600, "time.hours"], [60, "time.minutes"]];
 
 // duration writes seconds in its largest unit, and the next one where that matters.
 export function duration(seconds) {
-  for (let i = 0; i < steps.length; i++) {
-    const [size, name] = steps[i];
-    if (seconds < size) continue;
-    const whole = Math.floor(seconds / size);
-    const rest = i + 1 < steps.length && whole < 10 ? Math.floor((seconds % size) / steps[i + 1][0]) : 0;
-    return rest ? `${whole} ${name} ${rest} ${steps[i + 1][1]}` : `${whole} ${name}`;
+  if (seconds >= 2 * year) {
+    const n = seconds / year;
+    return t("time.years", { n: n < 100_000 ? n : difficulty(n) });
   }
-  return `${Math.max(0, Math.floor(seconds))} s`;
+  for (let i = 0; i < steps.length; i++) {
+    const [size, unit] = steps[i];
+    if (seconds < size) continue;
+    const n = Math.floor(seconds / size);
+    const rest = i + 1 < steps.length && n < 10 ? Math.floor((seconds % size) / steps[i + 1][0]) : 0;
+    return rest ? t("time.both", { large: t(unit, { n }), small: t(steps[i + 1][1], { n: rest }) }) : t(unit, { n });
+  }
+  return t("time.seconds", { n: Math.max(0, Math.floor(seconds)) });
 }
 
 export function ago(seconds) {
-  return seconds < 3 ? "just now" : `${duration(seconds)} ago`;
+  return seconds < 3 ? t("time.now") : t("time.ago", { time: duration(seconds) });
 }
 
-export function clock(date) {
-  return date.toLocaleTimeString([], { hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
-}
+const date = (options) => {
+  const format = new Intl.DateTimeFormat(tag, options);
+  return (time) => format.format(new Date(time));
+};
+export const clock = date({ hour: "2-digit", minute: "2-digit", hourCycle: "h23" });
+export const moment = date({ dateStyle: "medium", timeStyle: "short", hourCycle: "h23" });
+export const dayOf = date({ day: "numeric", month: "short" });
+export const monthOf = date({ month: "short" });
