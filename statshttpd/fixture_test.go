@@ -47,7 +47,6 @@ func newTestService(t testing.TB, now time.Time) *Service {
 	cfg.Listen = "127.0.0.1:0"
 	cfg.StratumURL = "stratum+tcp://pool.example.org:3333"
 	cfg.MaxWorkers = 1000
-	cfg.Network = "mainnet"
 	cfg.Database.DSN = "sqlite:" + filepath.Join(t.TempDir(), "pool.db")
 	s, err := New(cfg, testDeps())
 	if err != nil {
@@ -96,6 +95,7 @@ func (s *Service) connect(t testing.TB, at time.Time, userID int32, user, name, 
 // farm fills s with an hour of a small farm on mainnet, and its blocks.
 func (s *Service) farm(t *testing.T) {
 	t.Helper()
+	s.cfg.Network = "mainnet"
 	now := s.now()
 	random := rand.New(rand.NewPCG(1, 2))
 	type rig struct {

@@ -12,10 +12,13 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"btcpool/internal/share"
 )
 
 var shots = flag.String("shots", "", "keep pictures of the pages that tests open in this `folder`")
@@ -115,7 +118,7 @@ func (b *browser) click(selector string) {
 const (
 	minerName = `document.getElementById("miner-name").textContent`
 	homeShown = `!document.getElementById("main").hidden && document.getElementById("miner").hidden && !document.getElementById("servers").hidden &&
-		!document.getElementById("rejects").hidden && document.querySelectorAll("#workers tbody tr").length > 10 && document.querySelectorAll("#blocks tbody tr").length > 5`
+		!document.getElementById("rejects").hidden && document.querySelectorAll("#workers tbody tr").length > 10 && document.querySelectorAll("#blocks tbody tr").length === 6`
 	unknownShown = `!document.getElementById("miner-unknown").hidden && document.getElementById("details").hidden`
 )
 
@@ -322,5 +325,187 @@ func TestPushToPages(t *testing.T) {
 	listening(0)
 	if got := asked(); len(got) < 3 || strings.Contains(got[len(got)-1], "/events") {
 		t.Errorf("asked for %v, want for events once, and for the pool again and again", got)
+	}
+}
+
+// TestNoTextOfItsOwn has all texts stand in brackets, and finds what a page says outside of them: it would be in no
+// language. Names, hashes and addresses are marked as what nobody translates; times are the browser's.
+func TestNoTextOfItsOwn(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.farm(t)
+	s.files["messages.en.js"] = regexp.MustCompile(`(?m)((?:^  "[a-z0-9_.]+"|"one"|"other"): )"((?:[^"\\]|\\.)*)"`).ReplaceAll([]byte(webFile(t, "messages.en.js")), []byte(`$1"⟦$2⟧"`))
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	b := openBrowser(t)
+	b.like(1280, "dark", "en")
+	for _, page := range []struct{ path, shown string }{
+		{"/", homeShown},
+		{"/#/user/aurora", minerShown("machines")},
+		{"/#/worker/aurora/s21-02", minerShown("details")},
+		{"/#/worker/nobody/one", unknownShown},
+	} {
+		b.open(server.URL + page.path)
+		b.await(page.shown, "true")
+		said := b.do(`(() => {
+			const mine = "[translate=no], time, noscript, script, style, .tick";
+			const bare = (text) => {
+				for (let before; before !== text;) [before, text] = [text, text.replace(/⟦[^⟦⟧]*⟧/g, "")];
+				return text;
+			};
+			const found = [];
+			const look = (el, text) => { if (/\p{L}/u.test(bare(text)) && !el.closest(mine)) found.push(text); };
+			const all = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+			while (all.nextNode()) look(all.currentNode.parentElement, all.currentNode.data);
+			for (const el of document.body.querySelectorAll("*")) {
+				for (const name of ["aria-label", "title", "placeholder", "alt"]) look(el, el.getAttribute(name) ?? "");
+			}
+			return found.join("\n");
+		})()`)
+		if said != "" {
+			t.Errorf("%s says by itself:\n%s", page.path, said)
+		}
+		b.check(page.path)
+	}
+}
+
+// TestLanguageIsKept has somebody choose a language, which outlives the page.
+func TestLanguageIsKept(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.small(t)
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	b := openBrowser(t)
+	b.like(1280, "dark", "de,zh-TW;q=0.9,en;q=0.8")
+	lang := `document.documentElement.lang`
+	b.open(server.URL + "/")
+	b.await(lang, "zh-Hans")
+	b.await(`document.getElementById("link-text").textContent`, messages(t, "zh")["link.live"])
+	b.click(".language")
+	b.await(lang, "en")
+	b.open(server.URL + "/#/user/ann")
+	b.await(minerName, "ann")
+	b.await(lang, "en")
+	b.check("language")
+}
+
+// TestEmptyPoolInBrowser is the page of a pool that nobody mines at yet: how to connect comes first.
+func TestEmptyPoolInBrowser(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.network.Store(&network{Height: 946_124, Difficulty: 128.4e12, JobTime: s.now()})
+	s.places, _ = ParsePlaces("stratum+tcp://:3333 for ASICs, stratum+ssl://pool.example.org:3334 the same, stratum+tcp://pool.example.org:3335 for farm proxies")
+	s.look(t)
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	rules := axe(t)
+	b := openBrowser(t)
+	for _, width := range []int{1280, 390} {
+		b.like(width, "light", "en")
+		b.open(server.URL + "/")
+		b.await(`!document.getElementById("main").hidden && document.querySelector("#main > :not([hidden])").id`, "connect")
+		b.await(`[...document.querySelectorAll("#places code")].map((e) => e.textContent).join(" ")`, "stratum+tcp://127.0.0.1:3333 stratum+ssl://pool.example.org:3334 stratum+tcp://pool.example.org:3335")
+		b.await(`document.querySelector("#blocks .none").textContent`, messages(t, "en")["blocks.none"])
+		b.judge(fmt.Sprintf("empty %d light en", width), server.URL, rules)
+	}
+}
+
+// TestThousandsInBrowser is about a user with thousands of machines, whose names are long.
+func TestThousandsInBrowser(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.board = newBoard(5000)
+	const machines = 3000
+	for i := range machines {
+		id := s.connect(t, s.now().Add(-time.Minute), 1, "bigfarm", fmt.Sprintf("%04d-%s", i, strings.Repeat("hall.row.shelf_", 7)), "bmminer/2.0.0 S21")
+		s.mine(t, share.Share{UserID: 1, WorkerID: id, Difficulty: 20, Time: s.now().Unix() - int64(i%50), Status: share.StatusAccept})
+	}
+	s.network.Store(&network{Height: 946_124, Difficulty: 128.4e12, JobTime: s.now()})
+	s.look(t)
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	rules := axe(t)
+	b := openBrowser(t)
+	for _, width := range []int{1280, 390} {
+		b.like(width, "dark", "en")
+		for _, page := range []struct{ name, path, list string }{{"home", "/", "workers"}, {"user", "/#/user/bigfarm", "machines"}} {
+			b.open(server.URL + page.path)
+			rows := fmt.Sprintf(`document.querySelectorAll("#%s tbody tr").length + " " + document.querySelector("#%s .pager").textContent`, page.list, page.list)
+			b.await(rows, "25 1–25 of 3,000")
+			b.weigh(page.name + " of thousands")
+			b.click("#" + page.list + " .next")
+			b.await(rows, "25 26–50 of 3,000")
+			b.judge(fmt.Sprintf("thousands %s %d dark en", page.name, width), server.URL, rules)
+		}
+	}
+}
+
+// TestOwnPool has the pages of an operator who has set all there is to set, with what could be taken for markup.
+func TestOwnPool(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	s.farm(t)
+	file := filepath.Join(t.TempDir(), "logo")
+	svg := `<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="28" height="28" onload="alert(4)"><script>alert(5)</script>
+<image xlink:href="` + "http://127.0.0.1:1/picture.png" + `"/><rect width="28" height="28" fill="#3366ff"/></svg>`
+	if err := os.WriteFile(file, []byte(svg), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	own := Dashboard{
+		Name: "<b>Blue & Co</b>", Logo: file, AccentDark: "#202020", AccentLight: "#ffff00", Welcome: "Fee 1 %.\n<script>alert(6)</script>", WelcomeZH: "手续费 1 %。",
+		UserExample: "bc1q…address.worker", Links: []Link{{Text: "<i>Help</i>", TextZH: "帮助", URL: "https://example.org/help?a=1&b=2"}},
+		Explorers: map[string]string{"nmc": "https://example.org/nmc/{hash}", "rsk": "", "mainnet": "https://example.org/{height}"},
+	}
+	if err := own.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	var err error
+	if s.logo, err = own.readLogo(); err != nil {
+		t.Fatal(err)
+	}
+	s.files = own.files()
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	rules := axe(t)
+	b := openBrowser(t)
+	for _, theme := range []string{"dark", "light"} {
+		for _, language := range []string{"en", "zh"} {
+			b.like(1280, theme, language)
+			b.open(server.URL + "/")
+			b.await(homeShown, "true")
+			zh := language == "zh"
+			choose := func(one, other string) string {
+				if zh {
+					return other
+				}
+				return one
+			}
+			for script, want := range map[string]string{
+				`document.getElementById("pool-name").textContent`:                    own.Name,
+				`document.title.split(" · ").at(-1)`:                                  own.Name,
+				`document.getElementById("welcome").textContent`:                      choose(own.Welcome, own.WelcomeZH),
+				`document.getElementById("user-example").textContent`:                 own.UserExample,
+				`document.querySelector("#links span a").textContent`:                 choose(own.Links[0].Text, own.Links[0].TextZH),
+				`document.querySelector("#links span a").href`:                        own.Links[0].URL,
+				`document.querySelector("#blocks tbody a").href`:                      "https://example.org/946123",
+				`document.querySelectorAll("#merged .hash-link").length`:              "1",
+				`document.querySelector(".brand img").naturalWidth`:                   "28",
+				`getComputedStyle(document.body).getPropertyValue("--accent") === ""`: "false",
+			} {
+				b.await(script, want)
+			}
+			b.judge("own 1280 "+theme+" "+language, server.URL, rules)
+		}
+	}
+	b.open(server.URL + "/logo")
+	b.await(`document.documentElement.localName`, "svg")
+	b.await(`document.readyState`, "complete")
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, fault := range b.faults {
+		if strings.Contains(fault, "javascriptDialogOpening") {
+			t.Errorf("the logo ran a script: %s", fault)
+		}
 	}
 }

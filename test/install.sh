@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what the integration tests run against: Apache Kafka (Maven), MariaDB, ZooKeeper, Redis and
-# Chromium (Debian packages), btcd and versitygw (Go modules), chdb, duckdb and pyarrow (PyPI). Safe to repeat; prints what it did and fails
+# Chromium (Debian packages), btcd and versitygw (Go modules), chdb, duckdb and pyarrow (PyPI), axe-core (npm). Safe to repeat; prints what it did and fails
 # loudly when something cannot be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -15,6 +15,7 @@ command -v redis-server >/dev/null || missing+=(redis-server)
 command -v chromium >/dev/null || missing+=(chromium)
 command -v java >/dev/null || missing+=(default-jre-headless)
 command -v mvn >/dev/null || missing+=(maven)
+command -v npm >/dev/null || missing+=(npm)
 python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
 command -v gcc >/dev/null || missing+=(gcc libc6-dev) # for go test -race
 if [ ${#missing[@]} -gt 0 ]; then
@@ -50,6 +51,15 @@ if [ "$(cat .cache/python/complete 2>/dev/null)" != "$engines" ]; then
   # shellcheck disable=SC2086 # a word each
   .cache/python/bin/pip install -q --disable-pip-version-check $engines || fail "pip could not install $engines"
   echo "$engines" >.cache/python/complete
+fi
+
+# What judges whether everybody can use the pages.
+axe=4.14.1
+if [ ! -e .cache/axe-core/$axe ]; then
+  echo "install: axe-core"
+  rm -rf .cache/axe-core && mkdir -p .cache/axe-core
+  npm pack --silent --pack-destination .cache/axe-core axe-core@$axe >/dev/null || fail "npm could not fetch axe-core"
+  tar -xzf .cache/axe-core/axe-core-$axe.tgz -C .cache/axe-core && touch .cache/axe-core/$axe
 fi
 
 echo "install: btcd"

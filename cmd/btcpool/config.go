@@ -50,6 +50,8 @@ type Config struct {
 	Chains []auxmaker.Chain `toml:"chains" envPrefix:"CHAINS_"`
 	RSK    auxmaker.RSK     `toml:"rsk" envPrefix:"RSK_"`
 
+	// Dashboard has the pool's name, logo, colours, texts and links.
+	Dashboard statshttpd.Dashboard `toml:"dashboard" envPrefix:"DASHBOARD_"`
 	// Notify says who is told of what happens. Its folder is in Data unless it names another one.
 	Notify notify.Config `toml:"notify" envPrefix:"NOTIFY_"`
 
@@ -118,6 +120,7 @@ func (c Config) Validate() error {
 	if c.minesAlong() {
 		faults.Add(c.auxmaker().Validate())
 	}
+	faults.In("dashboard", c.Dashboard.Validate())
 	faults.In("notify", c.notify().Validate())
 	return withFlags(faults.Err())
 }

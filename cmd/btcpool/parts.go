@@ -127,7 +127,7 @@ func (p *pool) newStatshttpd(deps service.Deps) (service.Runner, error) {
 	if p.cfg.embeddedChain() {
 		cfg.Network = "embedded chain"
 	}
-	cfg.Notify, cfg.CheckpointFile = p.cfg.notify(), p.cfg.path("statshttpd.checkpoint")
+	cfg.Dashboard, cfg.Notify, cfg.CheckpointFile = p.cfg.Dashboard, p.cfg.notify(), p.cfg.path("statshttpd.checkpoint")
 	cfg.StratumURL = cmp.Or(p.cfg.StratumURL, stratumURL(p.stratum))
 	s, err := statshttpd.New(cfg, deps)
 	if err != nil {

@@ -24,7 +24,7 @@ function dress() {
   translate(document);
   if (settings.name) set($("pool-name"), settings.name);
   document.title = settings.name || "btcpool";
-  for (const { text, url } of settings.links) $("links").append(" · ", outside(url, "", own(text)));
+  for (const { text, url } of settings.links) $("links").append(" · ", make("span", { translate: "no" }, outside(url, "", own(text))));
   for (const [name, text] of Object.entries(languages).filter(([name]) => name !== language)) {
     const change = button({ class: "language", lang: name, translate: "no" }, text);
     change.addEventListener("click", () => keep(name));

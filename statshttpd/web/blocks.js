@@ -27,7 +27,7 @@ function showState(badge, { state, confirmations }) {
 
 export class Blocks {
   #list;
-  #view = { limit: 8, offset: 0 };
+  #view = { limit: 6, offset: 0 };
   #chain = "";
   question;
   #newest = null; // hash of the newest block seen, to tell news from history
@@ -80,7 +80,7 @@ export class Blocks {
 export class MergedBlocks {
   #section;
   #list;
-  #view = { limit: 8, offset: 0 };
+  #view = { limit: 6, offset: 0 };
 
   constructor(section) {
     this.#section = section;
@@ -113,7 +113,7 @@ export class Rounds {
       title: "rounds.title", tools: [this.#luck],
       columns: [{ text: "column.block" }, { text: "column.took" }, { text: "column.work", class: "num wide" }, { text: "column.effort" }],
     });
-    this.question = new Question(every, (signal) => ask("rounds", { limit: 8 }, signal), (answer) => this.#show(answer));
+    this.question = new Question(every, (signal) => ask("rounds", { limit: 6 }, signal), (answer) => this.#show(answer));
   }
 
   #show(answer) {

@@ -89,12 +89,12 @@ export class HomePage {
   }
 }
 
-// placeConnect puts the advice first while nobody mines, and last afterwards.
+// placeConnect puts the advice first while nobody mines, and behind the pool's figures afterwards.
 function placeConnect(empty, places) {
   const connect = $("connect");
   document.body.classList.toggle("empty", empty);
-  if (empty) $("welcome").after(connect);
-  else if (connect !== $("main").lastElementChild) $("main").append(connect);
+  const before = empty ? $("welcome") : $("pool-cards");
+  if (before.nextElementSibling !== connect) before.after(connect);
   set($("connect-title"), t(empty ? "connect.first" : "connect.title"));
   $("connect-url").hidden = places.length === 0;
   if (fresh($("places"), places)) $("places").replaceChildren(...places.map(createPlace));

@@ -92,7 +92,7 @@ export class MinerPage {
 }
 
 function showDetails(w) {
-  const at = (time) => time && make("span", "", moment(time), " ", make("span", "quiet", "(", aged(time), ")"));
+  const at = (time) => time && make("span", "", make("time", { datetime: time }, moment(time)), " ", make("span", "quiet", "(", aged(time), ")"));
   figures($("detail-list"), [
     ["detail.difficulty", w.difficulty === null ? "" : difficulty(w.difficulty)],
     ["detail.software", w.agent ? named("span", "", w.agent) : t("agent.unknown")],
