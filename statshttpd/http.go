@@ -244,9 +244,6 @@ func (s *Service) serveFile(w http.ResponseWriter, r *http.Request, name string,
 		}
 		h.Set("Content-Type", kind)
 	}
-	if kind := h.Get("Content-Type"); strings.HasPrefix(kind, "text/css") || strings.HasPrefix(kind, "text/javascript") {
-		h.Del("Content-Security-Policy") // it is the page's that holds, and there are many of them
-	}
 	h.Set("Cache-Control", "no-cache")
 	sendPacked(w, r, body, func(tag string, c coding) []byte { return s.packs.pack(tag, c, body) })
 }
