@@ -50,6 +50,15 @@ func (b *browser) shoot(name string) {
 	}
 }
 
+// pages serves the pages of s and returns the address of the first.
+func pages(t *testing.T, s *Service) string {
+	t.Helper()
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(s.hub.stop)
+	return server.URL
+}
+
 // axe is Deque's axe-core, which knows what people with other senses need of a page.
 func axe(t *testing.T) string {
 	t.Helper()
@@ -132,9 +141,7 @@ func minerShown(panel string) string {
 func TestPagesInBrowser(t *testing.T) {
 	s := newTestService(t, time.Now().Truncate(time.Second))
 	s.farm(t)
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	rules := axe(t)
 	b := openBrowser(t)
 	for _, language := range []string{"en", "zh-CN"} {
@@ -147,7 +154,7 @@ func TestPagesInBrowser(t *testing.T) {
 			{"unknown", "/#/worker/nobody/" + url.PathEscape(hostileWorker), unknownShown},
 		} {
 			b.like(1280, "dark", language)
-			b.open(server.URL + page.path)
+			b.open(home + page.path)
 			b.await(page.shown, "true")
 			b.await(`document.documentElement.lang + document.querySelector(".language").textContent`, map[string]string{"en": "en中文", "zh-CN": "zh-HansEnglish"}[language])
 			b.weigh(page.name + " " + language)
@@ -158,7 +165,7 @@ func TestPagesInBrowser(t *testing.T) {
 					if bright := b.do(`getComputedStyle(document.body).backgroundColor`); (bright == "rgb(12, 14, 18)") != (theme == "dark") {
 						t.Errorf("%s: the ground is %s", on, bright)
 					}
-					b.judge(on, server.URL, rules)
+					b.judge(on, home, rules)
 				}
 			}
 		}
@@ -169,12 +176,10 @@ func TestPagesInBrowser(t *testing.T) {
 func TestWayThroughPages(t *testing.T) {
 	s := newTestService(t, time.Now().Truncate(time.Second))
 	s.farm(t)
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	b := openBrowser(t)
 	b.like(1280, "light", "en")
-	b.open(server.URL + "/")
+	b.open(home + "/")
 	b.await(homeShown, "true")
 	b.await(`document.querySelector("#blocks tbody a").href`, "https://mempool.space/block/"+b.do(`document.querySelector("#blocks tbody tr").dataset.key`))
 	b.click("#workers tbody a[href*='onerror']")
@@ -198,7 +203,7 @@ func TestWayThroughPages(t *testing.T) {
 	b.click("#blocks tbody .finder")
 	b.await(minerName, "s21-02")
 
-	b.open(server.URL + "/#/user/aurora")
+	b.open(home + "/#/user/aurora")
 	b.await(minerShown("machines"), "true")
 	first := `document.querySelector("#machines tbody .name").textContent`
 	b.await(first, "s17-retired") // is silent
@@ -334,9 +339,7 @@ func TestNoTextOfItsOwn(t *testing.T) {
 	s := newTestService(t, time.Now().Truncate(time.Second))
 	s.farm(t)
 	s.files["messages.en.js"] = regexp.MustCompile(`(?m)((?:^  "[a-z0-9_.]+"|"one"|"other"): )"((?:[^"\\]|\\.)*)"`).ReplaceAll([]byte(webFile(t, "messages.en.js")), []byte(`$1"⟦$2⟧"`))
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	b := openBrowser(t)
 	b.like(1280, "dark", "en")
 	for _, page := range []struct{ path, shown string }{
@@ -345,7 +348,7 @@ func TestNoTextOfItsOwn(t *testing.T) {
 		{"/#/worker/aurora/s21-02", minerShown("details")},
 		{"/#/worker/nobody/one", unknownShown},
 	} {
-		b.open(server.URL + page.path)
+		b.open(home + page.path)
 		b.await(page.shown, "true")
 		said := b.do(`(() => {
 			const mine = "[translate=no], time, noscript, script, style, .tick";
@@ -373,18 +376,16 @@ func TestNoTextOfItsOwn(t *testing.T) {
 func TestLanguageIsKept(t *testing.T) {
 	s := newTestService(t, time.Now().Truncate(time.Second))
 	s.small(t)
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	b := openBrowser(t)
 	b.like(1280, "dark", "de,zh-TW;q=0.9,en;q=0.8")
 	lang := `document.documentElement.lang`
-	b.open(server.URL + "/")
+	b.open(home + "/")
 	b.await(lang, "zh-Hans")
 	b.await(`document.getElementById("link-text").textContent`, messages(t, "zh")["link.live"])
 	b.click(".language")
 	b.await(lang, "en")
-	b.open(server.URL + "/#/user/ann")
+	b.open(home + "/#/user/ann")
 	b.await(minerName, "ann")
 	b.await(lang, "en")
 	b.check("language")
@@ -396,18 +397,16 @@ func TestEmptyPoolInBrowser(t *testing.T) {
 	s.network.Store(&network{Height: 946_124, Difficulty: 128.4e12, JobTime: s.now()})
 	s.places, _ = ParsePlaces("stratum+tcp://:3333 for ASICs, stratum+ssl://pool.example.org:3334 the same, stratum+tcp://pool.example.org:3335 for farm proxies")
 	s.look(t)
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	rules := axe(t)
 	b := openBrowser(t)
 	for _, width := range []int{1280, 390} {
 		b.like(width, "light", "en")
-		b.open(server.URL + "/")
+		b.open(home + "/")
 		b.await(`!document.getElementById("main").hidden && document.querySelector("#main > :not([hidden])").id`, "connect")
 		b.await(`[...document.querySelectorAll("#places code")].map((e) => e.textContent).join(" ")`, "stratum+tcp://127.0.0.1:3333 stratum+ssl://pool.example.org:3334 stratum+tcp://pool.example.org:3335")
 		b.await(`document.querySelector("#blocks .none").textContent`, messages(t, "en")["blocks.none"])
-		b.judge(fmt.Sprintf("empty %d light en", width), server.URL, rules)
+		b.judge(fmt.Sprintf("empty %d light en", width), home, rules)
 	}
 }
 
@@ -422,21 +421,19 @@ func TestThousandsInBrowser(t *testing.T) {
 	}
 	s.network.Store(&network{Height: 946_124, Difficulty: 128.4e12, JobTime: s.now()})
 	s.look(t)
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	rules := axe(t)
 	b := openBrowser(t)
 	for _, width := range []int{1280, 390} {
 		b.like(width, "dark", "en")
 		for _, page := range []struct{ name, path, list string }{{"home", "/", "workers"}, {"user", "/#/user/bigfarm", "machines"}} {
-			b.open(server.URL + page.path)
+			b.open(home + page.path)
 			rows := fmt.Sprintf(`document.querySelectorAll("#%s tbody tr").length + " " + document.querySelector("#%s .pager").textContent`, page.list, page.list)
 			b.await(rows, "25 1–25 of 3,000")
 			b.weigh(page.name + " of thousands")
 			b.click("#" + page.list + " .next")
 			b.await(rows, "25 26–50 of 3,000")
-			b.judge(fmt.Sprintf("thousands %s %d dark en", page.name, width), server.URL, rules)
+			b.judge(fmt.Sprintf("thousands %s %d dark en", page.name, width), home, rules)
 		}
 	}
 }
@@ -464,15 +461,13 @@ func TestOwnPool(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.files = own.files()
-	server := httptest.NewServer(s.Handler())
-	t.Cleanup(server.Close)
-	t.Cleanup(s.hub.stop)
+	home := pages(t, s)
 	rules := axe(t)
 	b := openBrowser(t)
 	for _, theme := range []string{"dark", "light"} {
 		for _, language := range []string{"en", "zh"} {
 			b.like(1280, theme, language)
-			b.open(server.URL + "/")
+			b.open(home + "/")
 			b.await(homeShown, "true")
 			zh := language == "zh"
 			choose := func(one, other string) string {
@@ -495,10 +490,10 @@ func TestOwnPool(t *testing.T) {
 			} {
 				b.await(script, want)
 			}
-			b.judge("own 1280 "+theme+" "+language, server.URL, rules)
+			b.judge("own 1280 "+theme+" "+language, home, rules)
 		}
 	}
-	b.open(server.URL + "/logo")
+	b.open(home + "/logo")
 	b.await(`document.documentElement.localName`, "svg")
 	b.await(`document.readyState`, "complete")
 	b.mu.Lock()
