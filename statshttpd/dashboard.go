@@ -253,7 +253,7 @@ func isSVG(body []byte) bool {
 	var root xml.Name
 	for d := xml.NewDecoder(bytes.NewReader(body)); ; {
 		token, err := d.Token()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return root == xml.Name{Space: "http://www.w3.org/2000/svg", Local: "svg"}
 		}
 		if err != nil {
