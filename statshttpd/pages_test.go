@@ -156,7 +156,7 @@ func TestPagesInBrowser(t *testing.T) {
 			b.like(1280, "dark", language)
 			b.open(home + page.path)
 			b.await(page.shown, "true")
-			b.await(`document.documentElement.lang + document.querySelector(".language").textContent`, map[string]string{"en": "en中文", "zh-CN": "zh-HansEnglish"}[language])
+			b.await(`document.documentElement.lang + document.querySelector(".language").textContent`, map[string]string{"en": "en中文", "zh-CN": "zh-HansEN"}[language])
 			b.weigh(page.name + " " + language)
 			for _, width := range []int{1280, 390} {
 				for _, theme := range []string{"dark", "light"} {

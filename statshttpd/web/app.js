@@ -25,9 +25,9 @@ function dress() {
   if (settings.name) set($("pool-name"), settings.name);
   document.title = settings.name || "btcpool";
   for (const { text, url } of settings.links) $("links").append(" · ", make("span", { translate: "no" }, outside(url, "", own(text))));
-  for (const [name, text] of Object.entries(languages).filter(([name]) => name !== language)) {
-    const change = button({ class: "language", lang: name, translate: "no" }, text);
-    change.addEventListener("click", () => keep(name));
+  for (const [to, { short, name }] of Object.entries(languages).filter(([to]) => to !== language)) {
+    const change = button({ class: "language", lang: to, translate: "no", title: name }, short);
+    change.addEventListener("click", () => keep(to));
     $("languages").append(change);
   }
 }

@@ -1,6 +1,6 @@
 // The language of the page, and its texts, which are all in one file a language.
 
-export const languages = { en: "English", zh: "中文" };
+export const languages = { en: { short: "EN", name: "English" }, zh: { short: "中文", name: "简体中文" } };
 const tags = { en: "en", zh: "zh-Hans" };
 const kept = "language"; // in the browser's storage
 
