@@ -275,7 +275,7 @@ func TestPushToPages(t *testing.T) {
 	}
 	for _, name := range []string{"one", "two", "three"} {
 		s.cfg.Network = name
-		s.hub.turn()
+		s.hub.turn(func() bool { return true })
 		b.await(chain, name)
 	}
 	if got := asked(); !slices.Equal(got, []string{server.URL + "/api/v1/events"}) {
@@ -288,7 +288,7 @@ func TestPushToPages(t *testing.T) {
 	hide(true)
 	listening(0)
 	s.cfg.Network = "four"
-	s.hub.turn()
+	s.hub.turn(func() bool { return true })
 	b.mu.Lock()
 	before := len(b.asked)
 	b.mu.Unlock()
