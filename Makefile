@@ -9,7 +9,7 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
 
-.PHONY: build env agents install demo test unit integration deploy-check lint fmt fuzz bench
+.PHONY: build env release agents install demo test unit integration deploy-check lint fmt fuzz bench dashboards licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -22,6 +22,15 @@ agents: ## agentproxy into bin/agents/, for the boxes that farms have
 		GOOS=$${target%/*} GOARCH=$${target#*/} GOARM=7 GOMIPS=softfloat CGO_ENABLED=0 \
 			go build -trimpath -ldflags='-s -w' -o bin/agents/$${target/\//-}/ ./cmd/agentproxy || exit; \
 	done
+
+release: ## packages, tarballs, bill of materials and checksums into dist/
+	deploy/release.sh
+
+licences: ## what everything that is linked stands under
+	$(TOOL) cyclonedx-gomod mod -json -notimestamp -noserial -licenses -std . | deploy/licences.sh
+
+dashboards: ## deploy/grafana/dashboards/, from deploy/check/dashboards_test.go
+	cd deploy/check && go test -count=1 -run '^TestDashboards$$' . -update
 
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
 	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/sysusers.d)
@@ -45,8 +54,9 @@ unit: ## needs nothing but Go
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
 	go test -tags integration -count=1 -p 1 -timeout 25m $(REAL)
+	cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified|Release' .
 
-deploy-check: ## Dockerfile, compose file and units, by the libraries that read them
+deploy-check: ## Dockerfile, compose file, units, alerts and dashboards, by the libraries that read them
 	cd deploy/check && go test -count=1 ./...
 
 lint:

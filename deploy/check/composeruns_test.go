@@ -11,7 +11,6 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -25,11 +24,16 @@ var notHere = []string{"prometheus", "grafana"}
 const insideEnv = "COMPOSE_TEST_INSIDE"
 
 // inside runs the calling test again in namespaces of its own (mounts, network, processes), so that nothing of this
-// machine is changed, and all that it started ends with it. It reports whether this is that second run.
-func inside(t *testing.T) bool {
+// machine is changed, and all that it started ends with it. It reports whether this is that second run, to which before,
+// which runs where there is a network, gives variables.
+func inside(t *testing.T, before func() (env []string)) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {
 		return true
+	}
+	env := before()
+	if t.Failed() {
+		return false
 	}
 	words := []string{"--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"}
 	if os.Getuid() != 0 {
@@ -40,7 +44,7 @@ func inside(t *testing.T) bool {
 		words = append(words, "-test.v")
 	}
 	again := exec.Command("unshare", words...)
-	again.Env = append(os.Environ(), insideEnv+"=yes")
+	again.Env = append(append(os.Environ(), insideEnv+"=yes"), env...)
 	again.Stdout, again.Stderr = os.Stdout, os.Stderr
 	if err := again.Run(); err != nil {
 		t.Errorf("in namespaces of its own: %v", err)
@@ -52,7 +56,15 @@ func inside(t *testing.T) bool {
 // commands, environments, users, mounts and health checks of the file. minersim of the file finds blocks, of which the
 // dashboard tells.
 func TestComposeRuns(t *testing.T) {
-	if !inside(t) {
+	if !inside(t, func() []string {
+		bin := t.TempDir()
+		build := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
+		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("go build: %v\n%s", err, out)
+		}
+		return []string{"POOL_BIN=" + bin}
+	}) {
 		return
 	}
 	dir := t.TempDir()
@@ -64,18 +76,17 @@ func TestComposeRuns(t *testing.T) {
 			t.Fatalf("%q: %v\n%s", words, err, out)
 		}
 	}
-	bin := filepath.Join(dir, "bin")
-	build := exec.Command("go", "build", "-o", bin+"/", "./cmd/...")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("go build: %v\n%s", err, out)
-	}
+	t.Cleanup(func() { // or nobody could remove the folder, which has read-only mounts
+		if out, err := exec.Command("umount", "--recursive", "--lazy", dir).CombinedOutput(); err != nil {
+			t.Errorf("umount: %v\n%s", err, out)
+		}
+	})
 	project := load(t, newcomer(t), []string{"node", "regtest", "second-sserver", "zookeeper"},
 		"NODE_ZMQ_HASHBLOCK=", // btcd, which stands in for Bitcoin Core, has none
 		"SERVER_ID=0", "SERVER_ID_2=0", "ZOOKEEPER_SERVERS=zookeeper:2181")
 	names := slices.DeleteFunc(project.ServiceNames(), func(name string) bool { return slices.Contains(notHere, name) })
 	slices.Sort(names)
-	e := newEngine(t, project, dir, bin, names)
+	e := newEngine(t, project, dir, os.Getenv("POOL_BIN"), names)
 	t.Cleanup(func() {
 		if t.Failed() {
 			for _, name := range names {

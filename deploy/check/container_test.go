@@ -320,6 +320,8 @@ func (e *engine) await(ctx context.Context, c *container) error {
 
 // up starts all containers, each when those that it depends on are healthy, and returns when all are.
 func (e *engine) up(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
 	healthy, failed := map[string]chan struct{}{}, make(chan error, len(e.all))
 	for name := range e.all {
 		healthy[name] = make(chan struct{})
@@ -351,6 +353,7 @@ func (e *engine) up(ctx context.Context) error {
 	for range e.all {
 		if err := <-failed; err != nil {
 			errs = append(errs, err)
+			cancel()
 		}
 	}
 	return errors.Join(errs...)
