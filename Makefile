@@ -27,7 +27,7 @@ release: ## packages, tarballs, bill of materials and checksums into dist/
 	deploy/release.sh
 
 licences: ## what everything that is linked stands under
-	$(TOOL) cyclonedx-gomod mod -json -notimestamp -noserial -licenses -std . | deploy/licences.sh
+	go tool -modfile=deploy/packages/tools/go.mod cyclonedx-gomod mod -json -notimestamp -noserial -licenses -std . | deploy/licences.sh
 
 dashboards: ## deploy/grafana/dashboards/, from deploy/check/dashboards_test.go
 	cd deploy/check && go test -count=1 -run '^TestDashboards$$' . -update

@@ -9,7 +9,7 @@ dist=${DIST:-dist}
 export VERSION=${VERSION:-$(deploy/version.sh)}
 # The time that all files have: the commit's.
 export SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}
-tool() { go tool -modfile=tools/go.mod "$@"; }
+tool() { go tool -modfile=deploy/packages/tools/go.mod "$@"; }
 build() { CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X btcpool/internal/service.version=$VERSION" "$@"; }
 # pack FILE FOLDER: the folder as a tarball, of nobody in particular.
 pack() {
