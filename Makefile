@@ -9,7 +9,7 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
 
-.PHONY: build env release agents install demo test unit integration deploy-check lint fmt fuzz bench dashboards licences
+.PHONY: build env release agents install demo test unit integration deploy-check lint fmt fuzz bench dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -28,6 +28,9 @@ release: ## packages, tarballs, bill of materials and checksums into dist/
 
 licences: ## what everything that is linked stands under
 	go tool -modfile=deploy/packages/tools/go.mod cyclonedx-gomod mod -json -notimestamp -noserial -licenses -std . | deploy/licences.sh
+
+runbook: ## docs/runbook.md, from the alerts
+	cd deploy/check && go test -count=1 -run '^TestRunbook$$' . -update
 
 dashboards: ## deploy/grafana/dashboards/, from deploy/check/dashboards_test.go
 	cd deploy/check && go test -count=1 -run '^TestDashboards$$' . -update
