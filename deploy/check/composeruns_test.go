@@ -126,12 +126,14 @@ func TestComposeRuns(t *testing.T) {
 			t.Errorf("%s may write where nothing is mounted", name)
 		}
 	}
-	for name, program := range ofOurs(project) {
-		if code := e.stop(e.all[name]); code != 0 {
-			t.Errorf("%s: %s ended with code %d", name, program, code)
+	ours := ofOurs(project)
+	for _, c := range e.downwards() {
+		program, isOurs := ours[c.Name]
+		if code := e.stop(c); isOurs && code != 0 {
+			t.Errorf("%s: %s ended with code %d", c.Name, program, code)
 		}
-		if c := e.all[name]; c.HealthCheck != nil && e.healthy(ctx, c) == nil {
-			t.Errorf("%s is healthy though it has ended", name)
+		if c.HealthCheck != nil && e.healthy(ctx, c) == nil {
+			t.Errorf("%s is healthy though it has ended", c.Name)
 		}
 	}
 }

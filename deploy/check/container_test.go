@@ -359,6 +359,24 @@ func (e *engine) up(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
+// downwards are the containers in the order in which docker compose stops them: none before those that depend on it.
+func (e *engine) downwards() (order []*container) {
+	left := maps.Clone(e.all)
+	for len(left) > 0 {
+		for name, c := range left {
+			needed := slices.ContainsFunc(slices.Collect(maps.Values(left)), func(other *container) bool {
+				_, depends := other.DependsOn[name]
+				return depends
+			})
+			if !needed {
+				order = append(order, c)
+				delete(left, name)
+			}
+		}
+	}
+	return order
+}
+
 // stop ends a container as docker stop does, and returns its exit code.
 func (e *engine) stop(c *container) int {
 	_ = c.main.Process.Signal(syscall.SIGTERM)
