@@ -16,11 +16,28 @@ pack() {
 	tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$(dirname "$2")" -cf - "$(basename "$2")" | gzip -9n >"$1"
 }
 
+# dated FOLDER: the time and the rights that all files have.
+dated() {
+	chmod -R u=rwX,go=rX "$1"
+	find "$1" -exec touch -h -d "@$SOURCE_DATE_EPOCH" {} +
+}
+
 umask 022
 rm -rf "$dist"
 mkdir -p "$dist"
 stages=$(mktemp -d)
 trap 'rm -rf "$stages"' EXIT
+# What stands beside the programs: documents without links that lead out of the tree, manual pages, completion.
+share=$stages/share
+mkdir -p "$share"/{man,completions,deploy}
+cp -rL docs "$share/docs"
+cp -r deploy/{prometheus,grafana} "$share/deploy/"
+build -o "$stages/btcpoolctl" ./cmd/btcpoolctl
+"$stages/btcpoolctl" man "$share/man"
+"$stages/btcpoolctl" completion bash >"$share/completions/btcpoolctl"
+"$stages/btcpoolctl" completion zsh >"$share/completions/_btcpoolctl"
+"$stages/btcpoolctl" completion fish >"$share/completions/btcpoolctl.fish"
+dated "$share"
 for arch in ${ARCHS:-amd64 arm64}; do
 	export ARCH=$arch STAGE=$stages/$arch
 	mkdir -p "$STAGE"/bin "$STAGE"/configs "$STAGE"/agent
@@ -32,16 +49,19 @@ for arch in ${ARCHS:-amd64 arm64}; do
 		sed -e 's/%i/agentproxy/g' -e '/^#/d' -e '/^PartOf=/d' -e 's/^WantedBy=.*/WantedBy=multi-user.target/' deploy/systemd/btcpool@.service
 		sed -e 's/%i/agentproxy/g' deploy/systemd/btcpool@agentproxy.service.d/reload.conf
 	} >"$STAGE/agent/btcpool-agentproxy.service"
+	dated "$STAGE"
 	for package in pool agentproxy; do
 		for format in deb rpm; do
 			# nfpm puts variables into names of files only where envsubst has been.
-			sed -e "s|\${STAGE}|$STAGE|; s|\${VERSION}|$VERSION|; s|\${ARCH}|$ARCH|" "deploy/packages/$package.yaml" >"$STAGE/$package.yaml"
+			sed -e "s|\${STAGE}|$STAGE|; s|\${SHARE}|$share|; s|\${VERSION}|$VERSION|; s|\${ARCH}|$ARCH|" "deploy/packages/$package.yaml" >"$STAGE/$package.yaml"
 			tool nfpm package --config "$STAGE/$package.yaml" --packager "$format" --target "$dist/" >/dev/null
 		done
 	done
 	whole=$stages/btcpool-$VERSION-linux-$arch
 	mkdir "$whole"
-	cp -r "$STAGE/bin" configs deploy docs README.md CHANGELOG.md LICENSE docker-compose.yml "$whole/"
+	cp -r "$STAGE/bin" "$share/docs" "$share/man" "$share/completions" configs README.md README-zhCN.md CHANGELOG.md LICENSE "$whole/"
+	mkdir "$whole/deploy"
+	cp -r deploy/{prometheus,grafana,systemd} "$whole/deploy/"
 	cp "$STAGE/agent/agentproxy" "$whole/bin/"
 	pack "$dist/btcpool-$VERSION-linux-$arch.tar.gz" "$whole"
 done

@@ -189,6 +189,13 @@ func checkInstallation(t *testing.T, first, later string) {
 	if out, err := on("setpriv", "--reuid=btcpool", "--regid=btcpool", "--clear-groups", "sserver", "-config", "/etc/btcpool/sserver.toml", "-check"); err != nil {
 		t.Errorf("the services' user cannot use the configuration: %v\n%s", err, out)
 	}
+	for _, path := range []string{
+		"usr/share/doc/btcpool/docs/api/openapi.yaml", "usr/share/btcpool/grafana/dashboards/pool.json", "usr/share/man/man8/btcpoolctl-check.8",
+	} {
+		if info, err := os.Stat(filepath.Join(machine, path)); err != nil || info.Mode().Perm() != 0o644 {
+			t.Errorf("%s: %v", path, err)
+		}
+	}
 	changed := file("etc/btcpool/sserver.toml") + "# changed by the operator\n"
 	kept := filepath.Join(machine, "var/lib/btcpool/sserver/kept")
 	if err := os.MkdirAll(filepath.Dir(kept), 0o755); err != nil {
