@@ -190,7 +190,7 @@ func checkInstallation(t *testing.T, first, later string) {
 		t.Errorf("the services' user cannot use the configuration: %v\n%s", err, out)
 	}
 	for _, path := range []string{
-		"usr/share/doc/btcpool/docs/api/openapi.yaml", "usr/share/btcpool/grafana/dashboards/pool.json", "usr/share/man/man8/btcpoolctl-check.8",
+		"usr/share/doc/btcpool/docs/api/openapi.yaml", "usr/share/btcpool/grafana/dashboards/pool.json", "usr/share/man/man1/btcpoolctl-check.1",
 	} {
 		if info, err := os.Stat(filepath.Join(machine, path)); err != nil || info.Mode().Perm() != 0o644 {
 			t.Errorf("%s: %v", path, err)
