@@ -2,7 +2,7 @@
 # Builds a release into dist/: .deb and .rpm of the pool and of agentproxy, tarballs, agentproxy for the boxes of farms,
 # the bill of materials and checksums. The same commit and the same Go make the same bytes, wherever and whenever.
 #
-#   DIST=dist ARCHS="amd64 arm64" VERSION=… deploy/release.sh
+#   DIST=dist ARCHS="amd64 arm64" FORMATS="deb rpm" VERSION=… deploy/release.sh
 set -euo pipefail
 cd "$(dirname "$0")/.."
 dist=${DIST:-dist}
@@ -13,7 +13,7 @@ tool() { go tool -modfile=deploy/packages/tools/go.mod "$@"; }
 build() { CGO_ENABLED=0 go build -trimpath -buildvcs=false -ldflags="-s -w -buildid= -X btcpool/internal/service.version=$VERSION" "$@"; }
 # pack FILE FOLDER: the folder as a tarball, of nobody in particular.
 pack() {
-	tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$(dirname "$2")" -cf - "$(basename "$2")" | gzip -9n >"$1"
+	tar --sort=name --mtime="@$SOURCE_DATE_EPOCH" --owner=0 --group=0 --numeric-owner --mode=u=rwX,go=rX -C "$(dirname "$2")" -cf - "$(basename "$2")" | gzip -n >"$1"
 }
 
 # dated FOLDER: the time and the rights that all files have.
@@ -51,7 +51,7 @@ for arch in ${ARCHS:-amd64 arm64}; do
 	} >"$STAGE/agent/btcpool-agentproxy.service"
 	dated "$STAGE"
 	for package in pool agentproxy; do
-		for format in deb rpm; do
+		for format in ${FORMATS:-deb rpm}; do
 			# nfpm puts variables into names of files only where envsubst has been.
 			sed -e "s|\${STAGE}|$STAGE|; s|\${SHARE}|$share|; s|\${VERSION}|$VERSION|; s|\${ARCH}|$ARCH|" "deploy/packages/$package.yaml" >"$STAGE/$package.yaml"
 			tool nfpm package --config "$STAGE/$package.yaml" --packager "$format" --target "$dist/" >/dev/null

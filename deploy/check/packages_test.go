@@ -16,11 +16,12 @@ import (
 )
 
 // release runs deploy/release.sh in a tree, for one processor and without the boxes of farms.
-func release(t *testing.T, tree, dist, version string) {
+func release(t *testing.T, tree, dist, version string, env ...string) {
 	t.Helper()
 	cmd := exec.Command("deploy/release.sh")
 	cmd.Dir = tree
 	cmd.Env = append(os.Environ(), "DIST="+dist, "ARCHS=amd64", "AGENTS=", "VERSION="+version, "SOURCE_DATE_EPOCH=1700000000")
+	cmd.Env = append(cmd.Env, env...)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("release.sh: %v\n%s", err, out)
 	}
@@ -50,7 +51,7 @@ func releases(t *testing.T) (first, later string) {
 	}
 	release(t, here, first, "1.2.3")
 	release(t, tree, second, "1.2.3")
-	release(t, here, later, "1.2.4")
+	release(t, here, later, "1.2.4", "FORMATS=deb")
 
 	sums, err := os.ReadFile(filepath.Join(first, "SHA256SUMS"))
 	if err != nil {
