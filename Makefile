@@ -9,7 +9,7 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
 
-.PHONY: build env release agents install demo test unit integration deploy-check lint fmt fuzz bench dashboards runbook licences
+.PHONY: build env release agents install demo test unit integration release-check deploy-check lint fmt fuzz bench dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
@@ -57,7 +57,10 @@ unit: ## needs nothing but Go
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
 	go test -tags integration -count=1 -p 1 -timeout 25m $(REAL)
-	cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified|Release' .
+	cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified' .
+
+release-check: ## a release twice over, and its packages installed, upgraded and removed beside this machine
+	cd deploy/check && go test -tags integration -count=1 -timeout 40m -run 'Release' .
 
 deploy-check: ## Dockerfile, compose file, units, alerts and dashboards, by the libraries that read them
 	cd deploy/check && go test -count=1 ./...

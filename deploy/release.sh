@@ -72,6 +72,6 @@ for target in ${AGENTS-linux/arm linux/mipsle linux/mips64le windows/amd64 darwi
 	cp configs/agentproxy.toml docs/farm.md docs/farm.zh.md LICENSE "$folder/"
 	pack "$dist/agentproxy-$VERSION-${target/\//-}.tar.gz" "$folder"
 done
-tool cyclonedx-gomod mod -json -noserial -licenses -std -output "$dist/btcpool-$VERSION.sbom.json" .
+tool cyclonedx-gomod mod -json -noserial -notimestamp -licenses -std -output "$dist/btcpool-$VERSION.sbom.json" .
 (cd "$dist" && sha256sum -- * >SHA256SUMS)
 echo "release: $VERSION in $dist/"
