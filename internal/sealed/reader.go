@@ -2,6 +2,7 @@ package sealed
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"os"
 
@@ -26,7 +27,11 @@ func Open(path string) (*Reader, error) {
 	}
 	r := &Reader{file: f, codec: newCodec(), tally: newTally(), batch: make([]row, batchRows)}
 	text, _ := f.parquet.Lookup(footerKey)
-	if r.footer, err = parseFooter(text); err != nil {
+	r.footer, err = parseFooter(text)
+	if err == nil && r.footer.Records != f.parquet.NumRows() {
+		err = fmt.Errorf("%d rows, not %d", f.parquet.NumRows(), r.footer.Records)
+	}
+	if err != nil {
 		err = f.corrupt(err)
 		_ = f.close() // the first error tells
 		return nil, err
