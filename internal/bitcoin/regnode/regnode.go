@@ -156,7 +156,7 @@ func (n *Node) openChain(dir string) error {
 		TimeSource:       clock,
 		SigCache:         signatures,
 		HashCache:        hashes,
-		UtxoCacheMaxSize: 16 << 20,
+		UtxoCacheMaxSize: 1 << 20,
 	})
 	if err != nil {
 		return err
