@@ -2,12 +2,25 @@ package sserver
 
 import (
 	"fmt"
+	"sync"
 	"time"
 )
 
 // release lets the loops send the answers that waited for the disk. It is called by the spool of shares.
 func (s *Service) release(durable uint64, failure error) {
 	s.onLoops(func(l *loop) { l.release(durable, failure) })
+}
+
+// collect returns when all loops have read what has arrived. It is called by the spool of shares, before it writes.
+func (s *Service) collect() {
+	var loops sync.WaitGroup
+	for _, l := range s.loops {
+		loops.Add(1)
+		if !l.Post(loops.Done) {
+			loops.Done()
+		}
+	}
+	loops.Wait()
 }
 
 // heldAnswer is what a session is told when the shares among its requests are on disk.

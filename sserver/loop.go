@@ -1,8 +1,10 @@
 package sserver
 
 import (
+	"cmp"
 	"os"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"btcpool/internal/poll"
@@ -13,6 +15,8 @@ const (
 	readBytes = 4 << 10
 	// tourStep is how many sessions hear of a new job before others are looked at.
 	tourStep = 128
+	// maxSync is how long a sync may take until shares are read one by one again.
+	maxSync = 20 * time.Millisecond
 	// tickInterval is how exact pauses are.
 	tickInterval = 100 * time.Millisecond
 	// sweepTicks is how many ticks a sweep of all sessions takes: how exact their deadlines are.
@@ -60,6 +64,7 @@ func (l *loop) run() error {
 	clear(l.held)
 	l.held, l.heldText = l.held[:0], l.heldText[:0]
 	for !l.leaving || len(l.sessions) > 0 {
+		l.gather()
 		if err := l.Wait(l.toTell == 0); err != nil {
 			return err
 		}
@@ -68,6 +73,17 @@ func (l *loop) run() error {
 		l.tour()
 	}
 	return nil
+}
+
+// gather sleeps until shares are synced next. Those that are read earlier would only wait, each with a wake-up of its own,
+// which costs more than to read and judge it. What is posted has its turn at once: a new job, answers whose shares are
+// on disk, and the question for what has arrived, before the next sync.
+func (l *loop) gather() {
+	wait := time.Until(l.srv.shares.NextSync())
+	if l.toTell > 0 || wait <= 0 && len(l.held) == 0 {
+		return
+	}
+	l.Gather(max(wait, 0) + maxSync)
 }
 
 // writeBy returns until when links must take what they did not take now.
@@ -165,6 +181,7 @@ func (l *loop) tour() {
 		return
 	}
 	l.srv.metrics.spread(&l.counted, &l.counting)
+	l.order()
 	if current != nil && current.number > l.told {
 		l.told = current.number
 		l.srv.metrics.broadcastSeconds.Observe(time.Since(current.start).Seconds())
@@ -174,15 +191,27 @@ func (l *loop) tour() {
 func (l *loop) refresh(s *session) {
 	defer l.settle(s)
 	s.refresh()
+	s.hashrate = 0
 	if !s.Ready || s.Tip == 0 {
 		return
 	}
 	if s.Farm == nil {
 		l.counting.add(&s.Miner)
+		s.hashrate = s.Miner.announced().Float()
 		return
 	}
 	for _, m := range s.Farm.Miners {
 		l.counting.add(&m.miner)
+		s.hashrate += m.announced().Float()
+	}
+}
+
+// order has the sessions with the most hashrate be the first that hear of the next job. They come and go, and their
+// difficulties with them: between two tours that is of no account.
+func (l *loop) order() {
+	slices.SortStableFunc(l.sessions, func(a, b *session) int { return cmp.Compare(a.hashrate, b.hashrate) })
+	for i, s := range l.sessions {
+		s.pos = i
 	}
 }
 

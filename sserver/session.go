@@ -80,8 +80,9 @@ type session struct {
 	loop     *loop
 	link     poll.Link
 	protocol protocol
-	pos      int    // index in loop.sessions; negative: the session has gone
-	users    uint64 // version of the port's users that was compared with the session's last
+	pos      int     // index in loop.sessions; negative: the session has gone
+	hashrate float64 // by the difficulties of its miners, at the last tour
+	users    uint64  // version of the port's users that was compared with the session's last
 
 	pending     []byte // input that is not handled yet, as a rule the beginning of a message
 	outbox      poll.Outbox

@@ -96,6 +96,9 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 	case err != nil:
 		return status
 	}
+	if sc.solved {
+		s.srv.shares.Hurry() // its answer waits for no others
+	}
 	if accepted {
 		sc.seq = seq
 		w.seen.add(key)

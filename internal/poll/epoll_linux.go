@@ -5,19 +5,27 @@ package poll
 import (
 	"errors"
 	"os"
-	"time"
+	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// poller tells a loop which of its sockets can be read or written: epoll. The loop's thread waits in the kernel: to have
-// Go's own poller watch this one's descriptor costs two wake-ups for one, each by way of the scheduler.
+// poller tells a loop which of its sockets can be read or written: epoll. A loop that waits costs no thread: Go's own
+// poller waits for it. What that one watches is a door before the sockets, which is open only then. Were it to watch
+// them at all times, a thread of Go's would wake for each share, see that nobody asked, and sleep again.
 type poller struct {
-	fd      int
-	bell    int // an eventfd
+	fd      int      // of the sockets and the bell
+	bell    int      // an eventfd
+	door    int      // of what watches fd
+	file    *os.File // owns door
+	raw     syscall.RawConn
+	open    bool // the door
 	sockets map[int32]*socket
 	events  [256]unix.EpollEvent
 	ready   []unix.EpollEvent // the part of events that was filled last
+	poll    func(uintptr) bool
+	err     error // that of the last poll
 }
 
 func newPoller() (_ *poller, err error) {
@@ -29,41 +37,71 @@ func newPoller() (_ *poller, err error) {
 		_ = unix.Close(p.fd)
 		return nil, os.NewSyscallError("eventfd", err)
 	}
-	if err = p.control(unix.EPOLL_CTL_ADD, int32(p.bell), unix.EPOLLIN); err != nil {
+	if p.door, err = unix.EpollCreate1(unix.EPOLL_CLOEXEC); err == nil {
+		err = unix.SetNonblock(p.door, true)
+	}
+	if err != nil {
+		_, _ = unix.Close(p.fd), unix.Close(p.bell)
+		return nil, os.NewSyscallError("epoll_create1", err)
+	}
+	p.file = os.NewFile(uintptr(p.door), "epoll")
+	p.raw, err = p.file.SyscallConn()
+	if err == nil { // edges need no reading of the bell
+		err = control(p.fd, unix.EPOLL_CTL_ADD, p.bell, unix.EPOLLIN|unix.EPOLLET)
+	}
+	if err == nil {
+		err = control(p.door, unix.EPOLL_CTL_ADD, p.fd, shut)
+	}
+	if err != nil {
 		p.close()
 		return nil, err
+	}
+	p.poll = func(uintptr) bool {
+		if p.look(); len(p.ready) == 0 && p.err == nil && !p.open {
+			p.err = control(p.door, unix.EPOLL_CTL_MOD, p.fd, unix.EPOLLIN)
+			p.open = true
+		}
+		return len(p.ready) > 0 || p.err != nil
 	}
 	return p, nil
 }
 
+// shut is what a door watches for that is not open.
+const shut = 0
+
+func control(epoll, op, fd int, events uint32) error {
+	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(epoll, op, fd, &unix.EpollEvent{Events: events, Fd: int32(fd)}))
+}
+
 func (p *poller) control(op int, fd int32, events uint32) error {
-	return os.NewSyscallError("epoll_ctl", unix.EpollCtl(p.fd, op, int(fd), &unix.EpollEvent{Events: events, Fd: fd}))
+	return control(p.fd, op, int(fd), events)
+}
+
+// look finds out what is ready now.
+func (p *poller) look() {
+	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0)
+	p.ready, p.err = p.events[:0], nil
+	switch errno {
+	case 0:
+		p.ready = p.events[:n]
+	case unix.EINTR:
+	default:
+		p.err = os.NewSyscallError("epoll_wait", errno)
+	}
 }
 
 // wait returns when a socket is ready or the bell was rung, or at once.
 func (p *poller) wait(block bool) error {
-	timeout := 0
-	if block {
-		timeout = -1
+	if !block {
+		p.look()
+		return p.err
 	}
-	n, err := unix.EpollWait(p.fd, p.events[:], timeout)
-	if errors.Is(err, unix.EINTR) {
-		n, err = 0, nil
+	err := p.raw.Read(p.poll)
+	if p.open {
+		p.open = false
+		err = errors.Join(err, control(p.door, unix.EPOLL_CTL_MOD, p.fd, shut))
 	}
-	p.ready = p.events[:max(n, 0)]
-	return os.NewSyscallError("epoll_wait", err)
-}
-
-// pause returns after d, or when the bell is rung.
-func (p *poller) pause(d time.Duration) error {
-	for end := time.Now().Add(d); d > 0; d = time.Until(end) {
-		timeout := unix.NsecToTimespec(d.Nanoseconds())
-		_, err := unix.Ppoll([]unix.PollFd{{Fd: int32(p.bell), Events: unix.POLLIN}}, &timeout, nil)
-		if !errors.Is(err, unix.EINTR) {
-			return os.NewSyscallError("ppoll", err)
-		}
-	}
-	return nil
+	return errors.Join(err, p.err)
 }
 
 // more reports whether the last wait may not have found all that was ready.
@@ -72,13 +110,8 @@ func (p *poller) more() bool { return len(p.ready) == len(p.events) }
 // serve has the owners served of all sockets that the last wait found ready.
 func (p *poller) serve() {
 	for _, e := range p.ready {
-		if e.Fd == int32(p.bell) {
-			var rings [8]byte
-			_, _ = unix.Read(p.bell, rings[:]) // only the loop reads it
-			continue
-		}
-		c := p.sockets[e.Fd]
-		if c == nil { // closed in this turn
+		c := p.sockets[e.Fd] // nil: the bell, or closed in this turn
+		if c == nil {
 			continue
 		}
 		var r Readiness
@@ -103,6 +136,6 @@ func (p *poller) wake() {
 }
 
 func (p *poller) close() {
-	_ = unix.Close(p.bell)
-	_ = unix.Close(p.fd)
+	_, _ = unix.Close(p.bell), unix.Close(p.fd)
+	p.file.Close()
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"btcpool/internal/retry"
 )
 
 // Loop is what one goroutine does for its links, again and again:
@@ -18,7 +20,9 @@ import (
 // Post and Call are for all other goroutines.
 type Loop struct {
 	poller *poller
-	spare  []func() // the memory of tasks that are done
+	spare  []func()    // the memory of tasks that are done
+	timer  *time.Timer // of Gather
+	early  retry.Bell  // ends Gather
 
 	mu        sync.Mutex
 	tasks     []func()
@@ -33,33 +37,44 @@ func NewLoop() (*Loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Loop{poller: p}, nil
+	l := &Loop{poller: p, timer: time.NewTimer(time.Hour), early: retry.NewBell()}
+	l.timer.Stop()
+	return l, nil
 }
 
 // Wait returns when a link has what its owner wants or something was posted, or at once if it is not to block. An error
 // is the system's, and lasting.
-func (l *Loop) Wait(block bool) error { return l.poller.wait(block && !l.late()) }
-
-// late reports whether tasks wait that nobody has rung the bell for.
-func (l *Loop) late() bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	late := l.gathering && len(l.tasks) > 0
-	l.awake = l.awake || late
-	l.gathering = false
-	return late
-}
+func (l *Loop) Wait(block bool) error { return l.poller.wait(block && !l.gathered()) }
 
 // Gather waits for d before the next Wait, so that what arrives meanwhile has one turn. It returns earlier when something
 // is posted, and at once when the last Wait may not have found all that was ready.
-func (l *Loop) Gather(d time.Duration) error {
+func (l *Loop) Gather(d time.Duration) {
 	if d <= 0 || l.poller.more() {
-		return nil
+		return
 	}
 	l.mu.Lock()
-	l.gathering = true
+	posted := l.awake
+	l.gathering = !posted
 	l.mu.Unlock()
-	return l.poller.pause(d)
+	if posted {
+		return
+	}
+	l.timer.Reset(d)
+	select {
+	case <-l.timer.C:
+	case <-l.early:
+	}
+	l.timer.Stop()
+}
+
+// gathered ends Gather and reports whether something was posted meanwhile, for which no bell rings.
+func (l *Loop) gathered() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	posted := l.gathering && len(l.tasks) > 0
+	l.awake = l.awake || posted
+	l.gathering = false
+	return posted
 }
 
 // Turn serves the links that Wait has found ready, and then does what was posted.
@@ -87,9 +102,14 @@ func (l *Loop) post(f func(), urgent bool) bool {
 		return false
 	}
 	l.tasks = append(l.tasks, f)
-	if !l.awake && (urgent || !l.gathering) {
+	switch {
+	case l.awake:
+	case !l.gathering:
 		l.awake = true
 		l.poller.wake()
+	case urgent:
+		l.awake = true
+		l.early.Ring()
 	}
 	return true
 }

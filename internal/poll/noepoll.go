@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"net/netip"
-	"time"
 
 	"btcpool/internal/retry"
 )
@@ -19,17 +18,6 @@ func newPoller() (*poller, error) { return &poller{retry.NewBell()}, nil }
 func (p *poller) wait(block bool) error {
 	if block {
 		<-p.bell
-	}
-	return nil
-}
-
-func (p *poller) pause(d time.Duration) error {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-p.bell:
-		p.bell.Ring() // wait is to hear it
-	case <-t.C:
 	}
 	return nil
 }

@@ -601,3 +601,53 @@ func pingPong(tb testing.TB) func() {
 		}
 	}
 }
+
+// TestGather has a peer's line wait until Gather is over, which what is posted ends at once.
+func TestGather(t *testing.T) {
+	t.Parallel()
+	each(t, all, func(t *testing.T, kind string) {
+		r := start(t, kind, patience)
+		conn, p := r.connect()
+		served := make(chan struct{}, 1)
+		posted := make(chan struct{})
+		gathered := make(chan struct{})
+		var arrived time.Duration
+		r.do(func() {
+			p.serve = func(poll.Readiness) {
+				select {
+				case served <- struct{}{}:
+				default:
+				}
+				p.link.Want(false, false)
+			}
+		})
+		r.loop.Post(func() {
+			// In the loop's own goroutine, as between two turns.
+			if _, err := conn.Write([]byte("ping\n")); err != nil {
+				t.Error(err)
+			}
+			begin := time.Now()
+			r.loop.Gather(50 * time.Millisecond)
+			arrived = time.Since(begin)
+			close(gathered)
+			go func() {
+				<-posted
+				r.loop.Post(func() {})
+			}()
+		})
+		<-gathered
+		if arrived < 50*time.Millisecond {
+			t.Errorf("gathered for %v only", arrived)
+		}
+		<-served // what came meanwhile has its turn though nobody rang
+		r.loop.Post(func() {
+			close(posted)
+			begin := time.Now()
+			r.loop.Gather(time.Hour)
+			if took := time.Since(begin); took > patience {
+				t.Errorf("what was posted waited %v", took)
+			}
+		})
+		r.do(func() { p.link.Close() })
+	})
+}

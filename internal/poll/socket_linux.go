@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -42,7 +43,7 @@ func (c *socket) Want(read, write bool) {
 }
 
 func (c *socket) Read(b []byte) (int, error) {
-	switch n, err := ignoringInterrupts(unix.Read, c.fd, b); {
+	switch n, err := ignoringInterrupts(unix.SYS_READ, c.fd, b); {
 	case errors.Is(err, unix.EAGAIN):
 		return 0, nil
 	case err != nil:
@@ -55,17 +56,26 @@ func (c *socket) Read(b []byte) (int, error) {
 }
 
 func (c *socket) Write(b []byte) (int, error) {
-	n, err := ignoringInterrupts(unix.Write, c.fd, b)
+	n, err := ignoringInterrupts(unix.SYS_WRITE, c.fd, b)
 	if errors.Is(err, unix.EAGAIN) {
 		return 0, nil
 	}
 	return max(n, 0), err
 }
 
-func ignoringInterrupts(call func(int, []byte) (int, error), fd int32, b []byte) (int, error) {
+// ignoringInterrupts calls read or write. The socket never blocks, so that the scheduler need not know of it: as a call
+// that may block, each would wake the runtime's monitor thread.
+func ignoringInterrupts(call uintptr, fd int32, b []byte) (int, error) {
 	for {
-		if n, err := call(int(fd), b); !errors.Is(err, unix.EINTR) {
-			return n, err
+		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		switch errno {
+		case 0:
+			return int(n), nil
+		case unix.EINTR:
+		case unix.EAGAIN:
+			return 0, unix.EAGAIN
+		default:
+			return 0, errno
 		}
 	}
 }

@@ -14,9 +14,6 @@ import (
 const (
 	// batchRecords bounds what is handed to send at once, beside readBytes.
 	batchRecords = 10_000
-	// sendGap is the least time between the starts of two sends, unless so much waits that one cannot take it all: few
-	// records cost about as much to send as many.
-	sendGap = 20 * time.Millisecond
 	// drainGrace is how long Run goes on after its context has ended.
 	drainGrace = 5 * time.Second
 )
@@ -45,7 +42,7 @@ func (s *Spool) Run(ctx context.Context, topic Topic) error {
 				retry.Sleep(ctx, wait)
 				continue
 			}
-			d.next = time.Now().Add(sendGap)
+			d.next = time.Now().Add(d.cfg.SendGap.Std())
 			d.sendSome(sending, seg, end, records)
 		case final:
 			d.finished(seg)

@@ -26,39 +26,72 @@ type segment struct {
 }
 
 // flushLoop writes what was appended, group after group, until the spool is closed. While one group is written, and
-// until SyncGap after that began, the next gathers.
+// until SyncGap after that began, the next gathers. It is the gap that is waited for first: where records come all the
+// time, there is one waking up a group.
 func (s *Spool) flushLoop() {
 	defer close(s.flushed)
 	var spare []byte
-	gap := time.After(0)
+	last := int64(0) // how many records the last group had
+	gap := time.NewTimer(0)
+	defer gap.Stop()
 	for open := true; open; {
+		select {
+		case <-gap.C:
+			if last > 0 && s.collect != nil {
+				s.collect()
+			}
+		case <-s.urgent:
+		case <-s.closing:
+			open = false
+		}
 		select {
 		case <-s.pending:
 		case <-s.closing:
 			open = false
 		}
-		select {
-		case <-gap:
-		case <-s.closing:
-			open = false
-		}
-		gap = time.After(s.cfg.SyncGap.Std())
+		next := s.syncGap(last)
+		gap.Reset(next)
+		s.nextSync.Store(time.Now().Add(next).UnixNano())
 		var ok bool
-		if spare, ok = s.flushGroup(spare); !ok {
+		if spare, last, ok = s.flushGroup(spare); !ok {
 			return
 		}
 		s.openAhead()
 	}
 }
 
+// syncGap is the gap behind a group that follows one of so many records.
+func (s *Spool) syncGap(records int64) time.Duration {
+	if records < fewRecords {
+		return 2 * s.cfg.SyncGap.Std()
+	}
+	return s.cfg.SyncGap.Std()
+}
+
+// NextSync returns before when nothing will be written to disk, because SyncGap has not passed; it is over when there is
+// no such time. What is appended until then, and by what BeforeSync was given, reaches the disk together.
+func (s *Spool) NextSync() time.Time { return time.Unix(0, s.nextSync.Load()) }
+
+// BeforeSync lets f be called at the end of each SyncGap that follows a group, before what has gathered is written: who
+// has something to append that would have had to wait for that does it now. BeforeSync is called once, before the first
+// Append; f must return soon, and nothing is written by then.
+func (s *Spool) BeforeSync(f func()) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.collect = f
+}
+
+// Hurry has what was appended before written to disk without regard to SyncGap.
+func (s *Spool) Hurry() { s.urgent.Ring() }
+
 // flushGroup writes all that has gathered and returns true, or false if the spool was closed while the disk refused.
 // The next group gathers in spare; the buffer returned is free.
-func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
+func (s *Spool) flushGroup(spare []byte) (free []byte, records int64, ok bool) {
 	s.mu.Lock()
 	buf, count := s.buf, s.bufCount
 	if count == 0 {
 		s.mu.Unlock()
-		return spare, true
+		return spare, 0, true
 	}
 	s.buf, s.bufCount = spare[:0], 0
 	s.flushSeq = s.lastSeq
@@ -77,7 +110,7 @@ func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 		select {
 		case <-time.After(retryInterval):
 		case <-s.closing:
-			return nil, false
+			return nil, 0, false
 		}
 	}
 	tell, durable := s.onDisk(int64(len(buf)), count)
@@ -85,7 +118,7 @@ func (s *Spool) flushGroup(spare []byte) ([]byte, bool) {
 	if cap(buf) > keepBytes {
 		buf = nil
 	}
-	return buf, true
+	return buf, count, true
 }
 
 // onDisk lets those go on who wait for the group. It returns whom else to tell, without the lock.

@@ -34,6 +34,7 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	}
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	cfg.SyncGap = cmp.Or(cfg.SyncGap, config.Duration(defaultSyncGap))
+	cfg.SendGap = cmp.Or(cfg.SendGap, config.Duration(defaultSendGap))
 	lock, err := durable.Lock(cfg.Dir)
 	if err != nil {
 		return nil, err
@@ -44,6 +45,7 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		lock:    lock,
 		sync:    fdatasync,
 		pending: retry.NewBell(),
+		urgent:  retry.NewBell(),
 		durable: retry.NewBell(),
 		closing: make(chan struct{}),
 		flushed: make(chan struct{}),

@@ -371,6 +371,54 @@ func TestSyncGap(t *testing.T) {
 	}
 }
 
+// TestBeforeSync appends something in the last moment, which must share the sync of what has waited.
+func TestBeforeSync(t *testing.T) {
+	t.Parallel()
+	const gap = 20 * time.Millisecond
+	s := open(t, spool.Config{Dir: t.TempDir(), SyncGap: config.Duration(gap)})
+	var syncs, late atomic.Int64
+	s.SetSync(func(f *os.File) error { syncs.Add(1); return spool.Fdatasync(f) })
+	s.BeforeSync(func() {
+		if late.Load() > 0 || syncs.Load() != 1 {
+			return
+		}
+		seq, err := s.Append(7, text(s.Epoch()))
+		if err != nil {
+			t.Error(err)
+		}
+		late.Store(int64(seq))
+	})
+	add(t, s, 1)
+	if next := s.NextSync(); time.Until(next) > 2*gap {
+		t.Errorf("next sync in %v", time.Until(next))
+	}
+	seq, err := s.Append(7, text(s.Epoch()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(t.Context(), seq); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Wait(t.Context(), uint64(late.Load())); err != nil || syncs.Load() != 2 {
+		t.Errorf("record %d: %v after %d syncs", late.Load(), err, syncs.Load())
+	}
+}
+
+// TestHurry has a record that must not wait for others reach the disk although the gap is an hour.
+func TestHurry(t *testing.T) {
+	t.Parallel()
+	s := open(t, spool.Config{Dir: t.TempDir(), SyncGap: config.Duration(time.Hour)})
+	add(t, s, 1)
+	seq, err := s.Append(7, text(s.Epoch()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Hurry()
+	if err := s.Wait(t.Context(), seq); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestDiskRefuses(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
