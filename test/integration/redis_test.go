@@ -100,7 +100,9 @@ func TestStatisticsInRedis(t *testing.T) {
 		t.Errorf("the user has %s workers", n)
 	}
 
-	failed := func() float64 { return testkit.Metric(t, reg, "btcpool_statshttpd_redis_writes_total", "result", "failed") }
+	failed := func() float64 {
+		return testkit.Metric(t, reg, "btcpool_statshttpd_redis_writes_total", "result", "failed")
+	}
 	goesOn := func(what string) {
 		t.Helper()
 		mine(5)

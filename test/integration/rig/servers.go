@@ -224,7 +224,7 @@ func StartRedis(t testing.TB, dir string) *Redis {
 func (r *Redis) WaitReady(t testing.TB) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: r.Addr})
-	defer client.Close()
+	defer func() { _ = client.Close() }()
 	testkit.Until(t, 30*time.Second, "Redis answers", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 }
 
