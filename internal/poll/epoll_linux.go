@@ -57,10 +57,17 @@ func newPoller() (_ *poller, err error) {
 		return nil, err
 	}
 	p.poll = func(uintptr) bool {
-		if p.look(); len(p.ready) == 0 && p.err == nil && !p.open {
-			p.err = control(p.door, unix.EPOLL_CTL_MOD, p.fd, unix.EPOLLIN)
-			p.open = true
+		p.look()
+		if len(p.ready) > 0 || p.err != nil || p.open {
+			return len(p.ready) > 0 || p.err != nil
 		}
+		if p.err = control(p.door, unix.EPOLL_CTL_MOD, p.fd, unix.EPOLLIN); p.err != nil {
+			return true
+		}
+		p.open = true
+		// What became ready before that wakes nobody: the kernel tells of it only once, and may have before, to the last
+		// who waited.
+		p.look()
 		return len(p.ready) > 0 || p.err != nil
 	}
 	return p, nil

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -599,6 +600,76 @@ func pingPong(tb testing.TB) func() {
 		if _, err := io.ReadFull(conn, line); err != nil {
 			tb.Fatal(err)
 		}
+	}
+}
+
+// TestNoWakeUpIsLost has a line of one peer come about when the loop, having served another, goes to sleep: from then on
+// nothing else would wake it.
+func TestNoWakeUpIsLost(t *testing.T) {
+	t.Parallel()
+	loop, err := poll.NewLoop()
+	if err != nil {
+		t.Fatal(err)
+	}
+	listener, err := poll.Listen(poll.Config{Addr: "127.0.0.1:0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer listener.Close()
+	var conns [2]net.Conn
+	var links [2]poll.Link
+	for i := range conns {
+		if conns[i], err = net.Dial("tcp", listener.Addr().String()); err != nil {
+			t.Fatal(err)
+		}
+		defer conns[i].Close()
+		if links[i], _, err = listener.Accept(); err != nil {
+			t.Fatal(err)
+		}
+		if err := links[i].Attach(loop, &peer{link: links[i], limit: 1 << 10}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	over, ended := make(chan struct{}), make(chan error, 1)
+	go func() {
+		defer loop.Close()
+		for {
+			select {
+			case <-over:
+				links[0].Close()
+				links[1].Close()
+				ended <- nil
+				return
+			default:
+			}
+			if err := loop.Wait(true); err != nil {
+				ended <- err
+				return
+			}
+			loop.Turn()
+		}
+	}()
+	var spun atomic.Int64
+	line := []byte("ping\n")
+	for n := range 20_000 {
+		go func() { _, _ = conns[0].Write([]byte("ping\n")) }()
+		for range n * 7919 % 20_000 { // some tens of microseconds at most
+			spun.Add(1)
+		}
+		if _, err := conns[1].Write(line); err != nil {
+			t.Fatal(err)
+		}
+		for _, conn := range conns {
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
+			if _, err := io.ReadFull(conn, line); err != nil {
+				t.Fatalf("round %d: %v", n, err)
+			}
+		}
+	}
+	close(over)
+	loop.Post(func() {})
+	if err := <-ended; err != nil {
+		t.Error(err)
 	}
 }
 
