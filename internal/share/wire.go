@@ -19,12 +19,6 @@ const (
 	versionV2 = 0x00010003
 )
 
-const (
-	sizeV1   = 48
-	sizeV2   = 80
-	heightV1 = 570000 // what btcpool assumes for shares that do not carry a height
-)
-
 // MaxSize bounds a share message and a record of the daily file, in bytes. Real ones are near 100.
 const MaxSize = 4096
 
@@ -133,14 +127,7 @@ func (s *Share) Parse(src []byte) error {
 	if body, ok := Body(src); ok {
 		return s.ParseBody(body)
 	}
-	switch version := binary.LittleEndian.Uint32(src); {
-	case version == versionV2 && len(src) == sizeV2:
-		return s.parseV2(src)
-	case len(src) == sizeV1:
-		return s.parseV1(src)
-	default:
-		return fmt.Errorf("%w: version %#x, %d bytes", ErrFormat, version, len(src))
-	}
+	return s.ParseOld(src)
 }
 
 // ParseBody reads a record of the daily file into s, on the same terms as Parse. Unknown fields are skipped.
@@ -413,67 +400,4 @@ func (s *Share) setDifficulty(integer uint64) error {
 	}
 	s.Difficulty = min(bitcoin.Difficulty(bits.Len64(integer)-1), bitcoin.MaxDifficulty)
 	return nil
-}
-
-// parseV2 reads the 80-byte layout.
-func (s *Share) parseV2(src []byte) error {
-	le := binary.LittleEndian
-	sum := uint64(le.Uint32(src)) + // version
-		le.Uint64(src[8:]) + // worker id
-		uint64(int32(le.Uint32(src[16:]))) + // user id, sign-extended
-		uint64(int32(le.Uint32(src[20:]))) + // status, sign-extended
-		le.Uint64(src[24:]) + // time
-		le.Uint64(src[32:]) + le.Uint64(src[40:]) + // ip
-		le.Uint64(src[48:]) + // job id
-		le.Uint64(src[56:]) // difficulty
-	for at := 64; at < sizeV2; at += 4 { // bits, height, nonce, session id
-		sum += uint64(le.Uint32(src[at:]))
-	}
-	if want := uint32(sum) + uint32(sum>>32); le.Uint32(src[4:]) != want {
-		return fmt.Errorf("%w: %#x, want %#x", ErrChecksum, le.Uint32(src[4:]), want)
-	}
-	*s = Share{
-		WorkerID:  int64(le.Uint64(src[8:])),
-		UserID:    int32(le.Uint32(src[16:])),
-		Status:    Status(le.Uint32(src[20:])),
-		Time:      int64(le.Uint64(src[24:])),
-		IP:        addrV2([16]byte(src[32:48])),
-		JobID:     le.Uint64(src[48:]),
-		Bits:      le.Uint32(src[64:]),
-		Height:    le.Uint32(src[68:]),
-		Nonce:     le.Uint32(src[72:]),
-		SessionID: le.Uint32(src[76:]),
-	}
-	return s.setDifficulty(le.Uint64(src[56:]))
-}
-
-// addrV2 reads 16 bytes of address; IPv4 stands in the last four behind zeros.
-func addrV2(b [16]byte) netip.Addr {
-	if [12]byte(b[:12]) == [12]byte{} {
-		return netip.AddrFrom4([4]byte(b[12:]))
-	}
-	return netip.AddrFrom16(b).Unmap()
-}
-
-// parseV1 reads the 48-byte layout of btcpool before 2019.
-func (s *Share) parseV1(src []byte) error {
-	le := binary.LittleEndian
-	*s = Share{
-		JobID:    le.Uint64(src),
-		WorkerID: int64(le.Uint64(src[8:])),
-		IP:       netip.AddrFrom4([4]byte(src[16:20])),
-		UserID:   int32(le.Uint32(src[20:])),
-		Time:     int64(le.Uint32(src[32:])),
-		Bits:     le.Uint32(src[36:]),
-		Height:   heightV1,
-	}
-	switch result := le.Uint32(src[40:]); result {
-	case 0:
-		s.Status = StatusRejectNoReason
-	case 1:
-		s.Status = StatusAccept
-	default:
-		return fmt.Errorf("%w: result %d", ErrField, result)
-	}
-	return s.setDifficulty(le.Uint64(src[24:]))
 }

@@ -9,6 +9,8 @@ import (
 	"os"
 
 	"github.com/klauspost/compress/gzip"
+
+	"btcpool/internal/share"
 )
 
 // ErrCorrupt says that a file holds something that no crash of a writer leaves behind.
@@ -31,11 +33,12 @@ func (d *Damage) Error() string { return fmt.Sprintf("%d bytes at %d: %v", d.Byt
 
 func (d *Damage) Unwrap() error { return d.Err }
 
-// Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin and files
-// that are not compressed.
+// Reader reads the records of a day file, also while it is being written. It takes gzip members of any origin, and files
+// that are not compressed: of records with their lengths, or of old btcpool's shares, which it makes records of.
 type Reader struct {
 	file       *os.File
 	plain      bool   // the file is not compressed
+	raw        *raw   // the file is an array of shares of old btcpool; nil: it is not
 	at         int64  // where the member starts that is next or being read; of plain files, the next byte
 	buf        []byte // from next on, data that has not been returned yet
 	next       int
@@ -173,8 +176,11 @@ func (r *Reader) fill() error {
 	if r.src != nil {
 		return r.inflatePiece()
 	}
-	if r.plain {
+	switch {
+	case r.plain:
 		return r.readPlain()
+	case r.raw != nil:
+		return r.readRaw()
 	}
 	n, err := r.file.ReadAt(r.head[:], r.at)
 	if err != nil && err != io.EOF {
@@ -184,14 +190,19 @@ func (r *Reader) fill() error {
 		return err
 	}
 	first := r.head[:n]
+	if r.at == 0 {
+		r.raw = newRaw(first)
+	}
 	switch {
 	case n == 0:
 		return io.EOF
-	case r.at == 0 && n < 4:
-		return io.ErrUnexpectedEOF
+	case r.raw != nil:
+		return r.readRaw()
 	case r.at == 0 && isPlain(first):
 		r.plain = true
 		return r.readPlain()
+	case r.at == 0 && n < share.SizeV1 && !bytes.HasPrefix(first, []byte(gzipMagic)):
+		return io.ErrUnexpectedEOF
 	case len(first) >= len(gzipMagic) && !bytes.HasPrefix(first, []byte(gzipMagic)):
 		return r.unsound(corrupt(r.file, r.at, errors.New("no gzip member")))
 	case n < extraAt:

@@ -67,10 +67,15 @@ func samples(t testing.TB) map[string][]byte {
 	}
 	all := records(shares...)
 	own := ownFile(t)
+	var old []byte
+	for _, s := range shares {
+		old = append(old, testkit.OldShare(s, share.SizeV2)...)
+	}
 	return map[string][]byte{
 		"own":                   own,
 		"of an earlier version": oldFile(t),
 		"plain":                 all,
+		"raw":                   old,
 		"one foreign member":    foreignMember(t, all),
 		"members cut anywhere":  append(foreignMember(t, all[:150]), foreignMember(t, all[150:])...),
 		"with an empty member":  append(foreignMember(t, nil), foreignMember(t, all)...),
@@ -182,7 +187,7 @@ func TestCorrupt(t *testing.T) {
 		"foreign member's data": spoil(foreign, len(foreign)-10),
 		"foreign checksum":      spoil(foreign, len(foreign)-6),
 		"something behind":      append(bytes.Clone(own), "hello"...),
-		"record too long":       {1, 0, 1, 0},
+		"record too long":       append([]byte{1, 0, 1, 0}, make([]byte, 44)...),
 	} {
 		path := filepath.Join(t.TempDir(), "file")
 		write(t, path, file)
@@ -208,8 +213,9 @@ func FuzzReader(f *testing.F) {
 	for _, file := range samples(f) {
 		f.Add(file, len(file)/2)
 	}
+	f.Add(rawFile(share.SizeV1, 6), 100)
 	f.Fuzz(func(t *testing.T, file []byte, cut int) {
-		if cut < 0 || cut > len(file) {
+		if cut < 0 || cut > len(file) || len(file) >= share.SizeV1 && cut < share.SizeV1 { // which tell the file's form
 			return
 		}
 		path := filepath.Join(t.TempDir(), "file")

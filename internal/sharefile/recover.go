@@ -30,6 +30,13 @@ func recoverFile(f *os.File) (recovered, error) {
 	}
 	var m members
 	fileSize := info.Size()
+	head := make([]byte, min(fileSize, headBytes))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return recovered{}, err
+	}
+	if !isCompressed(head) {
+		return recovered{}, fmt.Errorf("%s is not compressed: shares cannot be appended to it, move it away", f.Name())
+	}
 	at, size, last, err := m.last(f, fileSize)
 	if err != nil {
 		return recovered{}, err
@@ -38,16 +45,8 @@ func recoverFile(f *os.File) (recovered, error) {
 	if err != nil {
 		return recovered{}, err
 	}
-	if first := make([]byte, min(fileSize, 4)); end == 0 && fileSize > 0 {
-		if _, err := f.ReadAt(first, 0); err != nil {
-			return recovered{}, err
-		}
-		if isPlain(first) {
-			return recovered{}, fmt.Errorf("%s is not compressed: shares cannot be appended to it, move it away", f.Name())
-		}
-		if !strings.HasPrefix(gzipMagic, string(first[:min(len(first), len(gzipMagic))])) {
-			return recovered{}, errNoShareLog
-		}
+	if end == 0 && !strings.HasPrefix(gzipMagic, string(head[:min(len(head), len(gzipMagic))])) {
+		return recovered{}, errNoShareLog
 	}
 	r := recovered{size: end, torn: fileSize - end, last: last, foreign: end > at+size}
 	switch header, err := m.readHeader(f, end, fileSize); {

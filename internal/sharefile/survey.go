@@ -31,11 +31,11 @@ func Look(f *os.File, size int64) (Survey, error) {
 		partition  int
 	}
 	ranges := make(map[part]Range)
-	first := make([]byte, min(size, 4))
+	first := make([]byte, min(size, headBytes))
 	if _, err := f.ReadAt(first, 0); err != nil {
 		return s, err
 	}
-	if isPlain(first) {
+	if !isCompressed(first) {
 		return Survey{Mixed: true}, nil
 	}
 	for at := int64(0); at < size; {
