@@ -1,7 +1,10 @@
 package sharelogger
 
 import (
+	"errors"
 	"flag"
+	"os"
+	"strconv"
 	"strings"
 	"time"
 	"unicode"
@@ -28,6 +31,8 @@ type Config struct {
 	FlushBytes int `toml:"flush_bytes"`
 	// CompressionLevel is gzip's, 1 (fast) to 9 (small), 0 (none) or -1, the default: the library's choice.
 	CompressionLevel int `toml:"compression_level"`
+	// FileMode is the permissions of new day files, octal. "", the default: 0640, less what the umask takes.
+	FileMode string `toml:"file_mode"`
 	// GroupID is the consumer group that btcpool's sharelogger keeps its offset in: we go on where it stopped, and the
 	// other way round. "", the default: none.
 	GroupID string `toml:"kafka_group_id"`
@@ -99,6 +104,18 @@ const (
 	maxFlushBytes = 64 << 20
 )
 
+// fileMode returns 0 if none is configured.
+func (c Config) fileMode() (os.FileMode, error) {
+	if c.FileMode == "" {
+		return 0, nil
+	}
+	mode, err := strconv.ParseUint(c.FileMode, 8, 32)
+	if err != nil || mode&^0o666 != 0 || mode&0o600 != 0o600 {
+		return 0, errors.New("must be an octal number from 0600 to 0666, or empty")
+	}
+	return os.FileMode(mode), nil
+}
+
 // Validate reports all faults.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -109,6 +126,8 @@ func (c Config) Validate() error {
 	}
 	faults.Number("flush_bytes", c.FlushBytes, minFlushBytes, maxFlushBytes)
 	faults.Number("compression_level", c.CompressionLevel, -1, 9)
+	_, err := c.fileMode()
+	faults.Value("file_mode", c.FileMode, err)
 	if len(c.GroupID) > maxGroupID || strings.ContainsFunc(c.GroupID, unicode.IsControl) {
 		faults.Addf("kafka_group_id = %q: must be at most %d characters", c.GroupID, maxGroupID)
 	}

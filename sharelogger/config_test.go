@@ -37,6 +37,7 @@ func TestValidate(t *testing.T) {
 	cfg.Chain = "../x"
 	cfg.FlushInterval = config.Duration(time.Hour)
 	cfg.FlushBytes, cfg.CompressionLevel = 1, 10
+	cfg.FileMode = "0755"
 	cfg.Start = "now"
 	cfg.Kafka.Brokers = nil
 	cfg.Seal.Archive.Folder = "archive"
@@ -54,6 +55,7 @@ func TestValidate(t *testing.T) {
 		`flush_interval = "1h0m0s": must be 10ms to 1m`,
 		"flush_bytes = 1: must be 65536 to 67108864",
 		"compression_level = 10: must be -1 to 9",
+		`file_mode = "0755": must be an octal number from 0600 to 0666, or empty`,
 		`start = "now": must be earliest, latest or empty`,
 		"kafka.brokers",
 		"seal.archive: needs seal.after",
@@ -61,6 +63,20 @@ func TestValidate(t *testing.T) {
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
+		}
+	}
+}
+
+func TestFileModeText(t *testing.T) {
+	t.Parallel()
+	for text, valid := range map[string]bool{
+		"": true, "0640": true, "600": true, "0666": true,
+		"0": false, "0440": false, "0777": false, "01640": false, "rw-r-----": false, "0680": false, "-1": false, "0o640": false,
+	} {
+		cfg := sharelogger.DefaultConfig()
+		cfg.FileMode = text
+		if err := cfg.Validate(); (err == nil) != valid {
+			t.Errorf("file_mode %q: %v", text, err)
 		}
 	}
 }

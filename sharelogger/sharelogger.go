@@ -70,7 +70,12 @@ func (s *Service) open(deps service.Deps) (err error) {
 	if s.cfg.GroupID != "" {
 		s.group = newGroup(s.bus, s.cfg.GroupID, s.cfg.Kafka.Topics.Share, s.log, s.metrics.commits)
 	}
-	if s.writer, err = sharefile.OpenWriter(s.cfg.DataDir, s.cfg.Chain, s.log, sharefile.Compression(s.cfg.CompressionLevel)); err != nil {
+	mode, err := s.cfg.fileMode()
+	if err != nil {
+		return err
+	}
+	if s.writer, err = sharefile.OpenWriter(s.cfg.DataDir, s.cfg.Chain, s.log,
+		sharefile.Compression(s.cfg.CompressionLevel), sharefile.FileMode(mode)); err != nil {
 		return fmt.Errorf("share log in %s: %w", s.cfg.DataDir, err)
 	}
 	s.closing.Add(s.writer.Close)

@@ -213,6 +213,25 @@ func TestStopFlushes(t *testing.T) {
 	}
 }
 
+// TestFileMode has new files have the configured permissions, whatever the umask; those that are there keep theirs.
+func TestFileMode(t *testing.T) {
+	t.Parallel()
+	p := newPool(t)
+	p.cfg.FileMode = "0666"
+	old := sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231120)
+	if err := os.WriteFile(old, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p.start(t)
+	p.writeTo(t, 0, newShare(1, monday), newShare(2, monday+86400))
+	testkit.Eventually(t, "both shares", func() bool { return len(p.nonces(t)) == 2 })
+	for path, want := range map[string]os.FileMode{old: 0o600, sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231121): 0o666} {
+		if info, err := os.Stat(path); err != nil || info.Mode() != want {
+			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+		}
+	}
+}
+
 func TestStartLatest(t *testing.T) {
 	t.Parallel()
 	p := newPool(t)

@@ -44,6 +44,7 @@ type Writer struct {
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
 	gaps    int              // found since the start
+	mode    os.FileMode      // of new files; 0: see newFile
 	level   int              // of gz
 	gz      *gzip.Writer
 }
@@ -76,6 +77,9 @@ type WriterOption func(*Writer)
 // Compression has files be compressed at a level of gzip's, -1 (the default) to 9, 0 being none. Files may have members of
 // several levels.
 func Compression(level int) WriterOption { return func(w *Writer) { w.level = level } }
+
+// FileMode has new files have exactly these permissions, instead of 0640 less what the process's umask takes.
+func FileMode(mode os.FileMode) WriterOption { return func(w *Writer) { w.mode = mode } }
 
 // OpenWriter locks dir, makes it if need be, and recovers what the last Writer left: torn ends are cut off. The
 // directory is one Writer's alone.
@@ -501,7 +505,7 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 // openEnd opens a file that f's member is to be appended to. When somebody did something to it since it was written
 // last, its end is looked for again.
 func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
-	file, err := create(path)
+	file, err := w.open(path)
 	if err != nil {
 		return nil, err
 	}
@@ -523,7 +527,7 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 	if !f.gap && had != nil && (f.last == nil || f.last.Flush < had.Flush) {
 		w.miss(path, f)
 	}
-	if file, err = create(path); err != nil { // it may be another one now
+	if file, err = w.open(path); err != nil { // it may be another one now
 		return nil, err
 	}
 	if f.info, err = file.Stat(); err != nil {
@@ -532,7 +536,26 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 	return file, nil
 }
 
-func create(path string) (*os.File, error) { return os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o640) }
+// open opens a file, and makes it if need be.
+func (w *Writer) open(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		return w.newFile(path, os.O_CREATE)
+	}
+	return file, err
+}
+
+// newFile makes a file.
+func (w *Writer) newFile(path string, flags int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|flags, 0o640)
+	if err != nil || w.mode == 0 {
+		return file, err
+	}
+	if err := file.Chmod(w.mode); err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
+}
 
 // isAsLeft tells whether a file is what was there last, with nothing behind its members but what is known to be torn or
 // a part of f's.
