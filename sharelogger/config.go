@@ -3,7 +3,10 @@ package sharelogger
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"os"
+	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -41,11 +44,48 @@ type Config struct {
 	Start string     `toml:"start"`
 	Kafka bus.Config `toml:"kafka"`
 	Seal  SealConfig `toml:"seal"`
+	// Chains, if there are any, are kept by one process in place of Chain: see PerChain.
+	Chains []Chain `toml:"chains"`
 
 	// Repair, unless it is 0, has only this day's file repaired from the topic.
 	Repair sharefile.Day `toml:"-"`
 	// SealDay, unless it is 0, has only this day sealed, and VerifyDay only this day compared with what it was sealed of.
 	SealDay, VerifyDay sharefile.Day `toml:"-"`
+	// Only is which of several chains that is about.
+	Only string `toml:"-"`
+}
+
+// Chain is one of several. All else is as in Config.
+type Chain struct {
+	// Chain is part of the files' names.
+	Chain string `toml:"chain"`
+	// DataDir is the folder of the chain's files, which no other chain has. "", the default: one named after the chain in
+	// Config's.
+	DataDir string `toml:"data_dir"`
+	// ShareTopic has the chain's shares and no others.
+	ShareTopic string `toml:"share_topic"`
+	// GroupID and Start are as in Config.
+	GroupID string `toml:"kafka_group_id"`
+	Start   string `toml:"start"`
+}
+
+// PerChain returns what each chain's share log is kept by.
+func (c Config) PerChain() []Config {
+	if len(c.Chains) == 0 {
+		return []Config{c}
+	}
+	var all []Config
+	for _, chain := range c.Chains {
+		one := c
+		one.Chains = nil
+		one.Chain, one.DataDir, one.GroupID, one.Start = chain.Chain, chain.DataDir, chain.GroupID, chain.Start
+		if one.DataDir == "" {
+			one.DataDir = filepath.Join(c.DataDir, chain.Chain)
+		}
+		one.Kafka.Topics.Share = chain.ShareTopic
+		all = append(all, one)
+	}
+	return all
 }
 
 // SealConfig says what becomes of past days.
@@ -69,6 +109,7 @@ func (c *Config) Flags(flags *flag.FlagSet) {
 	}
 	day("repair", &c.Repair, "take from the topic again what is damaged or missing in the file of the `day` YYYYMMDD, and exit")
 	day("seal", &c.SealDay, "make the Parquet file of the `day` YYYYMMDD, and exit")
+	flags.StringVar(&c.Only, "chain", "", "with one of the others, when there are several chains: the `chain` it is about")
 	day("verify", &c.VerifyDay, "read the Parquet file of the `day` YYYYMMDD, compare it with its source if that is there, and exit")
 }
 
@@ -121,6 +162,9 @@ func (c Config) Validate() error {
 	var faults config.Faults
 	faults.Folder("data_dir", c.DataDir)
 	faults.Value("chain", c.Chain, sharefile.CheckChain(c.Chain))
+	faults.Add(checkGroup(c.GroupID))
+	faults.Add(checkStart(c.Start))
+	faults.Add(c.validateChains())
 	if d := c.FlushInterval.Std(); d < 10*time.Millisecond || d > time.Minute {
 		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
@@ -128,14 +172,6 @@ func (c Config) Validate() error {
 	faults.Number("compression_level", c.CompressionLevel, -1, 9)
 	_, err := c.fileMode()
 	faults.Value("file_mode", c.FileMode, err)
-	if len(c.GroupID) > maxGroupID || strings.ContainsFunc(c.GroupID, unicode.IsControl) {
-		faults.Addf("kafka_group_id = %q: must be at most %d characters", c.GroupID, maxGroupID)
-	}
-	switch c.Start {
-	case "", startEarliest, startLatest:
-	default:
-		faults.Addf("start = %q: must be %s, %s or empty", c.Start, startEarliest, startLatest)
-	}
 	faults.Add(c.Kafka.Validate())
 	if d := c.Seal.After.Std(); d != 0 && (d < time.Minute || d > 30*24*time.Hour) {
 		faults.Addf("seal.after = %q: must be 1m to 720h, or 0s", c.Seal.After)
@@ -156,6 +192,60 @@ func (c Config) Validate() error {
 	}
 	if once > 1 {
 		faults.Addf("-repair, -seal, -verify: only one of them")
+	}
+	return faults.Err()
+}
+
+func checkGroup(id string) error {
+	if len(id) > maxGroupID || strings.ContainsFunc(id, unicode.IsControl) {
+		return fmt.Errorf("kafka_group_id = %q: must be at most %d characters", id, maxGroupID)
+	}
+	return nil
+}
+
+func checkStart(start string) error {
+	switch start {
+	case "", startEarliest, startLatest:
+		return nil
+	}
+	return fmt.Errorf("start = %q: must be %s, %s or empty", start, startEarliest, startLatest)
+}
+
+// validateChains wants no two chains to share anything.
+func (c Config) validateChains() error {
+	var faults config.Faults
+	if len(c.Chains) == 0 {
+		if c.Only != "" && c.Only != c.Chain {
+			faults.Addf("-chain %s: there is only %s", c.Only, c.Chain)
+		}
+		return faults.Err()
+	}
+	if c.GroupID != "" || c.Start != "" {
+		faults.Addf("kafka_group_id, start: with [[chains]] each chain has its own")
+	}
+	taken := make(map[string]bool)
+	for i, one := range c.PerChain() {
+		section := fmt.Sprintf("chains[%d]", i)
+		own := func(key, value string) {
+			if key = fmt.Sprintf("%s = %q", key, value); taken[key] {
+				faults.Addf("%s.%s: another chain has it", section, key)
+			}
+			taken[key] = true
+		}
+		faults.Value(section+".chain", one.Chain, sharefile.CheckChain(one.Chain))
+		faults.In(section, checkGroup(one.GroupID))
+		faults.In(section, checkStart(one.Start))
+		faults.Value(section+".share_topic", one.Kafka.Topics.Share, bus.CheckTopic(one.Kafka.Topics.Share))
+		own("chain", one.Chain)
+		own("data_dir", filepath.Clean(one.DataDir))
+		own("share_topic", one.Kafka.Topics.Share)
+		if one.GroupID != "" {
+			own("kafka_group_id", one.GroupID)
+		}
+	}
+	known := slices.ContainsFunc(c.Chains, func(chain Chain) bool { return chain.Chain == c.Only })
+	if c.Only != "" && !known || c.once() && c.Only == "" {
+		faults.Addf("-chain %s: must name one of the chains", c.Only)
 	}
 	return faults.Err()
 }

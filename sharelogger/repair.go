@@ -12,7 +12,7 @@ import (
 
 // repair takes from the topic again what is damaged in the file of Config.Repair. The folder is locked meanwhile, so
 // that nobody else writes to it.
-func (s *Service) repair(ctx context.Context) error {
+func (s *chainLog) repair(ctx context.Context) error {
 	day := s.cfg.Repair
 	done, err := s.writer.Repair(day, func(g *sharefile.Gap) error { return s.refill(ctx, g) })
 	for _, g := range done.Gaps {
@@ -33,7 +33,7 @@ func (s *Service) repair(ctx context.Context) error {
 var errEnough = errors.New("enough was read")
 
 // refill adds the shares of a gap.
-func (s *Service) refill(ctx context.Context, g *sharefile.Gap) error {
+func (s *chainLog) refill(ctx context.Context, g *sharefile.Gap) error {
 	left := make(map[int]bool) // partitions that are not read up to the gap's end
 	for p, to := range g.To {
 		if from := g.From[p]; from < to {

@@ -47,7 +47,7 @@ type pastDay struct {
 }
 
 // seal makes the Parquet file of a day.
-func (s *Service) seal(ctx context.Context, day sharefile.Day) error {
+func (s *chainLog) seal(ctx context.Context, day sharefile.Day) error {
 	footer, err := sealed.Seal(ctx, s.cfg.DataDir, s.cfg.Chain, day)
 	if err != nil {
 		return fmt.Errorf("day %d is not sealed: %w", day, err)
@@ -57,7 +57,7 @@ func (s *Service) seal(ctx context.Context, day sharefile.Day) error {
 }
 
 // verify compares a sealed day with its source.
-func (s *Service) verify(ctx context.Context, day sharefile.Day) error {
+func (s *chainLog) verify(ctx context.Context, day sharefile.Day) error {
 	v, err := sealed.Verify(ctx, s.cfg.DataDir, s.cfg.Chain, day)
 	if err != nil {
 		return fmt.Errorf("sealed day %d is not verified: %w", day, err)

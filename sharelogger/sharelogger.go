@@ -6,270 +6,102 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"sync"
 	"time"
 
-	"github.com/rs/zerolog"
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/archive"
-	"btcpool/internal/bus"
-	"btcpool/internal/config"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
-	"btcpool/internal/share"
-	"btcpool/internal/sharefile"
 )
 
-// Service reads shares and writes files.
+// Service keeps the share logs of one chain or of several, each of which stands by itself.
 type Service struct {
-	cfg     Config
-	log     zerolog.Logger
-	metrics *metrics
-	bus     *bus.Client
-	closing service.Closing
-
-	adding, flushing *service.Fault // what goes wrong with the files
-
-	group  *group  // nil: none
-	sealer *sealer // nil: none
-
-	mu      sync.Mutex
-	writer  *sharefile.Writer
-	flushed map[int]int64 // by partition: below these offsets all is on disk
-
-	body []byte // of a share of an old version; only Read's goroutine uses it
+	chains  []*chainLog
+	several bool
 }
 
-// New locks the folder, recovers its files and makes the client of the bus.
+// New makes a service. That of one chain has its folder locked and its files recovered.
 func New(cfg Config, deps service.Deps) (*Service, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	fault := func() *service.Fault {
-		return service.NewFault(deps.Log, zerolog.ErrorLevel,
-			"share log cannot be written: shares wait in the topic until this is mended", "share log is written again")
+	s := &Service{several: len(cfg.Chains) > 0}
+	for _, one := range cfg.PerChain() {
+		if cfg.Only != "" && cfg.Only != one.Chain {
+			continue
+		}
+		its := deps
+		if s.several {
+			its.Log = deps.Log.With().Str("chain", one.Chain).Logger()
+			its.Metrics = prometheus.WrapRegistererWith(prometheus.Labels{"chain": one.Chain}, deps.Metrics)
+		}
+		chain, err := newChain(one, its)
+		if err != nil {
+			return nil, errors.Join(err, s.Close())
+		}
+		s.chains = append(s.chains, chain)
 	}
-	s := &Service{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), adding: fault(), flushing: fault()}
-	s.adding.Await(errors.New("waiting for the share topic"))
-	if cfg.SealDay != 0 || cfg.VerifyDay != 0 {
+	if s.several {
 		return s, nil
 	}
-	if err := s.open(deps); err != nil {
+	if err := s.chains[0].open(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Service) open(deps service.Deps) (err error) {
-	if s.bus, err = bus.New(s.cfg.Kafka, deps); err != nil {
-		return err
-	}
-	s.closing.Add(s.bus.Close)
-	if s.cfg.GroupID != "" {
-		s.group = newGroup(s.bus, s.cfg.GroupID, s.cfg.Kafka.Topics.Share, s.log, s.metrics.commits)
-	}
-	mode, err := s.cfg.fileMode()
-	if err != nil {
-		return err
-	}
-	if s.writer, err = sharefile.OpenWriter(s.cfg.DataDir, s.cfg.Chain, s.log,
-		sharefile.Compression(s.cfg.CompressionLevel), sharefile.FileMode(mode)); err != nil {
-		return fmt.Errorf("share log in %s: %w", s.cfg.DataDir, err)
-	}
-	s.closing.Add(s.writer.Close)
-	return s.openSealer()
-}
-
-func (s *Service) openSealer() error {
-	if s.cfg.Seal.After == 0 || s.cfg.Repair != 0 {
-		return nil
-	}
-	store, err := archive.New(s.cfg.Seal.Archive)
-	if err != nil {
-		return config.In("seal.archive", err)
-	}
-	s.sealer = &sealer{
-		cfg: s.cfg, log: s.log, metrics: s.metrics, store: store, needs: s.needsDay, remove: s.removeDay, known: make(map[sharefile.Day]*pastDay),
-		fault: service.NewFault(s.log, zerolog.ErrorLevel, "past days are not all sealed: will look again", "past days are sealed"),
-	}
-	return nil
-}
-
-// needsDay tells whether a day's file cannot be removed yet.
-func (s *Service) needsDay(day sharefile.Day) (bool, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writer.Needs(day)
-}
-
-// removeDay removes a day's file, unless it is needed.
-func (s *Service) removeDay(day sharefile.Day, info os.FileInfo) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.writer.Remove(day, info)
-}
-
 // Close ends a service that has not run. It does nothing to one that has.
-func (s *Service) Close() error { return s.closing.Close() }
+func (s *Service) Close() (err error) {
+	for _, c := range s.chains {
+		err = errors.Join(err, c.close())
+	}
+	return err
+}
 
-// Ready tells what keeps shares from getting to the disk.
-func (s *Service) Ready() error { return errors.Join(s.adding.Err(), s.flushing.Err()) }
+// Ready tells what keeps shares from getting to the disk, and of which chain.
+func (s *Service) Ready() (err error) {
+	for _, c := range s.chains {
+		fault := c.ready()
+		if fault != nil && s.several {
+			fault = fmt.Errorf("%s: %w", c.cfg.Chain, fault)
+		}
+		err = errors.Join(err, fault)
+	}
+	return err
+}
 
 // Run works until ctx ends, then writes what it has.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
-	switch {
-	case s.cfg.Repair != 0:
-		return s.repair(ctx)
-	case s.cfg.SealDay != 0:
-		return s.seal(ctx, s.cfg.SealDay)
-	case s.cfg.VerifyDay != 0:
-		return s.verify(ctx, s.cfg.VerifyDay)
+	if !s.several || s.chains[0].cfg.once() {
+		return s.chains[0].run(ctx)
 	}
-	topic := s.cfg.Kafka.Topics.Share
-	if err := s.bus.EnsureTopics(ctx, topic); err != nil || ctx.Err() != nil {
-		return err
+	var g errgroup.Group
+	for _, c := range s.chains {
+		g.Go(func() error {
+			c.keepRunning(ctx)
+			return nil
+		})
 	}
-	start, err := s.start(ctx)
-	if err != nil || ctx.Err() != nil {
-		return err
-	}
-	s.adding.Set(nil)
-
-	g, inner := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		return s.bus.Read(inner, topic, start, func(m bus.Message) error { return s.take(inner, m) })
-	})
-	g.Go(func() error { return s.flushEvery(inner, s.cfg.FlushInterval.Std()) })
-	g.Go(func() error { return s.commitEvery(inner, s.cfg.FlushInterval.Std()) })
-	if s.sealer != nil {
-		g.Go(func() error { return s.sealer.run(inner) })
-	}
-	err = g.Wait()
-	s.mu.Lock()
-	if s.flush() != nil {
-		s.log.Warn().Int("bytes", s.writer.Pending()).Msg("stopping with shares not written: they will be read from the topic again")
-	}
-	s.mu.Unlock()
-	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastCommit)
-	defer cancel()
-	s.commit(last)
-	return err
+	return g.Wait()
 }
 
-// take adds a message's share to what the next flush writes. When too much is waiting, it waits for a flush to succeed.
-func (s *Service) take(ctx context.Context, m bus.Message) error {
-	var sh share.Share
-	body, fault, err := s.parse(m, &sh)
-	if err != nil {
-		s.metrics.dropped.WithLabelValues(fault).Inc()
-		s.log.Debug().Err(err).Int("partition", m.Partition).Int64("offset", m.Offset).Msg("share dropped")
-		return nil
-	}
-	if m.Time.IsZero() {
-		m.Time = time.Unix(sh.Time, 0)
-	}
-	s.metrics.lag.Set(time.Since(m.Time).Seconds())
-	for s.add(m, &sh, body) != nil {
-		if !retry.Sleep(ctx, retryInterval) {
-			return ctx.Err()
+const againInterval = 5 * time.Second
+
+// keepRunning runs until ctx ends, again when that became impossible: other chains must not stop for this one.
+func (s *chainLog) keepRunning(ctx context.Context) {
+	for {
+		err := s.run(ctx)
+		if ctx.Err() != nil {
+			if err != nil {
+				s.log.Error().Err(err).Msg("share log was not closed well")
+			}
+			return
+		}
+		s.note(s.adding, err)
+		if !retry.Sleep(ctx, againInterval) {
+			return
 		}
 	}
-	return nil
-}
-
-// parse reads a message's share and returns its record, valid until the next call, or what kind of fault an error is.
-func (s *Service) parse(m bus.Message, sh *share.Share) (body []byte, fault string, err error) {
-	if err := sh.Parse(m.Value); err != nil {
-		return nil, "malformed", err
-	}
-	if err := sh.Validate(); err != nil {
-		return nil, "invalid", err
-	}
-	body, ok := share.Body(m.Value)
-	if !ok {
-		s.body = sh.AppendBody(s.body[:0])
-		body = s.body
-	}
-	return body, "", nil
-}
-
-const retryInterval = time.Second
-
-// add returns an error when the share has to be added again later.
-func (s *Service) add(m bus.Message, sh *share.Share, body []byte) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.writer.Pending() >= s.cfg.FlushBytes {
-		if err := s.flush(); err != nil {
-			return err
-		}
-	}
-	isNew, err := s.writer.Add(&m, sh, body)
-	s.note(s.adding, err)
-	if err != nil {
-		return err
-	}
-	if !isNew {
-		s.metrics.dropped.WithLabelValues("repeated").Inc()
-	}
-	s.metrics.pending.Set(float64(s.writer.Pending()))
-	return nil
-}
-
-func (s *Service) flushEvery(ctx context.Context, interval time.Duration) error {
-	for retry.Sleep(ctx, interval) {
-		s.mu.Lock()
-		_ = s.flush() // logged, and tried again the next time
-		s.mu.Unlock()
-	}
-	return nil
-}
-
-// flush writes what is pending. The caller holds mu.
-func (s *Service) flush() error {
-	if s.writer.Pending() == 0 {
-		return nil
-	}
-	start := time.Now()
-	n, err := s.writer.Flush()
-	s.metrics.flushTime.Observe(time.Since(start).Seconds())
-	s.metrics.written.Add(float64(n))
-	s.metrics.gaps.Set(float64(s.writer.Gaps()))
-	s.metrics.pending.Set(float64(s.writer.Pending()))
-	s.note(s.flushing, err)
-	if err == nil {
-		s.flushed = s.writer.Next()
-	}
-	return err
-}
-
-// lastCommit bounds how long stopping waits for the consumer group.
-const lastCommit = 5 * time.Second
-
-func (s *Service) commitEvery(ctx context.Context, interval time.Duration) error {
-	for retry.Sleep(ctx, interval) {
-		s.commit(ctx)
-	}
-	return nil
-}
-
-// commit has the consumer group remember what is on disk.
-func (s *Service) commit(ctx context.Context) {
-	s.mu.Lock()
-	next := s.flushed
-	s.mu.Unlock()
-	if s.group != nil {
-		s.group.commit(ctx, next)
-	}
-}
-
-// note keeps the outcome of an operation on the files.
-func (s *Service) note(f *service.Fault, err error) {
-	if err != nil {
-		s.metrics.failures.Inc()
-	}
-	f.Set(err)
 }

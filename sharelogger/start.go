@@ -12,7 +12,7 @@ var errForeign = errors.New("other software was the last to write to data_dir")
 
 // start is where to begin in the topic: where the files end, or where other software stopped that wrote them, or what is
 // configured. It does not guess whose shares are in the files: they would be there twice, or be missing.
-func (s *Service) start(ctx context.Context) (bus.Start, error) {
+func (s *chainLog) start(ctx context.Context) (bus.Start, error) {
 	last, ours := s.writer.Resume()
 	var theirs map[int]int64
 	if s.group != nil {

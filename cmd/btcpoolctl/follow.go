@@ -116,9 +116,11 @@ func (t *tool) followShares(ctx context.Context, p *pool, match func(*share.Shar
 		t.printf("Kafka: %v\n", err)
 	}
 	loggers, _ := configs[sharelogger.Config](p)
-	for _, l := range loggers {
-		if err := inLog(ctx, l, match, since, see); err != nil {
-			t.printf("share log of %s in %s: %v\n", l.Chain, l.DataDir, err)
+	for _, logger := range loggers {
+		for _, l := range logger.PerChain() {
+			if err := inLog(ctx, l, match, since, see); err != nil {
+				t.printf("share log of %s in %s: %v\n", l.Chain, l.DataDir, err)
+			}
 		}
 	}
 	if found == 0 {

@@ -158,7 +158,7 @@ func oneShareLog(p *pool) []finding {
 	values, names := ask(p, func(cfg service.Config) (log, bool) {
 		switch c := cfg.(type) {
 		case sharelogger.Config:
-			return log{c.DataDir, c.Chain}, true
+			return log{c.DataDir, c.Chain}, len(c.Chains) == 0 // of several, each slparser reads one
 		case slparser.Config:
 			return log{c.DataDir, c.Chain}, true
 		}
