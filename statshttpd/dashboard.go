@@ -37,7 +37,7 @@ type Dashboard struct {
 	// Links stand at the foot of each page.
 	Links []Link `toml:"links"`
 	// Explorers are addresses of blocks by chain, with {hash} or {height} in them: the chain is network, or the name of one that
-	// is mined along. Those of mainnet, testnet3, testnet4 and signet are known; an empty one is no link.
+	// is mined along. Those of networks that mempool.space shows are known; an empty one is no link.
 	Explorers map[string]string `toml:"explorers"`
 }
 
