@@ -337,12 +337,7 @@ func checkDashboard(t *testing.T, pool *rig.Pool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	page, err := exec.CommandContext(ctx, "chromium", "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-		"--disable-background-networking", "--disable-component-update", "--disable-sync", "--user-data-dir="+t.TempDir(),
-		"--virtual-time-budget=8000", "--dump-dom", pool.HTTP+"/").Output()
-	if err != nil {
-		t.Fatalf("chromium: %v (run test/install.sh)", err)
-	}
+	page := dumpPage(ctx, t, pool.HTTP+"/")
 	var blocks struct {
 		Blocks []struct{ Height json.Number }
 	}
@@ -350,7 +345,7 @@ func checkDashboard(t *testing.T, pool *rig.Pool) {
 		t.Fatal(err)
 	}
 	for _, want := range []string{"alice", "bob", "rig1", "rig2", "accepted", blocks.Blocks[0].Height.String()} {
-		if !strings.Contains(string(page), want) {
+		if !strings.Contains(page, want) {
 			t.Errorf("the dashboard does not show %q", want)
 		}
 	}
