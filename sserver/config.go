@@ -228,12 +228,14 @@ func (c Config) validateUsers() error {
 
 // NeedsNetwork reports whether names are addresses of users.network.
 func (c Config) NeedsNetwork() bool {
-	return c.Users.Kind == users.Address || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && l.Users.Kind == users.Address })
+	return c.anyUsers(func(s users.Source) bool { return s.Kind == users.Address })
 }
 
 // NeedsDatabase reports whether users are rows of the database.
-func (c Config) NeedsDatabase() bool {
-	return c.Users.InDatabase() || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && l.Users.InDatabase() })
+func (c Config) NeedsDatabase() bool { return c.anyUsers(users.Source.InDatabase) }
+
+func (c Config) anyUsers(are func(users.Source) bool) bool {
+	return are(c.Users.Source) || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && are(*l.Users) })
 }
 
 // longAgents returns nil when there is no expression.

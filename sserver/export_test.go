@@ -43,3 +43,19 @@ func (s *Service) Epoch() uint32 { return s.shares.Epoch() }
 
 // SetEpoch begins another.
 func (s *Service) SetEpoch(epoch uint32) error { return s.shares.SetEpoch(epoch) }
+
+// Hearing returns the sessions' difficulties in the order in which each loop tells them of a job.
+func (s *Service) Hearing() (all [][]float64) {
+	for _, l := range s.loops {
+		told := make(chan []float64)
+		l.Post(func() {
+			var order []float64
+			for i := range l.sessions {
+				order = append(order, l.sessions[len(l.sessions)-1-i].Miner.announced().Float())
+			}
+			told <- order
+		})
+		all = append(all, <-told)
+	}
+	return all
+}

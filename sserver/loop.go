@@ -181,11 +181,11 @@ func (l *loop) tour() {
 		return
 	}
 	l.srv.metrics.spread(&l.counted, &l.counting)
-	l.order()
 	if current != nil && current.number > l.told {
 		l.told = current.number
 		l.srv.metrics.broadcastSeconds.Observe(time.Since(current.start).Seconds())
 	}
+	l.order()
 }
 
 func (l *loop) refresh(s *session) {

@@ -160,11 +160,10 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			continue
 		}
 		spoolCfg := spool.Config{Dir: filepath.Join(cfg.DataDir, part.name), MaxBytes: cfg.SpoolMaxBytes}
-		if part.spool != &s.shares {
-			spoolCfg.SyncGap, spoolCfg.SendGap = -1, -1 // blocks wait for no others
-		} else { // a block is never too old to be kept
-			spoolCfg.MaxAge = cfg.SpoolMaxAge
-			spoolCfg.SendGap = config.Duration(sendGap)
+		if part.spool == &s.shares {
+			spoolCfg.MaxAge, spoolCfg.SendGap = cfg.SpoolMaxAge, config.Duration(sendGap)
+		} else { // a block waits for no others, and is never too old to be kept
+			spoolCfg.SyncGap, spoolCfg.SendGap = -1, -1
 		}
 		sp, err := spool.Open(spoolCfg, deps, part.name)
 		if err != nil {

@@ -2,6 +2,7 @@ package sserver_test
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -9,6 +10,7 @@ import (
 	"math/big"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -491,4 +493,29 @@ func TestNewUndoesWhatItDid(t *testing.T) {
 	if _, err := os.Stat(cfg.DataDir); err != nil {
 		t.Error(err)
 	}
+}
+
+// TestMostHashrateHearsFirst has miners of several difficulties, which stand for their hashrates, log in in any order.
+func TestMostHashrateHearsFirst(t *testing.T) {
+	t.Parallel()
+	p := startPool(t, testConfig(t))
+	p.TakeJob(p.newJob(1, 100))
+	const miners = 12
+	for i := range miners {
+		c := p.dial()
+		c.mustCall(nil, "mining.subscribe", "test/1")
+		c.mustCall(nil, "mining.authorize", "alice.rig", fmt.Sprintf("d=%d", 1<<(i*5%miners)))
+		c.work()
+	}
+	p.TakeJob(p.newJob(2, 101)) // by whose tour they are put in order
+	testkit.Eventually(t, "the largest are first", func() bool {
+		n := 0
+		for _, order := range p.Hearing() {
+			n += len(order)
+			if !slices.IsSortedFunc(order, func(a, b float64) int { return cmp.Compare(b, a) }) {
+				return false
+			}
+		}
+		return n == miners
+	})
 }

@@ -51,7 +51,7 @@ func (s *Spool) flushLoop() {
 		}
 		next := s.syncGap(last)
 		gap.Reset(next)
-		s.nextSync.Store(time.Now().Add(next).UnixNano())
+		s.nextSync.Store(int64(time.Since(s.began) + next))
 		var ok bool
 		if spare, last, ok = s.flushGroup(spare); !ok {
 			return
@@ -70,7 +70,7 @@ func (s *Spool) syncGap(records int64) time.Duration {
 
 // NextSync returns before when nothing will be written to disk, because SyncGap has not passed; it is over when there is
 // no such time. What is appended until then, and by what BeforeSync was given, reaches the disk together.
-func (s *Spool) NextSync() time.Time { return time.Unix(0, s.nextSync.Load()) }
+func (s *Spool) NextSync() time.Time { return s.began.Add(time.Duration(s.nextSync.Load())) }
 
 // BeforeSync lets f be called at the end of each SyncGap that follows a group, before what has gathered is written: who
 // has something to append that would have had to wait for that does it now. BeforeSync is called once, before the first

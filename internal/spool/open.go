@@ -43,6 +43,7 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		cfg:     cfg,
 		log:     deps.Log.With().Str("spool", name).Logger(),
 		lock:    lock,
+		began:   time.Now(),
 		sync:    fdatasync,
 		pending: retry.NewBell(),
 		urgent:  retry.NewBell(),

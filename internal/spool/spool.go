@@ -100,7 +100,8 @@ type Spool struct {
 	position *os.File
 	sync     func(*os.File) error // brings what was written to disk
 	epoch    atomic.Uint32
-	nextSync atomic.Int64 // by the clock, in nanoseconds
+	began    time.Time    // when it was opened
+	nextSync atomic.Int64 // so many nanoseconds after that: the wall clock may step
 
 	pending retry.Bell // wakes the flusher
 	urgent  retry.Bell // has it not wait for the gap
