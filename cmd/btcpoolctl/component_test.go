@@ -194,6 +194,7 @@ func TestWholePool(t *testing.T) {
 	wants(t, 1, "BtcShare         "+kafka.UnknownTopicOrPartition.Error(), "-C", dir, "topics")
 	wants(t, 0, "8 topics are there", "-C", dir, "topics", "create")
 
+	wants(t, 1, "no such table", "-C", dir, "users", "list") // who looks does not migrate
 	wants(t, 0, data+"/pool.db has the schema of this version", "-C", dir, "migrate")
 	wants(t, 0, "user alice has the id 1", "-C", dir, "users", "add", "alice")
 	wants(t, 1, "user alice is there already", "-C", dir, "users", "add", "alice")

@@ -17,58 +17,56 @@ import (
 
 var errNoDatabase = errors.New("no service that has [database] is configured here")
 
-// database opens the database of the pool, whose schema it brings up to date as services do when they start.
-func (p *pool) database(ctx context.Context) (*store.Store, string, error) {
+// databaseConfig returns the section of the pool's database, and its name.
+func (p *pool) databaseConfig() (store.Config, string, error) {
 	all, _ := ask(p, databaseOf)
 	if len(all) == 0 {
-		return nil, "", errNoDatabase
+		return store.Config{}, "", errNoDatabase
 	}
 	name, err := all[0].Name()
-	if err != nil {
-		return nil, "", err
+	return all[0], name, err
+}
+
+// database opens the database of the pool, whose schema stays as it is: services of an older version may run.
+func (p *pool) database(ctx context.Context) (db *store.Store, name string, err error) {
+	cfg, name, err := p.databaseConfig()
+	if err == nil {
+		db, err = cfg.Look(ctx)
 	}
-	db, err := all[0].Open(ctx)
 	return db, name, err
 }
 
 // inDatabase makes a command of what works in the database.
-func (t *tool) inDatabase(cmd *cobra.Command, do func(ctx context.Context, db *store.Store, args []string) error) *cobra.Command {
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := t.pool()
-		if err != nil {
-			return err
-		}
-		db, _, err := p.database(cmd.Context())
+func (t *tool) inDatabase(cmd *cobra.Command, do func(ctx context.Context, p *pool, db *store.Store, args []string) error) *cobra.Command {
+	return t.onPool(cmd, func(ctx context.Context, p *pool, args []string) error {
+		db, _, err := p.database(ctx)
 		if err != nil {
 			return err
 		}
 		defer func() { _ = db.Close() }()
-		return do(cmd.Context(), db, args)
-	}
-	return cmd
+		return do(ctx, p, db, args)
+	})
 }
 
 func (t *tool) migrateCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "migrate", Short: "Bring the database's schema up to date, as services do when they start", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := t.pool()
+	return t.onPool(&cobra.Command{Use: "migrate", Short: "Bring the database's schema up to date, as services do when they start", Args: exactly(0)},
+		func(ctx context.Context, p *pool, _ []string) error {
+			cfg, name, err := p.databaseConfig()
 			if err != nil {
 				return err
 			}
-			db, name, err := p.database(cmd.Context())
+			db, err := cfg.Open(ctx)
 			if err != nil {
 				return err
 			}
 			t.printf("%s has the schema of this version\n", name)
 			return db.Close()
-		},
-	}
+		})
 }
 
 func (t *tool) usersCommand() *cobra.Command {
 	list := t.inDatabase(&cobra.Command{Use: "list", Short: "Users and their ids", Args: exactly(0)},
-		func(ctx context.Context, db *store.Store, _ []string) error {
+		func(ctx context.Context, _ *pool, db *store.Store, _ []string) error {
 			users, err := db.Users(ctx)
 			if err != nil {
 				return err
@@ -82,7 +80,7 @@ func (t *tool) usersCommand() *cobra.Command {
 			return nil
 		})
 	add := t.inDatabase(&cobra.Command{Use: "add NAME", Short: "Let somebody mine, where users are those in the database", Args: exactly(1)},
-		func(ctx context.Context, db *store.Store, args []string) error {
+		func(ctx context.Context, _ *pool, db *store.Store, args []string) error {
 			_, err := db.UserID(ctx, args[0], false)
 			if err == nil {
 				return fmt.Errorf("user %s is there already", args[0])
@@ -125,21 +123,12 @@ func (t *tool) blocksCommand() *cobra.Command {
 found by blkmaker -verify, which also mends it.`,
 	}
 	cmd.Flags().IntVar(&limit, "limit", limit, "how many")
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		p, err := t.pool()
-		if err != nil {
-			return err
-		}
-		db, _, err := p.database(cmd.Context())
-		if err != nil {
-			return err
-		}
-		defer func() { _ = db.Close() }()
+	return t.inDatabase(cmd, func(ctx context.Context, p *pool, db *store.Store, _ []string) error {
 		nodes, err := p.nodeClients()
 		if err != nil {
 			return err
 		}
-		rows, err := db.Blocks(cmd.Context(), limit, 0)
+		rows, err := db.Blocks(ctx, limit, 0)
 		if err != nil {
 			return err
 		}
@@ -153,11 +142,12 @@ found by blkmaker -verify, which also mends it.`,
 			for _, b := range rows {
 				fmt.Fprintf(w, "%d\t%s\t%s\t%s\t%s", b.Height, b.Hash, b.CreatedAt.UTC().Format(time.RFC3339), b.WorkerName, b.State)
 				for _, node := range nodes {
-					said, differs := onNode(cmd.Context(), node, b)
-					fmt.Fprintf(w, "\t%s", said)
-					if differs {
+					said, as := onNode(ctx, node, b.Hash)
+					if as != nil && !slices.Contains(as, b.State) {
+						said += " !"
 						wrong = errFound
 					}
+					fmt.Fprintf(w, "\t%s", said)
 				}
 				fmt.Fprintln(w)
 			}
@@ -166,25 +156,25 @@ found by blkmaker -verify, which also mends it.`,
 			t.printf("What is marked with ! differs: blkmaker looks every minute; if it stays, ask blkmaker -verify.\n")
 		}
 		return wrong
-	}
-	return cmd
+	})
 }
 
-// onNode says where a node has a block, and whether its row says something else.
-func onNode(ctx context.Context, node *noderpc.Client, b store.Block) (said string, differs bool) {
-	is, err := node.Block(ctx, b.Hash)
+// What onNode says of a block that is not there, and of a node that says nothing.
+const (
+	unknownToNode = "unknown"
+	noAnswer      = "no answer"
+)
+
+// onNode says where a node has a block, and in which states its row says the same.
+func onNode(ctx context.Context, node *noderpc.Client, hash string) (said string, as []store.BlockState) {
+	is, err := node.Block(ctx, hash)
 	switch {
 	case errors.Is(err, noderpc.ErrUnknownBlock):
-		said, differs = "unknown", b.State == store.Accepted || b.State == store.Confirmed
+		return unknownToNode, []store.BlockState{store.Submitted, store.Orphaned, store.Rejected}
 	case err != nil:
-		return "?", false
+		return noAnswer, nil
 	case is.Confirmations > 0:
-		said, differs = fmt.Sprintf("%d confirmations", is.Confirmations), b.State != store.Accepted && b.State != store.Confirmed
-	default:
-		said, differs = "beside the chain", b.State != store.Orphaned
+		return fmt.Sprintf("%d confirmations", is.Confirmations), []store.BlockState{store.Accepted, store.Confirmed}
 	}
-	if differs {
-		said += " !"
-	}
-	return said, differs
+	return "beside the chain", []store.BlockState{store.Orphaned}
 }

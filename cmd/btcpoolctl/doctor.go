@@ -31,41 +31,36 @@ const (
 )
 
 func (t *tool) doctorCommand() *cobra.Command {
-	return &cobra.Command{
+	return t.onPool(&cobra.Command{
 		Use: "doctor", Short: "Say what is wrong, where, and what to do", Args: exactly(0),
 		Long: `doctor looks, in the order in which work goes through the pool, at the configurations, the nodes, Kafka and its topics,
-ZooKeeper, the database, the disks and the services. It changes nothing but, as every service that starts, the database's schema.`,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := t.pool()
-			if err != nil {
-				return err
+ZooKeeper, the database, the disks and the services. It changes nothing.`,
+	}, func(ctx context.Context, p *pool, _ []string) (err error) {
+		for _, step := range []struct {
+			name string
+			look func(context.Context, *pool) []finding
+		}{
+			{"configurations", func(_ context.Context, p *pool) []finding { return p.faults() }},
+			{"nodes", lookAtNodes},
+			{"Kafka", t.lookAtKafka},
+			{"ZooKeeper", lookAtZooKeeper},
+			{"database", lookAtDatabase},
+			{"disks", lookAtDisks},
+			{"services", lookAtServices},
+		} {
+			found := step.look(ctx, p)
+			if len(found) == 0 {
+				t.printf("%s: nothing wrong\n", step.name)
+				continue
 			}
-			for _, step := range []struct {
-				name string
-				look func(context.Context, *pool) []finding
-			}{
-				{"configurations", func(_ context.Context, p *pool) []finding { return p.faults() }},
-				{"nodes", lookAtNodes},
-				{"Kafka", t.lookAtKafka},
-				{"ZooKeeper", lookAtZooKeeper},
-				{"database", lookAtDatabase},
-				{"disks", lookAtDisks},
-				{"services", lookAtServices},
-			} {
-				found := step.look(cmd.Context(), p)
-				if len(found) == 0 {
-					t.printf("%s: nothing wrong\n", step.name)
-					continue
-				}
-				t.printf("%s:\n", step.name)
-				for _, f := range found {
-					t.printf("  %s\n", f)
-				}
-				err = errFound
+			t.printf("%s:\n", step.name)
+			for _, f := range found {
+				t.printf("  %s\n", f)
 			}
-			return err
-		},
-	}
+			err = errFound
+		}
+		return err
+	})
 }
 
 func lookAtNodes(ctx context.Context, p *pool) (found []finding) {
@@ -97,7 +92,7 @@ func lookAtNodes(ctx context.Context, p *pool) (found []finding) {
 }
 
 func (t *tool) lookAtKafka(ctx context.Context, p *pool) (found []finding) {
-	client, names, err := t.kafka(p)
+	client, err := t.kafka(p)
 	if err != nil {
 		return []finding{{"kafka", err.Error(), ""}}
 	}
@@ -106,7 +101,7 @@ func (t *tool) lookAtKafka(ctx context.Context, p *pool) (found []finding) {
 		return []finding{{"kafka.brokers", err.Error(), "Is Kafka running, and is kafka.brokers right?"}}
 	}
 	all, _ := ask(p, kafkaOf)
-	for _, name := range names {
+	for _, name := range p.topics() {
 		is, err := client.Describe(ctx, name)
 		switch {
 		case err != nil:

@@ -35,17 +35,13 @@ they have inside the pool: server-epoch-sequence. It reads the topic from the ti
 	flags.StringVar(&wanted.nonce, "nonce", "", "eight hex `digits`, as the miner has sent them")
 	flags.StringVar(&wanted.id, "id", "", "server-epoch-sequence, like 1-3-77")
 	flags.DurationVar(&wanted.since, "since", time.Hour, "how long ago it came at most")
-	shares.RunE = func(cmd *cobra.Command, _ []string) error {
+	t.onPool(shares, func(ctx context.Context, p *pool, _ []string) error {
 		match, err := matcher(wanted.session, wanted.nonce, wanted.id)
 		if err != nil {
 			return usageError{err}
 		}
-		p, err := t.pool()
-		if err != nil {
-			return err
-		}
-		return t.followShares(cmd.Context(), p, match, time.Now().Add(-wanted.since))
-	}
+		return t.followShares(ctx, p, match, time.Now().Add(-wanted.since))
+	})
 	return parent("follow", "Follow a share or a block through the pool", shares, t.followBlockCommand())
 }
 
@@ -150,7 +146,7 @@ func (t *tool) followShares(ctx context.Context, p *pool, match func(*share.Shar
 var errEnd = errors.New("the end")
 
 func (t *tool) inTopic(ctx context.Context, p *pool, match func(*share.Share) bool, since time.Time, see func(string, *share.Share)) error {
-	client, _, err := t.kafka(p)
+	client, err := t.kafka(p)
 	if err != nil {
 		return err
 	}
@@ -211,56 +207,35 @@ func inDay(ctx context.Context, l sharelogger.Config, day sharefile.Day, match f
 }
 
 func (t *tool) followBlockCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "block HASH", Short: "Where a block is: in the database and on each node", Args: exactly(1),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			ctx := cmd.Context()
-			p, err := t.pool()
-			if err != nil {
-				return err
-			}
-			db, name, err := p.database(ctx)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = db.Close() }()
-			row, err := db.Block(ctx, strings.ToLower(args[0]))
+	return t.inDatabase(&cobra.Command{Use: "block HASH", Short: "Where a block is: in the database and on each node", Args: exactly(1)},
+		func(ctx context.Context, p *pool, db *store.Store, args []string) error {
+			hash := strings.ToLower(args[0])
+			row, missing := db.Block(ctx, hash)
 			switch {
-			case errors.Is(err, store.ErrNotFound):
-				t.printf("%s: no row\n", name)
-			case err != nil:
-				return err
+			case errors.Is(missing, store.ErrNotFound):
+				t.printf("database: no row\n")
+			case missing != nil:
+				return missing
 			default:
-				t.printf("%s: height %d, %s, found by %s at %s with job %d, %d satoshi, %d bytes\n", name, row.Height, row.State,
+				t.printf("database: height %d, %s, found by %s at %s with job %d, %d satoshi, %d bytes\n", row.Height, row.State,
 					row.WorkerName, row.CreatedAt.UTC().Format(time.RFC3339), row.JobID, row.RewardSat, row.Size)
 			}
-			missing := err
 			nodes, err := p.nodeClients()
 			if err != nil {
 				return err
 			}
 			known := false
 			for _, node := range nodes {
-				is, err := node.Block(ctx, strings.ToLower(args[0]))
-				switch {
-				case err != nil:
-					t.printf("%s: %v\n", node.URL(), err)
-				case is.Confirmations > 0:
-					known = true
-					t.printf("%s: %d confirmations\n", node.URL(), is.Confirmations)
-				default:
-					known = true
-					t.printf("%s: beside the chain\n", node.URL())
-				}
+				said, _ := onNode(ctx, node, hash)
+				known = known || said != unknownToNode && said != noAnswer
+				t.printf("%s: %s\n", node.URL(), said)
 			}
-			switch {
-			case missing != nil && known:
+			if missing == nil {
+				return nil
+			}
+			if known {
 				t.printf("The nodes have it and the database has not: blkmaker -verify -mend writes the row if the block is ours.\n")
-				return errFound
-			case missing != nil:
-				return errFound
 			}
-			return nil
-		},
-	}
+			return errFound
+		})
 }

@@ -15,6 +15,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
 	"btcpool/internal/service"
+	"btcpool/sharelogger"
 	"btcpool/sserver"
 )
 
@@ -23,14 +24,13 @@ const kafkaPatience = 15 * time.Second
 
 var errKafkaAway = errors.New("kafka.brokers: Kafka does not answer: is it running?")
 
-// kafka returns a client of the pool's Kafka, and the names of the topics that its services use.
-func (t *tool) kafka(p *pool) (*bus.Client, []string, error) {
+// kafka returns a client of the pool's Kafka.
+func (t *tool) kafka(p *pool) (*bus.Client, error) {
 	all, _ := ask(p, kafkaOf)
 	if len(all) == 0 {
-		return nil, nil, errNoKafka
+		return nil, errNoKafka
 	}
-	client, err := bus.New(all[0], service.Deps{Log: t.log, Metrics: prometheus.NewRegistry()})
-	return client, p.topics(), err
+	return bus.New(all[0], service.Deps{Log: t.log, Metrics: prometheus.NewRegistry()})
 }
 
 // topicUses are the topics, and which services use them.
@@ -66,56 +66,51 @@ func (p *pool) topics() []string {
 		if part.program == "gbtmaker" {
 			names = append(names, job.LightTopic(c.Topics.RawGBT))
 		}
-		if s, ok := part.config.(sserver.Config); ok && s.Management.Enabled {
-			names = append(names, s.Management.ControllerTopic, s.Management.ProcessorTopic)
+		switch c := part.config.(type) {
+		case sserver.Config:
+			if c.Management.Enabled {
+				names = append(names, c.Management.ControllerTopic, c.Management.ProcessorTopic)
+			}
+		case sharelogger.Config:
+			for _, one := range c.PerChain() {
+				names = append(names, one.Kafka.Topics.Share)
+			}
 		}
 	}
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
 }
 
+// onKafka makes a command of what speaks to Kafka, whose topics that are used have names.
+func (t *tool) onKafka(cmd *cobra.Command, do func(ctx context.Context, client *bus.Client, names []string) error) *cobra.Command {
+	return t.onPool(cmd, func(ctx context.Context, p *pool, _ []string) error {
+		client, err := t.kafka(p)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = client.Close() }()
+		ctx, cancel := context.WithTimeoutCause(ctx, kafkaPatience, errKafkaAway)
+		defer cancel()
+		return do(ctx, client, p.topics())
+	})
+}
+
 func (t *tool) topicsCommand() *cobra.Command {
-	create := &cobra.Command{
-		Use: "create", Short: "Create the topics that are missing, as the services would", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := t.pool()
-			if err != nil {
-				return err
-			}
-			client, names, err := t.kafka(p)
-			if err != nil {
-				return err
-			}
-			defer func() { _ = client.Close() }()
-			ctx, cancel := context.WithTimeoutCause(cmd.Context(), kafkaPatience, errKafkaAway)
-			defer cancel()
+	create := t.onKafka(&cobra.Command{Use: "create", Short: "Create the topics that are missing, as the services would", Args: exactly(0)},
+		func(ctx context.Context, client *bus.Client, names []string) error {
 			if err := cmp.Or(client.EnsureTopics(ctx, names...), context.Cause(ctx)); err != nil {
 				return err
 			}
 			t.printf("%d topics are there\n", len(names))
 			return nil
-		},
-	}
-	list := parent("topics", "Topics of Kafka", create)
-	list.RunE = func(cmd *cobra.Command, _ []string) error {
-		p, err := t.pool()
-		if err != nil {
-			return err
-		}
-		client, names, err := t.kafka(p)
-		if err != nil {
-			return err
-		}
-		defer func() { _ = client.Close() }()
-		ctx, cancel := context.WithTimeout(cmd.Context(), kafkaPatience)
-		defer cancel()
-		var missing error
+		})
+	return t.onKafka(parent("topics", "Topics of Kafka", create), func(ctx context.Context, client *bus.Client, names []string) (missing error) {
 		t.table(func(w io.Writer) {
 			fmt.Fprintln(w, "TOPIC\tPARTITIONS\tREPLICAS\tMESSAGES")
 			for _, name := range names {
-				is, errTopic := client.Describe(ctx, name)
-				if errTopic != nil {
-					fmt.Fprintf(w, "%s\t%v\n", name, errTopic)
+				is, err := client.Describe(ctx, name)
+				if err != nil {
+					fmt.Fprintf(w, "%s\t%v\n", name, err)
 					missing = errFound
 					continue
 				}
@@ -123,6 +118,5 @@ func (t *tool) topicsCommand() *cobra.Command {
 			}
 		})
 		return missing
-	}
-	return list
+	})
 }

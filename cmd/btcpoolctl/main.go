@@ -119,7 +119,17 @@ func parent(use, short string, commands ...*cobra.Command) *cobra.Command {
 	return c
 }
 
-func (t *tool) pool() (*pool, error) { return openPool(t.dir, t.without) }
+// onPool makes a command of what works on the configurations of a pool.
+func (t *tool) onPool(cmd *cobra.Command, do func(ctx context.Context, p *pool, args []string) error) *cobra.Command {
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		p, err := openPool(t.dir, t.without)
+		if err != nil {
+			return err
+		}
+		return do(cmd.Context(), p, args)
+	}
+	return cmd
+}
 
 func (t *tool) printf(format string, args ...any) { fmt.Fprintf(t.out, format, args...) }
 
@@ -142,21 +152,16 @@ func (t *tool) tell(found []finding) error {
 }
 
 func (t *tool) checkCommand() *cobra.Command {
-	return &cobra.Command{
+	return t.onPool(&cobra.Command{
 		Use: "check", Short: "Check all configuration files, and whether they fit together", Args: exactly(0),
 		Long: `check reads every file as its service does with -check, and then holds them against each other: one network, one Kafka and
 its topics, one database, one share log, folders, ports and server ids of each one's own, tokens of both sides, nodes that get blocks.
 It takes the files of one folder for services of one machine.`,
-		RunE: func(*cobra.Command, []string) error {
-			p, err := t.pool()
-			if err != nil {
-				return err
-			}
-			if err := t.tell(p.faults()); err != nil {
-				return err
-			}
-			t.printf("%d configurations are right, and fit together\n", len(p.parts))
-			return nil
-		},
-	}
+	}, func(_ context.Context, p *pool, _ []string) error {
+		if err := t.tell(p.faults()); err != nil {
+			return err
+		}
+		t.printf("%d configurations are right, and fit together\n", len(p.parts))
+		return nil
+	})
 }

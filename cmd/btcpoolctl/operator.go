@@ -111,22 +111,17 @@ func (a api) call(ctx context.Context, method, path string, query url.Values, bo
 // onServers adds a flag that names one of the sservers, and has do called for each that is meant.
 func (t *tool) onServers(cmd *cobra.Command, do func(ctx context.Context, a api, args []string) error) *cobra.Command {
 	only := cmd.Flags().String("server", "", "only the sserver that has this `file` name, like sserver-2; otherwise all of them")
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
-		p, err := t.pool()
-		if err != nil {
-			return err
-		}
+	return t.onPool(cmd, func(ctx context.Context, p *pool, args []string) error {
 		all, err := p.apis(*only)
 		if err != nil {
 			return err
 		}
 		var errs []error
 		for _, a := range all {
-			errs = append(errs, do(cmd.Context(), a, args))
+			errs = append(errs, do(ctx, a, args))
 		}
 		return errors.Join(errs...)
-	}
-	return cmd
+	})
 }
 
 // selection says which sessions are meant.

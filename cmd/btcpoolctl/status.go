@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,45 +26,33 @@ func (p *pool) states(ctx context.Context) []state {
 	var asking sync.WaitGroup
 	for i, part := range p.parts {
 		all[i].part = part
-		switch {
-		case part.err != nil:
+		if part.err != nil {
 			all[i].missing = errors.New("its configuration is wrong, see check")
-		default:
-			asking.Go(func() {
-				admin := part.config.Base().Admin
-				all[i].missing = service.Health(ctx, admin)
-				all[i].version = service.VersionAt(ctx, admin)
-			})
+			continue
 		}
+		asking.Go(func() {
+			admin := part.config.Base().Admin
+			all[i].missing = service.Health(ctx, admin)
+			all[i].version = service.VersionAt(ctx, admin)
+		})
 	}
 	asking.Wait()
 	return all
 }
 
 func (t *tool) statusCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "status", Short: "Ask each service how it is", Args: exactly(0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			p, err := t.pool()
-			if err != nil {
-				return err
-			}
-			var notReady error
+	return t.onPool(&cobra.Command{Use: "status", Short: "Ask each service how it is", Args: exactly(0)},
+		func(ctx context.Context, p *pool, _ []string) (notReady error) {
 			t.table(func(w io.Writer) {
 				fmt.Fprintln(w, "SERVICE\tVERSION\tSTATE")
-				for _, s := range p.states(cmd.Context()) {
+				for _, s := range p.states(ctx) {
 					said := "ready"
 					if s.missing != nil {
 						said, notReady = s.missing.Error(), errFound
 					}
-					version := s.version
-					if version == "" {
-						version = "-"
-					}
-					fmt.Fprintf(w, "%s\t%s\t%s\n", s.part.name, version, said)
+					fmt.Fprintf(w, "%s\t%s\t%s\n", s.part.name, cmp.Or(s.version, "-"), said)
 				}
 			})
 			return notReady
-		},
-	}
+		})
 }

@@ -70,6 +70,17 @@ func (c Config) Open(ctx context.Context) (*Store, error) {
 	return Open(ctx, dsn)
 }
 
+// Look is Open for who only looks: the schema stays as it is.
+func (c Config) Look(ctx context.Context) (*Store, error) {
+	dsn, err := c.dsn().Read()
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	return open(ctx, dsn)
+}
+
 // Validate reports a missing, doubled or misspelt data source. A file is judged when it is needed.
 func (c Config) Validate() error {
 	if c.dsn().IsZero() {
@@ -118,12 +129,23 @@ type dialect interface {
 // Behind the scheme, MySQL's form is that of github.com/go-sql-driver/mysql, its parameters included. Open fails within
 // seconds when the database is away; see Connect.
 func Open(ctx context.Context, dsn string) (*Store, error) {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	s, err := open(ctx, dsn)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.migrate(ctx, s.db); err != nil {
+		return nil, errors.Join(fmt.Errorf("migrate database: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+func open(ctx context.Context, dsn string) (*Store, error) {
 	d, err := parseDSN(dsn)
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, openTimeout)
-	defer cancel()
 	db, err := d.open()
 	if err != nil {
 		return nil, fmt.Errorf("open database: %w", err)
@@ -131,9 +153,6 @@ func Open(ctx context.Context, dsn string) (*Store, error) {
 	s := &Store{db: db, dialect: d}
 	if err := s.Ping(ctx); err != nil {
 		return nil, errors.Join(err, db.Close())
-	}
-	if err := d.migrate(ctx, db); err != nil {
-		return nil, errors.Join(fmt.Errorf("migrate database: %w", err), db.Close())
 	}
 	return s, nil
 }
