@@ -1,4 +1,4 @@
-# What one does here. `make test` is the whole proof; it installs the servers it needs.
+# What one does here. `make test` is the proof, packages apart (`make release-check`); it installs the servers it needs.
 
 SHELL := bash
 TOOL  := go tool -modfile=tools/go.mod
@@ -14,8 +14,8 @@ BIN      ?= bin
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
 
-env: ## .env and secrets/ for docker compose; NETWORK=regtest: a chain of its own, NODE=http://…: a node of yours
-	deploy/env.sh $(or $(NETWORK),mainnet) $(NODE)
+env: ## .env and secrets/ for docker compose; NETWORK=regtest: a chain of its own, NODE=http://… NODE_USER=…: a node of yours
+	deploy/env.sh $(or $(NETWORK),mainnet) "$(NODE)" $(NODE_USER)
 
 agents: ## agentproxy into bin/agents/, for the boxes that farms have
 	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/amd64 darwin/arm64; do \

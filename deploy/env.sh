@@ -10,7 +10,7 @@ umask 077
 network=${1:-mainnet} node=${2:-} user=${3:-pool}
 
 # Of an .env that had it.
-was() { [ ! -e .env ] || sed -n "s/^$1=//p" .env | head -n 1; }
+was() { [ ! -e .env ] || sed -n "s/^$1=//p" .env | head -n 1 | sed -e 's/^"\(.*\)"$/\1/' -e "s/^'\(.*\)'\$/\1/"; }
 random() { od -An -v -tx1 -N24 /dev/urandom | tr -d ' \n'; }
 
 # secret NAME VALUE: who reads a secret in a container is a number that the host does not know; nobody else comes past
@@ -51,4 +51,4 @@ sed -e "s|^NETWORK=.*|NETWORK=$network|" -e "s|^COMPOSE_PROFILES=.*|COMPOSE_PROF
 mv .env.new .env
 echo "env: wrote .env and secrets/"
 [ -n "$payout" ] || echo "env: now set PAYOUT_ADDRESS in .env: it receives the block rewards"
-[ -z "$node" ] || echo "env: now write the node's RPC password into secrets/node_rpc_password"
+[ -z "$node" ] || echo "env: now write the RPC password of the node's user $user into secrets/node_rpc_password"

@@ -228,6 +228,28 @@ func TestWayThroughPages(t *testing.T) {
 	b.check("the way")
 }
 
+// TestStoppedQuestion has what was asked and stopped, as when a tab is hidden, be asked again at the next look.
+func TestStoppedQuestion(t *testing.T) {
+	s := newTestService(t, time.Now().Truncate(time.Second))
+	server := httptest.NewServer(s.Handler())
+	t.Cleanup(server.Close)
+	t.Cleanup(func() { s.hub.stop() })
+	b := openBrowser(t)
+	b.open(server.URL + "/")
+	b.do(`import("/assets/feed.js").then(({ Question }) => {
+		let asked = 0;
+		const question = new Question(60_000, async (signal) => {
+			asked++;
+			await new Promise((done) => setTimeout(done, 20));
+			signal.throwIfAborted();
+		}, () => { window.outcome = asked; });
+		question.look();
+		question.stop();
+		question.look();
+	})`)
+	b.await("window.outcome", "2")
+}
+
 // TestPushToPages has a page show what the pool pushes, without asking for it; do nothing while it is hidden; say that
 // the pool has gone; and ask where nothing can be pushed.
 func TestPushToPages(t *testing.T) {

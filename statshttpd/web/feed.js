@@ -123,8 +123,10 @@ export class Question {
   }
 
   stop() {
-    this.#running?.abort();
+    if (!this.#running) return;
+    this.#running.abort();
     this.#running = null;
+    this.#asked = 0; // for nothing
   }
 
   async look() {

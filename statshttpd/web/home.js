@@ -70,7 +70,7 @@ export class HomePage {
     const round = unknown ? null : pool.round;
     const wait = secondsToBlock(pool, pool.hashrate["1h"] ?? pool.hashrate["5m"]);
     this.#cards.show("effort", round ? effort(round.effort) : "–", list(
-      round?.since ? t("round.since", { age: age(round.since) }) : t("round.first"),
+      round && (round.since ? t("round.since", { age: age(round.since) }) : t("round.first")),
       !unknown && wait !== null && t("round.block_each", { time: duration(wait) }),
     ), { part: round?.effort ?? 0 });
 
