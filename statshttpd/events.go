@@ -7,9 +7,9 @@ import (
 	"errors"
 	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"btcpool/internal/httpapi"
@@ -22,7 +22,7 @@ const (
 	eventInterval = 5 * time.Second
 	eventWrite    = 10 * time.Second // for a listener to take one
 	maxTopics     = 4                // of one listener
-	crowdSize     = 256              // listeners, about
+	crowdSize     = 256              // listeners, more only when all crowds are full
 	crowds        = 40
 	crowdPause    = 50 * time.Millisecond // between two
 )
@@ -34,11 +34,11 @@ type topic struct{ kind, user, worker string }
 
 // hub gives events to those who listen. It is safe for concurrent use.
 type hub struct {
-	mu        sync.Mutex
-	ticks     [crowds]chan struct{} // of each crowd, closed at its next tick
-	frames    map[topic][]byte
-	listeners atomic.Int64
-	stopped   bool
+	mu      sync.Mutex
+	ticks   [crowds]chan struct{} // of each crowd, closed at its next tick
+	members [crowds]int           // who listen, by crowd
+	frames  map[topic][]byte
+	stopped bool
 }
 
 func newHub() *hub {
@@ -49,8 +49,32 @@ func newHub() *hub {
 	return h
 }
 
-// turn begins a tick, crowd by crowd as long as pause, which is called between two, returns true: what was made for the tick
-// before is not said again.
+// join adds a listener to a crowd, the first that has room or else the smallest, unless there are most already; leave
+// takes it out of that.
+func (h *hub) join(most int) (crowd int, ok bool) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	all := 0
+	for i, n := range h.members {
+		if all += n; h.members[crowd] >= crowdSize && n < h.members[crowd] {
+			crowd = i
+		}
+	}
+	if all >= most {
+		return 0, false
+	}
+	h.members[crowd]++
+	return crowd, true
+}
+
+func (h *hub) leave(crowd int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.members[crowd]--
+}
+
+// turn begins a tick, crowd by crowd as long as pause, which is called between two, returns true: what was made for the
+// tick before is not said again.
 func (h *hub) turn(pause func() bool) {
 	for crowd := range crowds {
 		h.mu.Lock()
@@ -59,8 +83,9 @@ func (h *hub) turn(pause func() bool) {
 		}
 		close(h.ticks[crowd])
 		h.ticks[crowd] = make(chan struct{})
+		between := h.members[crowd] > 0 && slices.ContainsFunc(h.members[crowd+1:], func(n int) bool { return n > 0 })
 		h.mu.Unlock()
-		if more := int64(crowd+1)*crowdSize < h.listeners.Load(); more && !pause() {
+		if between && !pause() {
 			return
 		}
 	}
@@ -178,19 +203,18 @@ func (s *Service) stream(w http.ResponseWriter, r *http.Request, all []topic) {
 		httpapi.Refuse(w, errMethod)
 		return
 	}
-	defer s.hub.listeners.Add(-1)
-	listeners := s.hub.listeners.Add(1)
-	if listeners > int64(min(s.cfg.MaxEventClients, s.cfg.MaxConnections-s.cfg.MaxConnections/8)) {
+	crowd, ok := s.hub.join(min(s.cfg.MaxEventClients, s.cfg.MaxConnections-s.cfg.MaxConnections/8))
+	if !ok {
 		httpapi.Refuse(w, errTooManyListeners)
 		return
 	}
+	defer s.hub.leave(crowd)
 	h := w.Header()
 	h.Set("Content-Type", "text/event-stream")
 	h.Set("Cache-Control", "no-store")
 	h.Set("X-Accel-Buffering", "no") // nginx would hold them back
 	control := http.NewResponseController(w)
 	sent := make(map[topic][]byte, maxTopics)
-	crowd := int(listeners / crowdSize % crowds)
 	for next := s.hub.next(crowd); next != nil; next = s.hub.next(crowd) {
 		// A listener that does not take what it is sent is given up: it must not cost memory.
 		_ = control.SetWriteDeadline(time.Now().Add(eventWrite)) // not every writer of tests has one

@@ -4,8 +4,10 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"math"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -72,6 +74,16 @@ func (l *listener) wants(names ...string) (last map[string]any) {
 		last = data
 	}
 	return last
+}
+
+// size is how many listen.
+func (h *hub) size() (all int) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.members {
+		all += n
+	}
+	return all
 }
 
 func TestEvents(t *testing.T) {
@@ -154,6 +166,54 @@ func TestEventsInCrowds(t *testing.T) {
 	listening.Wait()
 	if len(heard) > 0 {
 		t.Errorf("%d more were written", len(heard))
+	}
+}
+
+// Crowds stay of one size when listeners come and go, and are closed up before there are more of them.
+func TestCrowdsUnderChurn(t *testing.T) {
+	t.Parallel()
+	h := newHub()
+	const listeners = 8 * crowdSize
+	var in []int
+	join := func(n int) {
+		for range n {
+			crowd, ok := h.join(listeners)
+			if !ok {
+				t.Fatal("there is no room")
+			}
+			in = append(in, crowd)
+		}
+	}
+	join(listeners)
+	for range 10 { // those that came first leave, and come again
+		for _, crowd := range in[:listeners/2] {
+			h.leave(crowd)
+		}
+		in = in[listeners/2:]
+		join(listeners / 2)
+		if most := slices.Max(h.members[:]); most != crowdSize {
+			t.Fatalf("%d are in the largest crowd, want %d", most, crowdSize)
+		}
+	}
+	if _, ok := h.join(listeners); ok {
+		t.Error("one more is taken than may listen")
+	}
+	for range crowds * crowdSize { // more than all crowds are for
+		_, _ = h.join(math.MaxInt)
+	}
+	if most, least := slices.Max(h.members[:]), slices.Min(h.members[:]); most-least > 1 {
+		t.Errorf("crowds of %d to %d", least, most)
+	}
+
+	h = newHub()
+	h.members[3], h.members[7], h.members[8] = 1, 1, 1
+	pauses := 0
+	h.turn(func() bool {
+		pauses++
+		return true
+	})
+	if pauses != 2 {
+		t.Errorf("%d pauses between three crowds", pauses)
 	}
 }
 

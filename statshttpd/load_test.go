@@ -308,7 +308,7 @@ func TestLoad(t *testing.T) {
 	took := make(map[string][]cost)
 	h := s.Handler()
 	testkit.Until(t, time.Minute, "all listeners", func(context.Context) error {
-		if n := s.hub.listeners.Load(); n != int64(*loadListeners) {
+		if n := s.hub.size(); n != *loadListeners {
 			return fmt.Errorf("there are %d", n)
 		}
 		return nil

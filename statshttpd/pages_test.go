@@ -276,11 +276,11 @@ func TestPushToPages(t *testing.T) {
 	chain := `document.getElementById("chain").textContent`
 	b.open(server.URL + "/")
 	b.await(state, "live")
-	listening := func(want int64) {
+	listening := func(want int) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); s.hub.listeners.Load() != want; time.Sleep(10 * time.Millisecond) {
+		for deadline := time.Now().Add(30 * time.Second); s.hub.size() != want; time.Sleep(10 * time.Millisecond) {
 			if time.Now().After(deadline) {
-				t.Fatalf("%d listen, want %d", s.hub.listeners.Load(), want)
+				t.Fatalf("%d listen, want %d", s.hub.size(), want)
 			}
 		}
 	}
