@@ -58,7 +58,7 @@ func TestFolder(t *testing.T) {
 	}
 }
 
-// server speaks S3. It refuses as many requests as fail says, and changes a bit of what it stores while spoil is set.
+// server speaks S3. It refuses as many requests as fail says, and stores something else of the same size while spoil is set.
 type server struct {
 	archive.Config
 	backend gofakes3.Backend
@@ -86,7 +86,7 @@ func newServer(t *testing.T) *server {
 		}
 		s3.ServeHTTP(w, r)
 		if r.Method == http.MethodPut && s.spoil.Load() {
-			if _, err := s.backend.PutObject("shares", "pool/BTC/2024/day", s.metadata, strings.NewReader("spoilt"), 6, nil); err != nil {
+			if _, err := s.backend.PutObject("shares", "pool/BTC/2024/day", s.metadata, strings.NewReader("spoilt"), int64(len("spoilt")), nil); err != nil {
 				t.Error(err)
 			}
 		}
@@ -133,7 +133,8 @@ func TestBucket(t *testing.T) {
 	}
 }
 
-// TestBucketSpoils wants an object that is not what was sent to be noticed, and not to be taken for it later.
+// TestBucketSpoils wants an object that is not what was sent to be noticed, and not to be taken for it later, nor after a
+// restart.
 func TestBucketSpoils(t *testing.T) {
 	t.Parallel()
 	s := newServer(t)
@@ -151,7 +152,13 @@ func TestBucketSpoils(t *testing.T) {
 	if got := s.object(t); string(got) != "spoilt" {
 		t.Errorf("the server has %q: nothing is ours to remove", got)
 	}
+	if err := put(t, s.Config, "BTC/2024/day", path); !errors.Is(err, archive.ErrDiffers) {
+		t.Errorf("after a restart: got %v, want ErrDiffers", err)
+	}
 	s.spoil.Store(false)
+	if err := put(t, s.Config, "BTC/2024/day", path); err != nil || string(s.object(t)) != "a days" {
+		t.Errorf("after a restart: %v", err)
+	}
 	if err := store.Put(t.Context(), "BTC/2024/day", path); err != nil || string(s.object(t)) != "a days" {
 		t.Errorf("then: %v", err)
 	}

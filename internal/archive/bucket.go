@@ -17,9 +17,9 @@ type bucket struct {
 	client *minio.Client
 	name   string
 	prefix string
-	// doubted are keys of objects that were not what was sent, whatever their metadata says. They stay: the server may have
-	// shown a former one, which is good.
-	doubted map[string]bool
+	// sums has the SHA-256 of the objects that were read back. What an object's metadata says is what was sent, which need
+	// not be what the server kept.
+	sums map[string]string
 }
 
 func newBucket(c Config) (*bucket, error) {
@@ -37,7 +37,7 @@ func newBucket(c Config) (*bucket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("endpoint = %q: %w", c.Endpoint, err)
 	}
-	return &bucket{client, c.Bucket, c.Prefix, make(map[string]bool)}, nil
+	return &bucket{client, c.Bucket, c.Prefix, make(map[string]string)}, nil
 }
 
 // sumKey is the name of the metadata that has an object's SHA-256.
@@ -55,8 +55,13 @@ func (b *bucket) Put(ctx context.Context, key, file string) error {
 	key = path.Join(b.prefix, key)
 	is, err := b.client.StatObject(ctx, b.name, key, minio.StatObjectOptions{})
 	switch {
-	case err == nil && !b.doubted[key] && is.Size == info.Size() && is.UserMetadata[sumKey] == want:
-		return nil
+	case err == nil && is.Size == info.Size() && is.UserMetadata[sumKey] == want:
+		if b.sums[key] == want {
+			return nil
+		}
+		if err := b.readBack(ctx, key, want); !errors.Is(err, ErrDiffers) {
+			return err
+		}
 	case err != nil && minio.ToErrorResponse(err).StatusCode != http.StatusNotFound:
 		return err
 	}
@@ -65,6 +70,13 @@ func (b *bucket) Put(ctx context.Context, key, file string) error {
 	}); err != nil {
 		return err
 	}
+	return b.readBack(ctx, key, want)
+}
+
+// readBack wants an object to be what it shall be. One that is not stays: the server may have shown a former one, which is
+// good.
+func (b *bucket) readBack(ctx context.Context, key, want string) error {
+	delete(b.sums, key)
 	object, err := b.client.GetObject(ctx, b.name, key, minio.GetObjectOptions{})
 	if err != nil {
 		return err
@@ -73,7 +85,6 @@ func (b *bucket) Put(ctx context.Context, key, file string) error {
 	if err = errors.Join(err, object.Close()); err != nil {
 		return err
 	}
-	err = compare(key, want, got)
-	b.doubted[key] = err != nil
-	return err
+	b.sums[key] = got
+	return compare(key, want, got)
 }
