@@ -343,24 +343,30 @@ func start(t *testing.T, role string) *helper {
 	cmd := exec.Command(os.Args[0])
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
-	in, err := cmd.StdinPipe()
+	in, out := startPiped(t, role, cmd)
+	return &helper{cmd.Process.Pid, json.NewEncoder(in), json.NewDecoder(out)}
+}
+
+// startPiped starts a program that ends with its standard input, which is closed when the test ends.
+func startPiped(t *testing.T, name string, cmd *exec.Cmd) (in io.Writer, out io.Reader) {
+	t.Helper()
+	to, err := cmd.StdinPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
+	if out, err = cmd.StdoutPipe(); err != nil {
 		t.Fatal(err)
 	}
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		in.Close()
+		to.Close()
 		if err := cmd.Wait(); err != nil {
-			t.Errorf("%s: %v", role, err)
+			t.Errorf("%s: %v", name, err)
 		}
 	})
-	return &helper{cmd.Process.Pid, json.NewEncoder(in), json.NewDecoder(out)}
+	return to, out
 }
 
 // ask gives an order and returns the answer.

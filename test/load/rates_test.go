@@ -120,23 +120,7 @@ func startEcho(t *testing.T) (addr netip.AddrPort, pid int) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	cmd := exec.Command(program)
-	in, err := cmd.StdinPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	out, err := cmd.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		in.Close()
-		if err := cmd.Wait(); err != nil {
-			t.Errorf("echo: %v", err)
-		}
-	})
+	_, out := startPiped(t, "echo", cmd)
 	var port uint16
 	if _, err := fmt.Fscan(out, &port); err != nil {
 		t.Fatal(err)
