@@ -69,6 +69,8 @@ type (
 const (
 	nompLive    = "/api/live_stats"
 	nompMinutes = 12 * 60 // of pool_stats
+
+	mostNompListeners = 100
 )
 
 func (s *Service) nomp() []endpoint {
@@ -149,8 +151,13 @@ func readable(rate float64) string {
 	return fmt.Sprintf("%.2f%s", rate, units[i])
 }
 
-// serveLiveStats sends the statistics again and again.
+// serveLiveStats sends the statistics again and again, to few: they are large.
 func (s *Service) serveLiveStats(w http.ResponseWriter, r *http.Request) {
+	defer s.nompListeners.Add(-1)
+	if s.nompListeners.Add(1) > mostNompListeners {
+		httpapi.Refuse(w, errTooManyListeners)
+		return
+	}
 	s.stream(w, r, []topic{{kind: nompKind}})
 }
 

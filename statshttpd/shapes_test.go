@@ -13,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -282,6 +283,36 @@ func TestLiveStats(t *testing.T) {
 	s.hub.turn(nil)
 	if got := next(); !strings.Contains(got, `"carl.x"`) {
 		t.Errorf("the second event is %s", got)
+	}
+}
+
+// The statistics of all workers are pushed to fewer than other events are.
+func TestLiveStatsAreBounded(t *testing.T) {
+	t.Parallel()
+	s := shaped(t)
+	gone, leave := context.WithCancel(t.Context())
+	heard := make(chan struct{}, mostNompListeners)
+	var listening sync.WaitGroup
+	for range mostNompListeners {
+		listening.Go(func() {
+			r := httptest.NewRequestWithContext(gone, http.MethodGet, nompLive, nil)
+			s.Handler().ServeHTTP(&hearing{httptest.NewRecorder(), heard}, r)
+		})
+	}
+	for range mostNompListeners {
+		<-heard
+	}
+	if w := get(s.Handler(), nompLive); w.Code != http.StatusServiceUnavailable {
+		t.Errorf("one more has %d", w.Code)
+	}
+	leave()
+	listening.Wait()
+	ended, end := context.WithCancel(t.Context())
+	end()
+	w := httptest.NewRecorder()
+	s.Handler().ServeHTTP(w, httptest.NewRequestWithContext(ended, http.MethodGet, nompLive, nil))
+	if w.Code != http.StatusOK {
+		t.Errorf("%d once all have left", w.Code)
 	}
 }
 

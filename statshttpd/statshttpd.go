@@ -63,6 +63,8 @@ type Service struct {
 	read  map[int]bus.Mark // of the last share read, by partition: of whoever counts shares
 	hub   *hub
 
+	nompListeners atomic.Int64
+
 	checkpointRoom int // bytes that the next one will take, about: of whoever counts shares
 
 	teller *notify.Notifier // nil: nobody is told anything
