@@ -1,6 +1,7 @@
 package statshttpd
 
 import (
+	"cmp"
 	"context"
 	"net/netip"
 	"slices"
@@ -22,7 +23,7 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 		return
 	}
 	now := s.now()
-	s.lookUp(ctx, db)
+	unread := s.lookUp(ctx, db) // the rows of others are written nevertheless
 	rows, err := s.writeNames(ctx, db)
 	left := s.board.takeLeft()
 	write := func(chunk []store.Worker) {
@@ -37,6 +38,7 @@ func (s *Service) flush(ctx context.Context, db *store.Store) {
 	for keys := range slices.Chunk(s.board.rowKeys(), flushRows) { // rows of all at once would take much memory
 		write(s.board.rows(now, keys))
 	}
+	err = cmp.Or(err, unread)
 	took := s.now().Sub(now)
 	s.metrics.flushSeconds.Observe(took.Seconds())
 	if s.writing.Set(err); err != nil {

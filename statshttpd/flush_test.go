@@ -1,9 +1,12 @@
 package statshttpd
 
 import (
+	"database/sql"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"btcpool/internal/share"
 	"btcpool/internal/store"
@@ -78,6 +81,67 @@ func TestFlushKeepsRecords(t *testing.T) {
 	}
 	if w := s.board.find(noon, "ann", "rig"); w.First != 1000 || w.RoundBest != record(best) {
 		t.Errorf("%+v", w.past)
+	}
+}
+
+// A flush that says that all is written has read and written all newcomers, and says so when it could not.
+func TestFlushHasAllNewcomers(t *testing.T) {
+	t.Parallel()
+	s := newTestService(t, noon)
+	const workers = 2300
+	s.board.limit = workers + 1
+	db := s.db.Load()
+	for i := range int64(workers) {
+		s.mine(t, share.Share{UserID: 1, WorkerID: i + 1, Time: noon.Unix(), Status: share.StatusAccept})
+	}
+	s.flush(t.Context(), db)
+	rows, err := db.Workers(t.Context())
+	if err != nil || len(rows) != workers+1 || s.flushed.Load() != noon.Unix() {
+		t.Fatalf("%v, %d rows of %d workers and their user, flushed at %d", err, len(rows), workers, s.flushed.Load())
+	}
+
+	raw, err := sql.Open("sqlite", strings.TrimPrefix(s.cfg.Database.DSN, "sqlite:"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer raw.Close()
+	rename := func(from, to string) {
+		t.Helper()
+		if _, err := raw.ExecContext(t.Context(), "ALTER TABLE "+from+" RENAME TO "+to); err != nil {
+			t.Fatal(err)
+		}
+	}
+	rename("users", "elsewhere")
+	later := noon.Add(time.Minute)
+	s.now = func() time.Time { return later }
+	for _, user := range []int32{1, 2} {
+		s.mine(t, share.Share{UserID: user, WorkerID: 1, Time: later.Unix(), Status: share.StatusAccept})
+	}
+	s.flush(t.Context(), db)
+	if err := s.Ready(); err == nil || !strings.Contains(err.Error(), "rows of new workers not read") {
+		t.Errorf("ready: %v", err)
+	}
+	if failed := testutil.ToFloat64(s.metrics.flushes.WithLabelValues("failed")); failed != 1 || s.flushed.Load() != noon.Unix() {
+		t.Errorf("%v flushes failed, flushed at %d", failed, s.flushed.Load())
+	}
+	of := func(user int32) (accepted int64) {
+		t.Helper()
+		rows, err := db.FindWorkers(t.Context(), []store.WorkerKey{{UserID: user, WorkerID: 1}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, row := range rows {
+			accepted = row.AcceptCount
+		}
+		return accepted
+	}
+	if known, newcomer := of(1), of(2); known != 2 || newcomer != 0 {
+		t.Errorf("of who is known %d shares are written, of who is not %d", known, newcomer)
+	}
+	rename("elsewhere", "users")
+	s.flush(t.Context(), db)
+	if err := s.Ready(); err != nil || of(2) != 1 || s.flushed.Load() != later.Unix() {
+		t.Errorf("ready: %v; %d shares, flushed at %d", err, of(2), s.flushed.Load())
 	}
 }
 

@@ -64,7 +64,9 @@ func (s *Service) keepUpToDate(ctx context.Context, db, stats *store.Store) {
 		s.refreshLedger(ctx, db)
 		select {
 		case <-look.C:
-			s.lookUp(ctx, db)
+			if err := s.lookUp(ctx, db); err != nil && ctx.Err() == nil {
+				s.writing.Set(err)
+			}
 		case <-flush.C:
 			s.flush(ctx, db)
 		case <-purge.C:

@@ -2,6 +2,7 @@ package statshttpd
 
 import (
 	"context"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -210,27 +211,32 @@ func usersOf(rows []store.Worker) (ids []int32) {
 
 // lookUp reads the rows of who began to mine while we listened: what they say of the time before, and names that nobody
 // said. Before that none of them is written: the best of a round is what was written last.
-func (s *Service) lookUp(ctx context.Context, db *store.Store) {
+func (s *Service) lookUp(ctx context.Context, db *store.Store) error {
 	const most = 1000
-	keys, ids := s.board.takeUnread(most)
-	if len(keys) == 0 {
-		return
-	}
-	err := withTimeout(ctx, func(ctx context.Context) error {
-		names, err := db.UserNames(ctx, ids)
-		if err != nil {
-			return err
+	for more := true; more; {
+		keys, ids := s.board.takeUnread(most)
+		if len(keys) == 0 {
+			return nil
 		}
-		rows, err := db.FindWorkers(ctx, keys)
+		err := withTimeout(ctx, func(ctx context.Context) error {
+			names, err := db.UserNames(ctx, ids)
+			if err != nil {
+				return err
+			}
+			rows, err := db.FindWorkers(ctx, keys)
+			if err != nil {
+				return err
+			}
+			s.board.learn(s.now(), rows, names)
+			return nil
+		})
 		if err != nil {
-			return err
+			s.board.putUnread(keys)
+			return fmt.Errorf("rows of new workers not read: %w", err)
 		}
-		s.board.learn(s.now(), rows, names)
-		return nil
-	})
-	if err != nil {
-		s.board.putUnread(keys)
+		more = len(keys) == most // who comes meanwhile is looked up the next time
 	}
+	return nil
 }
 
 // writeNames writes the names that changed, in chunks.
