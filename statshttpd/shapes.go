@@ -143,9 +143,9 @@ func (s *Service) tableMean(ctx context.Context, of store.StatsKey, by step, n i
 	return hashes / covered(now, start, first), nil
 }
 
-// covered are the seconds from start, or from the unix time first where that is later, to now.
+// covered are the seconds from start, or from the unix time first where that is later, to now, at least one.
 func covered(now, start time.Time, first int64) float64 {
-	return max(now.Sub(start).Seconds(), 1) - math.Max(float64(first-start.Unix()), 0)
+	return max(now.Sub(start).Seconds()-max(float64(first-start.Unix()), 0), 1)
 }
 
 // tenMinutes is the work of the last day of whoever a key names, in parts of ten minutes that are over, those that are

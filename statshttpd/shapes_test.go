@@ -242,6 +242,25 @@ func TestShapesOfHostileNames(t *testing.T) {
 	}
 }
 
+// A rate since the first share is one of a second at least.
+func TestRateSinceJustNow(t *testing.T) {
+	t.Parallel()
+	s := shaped(t)
+	id := s.connect(t, noon, 9, "carl", "x", "")
+	s.mine(t, share.Share{UserID: 9, WorkerID: id, Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
+	if w := get(s.Handler(), "/users/carl"); w.Code != http.StatusOK || strings.Count(w.Body.String(), `"hashrate7d":"0"`) != 2 {
+		t.Errorf("first share just now: %s", w.Body)
+	}
+	for _, first := range []int64{noon.Unix(), noon.Unix() + 5} {
+		if got := covered(noon, noon.Add(-time.Hour), first); got != 1 {
+			t.Errorf("since %d, at %d: %v seconds", first, noon.Unix(), got)
+		}
+	}
+	if got := covered(noon, noon.Add(-time.Hour), noon.Unix()-90); got != 90 {
+		t.Errorf("since 90 seconds: %v", got)
+	}
+}
+
 func TestLiveStats(t *testing.T) {
 	t.Parallel()
 	s := shaped(t)
