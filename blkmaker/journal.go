@@ -134,6 +134,7 @@ func openJournal(dir string, log zerolog.Logger, m *metrics) (*journal, error) {
 		done:    make(map[solvedKey]bool),
 		last:    make(map[string]map[int]bus.Mark),
 	}
+	durable.Sweep(j.path)
 	content, err := os.ReadFile(j.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err

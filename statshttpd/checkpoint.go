@@ -116,6 +116,7 @@ func (s *Service) checkpointOfUse(ctx context.Context) (*snapshot, error) {
 	if s.cfg.CheckpointFile == "" {
 		return nil, nil
 	}
+	durable.Sweep(s.cfg.CheckpointFile)
 	kept, err := readCheckpoint(s.cfg.CheckpointFile, s.origin(), s.now())
 	if err != nil || kept == nil {
 		return nil, err

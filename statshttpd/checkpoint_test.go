@@ -125,6 +125,9 @@ func TestCheckpointKilled(t *testing.T) {
 		t.Errorf("%d of %d starts went on from a checkpoint", resumed, lives)
 	}
 
+	if err := os.WriteFile(filepath.Join(filepath.Dir(cfg.CheckpointFile), ".checkpoint123"), nil, 0o600); err != nil { // as a kill amid writing leaves
+		t.Fatal(err)
+	}
 	s, err := statshttpd.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
@@ -146,6 +149,9 @@ func TestCheckpointKilled(t *testing.T) {
 	}
 	t.Logf("%d shares", want["pool"])
 	end()
+	if files, err := os.ReadDir(filepath.Dir(cfg.CheckpointFile)); err != nil || len(files) != 1 {
+		t.Errorf("%v, beside the checkpoint are %v", err, files)
+	}
 
 	// A topic that was made anew has nothing of what was counted.
 	testkit.DeleteTopic(t, cfg.Kafka, topics.Share)

@@ -56,6 +56,7 @@ func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
 		return l
 	}
 	l.path, l.journal = filepath.Join(dir, "bans.json"), filepath.Join(dir, "bans-new.jsonl")
+	durable.Sweep(l.path)
 	bans, err := readBans(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		l.log.Warn().Err(err).Str("file", l.path).Msg("bans are lost, starting without them")

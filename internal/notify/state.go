@@ -84,6 +84,7 @@ func newState() *state {
 // begins anew.
 func readState(dir string, log zerolog.Logger) (*state, error) {
 	path := filepath.Join(dir, stateFile)
+	durable.Sweep(path)
 	f, err := os.Open(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return newState(), nil

@@ -16,6 +16,7 @@ const snapshotInterval = 5 * time.Second
 
 // readSnapshot takes in what an earlier run knew.
 func (l *List) readSnapshot() error {
+	durable.Sweep(l.snapshot)
 	text, err := os.ReadFile(l.snapshot)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
