@@ -17,10 +17,11 @@ import (
 // A checkpoint is a file with all that was counted up to some messages of the share topic, and which messages these are: a
 // start goes on behind them. It is replaced as a whole, and whatever is wrong with it, the last hour of shares is read.
 const (
-	checkpointFor = 50 * time.Minute // older ones are of no use: shares that came late since would be too old to count
-	maxCheckpoint = 1 << 30          // bytes
-	snapshotBytes = 320              // of a worker, about
-	dedupBytes    = 1 << 20
+	checkpointFor     = 50 * time.Minute // older ones are of no use: shares that came late since would be too old to count
+	longestCheckpoint = 30 * time.Minute // between two: well before the latest is of no use
+	maxCheckpoint     = 1 << 30          // bytes
+	snapshotBytes     = 320              // of a worker, about
+	dedupBytes        = 1 << 20
 )
 
 // unusable is why a checkpoint is not used, and the label of that in the metrics.

@@ -73,8 +73,8 @@ type Config struct {
 	// FileLastFlushTime is a file that holds the unix time of the last complete flush, unless it is empty, the default.
 	FileLastFlushTime string `toml:"file_last_flush_time"`
 	// CheckpointFile keeps what is counted, so that a start need not count an hour of shares; none by default.
-	CheckpointFile string `toml:"checkpoint_file"`
-	// CheckpointInterval is the time between two writes of CheckpointFile, at least 1 s; 5 minutes by default.
+	CheckpointFile string `toml:"checkpoint_file" env:"CHECKPOINT_FILE"`
+	// CheckpointInterval is the time between two writes of CheckpointFile, 1 s to 30 minutes; 5 minutes by default.
 	CheckpointInterval config.Duration `toml:"checkpoint_interval"`
 	// AcceptStale has shares that were accepted though late count as accepted, instead of stale; false by default.
 	AcceptStale bool `toml:"accept_stale"`
@@ -162,7 +162,9 @@ func (c Config) Validate() error {
 		faults.Addf("stratum_url: %w", err)
 	}
 	faults.AtLeast("flush_db_interval", c.FlushDBInterval, time.Second)
-	faults.AtLeast("checkpoint_interval", c.CheckpointInterval, time.Second)
+	if i := c.CheckpointInterval.Std(); i < time.Second || i > longestCheckpoint {
+		faults.Addf("checkpoint_interval = %q: must be 1s to %s", c.CheckpointInterval, config.Duration(longestCheckpoint))
+	}
 	if c.WorkersRetention != 0 {
 		faults.AtLeast("workers_retention", c.WorkersRetention, 2*time.Hour)
 	}

@@ -64,6 +64,38 @@ func TestConfigNamesEveryFault(t *testing.T) {
 	}
 }
 
+// A checkpoint is of use for 50 minutes: the next one comes well before these are over.
+func TestCheckpointInterval(t *testing.T) {
+	t.Parallel()
+	cfg := statshttpd.DefaultConfig()
+	cfg.Database.DSN = "sqlite:pool.db"
+	for d, valid := range map[time.Duration]bool{
+		time.Millisecond: false, time.Second: true, 30 * time.Minute: true, 30*time.Minute + time.Second: false, time.Hour: false,
+	} {
+		cfg.CheckpointInterval = config.Duration(d)
+		if err := cfg.Validate(); (err == nil) != valid || !valid && !strings.Contains(err.Error(), "checkpoint_interval") {
+			t.Errorf("%s: %v", d, err)
+		}
+	}
+}
+
+// Where files are may come from the environment.
+func TestFilesFromEnvironment(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "statshttpd.toml")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("BTCPOOL_CHECKPOINT_FILE", "/data/checkpoint")
+	t.Setenv("BTCPOOL_REDIS_URL_FILE", "/run/secrets/redis")
+	cfg := statshttpd.DefaultConfig()
+	if err := service.Load(file, &cfg); err != nil {
+		t.Fatal(err)
+	}
+	if cfg.CheckpointFile != "/data/checkpoint" || cfg.Redis.URLFile != "/run/secrets/redis" {
+		t.Errorf("checkpoint_file %q, redis.url_file %q", cfg.CheckpointFile, cfg.Redis.URLFile)
+	}
+}
+
 // What is secret may come from the environment, for a target that the file has.
 func TestNotifyFromEnvironment(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "statshttpd.toml")

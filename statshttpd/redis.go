@@ -25,7 +25,7 @@ type RedisConfig struct {
 	// URL is the server, "redis://user:password@host:6379/0" or, with TLS, "rediss://..."; empty, the default: none.
 	URL string `toml:"url" env:"URL"`
 	// URLFile names a file that holds the URL: it keeps the password out of the configuration.
-	URLFile string `toml:"url_file"`
+	URLFile string `toml:"url_file" env:"URL_FILE"`
 	// KeyPrefix stands before each key; empty by default.
 	KeyPrefix string `toml:"key_prefix"`
 	// KeyExpire is how long a key stays that is not written any more; 0, the default: for ever.
