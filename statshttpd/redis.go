@@ -3,7 +3,9 @@ package statshttpd
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -162,48 +164,81 @@ type redisRow struct {
 	here    bool   // in memory
 }
 
-// write writes each worker and user that had a share, and zeros once for those whose last share is out of all sums.
+// redisPass is one time that all is written.
+type redisPass struct {
+	now      time.Time
+	current  map[workerKey]bool // what has figures
+	expiring map[int32]bool     // users whose indexes are
+	refused  map[string]error   // by what the server said
+}
+
+// write writes each worker and user that had a share, and zeros once for those whose last share is out of all sums. What
+// the server refuses, as for a key that is something else, keeps nothing else from being written.
 func (o *redisOut) write(ctx context.Context, b *board, now time.Time) error {
 	keys := b.redisKeys(o.whole)
-	current := make(map[workerKey]bool, len(keys))
+	pass := &redisPass{now, make(map[workerKey]bool, len(keys)), make(map[int32]bool), make(map[string]error)}
 	for _, k := range keys {
-		current[k] = true
+		pass.current[k] = true
 	}
 	var over []workerKey
 	for k := range o.known {
-		if !current[k] {
+		if !pass.current[k] {
 			over = append(over, k)
 		}
 	}
+	var err error
 	for chunk := range slices.Chunk(slices.Concat(keys, over), redisRows) {
-		rows := b.redisRows(now, chunk)
-		pipe := o.client.Pipeline()
-		for i := range rows {
-			o.put(ctx, pipe, &rows[i], now)
+		if err = o.writeRows(ctx, pass, b.redisRows(now, chunk)); err != nil {
+			break
 		}
-		if _, err := pipe.Exec(ctx); err != nil {
-			return err
+	}
+	return errors.Join(append(slices.Collect(maps.Values(pass.refused)), err)...)
+}
+
+// writeRows returns why the server could not be asked.
+func (o *redisOut) writeRows(ctx context.Context, pass *redisPass, rows []redisRow) error {
+	pipe := o.client.Pipeline()
+	ends := make([]int, len(rows)) // of each row's commands
+	for i := range rows {
+		o.put(ctx, pipe, pass, &rows[i])
+		ends[i] = pipe.Len()
+	}
+	commands, err := pipe.Exec(ctx)
+	refused := false
+	for _, c := range commands {
+		if said, ok := errors.AsType[redis.Error](c.Err()); ok {
+			pass.refused[said.Error()] = fmt.Errorf("%v: %w", c.Args()[:2], said)
+			refused = true
+		} else if c.Err() != nil {
+			return c.Err()
 		}
-		for _, row := range rows {
-			k := workerKey{row.UserID, row.WorkerID}
-			if current[k] {
-				o.known[k] = row.renamed
-			} else {
-				delete(o.known, k)
-			}
+	}
+	if err != nil && !refused { // not even the login was taken
+		return err
+	}
+	from := 0
+	for i, row := range rows {
+		k := workerKey{row.UserID, row.WorkerID}
+		failed := slices.ContainsFunc(commands[from:ends[i]], func(c redis.Cmder) bool { return c.Err() != nil })
+		switch from = ends[i]; {
+		case failed:
+		case pass.current[k]:
+			o.known[k] = row.renamed
+		default:
+			delete(o.known, k)
 		}
 	}
 	return nil
 }
 
 // put appends the commands for one row.
-func (o *redisOut) put(ctx context.Context, pipe redis.Pipeliner, row *redisRow, now time.Time) {
+func (o *redisOut) put(ctx context.Context, pipe redis.Pipeliner, pass *redisPass, row *redisRow) {
 	user := o.cfg.KeyPrefix + "mining_workers/pu/" + strconv.Itoa(int(row.UserID))
 	fields := []any{
 		"accept_5m", row.Accept5m.Difficulty(), "accept_15m", row.Accept15m.Difficulty(), "accept_1h", row.Accept1h.Difficulty(),
 		"stale_15m", row.Stale15m.Difficulty(), "stale_1h", row.Stale1h.Difficulty(),
 		"reject_15m", row.Reject15m.Difficulty(), "reject_1h", row.Reject1h.Difficulty(),
-		"accept_count", row.AcceptCount, "updated_at", now.Unix(),
+		"accept_count", row.AcceptCount, "updated_at", pass.now.Unix(),
 	}
 	if row.here {
 		fields = append(fields, "last_share_ip", row.LastShareIP, "last_share_time", shareTime(row))
@@ -236,8 +271,11 @@ func (o *redisOut) put(ctx context.Context, pipe redis.Pipeliner, row *redisRow,
 		} else {
 			pipe.ZRem(ctx, set, member)
 		}
-		o.expire(ctx, pipe, set)
+		if !pass.expiring[row.UserID] {
+			o.expire(ctx, pipe, set)
+		}
 	}
+	pass.expiring[row.UserID] = true
 }
 
 func (o *redisOut) set(ctx context.Context, pipe redis.Pipeliner, key string, fields []any) {

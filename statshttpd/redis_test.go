@@ -222,6 +222,54 @@ func TestRedisAway(t *testing.T) {
 	}
 }
 
+// What the server refuses keeps nothing else from being written, and is said once.
+func TestRedisRefuses(t *testing.T) {
+	t.Parallel()
+	server := miniredis.RunT(t)
+	s := newTestService(t, noon)
+	s.withRedis(t, server.Addr(), func(c *RedisConfig) { c.KeyExpire, c.Indexes = config.Duration(time.Hour), []string{"accept_1h"} })
+	const workers = redisRows + 100 // in two pipelines
+	key := func(worker int64) string { return fmt.Sprintf("mining_workers/pu/1/wk/%d", worker) }
+	for i := range int64(workers) {
+		s.mine(t, share.Share{UserID: 1, WorkerID: i + 1, Time: noon.Unix(), Status: share.StatusAccept, Difficulty: 10})
+		if i%10 == 0 { // in each pipeline, whatever order they have
+			if err := server.Set(key(i+1), "of another program"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	err := s.redis.write(t.Context(), s.board, noon)
+	if n := strings.Count(fmt.Sprint(err), "WRONGTYPE"); n != 1 || !strings.Contains(err.Error(), "[hset mining_workers/pu/1/wk/") {
+		t.Errorf("error is %v", err)
+	}
+	written, known := 0, len(s.redis.known)
+	for i := range int64(workers) {
+		if i%10 != 0 && server.HGet(key(i+1), "accept_count") == "1" {
+			written++
+		}
+	}
+	if want := workers * 9 / 10; written != want || known != want+1 {
+		t.Errorf("%d of %d are written, %d are known", written, want, known)
+	}
+
+	// Indexes are told once a pass when they go.
+	for i := range int64(workers) {
+		server.Del(key(i + 1))
+	}
+	before := server.CommandCount()
+	s.toRedis(t, noon)
+	if got, want := server.CommandCount()-before, workers*(2+1)+1+2; got != want {
+		t.Errorf("%d commands for %d workers and their user, want %d", got, workers, want)
+	}
+
+	server.RequireAuth("geheim")
+	s.redis.client.Close()
+	s.withRedis(t, server.Addr(), nil)
+	if err := s.redis.write(t.Context(), s.board, noon); err == nil || len(s.redis.known) != 0 {
+		t.Errorf("without a password: %v, %d are known", err, len(s.redis.known))
+	}
+}
+
 func TestRedisConfig(t *testing.T) {
 	t.Parallel()
 	bad := RedisConfig{
