@@ -123,8 +123,7 @@ func (s *Service) lookAtFiles(now time.Time) (waiting int, err error) {
 		if !s.due(day, info, today) {
 			continue
 		}
-		if late, errLate := s.leaveLate(day, info); late || errLate != nil {
-			err = errors.Join(err, errLate)
+		if s.leaveLate(day, info) {
 			continue
 		}
 		if day != today && !s.makeRoom(today) {
@@ -162,16 +161,20 @@ func (s *Service) due(day sharefile.Day, info os.FileInfo, today sharefile.Day) 
 }
 
 // leaveLate tells whether a file has only what came to a sealed day after its file was removed. No rows are made of it:
-// those that are there are of the whole day, and computing the day reads both. The caller holds mu.
-func (s *Service) leaveLate(day sharefile.Day, info os.FileInfo) (bool, error) {
+// those that are there are of the whole day, and computing the day reads both. A sealed file that cannot be read
+// keeps no file from being counted: the rows that are there still are not replaced by less. The caller holds mu.
+func (s *Service) leaveLate(day sharefile.Day, info os.FileInfo) bool {
 	lacks, err := sealed.Lacks(s.cfg.DataDir, s.cfg.Chain, day)
-	if !lacks || err != nil {
-		return false, err
+	if err != nil {
+		s.log.Error().Err(err).Int("day", int(day)).Msg("nobody can tell what a sealed day has: counting the day's own file")
+	}
+	if !lacks {
+		return false
 	}
 	s.counted[day] = counted{info.Size(), info, flaws{short: true}}
 	s.log.Error().Int("day", int(day)).Int64("bytes", info.Size()).
 		Msg("shares came late to a sealed day whose file was removed: its rows stay; -d computes them of both")
-	return true, nil
+	return true
 }
 
 // take begins to read a file. The caller holds mu.
@@ -201,8 +204,8 @@ func (s *Service) takeAnew(day sharefile.Day, f *dayFile, info os.FileInfo, now 
 	s.log.Warn().Int("day", int(day)).Int64("bytes", info.Size()).Msg("file was replaced: counting it again")
 	f.reader.Close()
 	delete(s.files, day)
-	if late, err := s.leaveLate(day, info); late || err != nil {
-		return err
+	if s.leaveLate(day, info) {
+		return nil
 	}
 	return s.take(day, info, now)
 }

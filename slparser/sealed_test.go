@@ -136,3 +136,44 @@ func TestLateToSealed(t *testing.T) {
 		t.Error("computing the day leaves late shares out")
 	}
 }
+
+// TestSealedDamaged wants a day's file to be counted, and counted again when it is another one, though what was sealed of
+// it cannot be read.
+func TestSealedDamaged(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	today := sharefile.DayOf(time.Now().Unix())
+	past := today.Before()
+	log := newShareLog(t, cfg.DataDir)
+	log.write(t, newShare(1, 1, past.Start()))
+	if _, err := sealed.Seal(t.Context(), cfg.DataDir, "BTC", past); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(sealed.Path(cfg.DataDir, "BTC", past), 100); err != nil {
+		t.Fatal(err)
+	}
+	svc, err := slparser.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	testkit.Run(t, svc.Run)
+	db := openStore(t, cfg)
+	counted := func(n uint64) func() bool {
+		return func() bool { return accepted(t, db, past, 1, 1) == shares(n) && svc.Ready() == nil }
+	}
+	testkit.Eventually(t, "the day's file to be counted", counted(1))
+
+	path := sharefile.Path(cfg.DataDir, "BTC", past)
+	log.write(t, newShare(1, 1, past.Start()))
+	file, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path+".new", file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "the file in its place to be counted", counted(2))
+}
