@@ -22,13 +22,13 @@ const (
 )
 
 // headBytes is how much of a file tells its form.
-const headBytes = share.SizeV1
+const headBytes = 2 * share.SizeV2
 
 // isCompressed tells whether a file, of which head is the beginning, is of gzip members if it is a share log at all.
-func isCompressed(head []byte) bool { return !isPlain(head) && share.OldSize(head) == 0 }
+func isCompressed(head []byte) bool { return !isPlain(head) && rawSize(head) == 0 }
 
-// isPlain tells whether a file that begins with b is of records and their lengths, not compressed: the length of a record is far below the number
-// that gzip's first bytes make, even with one of them damaged.
+// isPlain tells whether a file that begins with b is of records and their lengths, not compressed: the length of a record
+// is far below the number that gzip's first bytes make, even with one of them damaged.
 func isPlain(b []byte) bool {
 	if len(b) < 4 {
 		return false

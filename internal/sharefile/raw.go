@@ -1,9 +1,11 @@
 package sharefile
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"btcpool/internal/share"
 )
@@ -14,26 +16,62 @@ const rawBytes = 64 << 10
 // raw reads files of old btcpool: shares one after the other, without lengths and not compressed.
 type raw struct {
 	size int // of a share
-	day  Day // of the first share, if shares have no checksum
+	day  Day // of the first shares, if they have no checksum
 	buf  []byte
 	body []byte
 }
 
 // newRaw returns nil for a file that begins otherwise.
 func newRaw(head []byte) *raw {
-	size := share.OldSize(head)
+	size := rawSize(head)
 	if size == 0 {
 		return nil
 	}
 	o := &raw{size: size, buf: make([]byte, rawBytes/size*size)}
-	var s share.Share
-	if size == share.SizeV1 && s.ParseOld(head[:size]) == nil {
-		o.day = DayOf(s.Time)
+	if size == share.SizeV1 {
+		o.day = firstDay(head)
 	}
 	return o
 }
 
-// parse reads a share. Those without a checksum have to be of the same day as the first, as btcpool sorted them.
+// rawSize returns the size of the shares of a raw file that begins with head, or 0 for any other file. The first share
+// tells, or else the second: one of them may be damaged.
+func rawSize(head []byte) int {
+	if size := share.OldSize(head); size != 0 || bytes.HasPrefix(head, []byte(gzipMagic)) {
+		return size
+	}
+	var s share.Share
+	for _, size := range []int{share.SizeV1, share.SizeV2} {
+		if len(head) < 2*size {
+			break
+		}
+		if second := head[size : 2*size]; share.OldSize(second) == size && s.ParseOld(second) == nil {
+			return size
+		}
+	}
+	return 0
+}
+
+// firstDay returns the day that two of the first shares are of, or that of the first of them.
+func firstDay(head []byte) (first Day) {
+	var s share.Share
+	seen := make(map[Day]bool)
+	for old := range slices.Chunk(head, share.SizeV1) {
+		if share.OldSize(old) != share.SizeV1 || s.ParseOld(old) != nil {
+			continue
+		}
+		day := DayOf(s.Time)
+		if seen[day] {
+			return day
+		}
+		if seen[day] = true; first == 0 {
+			first = day
+		}
+	}
+	return first
+}
+
+// parse reads a share. Those without a checksum have to be of the same day as the first ones, as btcpool sorted them.
 func (o *raw) parse(s *share.Share, src []byte) error {
 	if err := s.ParseOld(src); err != nil || o.size != share.SizeV1 {
 		return err

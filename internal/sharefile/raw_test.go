@@ -89,6 +89,7 @@ func TestRaw(t *testing.T) {
 			"whole":       {whole, without(), nil},
 			"one share":   {whole[:size], []share.Share{oldShare(1)}, nil},
 			"a bit":       {spoil(1000), without(1000), []string{fmt.Sprintf("%d at %d", size, at(1000))}},
+			"the first":   {spoil(1), without(1), []string{fmt.Sprintf("%d at 0", size)}},
 			"torn inside": {slices.Delete(bytes.Clone(whole), at(2000)+7, at(2001)), without(2000), []string{fmt.Sprintf("7 at %d", at(2000))}},
 			"torn":        {whole[:len(whole)-1], without(n), []string{"unexpected EOF"}},
 			"the last":    {spoil(n), without(n), []string{fmt.Sprintf("share file is corrupt: FILE at %d: ", at(n))}},
@@ -117,6 +118,28 @@ func TestRaw(t *testing.T) {
 	}
 }
 
+// TestRawFirst spoils each bit of the first share: the others are there all the same.
+func TestRawFirst(t *testing.T) {
+	t.Parallel()
+	for _, size := range []int{share.SizeV1, share.SizeV2} {
+		path := filepath.Join(t.TempDir(), "file")
+		for bit := range 8 * size {
+			file := rawFile(size, 4)
+			file[bit/8] ^= 1 << (bit % 8)
+			write(t, path, file)
+			r, err := sharefile.Open(path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, flaws := sharesOf(t, r)
+			if n := len(got); n < 3 || !slices.Equal(got[n-3:], []share.Share{oldShare(2), oldShare(3), oldShare(4)}) {
+				t.Errorf("%d bytes, bit %d: %d shares, %v", size, bit, n, flaws)
+			}
+			r.Close()
+		}
+	}
+}
+
 // TestRawGrows reads the older form while it grows, stopping at every length.
 func TestRawGrows(t *testing.T) {
 	t.Parallel()
@@ -135,6 +158,27 @@ func TestRawGrows(t *testing.T) {
 			t.Fatalf("cut at %d: %d shares, %v", cut, len(got), flaws)
 		}
 		r.Close()
+	}
+}
+
+// TestRawFirstGrows reads a file of which there was but one share at first, which is damaged.
+func TestRawFirstGrows(t *testing.T) {
+	t.Parallel()
+	file := rawFile(share.SizeV1, 3)
+	file[40] ^= 0x10
+	path := filepath.Join(t.TempDir(), "file")
+	write(t, path, file[:share.SizeV1])
+	r, err := sharefile.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if got, flaws := sharesOf(t, r); len(got) != 0 || len(flaws) != 1 {
+		t.Errorf("%d shares, %v of a file that holds none that is sound", len(got), flaws)
+	}
+	write(t, path, file)
+	if got, flaws := sharesOf(t, r); !slices.Equal(got, []share.Share{oldShare(2), oldShare(3)}) {
+		t.Errorf("%d shares, %v", len(got), flaws)
 	}
 }
 

@@ -191,7 +191,9 @@ func (r *Reader) fill() error {
 	}
 	first := r.head[:n]
 	if r.at == 0 {
-		r.raw = newRaw(first)
+		if err := r.findRaw(); err != nil {
+			return err
+		}
 	}
 	switch {
 	case n == 0:
@@ -212,6 +214,19 @@ func (r *Reader) fill() error {
 		return r.readOwn()
 	}
 	return r.openMember()
+}
+
+// findRaw tells whether the file is of old btcpool's shares.
+func (r *Reader) findRaw() error {
+	var head [headBytes]byte
+	n, err := r.file.ReadAt(head[:], 0)
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if r.raw = newRaw(head[:n]); r.raw != nil {
+		r.scanned = 0 // what was looked for so far were members
+	}
+	return nil
 }
 
 // checkBefore wants what was read last to stand where it stood.

@@ -215,7 +215,7 @@ func FuzzReader(f *testing.F) {
 	}
 	f.Add(rawFile(share.SizeV1, 6), 100)
 	f.Fuzz(func(t *testing.T, file []byte, cut int) {
-		if cut < 0 || cut > len(file) || len(file) >= share.SizeV1 && cut < share.SizeV1 { // which tell the file's form
+		if cut < 0 || cut > len(file) || len(file) >= share.SizeV1 && cut < min(len(file), 2*share.SizeV2) { // which tell the file's form
 			return
 		}
 		path := filepath.Join(t.TempDir(), "file")
