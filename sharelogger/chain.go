@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"sync"
 	"time"
@@ -27,6 +28,8 @@ type chainLog struct {
 	metrics *metrics
 	bus     *bus.Client
 	closing service.Closing
+	// former is the folder that the chain's is a part of by default, where its log may be from when it was the only one.
+	former string // "": no matter
 
 	adding, flushing *service.Fault // what goes wrong with the files
 
@@ -67,6 +70,9 @@ func (s *chainLog) open() error {
 	if s.writer != nil || s.bus == nil {
 		return nil
 	}
+	if err := s.checkFormer(); err != nil {
+		return err
+	}
 	mode, err := s.cfg.fileMode()
 	if err != nil {
 		return err
@@ -79,6 +85,21 @@ func (s *chainLog) open() error {
 	s.writer, s.flushed = writer, nil
 	s.mu.Unlock()
 	return s.openSealer()
+}
+
+// checkFormer wants no second log of the chain to begin beside one that is there.
+func (s *chainLog) checkFormer() error {
+	if s.former == "" {
+		return nil
+	}
+	days, err := sharefile.Days(s.former, s.cfg.Chain)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(days) == 0 {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%s has day files of %s already: set data_dir in its section of [[chains]], to that folder to go on there", s.former, s.cfg.Chain)
 }
 
 // release gives the folder free.

@@ -101,6 +101,39 @@ func TestChains(t *testing.T) {
 	testkit.Eventually(t, "readiness", func() bool { return svc.Ready() == nil })
 }
 
+// TestChainsSecondLog wants the log of what was the only chain not to begin again in a folder of its own.
+func TestChainsSecondLog(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t.TempDir(), testkit.Broker(t).Brokers[0])
+	only := &pool{cfg: cfg, client: testkit.Bus(t, cfg.Kafka, cfg.Kafka.Topics.Share)}
+	only.writeTo(t, 0, newShare(1, monday))
+	_, stop := only.start(t)
+	testkit.Eventually(t, "a share", func() bool { return len(only.nonces(t)) == 1 })
+	stop()
+	cfg.Chains = []sharelogger.Chain{{Chain: "BTC", ShareTopic: "BtcShare"}, {Chain: "BCH", ShareTopic: "BchShare"}}
+	start := func() (ready func() error, stop func()) {
+		svc, err := sharelogger.New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry()})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return svc.Ready, testkit.Run(t, svc.Run)
+	}
+	ready, stop := start()
+	testkit.Eventually(t, "what is wrong", func() bool {
+		err := ready()
+		return err != nil && strings.Contains(err.Error(), "BTC: "+cfg.DataDir+" has day files of BTC already: set data_dir") &&
+			!strings.Contains(err.Error(), "BCH: ")
+	})
+	stop()
+	if exists(t, filepath.Join(cfg.DataDir, "BTC")) {
+		t.Error("a folder was made")
+	}
+	cfg.Chains[0].DataDir = cfg.DataDir
+	only.writeTo(t, 0, newShare(2, monday))
+	start()
+	testkit.Eventually(t, "the next share", func() bool { return len(only.nonces(t)) == 2 })
+}
+
 // rawPlain is a record that is not compressed.
 func rawPlain() []byte {
 	s := newShare(1, monday+86400)

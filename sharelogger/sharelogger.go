@@ -27,7 +27,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		return nil, err
 	}
 	s := &Service{several: len(cfg.Chains) > 0}
-	for _, one := range cfg.PerChain() {
+	for i, one := range cfg.PerChain() {
 		if cfg.Only != "" && cfg.Only != one.Chain {
 			continue
 		}
@@ -39,6 +39,9 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		chain, err := newChain(one, its)
 		if err != nil {
 			return nil, errors.Join(err, s.Close())
+		}
+		if s.several && cfg.Chains[i].DataDir == "" {
+			chain.former = cfg.DataDir
 		}
 		s.chains = append(s.chains, chain)
 	}
