@@ -165,7 +165,7 @@ func TestSealOneChain(t *testing.T) {
 func TestValidateChains(t *testing.T) {
 	t.Parallel()
 	cfg := sharelogger.DefaultConfig()
-	cfg.GroupID, cfg.SealDay = "log", 20240101
+	cfg.GroupID = "log"
 	cfg.Chains = []sharelogger.Chain{
 		{Chain: "BTC", ShareTopic: "BtcShare", GroupID: "log"},
 		{Chain: "BTC", GroupID: "log", Start: "now"},
@@ -176,7 +176,7 @@ func TestValidateChains(t *testing.T) {
 		t.Fatal("valid")
 	}
 	for _, want := range []string{
-		"kafka_group_id, start: with [[chains]] each chain has its own",
+		"chain, kafka_group_id, start, kafka.topics.share: with [[chains]] each chain has its own",
 		`chains[1].chain = "BTC": another chain has it`,
 		`chains[1].data_dir = "sharelog/BTC": another chain has it`,
 		`chains[1].kafka_group_id = "log": another chain has it`,
@@ -185,15 +185,55 @@ func TestValidateChains(t *testing.T) {
 		`chains[2].chain = "B/H"`,
 		`chains[2].data_dir = "sharelog/BTC": another chain has it`,
 		`chains[2].share_topic = "BtcShare": another chain has it`,
-		"-chain : must name one of the chains",
 	} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("no %q in:\n%v", want, err)
 		}
 	}
-	cfg = sharelogger.DefaultConfig()
-	cfg.Only = "BCH"
-	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), "-chain BCH: there is only BTC") {
-		t.Errorf("another chain than there is: %v", err)
+}
+
+// TestValidateAbove wants what each of several chains has to be set in its section alone.
+func TestValidateAbove(t *testing.T) {
+	t.Parallel()
+	for name, set := range map[string]func(*sharelogger.Config){
+		"nothing":            func(*sharelogger.Config) {},
+		"chain":              func(c *sharelogger.Config) { c.Chain = "LTC" },
+		"kafka_group_id":     func(c *sharelogger.Config) { c.GroupID = "log" },
+		"start":              func(c *sharelogger.Config) { c.Start = "latest" },
+		"kafka.topics.share": func(c *sharelogger.Config) { c.Kafka.Topics.Share = "LtcShare" },
+	} {
+		cfg := sharelogger.DefaultConfig()
+		cfg.Chains = []sharelogger.Chain{{Chain: "BTC", ShareTopic: "BtcShare"}}
+		set(&cfg)
+		if err := cfg.Validate(); (err == nil) != (name == "nothing") || err != nil && !strings.Contains(err.Error(), name) {
+			t.Errorf("%s set: %v", name, err)
+		}
+	}
+}
+
+func TestValidateOnly(t *testing.T) {
+	t.Parallel()
+	several := []sharelogger.Chain{{Chain: "BTC", ShareTopic: "BtcShare"}, {Chain: "BCH", ShareTopic: "BchShare"}}
+	for _, c := range []struct {
+		chains []sharelogger.Chain
+		only   string
+		seal   sharefile.Day
+		want   string
+	}{
+		{nil, "", 20240101, ""},
+		{nil, "BTC", 20240101, ""},
+		{nil, "BCH", 20240101, "-chain BCH: there is only BTC"},
+		{nil, "BTC", 0, "-chain: needs -repair, -seal or -verify"},
+		{several, "BCH", 20240101, ""},
+		{several, "", 0, ""},
+		{several, "", 20240101, "-chain: must name one of BTC, BCH"},
+		{several, "LTC", 20240101, "-chain LTC: there is only BTC, BCH"},
+		{several, "BCH", 0, "-chain: needs -repair, -seal or -verify"},
+	} {
+		cfg := sharelogger.DefaultConfig()
+		cfg.Chains, cfg.Only, cfg.SealDay = c.chains, c.only, c.seal
+		if err := cfg.Validate(); (err == nil) != (c.want == "") || err != nil && err.Error() != c.want {
+			t.Errorf("%+v: %v", c, err)
+		}
 	}
 }

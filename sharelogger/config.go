@@ -165,6 +165,7 @@ func (c Config) Validate() error {
 	faults.Add(checkGroup(c.GroupID))
 	faults.Add(checkStart(c.Start))
 	faults.Add(c.validateChains())
+	faults.Add(c.validateOnly())
 	if d := c.FlushInterval.Std(); d < 10*time.Millisecond || d > time.Minute {
 		faults.Addf("flush_interval = %q: must be 10ms to 1m", c.FlushInterval)
 	}
@@ -215,13 +216,11 @@ func checkStart(start string) error {
 func (c Config) validateChains() error {
 	var faults config.Faults
 	if len(c.Chains) == 0 {
-		if c.Only != "" && c.Only != c.Chain {
-			faults.Addf("-chain %s: there is only %s", c.Only, c.Chain)
-		}
-		return faults.Err()
+		return nil
 	}
-	if c.GroupID != "" || c.Start != "" {
-		faults.Addf("kafka_group_id, start: with [[chains]] each chain has its own")
+	usual := DefaultConfig()
+	if c.Chain != usual.Chain || c.GroupID != "" || c.Start != "" || c.Kafka.Topics.Share != usual.Kafka.Topics.Share {
+		faults.Addf("chain, kafka_group_id, start, kafka.topics.share: with [[chains]] each chain has its own")
 	}
 	taken := make(map[string]bool)
 	for i, one := range c.PerChain() {
@@ -243,9 +242,22 @@ func (c Config) validateChains() error {
 			own("kafka_group_id", one.GroupID)
 		}
 	}
-	known := slices.ContainsFunc(c.Chains, func(chain Chain) bool { return chain.Chain == c.Only })
-	if c.Only != "" && !known || c.once() && c.Only == "" {
-		faults.Addf("-chain %s: must name one of the chains", c.Only)
-	}
 	return faults.Err()
+}
+
+// validateOnly wants -chain to name a chain when one thing is done to one of several, and not otherwise.
+func (c Config) validateOnly() error {
+	var names []string
+	for _, one := range c.PerChain() {
+		names = append(names, one.Chain)
+	}
+	switch all := strings.Join(names, ", "); {
+	case c.Only != "" && !c.once():
+		return errors.New("-chain: needs -repair, -seal or -verify")
+	case c.Only == "" && c.once() && len(names) > 1:
+		return fmt.Errorf("-chain: must name one of %s", all)
+	case c.Only != "" && !slices.Contains(names, c.Only):
+		return fmt.Errorf("-chain %s: there is only %s", c.Only, all)
+	}
+	return nil
 }
