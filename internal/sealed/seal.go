@@ -171,13 +171,20 @@ func (j *job) take(record []byte) error {
 	return j.sorter.add(r)
 }
 
-// write makes a file of what was taken, and has it on disk.
+// write makes a file of what was taken, which whoever reads the day's file may read, and has it on disk.
 func (j *job) write(ctx context.Context) (path string, err error) {
 	f, err := os.OpenFile(filepath.Join(j.work, filepath.Base(j.sealed)), os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o640)
 	if err != nil {
 		return "", err
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
+	source, err := os.Stat(j.path)
+	if err != nil {
+		return "", err
+	}
+	if err := f.Chmod(source.Mode().Perm()); err != nil {
+		return "", err
+	}
 	text, err := j.footer.encode()
 	if err != nil {
 		return "", err

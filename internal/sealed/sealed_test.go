@@ -335,6 +335,22 @@ func TestRoom(t *testing.T) {
 	}
 }
 
+// TestMode wants a sealed day to be for who may read the day's file.
+func TestMode(t *testing.T) {
+	t.Parallel()
+	for _, mode := range []os.FileMode{0o600, 0o664} {
+		dir := t.TempDir()
+		add(t, dir, 0, some(newFarm(4, 10), 300)...)
+		if err := os.Chmod(sharefile.Path(dir, "BTC", day), mode); err != nil {
+			t.Fatal(err)
+		}
+		seal(t, dir)
+		if info, err := os.Stat(sealed.Path(dir, "BTC", day)); err != nil || info.Mode() != mode {
+			t.Errorf("%v, %v, want %v", info.Mode(), err, mode)
+		}
+	}
+}
+
 // TestUnsound wants a day whose file is not whole not to be sealed.
 func TestUnsound(t *testing.T) {
 	t.Parallel()
