@@ -213,21 +213,26 @@ func TestStopFlushes(t *testing.T) {
 	}
 }
 
-// TestFileMode has new files have the configured permissions, whatever the umask; those that are there keep theirs.
+// TestFileMode has new files have the configured permissions, whatever the umask, also one that a crash has left without;
+// those that have shares keep theirs.
 func TestFileMode(t *testing.T) {
 	t.Parallel()
 	p := newPool(t)
-	p.cfg.FileMode = "0666"
-	old := sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231120)
-	if err := os.WriteFile(old, nil, 0o600); err != nil {
+	path := func(day sharefile.Day) string { return sharefile.Path(p.cfg.DataDir, p.cfg.Chain, day) }
+	p.writeTo(t, 0, newShare(1, monday))
+	_, stop := p.start(t)
+	testkit.Eventually(t, "a share", func() bool { return len(p.nonces(t)) == 1 })
+	stop()
+	if err := errors.Join(os.Chmod(path(20231120), 0o600), os.WriteFile(path(20231122), nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
+	p.cfg.FileMode = "0666"
 	p.start(t)
-	p.writeTo(t, 0, newShare(1, monday), newShare(2, monday+86400))
-	testkit.Eventually(t, "both shares", func() bool { return len(p.nonces(t)) == 2 })
-	for path, want := range map[string]os.FileMode{old: 0o600, sharefile.Path(p.cfg.DataDir, p.cfg.Chain, 20231121): 0o666} {
-		if info, err := os.Stat(path); err != nil || info.Mode() != want {
-			t.Errorf("%s: %v, %v", path, info.Mode(), err)
+	p.writeTo(t, 0, newShare(2, monday), newShare(3, monday+86400), newShare(4, monday+2*86400))
+	testkit.Eventually(t, "all shares", func() bool { return len(p.nonces(t)) == 4 })
+	for day, want := range map[sharefile.Day]os.FileMode{20231120: 0o600, 20231121: 0o666, 20231122: 0o666} {
+		if info, err := os.Stat(path(day)); err != nil || info.Mode() != want {
+			t.Errorf("%d: %v, %v", day, info.Mode(), err)
 		}
 	}
 }

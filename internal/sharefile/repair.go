@@ -107,7 +107,7 @@ func (w *Writer) Repair(day Day, fill func(*Gap) error) (done Repaired, err erro
 	if err != nil {
 		return done, err
 	}
-	repaired, err := w.newFile(path+".repaired", os.O_CREATE|os.O_TRUNC)
+	repaired, err := w.open(path+".repaired", os.O_TRUNC)
 	if err != nil {
 		return done, err
 	}

@@ -44,7 +44,7 @@ type Writer struct {
 	days    map[Day]*dayFile // those with pending shares and those used last
 	pending int              // bytes of records that wait for Flush
 	gaps    int              // found since the start
-	mode    os.FileMode      // of new files; 0: see newFile
+	mode    os.FileMode      // of new files; 0: see open
 	level   int              // of gz
 	gz      *gzip.Writer
 }
@@ -505,7 +505,7 @@ func (w *Writer) write(path string, f *dayFile) (err error) {
 // openEnd opens a file that f's member is to be appended to. When somebody did something to it since it was written
 // last, its end is looked for again.
 func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
-	file, err := w.open(path)
+	file, err := w.open(path, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -527,7 +527,7 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 	if !f.gap && had != nil && (f.last == nil || f.last.Flush < had.Flush) {
 		w.miss(path, f)
 	}
-	if file, err = w.open(path); err != nil { // it may be another one now
+	if file, err = w.open(path, 0); err != nil { // it may be another one now
 		return nil, err
 	}
 	if f.info, err = file.Stat(); err != nil {
@@ -536,22 +536,17 @@ func (w *Writer) openEnd(path string, f *dayFile) (*os.File, error) {
 	return file, nil
 }
 
-// open opens a file, and makes it if need be.
-func (w *Writer) open(path string) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return w.newFile(path, os.O_CREATE)
-	}
-	return file, err
-}
-
-// newFile makes a file.
-func (w *Writer) newFile(path string, flags int) (*os.File, error) {
-	file, err := os.OpenFile(path, os.O_RDWR|flags, 0o640)
+// open opens a file, and makes it if need be. One that is empty gets its mode, also when a crash came before that.
+func (w *Writer) open(path string, flags int) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|flags, 0o640)
 	if err != nil || w.mode == 0 {
 		return file, err
 	}
-	if err := file.Chmod(w.mode); err != nil {
+	info, err := file.Stat()
+	if err == nil && info.Size() == 0 {
+		err = file.Chmod(w.mode)
+	}
+	if err != nil {
 		return nil, errors.Join(err, file.Close())
 	}
 	return file, nil
