@@ -77,6 +77,17 @@ func TestSeedsDrawEveryKind(t *testing.T) {
 			t.Errorf("no seed draws %s", kind)
 		}
 	}
+	drawn = map[string]bool{}
+	for _, d := range drawExact(exactRand(exactEveryKind), exactDraughts) {
+		for _, f := range d.faults {
+			drawn[f.kind] = true
+		}
+	}
+	for _, kind := range exactKinds {
+		if !drawn[kind] {
+			t.Errorf("TestExact does not draw %s", kind)
+		}
+	}
 }
 
 // world is a pool with everything it works with, and what it owes.

@@ -39,13 +39,14 @@ import (
 
 var (
 	exactShares = flag.Int("exact.shares", 300_000, "TestExact: how many shares are acknowledged")
-	exactSeed   = flag.Uint64("exact.seed", 312, "TestExact: what shares and faults are drawn from; 312 draws each kind once at least")
+	exactSeed   = flag.Uint64("exact.seed", exactEveryKind, "TestExact: what shares and faults are drawn from")
 )
 
 const (
-	exactServers = 3
-	exactDays    = 3
-	exactGroup   = 500 // shares that a server acknowledges together
+	exactEveryKind = 312 // a seed that draws each kind once at least: see TestSeedsDrawEveryKind
+	exactServers   = 3
+	exactDays      = 3
+	exactGroup     = 500 // shares that a server acknowledges together
 	// Faults are drawn so often, or more for many shares, and as many parts of the shares are acknowledged while they last.
 	exactDraughts     = 6
 	exactDraughtEvery = 100_000 // shares
@@ -83,7 +84,7 @@ func TestExact(t *testing.T) {
 	for _, s := range servers {
 		producing.Go(func() { s.produce(t, books) })
 	}
-	rng := rand.New(rand.NewPCG(*exactSeed, 1))
+	rng := exactRand(*exactSeed)
 	sealedTimes := 0
 	for _, d := range drawExact(rng, draughts) {
 		for _, s := range servers {
@@ -108,6 +109,9 @@ func TestExact(t *testing.T) {
 	}
 	for _, s := range servers {
 		s.end(t)
+	}
+	if sealedTimes == 0 {
+		t.Error("no day was sealed meanwhile")
 	}
 	t.Logf("%d shares acknowledged, %d faults, a day sealed %d times meanwhile, %v", books.count, w.faults, sealedTimes, time.Since(began).Round(time.Second))
 
@@ -134,6 +138,8 @@ func slowly(t *testing.T, what string, check func(ctx context.Context) error) {
 		return err
 	})
 }
+
+func exactRand(seed uint64) *rand.Rand { return rand.New(rand.NewPCG(seed, 1)) }
 
 // drawExact draws n times one or two faults that may meet what is there.
 func drawExact(rng *rand.Rand, n int) (drawn []draught) {
@@ -451,8 +457,12 @@ func (w *world) fromSealed(t *testing.T, b *books, conn *sql.DB) {
 			t.Fatal(err)
 		}
 		v, err := sealed.Verify(t.Context(), w.pool.Log, "BTC", day)
-		if got := (records{uint64(v.Footer.Records), uint64(v.Footer.Digest)}); err != nil || got != *b.days[day] {
-			t.Errorf("%d: %+v sealed, %+v acknowledged, %v", day, got, *b.days[day], err)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := records{uint64(v.Footer.Records), uint64(v.Footer.Digest)}
+		if want := b.days[day]; want == nil || got != *want {
+			t.Errorf("%d: %+v sealed, %+v acknowledged", day, got, want)
 		}
 		if err := os.Remove(sharefile.Path(w.pool.Log, "BTC", day)); err != nil {
 			t.Fatal(err)
