@@ -59,6 +59,38 @@ func TestWorkAgainstBig(t *testing.T) {
 	})
 }
 
+// TestWorkTimes adds as often as Times says, also beyond 64 bits and up to the limit.
+func TestWorkTimes(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		w := drawWork(t, "w")
+		shift := rapid.IntRange(0, 128).Draw(t, "shift") // many times the largest are the limit
+		w = bitcoin.Work{Hi: w.Hi >> shift, Lo: w.Lo >> max(shift-64, 0)}
+		n := rapid.Uint64Range(0, 300).Draw(t, "n")
+		var want bitcoin.Work
+		for range n {
+			want = want.Add(w)
+		}
+		if got := w.Times(n); got != want {
+			t.Errorf("%v times %d is %v, want %v", w, n, got, want)
+		}
+	})
+	for _, c := range []struct {
+		w    bitcoin.Work
+		n    uint64
+		want bitcoin.Work
+	}{
+		{bitcoin.Work{Lo: math.MaxUint64}, math.MaxUint64, bitcoin.Work{Hi: math.MaxUint64 - 1, Lo: 1}},
+		{bitcoin.Work{Hi: 1, Lo: 1}, math.MaxUint64, bitcoin.Work{Hi: math.MaxUint64, Lo: math.MaxUint64}}, // exactly
+		{bitcoin.Work{Hi: 1, Lo: 2}, math.MaxUint64, bitcoin.Work{Hi: math.MaxUint64, Lo: math.MaxUint64}}, // more
+		{bitcoin.Work{Hi: 1 << 63}, 2, bitcoin.Work{Hi: math.MaxUint64, Lo: math.MaxUint64}},
+	} {
+		if got := c.w.Times(c.n); got != c.want {
+			t.Errorf("%v times %d is %v, want %v", c.w, c.n, got, c.want)
+		}
+	}
+}
+
 func TestParseWorkRefuses(t *testing.T) {
 	t.Parallel()
 	for _, s := range []string{
