@@ -77,7 +77,7 @@ func (t *totals) row(k key, period int) store.Stats {
 }
 
 // key says whose work it is: a worker's, a user's (worker 0), or the pool's (both 0).
-type key struct{ user, worker int64 } // of one size: maps find them faster
+type key struct{ user, worker int64 }
 
 // entry is the day of a key.
 type entry struct {

@@ -5,8 +5,8 @@ import (
 	"math/rand/v2"
 )
 
-// workers finds workers by their keys. It is looked up once for each share, and Go's maps take half of what a share
-// costs for keys of this size.
+// workers finds workers by their keys, once for each share, in about a third of the time that a map of Go's takes:
+// BenchmarkWorkers.
 //
 // Miners choose names, and by them keys: where those are found is not theirs to know, so that they cannot all choose
 // one place.

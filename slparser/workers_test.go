@@ -40,3 +40,29 @@ func TestWorkersAreFound(t *testing.T) {
 		t.Errorf("%d of %d are missing", len(want), table.count)
 	}
 }
+
+// BenchmarkWorkers finds workers of 10,000 in any order, in the table and in a map.
+func BenchmarkWorkers(b *testing.B) {
+	const n = 10_000
+	random := rand.New(rand.NewPCG(1, 2))
+	table, inMap := newWorkers(), map[key]*worker{}
+	var keys []key
+	for len(keys) < n {
+		k := key{int64(len(keys) % 500), int64(random.Uint64())}
+		keys = append(keys, k)
+		inMap[k] = &worker{entry: entry{key: k}}
+		table.put(inMap[k])
+	}
+	order := random.Perm(n)
+	for name, get := range map[string]func(key) *worker{"table": table.get, "map": func(k key) *worker { return inMap[k] }} {
+		b.Run(name, func(b *testing.B) {
+			at := 0
+			for b.Loop() {
+				if k := keys[order[at]]; get(k) == nil {
+					b.Fatal(k)
+				}
+				at = (at + 1) % n
+			}
+		})
+	}
+}

@@ -56,7 +56,8 @@ func (r *Reader) Next() ([]byte, error) {
 	return record, err
 }
 
-// record returns a row's record and the share that it is, nil if it is none, and counts it. Both are valid until the next call.
+// record returns a row's record and the share that it is, nil if it is none, and counts it. Both are valid until the next
+// call.
 func (r *Reader) record(of *row) ([]byte, *share.Share, error) {
 	record, isShare, err := r.codec.record(of)
 	if err != nil {

@@ -119,7 +119,8 @@ func relate(path string, f *Footer) (skip int64, adds bool, err error) {
 		return 0, later, err
 	}
 	if len(f.Sources) > 1 {
-		return 0, false, fmt.Errorf("%w: that was made of %d files, and this one is not the last of them", ErrFewer, len(f.Sources))
+		return 0, false, fmt.Errorf("%w: that was made of %d files, and this one is not the last of them; move the sealed file away if this one has the whole day",
+			ErrFewer, len(f.Sources))
 	}
 	return 0, false, nil
 }
