@@ -12,7 +12,7 @@ func TestSumTimes(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		word := rapid.OneOf(rapid.Uint64(), rapid.Just[uint64](math.MaxUint64))
-		s := sum{word.Draw(t, "s[0]"), word.Draw(t, "s[1]"), rapid.Uint64Max(1 << 48).Draw(t, "s[2]")}
+		s := sum{word.Draw(t, "s[0]"), word.Draw(t, "s[1]"), rapid.Uint64Max(1<<48).Draw(t, "s[2]")}
 		n := rapid.Uint64Range(0, 300).Draw(t, "n")
 		var want sum
 		for range n {

@@ -37,9 +37,6 @@ func sealWithin(ctx context.Context, dir, chain string, day sharefile.Day, memor
 	if err := clean(work); err != nil {
 		return nil, err
 	}
-	if err := room(work, sharefile.Path(dir, chain, day), Path(dir, chain, day), memory.spare); err != nil {
-		return nil, err
-	}
 	j := &job{
 		path: sharefile.Path(dir, chain, day), sealed: Path(dir, chain, day), work: work,
 		sorter: &sorter{dir: work, limits: memory}, codec: newCodec(), tally: newTally(),
@@ -49,20 +46,6 @@ func sealWithin(ctx context.Context, dir, chain string, day sharefile.Day, memor
 		return nil, err
 	}
 	return &j.footer, nil
-}
-
-// room wants the disk to hold the day twice more, in runs and as the file made of them, and to have some to spare.
-func room(work, path, sealed string, spare uint64) error {
-	for _, file := range []string{path, sealed} {
-		info, err := os.Stat(file)
-		switch {
-		case err == nil:
-			spare += 2 * uint64(info.Size())
-		case file == path || !errors.Is(err, fs.ErrNotExist):
-			return err
-		}
-	}
-	return durable.Writable(work, spare)
 }
 
 // clean removes what sealing has left in its folder.
@@ -123,11 +106,11 @@ func (j *job) run(ctx context.Context) error {
 }
 
 // takeSealed takes the rows that the sealed day has, unless the day's file has them all: then what is sealed may even be
-// damaged. It returns how many records at the beginning of that file are among them, and how many there are.
+// damaged. It returns how many records at the beginning of that file are among them, and how many there are. First it wants room.
 func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
 	r, err := Open(j.sealed)
 	if errors.Is(err, fs.ErrNotExist) {
-		return 0, 0, nil
+		return 0, 0, j.room(j.path)
 	}
 	if err != nil {
 		return 0, 0, err
@@ -135,8 +118,14 @@ func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
 	defer func() { err = errors.Join(err, r.Close()) }()
 	f := r.footer
 	skip, adds, err := relate(j.path, f)
-	if err != nil || !adds || skip == f.Records {
-		return 0, f.Records, err
+	if err != nil {
+		return 0, 0, err
+	}
+	if !adds || skip == f.Records {
+		return 0, f.Records, j.room(j.path)
+	}
+	if err := j.room(j.path, j.sealed); err != nil {
+		return 0, 0, err
 	}
 	j.footer.Sources = slices.Clone(f.Sources)
 	if skip > 0 {
@@ -159,6 +148,20 @@ func (j *job) takeSealed(ctx context.Context) (skip, had int64, err error) {
 		}
 	}
 	return skip, f.Records, nil
+}
+
+// room wants the disk to hold twice more the files of which records are taken, in runs and as the file made of them, and
+// to have some to spare.
+func (j *job) room(files ...string) error {
+	need := j.sorter.spare
+	for _, file := range files {
+		info, err := os.Stat(file)
+		if err != nil {
+			return err
+		}
+		need += 2 * uint64(info.Size())
+	}
+	return durable.Writable(j.work, need)
 }
 
 func (j *job) take(record []byte) error {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"maps"
@@ -12,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -319,20 +321,46 @@ func TestOtherSoftware(t *testing.T) {
 	}
 }
 
-// TestRoom wants a day not to be sealed when that may fill the disk, which today's file is written to.
+// TestRoom wants a day not to be sealed when that may fill the disk, which today's file is written to: twice what is read
+// may be needed besides what is to be left, the sealed file only if late shares are added to what it has.
 func TestRoom(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	add(t, dir, 0, some(newFarm(4, 10), 300)...)
-	if _, err := sealed.SealSparing(t.Context(), dir, "BTC", day, 1<<60); err == nil {
-		t.Error("sealed with less room than is to be left")
+	dir, all := t.TempDir(), some(newFarm(4, 10), 600)
+	source, sealedFile := sharefile.Path(dir, "BTC", day), sealed.Path(dir, "BTC", day)
+	add(t, dir, 0, all[:300]...)
+	const spare = 1 << 60
+	refused := func(files ...string) {
+		t.Helper()
+		need := int64(spare)
+		for _, file := range files {
+			need += 2 * size(t, file)
+		}
+		_, err := sealed.SealSparing(t.Context(), dir, "BTC", day, spare)
+		if err == nil || !strings.Contains(err.Error(), fmt.Sprintf("and %d may be needed", need)) {
+			t.Errorf("got %v, want %d to be needed", err, need)
+		}
+		if left, err := os.ReadDir(filepath.Join(dir, "sealing")); err != nil || len(left) != 1 {
+			t.Errorf("left behind: %v, %v", left, err)
+		}
 	}
-	if left, err := os.ReadDir(filepath.Join(dir, "sealing")); err != nil || len(left) != 1 {
-		t.Errorf("left behind: %v, %v", left, err)
+	accepted := func() {
+		t.Helper()
+		if _, err := sealed.SealSparing(t.Context(), dir, "BTC", day, 0); err != nil {
+			t.Error(err)
+		}
 	}
-	if _, err := sealed.SealSparing(t.Context(), dir, "BTC", day, 0); err != nil {
-		t.Error(err)
+	refused(source)
+	accepted()
+	add(t, dir, 300, all[300:400]...)
+	refused(source)
+	accepted()
+	add(t, dir, 400, newFarm(6, 10).share(86400+5).AppendBody(nil))
+	if err := os.Remove(source); err != nil {
+		t.Fatal(err)
 	}
+	add(t, dir, 401, all[400:]...)
+	refused(source, sealedFile)
+	accepted()
 }
 
 // TestMode wants a sealed day to be for who may read the day's file.
