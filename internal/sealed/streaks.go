@@ -76,7 +76,7 @@ func (f *file) decode(ctx context.Context, group parquet.RowGroup, out chan<- []
 	c := openColumns(group, userID, workerID, extUserID, status, unixTime, difficulty, jobID, networkBits, height)
 	defer func() { err = errors.Join(err, c.close()) }()
 	streaks := make([]Streak, 0, streaksBatch)
-	for {
+	for ctx.Err() == nil {
 		n, of, err := c.next(batchRows)
 		if errors.Is(err, io.EOF) {
 			break
@@ -101,9 +101,8 @@ func (f *file) decode(ctx context.Context, group parquet.RowGroup, out chan<- []
 	select {
 	case out <- streaks:
 	case <-ctx.Done():
-		return ctx.Err()
 	}
-	return nil
+	return ctx.Err()
 }
 
 // appendStreaks adds n rows to streaks.

@@ -153,7 +153,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 		t.Errorf("minersim ended with code %d, %v", code, err)
 	}
 	report := crowd.Report()
-	if report.Rejected > 0 || report.Accepted == 0 {
+	if report.Refused() > 0 || report.Accepted == 0 {
 		t.Errorf("%+v", report)
 	}
 	pool.WaitLogged(t, crowd.Acks(), report.Unanswered)

@@ -364,6 +364,21 @@ type Mined struct {
 	Rejected   int64 `json:"rejected"`
 	Unanswered int64 `json:"unanswered"`
 	Reconnects int64 `json:"reconnects"`
+	RejectedBy []struct {
+		Code  int   `json:"code"`
+		Count int64 `json:"count"`
+	} `json:"rejected_by"`
+}
+
+// Refused counts the rejected shares but for those that a new block outran on their way (code 21).
+func (m *Mined) Refused() int64 {
+	n := m.Rejected
+	for _, r := range m.RejectedBy {
+		if r.Code == 21 {
+			n -= r.Count
+		}
+	}
+	return n
 }
 
 // Miner is a running minersim.
