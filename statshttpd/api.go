@@ -368,21 +368,22 @@ func (s *Service) getWorkers(_ *http.Request, q *httpapi.Query) (any, error) {
 	keep := func(l *listed, b brief) bool {
 		return (all || b.user == id) && (!some || s.groupOf(l.name) == group) && fits(b.state) && (online == "" || (online == "true") == (b.state&isOnline != 0))
 	}
-	var views []*workerView
+	order := s.workers(now, sort)
+	var page []*listed
 	var total int
 	if first == "" {
-		views, total = s.workerPage(now, sort, keep, search, limit, offset)
+		page, total = order.page(keep, search, limit, offset)
 	} else {
 		silent := func(b brief) bool { return b.state&isSilent != 0 }
-		views, total = s.workerPage(now, sort, func(l *listed, b brief) bool { return silent(b) && keep(l, b) }, search, limit, offset)
-		rest, others := s.workerPage(now, sort, func(l *listed, b brief) bool { return !silent(b) && keep(l, b) }, search, limit-len(views), max(offset-total, 0))
-		views, total = append(views, rest...), total+others
+		page, total = order.page(func(l *listed, b brief) bool { return silent(b) && keep(l, b) }, search, limit, offset)
+		rest, others := order.page(func(l *listed, b brief) bool { return !silent(b) && keep(l, b) }, search, limit-len(page), max(offset-total, 0))
+		page, total = append(page, rest...), total+others
 	}
 	a := workersAnswer{
 		Time: now, Starting: !s.replayed.Load(),
 		Total: total, Limit: limit, Offset: offset, Workers: []workerAnswer{},
 	}
-	for _, v := range views {
+	for _, v := range s.board.views(now, page) {
 		a.Workers = append(a.Workers, s.answerOfWorker(v))
 	}
 	return a, nil

@@ -346,7 +346,11 @@ func (o *order[R]) page(keep func(*R, brief) bool, search string, limit, offset 
 // all pages.
 func (s *Service) workerPage(now time.Time, sort string, keep func(*listed, brief) bool, search string, limit, offset int) (views []*workerView, total int) {
 	page, total := s.workers(now, sort).page(keep, search, limit, offset)
-	b := s.board
+	return s.board.views(now, page), total
+}
+
+// views are those of a page that have not gone since its order was made.
+func (b *board) views(now time.Time, page []*listed) (views []*workerView) {
 	b.mu.RLock()
 	defer b.mu.RUnlock()
 	for _, l := range page {
@@ -354,5 +358,5 @@ func (s *Service) workerPage(now time.Time, sort string, keep func(*listed, brie
 			views = append(views, b.view(l.workerKey, l.w, now))
 		}
 	}
-	return views, total
+	return views
 }
