@@ -4,6 +4,7 @@ package sharelogger_test
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -122,8 +123,11 @@ func BenchmarkKafka(b *testing.B) {
 		var members [][]byte
 		for {
 			records, err := r.NextBatch()
-			if err != nil {
+			if errors.Is(err, io.EOF) {
 				break
+			}
+			if err != nil {
+				b.Fatal(err)
 			}
 			members = append(members, slices.Clone(records))
 		}

@@ -241,6 +241,25 @@ func TestPartitions(t *testing.T) {
 	}
 }
 
+// TestLeastReplicas wants the partition that is lost first to count.
+func TestLeastReplicas(t *testing.T) {
+	t.Parallel()
+	partition := func(replicas int) kafka.Partition { return kafka.Partition{Replicas: make([]kafka.Broker, replicas)} }
+	for _, c := range []struct {
+		want int
+		of   []kafka.Partition
+	}{
+		{0, nil},
+		{3, []kafka.Partition{partition(3)}},
+		{1, []kafka.Partition{partition(3), partition(1), partition(2)}},
+		{0, []kafka.Partition{partition(0), partition(2)}},
+	} {
+		if got := bus.LeastReplicas(c.of); got != c.want {
+			t.Errorf("%d partitions: %d, want %d", len(c.of), got, c.want)
+		}
+	}
+}
+
 func TestReadReturnsHandlersError(t *testing.T) {
 	t.Parallel()
 	c, cfg := newBus(t, 1)

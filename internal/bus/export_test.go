@@ -25,6 +25,9 @@ func RecordSetEncoder(msgs []Message, compress bool) func() []byte {
 	return func() []byte { return e.recordSet(msgs, size, now, compress) }
 }
 
+// LeastReplicas is for partitions that have different ones.
+var LeastReplicas = leastReplicas
+
 func bytesOf(msgs []Message) (size int) {
 	for _, m := range msgs {
 		size += len(m.Key) + len(m.Value)

@@ -19,8 +19,8 @@ const (
 	// fetchBytes bounds one answer; a larger message still comes, alone.
 	fetchBytes = 4 << 20
 	// fetchWait is how long a broker holds an answer back for a message to come: what comes is answered at once, and each
-	// answer without any wakes half a dozen threads.
-	fetchWait = trusted / 2
+	// answer without any wakes half a dozen threads. What is left of trusted is for a broker under load to answer late.
+	fetchWait = trusted / 4
 	// partitionCheck is how long a new partition of a topic may go unnoticed.
 	partitionCheck = 15 * time.Second
 	// trusted is how long after an answer a partition holds what it held: no broker is back within it from a crash.

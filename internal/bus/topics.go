@@ -60,8 +60,9 @@ func (c *Client) EnsureTopics(ctx context.Context, topics ...string) error {
 
 // TopicState is how a topic is.
 type TopicState struct {
-	Partitions, Replicas int
-	Messages             int64 // that it holds
+	Partitions int
+	Replicas   int   // of the partition that has the fewest
+	Messages   int64 // that it holds
 }
 
 // Describe returns how a topic is; it is asked once.
@@ -79,9 +80,7 @@ func (c *Client) Describe(ctx context.Context, topic string) (TopicState, error)
 		return TopicState{}, err
 	}
 	is := TopicState{Partitions: len(res.Topics[0].Partitions)}
-	for _, p := range res.Topics[0].Partitions {
-		is.Replicas = len(p.Replicas)
-	}
+	is.Replicas = leastReplicas(res.Topics[0].Partitions)
 	first, err := c.offsets(ctx, topic, is.Partitions, kafka.FirstOffsetOf)
 	if err != nil {
 		return is, err
@@ -94,6 +93,15 @@ func (c *Client) Describe(ctx context.Context, topic string) (TopicState, error)
 		is.Messages += last[p] - first[p]
 	}
 	return is, nil
+}
+
+func leastReplicas(of []kafka.Partition) (least int) {
+	for i, p := range of {
+		if n := len(p.Replicas); i == 0 || n < least {
+			least = n
+		}
+	}
+	return least
 }
 
 // partitions returns the number of partitions that topic has.

@@ -3,7 +3,6 @@ package sealed_test
 import (
 	"bytes"
 	"compress/gzip"
-	"encoding/binary"
 	"flag"
 	"math"
 	"testing"
@@ -11,6 +10,7 @@ import (
 	"btcpool/internal/sealed"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 )
 
 var sizeShares = flag.Int("size-shares", 20_000, "shares of TestSize")
@@ -29,8 +29,8 @@ func TestSize(t *testing.T) {
 	f, columns := newFarm(1, 10_000), newEntropy()
 	for i := range n {
 		s := f.share(int64(i / 1000))
-		old48 = append48(old48, s)
-		old80 = append80(old80, s)
+		old48 = append(old48, testkit.OldShare(*s, share.SizeV1)...)
+		old80 = append(old80, testkit.OldShare(*s, share.SizeV2)...)
 		columns.add(s)
 	}
 	each := func(bytes float64) float64 { return bytes / float64(n) }
@@ -54,37 +54,6 @@ func zipped(t *testing.T, b []byte) int {
 		t.Fatal(err)
 	}
 	return out.Len()
-}
-
-// append48 and append80 append btcpool's records of before 2019, and before protobuf.
-func append48(dst []byte, s *share.Share) []byte {
-	le := binary.LittleEndian
-	ip := s.IP.As4()
-	dst = le.AppendUint64(dst, s.JobID)
-	dst = le.AppendUint64(dst, uint64(s.WorkerID))
-	dst = append(dst, ip[:]...)
-	dst = le.AppendUint32(dst, uint32(s.UserID))
-	dst = le.AppendUint64(dst, s.Difficulty.Integer())
-	dst = le.AppendUint32(dst, uint32(s.Time))
-	dst = le.AppendUint32(dst, s.Bits)
-	return le.AppendUint64(dst, 1)
-}
-
-func append80(dst []byte, s *share.Share) []byte {
-	le := binary.LittleEndian
-	ip := s.IP.As4()
-	dst = le.AppendUint64(dst, 0x00010003)
-	dst = le.AppendUint64(dst, uint64(s.WorkerID))
-	dst = le.AppendUint32(dst, uint32(s.UserID))
-	dst = le.AppendUint32(dst, uint32(s.Status))
-	dst = le.AppendUint64(dst, uint64(s.Time))
-	dst = append(append(dst, make([]byte, 12)...), ip[:]...)
-	dst = le.AppendUint64(dst, s.JobID)
-	dst = le.AppendUint64(dst, s.Difficulty.Integer())
-	for _, v := range []uint32{s.Bits, s.Height, s.Nonce, s.SessionID} {
-		dst = le.AppendUint32(dst, v)
-	}
-	return dst
 }
 
 // entropy estimates how many bits shares have: what is the same in all of a worker's is told once and costs nothing here,
