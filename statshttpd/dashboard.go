@@ -25,8 +25,8 @@ type Dashboard struct {
 	Name string `toml:"name" env:"NAME"`
 	// Logo is a file of up to 24 KB: SVG, PNG, WebP or JPEG; empty: the built-in one.
 	Logo string `toml:"logo" env:"LOGO"`
-	// AccentDark and AccentLight are the colour of charts and marks on a dark and on a light page, as "#f7931a"; what would be
-	// too close to the ground is made lighter or darker. Empty: the built-in one, and for AccentLight AccentDark.
+	// AccentDark and AccentLight are the colour of charts and marks on a dark and on a light page, as "#f7931a"; what
+	// would be too close to the ground is made lighter or darker. Empty: the built-in one, and for AccentLight AccentDark.
 	AccentDark  string `toml:"accent_dark" env:"ACCENT_DARK"`
 	AccentLight string `toml:"accent_light" env:"ACCENT_LIGHT"`
 	// Welcome stands on top of the first page; WelcomeZH in Chinese, where it is not the same.
@@ -36,8 +36,8 @@ type Dashboard struct {
 	UserExample string `toml:"user_example" env:"USER_EXAMPLE"`
 	// Links stand at the foot of each page.
 	Links []Link `toml:"links"`
-	// Explorers are addresses of blocks by chain, with {hash} or {height} in them: the chain is network, or the name of one that
-	// is mined along. Those of networks that mempool.space shows are known; an empty one is no link.
+	// Explorers are addresses of blocks by chain, with {hash} or {height} in them: the chain is network, or the name of
+	// one that is mined along. Those of networks that mempool.space shows are known; an empty one is no link.
 	Explorers map[string]string `toml:"explorers"`
 }
 

@@ -54,16 +54,16 @@ func (s *Service) groupOf(worker string) string {
 }
 
 // add counts a worker in. b.mu is held.
-func (g *group) add(b *board, w *worker, online bool, now int64) {
+func (g *group) add(b *board, w *worker, now time.Time) {
 	g.workers++
-	if online {
+	if w.online(now) {
 		g.online++
 	}
 	g.last = max(g.last, w.last)
 	if w.best.beats(g.best) {
 		g.best = w.best
 	}
-	t := b.tally(&w.window, now)
+	t := b.tally(&w.window, now.Unix())
 	g.Rate1m.add(t.Rate1m)
 	g.Rate5m.add(t.Rate5m)
 	g.Rate15m.add(t.Rate15m)
@@ -94,22 +94,18 @@ func (r *rate) add(of rate) {
 // groups returns the groups of a user by name.
 func (s *Service) groups(now time.Time, userID int32) []group {
 	return s.groupOrders.get(strconv.Itoa(int(userID)), now, func(*order[group]) *order[group] {
-		names := s.workers(now, "name")
-		var rows []*listed
-		for i, b := range names.brief {
-			if b.user == userID && b.state&isWaiting == 0 {
-				rows = append(rows, &names.rows[i])
-			}
-		}
 		sums := make(map[string]*group)
-		for chunk := range slices.Chunk(rows, orderChunk) { // shares are not kept waiting
+		for chunk := range slices.Chunk(s.board.workersOf(userID), orderChunk) { // shares are not kept waiting
 			s.board.mu.RLock()
-			for _, l := range chunk {
-				name := s.groupOf(l.name)
+			for _, w := range chunk {
+				if w.waits != nil {
+					continue
+				}
+				name := s.groupOf(w.Name)
 				if sums[name] == nil {
 					sums[name] = &group{name: name}
 				}
-				sums[name].add(s.board, l.w, l.state&isOnline != 0, now.Unix())
+				sums[name].add(s.board, w, now)
 			}
 			s.board.mu.RUnlock()
 		}
@@ -187,4 +183,14 @@ func (b *board) userName(id int32) string {
 		return u.Name
 	}
 	return ""
+}
+
+// workersOf returns the workers of a user, those in the lobby too.
+func (b *board) workersOf(id int32) []*worker {
+	b.mu.RLock()
+	defer b.mu.RUnlock()
+	if u := b.users[id]; u != nil {
+		return slices.Collect(maps.Values(u.workers))
+	}
+	return nil
 }

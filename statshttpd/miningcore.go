@@ -171,7 +171,7 @@ func (s *Service) miningcorePool() (miningcorePool, error) {
 	}
 	_, a.PoolEffort, _ = s.effort(now)
 	for _, place := range s.places {
-		if u, err := url.Parse(place.URL); err == nil {
+		if u, err := url.Parse(place.URL); err == nil && a.Ports[u.Port()] == (miningcorePort{}) { // the first place of a port
 			a.Ports[u.Port()] = miningcorePort{u.Hostname(), place.Note, 0, place.TLS}
 		}
 	}

@@ -22,7 +22,8 @@ import (
 	"btcpool/internal/store"
 )
 
-// RedisConfig is the section [redis]: what mining_workers holds goes to a Redis server too, as btcpool's statshttpd writes it.
+// RedisConfig is the section [redis]: what mining_workers holds goes to a Redis server too, as btcpool's statshttpd
+// writes it.
 type RedisConfig struct {
 	// URL is the server, "redis://user:password@host:6379/0" or, with TLS, "rediss://..."; empty, the default: none.
 	URL string `toml:"url" env:"URL"`
@@ -87,8 +88,8 @@ const (
 	redisRows     = 500              // workers in one pipeline
 )
 
-// redisOut writes what the board holds to Redis, again and again, on a goroutine of its own: whether the server is there
-// matters to nothing else.
+// redisOut writes what the board holds to Redis, again and again, on a goroutine of its own: whether the server is
+// there matters to nothing else.
 type redisOut struct {
 	cfg     RedisConfig
 	names   bool // of workers and their software
@@ -172,8 +173,8 @@ type redisPass struct {
 	refused  map[string]error   // by what the server said
 }
 
-// write writes each worker and user that had a share, and zeros once for those whose last share is out of all sums. What
-// the server refuses, as for a key that is something else, keeps nothing else from being written.
+// write writes each worker and user that had a share, and zeros once for those whose last share is out of all sums.
+// What the server refuses, as for a key that is something else, keeps nothing else from being written.
 func (o *redisOut) write(ctx context.Context, b *board, now time.Time) error {
 	keys := b.redisKeys(o.whole)
 	pass := &redisPass{now, make(map[workerKey]bool, len(keys)), make(map[int32]bool), make(map[string]error)}
@@ -296,7 +297,8 @@ func shareTime(row *redisRow) int64 {
 	return row.LastShareTime.Unix()
 }
 
-// redisKeys are the keys of workers and users that had a share; with all, of those too whose windows are empty for long.
+// redisKeys are the keys of workers and users that had a share; with all, of those too whose windows are empty for
+// long.
 func (b *board) redisKeys(all bool) []workerKey {
 	b.mu.RLock()
 	defer b.mu.RUnlock()

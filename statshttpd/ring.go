@@ -7,10 +7,10 @@ import (
 	"btcpool/internal/bitcoin"
 )
 
-// ring holds amounts by time, in buckets of a fixed width. Shares of one miner are worth the same, or powers of two more, so
-// that a bucket's work is a small number of a unit; only where that does not fit are the buckets wide. Sums are floats, exact
-// while the work in the ring is less than 2^53 times its easiest share's, and buckets leave as a whole. The zero value has no
-// buckets, and takes no share.
+// ring holds amounts by time, in buckets of a fixed width. Shares of one miner are worth the same, or powers of two
+// more, so that a bucket's work is a small number of a unit; only where that does not fit are the buckets wide. Sums
+// are floats, exact while the work in the ring is less than 2^53 times its easiest share's, and buckets leave as a
+// whole. The zero value has no buckets, and takes no share.
 type ring struct {
 	width   int64 // seconds
 	newest  int64 // number of the newest bucket: unix time / width
@@ -107,8 +107,8 @@ func (r *ring) refine(work float64) bool {
 	return true
 }
 
-// coarsen makes the unit as large as works allow: easy shares may have left the ring. It returns false when that changes
-// nothing.
+// coarsen makes the unit as large as works allow: easy shares may have left the ring. It returns false when that
+// changes nothing.
 func (r *ring) coarsen() bool {
 	works := r.narrow[:r.size()]
 	var all uint16

@@ -28,8 +28,8 @@ type origin struct {
 	SingleUser  int32
 }
 
-// snapshot is all that shares have made of the board up to some messages of their topic. What events and the database tell
-// is not in it: they are read at every start.
+// snapshot is all that shares have made of the board up to some messages of their topic. What events and the database
+// tell is not in it: they are read at every start.
 type snapshot struct {
 	origin
 	At           int64            // unix time at which it was taken
@@ -51,8 +51,8 @@ type keptWorker struct {
 	lastDifficulty bitcoin.Difficulty
 }
 
-// appendSnapshot appends what s has but for its figures, which are the board's. Shares must not be counted meanwhile. Who had
-// no share for so long that the rings are over is left out: the database knows as much.
+// appendSnapshot appends what s has but for its figures, which are the board's. Shares must not be counted meanwhile.
+// Who had no share for so long that the rings are over is left out: the database knows as much.
 func (b *board) appendSnapshot(dst []byte, s *snapshot) []byte {
 	now := time.Unix(s.At, 0)
 	dst = append(dst, snapshotVersion)

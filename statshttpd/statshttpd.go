@@ -2,8 +2,9 @@
 // dashboard, a JSON API and the table mining_workers. Histories it reads from tables: hours and days are slparser's,
 // minutes are written here.
 //
-// All figures of the last hour come from the share topic: a start goes on behind the shares of the checkpoint, or counts the
-// last hour again; so a restart loses nothing and none of them depends on the database being there. Each share counts once however often it is delivered.
+// All figures of the last hour come from the share topic: a start goes on behind the shares of the checkpoint, or
+// counts the last hour again; so a restart loses nothing and none of them depends on the database being there. Each
+// share counts once however often it is delivered.
 //
 // The API under /api/v1 is described in openapi.yaml. btcpool's own addresses (/, /worker_status, /flush_db_time) are
 // answered in its format; at / that goes for whoever does not accept text/html, as programs do: browsers get the

@@ -13,8 +13,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// TestWebhookIsDescribed compares what is sent with the webhook in statshttpd's OpenAPI document: every header and field that
-// comes is described, and every one that is described comes.
+// TestWebhookIsDescribed compares what is sent with the webhook in statshttpd's OpenAPI document: every header and
+// field that comes is described, and every one that is described comes.
 func TestWebhookIsDescribed(t *testing.T) {
 	t.Parallel()
 	text, err := os.ReadFile("../../statshttpd/openapi.yaml")
