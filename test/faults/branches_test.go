@@ -209,7 +209,7 @@ func TestInvalidatedBlock(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Direct: true}.Start(t, dir)
 	jobs := watchJobs(t, kafka)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "ivan.rig", "-threads", "1", "-reconnect")
 	reaches(t, node, 3)

@@ -40,7 +40,7 @@ func TestWrongClocks(t *testing.T) {
 	if code, err := miner.Stop(); err != nil || code != 0 {
 		t.Fatalf("minersim ended with code %d, %v", code, err)
 	}
-	w.ledger.add(miner.Acks(), miner.Report().Unanswered)
+	w.ledger.Add(miner.Acks(), miner.Report().Unanswered)
 	w.settle("wrong clocks")
 	t.Log(w.ledger.String())
 }

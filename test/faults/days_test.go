@@ -30,7 +30,7 @@ func TestDayDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}}.Start(t, dir)
 	jobEverywhere(t, pool)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "heidi.rig", "-threads", "1", "-reconnect")
 	reaches(t, node, 5)

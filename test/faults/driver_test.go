@@ -34,7 +34,7 @@ const drawsARound = 5
 // calm: what was acknowledged is in the share log once, the tables and the API say what the log says, and the blocks on
 // the node's chain are the rows of found_blocks.
 //
-// Of what a fault destroys by its nature the driver knows exactly what it was, and misses nothing else: see ledger.
+// Of what a fault destroys by its nature the driver knows exactly what it was, and misses nothing else: see rig.Ledger.
 func TestDriver(t *testing.T) {
 	t.Parallel()
 	kinds := allKinds()
@@ -101,7 +101,7 @@ type world struct {
 	pool   *rig.Pool
 	clocks map[string]*rig.Clock
 	miners int
-	ledger ledger
+	ledger rig.Ledger
 	faults int
 	// forgotten blocks were on the chain of the node when it was killed, and not afterwards. A row that was confirmed
 	// before stays so: a block that a hundred others stood on is not looked at any more.
@@ -122,7 +122,7 @@ func newWorld(t *testing.T) *world {
 		w.clocks[service] = rig.NewClock(t)
 	}
 	w.pool = rig.Setup{
-		Kafka: w.kafka, DB: w.db, ZooKeeper: w.zk, Nodes: []*rig.Btcd{w.node}, Direct: true, Clocks: w.clocks,
+		Kafka: w.kafka, DB: w.db, ZooKeeper: w.zk, Nodes: []rig.Node{w.node.Node()}, Direct: true, Clocks: w.clocks,
 	}.Start(t, dir)
 	jobEverywhere(t, w.pool)
 	return w
@@ -151,7 +151,7 @@ func (w *world) round(t *testing.T, name string, drawn []draught) {
 	if code, err := miner.Stop(); err != nil || code != 0 {
 		t.Fatalf("minersim ended with code %d, %v", code, err)
 	}
-	w.ledger.add(miner.Acks(), miner.Report().Unanswered)
+	w.ledger.Add(miner.Acks(), miner.Report().Unanswered)
 	w.settle(name)
 	t.Logf("%s: holds after %v and %d faults: %s", name, time.Since(began).Round(time.Second), w.faults, w.ledger.String())
 }

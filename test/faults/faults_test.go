@@ -27,7 +27,7 @@ func TestKafkaAway(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Direct: true}.Start(t, dir)
 	jobEverywhere(t, pool)
 
 	kafka.Kill()
@@ -63,7 +63,7 @@ func TestNodeKilled(t *testing.T) {
 	kafka, db := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir)
 	first := rig.StartBtcd(t, t.TempDir(), rig.PayoutAddress)
 	second := rig.StartBtcd(t, t.TempDir(), rig.PayoutAddress, first)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{first, second}}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{first.Node(), second.Node()}}.Start(t, dir)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "frank.rig", "-threads", "1", "-reconnect")
 	reaches(t, first, 3)
 
@@ -88,7 +88,7 @@ func TestBlkmakerKilled(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}}.Start(t, dir)
 	jobEverywhere(t, pool)
 
 	// Not SIGSTOP: the block would wait in the node's socket and need no blkmaker.
@@ -132,7 +132,7 @@ func TestDescriptorsUsedUp(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true, OpenFiles: 80}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Direct: true, OpenFiles: 80}.Start(t, dir)
 	jobEverywhere(t, pool)
 	crowd := pool.StartMiner(t, dir, "crowd", "-user", "henry.rig", "-conns", "120", "-rate", "0.05", "-password", "d=0.00000006", "-reconnect")
 	reaches(t, node, 2)
@@ -166,7 +166,7 @@ func TestDiskFull(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true, DiskBytes: 16 << 20}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Direct: true, DiskBytes: 16 << 20}.Start(t, dir)
 	jobEverywhere(t, pool)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "iris.rig", "-conns", "10", "-rate", "2", "-password", "d=0.00000006", "-reconnect")
 	acknowledged := func(more int) {
@@ -263,7 +263,7 @@ func TestDatabaseAway(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Direct: true}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Direct: true}.Start(t, dir)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "heidi.rig", "-threads", "1", "-reconnect")
 	reaches(t, node, 2)
 

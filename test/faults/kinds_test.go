@@ -265,7 +265,7 @@ func (w *world) flipSpool(f fault) func() {
 		sserver.Kill()
 		for _, segment := range slices.Backward(w.segments()) { // the last is there before anything is in it
 			if flip(w.t, segment, f.amount) {
-				w.ledger.flips++
+				w.ledger.Flips++
 				break
 			}
 		}
@@ -282,8 +282,8 @@ func (w *world) flipLog(f fault) func() {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	if len(w.ledger.gone) > 0 || len(days) == 0 {
-		w.t.Logf("no bit of %d days is turned over, %d records are not in the topic any more", len(days), len(w.ledger.gone))
+	if !w.ledger.Whole() || len(days) == 0 {
+		w.t.Logf("no bit of %d days is turned over, or records are not in the topic any more", len(days))
 		return func() {}
 	}
 	day := days[int(f.amount*float64(len(days)))]

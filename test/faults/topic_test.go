@@ -18,7 +18,6 @@ import (
 	"github.com/segmentio/kafka-go"
 	"github.com/segmentio/kafka-go/protocol"
 
-	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 )
 
@@ -41,7 +40,7 @@ func (w *world) cutTail(f fault) func() {
 		slices.Sort(files)
 		lost := w.cut(files[len(files)-1], int64(f.amount*mostCut))
 		if topic := filepath.Base(folder); topic[:len(topic)-2] == shareTopic {
-			w.ledger.destroyed(lost)
+			w.ledger.Destroyed(lost)
 		}
 	}
 	return w.startKafka
@@ -182,7 +181,7 @@ func (w *world) buried(before []string, partitions int) []int {
 			for _, batch := range batches(log) {
 				lost := values(w.t, log[batch.at:batch.end])
 				counts[p] += len(lost)
-				w.ledger.destroyed(lost)
+				w.ledger.Destroyed(lost)
 			}
 		}
 	}
@@ -208,9 +207,4 @@ func (w *world) fill(admin *kafka.Client, partition, n int) {
 		}
 		return err
 	})
-}
-
-// shareOf returns the accepted share in a record; false if it is none.
-func shareOf(value []byte) (s share.Share, ok bool) {
-	return s, s.Parse(value) == nil && s.Status == share.StatusAccept
 }

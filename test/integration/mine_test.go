@@ -70,7 +70,7 @@ func TestKilled(t *testing.T) {
 	const easyBits = 0x207fffff // every second hash meets it
 	aux := auxpowtest.StartNode(1, easyBits, false)
 	t.Cleanup(aux.Close)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Aux: aux}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Aux: aux}.Start(t, dir)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "carol.rig", "-threads", "1", "-reconnect")
 
 	chain := func(ctx context.Context) (height int64, err error) {

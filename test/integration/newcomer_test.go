@@ -23,7 +23,7 @@ func TestNewcomerAmongNames(t *testing.T) {
 	const maxWorkers, connections, logins = 100, 10, 100
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, MaxWorkers: maxWorkers}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, MaxWorkers: maxWorkers}.Start(t, dir)
 
 	// Rows of an earlier attack, as releases that wrote them with the login have left them.
 	old := db.Open(t)

@@ -50,7 +50,7 @@ func TestOtherPoolLies(t *testing.T) {
 
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []*rig.Btcd{node}, Watched: other.Addr()}.Start(t, dir)
+	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Watched: other.Addr()}.Start(t, dir)
 	has := func(service, metric string, want int) {
 		t.Helper()
 		testkit.Until(t, 2*time.Minute, fmt.Sprintf("%s is %d", metric, want), func(ctx context.Context) error {

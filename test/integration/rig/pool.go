@@ -4,6 +4,7 @@ package rig
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -14,7 +15,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -127,7 +127,7 @@ func binWith(t testing.TB, program string, clock bool) string {
 type Setup struct {
 	Kafka *Kafka
 	DB    *MariaDB
-	Nodes []*Btcd
+	Nodes []Node
 	// Direct makes sserver hand solved shares to blkmaker, beside Kafka.
 	Direct bool
 	// ZooKeeper lets sserver lease its id; nil: it has one of its own.
@@ -146,16 +146,19 @@ type Setup struct {
 	MaxWorkers int
 	// Only are the services that are started; nil: all.
 	Only []string
+	// Difficulties are sserver's settings of them; "": at which a CPU mines in a fraction of a second.
+	Difficulties string
+	// Unhurried leaves the time between writes of statistics as it is by default; a test would wait for them.
+	Unhurried bool
 }
 
 // StartPool starts a pool on one node, with Kafka as the only way of solved shares.
 func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Pool {
 	t.Helper()
-	return Setup{Kafka: k, DB: db, Nodes: []*Btcd{node}}.Start(t, dir)
+	return Setup{Kafka: k, DB: db, Nodes: []Node{node.Node()}}.Start(t, dir)
 }
 
-// Start writes a configuration for every service, starts them and waits until all are ready. Difficulties start at what
-// a CPU mines in a fraction of a second.
+// Start writes a configuration for every service, starts them and waits until all are ready.
 func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{
@@ -171,9 +174,24 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	network := "network = \"regtest\"\n"
 	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", s.Kafka.Addr)
 	database := fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+s.DB.DSN)
-	var nodes strings.Builder
-	for _, n := range s.Nodes {
-		fmt.Fprintf(&nodes, "[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
+	nodes := func(more func(n Node) string) (text string) {
+		for _, n := range s.Nodes {
+			text += fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n%s", n.URL, n.User, n.Password, more(n))
+		}
+		return text
+	}
+	hashblock := func(n Node) string {
+		if n.ZMQ == "" {
+			return ""
+		}
+		return fmt.Sprintf("zmq_hashblock = %q\n", n.ZMQ)
+	}
+	difficulties := cmp.Or(s.Difficulties, "default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n")
+	soon := func(key, value string) string {
+		if s.Unhurried {
+			return ""
+		}
+		return fmt.Sprintf("%s = %q\n", key, value)
 	}
 	var give, take string // the two ends of the direct way
 	if s.Direct {
@@ -188,16 +206,16 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		lease = fmt.Sprintf("[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n", s.ZooKeeper.Addr)
 	}
 	configs := map[string]string{
-		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka + nodes.String(),
+		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka + nodes(hashblock),
 		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
 		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\nserver_id = %d\n", p.Stratum, filepath.Join(dir, "sserver"), serverID) +
-			"default_difficulty = 0.000244140625\nmin_difficulty = 0.00000001\nshare_interval = \"1s\"\n" + give + kafka + database + lease,
-		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes.String() + kafka + database,
-		"sharelogger": fmt.Sprintf("data_dir = %q\nflush_interval = \"500ms\"\n", p.Log) + kafka,
-		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\nflush_db_interval = \"1s\"\n", p.Log, p.Stats[len("http://"):]) +
-			database,
-		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\nflush_db_interval = \"1s\"\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
-			kafka + database,
+			difficulties + give + kafka + database + lease,
+		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes(func(Node) string { return "" }) + kafka + database,
+		"sharelogger": fmt.Sprintf("data_dir = %q\n", p.Log) + soon("flush_interval", "500ms") + kafka,
+		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\n", p.Log, p.Stats[len("http://"):]) +
+			soon("flush_db_interval", "1s") + database,
+		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
+			soon("flush_db_interval", "1s") + kafka + database,
 	}
 	if s.MaxWorkers != 0 {
 		configs["statshttpd"] = fmt.Sprintf("max_workers = %d\n", s.MaxWorkers) + configs["statshttpd"]

@@ -311,6 +311,12 @@ func (s *S3) WaitReady(t testing.TB) {
 	})
 }
 
+// Node is how the pool reaches one.
+type Node struct {
+	URL, User, Password string
+	ZMQ                 string // of hashblock; "": it has none
+}
+
 // Btcd is a btcd node on a fresh regtest chain. It has no ZMQ.
 type Btcd struct {
 	*Process
@@ -318,6 +324,9 @@ type Btcd struct {
 	URL, User, Password string
 	peer                string // host:port for other nodes
 }
+
+// Node is how the pool reaches it.
+func (b *Btcd) Node() Node { return Node{URL: b.URL, User: b.User, Password: b.Password} }
 
 // StartBtcd starts the node, connects it to its peers and waits until it hands out templates.
 func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {

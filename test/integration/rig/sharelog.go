@@ -5,7 +5,6 @@ package rig
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"testing"
 	"time"
@@ -17,18 +16,13 @@ import (
 
 // WaitLogged waits until the share log holds every acknowledged share, once, and returns all that it holds, refused
 // shares too.
-//
-// A share that was on disk when sserver died was accepted though its answer got lost: the log may hold it, but no more
-// of them than were left unanswered.
 func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []share.Share) {
 	t.Helper()
-	testkit.Until(t, 30*time.Second, "the share log holds what was acknowledged", func(context.Context) error {
+	var ledger Ledger
+	ledger.Add(acks, unanswered)
+	testkit.Until(t, time.Minute, "the share log holds what was acknowledged", func(context.Context) error {
 		log = p.ReadLog(t)
-		extra, err := missing(acks, log)
-		if err == nil && int64(extra) > unanswered {
-			err = fmt.Errorf("%d shares more than were acknowledged, %d were left unanswered", extra, unanswered)
-		}
-		return err
+		return ledger.Compare(log)
 	})
 	return log
 }
@@ -62,38 +56,4 @@ func (p *Pool) ReadLog(t testing.TB) (log []share.Share) {
 		}
 	}
 	return log
-}
-
-// key tells shares apart on both sides of the socket.
-type key struct {
-	session, nonce, versionBits uint32
-}
-
-// missing returns how many accepted shares of the log were not acknowledged; the error tells of acknowledged ones that
-// the log does not have, or has twice.
-func missing(acks []Ack, log []share.Share) (extra int, err error) {
-	logged := map[key]int{}
-	for _, s := range log {
-		if s.Status == share.StatusAccept {
-			logged[key{s.SessionID, s.Nonce, s.VersionBits}]++
-		}
-	}
-	for k, n := range logged {
-		if n > 1 {
-			return 0, fmt.Errorf("share %+v is in the log %d times", k, n)
-		}
-	}
-	total := len(logged)
-	for _, a := range acks {
-		var session uint32
-		if _, err := fmt.Sscanf(a.Session, "%08x", &session); err != nil {
-			return 0, fmt.Errorf("session %q: %w", a.Session, err)
-		}
-		k := key{session, a.Nonce, a.VersionBits}
-		if logged[k] == 0 {
-			return 0, fmt.Errorf("acknowledged share %+v is not in the log of %d", k, total)
-		}
-		delete(logged, k)
-	}
-	return len(logged), nil
 }

@@ -15,93 +15,6 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// ledger is what the pool owes: every share that it acknowledged, once. Two kinds of faults destroy shares by their
-// nature, and the ledger knows which:
-//
-//   - Records that were cut off the only replica of a topic, or deleted with the topic, are missing if nobody had read
-//     them: those shares may be missing, and no other.
-//   - Of a spool segment with a bit turned over one record cannot be read: one share a bit may be missing.
-type ledger struct {
-	acks       map[key]int
-	count      int
-	unanswered int64 // shares that were accepted may be among them
-	gone       map[key]int
-	flips      int
-	missing    int // in the end
-}
-
-// key tells shares apart on both sides of the socket, nearly always: it is counted how often each was there.
-type key struct {
-	session, nonce, versionBits uint32
-}
-
-func keyOf(s *share.Share) key { return key{s.SessionID, s.Nonce, s.VersionBits} }
-
-func (l *ledger) add(acks []rig.Ack, unanswered int64) {
-	if l.acks == nil {
-		l.acks = map[key]int{}
-	}
-	for _, a := range acks {
-		var session uint32
-		_, _ = fmt.Sscanf(a.Session, "%08x", &session) // one that cannot be read is not in the log
-		l.acks[key{session, a.Nonce, a.VersionBits}]++
-	}
-	l.count += len(acks)
-	l.unanswered += unanswered
-}
-
-// destroyed notes the records that a fault took away.
-func (l *ledger) destroyed(values [][]byte) {
-	if l.gone == nil {
-		l.gone = map[key]int{}
-	}
-	for _, v := range values {
-		if s, ok := shareOf(v); ok {
-			l.gone[keyOf(&s)]++
-		}
-	}
-}
-
-func (l *ledger) String() string {
-	return fmt.Sprintf("%d shares acknowledged, %d left unanswered, %d missing that were destroyed, %d bits turned over in spools",
-		l.count, l.unanswered, l.missing, l.flips)
-}
-
-// judge holds the share log against the ledger.
-func (l *ledger) judge(log []share.Share) error {
-	ids := map[share.ID]bool{}
-	logged := map[key]int{}
-	accepted := 0
-	for i := range log {
-		s := &log[i]
-		if ids[s.ID] {
-			return fmt.Errorf("share %+v is in the log twice", s)
-		}
-		ids[s.ID] = true
-		if s.Status == share.StatusAccept {
-			logged[keyOf(s)]++
-			accepted++
-		}
-	}
-	var lost []key
-	l.missing = 0
-	for k, n := range l.acks {
-		for range n - logged[k] {
-			if l.missing++; l.gone[k] == 0 {
-				lost = append(lost, k)
-			}
-		}
-	}
-	if len(lost) > l.flips {
-		return fmt.Errorf("%d of %d acknowledged shares are not in the log of %d, though nothing has destroyed them (%d bits turned over): %+v",
-			len(lost), l.count, accepted, l.flips, lost[:min(len(lost), 5)])
-	}
-	if extra := accepted - (l.count - l.missing); int64(extra) > l.unanswered {
-		return fmt.Errorf("the log has %d accepted shares more than were acknowledged, %d were left unanswered", extra, l.unanswered)
-	}
-	return nil
-}
-
 var waitsInSpool = regexp.MustCompile(`(?m)^btcpool_spool_depth_records\{.*\} [1-9].*$`)
 
 // settle waits until all that must hold does.
@@ -119,7 +32,7 @@ func (w *world) settle(name string) {
 	var log []share.Share
 	testkit.Until(w.t, patience, name+": share log and tables hold what was acknowledged", func(ctx context.Context) error {
 		log = w.pool.ReadLog(w.t)
-		if err := w.ledger.judge(log); err != nil {
+		if err := w.ledger.Compare(log); err != nil {
 			return err
 		}
 		return rig.CompareStatistics(ctx, conn, log)
@@ -133,7 +46,7 @@ func (w *world) settle(name string) {
 // topic holds, in windows of its own clock.
 func (w *world) live(log []share.Share) {
 	w.t.Helper()
-	if w.clocked || len(w.ledger.gone) > 0 || time.Since(w.began) > 50*time.Minute {
+	if w.clocked || !w.ledger.Whole() || time.Since(w.began) > 50*time.Minute {
 		return
 	}
 	var want int64
