@@ -64,6 +64,7 @@ type tally struct {
 
 	Arrived    int   // notifies since the order "watch"
 	First      int64 // when, by the monotonic clock
+	ArrivedP50 int64
 	ArrivedP99 int64
 }
 
@@ -172,7 +173,7 @@ func (m *miners) report() tally {
 		t.Waiting += len(m.conns[i].sent)
 	}
 	if m.Arrived > 0 {
-		t.ArrivedP99 = m.watchedFrom + int64(m.arrivals.at(.99))
+		t.ArrivedP50, t.ArrivedP99 = m.watchedFrom+int64(m.arrivals.at(.5)), m.watchedFrom+int64(m.arrivals.at(.99))
 	}
 	return t
 }
