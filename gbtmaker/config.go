@@ -25,6 +25,9 @@ type Config struct {
 	// EmptyAfter is how long a node may take for the template of a block that it announced over ZeroMQ until there is
 	// an empty one. 0: there are none.
 	EmptyAfter config.Duration `toml:"empty_after" env:"EMPTY_AFTER"`
+	// WholeAfter is how long the whole of a template that all miners hear of at once, as on a new block, waits behind
+	// its light form, of which their jobs are made. Jobs of btcpool's jobmaker wait with it. 0: it does not.
+	WholeAfter config.Duration `toml:"whole_after" env:"WHOLE_AFTER"`
 	// ZMQTimeout is the silence after which a node's blocks are subscribed to again. 0: whatever the silence, they are
 	// not.
 	ZMQTimeout config.Duration `toml:"zmq_timeout" env:"ZMQ_TIMEOUT"`
@@ -56,6 +59,7 @@ func DefaultConfig() Config {
 		PollInterval:   config.Duration(5 * time.Second),
 		RepeatInterval: config.Duration(10 * time.Second),
 		EmptyAfter:     config.Duration(20 * time.Millisecond),
+		WholeAfter:     config.Duration(150 * time.Millisecond),
 		ZMQTimeout:     config.Duration(20 * time.Minute),
 		NodePolicy:     PolicyOrder,
 		Kafka:          bus.DefaultConfig(),
@@ -64,6 +68,9 @@ func DefaultConfig() Config {
 
 // Jobs are not made of templates older than a minute, so the intervals leave room for a failed call.
 const minInterval, maxInterval = 100 * time.Millisecond, 30 * time.Second
+
+// maxWholeAfter bounds how long a block found on a light template may have to wait.
+const maxWholeAfter = time.Second
 
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
@@ -79,6 +86,9 @@ func (c Config) Validate() error {
 	interval("poll_interval", c.PollInterval)
 	interval("repeat_interval", c.RepeatInterval)
 	faults.AtLeast("empty_after", c.EmptyAfter, 0)
+	if d := c.WholeAfter.Std(); d < 0 || d > maxWholeAfter {
+		faults.Addf("whole_after = %q: must be 0s to %s", c.WholeAfter, maxWholeAfter)
+	}
 	faults.AtLeast("zmq_timeout", c.ZMQTimeout, 0)
 	if c.NotifyListen != "" && !config.IsLoopback(c.NotifyListen) {
 		faults.Addf("notify_listen = %q: must be a loopback address and a port, like 127.0.0.1:9201: there is no login", config.RedactURL(c.NotifyListen))

@@ -48,7 +48,7 @@ type Service struct {
 	maxTarget bitcoin.Target // the easiest that the network's blocks may have
 	policy    Policy
 
-	interval, repeat, emptyAfter, zmqTimeout time.Duration // as in Config
+	interval, repeat, emptyAfter, wholeAfter, zmqTimeout time.Duration // as in Config
 
 	closing service.Closing
 	outbox  *outbox
@@ -100,6 +100,7 @@ func New(cfg Config, deps service.Deps) (*Service, error) {
 		interval:   cfg.PollInterval.Std(),
 		repeat:     cfg.RepeatInterval.Std(),
 		emptyAfter: cfg.EmptyAfter.Std(),
+		wholeAfter: cfg.WholeAfter.Std(),
 		zmqTimeout: cfg.ZMQTimeout.Std(),
 		topic:      cfg.Kafka.Topics.RawGBT,
 		light:      job.LightTopic(cfg.Kafka.Topics.RawGBT),

@@ -35,7 +35,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		templates:    m.Counters("templates_total", "Templates written to the topic, by what asked for them.", "trigger"),
 		unchanged:    m.Counters("templates_unchanged_total", "Templates not written because the last one was the same but for its time.", "trigger"),
 		failures:     m.Counters("failures_total", "Templates that could not be had or not be used: rpc, chain, template, bits, time, lag, branch or kafka.", "reason"),
-		writeSeconds: m.Histogram("write_seconds", "From the node's answer to its template in the topic.", seconds),
+		writeSeconds: m.Histogram("write_seconds", "From the node's answer to its light template in the topic.", seconds),
 		height:       m.Gauge("template_height_blocks", "Height of the block that the last template is for."),
 		transactions: m.Gauge("template_transactions", "Transactions in the last template."),
 		bytes:        m.Gauge("template_bytes", "Size of the node's answer with the last template."),

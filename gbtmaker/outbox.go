@@ -16,7 +16,7 @@ import (
 // An outbox keeps a template from before its light form is sent until all of it
 // is: jobs are made of the light form, and a block found on one needs the rest.
 // What is in the outbox when the process is killed is sent by the next process.
-// It is not synced: a power cut at that moment costs the blocks of one template.
+// It is synced only if it is to stay for long: a power cut before that costs the blocks of one template.
 //
 // The file is overwritten in place, which is cheap for megabytes: u32 time and u64 length, little-endian, then the hash
 // in hex as in RawGBT, then the node's answer. With the length 0 the outbox is empty. With a hash that is not the
@@ -57,6 +57,8 @@ func (o *outbox) put(r job.RawGBT) error {
 	_, err := o.file.WriteAt(append(header, r.Hash...), 0)
 	return err
 }
+
+func (o *outbox) sync() error { return o.file.Sync() }
 
 func (o *outbox) clear() error {
 	_, err := o.file.WriteAt(make([]byte, outboxHeader), 0)

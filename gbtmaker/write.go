@@ -40,7 +40,7 @@ func (s *Service) write(ctx context.Context) error {
 		if t == last { // the bell rang between its choice and its writing
 			continue
 		}
-		err := s.deliver(ctx, t)
+		err := s.deliver(ctx, t, last)
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -77,12 +77,39 @@ func (s *Service) sendKept(ctx context.Context) error {
 	return s.outbox.clear()
 }
 
-// deliver tries to write t however long Kafka is away and whatever is chosen
-// meanwhile: there may be jobs of its light form, and a block found on one needs
-// the rest. Its error is ctx's, or one that no repetition mends.
-func (s *Service) deliver(ctx context.Context, t *template) error {
+// deliver writes t, which comes after last: what jobs need of it, and then all of it. It tries to however long Kafka is
+// away and whatever is chosen meanwhile: there may be jobs of its light form, and a block found on one needs the rest.
+// Its error is ctx's, or one that no repetition mends.
+func (s *Service) deliver(ctx context.Context, t, last *template) error {
+	if err := s.outbox.put(t.raw); err != nil {
+		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
+	}
+	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Work: t.raw.Work, Template: t.Template}
+	if err := s.send(ctx, s.light, light.AppendTo(nil)); err != nil {
+		return err
+	}
+	s.metrics.writeSeconds.Observe(time.Since(t.received).Seconds())
+	if news(t, last) {
+		s.hold(ctx, t)
+		if ctx.Err() != nil { // who stops meanwhile does not leave the rest to the next start
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
+			defer cancel()
+		}
+	}
+	if err := s.send(ctx, s.topic, t.raw.AppendTo(nil)); err != nil {
+		return err
+	}
+	if err := s.outbox.clear(); err != nil {
+		s.log.Error().Err(err).Msg("copy of a sent template not removed: the next start sends it once more")
+	}
+	return nil
+}
+
+// send writes a message to a topic, however long that takes; Ready says so meanwhile.
+func (s *Service) send(ctx context.Context, topic string, message []byte) error {
 	for {
-		err := s.writeTemplate(ctx, t)
+		err := s.trySend(ctx, topic, message)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -94,25 +121,46 @@ func (s *Service) deliver(ctx context.Context, t *template) error {
 	}
 }
 
-// writeTemplate writes what jobs need of t, and then all of it.
-func (s *Service) writeTemplate(ctx context.Context, t *template) error {
+func (s *Service) trySend(ctx context.Context, topic string, message []byte) error {
 	ctx, cancel := context.WithTimeout(ctx, writeTimeout)
 	defer cancel()
-	if err := s.outbox.put(t.raw); err != nil {
-		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
-	}
-	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Work: t.raw.Work, Template: t.Template}
-	err := s.bus.Write(ctx, s.light, bus.Message{Value: light.AppendTo(nil)})
-	if err == nil {
-		err = s.bus.Write(ctx, s.topic, bus.Message{Value: t.raw.AppendTo(nil)})
-	}
-	if err != nil {
+	if err := s.bus.Write(ctx, topic, bus.Message{Value: message}); err != nil {
 		return fmt.Errorf("template not written, is Kafka running? %w", err)
 	}
-	if err := s.outbox.clear(); err != nil {
-		s.log.Error().Err(err).Msg("copy of a sent template not removed: the next start sends it once more")
-	}
 	return nil
+}
+
+// news reports whether all miners are given a job of t at once when the last one was of last.
+func news(t, last *template) bool {
+	return last == nil || t.PrevHash != last.PrevHash || t.Bits != last.Bits || last.Empty() && !t.Empty()
+}
+
+// hold has the whole of t wait while miners are being told of it: the megabytes would take the processor from who tells
+// them. It is over when there is something else to tell them.
+func (s *Service) hold(ctx context.Context, t *template) {
+	if s.wholeAfter == 0 || t.Empty() {
+		return
+	}
+	over := time.After(s.wholeAfter)
+	if err := s.outbox.sync(); err != nil {
+		s.log.Error().Err(err).Msg("template is being sent while its copy may not be on disk")
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-over:
+			return
+		case <-s.queue:
+		}
+		s.mu.Lock()
+		next := s.chosen
+		s.mu.Unlock()
+		defer s.queue.Ring() // it is for write
+		if news(next, t) {
+			return
+		}
+	}
 }
 
 // wrote records that t is in the topic, after last.
@@ -126,7 +174,6 @@ func (s *Service) wrote(t, last *template) {
 	s.metrics.transactions.Set(float64(t.Transactions))
 	s.metrics.bytes.Set(float64(len(t.raw.Response)))
 	s.metrics.lastTime.Set(float64(now.Unix()))
-	s.metrics.writeSeconds.Observe(now.Sub(t.received).Seconds())
 	for _, n := range s.nodes {
 		used := 0.0
 		if n == t.node {
