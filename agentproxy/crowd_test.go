@@ -95,7 +95,7 @@ func TestAsManyMinersAsThereAreNumbers(t *testing.T) {
 	go io.Copy(io.Discard, l.r) // ends with the connection
 
 	l.say(notify("1", false))
-	testkit.Until(t, time.Minute, "all have the job", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "all have the job", func(ctx context.Context) error {
 		missing := 0
 		err := s.loop.Call(ctx, func() {
 			for _, m := range s.miners {

@@ -25,7 +25,7 @@ import (
 // A pool that has no more to say than its first job, for longer than logging in may take, keeps its link.
 func TestQuietAfterLogin(t *testing.T) {
 	t.Parallel()
-	_, l, s, r := farm(t, func(c *Config) { c.DialTimeout = config.Duration(time.Second) })
+	_, l, s, r := farm(t, func(c *Config) { c.DialTimeout = config.Duration(5 * time.Second) })
 	testkit.Eventually(t, "the time of logging in is over", func() (over bool) {
 		s.onLoop(t, func() {
 			for link := range s.accounts[""].links {
@@ -207,12 +207,7 @@ func TestMachinesBeforeThePool(t *testing.T) {
 // Pools are reached by proxies of every kind, or past those that are broken.
 func TestOutboundProxies(t *testing.T) {
 	t.Parallel()
-	broken, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	gone := broken.Addr().String()
-	broken.Close()
+	gone := testkit.FreeAddr(t)
 	for name, test := range map[string]struct {
 		urls   func(addr string) []string
 		direct Direct

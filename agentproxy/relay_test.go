@@ -2,7 +2,6 @@ package agentproxy
 
 import (
 	"encoding/hex"
-	"net"
 	"strings"
 	"testing"
 	"time"
@@ -77,12 +76,7 @@ func TestRelayToNoPool(t *testing.T) {
 // A proxy whose pool is itself asks itself for ever whether it can, but not endlessly often.
 func TestPoolOfItself(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	own := ln.Addr().String()
-	ln.Close()
+	own := testkit.FreeAddr(t)
 	cfg := DefaultConfig()
 	cfg.Listeners = []Listener{{Listen: own}}
 	cfg.Page = ""

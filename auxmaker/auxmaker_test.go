@@ -45,7 +45,6 @@ func TestMain(m *testing.M) {
 const (
 	easyBits = 0x207fffff // every second hash meets it
 	hardBits = 0x1702f9c5
-	wait     = 10 * time.Second
 )
 
 func startNode(t *testing.T, id int32, bits uint32, old bool) *auxpowtest.Node {
@@ -121,7 +120,7 @@ func read[T any](t *testing.T, cfg bus.Config, topic string, parse func([]byte) 
 // await returns the first message that is as wanted.
 func await[T any](t *testing.T, from <-chan T, what string, want func(T) bool) T {
 	t.Helper()
-	deadline := time.After(wait)
+	deadline := time.After(testkit.Patience)
 	for {
 		select {
 		case got := <-from:

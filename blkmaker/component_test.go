@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -55,17 +54,9 @@ type pool struct {
 	store      *store.Store
 }
 
-func freeAddr(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 func startPool(t *testing.T) *pool {
 	t.Helper()
-	broker, err := embedded.Start(t.TempDir(), "127.0.0.1:0", zerolog.Nop())
+	broker, err := embedded.Start(t.TempDir(), testkit.FreeAddr(t), zerolog.Nop())
 	must(t, err)
 	stopBroker := sync.OnceValue(broker.Close)
 	t.Cleanup(func() { _ = stopBroker() })
@@ -76,7 +67,7 @@ func startPool(t *testing.T) *pool {
 	p.cfg.Confirmations = 3
 	p.cfg.Kafka.Brokers = []string{broker.Addr()}
 	p.cfg.Database.DSN = p.dsn
-	p.startNode(t, t.TempDir(), "127.0.0.1:0")
+	p.startNode(t, t.TempDir(), testkit.FreeAddr(t))
 
 	topics := p.cfg.Kafka.Topics
 	p.bus = testkit.Bus(t, p.cfg.Kafka, topics.RawGBT, topics.Job, topics.SolvedShare)
@@ -253,7 +244,7 @@ func TestGarbageIsSkipped(t *testing.T) {
 func TestNodeAway(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
-	addr, dir := freeAddr(t), t.TempDir()
+	addr, dir := testkit.FreeAddr(t), t.TempDir()
 	stopNode := p.startNode(t, dir, addr)
 	s, stop := p.start(t)
 	testkit.Eventually(t, "ready", func() bool { return s.Ready() == nil })
@@ -285,7 +276,7 @@ func TestNodeAway(t *testing.T) {
 func TestOneNodeAway(t *testing.T) {
 	t.Parallel()
 	p := startPool(t)
-	p.cfg.Nodes = append([]noderpc.Config{{URL: "http://" + freeAddr(t), User: "u", Password: "p"}}, p.cfg.Nodes...)
+	p.cfg.Nodes = append([]noderpc.Config{{URL: "http://" + testkit.FreeAddr(t), User: "u", Password: "p"}}, p.cfg.Nodes...)
 	s, _ := p.start(t)
 	p.eventuallyState(t, p.find(t), store.Accepted)
 	testkit.Eventually(t, "ready", func() bool { return s.Ready() == nil })

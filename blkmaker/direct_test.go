@@ -42,7 +42,7 @@ func sender(t testing.TB, addr string) *handover.Client {
 
 // listen turns the direct way on.
 func (p *pool) listen(t *testing.T) {
-	p.cfg.Handover = handover.ServerConfig{Listen: freeAddr(t), Secret: handover.Secret{Token: testToken}}
+	p.cfg.Handover = handover.ServerConfig{Listen: testkit.FreeAddr(t), Secret: handover.Secret{Token: testToken}}
 }
 
 // publish sends job and template of a block, and returns its solved share.
@@ -243,7 +243,7 @@ func (p *pool) child(t *testing.T) (kill func()) {
 // testKilledAfterTaking has a blkmaker killed right after it has a solved share, while its node is away, and wants the
 // block to be there after the restart.
 func testKilledAfterTaking(t *testing.T, p *pool, send func(solved bus.Message)) {
-	addr, dir := freeAddr(t), t.TempDir()
+	addr, dir := testkit.FreeAddr(t), t.TempDir()
 	stopNode := p.startNode(t, dir, addr)
 	kill := p.child(t)
 	solved, hash := p.publish(t)

@@ -52,7 +52,9 @@ func startNode(t *testing.T) *regnode.Node {
 
 func nodeConfig(t *testing.T) regnode.Config {
 	t.Helper()
-	return regnode.Config{Dir: t.TempDir(), User: "user", Password: "secret", Bits: 0x207fffff}
+	return regnode.Config{
+		Dir: t.TempDir(), RPCAddr: testkit.FreeAddr(t), ZMQAddr: testkit.FreeAddr(t), User: "user", Password: "secret", Bits: 0x207fffff,
+	}
 }
 
 // runNode runs a node until stop is called or the test ends.
@@ -123,18 +125,33 @@ func (p pool) next(t *testing.T) *job.Template {
 	t.Helper()
 	select {
 	case raw := <-p.raw:
-		if age := time.Now().Unix() - int64(raw.CreatedAt); age < 0 || age > 5 {
-			t.Errorf("created %d s ago", age)
+		if age := time.Since(time.Unix(int64(raw.CreatedAt), 0)); age < 0 || age > testkit.Patience {
+			t.Errorf("created %s ago", age)
 		}
 		template, err := job.ParseTemplate(raw.Response)
 		if err != nil {
 			t.Fatal(err)
 		}
 		return template
-	case <-time.After(10 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatalf("no template; ready: %v", p.Ready())
 		return nil
 	}
+}
+
+// followsBy has blocks mined until five were heard of by a trigger: a look at the tip, every two seconds, may come first.
+func (p pool) followsBy(t *testing.T, node *regnode.Node, trigger string) {
+	t.Helper()
+	heard := func() float64 { return p.count(t, "templates_total", "trigger", trigger) }
+	enough := heard() + 5
+	testkit.Eventually(t, "blocks are heard of by "+trigger, func() bool {
+		begin := time.Now()
+		mine(t, node)
+		height := node.Height() + 1
+		p.nextOf(t, height)
+		t.Logf("template of height %d after %s", height, time.Since(begin))
+		return heard() >= enough
+	})
 }
 
 // nextOf skips templates until one of height comes.
@@ -215,16 +232,7 @@ func TestLongPollAlone(t *testing.T) {
 	node := startNode(t)
 	p := start(t, node.RPCURL(), nil)
 	p.nextOf(t, 1)
-	for height := int32(2); height < 12; height++ {
-		begin := time.Now()
-		mine(t, node)
-		p.nextOf(t, height)
-		t.Logf("template of height %d after %s", height, time.Since(begin))
-	}
-	// A look at the tip, every two seconds, may come first.
-	if got := p.count(t, "templates_total", "trigger", "longpoll"); got < 5 {
-		t.Errorf("%v templates by longpoll", got)
-	}
+	p.followsBy(t, node, "longpoll")
 	if err := p.Ready(); err != nil {
 		t.Error(err)
 	}
@@ -244,17 +252,7 @@ func TestZMQAlone(t *testing.T) {
 		case <-time.After(100 * time.Millisecond):
 		}
 	}
-	for range 10 {
-		begin := time.Now()
-		mine(t, node)
-		height := node.Height() + 1
-		p.nextOf(t, height)
-		t.Logf("template of height %d after %s", height, time.Since(begin))
-	}
-	// A look at the tip, every two seconds, may come first.
-	if got := p.count(t, "templates_total", "trigger", "zmq"); got < 5 {
-		t.Errorf("%v templates by zmq", got)
-	}
+	p.followsBy(t, node, "zmq")
 	if got := p.count(t, "templates_total", "trigger", "longpoll"); got != 0 {
 		t.Errorf("%v templates by long poll, want none", got)
 	}

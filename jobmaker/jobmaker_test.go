@@ -118,7 +118,7 @@ func (p *pool) nextJob() *job.StratumJob {
 	select {
 	case j := <-p.jobs:
 		return j
-	case <-time.After(20 * time.Second):
+	case <-time.After(testkit.Patience):
 		p.t.Fatal("no job")
 		return nil
 	}

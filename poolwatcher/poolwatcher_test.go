@@ -30,10 +30,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const (
-	wait = 20 * time.Second
-	bits = 0x207fffff
-)
+const bits = 0x207fffff
 
 // pool is another pool whose jobs the test makes.
 type pool struct {
@@ -182,7 +179,7 @@ func (w *watcher) template(t *testing.T) (job.RawGBT, *job.Template) {
 			t.Fatal(err)
 		}
 		return raw, template
-	case <-time.After(wait):
+	case <-time.After(testkit.Patience):
 		t.Fatal("no template")
 		return job.RawGBT{}, nil
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"btcpool/internal/agentwire"
+	"btcpool/internal/config"
 	"btcpool/internal/stratum"
 	"btcpool/internal/testkit"
 )
@@ -123,29 +124,24 @@ func TestHalfClosed(t *testing.T) {
 func TestTimeouts(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
-	cfg.LoginTimeout, cfg.TCPReadTimeout = 1e9, 2e9
+	cfg.LoginTimeout, cfg.TCPReadTimeout = 5e9, 5e9
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
-	start := time.Now()
-
-	trickle := p.dial() // never says anything whole
+	trickle := p.dial() // never says anything whole, and does not end
 	go func() {
-		for range 100 {
+		for {
 			if _, err := trickle.conn.Write([]byte("{")); err != nil {
 				return
 			}
 			time.Sleep(50 * time.Millisecond) // the pace of the attack
 		}
 	}()
-	c, _ := p.miner()
 	trickle.wantEnd()
-	if waited := time.Since(start); waited > 3*time.Second {
-		t.Errorf("half a line kept a connection for %s", waited)
-	}
-	c.mustCall(nil, "mining.ping")
+	c, _ := p.miner()
 	spoken := time.Now()
+	c.mustCall(nil, "mining.ping")
 	c.wantEnd()
-	if waited := time.Since(spoken); waited < time.Second || waited > 10*time.Second {
+	if waited := time.Since(spoken); waited < time.Second {
 		t.Errorf("an idle miner was kept for %s", waited)
 	}
 	testkit.Eventually(t, "count", func() bool { return p.metric("disconnects_total", "reason", "timeout") == 2 })
@@ -154,7 +150,9 @@ func TestTimeouts(t *testing.T) {
 // A miner that does not read is cut off and costs others nothing.
 func TestSlowReader(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, testConfig(t))
+	cfg := testConfig(t)
+	cfg.WriteTimeout = config.Duration(2 * testkit.Patience) // so long would others wait, if the pool waited for one
+	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	slow, _ := p.miner()
 	if err := slow.conn.(*net.TCPConn).SetReadBuffer(4096); err != nil {
@@ -167,12 +165,8 @@ func TestSlowReader(t *testing.T) {
 		}
 		j := p.newJob(byte(2+i), int32(101+i))
 		j.Coinbase2 = bytes.Repeat([]byte{0x22}, 25_000)
-		start := time.Now()
 		p.TakeJob(j)
 		good.work()
-		if waited := time.Since(start); waited > 2*time.Second {
-			t.Fatalf("another miner waited %s for its job", waited)
-		}
 	}
 	testkit.Eventually(t, "disconnect", func() bool { return p.Sessions() == 1 })
 }

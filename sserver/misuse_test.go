@@ -42,7 +42,7 @@ func TestRefusedLogins(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
 	cfg.Limits.RefusedLogins = 2
-	cfg.Limits.BanTime = 2e9
+	cfg.Limits.BanTime = 10e9
 	p := startPool(t, cfg)
 	stranger := p.dial()
 	stranger.mustCall(nil, "mining.subscribe")
@@ -223,7 +223,7 @@ func TestInvalidSharesOfAWorker(t *testing.T) {
 func TestInvalidSharesBehindAnAgent(t *testing.T) {
 	t.Parallel()
 	cfg := simulatorConfig(t)
-	cfg.Limits.BanTime = 1e9
+	cfg.Limits.BanTime = 5e9
 	p := startStrictPool(t, cfg)
 	a, w := p.agent("", "verrol", "subres")
 	a.frame(agentwire.Register{Session: 1, Worker: "good"}, agentwire.Register{Session: 2, Worker: "bad"})

@@ -64,7 +64,7 @@ func TestTLS(t *testing.T) {
 	place := sserver.Listener{Listen: "127.0.0.1:0", TLSCertFile: filepath.Join(dir, "cert"), TLSKeyFile: filepath.Join(dir, "key")}
 	authorities := testkit.Certificate(t, place.TLSCertFile, place.TLSKeyFile)
 	cfg.Listeners = []sserver.Listener{place}
-	cfg.LoginTimeout = 1e9
+	cfg.LoginTimeout = 5e9
 	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 

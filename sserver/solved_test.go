@@ -50,11 +50,7 @@ func TestHandover(t *testing.T) {
 	c, w := p.miner()
 	header := c.header(w, 1, unhex32(t, w.version), unhex32(t, w.time))
 	header.Nonce = c.mine(w, header, 1.0/(1<<16), 1e30)
-	start := time.Now()
 	c.wantSubmit(find{job: w.id, extraNonce2: fmt.Sprintf("%016x", 1), time: w.time, nonce: fmt.Sprintf("%08x", header.Nonce)}, 0)
-	if waited := time.Since(start); waited > 5*time.Second {
-		t.Errorf("the answer took %s", waited)
-	}
 	for _, solved := range []<-chan share.Solved{one, two} {
 		select {
 		case s := <-solved:

@@ -31,18 +31,20 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // testConfig is that of a pool that a test's own hashing can serve, with a broker of its own.
 func testConfig(tb testing.TB) sserver.Config {
 	tb.Helper()
 	cfg := sserver.DefaultConfig()
 	cfg.Kafka = testkit.Broker(tb)
-	cfg.Listen = "127.0.0.1:0"
+	cfg.Listen = testkit.FreeAddr(tb)
 	cfg.DataDir = tb.TempDir()
 	cfg.Limits.Exempt = nil                 // or nothing would be limited, and nobody banned
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
 	cfg.MinDifficulty = 1.0 / (1 << 30)
+	cfg.MiningNotifyInterval = config.Duration(time.Hour) // jobs come when the test sends them
+	cfg.LoginTimeout = config.Duration(patience)
 	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	topics := cfg.Kafka.Topics

@@ -60,7 +60,7 @@ func TestTerms(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		if err := conn.SetDeadline(time.Now().Add(20 * time.Second)); err != nil {
+		if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 			t.Fatal(err)
 		}
 		fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)

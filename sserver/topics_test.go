@@ -247,7 +247,7 @@ func TestSameID(t *testing.T) {
 	}
 
 	first.stop()
-	testkit.Until(t, 2*time.Minute, "the second is ready alone", func(context.Context) error { return second.Ready() })
+	testkit.Until(t, testkit.Patience, "the second is ready alone", func(context.Context) error { return second.Ready() })
 	if n := third.metric("twins"); n != 0 {
 		t.Errorf("%v twins of the third", n)
 	}

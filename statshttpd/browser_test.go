@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"btcpool/internal/testkit"
 )
 
 // browser is a tab of Chromium, driven by its debugging protocol over two pipes. It remembers what went wrong in pages.
@@ -167,7 +169,7 @@ func (b *browser) call(method string, parameters map[string]any, result any) {
 	}
 	select {
 	case text = <-answer:
-	case <-time.After(time.Minute):
+	case <-time.After(testkit.Patience):
 		b.t.Fatalf("%s: no answer", method)
 	}
 	if result != nil && len(text) > 0 {
@@ -189,7 +191,7 @@ func (b *browser) do(script string) string {
 func (b *browser) await(script, want string) {
 	b.t.Helper()
 	var got string
-	for deadline := time.Now().Add(30 * time.Second); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(testkit.Patience); time.Now().Before(deadline); time.Sleep(20 * time.Millisecond) {
 		if got = b.do(script); got == want {
 			return
 		}

@@ -109,7 +109,7 @@ func (r *rig) eventually(check func() error) {
 }
 
 func get(s *statshttpd.Service, path string, into any) error {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: 10 * time.Second}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true}, Timeout: testkit.Patience}
 	res, err := client.Get("http://" + s.Addr().String() + path)
 	if err != nil {
 		return err

@@ -307,7 +307,7 @@ func TestLoad(t *testing.T) {
 	type cost struct{ wall, cpu time.Duration }
 	took := make(map[string][]cost)
 	h := s.Handler()
-	testkit.Until(t, time.Minute, "all listeners", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "all listeners", func(context.Context) error {
 		if n := s.hub.size(); n != *loadListeners {
 			return fmt.Errorf("there are %d", n)
 		}

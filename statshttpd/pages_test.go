@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 var shots = flag.String("shots", "", "keep pictures of the pages that tests open in this `folder`")
@@ -278,11 +279,7 @@ func TestPushToPages(t *testing.T) {
 	b.await(state, "live")
 	listening := func(want int) {
 		t.Helper()
-		for deadline := time.Now().Add(30 * time.Second); s.hub.size() != want; time.Sleep(10 * time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatalf("%d listen, want %d", s.hub.size(), want)
-			}
-		}
+		testkit.Eventually(t, fmt.Sprintf("%d listen", want), func() bool { return s.hub.size() == want })
 	}
 	listening(1)
 	asked := func() (all []string) {

@@ -72,7 +72,7 @@ func published(t *testing.T, server *miniredis.Miniredis) func(n int) []string {
 			select {
 			case m := <-messages:
 				all = append(all, m.Channel+" "+m.Payload)
-			case <-time.After(10 * time.Second):
+			case <-time.After(testkit.Patience):
 				t.Fatalf("only %q were published", all)
 			}
 		}

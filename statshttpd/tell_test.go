@@ -18,6 +18,7 @@ import (
 	"btcpool/internal/notify"
 	"btcpool/internal/share"
 	"btcpool/internal/store"
+	"btcpool/internal/testkit"
 )
 
 // toldService is a service that tells a webhook, and its clock.
@@ -102,7 +103,7 @@ func (b *toldService) waitFor(part string) string {
 	b.t.Helper()
 	look := time.NewTicker(10 * time.Millisecond)
 	defer look.Stop()
-	for late := time.After(20 * time.Second); ; {
+	for late := time.After(testkit.Patience); ; {
 		select {
 		case text := <-b.told:
 			if strings.Contains(text, part) {

@@ -58,7 +58,7 @@ func BenchmarkPool(b *testing.B) {
 			b.Error(err)
 		}
 	}()
-	testkit.Until(b, time.Minute, "the pool is ready", func(context.Context) error {
+	testkit.Until(b, testkit.Patience, "the pool is ready", func(context.Context) error {
 		if !strings.Contains(out.String(), "Dashboard") {
 			return fmt.Errorf("it says %q", out.String())
 		}
@@ -92,7 +92,7 @@ func BenchmarkPool(b *testing.B) {
 			defer close(ended)
 			_ = m.Run(ctx) // which ends with ctx
 		}()
-		testkit.Until(b, time.Minute, "all have sent some shares", func(context.Context) error {
+		testkit.Until(b, testkit.Patience, "all have sent some shares", func(context.Context) error {
 			if n := m.Report().Accepted; n < 5*int64(*benchMiners) {
 				return fmt.Errorf("%d are accepted", n)
 			}

@@ -332,11 +332,9 @@ func TestEnsureTopicsTwice(t *testing.T) {
 // TestTellsWhyBrokersAreAway looks at what is logged: whom to look after, and why.
 func TestTellsWhyBrokersAreAway(t *testing.T) {
 	t.Parallel()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	must(t, err)
+	free := testkit.FreeAddr(t)
 	other, err := net.Listen("tcp", "127.0.0.1:0")
 	must(t, err)
-	free.Close()
 	t.Cleanup(func() { other.Close() })
 	go func() {
 		for {
@@ -349,7 +347,7 @@ func TestTellsWhyBrokersAreAway(t *testing.T) {
 		}
 	}()
 	for addr, want := range map[string]string{
-		free.Addr().String():        "nothing listens at " + free.Addr().String() + ": is Kafka running, and is kafka.brokers right?",
+		free:                        "nothing listens at " + free + ": is Kafka running, and is kafka.brokers right?",
 		"no-such-host.invalid:9092": "the host of no-such-host.invalid:9092 is not known: is Kafka running, and is kafka.brokers right?",
 		other.Addr().String():       "Kafka at " + other.Addr().String() + ": its first answer is none of Kafka's: is it running, and is kafka.brokers right?",
 	} {

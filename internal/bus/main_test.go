@@ -37,7 +37,7 @@ func newBus(tb testing.TB, partitions int) (*bus.Client, bus.Config) {
 func restartable(tb testing.TB) (cfg bus.Config, stop, start func()) {
 	tb.Helper()
 	dir := tb.TempDir()
-	b := startBroker(tb, dir, "127.0.0.1:0")
+	b := startBroker(tb, dir, testkit.FreeAddr(tb))
 	tb.Cleanup(func() { b.Close() })
 	cfg = bus.DefaultConfig()
 	cfg.Brokers = []string{b.Addr()}

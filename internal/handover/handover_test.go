@@ -51,7 +51,7 @@ func receive(t *testing.T, from <-chan string) string {
 	select {
 	case got := <-from:
 		return got
-	case <-time.After(10 * time.Second):
+	case <-time.After(testkit.Patience):
 		t.Fatal("nothing arrived")
 		return ""
 	}
@@ -97,11 +97,9 @@ func TestSendToAll(t *testing.T) {
 // A blkmaker that is away neither delays the others nor outlives the client.
 func TestOneAway(t *testing.T) {
 	t.Parallel()
-	away := httptest.NewServer(http.NotFoundHandler())
-	away.Close()
 	arrived := make(chan string, 1)
 	here := receiver(t, func(b []byte) error { arrived <- string(b); return nil })
-	c, stop := start(t, handover.Config{URLs: []string{away.URL, here}, Secret: handover.Secret{Token: token}})
+	c, stop := start(t, handover.Config{URLs: []string{"http://" + testkit.FreeAddr(t), here}, Secret: handover.Secret{Token: token}})
 	c.Send([]byte("block"))
 	receive(t, arrived)
 	stop()

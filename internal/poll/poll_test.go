@@ -25,7 +25,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience is how long a test waits for what should come at once.
-const patience = 20 * time.Second
+const patience = testkit.Patience
 
 // rig is a loop that runs, and a listener whose links it can have.
 type rig struct {
@@ -47,7 +47,7 @@ const (
 func start(tb testing.TB, kind string, writeTimeout time.Duration) *rig {
 	tb.Helper()
 	r := &rig{tb: tb}
-	cfg := poll.Config{Addr: "127.0.0.1:0", Log: zerolog.Nop(), Go: r.goroutines.Go, WriteTimeout: writeTimeout}
+	cfg := poll.Config{Addr: testkit.FreeAddr(tb), Log: zerolog.Nop(), Go: r.goroutines.Go, WriteTimeout: writeTimeout}
 	if kind == secure {
 		dir := tb.TempDir()
 		cfg.CertFile, cfg.KeyFile = filepath.Join(dir, "cert"), filepath.Join(dir, "key")

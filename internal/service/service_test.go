@@ -232,7 +232,7 @@ func TestLifeUnderSystemd(t *testing.T) {
 		t.Helper()
 		buf := make([]byte, 100)
 		for {
-			_ = systemd.SetReadDeadline(time.Now().Add(10 * time.Second))
+			_ = systemd.SetReadDeadline(time.Now().Add(testkit.Patience))
 			n, _, err := systemd.ReadFrom(buf)
 			if err != nil {
 				t.Fatalf("waiting for %s: %v", want, err)

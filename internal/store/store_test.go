@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -17,6 +16,7 @@ import (
 
 	"btcpool/internal/store"
 	"btcpool/internal/store/storetest"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -157,20 +157,10 @@ func TestPeriods(t *testing.T) {
 }
 
 // closedPort returns an address where nobody listens.
-func closedPort(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ln.Close()
-	return ln.Addr().String()
-}
-
 func TestOpenDatabaseAway(t *testing.T) {
 	t.Parallel()
 	start := time.Now()
-	if s, err := store.Open(t.Context(), "mysql://pool@tcp("+closedPort(t)+")/pool"); err == nil {
+	if s, err := store.Open(t.Context(), "mysql://pool@tcp("+testkit.FreeAddr(t)+")/pool"); err == nil {
 		t.Error("no error", s.Close())
 	}
 	if s, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "missing", "pool.db")); err == nil {
@@ -185,7 +175,7 @@ func TestConnectEndsWithContext(t *testing.T) {
 	t.Parallel()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	_, err := store.Connect(ctx, store.Config{DSN: "mysql://pool@tcp(" + closedPort(t) + ")/pool"}, zerolog.Nop())
+	_, err := store.Connect(ctx, store.Config{DSN: "mysql://pool@tcp(" + testkit.FreeAddr(t) + ")/pool"}, zerolog.Nop())
 	if !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want the context's", err)
 	}

@@ -45,8 +45,6 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-const patience = 20 * time.Second
-
 func TestDialogues(t *testing.T) {
 	t.Parallel()
 	kafka := testkit.Broker(t)
@@ -203,7 +201,7 @@ func (d *dialogue) expect(pattern string) error {
 
 // read returns the next line, and notes of it what firmware does.
 func (d *dialogue) read() (string, error) {
-	if err := d.conn.SetReadDeadline(time.Now().Add(patience)); err != nil {
+	if err := d.conn.SetReadDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		return "", err
 	}
 	line, err := d.lines.ReadString('\n')

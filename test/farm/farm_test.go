@@ -99,6 +99,7 @@ func startProxy(tb testing.TB, change func(*agentproxy.Config), pools ...string)
 	cfg := agentproxy.DefaultConfig()
 	cfg.Listeners = []agentproxy.Listener{{Listen: "127.0.0.1:0"}}
 	cfg.Page = "127.0.0.1:0"
+	cfg.Patience = config.Duration(testkit.Patience)
 	for _, addr := range pools {
 		cfg.Pools = append(cfg.Pools, agentproxy.Pool{Addr: addr, Account: "alice"})
 	}
@@ -239,9 +240,9 @@ func TestOwnDifficulties(t *testing.T) {
 			if refused := r.refused.Load(); refused > 0 {
 				t.Errorf("%d shares refused", refused)
 			}
-			if sent, counted := x.metric("verdicts_total", "status", "0"), testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "0"); sent != counted {
-				t.Errorf("%v of the shares that were sent are good, the pool has counted %v", sent, counted)
-			}
+			testkit.Eventually(t, "the pool has counted as many good shares as were sent", func() bool {
+				return x.metric("verdicts_total", "status", "0") == testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "0")
+			})
 			if low := testkit.Metric(t, p.metrics, "btcpool_sserver_shares_total", "code", "23"); low > 0 {
 				t.Errorf("the pool has had %v shares of low difficulty", low)
 			}
@@ -341,7 +342,7 @@ func TestLineHangs(t *testing.T) {
 	p := startPool(t, nil)
 	p.send(p.newJob(1, 100))
 	line := newRelay(t, p.Addr().String())
-	x := startProxy(t, func(c *agentproxy.Config) { c.ReadTimeout = config.Duration(3 * time.Second) }, line.addr())
+	x := startProxy(t, func(c *agentproxy.Config) { c.ReadTimeout = config.Duration(8 * time.Second) }, line.addr())
 	const miners = 10
 	r := mine(t, x.Addr(), miners, "any.rig%d", 3)
 	r.everyone(t, "start", miners)

@@ -95,10 +95,10 @@ func TestBranches(t *testing.T) {
 	jobs := watchJobs(t, kafka)
 
 	gbtmaker("wrong", wrong)
-	testkit.Until(t, time.Minute, "jobs on the wrong branch, as there is no other", jobs.of(978_101))
+	testkit.Until(t, testkit.Patience, "jobs on the wrong branch, as there is no other", jobs.of(978_101))
 	began := time.Now()
 	good := gbtmaker("right", right)
-	testkit.Until(t, time.Minute, "jobs on the branch with more work", jobs.of(976_501))
+	testkit.Until(t, testkit.Patience, "jobs on the branch with more work", jobs.of(976_501))
 	t.Logf("jobs on the branch with more work %v after its gbtmaker was started", time.Since(began).Round(time.Millisecond))
 	if left := jobs.left.Load(); left == nil || *left != wrong.block(978_100) {
 		t.Errorf("the first job there sends miners back from %v, want from %s", left, wrong.block(978_100))
@@ -112,14 +112,14 @@ func TestBranches(t *testing.T) {
 		}
 		return err
 	}
-	testkit.Until(t, time.Minute, "jobmaker says since which block", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "jobmaker says since which block", func(ctx context.Context) error {
 		return metric(ctx, `btcpool_jobmaker_templates_disagree_since_block{service="jobmaker"} 976500`)
 	})
 	right.height.Add(1)
-	testkit.Until(t, time.Minute, "the next block of the right branch", jobs.of(976_502))
+	testkit.Until(t, testkit.Patience, "the next block of the right branch", jobs.of(976_502))
 
 	good.Kill()
-	testkit.Until(t, time.Minute, "jobmaker is not ready, and says why", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "jobmaker is not ready, and says why", func(ctx context.Context) error {
 		text, err := page(ctx, "http://"+admin+"/readyz")
 		if !strings.Contains(text, "since block 976500 or before, with less work than the block that miners are on") {
 			err = fmt.Errorf("%s %w", text, errors.Join(err, errors.New("is not that")))
@@ -128,7 +128,7 @@ func TestBranches(t *testing.T) {
 	})
 	wrong.height.Add(1)
 	n := jobs.number.Load()
-	testkit.Until(t, time.Minute, "more jobs", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "more jobs", func(context.Context) error {
 		if jobs.number.Load() < n+3 {
 			return errors.New("not yet")
 		}
@@ -217,7 +217,7 @@ func TestInvalidatedBlock(t *testing.T) {
 		t.Errorf("minersim ended with code %d, %v", code, err)
 	}
 	tip := height(t, node)
-	testkit.Until(t, time.Minute, "job on the tip", jobs.of(tip+1))
+	testkit.Until(t, testkit.Patience, "job on the tip", jobs.of(tip+1))
 	has(t, pool, "sserver", `btcpool_sserver_job_height{service="sserver"}`, float64(tip+1))
 
 	var newest string
@@ -229,7 +229,7 @@ func TestInvalidatedBlock(t *testing.T) {
 	}
 	began := time.Now()
 	testkit.Until(t, 30*time.Second, "job on the block before", jobs.of(tip))
-	testkit.Until(t, 30*time.Second, "sserver's job is that", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "sserver's job is that", func(ctx context.Context) error {
 		text, err := pool.Metrics(ctx, "sserver")
 		if err == nil && !strings.Contains(text, fmt.Sprintf("btcpool_sserver_job_height{service=\"sserver\"} %d\n", tip)) {
 			err = errors.New("not yet")
@@ -261,13 +261,13 @@ func TestSilentNode(t *testing.T) {
 	rig.StartService(t, dir, "gbtmaker", "gbtmaker", fmt.Sprintf("network = \"mainnet\"\ndata_dir = %q\npoll_interval = \"500ms\"\nrepeat_interval = \"500ms\"\n",
 		filepath.Join(dir, "gbtmaker"))+brokers+fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"u\"\nrpc_password = \"p\"\n", node.URL))
 	jobs := watchJobs(t, kafka)
-	testkit.Until(t, time.Minute, "jobs with transactions", jobs.of(976_501))
+	testkit.Until(t, testkit.Patience, "jobs with transactions", jobs.of(976_501))
 	node.full.Store(false)
 	node.height.Add(1)
-	testkit.Until(t, time.Minute, "jobs on the new block", jobs.of(976_502))
+	testkit.Until(t, testkit.Patience, "jobs on the new block", jobs.of(976_502))
 	node.silent.Store(true)
 	n := jobs.number.Load()
-	testkit.Until(t, time.Minute, "jobs of longer than any template lives", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "jobs of longer than any template lives", func(context.Context) error {
 		if got := jobs.number.Load(); got < n+10 {
 			return fmt.Errorf("%d", got-n)
 		}

@@ -15,7 +15,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/share"
@@ -36,7 +35,7 @@ func TestDayDamaged(t *testing.T) {
 	reaches(t, node, 5)
 	conn := db.Open(t)
 	log := pool.WaitLogged(t, miner.Acks(), 1<<20) // it still mines
-	testkit.Until(t, time.Minute, "the tables have what the share log has", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the tables have what the share log has", func(ctx context.Context) error {
 		return atLeast(poolRows(ctx, t, conn), log)
 	})
 

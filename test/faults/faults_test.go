@@ -112,7 +112,7 @@ func TestBlkmakerKilled(t *testing.T) {
 	reaches(t, node, 1)
 	pool.WaitReady(t, "blkmaker")
 	conn := db.Open(t)
-	testkit.Until(t, 30*time.Second, "the block is recorded as accepted", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the block is recorded as accepted", func(ctx context.Context) error {
 		var tip, state string
 		if err := node.Call(ctx, "getbestblockhash", &tip); err != nil {
 			return err
@@ -172,7 +172,7 @@ func TestDiskFull(t *testing.T) {
 	acknowledged := func(more int) {
 		t.Helper()
 		before := len(miner.Acks())
-		testkit.Until(t, time.Minute, "shares are acknowledged", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "shares are acknowledged", func(context.Context) error {
 			if n := len(miner.Acks()) - before; n < more {
 				return fmt.Errorf("%d", n)
 			}
@@ -184,7 +184,7 @@ func TestDiskFull(t *testing.T) {
 	if err := os.WriteFile(filler, make([]byte, 32<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
 		t.Fatalf("disk not full: %v", err)
 	}
-	testkit.Until(t, time.Minute, "it is not ready", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "it is not ready", func(ctx context.Context) error {
 		if err := pool.Ready(ctx, "sserver"); err == nil || !strings.Contains(err.Error(), "no space left on device") {
 			return fmt.Errorf("ready: %v", err) //nolint:errorlint // for people
 		}
@@ -215,7 +215,7 @@ func jobEverywhere(t *testing.T, pool *rig.Pool) {
 // has waits until a metric of a service is at least so much.
 func has(t *testing.T, pool *rig.Pool, service, metric string, want float64) {
 	t.Helper()
-	testkit.Until(t, 30*time.Second, metric, func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, metric, func(ctx context.Context) error {
 		page, err := pool.Metrics(ctx, service)
 		if err != nil {
 			return err
@@ -245,7 +245,7 @@ func height(t *testing.T, node *rig.Btcd) (height int64) {
 // reaches waits until so many blocks are on the node's chain.
 func reaches(t *testing.T, node *rig.Btcd, want int64) {
 	t.Helper()
-	testkit.Until(t, time.Minute, fmt.Sprintf("block %d is on the chain", want), func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, fmt.Sprintf("block %d is on the chain", want), func(ctx context.Context) error {
 		var got int64
 		err := node.Call(ctx, "getblockcount", &got)
 		if err == nil && got < want {
@@ -290,7 +290,7 @@ func TestDatabaseAway(t *testing.T) {
 		}
 		hashes = append(hashes, hash)
 	}
-	testkit.Until(t, time.Minute, "every block has a row", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "every block has a row", func(ctx context.Context) error {
 		for at, hash := range hashes {
 			var height int
 			err := conn.QueryRowContext(ctx, "SELECT height FROM found_blocks WHERE hash = ? AND state IN ('accepted', 'confirmed')", hash).Scan(&height)

@@ -240,7 +240,7 @@ func (w *world) addPartition(fault) func() {
 
 // partitions returns how many the topic of shares has.
 func (w *world) partitions() (n int) {
-	testkit.Until(w.t, time.Minute, "partitions of "+shareTopic, func(ctx context.Context) error {
+	testkit.Until(w.t, testkit.Patience, "partitions of "+shareTopic, func(ctx context.Context) error {
 		answer, err := w.admin().Metadata(ctx, &kafka.MetadataRequest{Topics: []string{shareTopic}})
 		if err == nil && len(answer.Topics) != 1 {
 			err = errors.New("not told of")

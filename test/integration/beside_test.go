@@ -103,7 +103,7 @@ func (b *beside) testSharelogger(t *testing.T) {
 	}
 	logged := func() {
 		t.Helper()
-		testkit.Until(t, time.Minute, "every share is logged once", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "every share is logged once", func(context.Context) error {
 			times := make(map[uint32]int)
 			for _, s := range pool.ReadLog(t) {
 				if times[s.Nonce]++; times[s.Nonce] > 1 {
@@ -159,7 +159,7 @@ func (b *beside) testStatshttpd(t *testing.T) {
 	addr := rig.FreeAddr(t)
 	b.start(t, dir, "statshttpd", fmt.Sprintf("listen = %q\n[database]\ndsn = %q\n", addr, "sqlite:"+filepath.Join(dir, "pool.db")))
 	api := &rig.Pool{HTTP: "http://" + addr}
-	testkit.Until(t, time.Minute, "the shares are counted", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the shares are counted", func(ctx context.Context) error {
 		var pool struct {
 			Shares struct{ Accepted struct{ Shares int } } `json:"shares_1h"`
 		}
@@ -187,7 +187,7 @@ func (b *beside) testBlkmaker(t *testing.T) {
 	b.write(t, b.topics.SolvedShare, testkit.Solve(t, j).AppendTo(nil))
 	b.start(t, dir, "blkmaker", fmt.Sprintf("network = \"regtest\"\ndata_dir = %q\n[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n[database]\ndsn = %q\n",
 		filepath.Join(dir, "blkmaker"), node.URL, node.User, node.Password, "sqlite:"+filepath.Join(dir, "pool.db")))
-	testkit.Until(t, time.Minute, "the block is on the chain", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the block is on the chain", func(ctx context.Context) error {
 		var height int32
 		err := node.Call(ctx, "getblockcount", &height)
 		if err == nil && height < j.Height {

@@ -56,7 +56,7 @@ func startFarmPool(t *testing.T, kafka bus.Config) *farmPool {
 // ready gives the pool jobs until it has one.
 func (p *farmPool) ready() {
 	p.t.Helper()
-	testkit.Until(p.t, time.Minute, "sserver has a job", func(ctx context.Context) error {
+	testkit.Until(p.t, testkit.Patience, "sserver has a job", func(ctx context.Context) error {
 		p.newBlock()
 		return readyz(ctx, p.admin)
 	})
@@ -114,7 +114,7 @@ func (p *farmPool) startProxy(pool, text string, within ...string) *farmProxy {
 
 func (x *farmProxy) ready() {
 	x.t.Helper()
-	testkit.Until(x.t, time.Minute, x.Name+" has a link", func(ctx context.Context) error { return readyz(ctx, x.admin) })
+	testkit.Until(x.t, testkit.Patience, x.Name+" has a link", func(ctx context.Context) error { return readyz(ctx, x.admin) })
 }
 
 // mine starts miners there.
@@ -129,7 +129,7 @@ func more(t *testing.T, what string, n int, miners ...*rig.Miner) {
 	t.Helper()
 	for _, m := range miners {
 		want := len(m.Acks()) + n
-		testkit.Until(t, time.Minute, m.Name+" mines, "+what, func(context.Context) error {
+		testkit.Until(t, testkit.Patience, m.Name+" mines, "+what, func(context.Context) error {
 			if got := len(m.Acks()); got < want {
 				return fmt.Errorf("%d of %d shares", got, want)
 			}
@@ -244,7 +244,7 @@ func TestFarmWithoutDescriptors(t *testing.T) {
 	}
 	more(t, "among strangers", 3, m)
 	p.Kill()
-	testkit.Until(t, time.Minute, "the proxy has tried to get a link some times", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the proxy has tried to get a link some times", func(ctx context.Context) error {
 		page, err := get(ctx, x.admin, "/metrics")
 		if err == nil && !severalFailures.MatchString(page) {
 			err = errors.New("not yet")

@@ -41,7 +41,7 @@ func TestNewcomerAmongNames(t *testing.T) {
 	}
 	seen := func(what string) {
 		t.Helper()
-		testkit.Until(t, time.Minute, what, func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, what, func(ctx context.Context) error {
 			var worker struct {
 				User, Worker string
 				Online       bool
@@ -91,7 +91,7 @@ func TestNewcomerAmongNames(t *testing.T) {
 		pool.WaitReady(t, "statshttpd")
 		seen("the newcomer after a restart")
 	}
-	testkit.Until(t, time.Minute, "no row of who has no share", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "no row of who has no share", func(ctx context.Context) error {
 		var rows int
 		err := old.QueryRowContext(ctx, "SELECT COUNT(*) FROM mining_workers WHERE accept_count = 0").Scan(&rows)
 		if err == nil && rows > 0 {

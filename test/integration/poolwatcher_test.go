@@ -53,7 +53,7 @@ func TestOtherPoolLies(t *testing.T) {
 	pool := rig.Setup{Kafka: kafka, DB: db, Nodes: []rig.Node{node.Node()}, Watched: other.Addr()}.Start(t, dir)
 	has := func(service, metric string, want int) {
 		t.Helper()
-		testkit.Until(t, 2*time.Minute, fmt.Sprintf("%s is %d", metric, want), func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, fmt.Sprintf("%s is %d", metric, want), func(ctx context.Context) error {
 			page, err := pool.Metrics(ctx, service)
 			if err == nil && !strings.Contains(page, fmt.Sprintf("\n%s %d\n", metric, want)) {
 				err = errors.New("is not")

@@ -80,7 +80,7 @@ func TestStatisticsInRedis(t *testing.T) {
 	key := fmt.Sprintf("btc_mining_workers/pu/7/wk/%d", worker)
 	holds := func(what string) {
 		t.Helper()
-		testkit.Until(t, time.Minute, what, func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, what, func(ctx context.Context) error {
 			fields, err := reader.HGetAll(ctx, key).Result()
 			if err == nil && (fields["accept_1h"] != fmt.Sprint(16*accepted) || fields["worker_name"] != "rig" || fields["accept_count"] != fmt.Sprint(accepted)) {
 				err = fmt.Errorf("%s holds %v", key, fields)
@@ -106,7 +106,7 @@ func TestStatisticsInRedis(t *testing.T) {
 	goesOn := func(what string) {
 		t.Helper()
 		mine(5)
-		testkit.Until(t, time.Minute, "shares are counted while Redis "+what, func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, "shares are counted while Redis "+what, func(ctx context.Context) error {
 			if n := testkit.Metric(t, reg, "btcpool_statshttpd_shares_total", "result", "accepted"); n != float64(accepted) {
 				return fmt.Errorf("%v of %d", n, accepted)
 			}
@@ -118,7 +118,7 @@ func TestStatisticsInRedis(t *testing.T) {
 			return errors.Join(s.Ready(), map[bool]error{false: fmt.Errorf("status %d", answer.StatusCode)}[answer.StatusCode == http.StatusOK])
 		})
 		before := failed()
-		testkit.Until(t, time.Minute, "it is counted that Redis "+what, func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "it is counted that Redis "+what, func(context.Context) error {
 			if failed() <= before {
 				return errors.New("no write has failed")
 			}

@@ -24,7 +24,7 @@ func TestSingle(t *testing.T) {
 		err = node.Call(ctx, "getblockcount", &height)
 		return height, err
 	}
-	testkit.Until(t, 2*time.Minute, "a block is found", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "a block is found", func(ctx context.Context) error {
 		got, err := height(ctx)
 		if err == nil && got == 0 {
 			err = fmt.Errorf("height %d", got)
@@ -38,7 +38,7 @@ func TestSingle(t *testing.T) {
 		t.Errorf("minersim ended with code %d", code)
 	}
 	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
-	testkit.Until(t, 30*time.Second, "the API shows the chain's blocks", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the API shows the chain's blocks", func(ctx context.Context) error {
 		want, err := height(ctx)
 		if err != nil {
 			return err

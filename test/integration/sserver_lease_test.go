@@ -53,7 +53,7 @@ func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumSe
 	cfg.Development.Simulator = true // any share will do
 	cfg.ServerID = 0
 	cfg.ZooKeeper.Servers = []string{zookeeper}
-	cfg.ZooKeeper.SessionTimeout = config.Duration(3 * time.Second)
+	cfg.ZooKeeper.SessionTimeout = config.Duration(session)
 	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka = kafka
@@ -68,15 +68,13 @@ func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumSe
 // server id.
 func (s *stratumServer) miner(id uint8) net.Conn {
 	s.t.Helper()
-	const limit = 20 * time.Second
-	deadline := time.Now().Add(limit)
 	var conn net.Conn
-	testkit.Until(s.t, limit, "it listens", func(ctx context.Context) (err error) {
+	testkit.Until(s.t, testkit.Patience, "it listens", func(ctx context.Context) (err error) {
 		conn, err = new(net.Dialer).DialContext(ctx, "tcp", s.Addr().String())
 		return err
 	})
 	s.t.Cleanup(func() { conn.Close() })
-	if err := conn.SetDeadline(deadline); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		s.t.Fatal(err)
 	}
 	fmt.Fprintln(conn, `{"id":1,"method":"mining.subscribe","params":[]}`)
@@ -223,7 +221,7 @@ func TestLeasedEpochs(t *testing.T) {
 	var dedup share.Dedup
 	counted := 0
 	epochs := map[uint8][]uint32{}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	if err := client.Read(ctx, topics.Share, bus.Earliest(), func(m bus.Message) error {
 		var one share.Share

@@ -65,10 +65,10 @@ func TestWatch(t *testing.T) {
 			if got != want {
 				t.Fatalf("took %q, want %q", got, want)
 			}
-		case <-time.After(20 * time.Second):
+		case <-time.After(testkit.Patience):
 			t.Fatalf("%q is not taken", want)
 		}
-		testkit.Until(t, 10*time.Second, "the answer", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "the answer", func(context.Context) error {
 			got, _, err := conn.Get(path + "/ack")
 			if err == nil && string(got) != "took "+want {
 				err = fmt.Errorf("answer %q", got)
@@ -130,7 +130,7 @@ func TestSubPoolUpdate(t *testing.T) {
 	})
 	has := func(text string) {
 		t.Helper()
-		deadline := time.After(30 * time.Second)
+		deadline := time.After(testkit.Patience)
 		for {
 			select {
 			case coinbase := <-texts:
@@ -151,7 +151,7 @@ func TestSubPoolUpdate(t *testing.T) {
 		{`{"coinbase_info":"/bad/","payout_addr":"nobody"}`, "invalid payout address", "/new/"},
 	} {
 		set(t, conn, path, step.request)
-		testkit.Until(t, 20*time.Second, step.message, func(context.Context) error {
+		testkit.Until(t, testkit.Patience, step.message, func(context.Context) error {
 			text, _, err := conn.Get(path + "/ack")
 			if err != nil {
 				return err

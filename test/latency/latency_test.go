@@ -60,7 +60,7 @@ func TestLatency(t *testing.T) {
 
 	jobs := mine(t, stratum)
 	// The subscription to the node's blocks takes a moment to arrive there.
-	testkit.Until(t, time.Minute, "the miner hears of a block", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "the miner hears of a block", func(context.Context) error {
 		_, err := jobs.await(node.Block(t), 500*time.Millisecond)
 		return err
 	})
@@ -226,7 +226,7 @@ func (jobs notifies) await(height int64, limit time.Duration) (time.Time, error)
 func mine(t *testing.T, addr string) notifies {
 	t.Helper()
 	var conn net.Conn
-	testkit.Until(t, time.Minute, "sserver listens", func(ctx context.Context) (err error) {
+	testkit.Until(t, testkit.Patience, "sserver listens", func(ctx context.Context) (err error) {
 		conn, err = (&net.Dialer{}).DialContext(ctx, "tcp", addr)
 		return err
 	})

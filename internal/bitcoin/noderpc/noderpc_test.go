@@ -1,6 +1,7 @@
 package noderpc_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,6 +21,7 @@ import (
 
 	"btcpool/internal/bitcoin/noderpc"
 	"btcpool/internal/config"
+	"btcpool/internal/testkit"
 )
 
 func TestMain(m *testing.M) {
@@ -145,12 +147,7 @@ func TestRefusals(t *testing.T) {
 
 func TestNoNode(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	url := "http://" + ln.Addr().String()
-	ln.Close()
+	url := "http://" + testkit.FreeAddr(t)
 	client, err := noderpc.New(noderpc.Config{URL: url, User: "user", Password: "secret"})
 	if err != nil {
 		t.Fatal(err)
@@ -163,10 +160,12 @@ func TestNoNode(t *testing.T) {
 
 func TestDeadlines(t *testing.T) {
 	t.Parallel()
-	entered := make(chan struct{}, 1)
+	polled := make(chan struct{}, 1)
 	client := serve(t, func(_ http.ResponseWriter, r *http.Request) {
-		_, _ = io.Copy(io.Discard, r.Body) // only then the server notices that the caller left
-		entered <- struct{}{}
+		call, _ := io.ReadAll(r.Body) // only then the server notices that the caller left
+		if bytes.Contains(call, []byte("getblocktemplate")) {
+			polled <- struct{}{}
+		}
 		<-r.Context().Done()
 	}, func(cfg *noderpc.Config) { cfg.Timeout = config.Duration(20 * time.Millisecond) })
 
@@ -174,7 +173,6 @@ func TestDeadlines(t *testing.T) {
 	if !errors.Is(err, context.DeadlineExceeded) || !strings.Contains(err.Error(), "within 20ms") {
 		t.Errorf("silent node: %v", err)
 	}
-	<-entered
 
 	// A long poll outlives the time-out and ends with its context.
 	ctx, cancel := context.WithCancel(t.Context())
@@ -183,7 +181,7 @@ func TestDeadlines(t *testing.T) {
 		_, err := client.BlockTemplate(ctx, "id")
 		ended <- err
 	}()
-	<-entered
+	<-polled
 	select {
 	case err := <-ended:
 		t.Errorf("long poll ended: %v", err)

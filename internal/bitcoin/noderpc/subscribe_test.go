@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/bitcoin/noderpc"
+	"btcpool/internal/testkit"
 )
 
 // publisher plays the ZeroMQ side of a node.
@@ -51,7 +52,7 @@ func (p *publisher) block(n byte, seq uint32) {
 func TestSubscribeBlocks(t *testing.T) {
 	t.Parallel()
 	// The port of a node that is not there yet.
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	ln, err := net.Listen("tcp", testkit.FreeAddr(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -133,12 +134,7 @@ func TestSubscribeBlocks(t *testing.T) {
 // TestSubscribeAgain has a node that says nothing for long, and then goes away.
 func TestSubscribeAgain(t *testing.T) {
 	t.Parallel()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	addr := "tcp://" + ln.Addr().String()
-	ln.Close()
+	addr := "tcp://" + testkit.FreeAddr(t)
 	node := publish(t, addr)
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)

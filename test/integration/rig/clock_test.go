@@ -25,7 +25,7 @@ func TestClock(t *testing.T) {
 		config := fmt.Sprintf("network = \"regtest\"\ndata_dir = %q\n[[nodes]]\nrpc_url = \"http://127.0.0.1:1\"\nrpc_user = \"nobody\"\nrpc_password = \"none\"\n", dir)
 		p := rig.StartMoved(t, dir, "gbtmaker", clock, config)
 		var got time.Time
-		testkit.Until(t, time.Minute, "it writes a line", func(context.Context) (err error) {
+		testkit.Until(t, testkit.Patience, "it writes a line", func(context.Context) (err error) {
 			got, err = firstTime(p.LogTail(1 << 10))
 			return err
 		})

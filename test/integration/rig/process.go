@@ -4,18 +4,17 @@ package rig
 
 import (
 	"fmt"
-	"math/rand/v2"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"btcpool/internal/testkit"
 )
 
 // Process is a program of the rig: it can be killed and started again with the same arguments, appending to the same
@@ -162,31 +161,8 @@ func (p *Process) LogTail(n int) string {
 	return string(text[max(0, len(text)-n):])
 }
 
-// given holds the ports that freePort has returned.
-var given sync.Map
-
-// freePort returns a port that nothing listens on, and no other call has returned. It is not one that the kernel gives
-// to connections, which could take it before the process that is to listen there has started.
-func freePort(t testing.TB) int {
-	t.Helper()
-	const lowest, highest = 15_000, 32_000
-	for range 100 {
-		port := lowest + rand.IntN(highest-lowest)
-		if _, taken := given.LoadOrStore(port, true); taken {
-			continue
-		}
-		ln, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port))
-		if err == nil {
-			ln.Close()
-			return port
-		}
-	}
-	t.Fatal("no free port found")
-	return 0
-}
-
-// FreeAddr returns an address on this machine with such a port.
+// FreeAddr returns an address on this machine that a process can be told to listen at.
 func FreeAddr(t testing.TB) string {
 	t.Helper()
-	return fmt.Sprintf("127.0.0.1:%d", freePort(t))
+	return testkit.FreeAddr(t)
 }

@@ -168,7 +168,7 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 		t.Fatalf("mariadb-install-db: %v (run test/install.sh)\n%s", err, out[:min(len(out), 1500)]) // then it says where to ask
 	}
 	socket := filepath.Join(dir, "mariadb.sock")
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	m := &MariaDB{DSN: fmt.Sprintf("pool:secret@tcp(127.0.0.1:%d)/pool", port)}
 	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil,
 		append(small, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))...)
@@ -177,7 +177,7 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 		t.Fatal(err)
 	}
 	defer db.Close()
-	testkit.Until(t, 30*time.Second, "MariaDB answers", db.PingContext)
+	testkit.Until(t, testkit.Patience, "MariaDB answers", db.PingContext)
 	for _, statement := range []string{
 		"CREATE DATABASE pool CHARACTER SET utf8mb4",
 		"CREATE USER pool@'127.0.0.1' IDENTIFIED BY 'secret'",
@@ -213,7 +213,7 @@ func StartRedis(t testing.TB, dir string) *Redis {
 	if _, err := exec.LookPath("redis-server"); err != nil {
 		t.Fatalf("%v (run test/install.sh)", err)
 	}
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	r := &Redis{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	r.Process = start(t, dir, "redis", "redis-server", nil, "--bind", "127.0.0.1", "--port", strconv.Itoa(port),
 		"--save", "", "--appendonly", "no", "--dir", dir)
@@ -226,7 +226,7 @@ func (r *Redis) WaitReady(t testing.TB) {
 	t.Helper()
 	client := redis.NewClient(&redis.Options{Addr: r.Addr})
 	defer func() { _ = client.Close() }()
-	testkit.Until(t, 30*time.Second, "Redis answers", func(ctx context.Context) error { return client.Ping(ctx).Err() })
+	testkit.Until(t, testkit.Patience, "Redis answers", func(ctx context.Context) error { return client.Ping(ctx).Err() })
 }
 
 // ZooKeeper is a standalone ZooKeeper server.
@@ -245,7 +245,7 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	port := freePort(t)
+	port := testkit.FreePort(t)
 	config := filepath.Join(data, "zoo.cfg")
 	write(t, config, fmt.Sprintf("tickTime=500\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n", data, port))
 	z := &ZooKeeper{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
@@ -258,7 +258,7 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 // WaitReady waits until the server serves: it answers the command srvr with its state.
 func (z *ZooKeeper) WaitReady(t testing.TB) {
 	t.Helper()
-	testkit.Until(t, 30*time.Second, "ZooKeeper answers", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "ZooKeeper answers", func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", z.Addr)
 		if err != nil {
 			return err
@@ -302,7 +302,7 @@ func StartS3(t testing.TB, dir string) *S3 {
 // WaitReady waits until the server answers.
 func (s *S3) WaitReady(t testing.TB) {
 	t.Helper()
-	testkit.Until(t, time.Minute, "the S3 server answers", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the S3 server answers", func(ctx context.Context) error {
 		conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", s.Addr)
 		if err == nil {
 			err = conn.Close()
@@ -355,7 +355,7 @@ func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 // WaitReady waits until the node answers.
 func (b *Btcd) WaitReady(t testing.TB) {
 	t.Helper()
-	testkit.Until(t, 30*time.Second, "btcd answers", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "btcd answers", func(ctx context.Context) error {
 		var height int
 		return b.Call(ctx, "getblockcount", &height)
 	})

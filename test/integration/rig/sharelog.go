@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"testing"
-	"time"
 
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -20,7 +19,7 @@ func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []sha
 	t.Helper()
 	var ledger Ledger
 	ledger.Add(acks, unanswered)
-	testkit.Until(t, time.Minute, "the share log holds what was acknowledged", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "the share log holds what was acknowledged", func(context.Context) error {
 		log = p.ReadLog(t)
 		return ledger.Compare(log)
 	})

@@ -22,7 +22,7 @@ import (
 func (m *MariaDB) WaitStatistics(t testing.TB, log []share.Share) {
 	t.Helper()
 	conn := m.Open(t)
-	testkit.Until(t, 2*time.Minute, "the statistics tables agree with the share log", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the statistics tables agree with the share log", func(ctx context.Context) error {
 		return CompareStatistics(ctx, conn, log)
 	})
 }
