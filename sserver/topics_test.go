@@ -21,20 +21,32 @@ import (
 	"btcpool/sserver"
 )
 
-// readTopic returns the first n messages of a topic.
-func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values [][]byte) {
+// readMessages reads a topic from its beginning until enough returns true, or for long no message has come.
+func readMessages(t *testing.T, cfg sserver.Config, topic string, enough func(m bus.Message) (bool, error)) {
 	t.Helper()
-	client := testkit.Bus(t, cfg.Kafka)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
-	if err := client.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
-		if values = append(values, m.Value); len(values) == n {
+	quiet := time.AfterFunc(patience, cancel)
+	defer quiet.Stop()
+	if err := testkit.Bus(t, cfg.Kafka).Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
+		quiet.Reset(patience)
+		end, err := enough(m)
+		if end {
 			cancel()
 		}
-		return nil
+		return err
 	}); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// readTopic returns the first n messages of a topic.
+func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values [][]byte) {
+	t.Helper()
+	readMessages(t, cfg, topic, func(m bus.Message) (bool, error) {
+		values = append(values, m.Value)
+		return len(values) == n, nil
+	})
 	if len(values) != n {
 		t.Fatalf("%d messages in %s, want %d", len(values), topic, n)
 	}
@@ -44,24 +56,13 @@ func readTopic(t *testing.T, cfg sserver.Config, topic string, n int) (values []
 // minerEvents waits for n events of miners and returns them.
 func minerEvents(t *testing.T, cfg sserver.Config, n int) (events []share.Event) {
 	t.Helper()
-	client := testkit.Bus(t, cfg.Kafka)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
-	defer cancel()
-	if err := client.Read(ctx, cfg.Kafka.Topics.CommonEvents, bus.Earliest(), func(m bus.Message) error {
+	readMessages(t, cfg, cfg.Kafka.Topics.CommonEvents, func(m bus.Message) (bool, error) {
 		e, err := share.ParseEvent(m.Value)
-		if err != nil {
-			return err
+		if err == nil && e.Action != share.ServerServing {
+			events = append(events, e)
 		}
-		if e.Action == share.ServerServing {
-			return nil
-		}
-		if events = append(events, e); len(events) == n {
-			cancel()
-		}
-		return nil
-	}); err != nil {
-		t.Fatal(err)
-	}
+		return len(events) == n, err
+	})
 	if len(events) != n {
 		t.Fatalf("%d events of miners, want %d, the last of them %v", len(events), n, events[max(0, len(events)-20):])
 	}

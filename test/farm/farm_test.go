@@ -39,7 +39,7 @@ func startPool(tb testing.TB, change func(*sserver.Config)) *pool {
 	tb.Helper()
 	cfg := sserver.DefaultConfig()
 	cfg.Kafka = testkit.Broker(tb)
-	cfg.Listen = "127.0.0.1:0"
+	cfg.Listen = testkit.FreeAddr(tb)
 	cfg.DataDir = tb.TempDir()
 	cfg.Limits.Exempt = nil
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
