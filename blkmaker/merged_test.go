@@ -128,7 +128,7 @@ func TestMergedMining(t *testing.T) {
 	if !slices.Equal(o.rsk.Accepted(), want[3:]) {
 		t.Errorf("RSK accepted %v", o.rsk.Accepted())
 	}
-	if b := byChain["b"]; b.Response != "true" || b.State != store.Accepted || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > time.Minute {
+	if b := byChain["b"]; b.Response != "true" || b.State != store.Accepted || b.Proof == "" || len(b.ParentHash) != 64 || time.Since(b.CreatedAt) > testkit.Patience {
 		t.Errorf("%+v", b)
 	}
 	testkit.Eventually(t, "all done", func() bool { return len(s.room)+len(s.waiting) == 0 })

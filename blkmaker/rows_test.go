@@ -65,7 +65,7 @@ func TestRowLater(t *testing.T) {
 			s, _ = p.start(t)
 			got := p.eventuallyState(t, hash, store.Confirmed)
 			if got.Height != 1 || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" || got.RewardSat != 50e8 ||
-				got.Bits != easyBits || got.Size < 200 || got.Confirmations != 3 || time.Since(got.CreatedAt) > time.Minute {
+				got.Bits != easyBits || got.Size < 200 || got.Confirmations != 3 || time.Since(got.CreatedAt) > testkit.Patience {
 				t.Errorf("%+v", got)
 			}
 			testkit.Eventually(t, "share done", func() bool { return len(s.room)+len(s.waiting) == 0 && s.journal.unwritten() == 0 })

@@ -22,6 +22,7 @@ func regtestConfig() jobmaker.Config {
 	cfg := jobmaker.DefaultConfig()
 	cfg.Network = "regtest"
 	cfg.PayoutAddress = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
+	cfg.JobInterval = config.Duration(time.Hour) // jobs come when something happens
 	return cfg
 }
 

@@ -256,7 +256,6 @@ func TestMergedMining(t *testing.T) {
 	t.Parallel()
 	cfg := regtestConfig()
 	cfg.Kafka.Topics.AuxWork, cfg.Kafka.Topics.RSKWork = "AuxPowBlock", "RskRawGw"
-	cfg.JobInterval = config.Duration(time.Hour)
 	p := start(t, cfg, nil)
 	p.sendTemplate("core.gbt", 500, time.Now())
 	if j := p.nextJob(); j.Aux.BlockHash != "" || j.RSK.BlockHash != "" || j.MergedMiningClean {

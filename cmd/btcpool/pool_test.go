@@ -258,7 +258,7 @@ func TestClose(t *testing.T) {
 	}
 	defer taken.Close()
 	cfg := defaultConfig()
-	cfg.Data, cfg.Stratum = t.TempDir(), "127.0.0.1:0"
+	cfg.Data, cfg.Stratum = t.TempDir(), testkit.FreeAddr(t)
 	build := func(http string) (*pool, error) {
 		cfg := cfg
 		cfg.HTTP = http
