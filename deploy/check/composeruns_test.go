@@ -151,10 +151,13 @@ func checkScraped(ctx context.Context, t *testing.T, e *engine) {
 			t.Errorf("%s is not scraped as %s", target, program)
 			continue
 		}
-		text, err := fetch(ctx, "http://"+e.all[name].addr+":9100/metrics")
-		if err != nil || !strings.Contains(text, "\nbtcpool_ready 1\n") {
-			t.Errorf("%s: %v", target, err)
-		}
+		until(ctx, t, target+" is ready", func() error {
+			text, err := fetch(ctx, "http://"+e.all[name].addr+":9100/metrics")
+			if err == nil && !strings.Contains(text, "\nbtcpool_ready 1\n") {
+				err = errors.New("it is not")
+			}
+			return err
+		})
 	}
 }
 
