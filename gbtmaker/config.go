@@ -69,9 +69,6 @@ func DefaultConfig() Config {
 // Jobs are not made of templates older than a minute, so the intervals leave room for a failed call.
 const minInterval, maxInterval = 100 * time.Millisecond, 30 * time.Second
 
-// maxWholeAfter bounds how long a block found on a light template may have to wait.
-const maxWholeAfter = time.Second
-
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -86,8 +83,8 @@ func (c Config) Validate() error {
 	interval("poll_interval", c.PollInterval)
 	interval("repeat_interval", c.RepeatInterval)
 	faults.AtLeast("empty_after", c.EmptyAfter, 0)
-	if d := c.WholeAfter.Std(); d < 0 || d > maxWholeAfter {
-		faults.Addf("whole_after = %q: must be 0s to %s", c.WholeAfter, maxWholeAfter)
+	if d := c.WholeAfter.Std(); d < 0 || d > maxInterval {
+		faults.Addf("whole_after = %q: must be 0s to %s", c.WholeAfter, maxInterval)
 	}
 	faults.AtLeast("zmq_timeout", c.ZMQTimeout, 0)
 	if c.NotifyListen != "" && !config.IsLoopback(c.NotifyListen) {

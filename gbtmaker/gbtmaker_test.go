@@ -73,6 +73,7 @@ type pool struct {
 	metrics *prometheus.Registry
 	raw     chan job.RawGBT
 	light   chan job.LightGBT
+	stop    func()
 }
 
 // start runs a gbtmaker that polls so rarely that only news make templates, unless change says otherwise.
@@ -116,7 +117,7 @@ func start(t *testing.T, nodeURL string, change func(*gbtmaker.Config)) pool {
 		})
 		return g.Wait()
 	})
-	testkit.Run(t, p.Run)
+	p.stop = testkit.Run(t, p.Run)
 	return p
 }
 
@@ -288,6 +289,38 @@ func TestLightTemplates(t *testing.T) {
 			t.Error(diff)
 		}
 		mine(t, node)
+	}
+}
+
+// TestWholeFollows has the whole of a template wait behind its light form, but neither for a new block nor for the end of
+// the process: what is waited for here is shorter than that.
+func TestWholeFollows(t *testing.T) {
+	t.Parallel()
+	id := strings.Repeat("0", 64)
+	full := strings.Replace(goodTemplate, `"transactions":[]`, `"transactions":[{"data":"00","txid":"`+id+`","hash":"`+id+`"}]`, 1)
+	next := strings.NewReplacer("ab", "ac", `"height":10`, `"height":11`).Replace(full)
+	fake, url := startFake(t, syncedChain, full)
+	p := start(t, url, func(cfg *gbtmaker.Config) {
+		cfg.Network = "mainnet"
+		cfg.WholeAfter = config.Duration(30 * time.Second)
+	})
+	if got := (<-p.light).Template.Height; got != 10 {
+		t.Fatalf("light template of height %d", got)
+	}
+	p.untilAtLeast(t, 3, "templates_unchanged_total", "trigger", "longpoll") // in no less than 200 ms
+	if len(p.raw) != 0 {
+		t.Error("the whole template was written with its light form")
+	}
+	fake.template.Store(next)
+	if got := p.next(t).Height; got != 10 {
+		t.Fatalf("whole template of height %d", got)
+	}
+	if got := (<-p.light).Template.Height; got != 11 {
+		t.Fatalf("light template of height %d", got)
+	}
+	p.stop()
+	if got := p.next(t).Height; got != 11 {
+		t.Fatalf("whole template of height %d", got)
 	}
 }
 
@@ -616,6 +649,7 @@ func TestConfigValidate(t *testing.T) {
 	cfg.PollInterval = config.Duration(time.Minute)
 	cfg.RepeatInterval = 0
 	cfg.EmptyAfter = -1
+	cfg.WholeAfter = config.Duration(time.Minute)
 	cfg.ZMQTimeout = -1
 	cfg.NotifyListen = "0.0.0.0:9201"
 	cfg.NodePolicy = "random"
@@ -623,7 +657,7 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Nodes = []noderpc.Config{{URL: "x"}}
 	cfg.Kafka.Brokers = nil
 	err := cfg.Validate()
-	for _, key := range []string{"network", "data_dir", "poll_interval", "repeat_interval", "empty_after", "zmq_timeout", "notify_listen", "node_policy", "nodes[0].rpc_url", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
+	for _, key := range []string{"network", "data_dir", "poll_interval", "repeat_interval", "empty_after", "whole_after", "zmq_timeout", "notify_listen", "node_policy", "nodes[0].rpc_url", "node.rpc_url", "node.rpc_user", "node.zmq_hashblock", "kafka.brokers"} {
 		if err == nil || !strings.Contains(err.Error(), key) {
 			t.Errorf("%v: does not name %s", err, key)
 		}

@@ -14,6 +14,8 @@ import (
 const (
 	// writeTimeout is how long a template may take before Ready says that Kafka is away; writing goes on.
 	writeTimeout = 10 * time.Second
+	// lastWrite is how long the rest of a template may take that gbtmaker was stopped over.
+	lastWrite = 5 * time.Second
 	// writeRetry is the pause after an error that is Kafka's last word.
 	writeRetry = time.Second
 )
@@ -85,17 +87,17 @@ func (s *Service) deliver(ctx context.Context, t, last *template) error {
 		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
 	}
 	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Work: t.raw.Work, Template: t.Template}
-	if err := s.send(ctx, s.light, light.AppendTo(nil)); err != nil {
+	if err := s.send(ctx, s.light, light.AppendTo(nil)); err != nil && ctx.Err() == nil {
 		return err
 	}
 	s.metrics.writeSeconds.Observe(time.Since(t.received).Seconds())
 	if news(t, last) {
 		s.hold(ctx, t)
-		if ctx.Err() != nil { // who stops meanwhile does not leave the rest to the next start
-			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), writeTimeout)
-			defer cancel()
-		}
+	}
+	if ctx.Err() != nil { // who stops does not leave the rest to the next start
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
+		defer cancel()
 	}
 	if err := s.send(ctx, s.topic, t.raw.AppendTo(nil)); err != nil {
 		return err
