@@ -191,7 +191,9 @@ func TestConnectionLimit(t *testing.T) {
 // At the end, what was read is answered, and all connections are closed.
 func TestStop(t *testing.T) {
 	t.Parallel()
-	p := startPool(t, testConfig(t))
+	cfg := testConfig(t)
+	cfg.Listen = testkit.FreeAddr(t)
+	p := startPool(t, cfg)
 	p.TakeJob(p.newJob(1, 100))
 	c, w := p.miner()
 	idle := p.dial()

@@ -38,7 +38,7 @@ func testConfig(tb testing.TB) sserver.Config {
 	tb.Helper()
 	cfg := sserver.DefaultConfig()
 	cfg.Kafka = testkit.Broker(tb)
-	cfg.Listen = testkit.FreeAddr(tb)
+	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = tb.TempDir()
 	cfg.Limits.Exempt = nil                 // or nothing would be limited, and nobody banned
 	cfg.DefaultDifficulty = 1.0 / (1 << 20) // 4096 hashes
@@ -363,12 +363,12 @@ func TestClose(t *testing.T) {
 	if _, err := sserver.New(failing, service.Deps{Log: zerolog.Nop()}); err == nil {
 		t.Fatal("two listen at one port")
 	}
-	for range 2 {
+	cfg.Listen = testkit.FreeAddr(t)
+	for range 2 { // at one port
 		s, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		cfg.Listen = s.Addr().String() // for the next
 		for range 2 {
 			if err := s.Close(); err != nil {
 				t.Error(err)
