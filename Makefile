@@ -52,7 +52,7 @@ test: ## everything a fresh machine can prove
 	test/all.sh
 
 unit: ## needs nothing but Go
-	go test -race ./...
+	go test -race -timeout 25m ./...
 
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
