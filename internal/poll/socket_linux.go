@@ -43,7 +43,7 @@ func (c *socket) Want(read, write bool) {
 }
 
 func (c *socket) Read(b []byte) (int, error) {
-	switch n, err := ignoringInterrupts(unix.SYS_READ, c.fd, b); {
+	switch n, err := ignoringInterrupts(unix.SYS_RECVFROM, c.fd, b); {
 	case errors.Is(err, unix.EAGAIN):
 		return 0, nil
 	case err != nil:
@@ -56,18 +56,19 @@ func (c *socket) Read(b []byte) (int, error) {
 }
 
 func (c *socket) Write(b []byte) (int, error) {
-	n, err := ignoringInterrupts(unix.SYS_WRITE, c.fd, b)
+	n, err := ignoringInterrupts(unix.SYS_SENDTO, c.fd, b)
 	if errors.Is(err, unix.EAGAIN) {
 		return 0, nil
 	}
 	return max(n, 0), err
 }
 
-// ignoringInterrupts calls read or write. The socket never blocks, so that the scheduler need not know of it: as a call
-// that may block, each would wake the runtime's monitor thread.
+// ignoringInterrupts calls recvfrom or sendto, which are cheaper than read and write: those take any file. The socket
+// never blocks, so that the scheduler need not know of it: as a call that may block, each would wake the runtime's
+// monitor thread.
 func ignoringInterrupts(call uintptr, fd int32, b []byte) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)))
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
 		switch errno {
 		case 0:
 			return int(n), nil
