@@ -9,6 +9,7 @@
 // proof is
 //
 //	go test -tags integration -v -timeout 3h ./test/load -run TestFigures -connections 10000 -time 30s -rate 5000 -rounds 20
+//	go test -tags integration -v -timeout 3h ./test/load -run TestNewBlock -connections 10000 -time 20s -rate 1000 -rounds 25
 //	go test -tags integration -v -timeout 3h ./test/load -run TestSoak    -connections 10000 -soak 1h -rate 1000 -block 1m
 //	go test -tags integration -v -timeout 3h ./test/load -run TestHostile -connections 1000 -intruders 10000 -time 30s -rate 200 -hostile-rate 5000
 //

@@ -18,7 +18,7 @@ import (
 	"btcpool/test/latency/busynode"
 )
 
-// warmUpBlocks blocks are not measured: the broker compiles its code meanwhile.
+// warmUpBlocks are not measured.
 const warmUpBlocks = 10
 
 // TestNewBlock measures how soon all miners work on a new block: from the node's hashblock, with a template of 3,000
@@ -51,6 +51,9 @@ func TestNewBlock(t *testing.T) {
 	}
 	connect(t, b.control, ask[listening](t, b.kernel, order{Do: "where"}).Addr, *connections, "bare")
 	connect(t, b.miners, stratum, *connections, "")
+	ask[tally](t, b.miners, order{Do: "pace", Rate: *rate}) // as it is in a pool: the broker compiles its code
+	hold(t, *duration)
+	rest(t, b.miners)
 	for range warmUpBlocks {
 		b.next()
 	}
