@@ -14,6 +14,7 @@ import (
 type changes struct {
 	stats    *dayStats
 	left     []*entry
+	last     part         // its memory is the next one's
 	pool     bitcoin.Work // accepted that day, as far as rows were made
 	logBytes int64        // how much of the day's file the rows are made of at least; 0: a part
 }
@@ -56,7 +57,9 @@ type taken struct {
 }
 
 // take makes the next rows, rowsAtOnce or a few more, as things are now, taking it for granted that they will be written.
-func (c *changes) take() (p part) {
+// They are valid until the next call.
+func (c *changes) take() part {
+	p := part{c.last.days[:0], c.last.hours[:0], c.last.of[:0]}
 	for len(c.left) > 0 && len(p.days)+len(p.hours) < rowsAtOnce {
 		e := c.left[0]
 		c.left = c.left[1:]
@@ -73,6 +76,7 @@ func (c *changes) take() (p part) {
 		}
 		e.changed = 0
 	}
+	c.last = p
 	return p
 }
 

@@ -137,8 +137,8 @@ func (s *Store) WriteMinutes(ctx context.Context, all []Minutes) error {
 		"minutes = CASE WHEN "+more+" THEN "+s.incoming("minutes")+" ELSE minutes END",
 		"known = CASE WHEN "+more+" THEN "+s.incoming("known")+" ELSE known END")
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		return upsert(ctx, tx, "stats_minutes", append(minutesKey, "known", "minutes"), tail, all, func(m Minutes) []any {
-			return []any{m.UserID, m.WorkerID, m.Period, m.To - m.From, m.AppendTo(nil)}
+		return upsert(ctx, tx, "stats_minutes", append(minutesKey, "known", "minutes"), tail, all, func(args []any, m Minutes) []any {
+			return append(args, m.UserID, m.WorkerID, m.Period, m.To-m.From, m.AppendTo(nil))
 		})
 	})
 }

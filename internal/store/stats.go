@@ -48,15 +48,15 @@ func (k StatsKey) scope() string {
 	return "pool"
 }
 
-// ids returns the values of idColumns.
-func (k StatsKey) ids() []any {
+// appendIDs appends the values of idColumns.
+func (k StatsKey) appendIDs(args []any) []any {
 	switch k.scope() {
 	case "workers":
-		return []any{k.UserID, k.WorkerID}
+		return append(args, k.UserID, k.WorkerID)
 	case "users":
-		return []any{k.UserID}
+		return append(args, k.UserID)
 	}
-	return nil
+	return args
 }
 
 // Stats is what was done in a period.
@@ -98,16 +98,16 @@ func (s *Store) atLeast() []string {
 	return set
 }
 
-func (st Stats) measures(now string) []any {
+func (st Stats) appendMeasures(args []any, now string) []any {
 	rate := 0.0
 	if reject := st.Reject.Float(); reject > 0 {
 		rate = reject / (st.Accept.Float() + reject)
 	}
-	return []any{
+	return append(args,
 		FormatDetail(st.RejectDetail), formatDetailHashes(st.RejectDetail), rate, formatDecimal(st.Score, scoreDigits), formatDecimal(st.EarnSat, 0), now,
 		st.Stale.String(), st.Reject.String(), difficulty(st.Stale), difficulty(st.Reject),
 		st.Accept.String(), difficulty(st.Accept),
-	}
+	)
 }
 
 // WriteStats writes the absolute values of days and hours, all or nothing. A row that says more than the one to write
@@ -203,7 +203,7 @@ func (s *Store) dropStats(ctx context.Context, t tablePart, stays func(StatsKind
 	for chunk := range slices.Chunk(gone, chunkRows) {
 		err := s.transact(ctx, func(tx *sql.Tx) error {
 			for _, k := range chunk {
-				if _, err := tx.ExecContext(ctx, text, append(k.ids(), k.Period)...); err != nil {
+				if _, err := tx.ExecContext(ctx, text, append(k.appendIDs(nil), k.Period)...); err != nil {
 					return fmt.Errorf("drop rows of %s: %w", t.name, err)
 				}
 			}
@@ -230,15 +230,13 @@ func (s *Store) SetLogBytes(ctx context.Context, day int, bytes int64) error {
 	return nil
 }
 
-func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, set []string, now string) error {
-	tables := make(map[string][]Stats)
-	for _, st := range all {
-		tables[st.scope()] = append(tables[st.scope()], st)
-	}
-	for _, scope := range scopes {
-		rows := tables[scope]
-		if len(rows) == 0 {
-			continue
+// writeStats writes rows of each scope together as far as they follow each other.
+func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, rows []Stats, set []string, now string) error {
+	for len(rows) > 0 {
+		scope := rows[0].scope()
+		n := 1
+		for n < len(rows) && rows[n].scope() == scope {
+			n++
 		}
 		key := append(slices.Clone(idColumns[scope]), string(kind))
 		columns := append(append([]string{"created_at"}, key...), measureColumns...)
@@ -246,10 +244,10 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 		if ofPool {
 			columns = append(columns, "log_bytes")
 		}
-		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, set...), rows,
-			func(st Stats) []any {
-				args := append([]any{now}, st.ids()...)
-				args = append(append(args, st.Period), st.measures(now)...)
+		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, set...), rows[:n],
+			func(args []any, st Stats) []any {
+				args = append(st.appendIDs(append(args, now)), st.Period)
+				args = st.appendMeasures(args, now)
 				if ofPool {
 					args = append(args, -1) // until all rows of the day are written
 				}
@@ -258,6 +256,7 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all 
 		if err != nil {
 			return err
 		}
+		rows = rows[n:]
 	}
 	return nil
 }
@@ -275,7 +274,7 @@ func (s *Store) ReadStats(ctx context.Context, kind StatsKind, userID int32, wor
 	}
 	text += string(kind) + " BETWEEN ? AND ? ORDER BY " + string(kind)
 
-	return query(ctx, s, table, text, append(key.ids(), from, to), func(rows *sql.Rows) (Stats, error) {
+	return query(ctx, s, table, text, append(key.appendIDs(nil), from, to), func(rows *sql.Rows) (Stats, error) {
 		st := Stats{StatsKey: key}
 		var accept, stale, reject int64
 		var detail, detailHashes, score, earn, acceptHashes, staleHashes, rejectHashes string

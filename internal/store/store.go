@@ -265,7 +265,7 @@ func queryMap[K comparable, V any](ctx context.Context, s *Store, what, text str
 const chunkRows = 500
 
 // upsert inserts rows into table, a chunk of them a statement; tail is what onConflict made.
-func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, args func(R) []any) (err error) {
+func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []string, tail string, rows []R, appendArgs func([]any, R) []any) (err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("write %s: %w", table, err)
@@ -282,10 +282,11 @@ func upsert[R any](ctx context.Context, tx *sql.Tx, table string, columns []stri
 		}
 		defer func() { err = errors.Join(err, whole.Close()) }()
 	}
+	values := make([]any, 0, min(len(rows), chunkRows)*len(columns))
 	for chunk := range slices.Chunk(rows, chunkRows) {
-		values := make([]any, 0, len(chunk)*len(columns))
+		values = values[:0]
 		for _, r := range chunk {
-			values = append(values, args(r)...)
+			values = appendArgs(values, r)
 		}
 		if whole != nil && len(chunk) == chunkRows {
 			_, err = whole.ExecContext(ctx, values...)

@@ -81,21 +81,21 @@ func (s *Store) UpsertWorkerStats(ctx context.Context, workers []Worker) error {
 	now := timestamp(time.Now())
 	return s.transact(ctx, func(tx *sql.Tx) error {
 		return upsert(ctx, tx, "mining_workers", workerColumns, s.onConflict(workerKey, append(s.replace(workerMeasures...), s.records()...)...), workers,
-			func(w Worker) []any {
+			func(args []any, w Worker) []any {
 				seen := w.LastShareTime
 				if seen.Before(noShare) {
 					seen = noShare
 				} else if seen.After(lastShare) {
 					seen = lastShare
 				}
-				return []any{
+				return append(args,
 					w.UserID, w.WorkerID, -w.UserID, now,
 					difficulty(w.Accept1m), difficulty(w.Accept5m), difficulty(w.Accept15m),
 					difficulty(w.Stale15m), difficulty(w.Reject15m), FormatDetail(w.RejectDetail15m),
 					difficulty(w.Accept1h), difficulty(w.Stale1h), difficulty(w.Reject1h), FormatDetail(w.RejectDetail1h),
 					min(w.AcceptCount, math.MaxInt32), shareIPv4(w.LastShareIP), truncate(w.LastShareIP, 45), timestamp(seen), now,
 					w.FirstShare, w.Best.At, w.Best.Bits, w.RoundBest.At, w.RoundBest.Bits,
-				}
+				)
 			})
 	})
 }
@@ -119,8 +119,8 @@ func (s *Store) UpsertWorkerNames(ctx context.Context, workers []Worker) error {
 	set := append(s.replace("worker_name", "user_name", "miner_agent", "updated_at"),
 		"group_id = CASE mining_workers.group_id WHEN 0 THEN "+s.incoming("group_id")+" ELSE mining_workers.group_id END")
 	return s.transact(ctx, func(tx *sql.Tx) error {
-		return upsert(ctx, tx, "mining_workers", workerNames, s.onConflict(workerKey, set...), workers, func(w Worker) []any {
-			return []any{w.UserID, w.WorkerID, -w.UserID, truncate(w.Name, 50), truncate(w.UserName, 255), truncate(w.Agent, 30), now, now}
+		return upsert(ctx, tx, "mining_workers", workerNames, s.onConflict(workerKey, set...), workers, func(args []any, w Worker) []any {
+			return append(args, w.UserID, w.WorkerID, -w.UserID, truncate(w.Name, 50), truncate(w.UserName, 255), truncate(w.Agent, 30), now, now)
 		})
 	})
 }
