@@ -21,28 +21,24 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func openSQLite(t *testing.T) (*store.Store, *sql.DB) {
+func createSQLite(t *testing.T) (dsn string, db *sql.DB) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "pool #1 %41.db")
-	s, err := store.Open(t.Context(), "sqlite:"+path)
-	if err != nil {
-		t.Fatal(err)
-	}
 	db, err := sql.Open("sqlite", path)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if err := errors.Join(db.Close(), s.Close()); err != nil {
+		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
 	})
-	return s, db
+	return "sqlite:" + path, db
 }
 
 func TestSQLite(t *testing.T) {
 	t.Parallel()
-	storetest.Run(t, openSQLite)
+	storetest.Run(t, createSQLite)
 }
 
 func TestSQLiteFileName(t *testing.T) {

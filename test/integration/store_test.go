@@ -21,23 +21,19 @@ func TestStoreOnMariaDB(t *testing.T) {
 	server := rig.StartMariaDB(t, t.TempDir())
 	db := server.Open(t)
 	var n atomic.Int64
-	storetest.Run(t, func(t *testing.T) (*store.Store, *sql.DB) {
+	storetest.Run(t, func(t *testing.T) (string, *sql.DB) {
 		t.Helper()
 		name := fmt.Sprintf("pool%d", n.Add(1))
 		if _, err := db.ExecContext(t.Context(), "CREATE DATABASE "+name+" CHARACTER SET utf8mb4"); err != nil {
 			t.Fatal(err)
 		}
 		dsn := strings.TrimSuffix(server.DSN, "pool") + name
-		s, err := store.Open(t.Context(), "mysql://"+dsn)
+		own, err := sql.Open("mysql", dsn)
 		if err != nil {
 			t.Fatal(err)
 		}
-		raw, err := sql.Open("mysql", dsn)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { raw.Close(); s.Close() })
-		return s, raw
+		t.Cleanup(func() { own.Close() })
+		return "mysql://" + dsn, own
 	})
 }
 

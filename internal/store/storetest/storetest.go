@@ -20,9 +20,14 @@ import (
 	"btcpool/internal/store"
 )
 
-// Run runs the suite. open returns a store on a new, empty database at every call, and the database itself, and sees to
-// their end by t.Cleanup.
-func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
+// Run runs the suite. create returns the DSN of a new, empty database at every call, and the database itself, which it
+// closes by t.Cleanup.
+func Run(t *testing.T, create func(t *testing.T) (dsn string, db *sql.DB)) {
+	open := func(t *testing.T) (*store.Store, *sql.DB) {
+		t.Helper()
+		dsn, db := create(t)
+		return openStore(t, dsn), db
+	}
 	for _, test := range []struct {
 		name string
 		run  func(*testing.T, *store.Store)
@@ -69,6 +74,47 @@ func Run(t *testing.T, open func(t *testing.T) (*store.Store, *sql.DB)) {
 		s, db := open(t)
 		testReasons(t, s, db)
 	})
+	for name, run := range map[string]func(*testing.T, *store.Store){
+		"blocks": testBlocks, "merged blocks": testMergedBlocks, "users": testUsers, "stats": testStats, "workers": testWorkers,
+		"records of workers": testRecords, "minutes": testMinutes,
+	} {
+		t.Run("schema of a later version: "+name, func(t *testing.T) {
+			dsn, db := create(t)
+			openStore(t, dsn)
+			migrateLater(t, db)
+			run(t, openStore(t, dsn))
+		})
+	}
+}
+
+func openStore(t *testing.T, dsn string) *store.Store {
+	t.Helper()
+	s, err := store.Open(t.Context(), dsn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { check(t, s.Close()) })
+	return s
+}
+
+// migrateLater does what migrations of versions to come may do, so that this one can still be gone back to: they add.
+func migrateLater(t *testing.T, db *sql.DB) {
+	t.Helper()
+	statements := []string{
+		"CREATE TABLE of_later (id INTEGER PRIMARY KEY)",
+		"INSERT INTO goose_db_version (version_id, is_applied) VALUES (9999, true)",
+	}
+	for _, table := range []string{
+		"found_blocks", "found_nmc_blocks", "mining_workers", "stats_minutes", "stats_pool_day", "stats_pool_hour", "stats_users_day",
+		"stats_users_hour", "stats_workers_day", "stats_workers_hour", "users",
+	} {
+		statements = append(statements, "ALTER TABLE "+table+" ADD COLUMN of_later INTEGER NOT NULL DEFAULT 1")
+	}
+	for _, statement := range statements {
+		if _, err := db.ExecContext(t.Context(), statement); err != nil {
+			t.Fatalf("%s: %v", statement, err)
+		}
+	}
 }
 
 // numbers compares big integers by value.
