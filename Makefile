@@ -8,11 +8,14 @@ REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
+# says what -version does: deploy/release.sh and deploy/Dockerfile stamp alike
+VERSION  ?= $(shell deploy/version.sh)
+STAMP     = -X btcpool/internal/service.version=$(VERSION)
 
 .PHONY: build env release agents install demo test unit integration release-check deploy-check lint fmt fuzz bench dashboards runbook licences
 
 build: ## every program into bin/
-	CGO_ENABLED=0 go build -trimpath -o bin/ ./cmd/...
+	CGO_ENABLED=0 go build -trimpath -ldflags='$(STAMP)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
 
 env: ## .env and secrets/ for docker compose; NETWORK=regtest: a chain of its own, NODE=http://… NODE_USER=…: a node of yours
 	deploy/env.sh $(or $(NETWORK),mainnet) "$(NODE)" $(NODE_USER)
@@ -20,7 +23,7 @@ env: ## .env and secrets/ for docker compose; NETWORK=regtest: a chain of its ow
 agents: ## agentproxy into bin/agents/, for the boxes that farms have
 	for target in linux/amd64 linux/arm64 linux/arm linux/mipsle linux/mips64le windows/amd64 darwin/amd64 darwin/arm64; do \
 		GOOS=$${target%/*} GOARCH=$${target#*/} GOARM=7 GOMIPS=softfloat CGO_ENABLED=0 \
-			go build -trimpath -ldflags='-s -w' -o bin/agents/$${target/\//-}/ ./cmd/agentproxy || exit; \
+			go build -trimpath -ldflags='-s -w $(STAMP)' -o bin/agents/$${target/\//-}/ ./cmd/agentproxy || exit; \
 	done
 
 release: ## packages, tarballs, bill of materials and checksums into dist/
