@@ -65,6 +65,12 @@ if [ ! -e .cache/axe-core/$axe ]; then
   tar -xzf .cache/axe-core/axe-core-$axe.tgz -C .cache/axe-core && touch .cache/axe-core/$axe
 fi
 
+# The last release is built of its commit.
+if [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" = true ]; then
+  echo "install: the history of this clone"
+  git fetch -q --unshallow || echo "install: git fetch --unshallow could not fetch the history: test/upgrade will fail" >&2
+fi
+
 echo "install: btcd"
 mkdir -p .cache/bin
 go build -modfile=tools/go.mod -o .cache/bin/btcd github.com/btcsuite/btcd || fail "btcd does not build"

@@ -17,7 +17,7 @@ func TestSingle(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	node := rig.StartBtcd(t, dir, rig.PayoutAddress)
-	pool := rig.StartSingle(t, dir, node)
+	pool := rig.StartSingle(t, dir, node, nil)
 	miner := pool.StartMiner(t, dir, "miner", "-user", "dave.rig", "-threads", "1", "-reconnect", "-shares", "6")
 
 	height := func(ctx context.Context) (height int, err error) {

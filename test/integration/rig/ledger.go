@@ -4,6 +4,7 @@ package rig
 
 import (
 	"fmt"
+	"strings"
 
 	"btcpool/internal/share"
 )
@@ -29,12 +30,20 @@ type Ledger struct {
 	gone map[key]int
 }
 
-// key tells shares apart on both sides of the socket, nearly always: it is counted how often each was there.
+// key tells shares apart on both sides of the socket, nearly always: it is counted how often each was there. A machine
+// behind a farm proxy knows its worker and not the session, others are known by the session alone.
 type key struct {
 	session, nonce, versionBits uint32
+	worker                      int64
 }
 
-func keyOf(s *share.Share) key { return key{s.SessionID, s.Nonce, s.VersionBits} }
+func keyOf(s *share.Share) key {
+	return key{session: s.SessionID, nonce: s.Nonce, versionBits: s.VersionBits}
+}
+
+func farmKey(worker int64, nonce, versionBits uint32) key {
+	return key{worker: worker, nonce: nonce, versionBits: versionBits}
+}
 
 // Add adds what a miner wrote down.
 func (l *Ledger) Add(acks []Ack, unanswered int64) {
@@ -44,10 +53,20 @@ func (l *Ledger) Add(acks []Ack, unanswered int64) {
 	for _, a := range acks {
 		var session uint32
 		_, _ = fmt.Sscanf(a.Session, "%08x", &session) // one that cannot be read is not in the log
-		l.acks[key{session, a.Nonce, a.VersionBits}]++
+		l.acks[key{session: session, nonce: a.Nonce, versionBits: a.VersionBits}]++
 	}
 	l.Acknowledged += len(acks)
 	l.Unanswered += unanswered
+}
+
+// AddFarm adds what a miner behind a farm proxy wrote down. Unanswered are also those that the proxy did not know the end of.
+func (l *Ledger) AddFarm(acks []Ack, unanswered int64) {
+	l.Add(nil, unanswered)
+	for _, a := range acks {
+		_, worker, _ := strings.Cut(a.User, ".")
+		l.acks[farmKey(share.WorkerID(share.WorkerName(worker)), a.Nonce, a.VersionBits)]++
+	}
+	l.Acknowledged += len(acks)
 }
 
 // Destroyed notes the records that a fault took away.
@@ -83,6 +102,7 @@ func (l *Ledger) Compare(log []share.Share) error {
 		ids[s.ID] = true
 		if s.Status == share.StatusAccept {
 			logged[keyOf(s)]++
+			logged[farmKey(s.WorkerID, s.Nonce, s.VersionBits)]++
 			accepted++
 		}
 	}

@@ -30,6 +30,7 @@ var Services = []string{"gbtmaker", "jobmaker", "sserver", "blkmaker", "sharelog
 // Pool is every service as a process of its own.
 type Pool struct {
 	Stratum string   // host:port
+	Farm    string   // host:port of the farm proxy, if there is one
 	HTTP    string   // URL of the dashboard
 	Stats   string   // URL of slparser
 	Log     string   // folder of the share log
@@ -97,20 +98,20 @@ func built(t testing.TB, build func() ([]byte, error), dir, program string) stri
 // rest of its arguments, if there is one.
 func StartService(t testing.TB, dir, name, program, config string, within ...string) *Process {
 	t.Helper()
-	return startService(t, dir, name, program, nil, config, within...)
+	return startService(t, dir, name, Bin(t, program), nil, config, within...)
 }
 
 // StartMoved starts one of the programs on a machine with this clock.
 func StartMoved(t testing.TB, dir, program string, clock *Clock, config string) *Process {
-	return startService(t, dir, program, program, clock, config)
+	return startService(t, dir, program, binWith(t, program, clock != nil), clock, config)
 }
 
 // startService is StartService behind a command that runs the rest of its arguments, if there is one.
-func startService(t testing.TB, dir, name, program string, clock *Clock, config string, within ...string) *Process {
+func startService(t testing.TB, dir, name, binary string, clock *Clock, config string, within ...string) *Process {
 	t.Helper()
 	path := filepath.Join(dir, name+".toml")
 	write(t, path, config)
-	command := append(within, binWith(t, program, clock != nil), "-config", path)
+	command := append(within, binary, "-config", path)
 	return start(t, dir, name, command[0], clock.env(), command[1:]...)
 }
 
@@ -144,6 +145,10 @@ type Setup struct {
 	Watched string
 	// MaxWorkers is statshttpd's setting; 0: the default.
 	MaxWorkers int
+	// Farm adds a farm proxy, agentproxy, whose machines mine for the account "farm".
+	Farm bool
+	// Release has the programs to start; nil: those of this tree.
+	Release *Release
 	// Only are the services that are started; nil: all.
 	Only []string
 	// Difficulties are sserver's settings of them; "": at which a CPU mines in a fraction of a second.
@@ -233,6 +238,11 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 			fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
 		p.Names = append(p.Names, "poolwatcher")
 	}
+	if s.Farm {
+		p.Farm = FreeAddr(t)
+		configs["agentproxy"] = fmt.Sprintf("page = \"\"\n[[listeners]]\nlisten = %q\n[[pools]]\naddr = %q\naccount = \"farm\"\n", p.Farm, p.Stratum)
+		p.Names = append(p.Names, "agentproxy")
+	}
 	if s.Only != nil {
 		p.Names = s.Only
 	}
@@ -246,12 +256,21 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		if service == "sserver" {
 			within = s.confinement(t, dir)
 		}
-		p.services[service] = startService(t, dir, service, service, s.Clocks[service], text, within...)
+		p.services[service] = startService(t, dir, service, s.program(t, service), s.Clocks[service], text, within...)
 	}
 	for _, service := range p.Names {
 		p.WaitReady(t, service)
 	}
 	return p
+}
+
+// program returns the path of a service's program.
+func (s Setup) program(t testing.TB, service string) string {
+	t.Helper()
+	if s.Release != nil {
+		return s.Release.Program(service)
+	}
+	return binWith(t, service, s.Clocks[service] != nil)
 }
 
 // confinement returns the command that confines sserver, which follows it, to what s gives it.
@@ -271,8 +290,9 @@ func (s Setup) confinement(t testing.TB, dir string) (command []string) {
 	return command
 }
 
-// StartSingle starts the whole pool as one process on a real node, everything else embedded.
-func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
+// StartSingle starts the whole pool as one process on a real node, everything else embedded, of a release or, if that is
+// nil, of this tree.
+func StartSingle(t testing.TB, dir string, node *Btcd, of *Release) *Pool {
 	t.Helper()
 	p := &Pool{
 		Stratum:  FreeAddr(t),
@@ -283,7 +303,7 @@ func StartSingle(t testing.TB, dir string, node *Btcd) *Pool {
 	}
 	password := filepath.Join(dir, "password")
 	write(t, password, node.Password+"\n")
-	p.services["btcpool"] = start(t, dir, "btcpool", Bin(t, "btcpool"), []string{"BTCPOOL_ADMIN=" + p.admin["btcpool"]},
+	p.services["btcpool"] = start(t, dir, "btcpool", Setup{Release: of}.program(t, "btcpool"), []string{"BTCPOOL_ADMIN=" + p.admin["btcpool"]},
 		"-network", "regtest", "-payout", PayoutAddress, "-node", node.URL, "-node-user", node.User, "-node-password-file", password,
 		"-data", filepath.Join(dir, "data"), "-stratum", p.Stratum, "-http", p.HTTP[len("http://"):])
 	p.WaitReady(t, "btcpool")
@@ -403,6 +423,12 @@ func (m *Mined) Refused() int64 {
 type Miner struct {
 	*Process
 	acks string
+}
+
+// StartFarmMiner is StartMiner at the farm proxy.
+func (p *Pool) StartFarmMiner(t testing.TB, dir, name string, args ...string) *Miner {
+	t.Helper()
+	return (&Pool{Stratum: p.Farm, clocks: p.clocks}).StartMiner(t, dir, name, args...)
 }
 
 // StartMiner starts minersim with the arguments given besides address, ledger and report.

@@ -87,6 +87,9 @@ func (p *Process) Start() {
 	}()
 }
 
+// Use has the next start run another program, with the same arguments.
+func (p *Process) Use(path string) { p.path = path }
+
 // Pid is the program's, or was.
 func (p *Process) Pid() int { return p.cmd.Process.Pid }
 
