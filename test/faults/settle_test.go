@@ -97,6 +97,7 @@ func (w *world) blocks() {
 	w.t.Helper()
 	conn := w.db.Open(w.t)
 	testkit.Until(w.t, patience, "found_blocks agrees with the chain", func(ctx context.Context) error {
-		return rig.CompareBlocks(ctx, conn, w.node, w.forgotten)
+		_, err := rig.CompareBlocks(ctx, conn, w.node.Client, w.forgotten)
+		return err
 	})
 }

@@ -207,7 +207,8 @@ func (p *pool) settle(round string) {
 		return rig.CompareStatistics(ctx, p.db, log)
 	})
 	testkit.Until(p.t, patience, "blocks are rows, after "+round, func(ctx context.Context) error {
-		return rig.CompareBlocks(ctx, p.db, p.node, nil)
+		_, err := rig.CompareBlocks(ctx, p.db, p.node.Client, nil)
+		return err
 	})
 	var accepted int64
 	for i := range log {

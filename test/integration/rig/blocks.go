@@ -7,18 +7,19 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+
+	"btcpool/internal/bitcoin/noderpc"
 )
 
-// CompareBlocks says how found_blocks differs from the node's chain, which nobody else mines on: rows of what the node
-// has forgotten may stay.
-func CompareBlocks(ctx context.Context, conn *sql.DB, node *Btcd, forgotten map[string]bool) error {
-	var tip int32
+// CompareBlocks says how found_blocks differs from the chain of a node where nobody else mines. Blocks that the node has
+// forgotten may be confirmed all the same. It returns how many blocks the chain has.
+func CompareBlocks(ctx context.Context, conn *sql.DB, node *noderpc.Client, forgotten map[string]bool) (tip int32, err error) {
 	if err := node.Call(ctx, "getblockcount", &tip); err != nil {
-		return err
+		return 0, err
 	}
 	rows, err := conn.QueryContext(ctx, "SELECT hash, height, state FROM found_blocks")
 	if err != nil {
-		return err
+		return tip, err
 	}
 	defer func() { _ = rows.Close() }() // what went wrong, Err says
 	type row struct {
@@ -30,21 +31,21 @@ func CompareBlocks(ctx context.Context, conn *sql.DB, node *Btcd, forgotten map[
 		var hash string
 		var r row
 		if err := rows.Scan(&hash, &r.height, &r.state); err != nil {
-			return err
+			return tip, err
 		}
 		if _, twice := found[hash]; twice {
-			return fmt.Errorf("block %s has two rows", hash)
+			return tip, fmt.Errorf("block %s has two rows", hash)
 		}
 		found[hash] = r
 	}
 	if err := rows.Err(); err != nil {
-		return err
+		return tip, err
 	}
 	var without []string
 	for height := int32(1); height <= tip; height++ {
 		var hash string
 		if err := node.Call(ctx, "getblockhash", &hash, height); err != nil {
-			return err
+			return tip, err
 		}
 		r, ok := found[hash]
 		if !ok || r.height != height || r.state != "accepted" && r.state != "confirmed" {
@@ -53,12 +54,12 @@ func CompareBlocks(ctx context.Context, conn *sql.DB, node *Btcd, forgotten map[
 		delete(found, hash)
 	}
 	if len(without) > 0 {
-		return fmt.Errorf("%d of the chain's %d blocks have no row that says so: %v", len(without), tip, without[:min(len(without), 5)])
+		return tip, fmt.Errorf("%d of the chain's %d blocks have no row that says so: %v", len(without), tip, without[:min(len(without), 5)])
 	}
 	for hash, r := range found {
 		if r.state == "confirmed" && !forgotten[hash] || r.state == "accepted" && r.height < tip-6 {
-			return errors.New("row of " + hash + " is not on the chain: " + fmt.Sprintf("%+v", r))
+			return tip, errors.New("row of " + hash + " is not on the chain: " + fmt.Sprintf("%+v", r))
 		}
 	}
-	return nil
+	return tip, nil
 }

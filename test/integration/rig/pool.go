@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -149,6 +150,8 @@ type Setup struct {
 	Farm bool
 	// Release has the programs to start; nil: those of this tree.
 	Release *Release
+	// Lines are between services and servers, Kafka's those with which it was started; nil: they reach them directly.
+	Lines *Lines
 	// Only are the services that are started; nil: all.
 	Only []string
 	// Difficulties are sserver's settings of them; "": at which a CPU mines in a fraction of a second.
@@ -177,11 +180,18 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		clocks:   len(s.Clocks) > 0,
 	}
 	network := "network = \"regtest\"\n"
-	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", s.Kafka.Addr)
-	database := fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+s.DB.DSN)
-	nodes := func(more func(n Node) string) (text string) {
-		for _, n := range s.Nodes {
-			text += fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n%s", n.URL, n.User, n.Password, more(n))
+	kafka := func(service string) string {
+		return fmt.Sprintf("[kafka]\nbrokers = [%q]\n", s.Lines.lay(service, "kafka", s.Kafka.Addr))
+	}
+	database := func(service string) string {
+		dsn := strings.Replace(s.DB.DSN, s.DB.Addr, s.Lines.lay(service, "database", s.DB.Addr), 1)
+		return fmt.Sprintf("[database]\ndsn = %q\n", "mysql://"+dsn)
+	}
+	nodes := func(service string, more func(n Node) string) (text string) {
+		for i, n := range s.Nodes {
+			server := fmt.Sprint("node ", i)
+			url := "http://" + s.Lines.lay(service, server, strings.TrimPrefix(n.URL, "http://"))
+			text += fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n%s", url, n.User, n.Password, more(n))
 		}
 		return text
 	}
@@ -202,39 +212,40 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	if s.Direct {
 		addr, token := FreeAddr(t), filepath.Join(dir, "handover.token")
 		write(t, token, "known-to-sserver-and-blkmaker\n")
-		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+addr, token)
+		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+s.Lines.lay("sserver", "blkmaker", addr), token)
 		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
 	}
 	serverID, lease := 1, ""
 	if s.ZooKeeper != nil {
 		serverID = 0
-		lease = fmt.Sprintf("[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n", s.ZooKeeper.Addr)
+		lease = fmt.Sprintf("[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n", s.Lines.lay("sserver", "zookeeper", s.ZooKeeper.Addr))
 	}
 	configs := map[string]string{
-		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka + nodes(hashblock),
-		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka,
+		"gbtmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "gbtmaker")) + kafka("gbtmaker") + nodes("gbtmaker", hashblock),
+		"jobmaker": network + fmt.Sprintf("payout_address = %q\n", PayoutAddress) + kafka("jobmaker"),
 		"sserver": fmt.Sprintf("listen = %q\ndata_dir = %q\nserver_id = %d\n", p.Stratum, filepath.Join(dir, "sserver"), serverID) +
-			difficulties + give + kafka + database + lease,
-		"blkmaker":    network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take + nodes(func(Node) string { return "" }) + kafka + database,
-		"sharelogger": fmt.Sprintf("data_dir = %q\n", p.Log) + soon("flush_interval", "500ms") + kafka,
+			difficulties + give + kafka("sserver") + database("sserver") + lease,
+		"blkmaker": network + fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, "blkmaker")) + take +
+			nodes("blkmaker", func(Node) string { return "" }) + kafka("blkmaker") + database("blkmaker"),
+		"sharelogger": fmt.Sprintf("data_dir = %q\n", p.Log) + soon("flush_interval", "500ms") + kafka("sharelogger"),
 		"slparser": network + fmt.Sprintf("data_dir = %q\nlisten = %q\n", p.Log, p.Stats[len("http://"):]) +
-			soon("flush_db_interval", "1s") + database,
+			soon("flush_db_interval", "1s") + database("slparser"),
 		"statshttpd": fmt.Sprintf("listen = %q\nstratum_url = %q\n", p.HTTP[len("http://"):], "stratum+tcp://"+p.Stratum) +
-			soon("flush_db_interval", "1s") + kafka + database,
+			soon("flush_db_interval", "1s") + kafka("statshttpd") + database("statshttpd"),
 	}
 	if s.MaxWorkers != 0 {
 		configs["statshttpd"] = fmt.Sprintf("max_workers = %d\n", s.MaxWorkers) + configs["statshttpd"]
 	}
 	if s.Aux != nil {
 		login := fmt.Sprintf("name = \"aux\"\nrpc_url = %q\nrpc_user = \"user\"\nrpc_password = \"secret\"\n", s.Aux.URL())
-		configs["auxmaker"] = "poll_interval = \"250ms\"\n" + kafka + "[[chains]]\npayout_address = \"anybody\"\n" + login
+		configs["auxmaker"] = "poll_interval = \"250ms\"\n" + kafka("auxmaker") + "[[chains]]\npayout_address = \"anybody\"\n" + login
 		configs["jobmaker"] += "[kafka.topics]\naux_work = \"AuxPowBlock\"\n"
 		configs["blkmaker"] += "[[aux_nodes]]\n" + login
 		p.Names = append(p.Names, "auxmaker")
 	}
 	if s.Watched != "" {
 		n := s.Nodes[0]
-		configs["poolwatcher"] = network + kafka + fmt.Sprintf("[[pools]]\nname = \"other\"\naddr = %q\nuser = \"us.watcher\"\n", s.Watched) +
+		configs["poolwatcher"] = network + kafka("poolwatcher") + fmt.Sprintf("[[pools]]\nname = \"other\"\naddr = %q\nuser = \"us.watcher\"\n", s.Watched) +
 			fmt.Sprintf("[node]\nrpc_url = %q\nrpc_user = %q\nrpc_password = %q\n", n.URL, n.User, n.Password)
 		p.Names = append(p.Names, "poolwatcher")
 	}
@@ -402,6 +413,9 @@ type Mined struct {
 	Rejected   int64 `json:"rejected"`
 	Unanswered int64 `json:"unanswered"`
 	Reconnects int64 `json:"reconnects"`
+	Latency    struct {
+		Notify, Submit struct{ P50, P99, Max float64 }
+	} `json:"latency_ms"`
 	RejectedBy []struct {
 		Code  int   `json:"code"`
 		Count int64 `json:"count"`

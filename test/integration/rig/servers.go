@@ -66,12 +66,25 @@ type Kafka struct {
 // StartKafka starts a broker of the version that we recommend.
 func StartKafka(t testing.TB, dir string) *Kafka {
 	t.Helper()
-	return StartKafkaVersion(t, dir, Kafka4)
+	return startKafka(t, dir, Kafka4, nil)
 }
 
-// StartKafkaVersion formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes,
-// which has to carry whole templates.
+// StartKafkaVersion starts another one.
 func StartKafkaVersion(t testing.TB, dir, version string) *Kafka {
+	t.Helper()
+	return startKafka(t, dir, version, nil)
+}
+
+// StartKafkaBehind starts a broker to which every service has a line of its own: it has to listen once for each, to tell
+// the service where the line begins.
+func StartKafkaBehind(t testing.TB, dir string, lines *Lines) *Kafka {
+	t.Helper()
+	return startKafka(t, dir, Kafka4, lines)
+}
+
+// startKafka formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes, which has to
+// carry whole templates.
+func startKafka(t testing.TB, dir, version string, lines *Lines) *Kafka {
 	t.Helper()
 	lib := filepath.Join(Root(t), ".cache", "kafka-"+version, "lib")
 	if _, err := os.Stat(lib); err != nil {
@@ -83,15 +96,25 @@ func StartKafkaVersion(t testing.TB, dir, version string) *Kafka {
 	}
 	addr := FreeAddr(t)
 	controller := FreeAddr(t)
+	listeners, advertised, protocols := "PLAINTEXT://"+addr, "PLAINTEXT://"+addr, "PLAINTEXT:PLAINTEXT"
+	if lines != nil {
+		for _, service := range Services {
+			name, own := strings.ToUpper(service), FreeAddr(t)
+			listeners += "," + name + "://" + own
+			advertised += "," + name + "://" + lines.lay(service, "kafka", own)
+			protocols += "," + name + ":PLAINTEXT"
+		}
+	}
 	properties := filepath.Join(data, "server.properties")
 	write(t, properties, strings.Join([]string{
 		"process.roles=broker,controller",
 		"node.id=1",
 		"controller.quorum.voters=1@" + controller,
-		"listeners=PLAINTEXT://" + addr + ",CONTROLLER://" + controller,
-		"advertised.listeners=PLAINTEXT://" + addr,
+		"listeners=" + listeners + ",CONTROLLER://" + controller,
+		"advertised.listeners=" + advertised,
+		"inter.broker.listener.name=PLAINTEXT",
 		"controller.listener.names=CONTROLLER",
-		"listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+		"listener.security.protocol.map=" + protocols + ",CONTROLLER:PLAINTEXT",
 		"log.dirs=" + filepath.Join(data, "logs"),
 		"offsets.topic.replication.factor=1",
 		"offsets.topic.num.partitions=1",
@@ -154,7 +177,8 @@ func (k *Kafka) LoseEnd(t testing.TB, topic string, bytes int64) {
 // MariaDB is a database server with an empty database and an account for it.
 type MariaDB struct {
 	*Process
-	DSN string // of the account, as go-sql-driver/mysql takes it
+	Addr string
+	DSN  string // of the account, as go-sql-driver/mysql takes it
 }
 
 // StartMariaDB initialises a data folder and starts the server on a free port.
@@ -169,7 +193,8 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	}
 	socket := filepath.Join(dir, "mariadb.sock")
 	port := testkit.FreePort(t)
-	m := &MariaDB{DSN: fmt.Sprintf("pool:secret@tcp(127.0.0.1:%d)/pool", port)}
+	addr := fmt.Sprintf("127.0.0.1:%d", port)
+	m := &MariaDB{Addr: addr, DSN: "pool:secret@tcp(" + addr + ")/pool"}
 	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil,
 		append(small, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))...)
 	db, err := sql.Open("mysql", "root@unix("+socket+")/")
