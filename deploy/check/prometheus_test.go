@@ -1,7 +1,6 @@
 package check
 
 import (
-	"context"
 	"fmt"
 	"go/ast"
 	"go/parser"
@@ -20,7 +19,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/model"
-	"github.com/prometheus/prometheus/model/labels"
 	"github.com/prometheus/prometheus/model/rulefmt"
 	"github.com/prometheus/prometheus/promql"
 	promparser "github.com/prometheus/prometheus/promql/parser"
@@ -667,23 +665,7 @@ func evaluate(t *testing.T, engine *promql.Engine, expr string, descriptions []s
 		}
 		all = append(all, storage.NewListSeries(metric, samples))
 	}
-	query, err := engine.NewInstantQuery(context.Background(), &storage.MockQueryable{MockQuerier: &storage.MockQuerier{
-		SelectMockFunction: func(_ bool, _ *storage.SelectHints, matchers ...*labels.Matcher) storage.SeriesSet {
-			selected := slices.DeleteFunc(slices.Clone(all), func(s storage.Series) bool {
-				return !labels.Selector(matchers).Matches(s.Labels())
-			})
-			return &seriesSet{storage.EmptySeriesSet(), nil, selected}
-		},
-	}}, nil, expr, time.UnixMilli(last))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer query.Close()
-	vector, err := query.Exec(context.Background()).Vector()
-	if err != nil {
-		t.Fatal(fmt.Errorf("%s: %w", expr, err))
-	}
-	return vector
+	return query(t, engine, all, expr, time.UnixMilli(last))
 }
 
 // sample is a float; nothing asks for the rest of the interface.

@@ -12,6 +12,7 @@
 //	go test -tags integration -v -timeout 3h ./test/load -run TestNewBlock -connections 10000 -time 20s -rate 1000 -rounds 25
 //	go test -tags integration -v -timeout 3h ./test/load -run TestSoak    -connections 10000 -soak 1h -rate 1000 -block 1m
 //	go test -tags integration -v -timeout 3h ./test/load -run TestHostile -connections 1000 -intruders 10000 -time 30s -rate 200 -hostile-rate 5000
+//	go test -tags integration -v -timeout 3h ./test/load -run TestPipeline -connections 10000 -time 30m -rate 1000 -block 1m
 //
 // and, for memory alone, -run TestFigures -connections 50000 -time 5s. The limit of open files (ulimit -Hn) must be
 // some hundreds above the number of connections.
@@ -31,7 +32,7 @@ var (
 	rounds      = flag.Int("rounds", 5, "new blocks whose way to the miners is measured")
 	soak        = flag.Duration("soak", 10*time.Second, "how long TestSoak takes")
 	churn       = flag.Float64("churn", .01, "part of the miners that reconnect each second in TestSoak")
-	block       = flag.Duration("block", 2*time.Second, "between new blocks in TestSoak")
+	block       = flag.Duration("block", 2*time.Second, "between new blocks in TestSoak, and on average in TestPipeline")
 	intruders   = flag.Int("intruders", 300, "hostile connections")
 	hostileRate = flag.Float64("hostile-rate", 300, "what they do a second: connections, and writes")
 	sserver     = flag.String("sserver", "", "this `program` instead of the project's")

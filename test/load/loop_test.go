@@ -211,6 +211,9 @@ func (p *pacer) due(now int64) bool {
 
 // play runs the helper called role and returns its exit code.
 func play(role string) int {
+	if role == "node" {
+		return playNode()
+	}
 	l, err := newLoop()
 	var a actor
 	if err == nil {
