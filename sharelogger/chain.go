@@ -32,6 +32,7 @@ type chainLog struct {
 	former string // "": no matter
 
 	adding, flushing *service.Fault // what goes wrong with the files
+	reading          *service.Fault // and with Kafka
 
 	group  *group  // nil: none
 	sealer *sealer // nil: none
@@ -49,7 +50,10 @@ func newChain(cfg Config, deps service.Deps) (*chainLog, error) {
 		return service.NewFault(deps.Log, zerolog.ErrorLevel,
 			"share log cannot be written: shares wait in the topic until this is mended", "share log is written again")
 	}
-	s := &chainLog{cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), adding: fault(), flushing: fault()}
+	s := &chainLog{
+		cfg: cfg, log: deps.Log, metrics: newMetrics(deps.Metrics), adding: fault(), flushing: fault(),
+		reading: service.NewFault(deps.Log, zerolog.WarnLevel, "shares cannot be read from Kafka: will try again and again", "shares are read again"),
+	}
 	s.adding.Await(errors.New("waiting for the share topic"))
 	if cfg.SealDay != 0 || cfg.VerifyDay != 0 {
 		return s, nil
@@ -146,7 +150,13 @@ func (s *chainLog) removeDay(day sharefile.Day, info os.FileInfo) error {
 func (s *chainLog) close() error { return errors.Join(s.release(), s.closing.Close()) }
 
 // ready tells what keeps shares from getting to the disk.
-func (s *chainLog) ready() error { return errors.Join(s.adding.Err(), s.flushing.Err()) }
+func (s *chainLog) ready() error {
+	err := errors.Join(s.adding.Err(), s.flushing.Err())
+	if away := s.reading.Err(); away != nil {
+		err = errors.Join(err, fmt.Errorf("shares cannot be read from Kafka: %w", away))
+	}
+	return err
+}
 
 // run works until ctx ends, then writes what it has.
 func (s *chainLog) run(ctx context.Context) (err error) {
@@ -172,10 +182,11 @@ func (s *chainLog) run(ctx context.Context) (err error) {
 	}
 	s.adding.Set(nil)
 	s.flushing.Set(nil)
+	s.reading.Set(nil)
 
 	g, inner := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		return s.bus.Read(inner, topic, start, func(m bus.Message) error { return s.take(inner, m) })
+		return s.bus.Read(inner, topic, start, func(m bus.Message) error { return s.take(inner, m) }, bus.Failing(s.reading.Set))
 	})
 	g.Go(func() error { return s.flushEvery(inner, s.cfg.FlushInterval.Std()) })
 	g.Go(func() error { return s.commitEvery(inner, s.cfg.FlushInterval.Std()) })

@@ -24,6 +24,9 @@ const (
 	// twinPace is how often it does while it has heard of another in the last twinMemory.
 	twinPace   = 2 * time.Second
 	twinMemory = 15 * time.Second
+	// rewindDeaf is how long nothing is heard once the topic is read again: what is in it may be of processes that are gone.
+	// A twin that lives goes on.
+	rewindDeaf = time.Minute
 	// maxTwins bounds how many are told apart.
 	maxTwins = 16
 )
@@ -38,6 +41,7 @@ type twins struct {
 
 	mu    sync.Mutex
 	heard map[string]presence
+	deaf  time.Time // until when
 }
 
 // presence is what is known of another process.
@@ -69,10 +73,17 @@ func (t *twins) hear(instance string, epoch uint32, now time.Time) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	p, known := t.heard[instance]
-	if instance == t.instance || !known && len(t.heard) == maxTwins {
+	if now.Before(t.deaf) || instance == t.instance || !known && len(t.heard) == maxTwins {
 		return
 	}
 	t.heard[instance] = presence{epoch, p.times + 1, now}
+}
+
+// rewound is called when the topic is read again from its beginning.
+func (t *twins) rewound(now time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.deaf = now.Add(rewindDeaf)
 }
 
 // look forgets who has fallen silent. It returns whether somebody is to be answered, and an epoch to go on with if a twin
@@ -139,7 +150,7 @@ func (s *Service) hearServers(ctx context.Context) error {
 			s.twins.hear(e.Instance, e.Epoch, time.Now())
 		}
 		return nil
-	}, bus.CaughtUp(func() { close(s.twins.listening) }))
+	}, bus.CaughtUp(func() { close(s.twins.listening) }), bus.Rewound(func(int, int64) { s.twins.rewound(time.Now()) }))
 }
 
 // showPresence says that this process serves as a server, until ctx ends. It begins when it can hear the answers.

@@ -42,6 +42,13 @@ func TestTwins(t *testing.T) {
 	now = now.Add(twinMemory + 1)
 	want("it has fallen silent", false, 0, true)
 
+	twin.rewound(now)
+	for range 3 {
+		twin.hear(older.instance, 50, now)
+	}
+	want("one of old, in a topic that is read again", false, 0, true)
+	now = now.Add(rewindDeaf)
+
 	twin.hear(younger.instance, 100, now)
 	twin.hear(younger.instance, 100, now)
 	want("a younger one", true, 1, true)

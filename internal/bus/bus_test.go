@@ -440,6 +440,30 @@ func TestWaitsForBroker(t *testing.T) {
 	must(t, c.Ping(ctx))
 }
 
+// TestFailing tells that the topic cannot be read while the broker is away, and that it is read again.
+func TestFailing(t *testing.T) {
+	t.Parallel()
+	cfg, stop, start := restartable(t)
+	topic := cfg.Topics.SolvedShare
+	c := testkit.Bus(t, cfg, topic)
+	said, read := make(chan error, 10), make(chan struct{})
+	testkit.Run(t, func(ctx context.Context) error {
+		return c.Read(ctx, topic, bus.Earliest(), func(bus.Message) error { return nil },
+			bus.CaughtUp(func() { close(read) }), bus.Failing(func(err error) { said <- err }))
+	})
+	<-read
+	for range 2 {
+		stop()
+		if err := <-said; err == nil || !strings.Contains(err.Error(), "partition 0") {
+			t.Errorf("the broker is away: %v", err)
+		}
+		start()
+		if err := <-said; err != nil {
+			t.Errorf("it is back: %v", err)
+		}
+	}
+}
+
 // TestTopicMadeAnew reads on after a topic was deleted, made anew and filled beyond where its reader was, which was away
 // or, the second time, there.
 func TestTopicMadeAnew(t *testing.T) {

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"maps"
+	"slices"
 	"strconv"
+	"sync"
 	"time"
 
 	"btcpool/internal/retry"
@@ -91,13 +94,19 @@ func Rewound(f func(partition int, earliest int64)) ReadOption {
 	return func(r *reader) { r.rewound = f }
 }
 
+// Failing calls f with what keeps partitions from being read when that changes: nil once all are read again. The first try
+// after a broker's restart, which always meets a dead connection, does not count.
+func Failing(f func(error)) ReadOption {
+	return func(r *reader) { r.failing = f }
+}
+
 // Read calls handle, on one goroutine, for each message of topic from the start position on, in order per partition. It
 // waits for brokers that are away and for a topic that does not exist yet. Messages that retention removed before they
 // could be read are skipped, with a warning and a counter. A partition that does not hold any more what was handled last
 // is read again from its earliest message, with a warning and a counter, so that handle may see messages again. Read
 // returns handle's error at once, and nil when ctx ends.
 func (c *Client) Read(ctx context.Context, topic string, from Start, handle func(Message) error, opts ...ReadOption) error {
-	r := &reader{Client: c, topic: topic, batches: make(chan batch)}
+	r := &reader{Client: c, topic: topic, batches: make(chan batch), failed: make(map[int]error)}
 	for _, opt := range opts {
 		opt(r)
 	}
@@ -224,6 +233,10 @@ type reader struct {
 	caughtUp func()
 	rewound  func(partition int, earliest int64)
 	batches  chan batch
+
+	failing func(error) // nil: nobody wants to know
+	mu      sync.Mutex
+	failed  map[int]error // by partition
 }
 
 // batch is what one request delivered.
@@ -321,6 +334,7 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 			doubtful = err != nil
 			return err
 		}
+		tries := 0
 		err := r.retry(ctx, "read from topic", r.topic, func(ctx context.Context) error {
 			err := attempt(ctx)
 			if errors.Is(err, kafka.OffsetOutOfRange) {
@@ -329,6 +343,9 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 			if err != nil && ctx.Err() == nil {
 				r.metrics.readErrors.WithLabelValues(r.topic).Inc()
 				err = fmt.Errorf("partition %d at %d: %w", partition, next, err)
+			}
+			if tries++; ctx.Err() == nil && (err == nil || tries > 1) {
+				r.note(partition, err)
 			}
 			return err
 		})
@@ -355,6 +372,24 @@ func (r *reader) fetch(ctx context.Context, partition int, next int64, last Mark
 		case r.batches <- b:
 		}
 	}
+}
+
+// note tells how the latest try to read a partition went.
+func (r *reader) note(partition int, err error) {
+	if r.failing == nil {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, failed := r.failed[partition]; failed == (err != nil) {
+		return
+	}
+	if err == nil {
+		delete(r.failed, partition)
+	} else {
+		r.failed[partition] = err
+	}
+	r.failing(errors.Join(slices.Collect(maps.Values(r.failed))...))
 }
 
 // onwards returns the offset to go on from when next was to be read, and last was read before. That is next if the
