@@ -20,12 +20,13 @@ import (
 var (
 	driverSeed  = flag.Uint64("faults.seed", 0, "TestDriver: what the faults are drawn from; 0: one round of each of a few seeds")
 	driverFor   = flag.Duration("faults.for", 0, "TestDriver: how long rounds are begun, with faults.seed")
+	driverCount = flag.Int("faults.count", 0, "TestDriver: rounds are begun until there were so many faults, with faults.seed")
 	driverKinds = flag.String("faults.kinds", "", "TestDriver: kinds of faults, separated by commas; empty: all")
 )
 
 // ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn, and logflip before what keeps
 // a day from being repaired.
-var ciSeeds = []uint64{3, 9, 32}
+var ciSeeds = []uint64{143, 23, 100}
 
 // drawsARound is how often faults are drawn until it is calm again.
 const drawsARound = 5
@@ -49,7 +50,8 @@ func TestDriver(t *testing.T) {
 		return
 	}
 	rng := rand.New(rand.NewPCG(*driverSeed, 0))
-	for begin, n := time.Now(), 1; n == 1 || time.Since(begin) < *driverFor; n++ {
+	defer w.table(t)
+	for begin, n := time.Now(), 1; n == 1 || time.Since(begin) < *driverFor || w.faults < *driverCount; n++ {
 		w.round(t, fmt.Sprintf("seed %d, round %d", *driverSeed, n), draw(rng, kinds, drawsARound))
 	}
 }
@@ -99,10 +101,13 @@ type world struct {
 	zk     *rig.ZooKeeper
 	node   *rig.Btcd
 	pool   *rig.Pool
+	lines  *rig.Lines
 	clocks map[string]*rig.Clock
 	miners int
 	ledger rig.Ledger
 	faults int
+	// history has the draughts so far.
+	history []happened
 	// forgotten blocks were on the chain of the node when it was killed, and not afterwards. A row that was confirmed
 	// before stays so: a block that a hundred others stood on is not looked at any more.
 	forgotten map[string]bool
@@ -113,16 +118,17 @@ type world struct {
 
 func newWorld(t *testing.T) *world {
 	dir := t.TempDir()
+	lines := rig.NewLines(t)
 	w := &world{
-		t: t, dir: dir, began: time.Now(), clocks: map[string]*rig.Clock{}, forgotten: map[string]bool{},
-		kafka: rig.StartKafka(t, dir), db: rig.StartMariaDB(t, dir), zk: rig.StartZooKeeper(t, dir),
+		t: t, dir: dir, began: time.Now(), clocks: map[string]*rig.Clock{}, forgotten: map[string]bool{}, lines: lines,
+		kafka: rig.StartKafkaBehind(t, dir, lines), db: rig.StartMariaDB(t, dir), zk: rig.StartZooKeeper(t, dir),
 		node: rig.StartBtcd(t, dir, rig.PayoutAddress),
 	}
 	for _, service := range rig.Services {
 		w.clocks[service] = rig.NewClock(t)
 	}
 	w.pool = rig.Setup{
-		Kafka: w.kafka, DB: w.db, ZooKeeper: w.zk, Nodes: []rig.Node{w.node.Node()}, Direct: true, Clocks: w.clocks,
+		Kafka: w.kafka, DB: w.db, ZooKeeper: w.zk, Nodes: []rig.Node{w.node.Node()}, Direct: true, Clocks: w.clocks, Lines: lines,
 	}.Start(t, dir)
 	jobEverywhere(t, w.pool)
 	return w
@@ -163,10 +169,16 @@ func (w *world) endure(d draught) {
 	for _, f := range d.faults {
 		ends = append(ends, w.begin(f))
 	}
-	time.Sleep(d.length) // the length of the faults is what was drawn
+	h := happened{draught: d, words: w.watch(d.length)}
 	for _, end := range ends {
 		end()
 	}
+	for service, words := range h.words {
+		if slices.Contains(words, noWord) {
+			w.t.Errorf("%s: %s is not ready and does not say why", d, service)
+		}
+	}
+	w.history = append(w.history, h)
 }
 
 // patience is for what must come to hold on a machine that does much else.

@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/segmentio/kafka-go"
@@ -35,10 +36,10 @@ func (f fault) String() string {
 	switch f.kind {
 	case "clock":
 		return fmt.Sprintf("clock of %s %v", f.target, f.step)
-	case "kill", "stop", "disk", "drift":
+	case "kill", "stop", "disk", "drift", "cut", "halfclose", "isolate":
 		return f.kind + " " + f.target
 	}
-	return fmt.Sprintf("%s %.2f", f.kind, f.amount)
+	return strings.ReplaceAll(fmt.Sprintf("%s %s %.2f", f.kind, f.target, f.amount), "  ", " ")
 }
 
 // A kind of fault has whom it may meet, what else it needs while it lasts, and what it does; that returns what ends it.
@@ -67,6 +68,12 @@ func init() {
 		"zookeeper": {nil, []string{"zookeeper"}, (*world).killZooKeeper},
 		"node":      {nil, []string{"node"}, (*world).killNode},
 		"nodehangs": {nil, []string{"node"}, (*world).stopNode},
+		"slow":      {append(slices.Clone(rig.Services), everybody), nil, (*world).slowNetwork},
+		"loss":      {append(slices.Clone(rig.Services), everybody), nil, (*world).lossyNetwork},
+		"cut":       {append(slices.Clone(rig.Services), everybody), nil, (*world).cutOff},
+		"halfclose": {append(slices.Clone(rig.Services), everybody), nil, (*world).halfClose},
+		"part":      {rig.Services, nil, (*world).part},
+		"isolate":   {rig.Services, nil, (*world).isolate},
 	}
 }
 
