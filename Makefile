@@ -12,7 +12,7 @@ BIN      ?= bin
 VERSION  ?= $(shell deploy/version.sh)
 STAMP     = -X btcpool/internal/service.version=$(VERSION)
 
-.PHONY: build env release agents install demo test unit integration release-check deploy-check lint fmt fuzz bench dashboards runbook licences
+.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz bench dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='$(STAMP)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
@@ -76,6 +76,9 @@ lint:
 	$(TOOL) staticcheck ./... && $(TOOL) staticcheck -tags integration $(REAL)
 	$(TOOL) golangci-lint run ./... && $(TOOL) golangci-lint run --build-tags integration $(REAL)
 	go mod tidy -diff
+
+vulncheck: ## known vulnerabilities in what is linked; VULNDB=file:///…: of a copy of the database
+	test/vulncheck.sh
 
 fmt:
 	$(TOOL) gofumpt -w $$(git ls-files '*.go')

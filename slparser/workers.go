@@ -25,7 +25,7 @@ type place struct {
 const leastPlaces = 64
 
 func newWorkers() workers {
-	t := workers{odd: key{int64(rand.Uint64() | 1), int64(rand.Uint64() | 1)}}
+	t := workers{odd: key{int64(rand.Uint64() | 1), int64(rand.Uint64() | 1)}} //nolint:gosec // spreads a hash table; who chose workers to meet would have to see it
 	t.resize(leastPlaces)
 	return t
 }

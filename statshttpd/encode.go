@@ -37,7 +37,7 @@ func sendPacked(w http.ResponseWriter, r *http.Request, body []byte, packed func
 		}
 	}
 	h.Set("Content-Length", strconv.Itoa(len(body)))
-	_, _ = w.Write(body) // the requester may be gone
+	_, _ = w.Write(body) //nolint:gosec // JSON, with its type and nosniff; and the requester may be gone
 }
 
 func hasTag(list, tag string) bool {

@@ -370,7 +370,7 @@ func (c *Client) answered(m *stratum.Message, now time.Time) error {
 		}
 		c.session.Extranonce1, c.session.Extranonce2Size = extranonce1, size
 		// A pool may give a new session the extranonce1 of one before: starting anywhere avoids its shares.
-		c.counter.Store(rand.Uint64N(1 << (8 * min(size, 7))))
+		c.counter.Store(rand.Uint64N(1 << (8 * min(size, 7)))) //nolint:gosec // where a search begins
 		c.step(Subscribe, now.Sub(p.at))
 		c.expect(now.Add(c.cfg.Timeout))
 		return c.send(pending{kind: authorize}, func(dst []byte, id uint64) []byte {

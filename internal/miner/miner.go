@@ -268,7 +268,7 @@ func (m *Miner) keep(work, connected context.Context, l *link) error {
 		m.notices.Do(func() { m.log.Warn().Err(err).Int("conn", l.index).Msg("connection ended") })
 
 		backoff := pauses.NextBackOff()
-		wait := backoff + rand.N(backoff/2+1)
+		wait := backoff + rand.N(backoff/2+1) //nolint:gosec // spreads reconnections
 		if redirect := (*RedirectError)(nil); errors.As(err, &redirect) {
 			addr, wait = redirect.Addr, max(wait, redirect.Wait)
 		} else if !m.cfg.Reconnect {

@@ -68,7 +68,7 @@ func (c *socket) Write(b []byte) (int, error) {
 // monitor thread.
 func ignoringInterrupts(call uintptr, fd int32, b []byte) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0)
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(b))), uintptr(len(b)), unix.MSG_NOSIGNAL, 0, 0) //nolint:gosec // the kernel gets b and its length
 		switch errno {
 		case 0:
 			return int(n), nil

@@ -220,7 +220,7 @@ func (s *Spool) newEpoch(used uint32) error {
 	if used == math.MaxUint32 {
 		return fmt.Errorf("%s: no epoch left", s.epochPath())
 	}
-	return s.SetEpoch(max(uint32(time.Now().Unix())+rand.Uint32N(epochSpread), used+1))
+	return s.SetEpoch(max(uint32(time.Now().Unix())+rand.Uint32N(epochSpread), used+1)) //nolint:gosec // keeps epochs apart, no secret
 }
 
 func (s *Spool) epochPath() string { return filepath.Join(s.cfg.Dir, "epoch") }

@@ -199,7 +199,7 @@ func (s *Store) dropStats(ctx context.Context, t tablePart, stays func(StatsKind
 		return err
 	}
 	gone = slices.DeleteFunc(gone, func(k *StatsKey) bool { return k == nil })
-	text := "DELETE FROM " + t.name + " WHERE " + strings.Join(t.key, " = ? AND ") + " = ?"
+	text := "DELETE FROM " + t.name + " WHERE " + strings.Join(t.key, " = ? AND ") + " = ?" //nolint:gosec // names of tables and columns from this package
 	for chunk := range slices.Chunk(gone, chunkRows) {
 		err := s.transact(ctx, func(tx *sql.Tx) error {
 			for _, k := range chunk {
