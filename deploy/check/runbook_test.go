@@ -51,6 +51,6 @@ func section(page *strings.Builder, rule rulefmt.Rule) {
 	if rule.Labels["severity"] == "page" {
 		severity = "a page: act now"
 	}
-	fmt.Fprintf(page, "\n## %s\n\n**%s** · %s\n\n%s\n\nFires when, for %s:\n\n```\n%s\n```\n", rule.Alert, words(rule.Annotations["summary"]), severity,
+	fmt.Fprintf(page, "\n## %s\n\n**%s** · %s\n\n%s\n\nFires when, for %s:\n\n```promql\n%s\n```\n", rule.Alert, words(rule.Annotations["summary"]), severity,
 		words(rule.Annotations["description"]), rule.For, strings.TrimSpace(rule.Expr))
 }
