@@ -228,7 +228,8 @@ func (c *Client) post(ctx context.Context, to string, solved []byte) error {
 		return err
 	}
 	defer resp.Body.Close()
-	text, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	said, _ := io.ReadAll(io.LimitReader(resp.Body, 500))
+	text := strings.ReplaceAll(string(said), c.token, "…") // who is no blkmaker may repeat what it was asked
 	switch resp.StatusCode {
 	case http.StatusNoContent:
 		return nil

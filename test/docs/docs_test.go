@@ -101,7 +101,7 @@ var ways = []struct {
 	{regexp.MustCompile(`^slparser -config FILE -d `), "day", "", nil},
 	{regexp.MustCompile(`^make env$`), "env", "", nil},
 	{regexp.MustCompile(`^sudo make install$`), "install", "", nil},
-	{regexp.MustCompile(`^make (build|test|lint|fuzz|bench)( |$)`), "", "what runs this test, or longer than it", makes},
+	{regexp.MustCompile(`^make (build|test|lint|vulncheck|fuzz|bench)( |$)`), "", "what runs this test, or longer than it", makes},
 	{regexp.MustCompile(`^go test `), "", "runs what else is run", tests},
 	{regexp.MustCompile(`^docker compose `), "", "no container engine here", composes},
 	{regexp.MustCompile(`^(sudo )?systemctl `), "", "no systemd runs here; TestUnitsVerified reads the units", units},
