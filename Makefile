@@ -12,7 +12,7 @@ BIN      ?= bin
 VERSION  ?= $(shell deploy/version.sh)
 STAMP     = -X btcpool/internal/service.version=$(VERSION)
 
-.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz bench dashboards runbook licences
+.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz bench screenshots dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='$(STAMP)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
@@ -37,6 +37,9 @@ runbook: ## docs/runbook.md, from the alerts
 
 dashboards: ## deploy/grafana/dashboards/, from deploy/check/dashboards_test.go
 	cd deploy/check && go test -count=1 -run '^TestDashboards$$' . -update
+
+screenshots: ## pictures of the pages that the browser tests open, into bin/screenshots/
+	go test -tags integration -count=1 -run '^TestPagesInBrowser$$' ./statshttpd -args -shots $(CURDIR)/bin/screenshots
 
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
 	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/sysusers.d)
