@@ -53,14 +53,17 @@ func (q *eventQueue) run(ctx context.Context, send func(context.Context, []bus.M
 	defer cancel()
 	defer context.AfterFunc(ctx, func() { time.AfterFunc(eventGrace, cancel) })()
 	for {
+		ended := ctx.Err() != nil // what was added before that is among what is taken
 		batch, left := q.take()
 		if len(batch) == 0 {
-			select {
-			case <-q.added:
-				continue
-			case <-ctx.Done():
+			if ended {
 				return nil
 			}
+			select {
+			case <-q.added:
+			case <-ctx.Done():
+			}
+			continue
 		}
 		if err := send(late, batch); err != nil {
 			if late.Err() == nil {

@@ -138,6 +138,11 @@ func (l *Loop) Call(ctx context.Context, f func()) error {
 	case <-ctx.Done():
 		mu.Lock()
 		defer mu.Unlock()
+		select {
+		case <-done: // just before
+			return nil
+		default:
+		}
 		abandoned = true
 		return ctx.Err()
 	}

@@ -461,6 +461,18 @@ func TestCall(t *testing.T) {
 	r.do(func() {})
 }
 
+// TestCallEndsWithIt has what is called end the context: it was called nevertheless.
+func TestCallEndsWithIt(t *testing.T) {
+	t.Parallel()
+	r := start(t, socket, patience)
+	for range 100 {
+		ctx, cancel := context.WithCancel(t.Context())
+		if err := r.loop.Call(ctx, cancel); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 // What a loop took before it was closed is done, and nothing else until it is opened again.
 func TestCloseLoop(t *testing.T) {
 	t.Parallel()
