@@ -92,22 +92,22 @@ func TestShareCheck(t *testing.T) {
 	l, s, r := plainFarm(t, tiny, func(c *Config) { c.CheckShares = true })
 	good, low := s.find(t, tiny, 1), s.find(t, 0, tiny/2)
 	r.say(low.submit(3))
-	r.want(`{"id":3,"result":null,"error":[23,"Low difficulty",null]}`)
+	r.wantAnswers(`{"id":3,"result":null,"error":[23,"Low difficulty",null]}`)
 	r.say(good.submit(4))
 	l.want(`{"id":0,"method":"mining.submit","params":["farm.rig1","x-1","0000000000000007","65000000","` + good.nonce + `"]}`)
 	r.say(good.submit(5))
-	r.want(`{"id":5,"result":null,"error":[22,"Duplicate share",null]}`)
+	r.wantAnswers(`{"id":5,"result":null,"error":[22,"Duplicate share",null]}`)
 	l.say(`{"id":0,"result":true,"error":null}` + "\n")
-	r.want(`{"id":4,"result":true,"error":null}`)
+	r.wantAnswers(`{"id":4,"result":true,"error":null}`)
 	for at, want := range map[int]string{
 		0x65000000 - maxBehind - 1: `{"id":6,"result":null,"error":[31,"Time too old",null]}`,
 		0x65000000 + maxAhead + 1:  `{"id":6,"result":null,"error":[32,"Time too new",null]}`,
 	} {
 		r.say(found{"0", fmt.Sprintf("%08x", at), "00000000"}.submit(6))
-		r.want(want)
+		r.wantAnswers(want)
 	}
 	r.say(found{"77", "65000000", "00000000"}.submit(7))
-	r.want(`{"id":7,"result":null,"error":[21,"Job not found (=stale)",null]}`)
+	r.wantAnswers(`{"id":7,"result":null,"error":[21,"Job not found (=stale)",null]}`)
 	last := s.find(t, tiny, 1, good)
 	r.say(last.submit(8))
 	if line := l.hear(); !strings.Contains(line, last.nonce) || !strings.HasPrefix(line, `{"id":1,`) {
@@ -162,13 +162,13 @@ func TestOwnDifficulty(t *testing.T) {
 	}
 	easy, good := s.find(t, tiny/256, tiny/2), s.find(t, tiny, 1)
 	r.say(easy.submit(3))
-	r.want(`{"id":3,"result":true,"error":null}`)
+	r.wantAnswers(`{"id":3,"result":true,"error":null}`)
 	r.say(good.submit(4))
 	if line := l.hear(); !strings.Contains(line, good.nonce) || !strings.HasPrefix(line, `{"id":0,`) {
 		t.Errorf("the pool hears %s", line)
 	}
 	l.say(`{"id":0,"result":true,"error":null}` + "\n")
-	r.want(`{"id":4,"result":true,"error":null}`)
+	r.wantAnswers(`{"id":4,"result":true,"error":null}`)
 	if here, answers := s.counter(t, "checked_total", "status", "0"), s.counter(t, "answers_total", "status", "0"); here != 1 || answers != 1 {
 		t.Errorf("%v shares were answered here, %v as the pool says", here, answers)
 	}
