@@ -52,6 +52,7 @@ func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumSe
 	cfg.DataDir = dir
 	cfg.Development.Simulator = true // any share will do
 	cfg.ServerID = 0
+	cfg.LoginTimeout = config.Duration(2 * testkit.Patience) // its miners only subscribe
 	cfg.ZooKeeper.Servers = []string{zookeeper}
 	cfg.ZooKeeper.SessionTimeout = config.Duration(session)
 	cfg.Users.Kind = users.Static

@@ -90,6 +90,10 @@ func TestWatch(t *testing.T) {
 	z.Kill()
 	z.Start()
 	z.WaitReady(t)
+	testkit.Until(t, testkit.Patience, "the other client has its session again", func(context.Context) error {
+		_, _, err := conn.Exists(path)
+		return err
+	})
 	set(t, conn, path, "four")
 	wants("four")
 	select {
