@@ -8,16 +8,12 @@ package integration
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"math/big"
 	"os/exec"
-	"slices"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/share"
@@ -128,26 +124,7 @@ func checkMerged(t *testing.T, db *rig.MariaDB, aux *auxpowtest.Node) {
 	t.Helper()
 	conn := db.Open(t)
 	testkit.Until(t, testkit.Patience, "found_nmc_blocks agrees with the other chain", func(ctx context.Context) error {
-		rows, err := conn.QueryContext(ctx, "SELECT aux_block_hash FROM found_nmc_blocks WHERE state = 'accepted' AND chain_name = 'aux' ORDER BY id")
-		if err != nil {
-			return err
-		}
-		defer rows.Close()
-		var got []string
-		for rows.Next() {
-			var hash string
-			if err := rows.Scan(&hash); err != nil {
-				return err
-			}
-			got = append(got, hash)
-		}
-		want := aux.Accepted()
-		slices.Sort(got)
-		slices.Sort(want)
-		if diff := cmp.Diff(want, got); diff != "" {
-			return errors.New(diff)
-		}
-		return rows.Err()
+		return rig.CompareMerged(ctx, conn, aux)
 	})
 }
 

@@ -19,6 +19,7 @@ import (
 	"testing"
 	"time"
 
+	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/test/integration/rig"
@@ -47,9 +48,12 @@ func TestUpgrade(t *testing.T) {
 	previous, current := rig.Previous(t, *from), rig.Current(t)
 	dir := t.TempDir()
 	db, node := rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	p := &pool{t: t, dir: dir, node: node, Pool: rig.Setup{
+	const easyBits = 0x207fffff // every second hash meets it
+	aux := auxpowtest.StartNode(1, easyBits, false)
+	t.Cleanup(aux.Close)
+	p := &pool{t: t, dir: dir, node: node, aux: aux, Pool: rig.Setup{
 		Kafka: rig.StartKafka(t, dir), DB: db, ZooKeeper: rig.StartZooKeeper(t, dir), Nodes: []rig.Node{node.Node()},
-		Direct: true, Farm: true, Release: previous, Difficulties: difficulties,
+		Direct: true, Aux: aux, Farm: true, Release: previous, Difficulties: difficulties,
 	}.Start(t, dir)}
 	p.db = db.Open(t)
 	rng := rand.New(rand.NewPCG(*seed, 0))
@@ -103,6 +107,7 @@ type pool struct {
 	dir  string
 	db   *sql.DB
 	node *rig.Btcd
+	aux  *auxpowtest.Node // a chain that is mined along, if there is one
 
 	rounds int
 	direct *rig.Miner
@@ -174,7 +179,10 @@ func (p *pool) works(when string) {
 	for i, m := range p.miners() {
 		had[i] = len(m.Acks())
 	}
-	height := int64(-1)
+	height, merged := int64(-1), 0
+	if p.aux != nil {
+		merged = len(p.aux.Accepted())
+	}
 	testkit.Until(p.t, patience, "mining goes on in "+when, func(ctx context.Context) error {
 		var now int64
 		if err := p.node.Call(ctx, "getblockcount", &now); err != nil {
@@ -185,6 +193,9 @@ func (p *pool) works(when string) {
 		}
 		if now == height {
 			return fmt.Errorf("no block beyond %d", height)
+		}
+		if p.aux != nil && len(p.aux.Accepted()) == merged {
+			return fmt.Errorf("no block of the other chain beyond %d", merged)
 		}
 		for i, m := range p.miners() {
 			if got := len(m.Acks()); got < had[i]+5 {
@@ -207,8 +218,10 @@ func (p *pool) settle(round string) {
 		return rig.CompareStatistics(ctx, p.db, log)
 	})
 	testkit.Until(p.t, patience, "blocks are rows, after "+round, func(ctx context.Context) error {
-		_, err := rig.CompareBlocks(ctx, p.db, p.node.Client, nil)
-		return err
+		if _, err := rig.CompareBlocks(ctx, p.db, p.node.Client, nil); err != nil || p.aux == nil {
+			return err
+		}
+		return rig.CompareMerged(ctx, p.db, p.aux)
 	})
 	var accepted int64
 	for i := range log {

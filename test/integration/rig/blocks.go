@@ -7,7 +7,11 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"slices"
 
+	"github.com/google/go-cmp/cmp"
+
+	"btcpool/internal/auxpow/auxpowtest"
 	"btcpool/internal/bitcoin/noderpc"
 )
 
@@ -62,4 +66,31 @@ func CompareBlocks(ctx context.Context, conn *sql.DB, node *noderpc.Client, forg
 		}
 	}
 	return tip, nil
+}
+
+// CompareMerged says how found_nmc_blocks differs from what the node of the other chain, "aux", has taken.
+func CompareMerged(ctx context.Context, conn *sql.DB, aux *auxpowtest.Node) error {
+	rows, err := conn.QueryContext(ctx, "SELECT aux_block_hash FROM found_nmc_blocks WHERE state IN ('accepted', 'confirmed') AND chain_name = 'aux'")
+	if err != nil {
+		return err
+	}
+	defer func() { _ = rows.Close() }() // what went wrong, Err says
+	var got []string
+	for rows.Next() {
+		var hash string
+		if err := rows.Scan(&hash); err != nil {
+			return err
+		}
+		got = append(got, hash)
+	}
+	if err := rows.Err(); err != nil {
+		return err
+	}
+	want := aux.Accepted()
+	slices.Sort(got)
+	slices.Sort(want)
+	if diff := cmp.Diff(want, got); diff != "" {
+		return errors.New(diff)
+	}
+	return nil
 }
