@@ -28,9 +28,9 @@ func (w *world) slowNetwork(f fault) func() {
 // lossyNetwork has the kernel lose packets of everybody, where it may, or what is sent on a service's lines arrive late.
 func (w *world) lossyNetwork(f fault) func() {
 	if f.target == everybody {
-		end, err := w.losePackets(f)
+		way, end, err := losePackets(w.t, f.amount)
 		if err == nil {
-			return end
+			return func() { w.t.Logf("%s: %s has lost %s packets", f, way, end()) }
 		}
 		w.t.Logf("%s: only late, no packets are lost: %v", f, err)
 	}

@@ -5,6 +5,8 @@ package faults
 import (
 	"errors"
 	"fmt"
+	"io"
+	"net"
 	"os"
 	"os/exec"
 	"regexp"
@@ -67,10 +69,10 @@ var losing = []struct {
 
 var dropped = regexp.MustCompile(`dropped (\d+)`)
 
-// losePackets has the kernel lose packets of all connections. It says how, and how many there were.
-func (w *world) losePackets(f fault) (end func(), err error) {
+// losePackets has the kernel lose packets of all connections, until end, which returns how many there were.
+func losePackets(t *testing.T, amount float64) (way string, end func() (lost string), err error) {
 	if os.Getenv(ownNetwork) == "" {
-		return nil, errors.New("the network is the machine's")
+		return "", nil, errors.New("the network is the machine's")
 	}
 	tc := func(words string) (string, error) {
 		out, err := exec.Command("tc", strings.Fields(words)...).CombinedOutput()
@@ -80,25 +82,57 @@ func (w *world) losePackets(f fault) (end func(), err error) {
 		return string(out), err
 	}
 	var errs []error
-	for _, way := range losing {
-		if _, err := tc("qdisc replace dev lo root " + way.qdisc(f.amount)); err != nil {
+	for _, l := range losing {
+		if _, err := tc("qdisc replace dev lo root " + l.qdisc(amount)); err != nil {
 			errs = append(errs, err)
 			continue
 		}
-		return func() {
+		return l.name, func() string {
 			said, err := tc("-s qdisc show dev lo")
 			if err == nil {
 				_, err = tc("qdisc del dev lo root")
 			}
-			if err != nil {
-				w.t.Fatal(err)
+			m := dropped.FindStringSubmatch(said)
+			if err != nil || m == nil {
+				t.Fatalf("%v: %s", err, said)
 			}
-			lost := "?"
-			if m := dropped.FindStringSubmatch(said); m != nil {
-				lost = m[1]
-			}
-			w.t.Logf("%s: %s has lost %s packets", f, way.name, lost)
+			return m[1]
 		}, nil
 	}
-	return nil, errors.Join(errs...)
+	return "", nil, errors.Join(errs...)
+}
+
+// TestPacketsLost sends through a network that loses packets, where there can be one: some are lost, all arrives.
+func TestPacketsLost(t *testing.T) {
+	const size = 4 << 20
+	way, end, err := losePackets(t, .5)
+	if err != nil {
+		if os.Getenv(ownNetwork) != "" {
+			t.Fatal(err)
+		}
+		t.Log(err)
+		return
+	}
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer ln.Close()
+	go func() {
+		if conn, err := ln.Accept(); err == nil {
+			_, _ = conn.Write(make([]byte, size)) // the other end counts
+			conn.Close()
+		}
+	}()
+	conn, err := net.Dial("tcp", ln.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	n, err := io.Copy(io.Discard, conn)
+	lost := end()
+	t.Logf("%s has lost %s packets", way, lost)
+	if n != size || err != nil || lost == "0" {
+		t.Errorf("%d bytes arrived, %v; %s packets were lost", n, err, lost)
+	}
 }
