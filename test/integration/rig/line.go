@@ -85,7 +85,7 @@ func (l *Lines) lay(service, server, target string) string {
 
 // carry connects both ends until either has gone. A server that does not listen refuses the connection, as far as a relay can.
 func (l *Line) carry(service *net.TCPConn) {
-	defer service.Close()
+	defer hangUp(service)
 	l.pass(time.Time{})
 	conn, err := net.Dial("tcp", l.target)
 	if err != nil {
@@ -93,7 +93,7 @@ func (l *Line) carry(service *net.TCPConn) {
 		return
 	}
 	p := &pair{service, conn.(*net.TCPConn)}
-	defer p.server.Close()
+	defer hangUp(p.server)
 	l.mu.Lock()
 	l.conns[p] = struct{}{}
 	l.mu.Unlock()
@@ -145,7 +145,7 @@ func (l *Line) move(from, to *net.TCPConn) {
 	for c := range sent {
 		l.pass(c.due)
 		if _, err := to.Write(c.data); err != nil {
-			from.Close()
+			hangUp(from)
 			return
 		}
 	}
@@ -154,8 +154,15 @@ func (l *Line) move(from, to *net.TCPConn) {
 		_ = to.CloseWrite() // fails if the other end has gone
 		return
 	}
-	_ = to.SetLinger(0)
-	to.Close()
+	reset(to)
+}
+
+// An end that has gone already cannot be closed any more.
+func hangUp(conn *net.TCPConn) { _ = conn.Close() }
+
+func reset(conn *net.TCPConn) {
+	_ = conn.SetLinger(0)
+	_ = conn.Close()
 }
 
 // pass waits until what arrives at a time does.
@@ -233,10 +240,8 @@ func (l *Line) Speak() {
 // Cut resets all connections.
 func (l *Line) Cut() {
 	for _, p := range l.pairs() {
-		_ = p.service.SetLinger(0)
-		_ = p.server.SetLinger(0)
-		p.service.Close()
-		p.server.Close()
+		reset(p.service)
+		reset(p.server)
 	}
 }
 
