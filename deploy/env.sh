@@ -25,6 +25,7 @@ secret database_dsn "mysql://btcpool:$(cat secrets/database_password)@tcp(mariad
 secret handover_token "${token:-$(random)}"
 secret node_rpc_password "${rpc:-$(random)}"
 secret grafana_password "$(random)"
+secret switchapi_token "$(random)"
 
 if [ -e .env ]; then
 	echo "env: .env stays as it is; secrets/ is complete"

@@ -50,7 +50,8 @@ func (s *Service) updateSubPool(name string, now *subPoolCoinbase, request []byt
 		New       *subPoolCoinbase `json:"new,omitempty"`
 		Success   bool             `json:"success"`
 		Message   string           `json:"err_msg"`
-	}{CreatedAt: at.UTC().Format(time.DateTime), Host: self, SubPool: name, Old: *now}
+		RequestID string           `json:"request_id,omitempty"`
+	}{RequestID: requestID(request), CreatedAt: at.UTC().Format(time.DateTime), Host: self, SubPool: name, Old: *now}
 
 	next, message, err := s.changeSubPool(name, request)
 	if err != nil {
@@ -92,6 +93,17 @@ func (s *Service) changeSubPool(name string, request []byte) (next subPoolCoinba
 	changed.subPools[name] = c
 	s.builder.Store(&changed)
 	return next, message, nil
+}
+
+// requestID returns what tells a request from others, "" if it says nothing of that kind, as btcpool's do not.
+func requestID(request []byte) string {
+	var r struct {
+		ID string `json:"request_id"`
+	}
+	if len(request) > maxUpdate || json.Unmarshal(request, &r) != nil {
+		return ""
+	}
+	return r.ID
 }
 
 // parseUpdate reads a request. It refuses one in btcpool's words.

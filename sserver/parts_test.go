@@ -23,7 +23,7 @@ import (
 func TestSplitLogin(t *testing.T) {
 	t.Parallel()
 	cfg := users.DefaultConfig()
-	lists, err := users.New(cfg, []users.Source{cfg.Source}, t.TempDir(), store.Config{}, service.Deps{Log: zerolog.Nop()})
+	lists, err := users.New("sserver", cfg, []users.Source{cfg.Source}, t.TempDir(), store.Config{}, service.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -136,7 +136,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	for _, place := range places {
 		sources = append(sources, *place.Users)
 	}
-	if s.users, err = users.New(cfg.Users, sources, cfg.DataDir, cfg.UsersDatabase(), deps); err != nil {
+	if s.users, err = users.New("sserver", cfg.Users, sources, cfg.DataDir, cfg.UsersDatabase(), deps); err != nil {
 		return nil, err
 	}
 	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {

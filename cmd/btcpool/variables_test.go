@@ -19,6 +19,7 @@ import (
 	"btcpool/slparser"
 	"btcpool/sserver"
 	"btcpool/statshttpd"
+	"btcpool/switchapi"
 )
 
 // configs are those of all programs.
@@ -33,6 +34,7 @@ var configs = []service.Config{
 	slparser.DefaultConfig(),
 	sserver.DefaultConfig(),
 	statshttpd.DefaultConfig(),
+	switchapi.DefaultConfig(),
 	defaultConfig(),
 }
 

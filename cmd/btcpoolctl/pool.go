@@ -22,6 +22,7 @@ import (
 	"btcpool/slparser"
 	"btcpool/sserver"
 	"btcpool/statshttpd"
+	"btcpool/switchapi"
 )
 
 // A part is a service as a configuration file has it.
@@ -44,10 +45,11 @@ var loaders = map[string]func(file string) (service.Config, error){
 	"statshttpd":  load(statshttpd.DefaultConfig),
 	"auxmaker":    load(auxmaker.DefaultConfig),
 	"poolwatcher": load(poolwatcher.DefaultConfig),
+	"switchapi":   load(switchapi.DefaultConfig),
 }
 
 // order is that in which work goes through the pool.
-var order = []string{"gbtmaker", "auxmaker", "poolwatcher", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd"}
+var order = []string{"gbtmaker", "auxmaker", "poolwatcher", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd", "switchapi"}
 
 // load reads a configuration as the service does that systemd starts: with the variables of its file beside.
 func load[C service.Config](defaults func() C) func(string) (service.Config, error) {
@@ -196,6 +198,8 @@ func kafkaOf(cfg service.Config) (bus.Config, bool) {
 		return c.Kafka, true
 	case poolwatcher.Config:
 		return c.Kafka, true
+	case switchapi.Config:
+		return c.Kafka, c.AutoChain.Enabled
 	}
 	return bus.Config{}, false
 }

@@ -135,6 +135,22 @@ func TestScrapeConfig(t *testing.T) {
 	}
 }
 
+// namedByUser returns how the metrics begin of a package that is told whose they are: users.New("service", …).
+func namedByUser(t *testing.T, files []string) (prefixes []string) {
+	t.Helper()
+	call := regexp.MustCompile(`users\.New\("([a-z]+)"`)
+	for _, name := range files {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, found := range call.FindAllSubmatch(text, -1) {
+			prefixes = append(prefixes, "btcpool_"+string(found[1])+"_")
+		}
+	}
+	return prefixes
+}
+
 // TestAlertsUseWhatExists finds each metric of an expression among those that the code registers, and each label and
 // its value among the string literals of the code.
 func TestAlertsUseWhatExists(t *testing.T) {
@@ -208,6 +224,7 @@ func registered(t *testing.T) (metrics, literals map[string]bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	named := namedByUser(t, files)
 	for _, name := range append(files, internal...) {
 		if strings.HasSuffix(name, "_test.go") {
 			continue
@@ -235,6 +252,9 @@ func registered(t *testing.T) (metrics, literals map[string]bool) {
 				}
 				if f, ok := n.Fun.(*ast.SelectorExpr); ok && f.Sel.Name == "Metrics" && len(n.Args) == 2 { // telemetry.Metrics(reg, "service")
 					prefixes = append(prefixes, "btcpool_"+literal(n.Args[1])+"_")
+					if _, given := n.Args[1].(*ast.Ident); given {
+						prefixes = append(prefixes, named...)
+					}
 				}
 			case *ast.KeyValueExpr:
 				if key, ok := n.Key.(*ast.Ident); ok && key.Name == "Name" {
@@ -417,6 +437,44 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_auxmaker_chain_up{chain="namecoin"} 1`, `btcpool_auxmaker_last_message_timestamp_seconds{topic="aux"} 0+60x5`,
 				`btcpool_blkmaker_merged_blocks_total{result="accepted"} 0x30 1x29`,
 			}},
+		},
+		"SwitchesWait": {
+			fire:  [][]string{{`btcpool_switchapi_oldest_due_seconds 61+60x5`}},
+			quiet: [][]string{{`btcpool_switchapi_oldest_due_seconds 59x5`}},
+		},
+		"SwitchesNotAccepted": {
+			fire:  [][]string{{`btcpool_ready{job="switchapi"} 0`}, {`btcpool_switchapi_journal_damaged_total 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_ready{job="switchapi"} 1`, `btcpool_switchapi_journal_damaged_total 0`}},
+		},
+		"AutoChainStands": {
+			fire: [][]string{
+				{`btcpool_switchapi_decisions_total{job="switchapi",reason="fail safe"} 0+1x15`},
+				{`btcpool_switchapi_last_command_timestamp_seconds{job="switchapi"} 60x20`},
+			},
+			quiet: [][]string{{
+				`btcpool_switchapi_decisions_total{job="switchapi",reason="best"} 0+1x15`,
+				`btcpool_switchapi_last_command_timestamp_seconds{job="switchapi",instance="a"} 0+60x60`,
+				`btcpool_switchapi_last_command_timestamp_seconds{job="switchapi",instance="standby"} 60x60`,
+			}, {`btcpool_switchapi_last_command_timestamp_seconds{job="switchapi"} 0x60`}},
+		},
+		"UserSystemAway": {
+			fire: [][]string{
+				{`btcpool_switchapi_pulls_total{source="map",result="failed"} 0+1x30`, `btcpool_switchapi_pulls_total{source="map",result="ok"} 5x30`},
+				{`btcpool_switchapi_user_readings_total{list="api-1",result="failed"} 0+6x30`, `btcpool_switchapi_user_readings_total{list="api-1",result="ok"} 5x30`},
+			},
+			quiet: [][]string{{`btcpool_switchapi_pulls_total{source="map",result="failed"} 0+1x30`, `btcpool_switchapi_pulls_total{source="map",result="ok"} 0+1x30`}},
+		},
+		"RegistrationsFail": {
+			fire:  [][]string{{`btcpool_switchapi_registrations_total{result="late"} 0+1x30`, `btcpool_switchapi_registrations_total{result="registered"} 7x30`}},
+			quiet: [][]string{{`btcpool_switchapi_registrations_total{result="late"} 0+1x30`, `btcpool_switchapi_registrations_total{result="registered"} 0+2x30`}},
+		},
+		"SwitchAPIStrangers": {
+			fire:  [][]string{{`btcpool_switchapi_unauthorized_total 0+20x30`}},
+			quiet: [][]string{{`btcpool_switchapi_unauthorized_total 0+5x30`}},
+		},
+		"SwitchLogsNotWritten": {
+			fire:  [][]string{{`btcpool_switchapi_unlogged_total 0x30 1x29`}},
+			quiet: [][]string{{`btcpool_switchapi_unlogged_total 7x60`}},
 		},
 		"KafkaAway": {
 			fire:  [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 0+60x5`}, {`btcpool_bus_read_errors_total{topic="BtcJob"} 0+60x5`}},

@@ -24,6 +24,16 @@ type certificate struct {
 	written time.Time // when the latest of them was written
 }
 
+// ServerTLS returns what a TLS server is configured by whose certificate is read again when its files change. New files
+// that cannot be used are logged, and leave the certificate as it is.
+func ServerTLS(certFile, keyFile string, log zerolog.Logger) (*tls.Config, error) {
+	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
+	if err := c.load(time.Now()); err != nil {
+		return nil, err
+	}
+	return &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}, nil
+}
+
 // get is tls.Config.GetCertificate. New files that cannot be used leave the certificate as it is.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()

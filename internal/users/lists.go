@@ -20,10 +20,10 @@ type Lists struct {
 }
 
 // New opens the lists of sources, with what their snapshots in dir know. The database is used by Run only, and only for
-// sources that are kept there.
-func New(cfg Config, sources []Source, dir string, database store.Config, deps telemetry.Deps) (*Lists, error) {
+// sources that are kept there. Metrics are named after the service.
+func New(service string, cfg Config, sources []Source, dir string, database store.Config, deps telemetry.Deps) (*Lists, error) {
 	l := &Lists{database: database, log: deps.Log.With().Str("component", "users").Logger()}
-	m := newMetrics(deps.Metrics)
+	m := newMetrics(deps.Metrics, service)
 	for _, source := range sources {
 		if l.Of(source) != nil {
 			continue

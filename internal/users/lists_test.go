@@ -16,7 +16,7 @@ func TestListPerSource(t *testing.T) {
 	t.Parallel()
 	static := func(id int32) Source { return Source{Kind: Static, Static: map[string]int32{"Alice": id}} }
 	sources := []Source{static(1), static(1), static(2), {Kind: Open}}
-	lists, err := New(DefaultConfig(), sources, t.TempDir(), store.Config{}, telemetry.Deps{Log: zerolog.Nop()})
+	lists, err := New("sserver", DefaultConfig(), sources, t.TempDir(), store.Config{}, telemetry.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -11,8 +11,8 @@ type metrics struct {
 	readings *prometheus.CounterVec // list, result
 }
 
-func newMetrics(reg prometheus.Registerer) *metrics {
-	set := telemetry.Metrics(reg, "sserver")
+func newMetrics(reg prometheus.Registerer, service string) *metrics {
+	set := telemetry.Metrics(reg, service)
 	return &metrics{
 		known:    set.Gauges("users", "Users known, by list.", "list"),
 		readings: set.Counters("user_readings_total", "Readings of the users' source, of new users and of all.", "list", "result"),

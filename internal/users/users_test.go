@@ -45,7 +45,7 @@ func quick(t testing.TB, source Source) setup {
 // openList returns a list that nobody keeps.
 func openList(t testing.TB, cfg Config, dir string) *List {
 	t.Helper()
-	l, err := open(cfg, dir, zerolog.Nop(), newMetrics(nil))
+	l, err := open(cfg, dir, zerolog.Nop(), newMetrics(nil, "sserver"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -55,7 +55,7 @@ func openList(t testing.TB, cfg Config, dir string) *List {
 // start keeps the list of s until stop is called, at the latest when the test ends.
 func (s setup) start(t testing.TB) (l *List, stop func()) {
 	t.Helper()
-	lists, err := New(s.Config, []Source{s.Source}, s.dir, s.database, telemetry.Deps{Log: zerolog.Nop()})
+	lists, err := New("sserver", s.Config, []Source{s.Source}, s.dir, s.database, telemetry.Deps{Log: zerolog.Nop()})
 	if err != nil {
 		t.Fatal(err)
 	}
