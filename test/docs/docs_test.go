@@ -103,7 +103,7 @@ var ways = []struct {
 	{regexp.MustCompile(`^sudo make install$`), "install", "", nil},
 	{regexp.MustCompile(`^make (build|test|lint|vulncheck|fuzz|bench)( |$)`), "", "what runs this test, or longer than it", makes},
 	{regexp.MustCompile(`^go test `), "", "runs what else is run", tests},
-	{regexp.MustCompile(`^docker compose `), "", "no container engine here", composes},
+	{regexp.MustCompile(`^(VERSION=\$\(deploy/version\.sh\) )?docker compose `), "", "no container engine here", composes},
 	{regexp.MustCompile(`^(sudo )?systemctl `), "", "no systemd runs here; TestUnitsVerified reads the units", units},
 	{regexp.MustCompile(`^sudo (systemd-sysusers|chgrp btcpool /etc/btcpool/\*\.toml)$`), "", "TestRelease does it by the packages' scripts", nil},
 	{regexp.MustCompile(`^sudo dpkg -i btcpool_[0-9.]+_amd64\.deb$`), "", "TestRelease", nil},
@@ -196,6 +196,9 @@ func tests(t *testing.T, words []string) {
 }
 
 func composes(t *testing.T, words []string) {
+	for words[0] != "docker" { // variables
+		words = words[1:]
+	}
 	if !slices.Contains([]string{"up", "build", "ps"}, words[2]) {
 		t.Errorf("%s is unknown", words[2])
 	}
