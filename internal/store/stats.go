@@ -230,13 +230,11 @@ func (s *Store) SetLogBytes(ctx context.Context, day int, bytes int64) error {
 	return nil
 }
 
-// writeStats writes rows of each scope together as far as they follow each other.
-func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, rows []Stats, set []string, now string) error {
-	for len(rows) > 0 {
-		scope := rows[0].scope()
-		n := 1
-		for n < len(rows) && rows[n].scope() == scope {
-			n++
+func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, all []Stats, set []string, now string) error {
+	for _, scope := range scopes {
+		rows := only(all, scope)
+		if len(rows) == 0 {
+			continue
 		}
 		key := append(slices.Clone(idColumns[scope]), string(kind))
 		columns := append(append([]string{"created_at"}, key...), measureColumns...)
@@ -244,7 +242,7 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, rows
 		if ofPool {
 			columns = append(columns, "log_bytes")
 		}
-		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, set...), rows[:n],
+		err := upsert(ctx, tx, statsTable(scope, kind), columns, s.onConflict(key, set...), rows,
 			func(args []any, st Stats) []any {
 				args = append(st.appendIDs(append(args, now)), st.Period)
 				args = st.appendMeasures(args, now)
@@ -256,9 +254,28 @@ func (s *Store) writeStats(ctx context.Context, tx *sql.Tx, kind StatsKind, rows
 		if err != nil {
 			return err
 		}
-		rows = rows[n:]
 	}
 	return nil
+}
+
+// only returns the rows of a scope: all itself, where it has no others, as nearly always when there are many.
+func only(all []Stats, scope string) (rows []Stats) {
+	n := 0
+	for i := range all {
+		if all[i].scope() == scope {
+			n++
+		}
+	}
+	if n == len(all) {
+		return all
+	}
+	rows = make([]Stats, 0, n)
+	for i := range all {
+		if all[i].scope() == scope {
+			rows = append(rows, all[i])
+		}
+	}
+	return rows
 }
 
 // ReadStats returns the statistics of one worker, one user (worker 0) or the pool (0, 0) for the periods from..to, both
