@@ -106,7 +106,7 @@ var ways = []struct {
 	{regexp.MustCompile(`^(VERSION=\$\(deploy/version\.sh\) )?docker compose `), "", "no container engine here", composes},
 	{regexp.MustCompile(`^(sudo )?systemctl `), "", "no systemd runs here; TestUnitsVerified reads the units", units},
 	{regexp.MustCompile(`^sudo (systemd-sysusers|chgrp btcpool /etc/btcpool/\*\.toml)$`), "", "TestRelease does it by the packages' scripts", nil},
-	{regexp.MustCompile(`^sudo dpkg -i btcpool_[0-9.]+_amd64\.deb$`), "", "TestRelease", nil},
+	{regexp.MustCompile(`^sudo dpkg -i btcpool_[0-9.]+\+\*_amd64\.deb$`), "", "TestRelease", nil},
 	{regexp.MustCompile(`^btcpoolctl check$`), "", "TestSamplesFit and TestTogether of cmd/btcpoolctl", nil},
 	{regexp.MustCompile(`^agentproxy\.exe -service (install -config agentproxy\.toml|start)$`), "", "Windows; TestServiceFlag reads the flags", nil},
 	{regexp.MustCompile(`^duckdb -c "SELECT `), "", "TestEnginesReadSealedDays asks DuckDB as a library", nil},
