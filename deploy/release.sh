@@ -72,6 +72,11 @@ for target in ${AGENTS-linux/arm linux/mipsle linux/mips64le windows/amd64 darwi
 	cp configs/agentproxy.toml docs/farm.md docs/farm.zh.md LICENSE "$folder/"
 	pack "$dist/agentproxy-$VERSION-${target/\//-}.tar.gz" "$folder"
 done
-tool cyclonedx-gomod mod -json -noserial -notimestamp -licenses -std -output "$dist/btcpool-$VERSION.sbom.json" .
+# Without .git, from which it would take a version of its own.
+mkdir "$stages/source"
+tar --exclude=./.git --exclude=./.cache --exclude=./bin --exclude=./dist -cf - . | tar -xf - -C "$stages/source"
+tool cyclonedx-gomod mod -json -noserial -notimestamp -licenses -std "$stages/source" |
+	sed -e "s|pkg:golang/btcpool?|pkg:golang/btcpool@${VERSION/+/%2B}?|" -e "0,/\"name\": \"btcpool\",/s||&\n      \"version\": \"$VERSION\",|" \
+		>"$dist/btcpool-$VERSION.sbom.json"
 (cd "$dist" && sha256sum -- * >SHA256SUMS)
 echo "release: $VERSION in $dist/"

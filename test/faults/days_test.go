@@ -80,8 +80,8 @@ func TestDayDamaged(t *testing.T) {
 	}
 	sharelogger.Start()
 	pool.WaitReady(t, "sharelogger")
-	log = pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
-	db.WaitStatistics(t, log)
+	pool.WaitLogged(t, miner.Acks(), miner.Report().Unanswered)
+	pool.WaitStatistics(t, db)
 	if _, err := os.Stat(sharefile.Path(pool.Log, "BTC", damaged) + ".damaged-1"); err != nil {
 		t.Error(err)
 	}

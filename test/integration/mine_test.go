@@ -43,9 +43,9 @@ func TestMine(t *testing.T) {
 	}
 	acks := append(a.Acks(), b.Acks()...)
 
-	log := pool.WaitLogged(t, acks, 0)
-	checkBlocks(t, node, pool, db, log)
-	db.WaitStatistics(t, log)
+	pool.WaitLogged(t, acks, 0)
+	checkBlocks(t, node, pool, db)
+	log := pool.WaitStatistics(t, db)
 	checkWorkers(t, pool, log)
 	checkPrinted(t, dir, log)
 	checkDashboard(t, pool)
@@ -112,9 +112,9 @@ func TestKilled(t *testing.T) {
 		t.Errorf("%d shares in the ledger, report %+v", len(acks), report)
 	}
 
-	log := pool.WaitLogged(t, acks, report.Unanswered)
-	checkBlocks(t, node, pool, db, log)
-	db.WaitStatistics(t, log)
+	pool.WaitLogged(t, acks, report.Unanswered)
+	checkBlocks(t, node, pool, db)
+	log := pool.WaitStatistics(t, db)
 	checkWorkers(t, pool, log)
 	checkMerged(t, db, aux)
 }
@@ -130,17 +130,8 @@ func checkMerged(t *testing.T, db *rig.MariaDB, aux *auxpowtest.Node) {
 
 // checkBlocks holds found_blocks and the API against the node's chain: each block of the chain was found by the pool
 // and recorded, and each accepted share is a block on regtest.
-func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, log []share.Share) {
+func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB) {
 	t.Helper()
-	accepted, stale := 0, 0 // of late shares some are blocks, which are submitted beside the chain
-	for _, s := range log {
-		switch {
-		case s.Status == share.StatusAccept:
-			accepted++
-		case s.Status.IsStale():
-			stale++
-		}
-	}
 	type block struct {
 		Height        int32
 		Hash          string
@@ -183,6 +174,15 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB, 
 		var err error
 		if blocks, err = read(ctx); err != nil {
 			return err
+		}
+		accepted, stale := 0, 0 // of late shares some are blocks, which are submitted beside the chain
+		for _, s := range pool.ReadLog(t) { // which gets what was on its way when the miners left
+			switch {
+			case s.Status == share.StatusAccept:
+				accepted++
+			case s.Status.IsStale():
+				stale++
+			}
 		}
 		if len(blocks) < accepted || len(blocks) > accepted+stale {
 			return fmt.Errorf("%d blocks, %d accepted shares, %d stale", len(blocks), accepted, stale)

@@ -24,9 +24,9 @@ func TestSamples(t *testing.T) {
 		}
 		acks = append(acks, miner.Acks()...)
 	}
-	log := pool.WaitLogged(t, acks, 0)
-	checkBlocks(t, node, pool, db, log)
-	db.WaitStatistics(t, log)
+	pool.WaitLogged(t, acks, 0)
+	checkBlocks(t, node, pool, db)
+	log := pool.WaitStatistics(t, db)
 	checkWorkers(t, pool, log)
 	checkDashboard(t, pool)
 

@@ -18,13 +18,16 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// WaitStatistics waits until the tables say the same as the log.
-func (m *MariaDB) WaitStatistics(t testing.TB, log []share.Share) {
+// WaitStatistics waits until the tables say the same as the log, which may still get what was on its way when miners
+// left, and returns the log.
+func (p *Pool) WaitStatistics(t testing.TB, db *MariaDB) (log []share.Share) {
 	t.Helper()
-	conn := m.Open(t)
+	conn := db.Open(t)
 	testkit.Until(t, testkit.Patience, "the statistics tables agree with the share log", func(ctx context.Context) error {
+		log = p.ReadLog(t)
 		return CompareStatistics(ctx, conn, log)
 	})
+	return log
 }
 
 // statisticsRow is a row of any of the tables, with all sums in hashes.
