@@ -175,7 +175,7 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB) 
 		if blocks, err = read(ctx); err != nil {
 			return err
 		}
-		accepted, stale := 0, 0 // of late shares some are blocks, which are submitted beside the chain
+		accepted, stale := 0, 0             // of late shares some are blocks, which are submitted beside the chain
 		for _, s := range pool.ReadLog(t) { // which gets what was on its way when the miners left
 			switch {
 			case s.Status == share.StatusAccept:
