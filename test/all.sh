@@ -20,7 +20,9 @@ stage 'deployment files'                         make --no-print-directory deplo
 stage 'integration: real servers, faults, kill -9' go test -tags integration -count=1 -p 1 -timeout 25m ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
 stage 'as containers and units'                   bash -c "cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified' ."
 
-[ -e .git ] || summary+=('no git repository: upgrades were tried from this tree to itself, not from the last release')
+release=$(sed -n 's/^## .* (commit \([0-9a-f]*\))$/\1/p' CHANGELOG.md | head -n 1)
+git cat-file -e "$release^{commit}" 2>/dev/null ||
+  summary+=("the last release's commit $release is not here: upgrades were tried from this tree to itself")
 
 printf '\n== summary\n'
 printf '%s\n' "${summary[@]}"

@@ -68,7 +68,7 @@ fi
 # The last release is built of its commit.
 if [ "$(git rev-parse --is-shallow-repository 2>/dev/null)" = true ]; then
   echo "install: the history of this clone"
-  git fetch -q --unshallow || echo "install: git fetch --unshallow could not fetch the history: test/upgrade will fail" >&2
+  git fetch -q --unshallow || echo "install: git fetch --unshallow could not fetch the history: test/upgrade goes from this tree to itself" >&2
 fi
 
 echo "install: btcd"

@@ -33,9 +33,9 @@ func Current(t testing.TB) *Release {
 // releaseHeading of CHANGELOG.md names a release and its commit.
 var releaseHeading = regexp.MustCompile(`(?m)^## (\d+\.\d+\.\d+) - \d{4}-\d\d-\d\d \(commit ([0-9a-f]{12,40})\)$`)
 
-// Previous builds the programs of a release that CHANGELOG.md names, of the newest if version is "". A tree without a
-// git repository, as a tarball has it, has no release before: then these are the programs of this tree, and the log
-// says so. In a repository that lacks the commit the test fails.
+// Previous builds the programs of a release that CHANGELOG.md names, of the newest if version is "". Where its commit
+// cannot be had, as in a tarball's tree or a clone without history, these are the programs of this tree, and the log
+// says so, as does the summary of test/all.sh.
 func Previous(t testing.TB, version string) *Release {
 	t.Helper()
 	root := Root(t)
@@ -53,16 +53,10 @@ func Previous(t testing.TB, version string) *Release {
 	if r == nil {
 		t.Fatalf("CHANGELOG.md names no release %s with its commit", version)
 	}
-	if _, err := os.Lstat(filepath.Join(root, ".git")); errors.Is(err, os.ErrNotExist) {
-		t.Logf("NO GIT REPOSITORY HERE: release %s cannot be built, programs of this tree stand for it", r.Version)
+	if out, err := exec.Command("git", "-C", root, "cat-file", "-e", commit+"^{commit}").CombinedOutput(); err != nil {
+		t.Logf("RELEASE %s CANNOT BE BUILT, programs of this tree stand for it: its commit %s is not here, which git fetch --unshallow may bring: %s",
+			r.Version, commit, out)
 		return Current(t)
-	}
-	git := func(args ...string) (string, error) {
-		out, err := exec.Command("git", append([]string{"-C", root}, args...)...).CombinedOutput()
-		return string(out), err
-	}
-	if out, err := git("cat-file", "-e", commit+"^{commit}"); err != nil {
-		t.Fatalf("release %s is commit %s, which this clone does not have: git fetch --unshallow\n%s", r.Version, commit, out)
 	}
 
 	r.Source, r.bin = t.TempDir(), filepath.Join(root, ".cache", "releases", commit)
