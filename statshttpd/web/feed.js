@@ -1,10 +1,11 @@
-// What the pool says: pushed by server-sent events, and asked for again and again where these do not come; and what is
-// asked for besides.
+// What the pool says: asked for while a page is new, then pushed by server-sent events, and asked for again and again
+// where these do not come; and what is asked for besides.
 
 import { address, ask, question } from "/assets/paths.js";
 
 const interval = 5000; // ms from one event to the next, and from one question to the next; doubles while nothing answers
 const longest = 30_000;
+const settle = 10_000; // ms until events are listened to: a browser may wait until a page is at rest
 const silence = 15_000; // ms without an event until somebody must have cut the wire
 const again = 60_000; // ms until events are tried again while answers come and events do not
 const retry = 10_000; // ms until what did not come is asked for again, at the soonest
@@ -31,7 +32,8 @@ export class Feed {
     this.close();
     this.#page = page;
     this.#wait = interval;
-    this.#listen();
+    this.#tried = Date.now() - again + settle;
+    this.#poll();
   }
 
   close() {
