@@ -286,14 +286,16 @@ func TestRefusals(t *testing.T) {
 func TestWaitEndsWithContext(t *testing.T) {
 	t.Parallel()
 	s := open(t, spool.Config{Dir: t.TempDir()})
-	hang := make(chan struct{})
+	hang, hangs := make(chan struct{}), make(chan struct{})
 	release := sync.OnceFunc(func() { close(hang) })
 	t.Cleanup(release)
-	s.SetSync(func(*os.File) error { <-hang; return nil })
+	hanging := sync.OnceFunc(func() { close(hangs) })
+	s.SetSync(func(*os.File) error { hanging(); <-hang; return nil })
 	seq, err := s.Append(0, text(0))
 	if err != nil {
 		t.Fatal(err)
 	}
+	<-hangs
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	if err := s.Wait(ctx, seq); !errors.Is(err, context.DeadlineExceeded) {
