@@ -24,7 +24,7 @@ type certificate struct {
 	written time.Time // when the latest of them was written
 }
 
-// ServerTLS returns what a TLS server is configured by whose certificate is read again when its files change. New files
+// ServerTLS returns the configuration of a TLS server whose certificate is read again when its files change. New files
 // that cannot be used are logged, and leave the certificate as it is.
 func ServerTLS(certFile, keyFile string, log zerolog.Logger) (*tls.Config, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
@@ -34,7 +34,7 @@ func ServerTLS(certFile, keyFile string, log zerolog.Logger) (*tls.Config, error
 	return &tls.Config{GetCertificate: c.get, MinVersion: tls.VersionTLS12}, nil
 }
 
-// get is tls.Config.GetCertificate. New files that cannot be used leave the certificate as it is.
+// get is tls.Config.GetCertificate.
 func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -38,11 +38,10 @@ type Listener struct {
 func Listen(cfg Config) (*Listener, error) {
 	l := &Listener{cfg: cfg}
 	if cfg.CertFile != "" {
-		cert := &certificate{certFile: cfg.CertFile, keyFile: cfg.KeyFile, log: cfg.Log}
-		if err := cert.load(time.Now()); err != nil {
+		var err error
+		if l.tls, err = ServerTLS(cfg.CertFile, cfg.KeyFile, cfg.Log); err != nil {
 			return nil, err
 		}
-		l.tls = &tls.Config{GetCertificate: cert.get, MinVersion: tls.VersionTLS12}
 	}
 	if err := l.open(cfg.Addr); err != nil {
 		return nil, err
