@@ -201,6 +201,9 @@ var (
 	validHash = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
 
+// hashOfNothing is what sha256sum says when there was no token.
+const hashOfNothing = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+
 // Validate reports every fault of c at once.
 func (c Config) Validate() error {
 	var faults config.Faults
@@ -253,7 +256,9 @@ func (c Config) validateClients(faults *config.Faults) {
 		case plain == (client.TokenSHA256 != ""):
 			faults.Addf("%s: one of token, token_file and token_sha256 is needed", section)
 		case !plain && !validHash.MatchString(client.TokenSHA256):
-			faults.Addf("%s.token_sha256: must be 64 digits of hex", section)
+			faults.Addf("%s.token_sha256: must be 64 digits of hex, in lower case", section)
+		case client.TokenSHA256 == hashOfNothing:
+			faults.Addf("%s.token_sha256: is the hash of nothing", section)
 		}
 		if !(client.Rate >= 0 && client.Rate <= 1e6) {
 			faults.Addf("%s.rate = %v: must be 0, which is 50, to 1000000", section, client.Rate)

@@ -1,6 +1,8 @@
 package switchapi_test
 
 import (
+	"crypto/sha256"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -45,6 +47,7 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Chains = []string{"btc", "btc", "auto", "a/b"}
 	cfg.Clients = []switchapi.Client{
 		{Name: "one", Token: "short"}, {Name: "one", TokenSHA256: "beef", Rate: -1}, {Name: "three"}, {Name: "", Token: "0123456789abcdef", TokenFile: "f"},
+		{Name: "five", TokenSHA256: fmt.Sprintf("%x", sha256.Sum256(nil))},
 	}
 	cfg.Nodes = switchapi.Nodes{UserChain: "", AutoReg: "relative", SubPool: "/"}
 	cfg.Users = switchapi.Users{StripUserSuffix: true, SafetyPeriod: -1}
@@ -61,6 +64,7 @@ func TestConfigValidate(t *testing.T) {
 	for _, key := range []string{
 		"listen", "tls_cert_file", "data_dir", "log_days", "max_waiting", "chains[1]", "chains[2]", "chains[3]",
 		"clients[0].token", "clients[1].name", "clients[1].token_sha256", "clients[1].rate", "clients[2]", "clients[3].name", "clients[3].token",
+		"clients[4].token_sha256: is the hash of nothing",
 		"zookeeper.servers", "nodes.user_chain", "nodes.autoreg", "nodes.subpool", "nodes.timeout", "users.user_suffix_separator", "users.list_interval",
 		"users.reload_interval", "users.safety_period", "lists[0].chain", "lists[0].url", "lists:", "map.url", "map.subpool_url", "map.interval",
 		"registration.url", "registration.default_chain", "registration.password", "registration.parallel", "registration.timeout", "registration.deadline",

@@ -2,7 +2,6 @@ package switchapi
 
 import (
 	"cmp"
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
 	_ "embed"
@@ -39,7 +38,6 @@ const (
 	// A switch waits for ZooKeeper for so long unless the request says otherwise, and never longer than maxWait.
 	defaultWait = time.Second
 	maxWait     = 10 * time.Second
-	waitStep    = 5 * time.Millisecond
 )
 
 // The numbers of errors, those of userChainAPIServer where it has one.
@@ -127,9 +125,6 @@ func newClient(cfg Client) (*client, error) {
 	}
 	token, err := cfg.token().Read()
 	c.hash = sha256.Sum256([]byte(token))
-	if err == nil && token == "" {
-		err = errors.New("token_file: is empty")
-	}
 	return c, err
 }
 
@@ -196,10 +191,11 @@ func (s *Service) handler() http.Handler {
 // guarded lets clients in.
 func (s *Service) guarded(path string, e endpoint) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		err := s.admit(w, r, e)
+		c := s.who(r)
+		err := s.admit(w, r, e, c)
 		if err == nil {
 			r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-			err = e.do(w, r, s.who(r))
+			err = e.do(w, r, c)
 		}
 		if err != nil {
 			a := answerOf(err)
@@ -212,22 +208,25 @@ func (s *Service) guarded(path string, e endpoint) http.Handler {
 	})
 }
 
-// admit tells why a request is not answered; nil: it is.
-func (s *Service) admit(w http.ResponseWriter, r *http.Request, e endpoint) error {
-	c := s.who(r)
-	switch {
-	case c == nil && !s.strangers.Allow():
-		return faultf(errTooMany, "too many requests without a token of ours")
-	case c == nil:
-		w.Header().Add("WWW-Authenticate", "Bearer")
-		w.Header().Add("WWW-Authenticate", `Basic realm="switchapi"`)
+// admit tells why a client's request, or a stranger's, is not answered; nil: it is.
+func (s *Service) admit(w http.ResponseWriter, r *http.Request, e endpoint, c *client) error {
+	if c == nil {
 		s.metrics.strangers.Inc()
 		s.strangerLog.Do(func() { s.log.Warn().Str("from", r.RemoteAddr).Msg("a request shows no token of ours") })
+		if !s.strangers.Allow() {
+			return faultf(errTooMany, "too many requests without a token of ours")
+		}
+		w.Header().Add("WWW-Authenticate", "Bearer")
+		w.Header().Add("WWW-Authenticate", `Basic realm="switchapi"`)
 		return faultf(errUnauthorized, "the token is not ours")
+	}
+	switch site := r.Header.Get("Sec-Fetch-Site"); {
 	case !c.rate.Allow():
 		return faultf(errTooMany, "%s asks more often than it may", c.name)
 	case e.writes && !c.mayWrite:
 		return faultf(errOff, "%s may read only", c.name)
+	case e.writes && site != "" && site != "none" && site != "same-origin": // a browser that remembers the password sends it
+		return faultf(errOff, "a page of another site asks")
 	case e.methods != nil && !slices.Contains(e.methods, r.Method):
 		w.Header().Set("Allow", strings.Join(e.methods, ", "))
 		return faultf(errMethod, "only %s is answered here", strings.Join(e.methods, ", "))
@@ -320,26 +319,6 @@ func (s *Service) getStatus(w http.ResponseWriter, r *http.Request, _ *client) e
 	}
 	s.answered(w, r, http.StatusOK, st)
 	return nil
-}
-
-// await waits until changes are in ZooKeeper, or for so long.
-func (s *Service) await(ctx context.Context, limit time.Duration, changes []change) {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	tick := time.NewTicker(waitStep)
-	defer tick.Stop()
-	for _, c := range changes {
-		for !s.waiting.written(c.User, c.At) {
-			if c.Due.After(time.Now().Add(limit)) {
-				break // not within this request
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case <-tick.C:
-			}
-		}
-	}
 }
 
 // canonical returns what a user is called here, and what is wrong with that.

@@ -126,6 +126,18 @@ func (l *lists) ids(user string) map[string]int32 {
 	return ids
 }
 
+// first returns the first chain whose list has the user, "" if none does.
+func (l *lists) first(user string) string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, chain := range l.chains {
+		if _, ok := l.known[l.of[chain]][user]; ok {
+			return chain
+		}
+	}
+	return ""
+}
+
 // isKnown reports whether some list has the user.
 func (l *lists) isKnown(user string) bool { return len(l.ids(user)) > 0 }
 

@@ -1,6 +1,7 @@
 package switchapi
 
 import (
+	"context"
 	"errors"
 	"net/http"
 	"slices"
@@ -89,47 +90,88 @@ func (s *Service) change(w http.ResponseWriter, r *http.Request, by *client, wis
 	of := make([]int, 0, len(wishes)) // the result of each change
 	for i, wish := range wishes {
 		c, warning, f := s.changeOf(wish, now)
-		res := result{PUName: wish.name, Coin: wish.coin, SubPool: wish.subPool, Warning: warning, State: stateRefused}
+		res := result{PUName: wish.name, Coin: wish.coin, SubPool: wish.subPool, Warning: warning, State: stateAccepted}
 		if f == nil {
 			res.PUName = c.User
 			changes, of = append(changes, c), append(of, i)
 		} else {
-			res.ErrNo, res.ErrMsg = f.number, f.message
+			res.refuse(f)
 		}
 		out.Results[i] = res
 	}
+	audit := func(all []result) {
+		lines := make([]any, len(all))
+		for i, res := range all {
+			lines[i] = audited{now.UTC(), by.name, r.RemoteAddr, r.URL.Path, res}
+		}
+		s.audit.write(now, lines...)
+	}
+	audit(out.Results) // before any of it is done
 	if len(changes) > 0 {
-		err := s.waiting.accept(changes)
-		switch {
-		case errors.Is(err, errJournal):
-			s.journal.Set(err)
-		default:
-			s.journal.Set(nil)
-		}
+		err := s.accept(changes)
 		if err == nil {
-			s.await(r.Context(), wait, changes)
+			await(r.Context(), wait, changes)
 		}
+		var otherwise []result
 		for k, i := range of {
 			res := &out.Results[i]
-			switch {
-			case err != nil:
-				res.ErrNo, res.ErrMsg = errUnwritten, "write failed: "+err.Error()
-			case s.waiting.written(changes[k].User, changes[k].At):
-				res.State = stateWritten
-			default:
-				res.State = stateAccepted
+			if err != nil {
+				res.refuse(faultf(errUnwritten, "write failed: %v", err))
+			} else {
+				res.settle(changes[k].outcome)
+			}
+			if res.State == stateRefused {
+				otherwise = append(otherwise, *res)
 			}
 		}
+		audit(otherwise)
 	}
-	lines := make([]any, len(wishes))
-	for i, res := range out.Results {
+	for _, res := range out.Results {
 		s.metrics.changes.WithLabelValues(by.name, res.State).Inc()
-		lines[i] = audited{now.UTC(), by.name, r.RemoteAddr, r.URL.Path, res}
 	}
-	s.audit.write(now, lines...)
 	out.answer = summary(out.Results)
 	s.answered(w, r, statusOfAll(out.Results), out)
 	return nil
+}
+
+// accept takes in changes, all or none.
+func (s *Service) accept(changes []change) error {
+	err := s.waiting.accept(changes)
+	if err == nil || errors.Is(err, errJournal) {
+		s.journal.Set(err)
+	}
+	return err
+}
+
+// await waits until it is known what became of changes that were accepted, or for so long.
+func await(ctx context.Context, limit time.Duration, changes []change) {
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	end := time.Now().Add(limit)
+	for _, c := range changes {
+		if c.Due.After(end) {
+			continue // not within this request
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.outcome.known:
+		}
+	}
+}
+
+func (r *result) refuse(f *fault) { r.State, r.ErrNo, r.ErrMsg = stateRefused, f.number, f.message }
+
+// settle has r say what is known of an outcome by now.
+func (r *result) settle(o *outcome) {
+	select {
+	case <-o.known:
+	default:
+		return
+	}
+	if r.State = stateWritten; o.nothing {
+		r.refuse(faultf(errNotFound, "puname %s mines no chain yet: switch it first", r.PUName))
+	}
 }
 
 // summary is the first error of all.

@@ -16,6 +16,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"time"
@@ -29,12 +30,14 @@ import (
 	"btcpool/internal/httpapi"
 	"btcpool/internal/poll"
 	"btcpool/internal/registry"
+	"btcpool/internal/retry"
 	"btcpool/internal/service"
 )
 
 const (
 	logInterval = 10 * time.Second
 	stopGrace   = 11 * time.Second // a request waits for ZooKeeper up to maxWait
+	mendPause   = time.Second      // between looks whether the journal has to be made anew
 )
 
 // Service is a switchapi.
@@ -93,6 +96,11 @@ func (s *Service) open(deps service.Deps) (err error) {
 		c, err := newClient(cfg)
 		if err != nil {
 			return config.In("clients", err)
+		}
+		for _, other := range s.clients {
+			if other.hash == c.hash {
+				return fmt.Errorf("clients: %s has the token of %s", c.name, other.name)
+			}
 		}
 		s.clients = append(s.clients, c)
 	}
@@ -164,6 +172,12 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return httpapi.Serve(ctx, s.ln, s.handler(), stopGrace) })
 	g.Go(func() error { s.writeNodes(ctx); return nil })
+	g.Go(func() error {
+		for retry.Sleep(ctx, mendPause) {
+			s.mend()
+		}
+		return nil
+	})
 	if len(s.cfg.Lists) > 0 {
 		g.Go(func() error { s.lists.all.Run(ctx); return nil })
 		g.Go(func() error { s.lists.follow(ctx, s.waiting.add); return nil })
@@ -173,6 +187,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	}
 	return g.Wait()
 }
+
+// mend lets switches be accepted again, if they cannot be and that has become possible.
+func (s *Service) mend() { s.journal.Set(s.waiting.mend()) }
 
 // lead does what only one switchapi may do, until ctx ends.
 func (s *Service) lead(ctx context.Context) error {

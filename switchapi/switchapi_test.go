@@ -160,6 +160,21 @@ func TestRequests(t *testing.T) {
 	if got := testkit.Metric(t, r.reg, "btcpool_switchapi_accepted"); got != 2 {
 		t.Errorf("%v users are waiting", got)
 	}
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, r.url+"/switch?puname=alice&coin=bch&wait=0", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.SetBasicAuth("users", token) // as a browser does that remembers it
+	for site, want := range map[string]int{"cross-site": http.StatusForbidden, "same-site": http.StatusForbidden, "none": http.StatusAccepted} {
+		req.Header.Set("Sec-Fetch-Site", site)
+		res, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if res.Body.Close(); res.StatusCode != want {
+			t.Errorf("a page that is %s: %d", site, res.StatusCode)
+		}
+	}
 	testkit.Eventually(t, "strangers are held off", func() bool {
 		status, _ := r.ask("GET", "/status", "", "guess")
 		return status == http.StatusTooManyRequests
@@ -272,5 +287,9 @@ func TestNewAndClose(t *testing.T) {
 		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
+	}
+	cfg.Clients[1].Token, cfg.Clients[1].TokenSHA256 = token, ""
+	if _, err := switchapi.New(cfg, service.Deps{Log: zerolog.Nop()}); err == nil || !strings.Contains(err.Error(), "page has the token of users") {
+		t.Errorf("two clients with one token: %v", err)
 	}
 }

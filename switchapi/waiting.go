@@ -28,16 +28,28 @@ type change struct {
 	Chain   string  `json:"chain,omitempty"`   // "": as it is
 	SubPool *string `json:"subpool,omitempty"` // nil: as it is
 	PUID    int32   `json:"puid,omitempty"`    // the user's id on Chain; 0: not said
-	// At is when it was accepted, Due when it may be written.
-	At  time.Time `json:"at"`
-	Due time.Time `json:"due"`
+	// At is when it was accepted, Due when it may be written. Since is the first Due of all whose place it has taken.
+	At    time.Time `json:"at"`
+	Due   time.Time `json:"due"`
+	Since time.Time `json:"since"`
 
-	// Of chores, which nobody waits for and that come again after a restart:
-	first string // the chain of a user who has no node yet; "": none is made
-	// accepted tells the others from chores: it is in the journal, and written even if the node says so already, because
-	// writing has servers look again.
-	accepted bool
+	// outcome tells what clients have asked for from chores: it is in the journal, and written even if the node says so
+	// already, because writing has servers look again. Chores come again after a restart, and nobody waits for them.
+	outcome *outcome
+	// first is the chain that a chore gives a user who has no node yet; "": none is made.
+	first string
 }
+
+// outcome is what becomes of a change, and of those that take its place before it is written.
+type outcome struct {
+	known   chan struct{} // closed when it is
+	nothing bool          // the user has no chain, so there was nothing to write; read it after known
+}
+
+func newOutcome() *outcome { return &outcome{known: make(chan struct{})} }
+
+// accepted reports whether a client was told that c will be written.
+func (c change) accepted() bool { return c.outcome != nil }
 
 // over returns what is left to do when c comes after an earlier change of the same user.
 func (c change) over(earlier change) change {
@@ -47,8 +59,19 @@ func (c change) over(earlier change) change {
 	if c.SubPool == nil {
 		c.SubPool = earlier.SubPool
 	}
-	if c.first == "" {
+	if earlier.first != "" {
 		c.first = earlier.first
+	}
+	return c
+}
+
+// without returns what is left of a chore beside what a client has asked for.
+func (c change) without(asked change) change {
+	if asked.Chain != "" {
+		c.Chain, c.PUID = "", 0
+	}
+	if asked.SubPool != nil {
+		c.SubPool = nil
 	}
 	return c
 }
@@ -67,26 +90,27 @@ var (
 // waiting are the changes that are not in ZooKeeper yet, one a user: the last counts. Those of clients are on disk before
 // anybody is told that they are accepted, in a journal of durable frames.
 type waiting struct {
-	path  string
-	most  int
-	log   zerolog.Logger
-	bell  retry.Bell // there is something new
-	lost  func()     // called for a journal that is damaged
-	clock func() time.Time
+	path string
+	most int
+	bell retry.Bell // there is something new
 
 	mu       sync.Mutex
 	file     *os.File
 	size     int64 // of the records that are whole
-	limit    int64 // size from which on the journal is written anew
+	limit    int64 // size above which the journal is written anew; spoilt: before anything else is
 	accepted map[string]change
 	chores   map[string]change
-	// switched are the users whom clients have switched since the reading of the map began; nil: it is not being read.
-	switched map[string]bool
+	// asked are the users whom clients have had changed since the reading of the map began; nil: it is not being read.
+	asked map[string]bool
 }
 
-func openWaiting(dir string, most int, log zerolog.Logger, lost func()) (*waiting, error) {
+// spoilt is the limit of a journal of which nobody knows what the disk has, because writing or syncing it has failed.
+const spoilt = -1
+
+// openWaiting reads the journal in dir, of at most so many users. It calls damaged if there are records that cannot be read.
+func openWaiting(dir string, most int, log zerolog.Logger, damaged func()) (*waiting, error) {
 	w := &waiting{
-		path: filepath.Join(dir, "journal"), most: most, log: log, bell: retry.NewBell(), lost: lost, clock: time.Now,
+		path: filepath.Join(dir, "journal"), most: most, bell: retry.NewBell(),
 		accepted: make(map[string]change), chores: make(map[string]change),
 	}
 	durable.Sweep(w.path)
@@ -95,10 +119,11 @@ func openWaiting(dir string, most int, log zerolog.Logger, lost func()) (*waitin
 		return nil, err
 	}
 	if rest := w.replay(content); rest > 0 {
-		w.lost()
-		aside := fmt.Sprintf("%s.damaged-%d", w.path, w.clock().Unix())
+		damaged()
+		aside := fmt.Sprintf("%s.damaged-%d", w.path, time.Now().Unix())
 		log.Error().Int("bytes", rest).Str("kept_as", aside).Msg("the journal is damaged: switches that were accepted may be lost")
-		if err := os.Rename(w.path, aside); err != nil {
+		// A copy: until there is a new journal, this one has what could be read.
+		if err := durable.Replace(aside, content, 0o640); err != nil {
 			return nil, err
 		}
 	}
@@ -121,8 +146,12 @@ func (w *waiting) replay(content []byte) (damaged int) {
 		}
 		switch {
 		case r.Accepted != nil:
-			r.Accepted.accepted = true
-			w.accepted[r.Accepted.User] = *r.Accepted
+			c := *r.Accepted
+			c.outcome = newOutcome()
+			if c.Since.IsZero() {
+				c.Since = c.Due
+			}
+			w.accepted[c.User] = c
 		case r.Written != nil && w.accepted[r.Written.User].At.Equal(r.Written.At):
 			delete(w.accepted, r.Written.User)
 		}
@@ -141,6 +170,7 @@ func appendRecord(dst []byte, r record) []byte {
 
 // rewrite makes a journal of what is left to do. The caller holds w.mu, but for the first time.
 func (w *waiting) rewrite() error {
+	w.limit = spoilt // unless it works
 	var content []byte
 	for _, c := range w.accepted {
 		content = appendRecord(content, record{Accepted: &c})
@@ -173,30 +203,51 @@ func (w *waiting) append(records []byte, sync bool) error {
 	}
 	if err != nil {
 		_ = w.file.Truncate(w.size) // what is there of them was not accepted
+		w.limit = spoilt
 		return err
 	}
 	w.size += int64(len(records))
 	return nil
 }
 
-// accept takes in changes that clients ask for, all or none. When it returns nil they will be written, come what may.
+// mend makes a new journal if there has to be one. It returns why nothing can be accepted.
+func (w *waiting) mend() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.limit != spoilt {
+		return nil
+	}
+	return w.rewrite()
+}
+
+// accept takes in changes that clients ask for, all or none, and gives them outcomes. When it returns nil they will be
+// written, come what may.
 func (w *waiting) accept(changes []change) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	merged := make(map[string]change, len(changes))
 	fresh := 0
-	for _, c := range changes {
+	for i, c := range changes {
 		earlier, ok := merged[c.User]
 		if !ok {
-			if earlier, ok = w.accepted[c.User]; !ok {
-				fresh++
-			}
+			earlier, ok = w.accepted[c.User]
 		}
+		c.Since = c.Due
 		if ok {
 			c = c.over(earlier)
+			c.outcome = earlier.outcome
+			if earlier.Since.Before(c.Since) {
+				c.Since = earlier.Since
+			}
+			if !c.At.After(earlier.At) { // by which they are told apart
+				c.At = earlier.At.Add(1)
+			}
+		} else {
+			c.outcome = newOutcome()
+			fresh++
 		}
-		c.accepted = true
 		merged[c.User] = c
+		changes[i].outcome = c.outcome
 	}
 	if len(w.accepted)+fresh > w.most {
 		return errCrowded
@@ -210,12 +261,11 @@ func (w *waiting) accept(changes []change) error {
 	}
 	for user, c := range merged {
 		w.accepted[user] = c
-		if chore, ok := w.chores[user]; ok && c.Chain != "" { // what the map said before
-			chore.Chain = ""
-			w.chores[user] = chore
+		if chore, ok := w.chores[user]; ok { // what the map said before
+			w.chores[user] = chore.without(c)
 		}
-		if w.switched != nil {
-			w.switched[user] = true
+		if w.asked != nil {
+			w.asked[user] = true
 		}
 	}
 	w.bell.Ring()
@@ -227,7 +277,8 @@ func (w *waiting) add(chores ...change) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range chores {
-		if _, ok := w.accepted[c.User]; ok && c.Chain != "" || w.switched[c.User] {
+		c = c.without(w.accepted[c.User])
+		if w.asked[c.User] {
 			c.Chain, c.SubPool = "", nil
 		}
 		if earlier, ok := w.chores[c.User]; ok {
@@ -244,9 +295,9 @@ func (w *waiting) add(chores ...change) {
 func (w *waiting) reading(begins bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.switched = nil
+	w.asked = nil
 	if begins {
-		w.switched = make(map[string]bool)
+		w.asked = make(map[string]bool)
 	}
 }
 
@@ -269,11 +320,12 @@ func (w *waiting) due(now time.Time, most int) (due []change, next time.Time) {
 	return due, next
 }
 
-// done says that a change is in ZooKeeper. If there is a newer one of the user, that stays.
-func (w *waiting) done(c change) {
+// done says that a change is in ZooKeeper, or that there is nothing to write. If there is a newer one of the user, that
+// stays.
+func (w *waiting) done(c change, nothing bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !c.accepted {
+	if !c.accepted() {
 		if now := w.chores[c.User]; now == c {
 			delete(w.chores, c.User)
 		}
@@ -283,25 +335,19 @@ func (w *waiting) done(c change) {
 		return
 	}
 	delete(w.accepted, c.User)
+	c.outcome.nothing = nothing
+	close(c.outcome.known)
 	// Should it not get there, a restart writes the same once more.
 	_ = w.append(appendRecord(nil, record{Written: &change{User: c.User, At: c.At}}), false)
 }
 
-// written reports whether a change that was accepted then is in ZooKeeper, or has given way to a newer one.
-func (w *waiting) written(user string, at time.Time) bool {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	c, ok := w.accepted[user]
-	return !ok || c.At.After(at)
-}
-
-// counts returns how many changes wait, and since when the one does that has been due for the longest.
+// counts returns how many changes wait, and since when the user does whose change has been due for the longest.
 func (w *waiting) counts(now time.Time) (accepted, chores int, since time.Time) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, c := range w.accepted {
-		if !c.Due.After(now) && (since.IsZero() || c.Due.Before(since)) {
-			since = c.Due
+		if !c.Since.After(now) && (since.IsZero() || c.Since.Before(since)) {
+			since = c.Since
 		}
 	}
 	return len(w.accepted), len(w.chores), since

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"github.com/rs/zerolog"
+
+	"btcpool/internal/service"
 )
 
 var at = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
@@ -45,7 +47,7 @@ func TestAcceptedSurvives(t *testing.T) {
 	due, _ := w.due(at.Add(time.Minute), 10)
 	for _, c := range due {
 		if c.User == "carol" {
-			w.done(c)
+			w.done(c, false)
 		}
 	}
 
@@ -54,7 +56,7 @@ func TestAcceptedSurvives(t *testing.T) {
 	if len(due) != 1 || damaged() != 0 {
 		t.Fatalf("%+v, %d damaged", due, damaged())
 	}
-	if c := due[0]; c.User != "alice" || c.Chain != "bch" || c.PUID != 7 || *c.SubPool != "farm" || !c.accepted {
+	if c := due[0]; c.User != "alice" || c.Chain != "bch" || c.PUID != 7 || *c.SubPool != "farm" || !c.accepted() {
 		t.Errorf("%+v: the last of each counts", c)
 	}
 	if !next.Equal(at.Add(time.Hour)) {
@@ -69,15 +71,19 @@ func TestNewerThanWritten(t *testing.T) {
 	w, _ := open(t, dir)
 	accept(t, w, change{User: "alice", Chain: "btc", At: at, Due: at})
 	due, _ := w.due(at, 10)
-	accept(t, w, change{User: "alice", Chain: "bch", At: at.Add(1), Due: at})
-	w.done(due[0])
-	if w.written("alice", at.Add(1)) || !w.written("alice", at) {
-		t.Error("the newer one is not waiting")
+	accept(t, w, change{User: "alice", Chain: "bch", At: at, Due: at}) // by a clock that stands
+	w.done(due[0], false)
+	select {
+	case <-due[0].outcome.known:
+		t.Error("the older one is told to be in ZooKeeper, where the newer one belongs")
+	default:
 	}
-	w, _ = open(t, dir)
-	if due, _ := w.due(at, 10); len(due) != 1 || due[0].Chain != "bch" {
+	again, _ := open(t, dir)
+	if due, _ := again.due(at, 10); len(due) != 1 || due[0].Chain != "bch" {
 		t.Errorf("%+v", due)
 	}
+	w.done(w.accepted["alice"], false)
+	<-due[0].outcome.known
 }
 
 // TestJournalCutAnywhere cuts the journal after each byte: what was written before is there, and nothing is damaged.
@@ -134,8 +140,7 @@ func TestJournalStaysSmall(t *testing.T) {
 		c := change{User: "user" + strconv.Itoa(i%10), Chain: "btc", At: at.Add(time.Duration(i)), Due: at}
 		w.limit = min(w.limit, 4<<10)
 		accept(t, w, c)
-		c.accepted = true
-		w.done(c)
+		w.done(w.accepted[c.User], false)
 	}
 	if info, err := os.Stat(w.path); err != nil || info.Size() > 8<<10 {
 		t.Errorf("%d bytes, %v", info.Size(), err)
@@ -150,7 +155,6 @@ func TestFailedWriteIsNotAccepted(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	w, _ := open(t, dir)
-	good := w.file
 	readOnly, err := os.Open(w.path)
 	if err != nil {
 		t.Fatal(err)
@@ -159,14 +163,54 @@ func TestFailedWriteIsNotAccepted(t *testing.T) {
 	if err := w.accept([]change{{User: "alice", Chain: "btc", At: at, Due: at}}); !errors.Is(err, errJournal) {
 		t.Error(err)
 	}
-	readOnly.Close()
-	w.file = good
 	if due, _ := w.due(at, 10); len(due) != 0 {
 		t.Errorf("%+v is waiting, and its client was told that it is not", due)
 	}
+	// Nobody knows what the disk has of that file: there is another from now on.
 	accept(t, w, change{User: "bob", Chain: "btc", At: at, Due: at})
 	if w, damaged := open(t, dir); len(w.accepted) != 1 || damaged() != 0 {
 		t.Errorf("%d are waiting", len(w.accepted))
+	}
+}
+
+// TestReadyAgain has the disk fail and recover: a service that is not ready is asked by nobody, and sees it for itself.
+func TestReadyAgain(t *testing.T) {
+	t.Parallel()
+	s := &Service{journal: service.NewFault(zerolog.Nop(), zerolog.ErrorLevel, "", "")}
+	s.waiting, _ = open(t, t.TempDir())
+	one := func(user string) []change { return []change{{User: user, Chain: "btc", At: at, Due: at}} }
+	s.waiting.file.Close()
+	if err := s.accept(one("alice")); !errors.Is(err, errJournal) || s.Ready() == nil {
+		t.Errorf("%v, ready %v", err, s.Ready())
+	}
+	s.waiting.most = 0
+	if err := s.accept(one("bob")); !errors.Is(err, errCrowded) || s.Ready() == nil {
+		t.Errorf("%v, ready %v: too many users say nothing of the disk", err, s.Ready())
+	}
+	s.mend()
+	if err := s.Ready(); err != nil {
+		t.Error(err)
+	}
+	s.waiting.most = 1
+	if err := s.accept(one("alice")); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestWaitsSince has a client ask again and again while ZooKeeper is away: that does not make it wait for less.
+func TestWaitsSince(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	w, _ := open(t, dir)
+	for i := range 5 {
+		now := at.Add(time.Duration(i) * time.Minute)
+		accept(t, w, change{User: "alice", Chain: "btc", At: now, Due: now})
+	}
+	again, _ := open(t, dir)
+	for _, w := range []*waiting{w, again} {
+		if _, _, since := w.counts(at.Add(5 * time.Minute)); !since.Equal(at) {
+			t.Errorf("since %s", since)
+		}
 	}
 }
 
@@ -199,7 +243,7 @@ func TestClientsBeforeTheMap(t *testing.T) {
 	w.reading(true)
 	accept(t, w, change{User: "bob", Chain: "bch", At: at, Due: at})
 	for _, user := range []string{"alice", "bob"} {
-		w.done(w.accepted[user])
+		w.done(w.accepted[user], false)
 	}
 	w.add(chore("bob", "btc"), chore("carol", "btc")) // the map was made before bob was switched
 	if chain("bob") != "" || chain("carol") != "btc" {
@@ -211,10 +255,28 @@ func TestClientsBeforeTheMap(t *testing.T) {
 		t.Error("the next map says nothing of bob")
 	}
 	accept(t, w, change{User: "dave", Chain: "bch", At: at, Due: at.Add(time.Hour)})
-	w.add(chore("dave", "btc"), change{User: "dave", first: "btc", Due: at})
+	w.add(chore("dave", "btc"), change{User: "dave", first: "btc", Due: at}, change{User: "dave", first: "bch", Due: at})
 	if c := w.chores["dave"]; c.Chain != "" || c.first != "btc" {
-		t.Errorf("%+v: a switch waits that a client asked for", c)
+		t.Errorf("%+v: a switch waits that a client asked for, and the first list with dave is that of btc", c)
 	}
+}
+
+// TestClientsBeforeTheMapOfSubPools is the same for sub-pools, which say nothing of chains.
+func TestClientsBeforeTheMapOfSubPools(t *testing.T) {
+	t.Parallel()
+	w, _ := open(t, t.TempDir())
+	old := change{User: "alice", Chain: "btc", SubPool: new("old"), At: at, Due: at}
+	left := func(when string) {
+		t.Helper()
+		if c := w.chores["alice"]; c.SubPool != nil || c.Chain != "btc" {
+			t.Errorf("%s: %+v", when, c)
+		}
+	}
+	w.add(old)
+	accept(t, w, change{User: "alice", SubPool: new("new"), At: at, Due: at})
+	left("read before the client asked")
+	w.add(old)
+	left("read after the client asked, and before that is written")
 }
 
 func FuzzJournal(f *testing.F) {
@@ -226,7 +288,7 @@ func FuzzJournal(f *testing.F) {
 			t.Fatal(damaged)
 		}
 		for user, c := range w.accepted {
-			if user != c.User || !c.accepted {
+			if user != c.User || !c.accepted() {
 				t.Fatalf("%+v", c)
 			}
 		}

@@ -2,6 +2,7 @@ package switchapi
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -22,6 +23,7 @@ const (
 	writeParallel = 16
 	writePause    = time.Second // after a failure
 	casTries      = 5           // of a node that others change at the same time
+	resultNothing = "nothing"   // to say of a user who has no chain
 )
 
 // writeNodes brings changes to ZooKeeper until ctx ends. It is alone in that, so no change overtakes another of the same
@@ -67,7 +69,7 @@ func (s *Service) writeAll(ctx context.Context, due []change) error {
 				return err
 			}
 			s.metrics.writes.WithLabelValues(result).Inc()
-			s.waiting.done(c)
+			s.waiting.done(c, result == resultNothing)
 			return nil
 		})
 	}
@@ -99,7 +101,10 @@ func (s *Service) writeNode(ctx context.Context, c change) (result string, err e
 		}
 		now := s.valueOf(c, was)
 		if now.Chain == "" {
-			return "nothing", nil // to say of a user who has no chain
+			if c.accepted() {
+				s.log.Warn().Str("user", c.User).Msg("a sub-pool is not written: the user has no chain")
+			}
+			return resultNothing, nil
 		}
 		text := now.Plain()
 		if s.cfg.Nodes.JSON {
@@ -108,7 +113,7 @@ func (s *Service) writeNode(ctx context.Context, c change) (result string, err e
 		switch {
 		case missing:
 			result, err = "created", s.nodes.Create(ctx, path, text)
-		case !c.accepted && bytes.Equal(text, node.Content):
+		case !c.accepted() && bytes.Equal(text, node.Content):
 			return "same", nil
 		default:
 			result = "changed"
@@ -116,7 +121,7 @@ func (s *Service) writeNode(ctx context.Context, c change) (result string, err e
 		}
 		if !errors.Is(err, registry.ErrExists) && !errors.Is(err, registry.ErrChanged) && !errors.Is(err, registry.ErrNoNode) {
 			if err == nil && was.Chain != now.Chain {
-				s.log.Info().Str("user", c.User).Str("from", was.Chain).Str("to", now.Chain).Bool("asked_for", c.accepted).Msg("user switched")
+				s.log.Info().Str("user", c.User).Str("from", was.Chain).Str("to", now.Chain).Bool("asked_for", c.accepted()).Msg("user switched")
 			}
 			return result, err
 		}
@@ -131,7 +136,7 @@ func (s *Service) valueOf(c change, was userchain.Value) userchain.Value {
 	case c.Chain != "":
 		now.Chain = c.Chain
 	case now.Chain == "":
-		now.Chain = c.first
+		now.Chain = cmp.Or(c.first, s.lists.first(c.User))
 	}
 	if c.SubPool != nil {
 		now.Subpool = *c.SubPool
