@@ -2,6 +2,8 @@ package switchapi
 
 import (
 	"encoding/json"
+	"errors"
+	"io"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,7 +22,7 @@ type dayLog struct {
 
 	mu   sync.Mutex
 	day  string
-	file *os.File
+	file *os.File // nil: none is open
 }
 
 // write adds a line. What cannot be written is counted, and keeps nobody from working.
@@ -38,11 +40,10 @@ func (d *dayLog) write(now time.Time, lines ...any) {
 
 func (d *dayLog) append(now time.Time, lines []any) error {
 	if day := now.UTC().Format(time.DateOnly); day != d.day || d.file == nil {
-		if d.file != nil {
-			_ = d.file.Close() // all of it is written
-			d.file = nil
+		if err := d.close(); err != nil {
+			return err
 		}
-		file, err := os.OpenFile(filepath.Join(d.dir, d.name+"-"+day+".jsonl"), os.O_APPEND|os.O_CREATE|os.O_WRONLY, 0o640)
+		file, err := openLines(filepath.Join(d.dir, d.name+"-"+day+".jsonl"))
 		if err != nil {
 			return err
 		}
@@ -58,7 +59,28 @@ func (d *dayLog) append(now time.Time, lines []any) error {
 		text = append(append(text, one...), '\n')
 	}
 	_, err := d.file.Write(text)
+	if err != nil {
+		err = errors.Join(err, d.close()) // the next begins a line of its own
+	}
 	return err
+}
+
+// openLines opens a file to append lines. A last line that was cut off is ended.
+func openLines(path string) (*os.File, error) {
+	file, err := os.OpenFile(path, os.O_APPEND|os.O_CREATE|os.O_RDWR, 0o640)
+	if err != nil {
+		return nil, err
+	}
+	end, err := file.Seek(0, io.SeekEnd)
+	if last := []byte{'\n'}; err == nil && end > 0 {
+		if _, err = file.ReadAt(last, end-1); err == nil && last[0] != '\n' {
+			_, err = file.WriteString("\n")
+		}
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // remove removes the files of days before oldest.
@@ -77,8 +99,14 @@ func (d *dayLog) remove(oldest string) {
 func (d *dayLog) Close() error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	return d.close()
+}
+
+func (d *dayLog) close() error {
 	if d.file == nil {
 		return nil
 	}
-	return d.file.Close()
+	file := d.file
+	d.file = nil
+	return file.Close()
 }

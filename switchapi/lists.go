@@ -23,7 +23,14 @@ type lists struct {
 
 	mu         sync.Mutex
 	known      map[*users.List]map[string]knownUser
+	noticed    map[*users.List]noticed
 	registered map[string]int32 // users that were made here, until their lists have them
+}
+
+// noticed tells whether a list is the same still.
+type noticed struct {
+	version uint64
+	size    int
 }
 
 type knownUser struct {
@@ -36,7 +43,8 @@ const maxRegistered = 100_000
 
 func openLists(cfg Config, deps telemetry.Deps) (*lists, error) {
 	l := &lists{
-		cfg: cfg, of: make(map[string]*users.List), known: make(map[*users.List]map[string]knownUser), registered: make(map[string]int32),
+		cfg: cfg, of: make(map[string]*users.List), known: make(map[*users.List]map[string]knownUser),
+		noticed: make(map[*users.List]noticed), registered: make(map[string]int32),
 	}
 	var sources []users.Source
 	for _, list := range cfg.Lists {
@@ -77,6 +85,11 @@ func (l *lists) notice(since, now time.Time) (chores []change) {
 	defer l.mu.Unlock()
 	for _, chain := range l.chains {
 		list := l.of[chain]
+		is := noticed{list.Version(), list.Size()}
+		if was, ok := l.noticed[list]; ok && is == was {
+			continue
+		}
+		l.noticed[list] = is
 		before := l.known[list]
 		users := make(map[string]knownUser)
 		for name, id := range list.All() {

@@ -37,7 +37,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		changes:       set.Counters("changes_total", "Users that clients wanted changed, by what the answer said: written, accepted or refused.", "client", "state"),
 		writes:        set.Counters("node_writes_total", "Users' nodes looked at, by what was done: created, changed, same, nothing or failed.", "result"),
 		invalid:       set.Counters("invalid_total", "What others said and could not be read, or not be used.", "what"),
-		pulls:         set.Counters("pulls_total", "Readings of the user system's maps, of quotes and hashrates.", "source", "result"),
+		pulls:         set.Counters("pulls_total", "Readings of the user system's maps, of quotes, hashrates, and requests for users.", "source", "result"),
 		lastPull:      set.Gauges("last_pull_timestamp_seconds", "When a source was last read.", "source"),
 		requested:     set.Gauge("registration_requests", "Users that servers wait for."),
 		registrations: set.Counters("registrations_total", "Requests for users, by what became of them: registered, refused, late, or failed for now.", "result"),

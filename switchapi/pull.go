@@ -40,6 +40,7 @@ func (s *Service) followMap(ctx context.Context) {
 	}
 }
 
+// pulled counts the reading of a source, and logs why it failed.
 func (s *Service) pulled(source string, err error) {
 	if err == nil {
 		s.metrics.pulls.WithLabelValues(source, "ok").Inc()
@@ -48,7 +49,7 @@ func (s *Service) pulled(source string, err error) {
 	}
 	s.metrics.pulls.WithLabelValues(source, "failed").Inc()
 	s.pullLog.Do(func() {
-		s.log.Warn().Err(err).Str("source", source).Msg("the user system is not read, users stay as they are")
+		s.log.Warn().Err(err).Str("source", source).Msg("not read, everything stays as it is")
 	})
 }
 

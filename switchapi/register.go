@@ -49,8 +49,7 @@ func (r *registrar) requests(ctx context.Context) (fresh []string) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Nodes.Timeout.Std())
 	defer cancel()
 	names, err := r.nodes.Children(ctx, r.cfg.Nodes.AutoReg)
-	if err != nil {
-		r.zookeeper.Set(err)
+	if r.pulled("requests", err); err != nil {
 		return nil
 	}
 	now := time.Now()
