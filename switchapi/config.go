@@ -3,10 +3,8 @@ package switchapi
 import (
 	"errors"
 	"fmt"
-	"net/url"
 	"regexp"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 
@@ -15,6 +13,7 @@ import (
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/userchain"
+	"btcpool/internal/users"
 )
 
 // Config of a switchapi.
@@ -88,6 +87,14 @@ type Users struct {
 	// SafetyPeriod is how long a user is known on a chain before it is switched there: servers ignore a switch to a chain
 	// whose list they have not read again yet.
 	SafetyPeriod config.Duration `toml:"safety_period"`
+}
+
+// config is what lists need to know.
+func (u Users) config() users.Config {
+	c := users.DefaultConfig()
+	c.CaseInsensitive, c.StripUserSuffix, c.UserSuffixSeparator = u.CaseInsensitive, u.StripUserSuffix, u.UserSuffixSeparator
+	c.ListInterval, c.ReloadInterval = u.ListInterval, u.ReloadInterval
+	return c
 }
 
 // List is the list of a chain's users, of btcpool's form. One list alone is that of all chains.
@@ -283,11 +290,7 @@ func (n Nodes) validate() error {
 
 func (u Users) validate() error {
 	var faults config.Faults
-	if sep := u.UserSuffixSeparator; u.StripUserSuffix && (sep == "" || strings.ContainsAny(sep, ".+")) {
-		faults.Addf(`user_suffix_separator = %q: must be a text without "." and "+"`, sep)
-	}
-	faults.AtLeast("list_interval", u.ListInterval, time.Second)
-	faults.AtLeast("reload_interval", u.ReloadInterval, time.Second)
+	faults.Add(u.config().Validate())
 	faults.AtLeast("safety_period", u.SafetyPeriod, 0)
 	return faults.Err()
 }
@@ -300,7 +303,7 @@ func (c Config) validateLists(faults *config.Faults) {
 			faults.Addf("%s.chain = %q: must be one of chains that no other list has", section, list.Chain)
 		}
 		chains[list.Chain] = true
-		faults.Value(section+".url", list.URL, checkURL(list.URL))
+		faults.Value(section+".url", list.URL, config.CheckWebURL(list.URL))
 	}
 	if n := len(c.Lists); n > 1 && n != len(c.Chains) {
 		faults.Addf("lists: there must be none, one for all chains, or one for each")
@@ -310,10 +313,10 @@ func (c Config) validateLists(faults *config.Faults) {
 func (m Map) validate(json bool) error {
 	var faults config.Faults
 	if m.URL != "" {
-		faults.Value("url", m.URL, checkURL(m.URL))
+		faults.Value("url", m.URL, config.CheckWebURL(m.URL))
 	}
 	if m.SubPoolURL != "" {
-		faults.Value("subpool_url", m.SubPoolURL, checkURL(m.SubPoolURL))
+		faults.Value("subpool_url", m.SubPoolURL, config.CheckWebURL(m.SubPoolURL))
 		if !json {
 			faults.Addf("subpool_url: nodes say a user's sub-pool only with nodes.json = true")
 		}
@@ -327,7 +330,7 @@ func (r Registration) validate(chains []string, auto bool, path string) error {
 		return nil
 	}
 	var faults config.Faults
-	faults.Value("url", r.URL, checkURL(r.URL))
+	faults.Value("url", r.URL, config.CheckWebURL(r.URL))
 	faults.Add(r.password().Validate())
 	if path == "" {
 		faults.Addf("url: needs nodes.autoreg, where servers ask for users")
@@ -350,9 +353,7 @@ func (a AutoChain) validate(chains []string) error {
 		faults.Addf("sources: must name 1 to %d files or URLs", maxSources)
 	}
 	for i, source := range a.Sources {
-		if isURL(source) {
-			faults.Value(fmt.Sprintf("sources[%d]", i), source, checkURL(source))
-		} else if strings.Contains(source, "://") || source == "" {
+		if source == "" || strings.Contains(source, "://") && config.CheckWebURL(source) != nil {
 			faults.Value(fmt.Sprintf("sources[%d]", i), source, errors.New("must be the path of a file, or an http or https URL"))
 		}
 	}
@@ -383,7 +384,7 @@ func (a AutoChain) validate(chains []string) error {
 		if _, err := parseHashrate(of.MaxHashrate); err != nil {
 			faults.Addf("%s.max_hashrate = %q: %w", section, of.MaxHashrate, err)
 		}
-		faults.Value(section+".hashrate_url", of.HashrateURL, checkURL(of.HashrateURL))
+		faults.Value(section+".hashrate_url", of.HashrateURL, config.CheckWebURL(of.HashrateURL))
 	}
 	if !failSafe {
 		faults.Addf("fail_safe_chain = %q: must be one of [[auto.chains]] without max_hashrate", a.FailSafeChain)
@@ -395,35 +396,4 @@ func (a AutoChain) validate(chains []string) error {
 		faults.Addf("processor_topic = %q: is controller_topic already", a.ProcessorTopic)
 	}
 	return faults.Err()
-}
-
-func isURL(text string) bool {
-	return strings.HasPrefix(text, "http://") || strings.HasPrefix(text, "https://")
-}
-
-func checkURL(text string) error {
-	if u, err := url.Parse(text); err != nil || !isURL(text) || u.Host == "" {
-		return errors.New("must be an http or https URL")
-	}
-	return nil
-}
-
-const prefixes = "kMGTPEZY"
-
-// parseHashrate reads hashes a second, like "100P".
-func parseHashrate(text string) (float64, error) {
-	number, factor := strings.TrimSpace(text), 1.0
-	if i := len(number) - 1; i > 0 {
-		if power := strings.IndexByte(prefixes, number[i]); power >= 0 || number[i] == 'K' {
-			for range max(power, 0) + 1 {
-				factor *= 1000
-			}
-			number = number[:i]
-		}
-	}
-	n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
-	if err != nil || !(n > 0 && n < 1e15) {
-		return 0, errors.New(`must be hashes a second, like "100P"`)
-	}
-	return n * factor, nil
 }

@@ -323,14 +323,7 @@ func (s *Service) getStatus(w http.ResponseWriter, r *http.Request, _ *client) e
 
 // canonical returns what a user is called here, and what is wrong with that.
 func (s *Service) canonical(name string) (string, *fault) {
-	name = strings.TrimSpace(name)
-	if i := strings.LastIndex(name, s.cfg.Users.UserSuffixSeparator); s.cfg.Users.StripUserSuffix && i >= 0 {
-		name = name[:i]
-	}
-	if s.cfg.Users.CaseInsensitive {
-		name = strings.ToLower(name)
-	}
-	if name == "" {
+	if name = s.cfg.Users.config().Fold(name); name == "" {
 		return "", faultf(errNoName, "puname is empty")
 	}
 	if err := userchain.CheckUser(name); err != nil {

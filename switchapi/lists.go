@@ -51,10 +51,7 @@ func openLists(cfg Config, deps telemetry.Deps) (*lists, error) {
 		sources = append(sources, users.Source{Kind: users.API, ListURL: list.URL})
 	}
 	var err error
-	l.all, err = users.New("switchapi", users.Config{
-		CaseInsensitive: cfg.Users.CaseInsensitive, StripUserSuffix: cfg.Users.StripUserSuffix, UserSuffixSeparator: cfg.Users.UserSuffixSeparator,
-		ListInterval: cfg.Users.ListInterval, ReloadInterval: cfg.Users.ReloadInterval,
-	}, sources, cfg.DataDir, store.Config{}, deps)
+	l.all, err = users.New("switchapi", cfg.Users.config(), sources, cfg.DataDir, store.Config{}, deps)
 	if err != nil {
 		return nil, err
 	}

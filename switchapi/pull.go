@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"btcpool/internal/httpapi"
 	"btcpool/internal/retry"
 	"btcpool/internal/userchain"
 )
@@ -72,7 +73,7 @@ func (s *Service) readMap(ctx context.Context, from, key string, cursor int64, w
 	}
 	s.waiting.reading(true)
 	defer s.waiting.reading(false)
-	text, err := fetch(s.http, req, maxMap)
+	text, err := httpapi.Fetch(s.http, req, maxMap)
 	if err != nil {
 		return m, err
 	}

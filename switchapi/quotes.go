@@ -9,9 +9,14 @@ import (
 	"math"
 	"net/http"
 	"os"
+	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/config"
+	"btcpool/internal/httpapi"
 )
 
 // quote is what sources say of a coin; 0: nothing.
@@ -123,7 +128,7 @@ func (a *auto) readSource(ctx context.Context, source string) (quotes, error) {
 	var text []byte
 	var written time.Time
 	var err error
-	if isURL(source) {
+	if config.CheckWebURL(source) == nil {
 		text, err = a.get(ctx, source)
 	} else {
 		text, written, err = readFile(source)
@@ -146,7 +151,7 @@ func (a *auto) get(ctx context.Context, from string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return fetch(a.http, req, maxQuotes)
+	return httpapi.Fetch(a.http, req, maxQuotes)
 }
 
 func readFile(path string) (text []byte, written time.Time, err error) {
@@ -189,4 +194,24 @@ func parseRate(text []byte) (float64, error) {
 		return 0, fmt.Errorf("a hashrate of %v", *rate)
 	}
 	return *rate, nil
+}
+
+const prefixes = "kMGTPEZY"
+
+// parseHashrate reads hashes a second, like "100P".
+func parseHashrate(text string) (float64, error) {
+	number, factor := strings.TrimSpace(text), 1.0
+	if i := len(number) - 1; i > 0 {
+		if power := strings.IndexByte(prefixes, number[i]); power >= 0 || number[i] == 'K' {
+			for range max(power, 0) + 1 {
+				factor *= 1000
+			}
+			number = number[:i]
+		}
+	}
+	n, err := strconv.ParseFloat(strings.TrimSpace(number), 64)
+	if err != nil || !(n > 0 && n < 1e15) {
+		return 0, errors.New(`must be hashes a second, like "100P"`)
+	}
+	return n * factor, nil
 }

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"btcpool/internal/httpapi"
 	"btcpool/internal/registry"
 	"btcpool/internal/retry"
 	"btcpool/internal/userchain"
@@ -184,7 +185,7 @@ func (r *registrar) post(ctx context.Context, user string) (int32, error) {
 	if cfg.User != "" {
 		req.SetBasicAuth(cfg.User, r.password)
 	}
-	text, err := fetch(r.http, req, maxQuotes)
+	text, err := httpapi.Fetch(r.http, req, maxQuotes)
 	if err != nil {
 		return 0, err
 	}

@@ -1,6 +1,18 @@
 package config
 
-import "strings"
+import (
+	"errors"
+	"net/url"
+	"strings"
+)
+
+// CheckWebURL says what is wrong with the address of something that is asked over HTTP.
+func CheckWebURL(text string) error {
+	if u, err := url.Parse(text); err != nil || (u.Scheme != "http" && u.Scheme != "https") || u.Host == "" {
+		return errors.New("must be an http or https URL")
+	}
+	return nil
+}
 
 // RedactURL returns text, which is or was to be a URL, without what may be secret in it: a login, and what follows the
 // path. It is for errors and logs.

@@ -6,12 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"maps"
 	"net/http"
 	"net/url"
 	"slices"
 	"strconv"
+
+	"btcpool/internal/httpapi"
 )
 
 // maxAPIAnswer bounds an answer, in bytes: a million users.
@@ -69,32 +70,17 @@ func (a *api) find(ctx context.Context, name string) (int32, error) {
 	return slices.Collect(maps.Values(users))[0], nil
 }
 
-// do returns the users of an answer. Its errors keep what is secret in a URL to themselves.
-func (a *api) do(req *http.Request) (users map[string]int32, err error) {
-	defer func() {
-		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {
-			err = wrapped.Err
-		}
-		if err != nil {
-			err = fmt.Errorf("%s %s%s: %w", req.Method, req.URL.Host, req.URL.Path, err)
-		}
-	}()
-	res, err := a.client.Do(req)
+// do returns the users of an answer.
+func (a *api) do(req *http.Request) (map[string]int32, error) {
+	text, err := httpapi.Fetch(&a.client, req, maxAPIAnswer)
 	if err != nil {
 		return nil, err
 	}
-	defer res.Body.Close()
-	if res.StatusCode != http.StatusOK {
-		return nil, errors.New(res.Status)
-	}
-	text, err := io.ReadAll(io.LimitReader(res.Body, maxAPIAnswer+1))
+	users, err := parseUsers(text)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s %s%s: %w", req.Method, req.URL.Host, req.URL.Path, err)
 	}
-	if len(text) > maxAPIAnswer {
-		return nil, fmt.Errorf("answer is longer than %d bytes", maxAPIAnswer)
-	}
-	return parseUsers(text)
+	return users, nil
 }
 
 // parseUsers reads btcpool's answer,

@@ -3,7 +3,6 @@ package users
 import (
 	"fmt"
 	"hash/crc32"
-	"net/url"
 	"slices"
 	"strings"
 	"time"
@@ -91,11 +90,9 @@ func (s Source) Validate() error {
 	switch s.Kind {
 	case Open, Address, Database:
 	case API:
-		if !isWebURL(s.ListURL) {
-			faults.Addf("list_id_api_url = %q: must be an http or https URL", config.RedactURL(s.ListURL))
-		}
-		if s.RegisterURL != "" && !isWebURL(s.RegisterURL) {
-			faults.Addf("register_url = %q: must be an http or https URL", config.RedactURL(s.RegisterURL))
+		faults.Value("list_id_api_url", s.ListURL, config.CheckWebURL(s.ListURL))
+		if s.RegisterURL != "" {
+			faults.Value("register_url", s.RegisterURL, config.CheckWebURL(s.RegisterURL))
 		}
 	case Static:
 		for name, id := range s.Static {
@@ -113,11 +110,6 @@ func (s Source) Validate() error {
 		faults.Addf("register_url = %q: is for source %s only", config.RedactURL(s.RegisterURL), API)
 	}
 	return faults.Err()
-}
-
-func isWebURL(text string) bool {
-	u, err := url.Parse(text)
-	return err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != ""
 }
 
 // InDatabase reports whether the users are rows of the database.

@@ -41,16 +41,28 @@ func (l *List) separates(name string) bool {
 // no user can have such a name: no character is left out, lest the rest be somebody else. The other methods want names
 // in this form.
 func (l *List) Canonical(name string) string {
-	name = l.withoutSuffix(l.foldCase(strings.TrimSpace(name)))
+	name = l.cfg.withoutSuffix(l.foldCase(strings.TrimSpace(name)))
 	if share.CleanName(name) != name || len(name) > maxName {
 		return ""
 	}
 	return name
 }
 
+// Fold returns the one name of all that mean the same user, unless that is an address.
+func (c Config) Fold(name string) string {
+	return c.withoutSuffix(c.foldCase(strings.TrimSpace(name)))
+}
+
+func (c Config) foldCase(name string) string {
+	if c.CaseInsensitive {
+		return strings.ToLower(name)
+	}
+	return name
+}
+
 // withoutSuffix cuts name at the last separator, if that is wanted.
-func (l *List) withoutSuffix(name string) string {
-	if i := strings.LastIndex(name, l.cfg.UserSuffixSeparator); l.cfg.StripUserSuffix && i >= 0 {
+func (c Config) withoutSuffix(name string) string {
+	if i := strings.LastIndex(name, c.UserSuffixSeparator); c.StripUserSuffix && i >= 0 {
 		return name[:i]
 	}
 	return name
@@ -62,16 +74,13 @@ func (l *List) listed(name string) string {
 	if name = l.foldCase(name); l.cfg.Kind == Open || l.cfg.Kind == Address {
 		return name
 	}
-	return l.withoutSuffix(name)
+	return l.cfg.withoutSuffix(name)
 }
 
 // foldCase returns the one name of all that differ in case and mean the same user.
 func (l *List) foldCase(name string) string {
 	if l.cfg.Kind != Address {
-		if l.cfg.CaseInsensitive {
-			return strings.ToLower(name)
-		}
-		return name
+		return l.cfg.foldCase(name)
 	}
 	// BIP 173: all capitals are the same address; base58 is case sensitive.
 	if lower := strings.ToLower(name); strings.ToUpper(name) == name && strings.HasPrefix(lower, l.network.Params.Bech32HRPSegwit+"1") {
