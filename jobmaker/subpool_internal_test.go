@@ -58,6 +58,9 @@ func TestUpdateSubPool(t *testing.T) {
 	}{
 		"both":          {`{"coinbase_info":"/new/","payout_addr":"` + secondAddress + `"}`, 30, "/new/", "success", true},
 		"more keys":     {`{"x":[1],"coinbase_info":"","payout_addr":"` + secondAddress + `"}`, 30, "", "success", true},
+		"with an id":    {`{"request_id":"one","coinbase_info":"/new/","payout_addr":"` + secondAddress + `"}`, 30, "/new/", "success", true},
+		"an id alone":   {`{"request_id":"one"}`, 30, "/farm/", "field missing or wrong field type", false},
+		"a strange id":  {`{"request_id":{},"coinbase_info":"/new/","payout_addr":"` + secondAddress + `"}`, 30, "/new/", "success", true},
 		"long text":     {`{"coinbase_info":"` + long + `","payout_addr":"` + secondAddress + `"}`, 30, long[:30], "success, but coinbase_info was cut to 30 bytes", true},
 		"nothing":       {"", 30, "/farm/", "empty request", false},
 		"one missing":   {`{"coinbase_info":"/new/"}`, 30, "/farm/", "field missing or wrong field type", false},
@@ -92,6 +95,9 @@ func TestUpdateSubPool(t *testing.T) {
 			if tt.success {
 				want["new"] = map[string]any{"coinbase_info": tt.text, "payout_addr": secondAddress}
 				result = "accepted"
+			}
+			if strings.Contains(tt.request, `"request_id":"one"`) {
+				want["request_id"] = "one"
 			}
 			delete(answer, "err_msg")
 			if diff := cmp.Diff(want, answer); diff != "" {

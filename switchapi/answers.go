@@ -18,8 +18,8 @@ type userMap struct {
 	now int64             // the user system's clock, in Unix seconds; 0: it does not say
 }
 
-// parseMap reads an answer with the data {"<key>":{"user":"btc"},"now_date":1600000000}, where no users may also be [], and
-// numbers may be texts.
+// parseMap reads an answer with the data {"<key>":{"user":"btc"},"now_date":1600000000}, where no users may also be [],
+// and numbers may be texts.
 func parseMap(text []byte, key string) (m userMap, err error) {
 	var answer struct {
 		ErrNo  int                        `json:"err_no"`

@@ -121,9 +121,10 @@ func (r rules) order(first string, o outlook) []string {
 
 // fill gives the users to the chains in the order of their worth, each as many as its cap allows.
 //
-// How much hashrate all users in auto mode have is not known, but it cannot be more than the pool has on a chain, divided
-// by the share of them that mines there. Reckoned by that, a share that is to grow into the room under a cap does not
-// grow too far, and one that has to shrink comes down in steps: shares near a cap go one way only, and rest there.
+// How much hashrate all users in auto mode have is not known, but it cannot be more than the pool has on a chain,
+// divided by the share of them that mines there. Reckoned by that, a share that is to grow into the room under a cap
+// does not grow too far, and one that has to shrink comes down in steps: shares near a cap go one way only, and rest
+// there.
 func (r rules) fill(best string, before choice, o outlook) userchain.Shares {
 	all := math.Inf(1)
 	for chain, part := range before.Shares {

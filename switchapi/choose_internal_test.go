@@ -65,8 +65,8 @@ func (f farm) rates(s userchain.Shares) map[string]float64 {
 	return rates
 }
 
-// TestCapIsApproached has the best chain take what its cap allows: shares go towards it, each step in the same direction,
-// and rest there.
+// TestCapIsApproached has the best chain take what its cap allows: shares go towards it, each step in the same
+// direction, and rest there.
 func TestCapIsApproached(t *testing.T) {
 	t.Parallel()
 	for name, tt := range map[string]struct {

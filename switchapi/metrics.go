@@ -8,7 +8,8 @@ import (
 	"btcpool/internal/telemetry"
 )
 
-// Labels: client and chain are names of the configuration, path is one of the API's, source and reason are of the program.
+// Labels: client and chain are names of the configuration, path is one of the API's, source and reason are of the
+// program.
 type metrics struct {
 	requests      *prometheus.CounterVec
 	strangers     prometheus.Counter

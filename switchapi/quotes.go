@@ -171,8 +171,8 @@ func readFile(path string) (text []byte, written time.Time, err error) {
 	return text, info.ModTime(), err
 }
 
-// parseRate reads the hashrate of the last five minutes that a statshttpd tells of its pool. A pool that nobody mines for
-// has none that can be measured: 0.
+// parseRate reads the hashrate of the last five minutes that a statshttpd tells of its pool. A pool that nobody mines
+// for has none that can be measured: 0.
 func parseRate(text []byte) (float64, error) {
 	var pool struct {
 		Starting bool `json:"starting"`

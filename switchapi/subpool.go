@@ -111,18 +111,24 @@ func (s *Service) updateCoinbase(w http.ResponseWriter, r *http.Request, by *cli
 	if len(text) > maxUpdate {
 		return faultf(errBadRequest, "the request is longer than %d bytes", maxUpdate)
 	}
+	audit := func(a answer) {
+		now := time.Now()
+		s.audit.write(now, struct {
+			Time   time.Time `json:"time"`
+			Client string    `json:"client"`
+			From   string    `json:"from"`
+			Path   string    `json:"path"`
+			coinbaseRequest
+			answer
+		}{now.UTC(), by.name, r.RemoteAddr, r.URL.Path, body, a})
+	}
+	audit(answer{ErrMsg: "asked"}) // before it is done, which may be later than anybody waits
 	a, err := s.handshake(r.Context(), path, text, body.RequestID)
-	s.audit.write(time.Now(), struct {
-		Time   time.Time `json:"time"`
-		Client string    `json:"client"`
-		From   string    `json:"from"`
-		Path   string    `json:"path"`
-		coinbaseRequest
-		answer
-	}{time.Now().UTC(), by.name, r.RemoteAddr, r.URL.Path, body, answerOf(err)})
 	if err != nil {
+		audit(answerOf(err))
 		return err
 	}
+	audit(answer{ErrNo: a.ErrNo, ErrMsg: a.Message, Success: a.Success})
 	s.answered(w, r, http.StatusOK, a)
 	return nil
 }

@@ -79,7 +79,8 @@ func (s *Service) changeOf(w wish, now time.Time) (c change, warning string, f *
 	return c, warning, nil
 }
 
-// change does what a client asks for and answers: 200 if all of it is written, 202 if some will be, 207 if some is refused.
+// change does what a client asks for and answers: 200 if all of it is written, 202 if some will be, 207 if some is
+// refused.
 func (s *Service) change(w http.ResponseWriter, r *http.Request, by *client, wishes []wish, wait time.Duration) error {
 	if len(wishes) > maxBatch {
 		return faultf(errBadRequest, "more than %d users in a request", maxBatch)

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
@@ -259,6 +260,34 @@ func TestLists(t *testing.T) {
 	r = start(t, cfg)
 	r.ask("GET", "/switch?puname=bob&coin=bch&wait=0", "", token)
 	testkit.Eventually(t, "bob is known since before the restart", func() bool { return oldest() > 0 })
+}
+
+// TestServerThatStarts has servers be commanded once an hour, and one that has just started at once.
+func TestServerThatStarts(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Kafka = testkit.Broker(t)
+	quotes := filepath.Join(t.TempDir(), "quotes.json")
+	if err := os.WriteFile(quotes, []byte(`{"coins":{"BTC":{"price":60000,"difficulty":100,"reward":3}}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	cfg.AutoChain.Enabled, cfg.AutoChain.FailSafeChain, cfg.AutoChain.Interval = true, "btc", config.Duration(time.Hour)
+	cfg.AutoChain.Sources, cfg.AutoChain.Chains = []string{quotes}, []switchapi.AutoOf{{Chain: "btc", Coin: "BTC"}}
+	client := testkit.Bus(t, cfg.Kafka, cfg.AutoChain.ControllerTopic, cfg.AutoChain.ProcessorTopic)
+	r := start(t, cfg)
+	commands := func() float64 { return testkit.Metric(t, r.reg, "btcpool_switchapi_commands_total") }
+	testkit.Eventually(t, "the first command", func() bool { return commands() == 1 })
+	testkit.Eventually(t, "the decision", func() bool {
+		_, text := r.ask("GET", "/status", "", reader)
+		return strings.Contains(text, `"best":"btc"`)
+	})
+	testkit.Eventually(t, "one for the server", func() bool { // which says so until somebody reads the topic
+		notice := bus.Message{Value: []byte(`{"type":"sserver_notify","action":"online","server_id":3}`)}
+		if err := client.Write(t.Context(), cfg.AutoChain.ProcessorTopic, notice); err != nil {
+			t.Fatal(err)
+		}
+		return commands() > 1
+	})
 }
 
 // TestNewAndClose builds the service twice in one place, and one that cannot listen.

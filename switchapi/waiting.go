@@ -87,8 +87,8 @@ var (
 	errJournal = errors.New("the journal cannot be written")
 )
 
-// waiting are the changes that are not in ZooKeeper yet, one a user: the last counts. Those of clients are on disk before
-// anybody is told that they are accepted, in a journal of durable frames.
+// waiting are the changes that are not in ZooKeeper yet, one a user: the last counts. Those of clients are on disk
+// before anybody is told that they are accepted, in a journal of durable frames.
 type waiting struct {
 	path string
 	most int
@@ -107,7 +107,8 @@ type waiting struct {
 // spoilt is the limit of a journal of which nobody knows what the disk has, because writing or syncing it has failed.
 const spoilt = -1
 
-// openWaiting reads the journal in dir, of at most so many users. It calls damaged if there are records that cannot be read.
+// openWaiting reads the journal in dir, of at most so many users. It calls damaged if there are records that cannot be
+// read.
 func openWaiting(dir string, most int, log zerolog.Logger, damaged func()) (*waiting, error) {
 	w := &waiting{
 		path: filepath.Join(dir, "journal"), most: most, bell: retry.NewBell(),
@@ -133,7 +134,8 @@ func openWaiting(dir string, most int, log zerolog.Logger, damaged func()) (*wai
 	return w, w.rewrite()
 }
 
-// replay takes in a journal and returns how many bytes at its end are damaged; a record that is cut off was never accepted.
+// replay takes in a journal and returns how many bytes at its end are damaged; a record that is cut off was never
+// accepted.
 func (w *waiting) replay(content []byte) (damaged int) {
 	for len(content) > 0 {
 		body, size, err := durable.CutFrame(content, 2, maxRecord)

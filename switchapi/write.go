@@ -26,8 +26,8 @@ const (
 	resultNothing = "nothing"   // to say of a user who has no chain
 )
 
-// writeNodes brings changes to ZooKeeper until ctx ends. It is alone in that, so no change overtakes another of the same
-// user.
+// writeNodes brings changes to ZooKeeper until ctx ends. It is alone in that, so no change overtakes another of the
+// same user.
 func (s *Service) writeNodes(ctx context.Context) {
 	for ctx.Err() == nil {
 		due, next := s.waiting.due(time.Now(), writeBatch)

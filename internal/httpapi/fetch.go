@@ -8,8 +8,8 @@ import (
 	"net/url"
 )
 
-// Fetch does a request and returns the body of its answer, which must have status 200 and be of at most so many bytes. Its
-// errors keep what is secret in a URL to themselves.
+// Fetch does a request and returns the body of its answer, which must have status 200 and be of at most so many bytes.
+// Its errors keep what is secret in a URL to themselves.
 func Fetch(c *http.Client, req *http.Request, most int64) (text []byte, err error) {
 	defer func() {
 		if wrapped := (*url.Error)(nil); errors.As(err, &wrapped) {

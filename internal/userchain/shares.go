@@ -32,9 +32,9 @@ func (s Shares) Check() error {
 	return nil
 }
 
-// Of returns the chain of a user in auto mode. It is the same wherever it is asked, and when a share grows by some part,
-// that part of the users goes there and nobody else goes anywhere: each chain draws a lot for the user, weighted by its
-// share, and the best wins (weighted rendezvous hashing).
+// Of returns the chain of a user in auto mode. It is the same wherever it is asked, and when a share grows by some
+// part, that part of the users goes there and nobody else goes anywhere: each chain draws a lot for the user, weighted
+// by its share, and the best wins (weighted rendezvous hashing).
 func (s Shares) Of(user string) (chain string) {
 	best := math.Inf(-1)
 	for _, c := range slices.Sorted(maps.Keys(s)) {

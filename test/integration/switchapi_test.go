@@ -96,8 +96,8 @@ func wantNode(t *testing.T, conn *zk.Conn, path, want string) {
 	})
 }
 
-// TestSwitchAPIOutages switches users while ZooKeeper is killed and hangs and the service is killed: what was accepted last
-// of each user is what its node says in the end, and every answer comes in time.
+// TestSwitchAPIOutages switches users while ZooKeeper is killed and hangs and the service is killed: what was accepted
+// last of each user is what its node says in the end, and every answer comes in time.
 func TestSwitchAPIOutages(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -123,8 +123,40 @@ func TestSwitchAPIOutages(t *testing.T) {
 		t.Errorf("the answer took %s", took)
 	}
 	s.wants(http.StatusOK, `"accepted":1`, http.MethodGet, "/status", "")
+	// Killed while a client waits: nobody has told it anything, and the audit log names what is done all the same.
+	gone := make(chan error)
+	go func() {
+		_, _, err := s.ask(t.Context(), http.MethodGet, "/switch?puname=bob&coin=bch&wait=10000", "")
+		gone <- err
+	}()
+	testkit.Until(t, time.Minute, "bob's switch is accepted", func(ctx context.Context) error {
+		_, text, err := s.ask(ctx, http.MethodGet, "/status", "")
+		if err == nil && !strings.Contains(text, `"accepted":2`) {
+			err = errors.New(text)
+		}
+		return err
+	})
+	s.Kill()
+	if err := <-gone; err == nil {
+		t.Fatal("the client had an answer before the kill")
+	}
+	var audit []byte
+	logs, _ := filepath.Glob(filepath.Join(dir, "switchapi", "audit-*.jsonl"))
+	for _, log := range logs {
+		text, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		audit = append(audit, text...)
+	}
+	if !strings.Contains(string(audit), `"puname":"bob"`) {
+		t.Errorf("the audit log does not know of bob's switch: %s", audit)
+	}
+	s.Start()
+	s.waitReady()
 	z.Resume()
 	wantNode(t, conn, userChain+"/alice", "bch")
+	wantNode(t, conn, userChain+"/bob", "bch")
 
 	const users = 200
 	last := make(map[string]string)
@@ -297,7 +329,7 @@ func TestSwitchAPIMaps(t *testing.T) {
 	server := httptest.NewServer(system)
 	defer server.Close()
 	set(t, conn, userChain+"/carol", "btc") // is not changed by a list
-	startSwitchAPI(t, dir, z.Addr, "", fmt.Sprintf("[nodes]\njson = true\ncase_index = \"/switcher/case\"\n"+
+	s := startSwitchAPI(t, dir, z.Addr, "", fmt.Sprintf("[nodes]\njson = true\ncase_index = \"/switcher/case\"\n"+
 		"[users]\ncase_insensitive = false\nstrip_user_suffix = true\nlist_interval = \"1s\"\nreload_interval = \"1s\"\n"+
 		"[[lists]]\nchain = \"btc\"\nurl = %[1]q\n[[lists]]\nchain = \"bch\"\nurl = %[2]q\n[map]\nurl = %[3]q\nsubpool_url = %[4]q\ninterval = \"1s\"\n",
 		server.URL+"/btc", server.URL+"/bch", server.URL+"/map", server.URL+"/subs"))
@@ -305,6 +337,8 @@ func TestSwitchAPIMaps(t *testing.T) {
 	wantNode(t, conn, userChain+"/bob", `{"chain":"btc","subpool":"farm","puids":{"btc":13}}`)
 	wantNode(t, conn, userChain+"/carol", `{"chain":"btc","subpool":"","puids":{"bch":23}}`)
 	wantNode(t, conn, "/switcher/case/alice", "Alice")
+	s.wants(http.StatusOK, `"state":"written"`, http.MethodPost, "/user/change-subpool", "puname=carol&subpool=mine&wait=10000")
+	s.wants(http.StatusNotFound, "mines no chain yet", http.MethodPost, "/user/change-subpool", "puname=nobody&subpool=mine&wait=10000")
 	system.change(func() {
 		system.coins = map[string]string{"Alice": "btc"}
 		system.subs = map[string]string{}
