@@ -9,7 +9,8 @@
 // however long that takes and however often the process is killed meanwhile. Of several switches of a user the last
 // counts. Nodes are written by their version, so that a late write never goes over a newer one.
 //
-// Several switchapi may run: all answer, and the one that leads (ZooKeeper decides) reads maps, registers and commands.
+// Several switchapi may run: all answer, and the one that leads (ZooKeeper decides) reads maps, registers and commands. Of
+// switches of a user that different ones have accepted the last counts that gets to ZooKeeper.
 package switchapi
 
 import (
