@@ -184,10 +184,15 @@ type MariaDB struct {
 // StartMariaDB initialises a data folder and starts the server on a free port.
 func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	t.Helper()
-	data := filepath.Join(dir, "mariadb")
-	// Many servers are run beside each other: little is written, and the machine's room for asynchronous I/O is left alone.
-	small := []string{"--no-defaults", "--user=" + userName(t), "--datadir=" + data, "--innodb-log-file-size=8M", "--innodb-use-native-aio=0"}
-	install := exec.Command("mariadb-install-db", append(small, "--auth-root-authentication-method=normal", "--skip-test-db")...)
+	data, tmp := filepath.Join(dir, "mariadb"), filepath.Join(dir, "mariadb.tmp")
+	if err := os.MkdirAll(tmp, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// Many servers are run beside each other: little is written, the machine's room for asynchronous I/O is left alone, and
+	// none deletes the temporary tables of another, as one does that starts and finds some.
+	own := []string{"--no-defaults", "--user=" + userName(t), "--datadir=" + data, "--tmpdir=" + tmp,
+		"--innodb-log-file-size=8M", "--innodb-use-native-aio=0"}
+	install := exec.Command("mariadb-install-db", append(own, "--auth-root-authentication-method=normal", "--skip-test-db")...)
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("mariadb-install-db: %v (run test/install.sh)\n%s", err, out[:min(len(out), 1500)]) // then it says where to ask
 	}
@@ -196,7 +201,7 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	addr := fmt.Sprintf("127.0.0.1:%d", port)
 	m := &MariaDB{Addr: addr, DSN: "pool:secret@tcp(" + addr + ")/pool"}
 	m.Process = start(t, dir, "mariadb", "/usr/sbin/mariadbd", nil,
-		append(small, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))...)
+		append(own, "--socket="+socket, "--bind-address=127.0.0.1", fmt.Sprintf("--port=%d", port))...)
 	db, err := sql.Open("mysql", "root@unix("+socket+")/")
 	if err != nil {
 		t.Fatal(err)
