@@ -29,75 +29,43 @@ func (w *world) settle(name string) {
 		return err
 	})
 	conn := w.db.Open(w.t)
-	var log []share.Share
-	testkit.Until(w.t, patience, name+": share log and tables hold what was acknowledged", func(ctx context.Context) error {
-		log = w.pool.ReadLog(w.t)
-		if err := w.ledger.Compare(log); err != nil {
-			return err
-		}
-		return rig.CompareStatistics(ctx, conn, log)
-	})
-	w.today(log)
-	w.live(log)
-	w.blocks()
-}
-
-// live holds the last hour of statshttpd's API against the share log, as long as it can be the same: it counts what the
-// topic holds, in windows of its own clock.
-func (w *world) live(log []share.Share) {
-	w.t.Helper()
-	if w.clocked || !w.ledger.Whole() || time.Since(w.began) > 50*time.Minute {
-		return
-	}
-	var want int64
-	for _, s := range log {
-		if s.Status == share.StatusAccept {
-			want++
-		}
-	}
-	testkit.Until(w.t, patience, "statshttpd's API agrees with the share log", func(ctx context.Context) error {
-		var answer struct {
-			Shares struct{ Accepted struct{ Shares int64 } } `json:"shares_1h"`
-		}
-		err := w.pool.Get(ctx, "/api/v1/pool", &answer)
-		if got := answer.Shares.Accepted.Shares; err == nil && got != want {
-			err = fmt.Errorf("it counts %d accepted shares, the log %d", got, want)
+	w.pool.WaitLog(w.t, patience, name+": share log, tables and APIs hold what was acknowledged", func(ctx context.Context, log []share.Share) error {
+		err := errors.Join(w.ledger.Compare(log), rig.CompareStatistics(ctx, conn, log), w.compareToday(ctx, log))
+		if w.lastHourHasAll() {
+			err = errors.Join(err, w.pool.CompareLive(ctx, log))
 		}
 		return err
 	})
-}
-
-// today holds slparser's answer for the present day against the log: what was earned, for work in whole difficulties is
-// nothing here. On regtest each share is worth a block.
-func (w *world) today(log []share.Share) {
-	w.t.Helper()
-	testkit.Until(w.t, patience, "slparser's API agrees with the share log", func(ctx context.Context) error {
-		var want int64
-		day := sharefile.DayOf(time.Now().Unix())
-		for _, s := range log {
-			if s.Status == share.StatusAccept && sharefile.DayOf(s.Time) == day {
-				want += int64(50e8) >> (s.Height / 150)
-			}
-		}
-		var answer struct {
-			Data map[string][]struct{ Earn int64 }
-		}
-		if err := w.pool.GetStats(ctx, "/share_stats?user_id=0&worker_id=0&hour=24", &answer); err != nil {
-			return err
-		}
-		if all := answer.Data["0"]; len(all) != 1 || all[0].Earn != want {
-			return fmt.Errorf("it says %+v, the log %d", answer.Data, want)
-		}
-		return nil
-	})
-}
-
-// blocks holds found_blocks against the node's chain.
-func (w *world) blocks() {
-	w.t.Helper()
-	conn := w.db.Open(w.t)
-	testkit.Until(w.t, patience, "found_blocks agrees with the chain", func(ctx context.Context) error {
+	testkit.Until(w.t, patience, name+": found_blocks agrees with the chain", func(ctx context.Context) error {
 		_, err := rig.CompareBlocks(ctx, conn, w.node.Client, w.forgotten)
 		return err
 	})
+}
+
+// lastHourHasAll says whether the last hour of statshttpd's API can be the same as the share log: it counts what the
+// topic holds, in windows of its own clock.
+func (w *world) lastHourHasAll() bool {
+	return !w.clocked && w.ledger.Whole() && time.Since(w.began) < 50*time.Minute
+}
+
+// compareToday holds slparser's answer for the present day against the log: what was earned, for work in whole
+// difficulties is nothing here. On regtest each share is worth a block.
+func (w *world) compareToday(ctx context.Context, log []share.Share) error {
+	var want int64
+	day := sharefile.DayOf(time.Now().Unix())
+	for _, s := range log {
+		if s.Status == share.StatusAccept && sharefile.DayOf(s.Time) == day {
+			want += int64(50e8) >> (s.Height / 150)
+		}
+	}
+	var answer struct {
+		Data map[string][]struct{ Earn int64 }
+	}
+	if err := w.pool.GetStats(ctx, "/share_stats?user_id=0&worker_id=0&hour=24", &answer); err != nil {
+		return err
+	}
+	if all := answer.Data["0"]; len(all) != 1 || all[0].Earn != want {
+		return fmt.Errorf("slparser's API says %+v of today, the log %d", answer.Data, want)
+	}
+	return nil
 }

@@ -26,7 +26,6 @@ func TestMine(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	kafka, db, node := rig.StartKafka(t, dir), rig.StartMariaDB(t, dir), rig.StartBtcd(t, dir, rig.PayoutAddress)
-	rig.StartZooKeeper(t, dir)
 	pool := rig.StartPool(t, dir, kafka, db, node)
 
 	// Every share below difficulty 1 is a block on regtest, so two miners race each other.
@@ -46,7 +45,7 @@ func TestMine(t *testing.T) {
 	pool.WaitLogged(t, acks, 0)
 	checkBlocks(t, node, pool, db)
 	log := pool.WaitStatistics(t, db)
-	checkWorkers(t, pool, log)
+	checkWorkers(t, pool)
 	checkPrinted(t, dir, log)
 	checkDashboard(t, pool)
 
@@ -114,8 +113,8 @@ func TestKilled(t *testing.T) {
 
 	pool.WaitLogged(t, acks, report.Unanswered)
 	checkBlocks(t, node, pool, db)
-	log := pool.WaitStatistics(t, db)
-	checkWorkers(t, pool, log)
+	pool.WaitStatistics(t, db)
+	checkWorkers(t, pool)
 	checkMerged(t, db, aux)
 }
 
@@ -249,36 +248,23 @@ func checkBlocks(t *testing.T, node *rig.Btcd, pool *rig.Pool, db *rig.MariaDB) 
 }
 
 // checkWorkers holds the live figures of the API against the log.
-func checkWorkers(t *testing.T, pool *rig.Pool, log []share.Share) {
+func checkWorkers(t *testing.T, pool *rig.Pool) {
 	t.Helper()
-	type counted struct {
-		Shares     int64   `json:"shares"`
-		Difficulty float64 `json:"difficulty"`
-	}
-	var want counted
-	workers := map[int64]int64{}
-	for _, s := range log {
-		if s.Status == share.StatusAccept {
-			want.Shares++
-			want.Difficulty += s.Difficulty.Float()
-			workers[s.WorkerID]++
-		}
-	}
-	testkit.Until(t, testkit.Patience, "the API agrees with the share log", func(ctx context.Context) error {
-		var answer struct {
-			Shares struct{ Accepted counted } `json:"shares_1h"`
-		}
-		if err := pool.Get(ctx, "/api/v1/pool", &answer); err != nil {
+	pool.WaitLog(t, testkit.Patience, "the API agrees with the share log", func(ctx context.Context, log []share.Share) error {
+		if err := pool.CompareLive(ctx, log); err != nil {
 			return err
 		}
-		if got := answer.Shares.Accepted; got != want {
-			return fmt.Errorf("/api/v1/pool counts %+v accepted, the log %+v", got, want)
+		workers := map[int64]int64{}
+		for _, s := range log {
+			if s.Status == share.StatusAccept {
+				workers[s.WorkerID]++
+			}
 		}
 		var list struct {
 			Total   int
 			Workers []struct {
-				WorkerID string                     `json:"worker_id"`
-				Shares   struct{ Accepted counted } `json:"shares_1h"`
+				WorkerID string                                    `json:"worker_id"`
+				Shares   struct{ Accepted struct{ Shares int64 } } `json:"shares_1h"`
 			}
 		}
 		if err := pool.Get(ctx, "/api/v1/workers", &list); err != nil {

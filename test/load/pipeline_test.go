@@ -90,33 +90,21 @@ func TestPipeline(t *testing.T) {
 	if code, err := miner.Stop(); err != nil || code != 0 {
 		t.Errorf("minersim ended with code %d, %v", code, err)
 	}
-	report := miner.Report()
-	first.print(t, last, report)
-
-	log := verifyPipeline(t, pool, db, miner)
-	compareLive(t, pool, log, began)
-	client, err := noderpc.New(noderpc.Config{URL: node.URL, User: node.User, Password: node.Password})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
-	conn := db.Open(t)
-	var blocks int32
-	testkit.Until(t, time.Minute, "found_blocks agrees with the chain", func(ctx context.Context) (err error) {
-		blocks, err = rig.CompareBlocks(ctx, conn, client, nil)
-		return err
-	})
-	t.Logf("%d blocks on the chain, each with its row", blocks)
-	compareCounters(t, pool, log, blocks)
+	first.print(t, last, miner.Report())
+	comparePipeline(t, pool, db, node, miner, began)
 	r.judge(t)
 }
 
-// verifyPipeline holds the share log against what minersim was told, and the tables against the log.
-func verifyPipeline(t *testing.T, pool *rig.Pool, db *rig.MariaDB, miner *rig.Miner) (log []share.Share) {
+// comparePipeline holds the share log against what minersim was told, and tables, API and counters against the log and
+// the chain.
+func comparePipeline(t *testing.T, pool *rig.Pool, db *rig.MariaDB, node rig.Node, miner *rig.Miner, began time.Time) {
 	t.Helper()
 	var ledger rig.Ledger
 	report := miner.Report()
 	ledger.Add(miner.Acks(), report.Unanswered)
+	if int64(ledger.Acknowledged) != report.Accepted || report.Accepted == 0 || report.Refused() > 0 || report.Reconnects > 0 {
+		t.Errorf("minersim: %d acknowledged in its ledger, %+v", ledger.Acknowledged, report)
+	}
 	testkit.Until(t, 10*time.Minute, "the spools are empty", func(ctx context.Context) error {
 		n, err := metric(ctx, pool, "sserver", `btcpool_spool_depth_records\{.*\}`)
 		if err == nil && n > 0 {
@@ -124,49 +112,36 @@ func verifyPipeline(t *testing.T, pool *rig.Pool, db *rig.MariaDB, miner *rig.Mi
 		}
 		return err
 	})
-	testkit.Until(t, 10*time.Minute, "the share log holds what was acknowledged", func(context.Context) error {
-		log = pool.ReadLog(t)
-		return ledger.Compare(log)
-	})
+	client, err := noderpc.New(noderpc.Config{URL: node.URL, User: node.User, Password: node.Password})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
 	conn := db.Open(t)
-	testkit.Until(t, 10*time.Minute, "the tables agree with the share log", func(ctx context.Context) error {
-		return rig.CompareStatistics(ctx, conn, log)
+	var blocks int32
+	log := pool.WaitLog(t, 10*time.Minute, "log, tables, API, chain and counters agree", func(ctx context.Context, log []share.Share) (err error) {
+		if err := ledger.Compare(log); err != nil {
+			return err
+		}
+		if err := rig.CompareStatistics(ctx, conn, log); err != nil {
+			return err
+		}
+		if time.Since(began) < 55*time.Minute {
+			if err := pool.CompareLive(ctx, log); err != nil {
+				return err
+			}
+		}
+		if blocks, err = rig.CompareBlocks(ctx, conn, client, nil); err != nil {
+			return err
+		}
+		return compareCounters(ctx, pool, log, blocks)
 	})
-	if int64(ledger.Acknowledged) != report.Accepted || report.Accepted == 0 || report.Refused() > 0 || report.Reconnects > 0 {
-		t.Errorf("minersim: %d acknowledged in its ledger, %+v", ledger.Acknowledged, report)
-	}
 	t.Logf("%s; the log and the tables have them once, and %d refused ones", ledger.String(), len(log)-ledger.Acknowledged)
-	return log
+	t.Logf("%d blocks on the chain, each with its row", blocks)
 }
 
-// compareLive holds the last hour of the API against the log, as long as an hour has all.
-func compareLive(t *testing.T, pool *rig.Pool, log []share.Share, began time.Time) {
-	t.Helper()
-	if time.Since(began) > 55*time.Minute {
-		t.Log("the API's last hour is not all of the run: not compared")
-		return
-	}
-	var want int64
-	for i := range log {
-		if log[i].Status == share.StatusAccept {
-			want++
-		}
-	}
-	testkit.Until(t, time.Minute, "statshttpd's API agrees with the share log", func(ctx context.Context) error {
-		var answer struct {
-			Shares struct{ Accepted struct{ Shares int64 } } `json:"shares_1h"`
-		}
-		err := pool.Get(ctx, "/api/v1/pool", &answer)
-		if got := answer.Shares.Accepted.Shares; err == nil && got != want {
-			err = fmt.Errorf("it counts %d accepted shares, the log has %d", got, want)
-		}
-		return err
-	})
-}
-
-// compareCounters holds what the dashboards show against what there is.
-func compareCounters(t *testing.T, pool *rig.Pool, log []share.Share, blocks int32) {
-	t.Helper()
+// compareCounters says how what the dashboards show differs from what there is.
+func compareCounters(ctx context.Context, pool *rig.Pool, log []share.Share, blocks int32) error {
 	accepted := 0
 	for i := range log {
 		if log[i].Status == share.StatusAccept {
@@ -183,11 +158,15 @@ func compareCounters(t *testing.T, pool *rig.Pool, log []share.Share, blocks int
 		{"statshttpd", `btcpool_statshttpd_shares_total\{result="accepted",.*\}`, accepted},
 		{"blkmaker", `btcpool_blkmaker_solved_shares_total\{result="accepted",.*\}`, int(blocks)},
 	} {
-		got, err := metric(t.Context(), pool, c.service, c.series)
-		if err != nil || int(got) != c.want {
-			t.Errorf("%s counts %.0f as %s, want %d: %v", c.service, got, c.series, c.want, err)
+		got, err := metric(ctx, pool, c.service, c.series)
+		if err == nil && int(got) != c.want {
+			err = fmt.Errorf("%s counts %.0f as %s, want %d", c.service, got, c.series, c.want)
+		}
+		if err != nil {
+			return err
 		}
 	}
+	return nil
 }
 
 // metric sums up the values of the series of a service's page that a pattern describes.

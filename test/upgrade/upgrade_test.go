@@ -1,12 +1,13 @@
 //go:build integration
 
-// Package upgrade runs the pool with the programs of the release before, of this tree, and of both beside each other, as
-// an operator who upgrades and goes back does. Releases and their commits are those of CHANGELOG.md.
+// Package upgrade runs the pool with the programs of the release before, of this tree, and of both beside each other,
+// as an operator who upgrades and goes back does. Releases and their commits are those of CHANGELOG.md.
 package upgrade
 
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"flag"
 	"fmt"
 	"math/rand/v2"
@@ -38,9 +39,9 @@ const patience = 5 * time.Minute
 
 // TestUpgrade upgrades one service after the other under load, in an order drawn from a seed, goes back to the release
 // before in another order, and upgrades again. Nobody changes the configuration, which is one that the release before
-// takes. One in four services is killed instead of stopped. After each step miners, at the pool and behind the farm proxy,
-// have shares acknowledged, and blocks are found; after each round what was acknowledged is in the share log once, the
-// tables and the API say what the log says, and the blocks on the chain are the rows of found_blocks.
+// takes. One in four services is killed instead of stopped. After each step miners, at the pool and behind the farm
+// proxy, have shares acknowledged, and blocks are found; after each round what was acknowledged is in the share log
+// once, the tables and the API say what the log says, and the blocks on the chain are the rows of found_blocks.
 //
 //	go test -tags integration -count=1 -v -run TestUpgrade ./test/upgrade -upgrade.from 0.4.0 -upgrade.seed 7
 func TestUpgrade(t *testing.T) {
@@ -209,35 +210,14 @@ func (p *pool) works(when string) {
 // settle waits until log, tables, API and chain say the same.
 func (p *pool) settle(round string) {
 	p.t.Helper()
-	var log []share.Share
-	testkit.Until(p.t, patience, "what was acknowledged is in the log and in the tables, after "+round, func(ctx context.Context) error {
-		log = p.ReadLog(p.t)
-		if err := p.ledger.Compare(log); err != nil {
-			return err
-		}
-		return rig.CompareStatistics(ctx, p.db, log)
+	p.WaitLog(p.t, patience, "what was acknowledged is in the log, in the tables and in the API, after "+round, func(ctx context.Context, log []share.Share) error {
+		return errors.Join(p.ledger.Compare(log), rig.CompareStatistics(ctx, p.db, log), p.CompareLive(ctx, log))
 	})
 	testkit.Until(p.t, patience, "blocks are rows, after "+round, func(ctx context.Context) error {
 		if _, err := rig.CompareBlocks(ctx, p.db, p.node.Client, nil); err != nil || p.aux == nil {
 			return err
 		}
 		return rig.CompareMerged(ctx, p.db, p.aux)
-	})
-	var accepted int64
-	for i := range log {
-		if log[i].Status.IsAccepted() {
-			accepted++
-		}
-	}
-	testkit.Until(p.t, patience, "the API says what the log says, after "+round, func(ctx context.Context) error {
-		var answer struct {
-			Shares struct{ Accepted struct{ Shares int64 } } `json:"shares_1h"`
-		}
-		err := p.Get(ctx, "/api/v1/pool", &answer)
-		if got := answer.Shares.Accepted.Shares; err == nil && got != accepted {
-			err = fmt.Errorf("it counts %d accepted shares, the log %d", got, accepted)
-		}
-		return err
 	})
 }
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"testing"
+	"time"
 
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
@@ -19,9 +20,18 @@ func (p *Pool) WaitLogged(t testing.TB, acks []Ack, unanswered int64) (log []sha
 	t.Helper()
 	var ledger Ledger
 	ledger.Add(acks, unanswered)
-	testkit.Until(t, testkit.Patience, "the share log holds what was acknowledged", func(context.Context) error {
-		log = p.ReadLog(t)
+	return p.WaitLog(t, testkit.Patience, "the share log holds what was acknowledged", func(_ context.Context, log []share.Share) error {
 		return ledger.Compare(log)
+	})
+}
+
+// WaitLog waits until check finds nothing wrong with the share log, and returns it. The log is read anew each time: it
+// may still get what was on its way when miners left, so that nothing may be held against a log that was read before.
+func (p *Pool) WaitLog(t testing.TB, limit time.Duration, what string, check func(context.Context, []share.Share) error) (log []share.Share) {
+	t.Helper()
+	testkit.Until(t, limit, what, func(ctx context.Context) error {
+		log = p.ReadLog(t)
+		return check(ctx, log)
 	})
 	return log
 }

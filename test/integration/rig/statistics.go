@@ -18,16 +18,36 @@ import (
 	"btcpool/internal/testkit"
 )
 
-// WaitStatistics waits until the tables say the same as the log, which may still get what was on its way when miners
-// left, and returns the log.
+// WaitStatistics waits until the tables say the same as the log, and returns the log.
 func (p *Pool) WaitStatistics(t testing.TB, db *MariaDB) (log []share.Share) {
 	t.Helper()
 	conn := db.Open(t)
-	testkit.Until(t, testkit.Patience, "the statistics tables agree with the share log", func(ctx context.Context) error {
-		log = p.ReadLog(t)
+	return p.WaitLog(t, testkit.Patience, "the statistics tables agree with the share log", func(ctx context.Context, log []share.Share) error {
 		return CompareStatistics(ctx, conn, log)
 	})
-	return log
+}
+
+// CompareLive says how the last hour of statshttpd's API differs from the log, none of whose shares is older.
+func (p *Pool) CompareLive(ctx context.Context, log []share.Share) error {
+	type counted struct {
+		Shares     int64
+		Difficulty float64
+	}
+	var want counted
+	for i := range log {
+		if log[i].Status == share.StatusAccept {
+			want.Shares++
+			want.Difficulty += log[i].Difficulty.Float() // exactly: powers of two
+		}
+	}
+	var answer struct {
+		Shares struct{ Accepted counted } `json:"shares_1h"`
+	}
+	err := p.Get(ctx, "/api/v1/pool", &answer)
+	if got := answer.Shares.Accepted; err == nil && got != want {
+		err = fmt.Errorf("the API counts %+v accepted, the log %+v", got, want)
+	}
+	return err
 }
 
 // statisticsRow is a row of any of the tables, with all sums in hashes.
@@ -71,8 +91,8 @@ func NewStatistics() *Statistics {
 	return &Statistics{sums: map[statisticsKey]*Sums{}, last: map[statisticsKey]bitcoin.Difficulty{}}
 }
 
-// Add adds a share, which comes behind those of its worker that are in the log before it. What was not accepted counts at
-// most four times as much as the worker's last accepted share of the day.
+// Add adds a share, which comes behind those of its worker that are in the log before it. What was not accepted counts
+// at most four times as much as the worker's last accepted share of the day.
 func (st *Statistics) Add(s *share.Share) {
 	day := int(sharefile.DayOf(s.Time))
 	worker := statisticsKey{s.UserID, s.WorkerID, day}
