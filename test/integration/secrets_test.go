@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"reflect"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -31,6 +32,7 @@ import (
 	"btcpool/slparser"
 	"btcpool/sserver"
 	"btcpool/statshttpd"
+	"btcpool/switchapi"
 	"btcpool/test/integration/rig"
 )
 
@@ -126,7 +128,7 @@ func (s *secrets) lines(t *testing.T, answer string) (addr string) {
 }
 
 // secretKey is a key of a configuration whose value is one, or has one in it.
-var secretKey = regexp.MustCompile(`^(.*(password|secret|token|dsn|access_key|secret_key)|(list_id_api_)?url|register_url)$`)
+var secretKey = regexp.MustCompile(`^(.*(password|secret|token|dsn|access_key|secret_key)|(list_id_api_|subpool_)?url|register_url|sources)$`)
 
 // keysOf adds the keys of secrets in a configuration, without sections.
 func keysOf(of reflect.Type, keys map[string]bool) {
@@ -146,8 +148,9 @@ func keysOf(of reflect.Type, keys map[string]bool) {
 	}
 }
 
-// TestSecretsStayInside gives every service a secret wherever it takes one, lets nothing that it talks to be as it should,
-// and reads all that it says: its log, its answers and its command line have none of them.
+// TestSecretsStayInside gives every service a secret wherever it takes one, lets nothing that it talks to be as it
+// should but Kafka and ZooKeeper, which have no secrets and without which much is not tried, and reads all that it
+// says: its log, its answers and its command line have none of them.
 func TestSecretsStayInside(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
@@ -155,7 +158,7 @@ func TestSecretsStayInside(t *testing.T) {
 	web := s.web(t)
 	redis := s.lines(t, "-ERR unknown command, with args beginning with: %s\r\n")
 	pool := s.lines(t, `{"id":1,"result":null,"error":[24,%q,null]}`+"\n")
-	nobody := rig.FreeAddr(t)
+	nobody := testkit.FreeAddr(t)
 	file := func(secret string) string {
 		path := filepath.Join(dir, secret[:len("S3CRET-number-0000")]+".file")
 		if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
@@ -163,17 +166,18 @@ func TestSecretsStayInside(t *testing.T) {
 		}
 		return path
 	}
-	node := func(section, rest string) string {
-		return fmt.Sprintf("%s\nrpc_url = %q\nrpc_user = \"me\"\nrpc_password = %q\n%s", section, web, s.mark(), rest)
+	node := func(section, password string) string {
+		return fmt.Sprintf("%s\nrpc_url = %q\nrpc_user = \"me\"\nrpc_password = %q\n", section, web, password)
 	}
-	nodes := fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"me\"\nrpc_password = %q\n", web, s.shown()) + fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"me\"\nrpc_password_file = %q\n", "http://"+nobody, file(s.mark()))
-	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", nobody)
+	nodes := node("[[nodes]]", s.shown()) +
+		fmt.Sprintf("[[nodes]]\nrpc_url = %q\nrpc_user = \"me\"\nrpc_password_file = %q\n", "http://"+nobody, file(s.mark()))
+	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", testkit.Broker(t).Brokers[0])
 	database := func(section string) string {
 		return fmt.Sprintf("[%s]\ndsn = %q\n", section, "mysql://u:"+s.mark()+"@tcp("+nobody+")/btcpool")
 	}
 	data := func(name string) string { return fmt.Sprintf("data_dir = %q\n", filepath.Join(dir, name)) }
-	zookeeper := fmt.Sprintf("[zookeeper]\nservers = [%q]\n", nobody)
-	handover := s.mark()
+	zookeeper := fmt.Sprintf("[zookeeper]\nservers = [%q]\n", rig.StartZooKeeper(t, dir).Addr)
+	handover := s.shown()
 	target := func(name, kind, rest string) string {
 		return fmt.Sprintf("[[notify.targets]]\nname = %q\nkind = %q\nallow_private = true\n", name, kind) + rest
 	}
@@ -188,7 +192,7 @@ func TestSecretsStayInside(t *testing.T) {
 	programs := map[string]program{
 		"gbtmaker": {data("gbtmaker") + "network = \"regtest\"\n" + kafka + nodes, gbtmaker.Config{}},
 		"jobmaker": {"network = \"regtest\"\nserver_id = 0\n" + fmt.Sprintf("payout_address = %q\n", rig.PayoutAddress) + kafka + zookeeper, jobmaker.Config{}},
-		"blkmaker": {data("blkmaker") + "network = \"regtest\"\n" + nodes + kafka + database("database") + fmt.Sprintf("[handover]\nlisten = %q\ntoken = %q\n", rig.FreeAddr(t), handover), blkmaker.Config{}},
+		"blkmaker": {data("blkmaker") + "network = \"regtest\"\n" + nodes + kafka + database("database") + fmt.Sprintf("[handover]\nlisten = %q\ntoken = %q\n", testkit.FreeAddr(t), handover), blkmaker.Config{}},
 		"sserver": {
 			data("sserver") + kafka + database("database") + fmt.Sprintf("[handover]\nurls = [%q]\ntoken = %q\n", web, handover) +
 				fmt.Sprintf("[users]\nsource = \"api\"\nlist_id_api_url = %q\nregister_url = %q\n", web+"/list?key="+s.shown(), web+"/register?key="+s.mark()),
@@ -207,17 +211,36 @@ func TestSecretsStayInside(t *testing.T) {
 				target("mail", "email", fmt.Sprintf("url = %q\nlogin = \"u\"\nsecret = %q\nfrom = \"a@example.org\"\nto = [\"b@example.org\"]\n", "smtp://"+redis, s.mark())),
 			statshttpd.Config{},
 		},
-		"auxmaker": {kafka + node("[[chains]]\nname = \"namecoin\"", "") + node("[rsk]\nname = \"rsk\"", ""), auxmaker.Config{}},
+		"auxmaker": {kafka + node("[[chains]]\nname = \"namecoin\"", s.shown()) + node("[rsk]\nname = \"rsk\"", s.shown()), auxmaker.Config{}},
 		"poolwatcher": {
-			"network = \"regtest\"\n" + kafka + node("[node]", "") +
+			"network = \"regtest\"\n" + kafka + node("[node]", s.mark()) +
 				fmt.Sprintf("[[pools]]\nname = \"first\"\naddr = %q\nuser = \"u\"\npassword = %q\n", pool, s.mark()),
 			poolwatcher.Config{},
 		},
 		"agentproxy": {
 			fmt.Sprintf("[[listeners]]\nlisten = %q\n[[pools]]\naddr = \"pool.example:3333\"\naccount = \"farm\"\n[proxy]\nurls = [%q, %q]\n",
-				rig.FreeAddr(t), "http://me:"+s.shown()+"@"+strings.TrimPrefix(web, "http://"), "socks5://me:"+s.mark()+"@"+nobody),
+				testkit.FreeAddr(t), "http://me:"+s.shown()+"@"+strings.TrimPrefix(web, "http://"), "socks5://me:"+s.mark()+"@"+nobody),
 			agentproxy.Config{},
 		},
+		"switchapi": {
+			data("switchapi") + "chains = [\"btc\"]\n" + fmt.Sprintf("[[clients]]\nname = \"me\"\ntoken = %q\n", s.mark()) + zookeeper + kafka +
+				fmt.Sprintf("[[lists]]\nchain = \"btc\"\nurl = %q\n", web+"/list?key="+s.shown()) +
+				fmt.Sprintf("[nodes]\njson = true\n[map]\nurl = %q\nsubpool_url = %q\n", web+"/map?key="+s.shown(), web+"/subpool?key="+s.shown()) +
+				fmt.Sprintf("[registration]\nurl = %q\nuser = \"me\"\npassword = %q\ndefault_chain = \"btc\"\n", web+"/registration?key="+s.mark(), s.mark()) +
+				fmt.Sprintf("[auto]\nenabled = true\nfail_safe_chain = \"btc\"\nsources = [%q]\n[[auto.chains]]\nchain = \"btc\"\ncoin = \"BTC\"\n", web+"/coins?key="+s.shown()),
+			switchapi.Config{},
+		},
+	}
+	without := []string{"btcpool", "btcpoolctl", "minersim"} // all of these services in one, and tools
+	mains, err := filepath.Glob(filepath.Join(rig.Root(t), "cmd", "*", "main.go"))
+	if err != nil || len(mains) < len(programs) {
+		t.Fatalf("%d programs found, %v", len(mains), err)
+	}
+	for _, main := range mains {
+		name := filepath.Base(filepath.Dir(main))
+		if _, has := programs[name]; !has && !slices.Contains(without, name) {
+			t.Errorf("%s is not in this test", name)
+		}
 	}
 	for name, p := range programs {
 		keys := map[string]bool{}
@@ -230,15 +253,15 @@ func TestSecretsStayInside(t *testing.T) {
 	}
 
 	listens := map[string]string{}
-	for _, name := range []string{"sserver", "slparser", "statshttpd"} {
-		listens[name] = fmt.Sprintf("listen = %q\n", rig.FreeAddr(t))
+	for _, name := range []string{"sserver", "slparser", "statshttpd", "switchapi"} {
+		listens[name] = fmt.Sprintf("listen = %q\n", testkit.FreeAddr(t))
 	}
-	listens["auxmaker"] = fmt.Sprintf("notify_listen = %q\n", rig.FreeAddr(t))
-	listens["agentproxy"] = fmt.Sprintf("page = %q\n", rig.FreeAddr(t))
+	listens["auxmaker"] = fmt.Sprintf("notify_listen = %q\n", testkit.FreeAddr(t))
+	listens["agentproxy"] = fmt.Sprintf("page = %q\n", testkit.FreeAddr(t))
 	said := map[string]string{}
 	services, admin := map[string]*rig.Process{}, map[string]string{}
 	for name, p := range programs {
-		admin[name] = rig.FreeAddr(t)
+		admin[name] = testkit.FreeAddr(t)
 		services[name] = rig.StartService(t, dir, name, name, fmt.Sprintf("admin = %q\n%s", admin[name], listens[name])+p.config+"[log]\nlevel = \"trace\"\n")
 	}
 	// A target that cannot be told makes it end with 1.
