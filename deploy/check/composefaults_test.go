@@ -18,8 +18,8 @@ import (
 	"time"
 )
 
-// killEach kills one container after another, each when the one before is healthy again: started again as the file says.
-// A miner outside mines meanwhile; what it was told is accepted is in the share log, once.
+// killEach kills one container after another, each when the one before is healthy again, and starts it again as Docker
+// would. A miner outside mines meanwhile; what it was told is accepted is in the share log, once.
 func killEach(ctx context.Context, t *testing.T, e *engine, names []string) {
 	t.Helper()
 	m := startMiner(ctx, t, e)
@@ -159,14 +159,18 @@ func (e *engine) loggedShares(ctx context.Context, since time.Time) (map[accepte
 	if err := cmd.Wait(); err != nil {
 		return nil, fmt.Errorf("%w: %s", err, out.Bytes()[max(0, out.Len()-500):])
 	}
-	logged := map[accepted]int{}
-	for lines := bufio.NewScanner(&out); lines.Scan(); {
+	logged, lines := map[accepted]int{}, map[string]bool{}
+	for in := bufio.NewScanner(&out); in.Scan(); {
 		var s struct {
 			Session     string `json:"session_id"`
 			Nonce       string
 			VersionBits string `json:"version_bits"`
 		}
-		if json.Unmarshal(lines.Bytes(), &s) == nil && s.Session != "" { // the log's lines are among them
+		if json.Unmarshal(in.Bytes(), &s) == nil && s.Session != "" { // the program's log is among them
+			if lines[in.Text()] {
+				return nil, fmt.Errorf("a share is in the log twice: %s", in.Text())
+			}
+			lines[in.Text()] = true
 			logged[accepted{s.Session, s.Nonce, s.VersionBits}]++
 		}
 	}
