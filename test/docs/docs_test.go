@@ -86,8 +86,8 @@ func commands(t *testing.T) (all []command) {
 	return all
 }
 
-// ways say what becomes of commands: run names how TestCommandsRun runs them; the others are not run here, for the reason
-// why, and are held to what they name.
+// ways say what becomes of commands: run names how TestCommandsRun runs them; the others are not run here, for the
+// reason why, and are held to what they name.
 var ways = []struct {
 	pattern  *regexp.Regexp
 	run, why string

@@ -153,11 +153,11 @@ func run(t *testing.T, dir, path string, args ...string) {
 	})
 }
 
-// start starts the pool in one process, with addresses and a folder of its own, and returns where miners connect when it
-// can be used.
+// start starts the pool in one process, with addresses and a folder of its own, and returns where miners connect when
+// it can be used.
 func start(t *testing.T, dir, bin string, args ...string) (stratum string) {
 	t.Helper()
-	stratum, page := rig.FreeAddr(t), rig.FreeAddr(t)
+	stratum, page := testkit.FreeAddr(t), testkit.FreeAddr(t)
 	run(t, dir, filepath.Join(bin, "btcpool"), append(args, "-data", filepath.Join(dir, "pool"), "-stratum", stratum, "-http", page)...)
 	answers(t, "http://"+page+"/api/v1/pool")
 	return stratum
@@ -166,9 +166,9 @@ func start(t *testing.T, dir, bin string, args ...string) (stratum string) {
 // operated starts sserver with an admin API, and returns where that is.
 func operated(t *testing.T, dir, bin string) (addr string) {
 	t.Helper()
-	addr = rig.FreeAddr(t)
+	addr = testkit.FreeAddr(t)
 	config := fmt.Sprintf("listen = %q\nadmin = \"\"\ndata_dir = %q\n[admin_api]\nlisten = %q\ntoken = %q\n[users]\nsource = \"static\"\n[users.static]\nalice = 1\n[kafka]\nbrokers = [\"127.0.0.1:1\"]\n",
-		rig.FreeAddr(t), filepath.Join(dir, "sserver"), addr, token)
+		testkit.FreeAddr(t), filepath.Join(dir, "sserver"), addr, token)
 	path := filepath.Join(dir, "sserver.toml")
 	if err := os.WriteFile(path, []byte(config), 0o600); err != nil {
 		t.Fatal(err)
@@ -198,15 +198,21 @@ func answers(t *testing.T, url string) {
 	})
 }
 
-// ours is a call of a program of ours within a line of text.
-var ours = regexp.MustCompile("`(agentproxy|blkmaker|btcpool|btcpoolctl|gbtmaker|minersim|sharelogger|slparser|statshttpd|sserver) ([^`]+)`")
-
 // untold are flags that no usage has: the library's, and BTCAgent's, which agentproxy takes.
 var untold = []string{"-h", "-help", "-c"}
 
 // TestFlagsInText holds the flags and subcommands that documents name to what the programs say of themselves.
 func TestFlagsInText(t *testing.T) {
 	t.Parallel()
+	mains, err := filepath.Glob(filepath.Join(root, "cmd", "*", "main.go"))
+	if err != nil || len(mains) == 0 {
+		t.Fatalf("no programs: %v", err)
+	}
+	var programs []string
+	for _, main := range mains {
+		programs = append(programs, filepath.Base(filepath.Dir(main)))
+	}
+	ours := regexp.MustCompile("`(" + strings.Join(programs, "|") + ") ([^`]+)`") // a call within a line of text
 	help := map[string]string{}
 	for _, path := range documents(t) {
 		for _, found := range ours.FindAllStringSubmatch(read(t, path), -1) {
