@@ -10,12 +10,13 @@ import (
 	"strings"
 	"testing"
 
-	"btcpool/internal/config"
-
 	"github.com/pelletier/go-toml/v2"
+
+	"btcpool/internal/config"
 )
 
-// exposed are the keys whose default, or whose value in the sample, lets others than this machine in: miners and machines.
+// exposed are the keys whose default, or whose value in the sample, lets others than this machine in: miners and
+// machines.
 var exposed = map[string][]string{
 	"sserver":    {"listen"},
 	"agentproxy": {"listeners.listen"},
@@ -24,8 +25,8 @@ var exposed = map[string][]string{
 // elsewhere are the keys of whom a service talks to, or tells people of, in the samples.
 var elsewhere = []string{"pools.addr", "stratum_url"}
 
-// TestOnlyStratumIsExposed holds the defaults and the samples to loopback addresses: whoever starts a service as it comes
-// lets nobody in but miners.
+// TestOnlyStratumIsExposed holds the defaults and the samples to loopback addresses: whoever starts a service as it
+// comes lets nobody in but miners.
 func TestOnlyStratumIsExposed(t *testing.T) {
 	t.Parallel()
 	for _, defaults := range configs {

@@ -24,8 +24,8 @@ var notHere = []string{"prometheus", "grafana"}
 const insideEnv = "COMPOSE_TEST_INSIDE"
 
 // inside runs the calling test again in namespaces of its own (mounts, network, processes), so that nothing of this
-// machine is changed, and all that it started ends with it. It reports whether this is that second run, to which before,
-// which runs where there is a network, gives variables.
+// machine is changed, and all that it started ends with it. It reports whether this is that second run, to which
+// before, which runs where there is a network, gives variables.
 func inside(t *testing.T, before func() (env []string)) bool {
 	t.Helper()
 	if os.Getenv(insideEnv) != "" {

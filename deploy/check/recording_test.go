@@ -11,7 +11,6 @@ import (
 	"math"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -208,7 +207,7 @@ func TestRecording(t *testing.T) {
 		for _, name := range slices.Sorted(maps.Keys(fired)) {
 			t.Errorf("%s fired: %s", name, fired[name])
 		}
-		t.Logf("%d rules, evaluated at %s times over %v: %d fired", len(alerts(t)), strconv.Itoa(len(r.times)), r.times[len(r.times)-1].Sub(r.times[0]), len(fired))
+		t.Logf("%d rules, evaluated at %d times over %v: %d fired", len(alerts(t)), len(r.times), r.times[len(r.times)-1].Sub(r.times[0]), len(fired))
 		r.shown(t, engine)
 	})
 }

@@ -68,8 +68,8 @@ func TestVersion(t *testing.T) {
 	says("what follows a release", `0\.11\.0-next\.20260131235959\+[0-9a-f]{12}`)
 }
 
-// TestStamp builds programs as `make build` does: they say the version of the tree. Whatever else builds programs stamps
-// them in the same way.
+// TestStamp builds programs as `make build` does: they say the version of the tree. Whatever else builds programs
+// stamps them in the same way.
 func TestStamp(t *testing.T) {
 	t.Parallel()
 	script := exec.Command("deploy/version.sh")

@@ -11,9 +11,9 @@ import (
 // given holds the ports that FreePort has returned.
 var given sync.Map
 
-// FreePort returns a port of this machine that nothing listens at, and no other call has returned. It is not one that the
-// kernel gives to connections and listeners, which could take it while who is to listen there has not started, or starts
-// again.
+// FreePort returns a port of this machine that nothing listens at, and no other call has returned. It is not one that
+// the kernel gives to connections and listeners, which could take it while who is to listen there has not started, or
+// starts again.
 func FreePort(tb testing.TB) int {
 	tb.Helper()
 	const lowest, highest = 15_000, 32_000

@@ -11,8 +11,9 @@ import (
 	"time"
 )
 
-// Patience is how long a test waits for what is to happen, or goes on with what it does until it has happened, before it
-// says that it does not: for machines that do much else, not for slow code. Waiting longer costs nothing when it happens.
+// Patience is how long a test waits for what is to happen, or goes on with what it does until it has happened, before
+// it says that it does not: for machines that do much else, not for slow code. Waiting longer costs nothing when it
+// happens.
 const Patience = 2 * time.Minute
 
 // Eventually waits until met, which the test's own goroutine calls, returns true.

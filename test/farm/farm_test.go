@@ -212,8 +212,8 @@ func TestMine(t *testing.T) {
 	}
 }
 
-// TestOwnDifficulties has small machines mine at a pool that is too hard for them: what the proxy finds good and sends, and
-// nothing else, the pool does, too.
+// TestOwnDifficulties has small machines mine at a pool that is too hard for them: what the proxy finds good and sends,
+// and nothing else, the pool does, too.
 func TestOwnDifficulties(t *testing.T) {
 	t.Parallel()
 	for _, protocol := range []agentproxy.Protocol{agentproxy.ProtocolAuto, agentproxy.ProtocolStratum} {

@@ -84,7 +84,7 @@ func TestBranches(t *testing.T) {
 	kafka := rig.StartKafka(t, dir)
 	wrong := startBranchNode(t, 0xbb, 978_100, 0x1a01ffff, 1)
 	right := startBranchNode(t, 0xaa, 976_500, 0x17021fff, 2)
-	admin := rig.FreeAddr(t)
+	admin := testkit.FreeAddr(t)
 	brokers := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", kafka.Addr)
 	gbtmaker := func(name string, node *branchNode) *rig.Process {
 		return rig.StartService(t, dir, name, "gbtmaker", fmt.Sprintf("network = \"mainnet\"\ndata_dir = %q\npoll_interval = \"500ms\"\nrepeat_interval = \"500ms\"\n",

@@ -23,8 +23,8 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestDayDamaged flips a bit in the middle of the day's file and starts slparser again: no row gets less. Then the day is
-// repaired: tables equal the log, and the log what was acknowledged.
+// TestDayDamaged flips a bit in the middle of the day's file and starts slparser again: no row gets less. Then the day
+// is repaired: tables equal the log, and the log what was acknowledged.
 func TestDayDamaged(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()

@@ -24,8 +24,8 @@ var (
 	driverKinds = flag.String("faults.kinds", "", "TestDriver: kinds of faults, separated by commas; empty: all")
 )
 
-// ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn, and logflip before what keeps
-// a day from being repaired.
+// ciSeeds are the rounds of a run without flags: between them each kind of fault is drawn, and logflip before what
+// keeps a day from being repaired.
 var ciSeeds = []uint64{143, 23, 100}
 
 // drawsARound is how often faults are drawn until it is calm again.

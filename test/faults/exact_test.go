@@ -47,7 +47,8 @@ const (
 	exactServers   = 3
 	exactDays      = 3
 	exactGroup     = 500 // shares that a server acknowledges together
-	// Faults are drawn so often, or more for many shares, and as many parts of the shares are acknowledged while they last.
+	// Faults are drawn so often, or more for many shares, and as many parts of the shares are acknowledged while they
+	// last.
 	exactDraughts     = 6
 	exactDraughtEvery = 100_000 // shares
 	// exactSeals is about how often a day is sealed meanwhile.
@@ -440,7 +441,8 @@ func (w *world) apis(t *testing.T, b *books) {
 // inShares is work in shares of difficulty 1, of which there are whole ones here.
 func inShares(work bitcoin.Work) float64 { return work.Float() / (1 << 32) }
 
-// fromSealed seals and verifies all days, removes their sources and has what is left computed into a database of its own.
+// fromSealed seals and verifies all days, removes their sources and has what is left computed into a database of its
+// own.
 func (w *world) fromSealed(t *testing.T, b *books, conn *sql.DB) {
 	t.Helper()
 	for _, service := range exactServices {

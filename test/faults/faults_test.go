@@ -254,8 +254,8 @@ func reaches(t *testing.T, node *rig.Btcd, want int64) {
 }
 
 // TestDatabaseAway takes the database away while blocks are found, and kills blkmaker twice, the second time when the
-// jobs are forgotten: every block of the node's chain has its row when the database is back, and `blkmaker -verify` says
-// so.
+// jobs are forgotten: every block of the node's chain has its row when the database is back, and `blkmaker -verify`
+// says so.
 func TestDatabaseAway(t *testing.T) {
 	const forgotten = 13 // heights: more than blkmaker keeps
 	t.Parallel()

@@ -304,8 +304,8 @@ func (w *world) flipLog(f fault) func() {
 	}
 }
 
-// flip turns over one bit of a file, somewhere, and reports whether there was one. The rest stays untouched, for somebody
-// may be writing.
+// flip turns over one bit of a file, somewhere, and reports whether there was one. The rest stays untouched, for
+// somebody may be writing.
 func flip(t interface{ Fatal(...any) }, path string, where float64) bool {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {

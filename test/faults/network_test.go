@@ -25,7 +25,8 @@ func (w *world) slowNetwork(f fault) func() {
 	return func() { w.eachLine(f.target, func(l *rig.Line) { l.Delay(0) }) }
 }
 
-// lossyNetwork has the kernel lose packets of everybody, where it may, or what is sent on a service's lines arrive late.
+// lossyNetwork has the kernel lose packets of everybody, where it may, or what is sent on a service's lines arrive
+// late.
 func (w *world) lossyNetwork(f fault) func() {
 	if f.target == everybody {
 		way, end, err := losePackets(w.t, f.amount)

@@ -156,7 +156,7 @@ func (b *beside) testSharelogger(t *testing.T) {
 func (b *beside) testStatshttpd(t *testing.T) {
 	dir := t.TempDir()
 	b.writeShares(t, shares(1000, 10))
-	addr := rig.FreeAddr(t)
+	addr := testkit.FreeAddr(t)
 	b.start(t, dir, "statshttpd", fmt.Sprintf("listen = %q\n[database]\ndsn = %q\n", addr, "sqlite:"+filepath.Join(dir, "pool.db")))
 	api := &rig.Pool{HTTP: "http://" + addr}
 	testkit.Until(t, testkit.Patience, "the shares are counted", func(ctx context.Context) error {

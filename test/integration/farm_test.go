@@ -40,7 +40,7 @@ func startFarmPool(t *testing.T, kafka bus.Config) *farmPool {
 	t.Helper()
 	dir := t.TempDir()
 	p := &farmPool{
-		t: t, dir: dir, addr: rig.FreeAddr(t), tls: rig.FreeAddr(t), admin: rig.FreeAddr(t),
+		t: t, dir: dir, addr: testkit.FreeAddr(t), tls: testkit.FreeAddr(t), admin: testkit.FreeAddr(t),
 		bus: testkit.Bus(t, kafka, kafka.Topics.Job, kafka.Topics.Share), topics: kafka.Topics, ids: job.NewIDs(1), height: 100,
 	}
 	cert, key := filepath.Join(dir, "cert"), filepath.Join(dir, "key")
@@ -104,7 +104,7 @@ type farmProxy struct {
 func (p *farmPool) startProxy(pool, text string, within ...string) *farmProxy {
 	p.t.Helper()
 	p.proxyNumber++
-	x := &farmProxy{t: p.t, addr: rig.FreeAddr(p.t), admin: rig.FreeAddr(p.t)}
+	x := &farmProxy{t: p.t, addr: testkit.FreeAddr(p.t), admin: testkit.FreeAddr(p.t)}
 	x.Process = rig.StartService(p.t, p.dir, fmt.Sprint("agentproxy", p.proxyNumber), "agentproxy", fmt.Sprintf(
 		"admin = %q\npage = \"\"\nlogin_timeout = \"1m\"\n[[listeners]]\nlisten = %q\n[[pools]]\naddr = %q\naccount = \"alice\"\n%s",
 		x.admin, x.addr, pool, text), within...)

@@ -15,9 +15,9 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestNewcomerAmongNames logs in ten times as many workers from one address as statshttpd keeps, none of which ever has a
-// share. Somebody who comes meanwhile is seen: in the API and in the table, at once and after a restart. Of the others the
-// table knows nothing.
+// TestNewcomerAmongNames logs in ten times as many workers from one address as statshttpd keeps, none of which ever has
+// a share. Somebody who comes meanwhile is seen: in the API and in the table, at once and after a restart. Of the
+// others the table knows nothing.
 func TestNewcomerAmongNames(t *testing.T) {
 	t.Parallel()
 	const maxWorkers, connections, logins = 100, 10, 100

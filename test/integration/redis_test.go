@@ -24,8 +24,8 @@ import (
 	"btcpool/test/integration/rig"
 )
 
-// TestStatisticsInRedis has a real Redis hang, die and come back empty under statshttpd, which goes on answering and counting
-// meanwhile, and gives Redis everything again.
+// TestStatisticsInRedis has a real Redis hang, die and come back empty under statshttpd, which goes on answering and
+// counting meanwhile, and gives Redis everything again.
 func TestStatisticsInRedis(t *testing.T) {
 	t.Parallel()
 	server := rig.StartRedis(t, t.TempDir())

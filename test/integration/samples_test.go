@@ -26,8 +26,8 @@ func TestSamples(t *testing.T) {
 	}
 	pool.WaitLogged(t, acks, 0)
 	checkBlocks(t, node, pool, db)
-	log := pool.WaitStatistics(t, db)
-	checkWorkers(t, pool, log)
+	pool.WaitStatistics(t, db)
+	checkWorkers(t, pool)
 	checkDashboard(t, pool)
 
 	for _, service := range rig.Services {

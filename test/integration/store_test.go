@@ -37,8 +37,8 @@ func TestStoreOnMariaDB(t *testing.T) {
 	})
 }
 
-// TestPurgeBesideWriters has old statistics removed while another connection has rows of the present locked, of the same
-// workers: neither waits for the other.
+// TestPurgeBesideWriters has old statistics removed while another connection has rows of the present locked, of the
+// same workers: neither waits for the other.
 func TestPurgeBesideWriters(t *testing.T) {
 	t.Parallel()
 	server := rig.StartMariaDB(t, t.TempDir())

@@ -43,7 +43,7 @@ type switchAPI struct {
 // startSwitchAPI starts one whose configuration has more sections, with more top-level keys before them.
 func startSwitchAPI(t *testing.T, dir, zookeeper, keys, sections string) *switchAPI {
 	t.Helper()
-	addr := rig.FreeAddr(t)
+	addr := testkit.FreeAddr(t)
 	s := &switchAPI{t: t, url: "http://" + addr}
 	s.Process = rig.StartService(t, dir, "switchapi", "switchapi", fmt.Sprintf("listen = %q\ndata_dir = %q\nchains = [\"btc\", \"bch\"]\n%s\n"+
 		"[[clients]]\nname = \"users\"\ntoken = %q\nmay_write = true\nrate = 10000.0\n[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n%s",

@@ -48,7 +48,7 @@ func TestLatency(t *testing.T) {
 	node := busynode.Start(t)
 	broker := rig.StartKafka(t, dir).Addr
 	kafka := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", broker)
-	stratum, admin := rig.FreeAddr(t), rig.FreeAddr(t)
+	stratum, admin := testkit.FreeAddr(t), testkit.FreeAddr(t)
 	start := func(service, config string) { rig.StartService(t, dir, service, service, config) }
 	// The node's other triggers rest, so that each template is a block's.
 	start("gbtmaker", "network = \"regtest\"\npoll_interval = \"30s\"\nrepeat_interval = \"30s\"\n"+

@@ -37,7 +37,7 @@ func TestFarm(t *testing.T) {
 		{name: "old frames", pool: "[development]\nsimulator = true\n", proxy: "no_extensions = true\n"},
 	} {
 		t.Run(way.name, func(t *testing.T) {
-			text, secret := noHashing()+way.pool, netip.MustParseAddrPort(rig.FreeAddr(t))
+			text, secret := noHashing()+way.pool, netip.MustParseAddrPort(testkit.FreeAddr(t))
 			if way.tls {
 				text += secretListener(t, secret)
 			}
@@ -109,7 +109,8 @@ func (p *pool) answers(t *testing.T, m *helper) tally {
 }
 
 // TestIdleFarm has machines connected to an agentproxy that find nothing, and measures what they take there. A process
-// may have 20,000 descriptors on many machines; agentproxy's TestAsManyMinersAsThereAreNumbers has 65,535 without sockets.
+// may have 20,000 descriptors on many machines; agentproxy's TestAsManyMinersAsThereAreNumbers has 65,535 without
+// sockets.
 func TestIdleFarm(t *testing.T) {
 	p := startPool(t, noHashing())
 	x := startProxy(t, p, "", "")
@@ -153,8 +154,8 @@ type farmProxy struct {
 
 func startProxy(t *testing.T, p *pool, text, ofPool string) *farmProxy {
 	t.Helper()
-	x := &farmProxy{addr: netip.MustParseAddrPort(rig.FreeAddr(t))}
-	admin := rig.FreeAddr(t)
+	x := &farmProxy{addr: netip.MustParseAddrPort(testkit.FreeAddr(t))}
+	admin := testkit.FreeAddr(t)
 	config := filepath.Join(t.TempDir(), "agentproxy.toml")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "admin = %q\npage = \"\"\n%s[[listeners]]\nlisten = %q\n[[pools]]\naddr = %q\naccount = \"miner\"\n%s",
 		admin, text, x.addr, p.addr, ofPool), 0o600); err != nil {

@@ -32,7 +32,7 @@ func TestNewBlock(t *testing.T) {
 	config := bus.DefaultConfig()
 	config.Brokers = []string{kafka.Addr}
 	brokers := fmt.Sprintf("[kafka]\nbrokers = [%q]\n", kafka.Addr)
-	stratum := netip.MustParseAddrPort(rig.FreeAddr(t))
+	stratum := netip.MustParseAddrPort(testkit.FreeAddr(t))
 	run := func(service, text string) *rig.Process {
 		return rig.StartService(t, dir, service, service, text+brokers)
 	}

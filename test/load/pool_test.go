@@ -56,8 +56,8 @@ func startPoolOf(t *testing.T, program, text string) *pool {
 	needFiles(t)
 	dir := t.TempDir()
 	p := &pool{
-		addr:   netip.MustParseAddrPort(rig.FreeAddr(t)),
-		admin:  rig.FreeAddr(t),
+		addr:   netip.MustParseAddrPort(testkit.FreeAddr(t)),
+		admin:  testkit.FreeAddr(t),
 		config: bus.DefaultConfig(),
 		ids:    job.NewIDs(1),
 		height: 900_000,

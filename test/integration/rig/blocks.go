@@ -15,8 +15,8 @@ import (
 	"btcpool/internal/bitcoin/noderpc"
 )
 
-// CompareBlocks says how found_blocks differs from the chain of a node where nobody else mines. Blocks that the node has
-// forgotten may be confirmed all the same. It returns how many blocks the chain has.
+// CompareBlocks says how found_blocks differs from the chain of a node where nobody else mines. Blocks that the node
+// has forgotten may be confirmed all the same. It returns how many blocks the chain has.
 func CompareBlocks(ctx context.Context, conn *sql.DB, node *noderpc.Client, forgotten map[string]bool) (tip int32, err error) {
 	if err := node.Call(ctx, "getblockcount", &tip); err != nil {
 		return 0, err

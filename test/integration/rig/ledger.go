@@ -59,7 +59,8 @@ func (l *Ledger) Add(acks []Ack, unanswered int64) {
 	l.Unanswered += unanswered
 }
 
-// AddFarm adds what a miner behind a farm proxy wrote down. Unanswered are also those that the proxy did not know the end of.
+// AddFarm adds what a miner behind a farm proxy wrote down. Unanswered are also those that the proxy did not know the
+// end of.
 func (l *Ledger) AddFarm(acks []Ack, unanswered int64) {
 	l.Add(nil, unanswered)
 	for _, a := range acks {

@@ -11,6 +11,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"btcpool/internal/testkit"
 )
 
 // Lines are the network between services and the servers that they use, each way from one to another apart. It is a
@@ -58,7 +60,7 @@ func (l *Lines) lay(service, server, target string) string {
 			return line.ln.Addr().String()
 		}
 	}
-	ln, err := net.Listen("tcp", FreeAddr(l.t))
+	ln, err := net.Listen("tcp", testkit.FreeAddr(l.t))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -83,7 +85,8 @@ func (l *Lines) lay(service, server, target string) string {
 	return ln.Addr().String()
 }
 
-// carry connects both ends until either has gone. A server that does not listen refuses the connection, as far as a relay can.
+// carry connects both ends until either has gone. A server that does not listen refuses the connection, as far as a
+// relay can.
 func (l *Line) carry(service *net.TCPConn) {
 	defer hangUp(service)
 	l.pass(time.Time{})
@@ -119,7 +122,8 @@ type chunk struct {
 	due  time.Time
 }
 
-// move brings what from sends to the other end, in its order, and then its end; a connection that broke breaks there, too.
+// move brings what from sends to the other end, in its order, and then its end; a connection that broke breaks there,
+// too.
 func (l *Line) move(from, to *net.TCPConn) {
 	const window = 64 // chunks that are under way at most
 	sent := make(chan chunk, window)

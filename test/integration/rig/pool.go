@@ -61,12 +61,13 @@ var (
 
 var binDir, movedDir = filepath.Join(".cache", "bin"), filepath.Join(".cache", "clock")
 
-// buildDir is the project's folder once Bin was called.
-var buildDir string
-
 func goBuild(dir string, flags ...string) ([]byte, error) {
+	root, err := findRoot()
+	if err != nil {
+		return nil, err
+	}
 	// Tests of other packages, in processes of their own, run what is built.
-	lock, err := os.OpenFile(filepath.Join(buildDir, ".cache", "build.lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	lock, err := os.OpenFile(filepath.Join(root, ".cache", "build.lock"), os.O_CREATE|os.O_RDWR, 0o644)
 	if err != nil {
 		return nil, err
 	}
@@ -76,7 +77,7 @@ func goBuild(dir string, flags ...string) ([]byte, error) {
 	}
 	args := append([]string{"build", "-trimpath", "-o", dir + string(filepath.Separator)}, flags...)
 	cmd := exec.Command("go", append(args, "./cmd/...")...)
-	cmd.Dir = buildDir
+	cmd.Dir = root
 	return cmd.CombinedOutput()
 }
 
@@ -88,11 +89,10 @@ func Bin(t testing.TB, program string) string {
 
 func built(t testing.TB, build func() ([]byte, error), dir, program string) string {
 	t.Helper()
-	buildDir = Root(t)
 	if out, err := build(); err != nil {
 		t.Fatalf("go build: %v\n%s", err, out)
 	}
-	return filepath.Join(buildDir, dir, program)
+	return filepath.Join(Root(t), dir, program)
 }
 
 // StartService starts one of the project's programs as name, with this configuration, behind a command that runs the
@@ -107,7 +107,7 @@ func StartMoved(t testing.TB, dir, program string, clock *Clock, config string) 
 	return startService(t, dir, program, binWith(t, program, clock != nil), clock, config)
 }
 
-// startService is StartService behind a command that runs the rest of its arguments, if there is one.
+// startService is StartService of a program at a path, on a machine with this clock.
 func startService(t testing.TB, dir, name, binary string, clock *Clock, config string, within ...string) *Process {
 	t.Helper()
 	path := filepath.Join(dir, name+".toml")
@@ -170,9 +170,9 @@ func StartPool(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Poo
 func (s Setup) Start(t testing.TB, dir string) *Pool {
 	t.Helper()
 	p := &Pool{
-		Stratum:  FreeAddr(t),
-		HTTP:     "http://" + FreeAddr(t),
-		Stats:    "http://" + FreeAddr(t),
+		Stratum:  testkit.FreeAddr(t),
+		HTTP:     "http://" + testkit.FreeAddr(t),
+		Stats:    "http://" + testkit.FreeAddr(t),
 		Log:      filepath.Join(dir, "sharelog"),
 		Names:    slices.Clone(Services),
 		services: map[string]*Process{},
@@ -210,7 +210,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	var give, take string // the two ends of the direct way
 	if s.Direct {
-		addr, token := FreeAddr(t), filepath.Join(dir, "handover.token")
+		addr, token := testkit.FreeAddr(t), filepath.Join(dir, "handover.token")
 		write(t, token, "known-to-sserver-and-blkmaker\n")
 		give = fmt.Sprintf("[handover]\nurls = [%q]\ntoken_file = %q\n", "http://"+s.Lines.lay("sserver", "blkmaker", addr), token)
 		take = fmt.Sprintf("[handover]\nlisten = %q\ntoken_file = %q\n", addr, token)
@@ -250,7 +250,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		p.Names = append(p.Names, "poolwatcher")
 	}
 	if s.Farm {
-		p.Farm = FreeAddr(t)
+		p.Farm = testkit.FreeAddr(t)
 		configs["agentproxy"] = fmt.Sprintf("page = \"\"\n[[listeners]]\nlisten = %q\n[[pools]]\naddr = %q\naccount = \"farm\"\n", p.Farm, p.Stratum)
 		p.Names = append(p.Names, "agentproxy")
 	}
@@ -261,7 +261,7 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 		if !slices.Contains(p.Names, service) {
 			continue
 		}
-		p.admin[service] = FreeAddr(t)
+		p.admin[service] = testkit.FreeAddr(t)
 		text = fmt.Sprintf("admin = %q\n", p.admin[service]) + text
 		var within []string
 		if service == "sserver" {
@@ -301,16 +301,16 @@ func (s Setup) confinement(t testing.TB, dir string) (command []string) {
 	return command
 }
 
-// StartSingle starts the whole pool as one process on a real node, everything else embedded, of a release or, if that is
-// nil, of this tree.
+// StartSingle starts the whole pool as one process on a real node, everything else embedded, of a release or, if that
+// is nil, of this tree.
 func StartSingle(t testing.TB, dir string, node *Btcd, of *Release) *Pool {
 	t.Helper()
 	p := &Pool{
-		Stratum:  FreeAddr(t),
-		HTTP:     "http://" + FreeAddr(t),
+		Stratum:  testkit.FreeAddr(t),
+		HTTP:     "http://" + testkit.FreeAddr(t),
 		Log:      filepath.Join(dir, "data", "regtest", "sharelog"),
 		services: map[string]*Process{},
-		admin:    map[string]string{"btcpool": FreeAddr(t)},
+		admin:    map[string]string{"btcpool": testkit.FreeAddr(t)},
 	}
 	password := filepath.Join(dir, "password")
 	write(t, password, node.Password+"\n")

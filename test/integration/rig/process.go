@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
-
-	"btcpool/internal/testkit"
 )
 
 // Process is a program of the rig: it can be killed and started again with the same arguments, appending to the same
@@ -162,10 +160,4 @@ func (p *Process) LogTail(n int) string {
 		return err.Error()
 	}
 	return string(text[max(0, len(text)-n):])
-}
-
-// FreeAddr returns an address on this machine that a process can be told to listen at.
-func FreeAddr(t testing.TB) string {
-	t.Helper()
-	return testkit.FreeAddr(t)
 }

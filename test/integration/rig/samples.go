@@ -13,6 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"btcpool/internal/testkit"
 )
 
 // unit is what deploy/systemd/btcpool@.service says, in a tree of folders that stands for the root of a machine.
@@ -74,8 +76,8 @@ func (u *unit) command(option, service string) []string {
 	return words
 }
 
-// start checks and starts a service as systemd would: by the unit's commands, in its folder, and as a user who may write
-// there only. Where the tests are not run by root they are that user themselves.
+// start checks and starts a service as systemd would: by the unit's commands, in its folder, and as a user who may
+// write there only. Where the tests are not run by root they are that user themselves.
 func (u *unit) start(t testing.TB, dir, service string, user uint32) *Process {
 	t.Helper()
 	state := u.in("var/lib/" + strings.ReplaceAll(u.options["StateDirectory"], "%i", service))
@@ -114,7 +116,7 @@ func (u *unit) start(t testing.TB, dir, service string, user uint32) *Process {
 func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *Pool {
 	t.Helper()
 	p := &Pool{
-		Stratum: FreeAddr(t), HTTP: "http://" + FreeAddr(t),
+		Stratum: testkit.FreeAddr(t), HTTP: "http://" + testkit.FreeAddr(t),
 		Names: slices.Clone(Services), services: map[string]*Process{}, admin: map[string]string{},
 	}
 	u := newUnit(t)
@@ -125,7 +127,7 @@ func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *
 		"\npayout_address = \"\"", fmt.Sprintf("\npayout_address = %q", PayoutAddress),
 		"0.0.0.0:3333", p.Stratum,
 		`"127.0.0.1:8080"`, fmt.Sprintf("%q", p.HTTP[len("http://"):]),
-		`"127.0.0.1:8081"`, fmt.Sprintf("%q", FreeAddr(t)),
+		`"127.0.0.1:8081"`, fmt.Sprintf("%q", testkit.FreeAddr(t)),
 		`"127.0.0.1:9092"`, fmt.Sprintf("%q", k.Addr),
 		"mysql://btcpool:password@tcp(127.0.0.1:3306)/btcpool", "mysql://" + db.DSN,
 		`"http://127.0.0.1:8332"`, fmt.Sprintf("%q", node.URL),
@@ -133,7 +135,7 @@ func StartSamples(t testing.TB, dir string, k *Kafka, db *MariaDB, node *Btcd) *
 		`zmq_hashblock = "tcp://127.0.0.1:28332"`, `zmq_hashblock = ""`, // btcd has none
 	}
 	for i, service := range Services {
-		p.admin[service] = FreeAddr(t)
+		p.admin[service] = testkit.FreeAddr(t)
 		changes = append(changes, fmt.Sprintf("\nadmin = \"127.0.0.1:%d\"", 9101+i), fmt.Sprintf("\nadmin = %q", p.admin[service]))
 	}
 	file := func(service string) string { return u.in("etc/btcpool/" + service + ".toml") }

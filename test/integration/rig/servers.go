@@ -34,19 +34,25 @@ import (
 // Root is the project's folder.
 func Root(t testing.TB) string {
 	t.Helper()
-	dir, err := os.Getwd()
+	dir, err := findRoot()
 	if err != nil {
 		t.Fatal(err)
 	}
-	for {
+	return dir
+}
+
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	for err == nil {
 		if _, err := os.Stat(filepath.Join(dir, "test", "install.sh")); err == nil {
-			return dir
+			return dir, nil
 		}
 		if dir == filepath.Dir(dir) {
-			t.Fatal("not inside the project")
+			return "", errors.New("not inside the project")
 		}
 		dir = filepath.Dir(dir)
 	}
+	return "", err
 }
 
 // Versions of Apache Kafka that test/install.sh installs: the one we recommend, and the last that takes what btcpool's
@@ -75,15 +81,15 @@ func StartKafkaVersion(t testing.TB, dir, version string) *Kafka {
 	return startKafka(t, dir, version, nil)
 }
 
-// StartKafkaBehind starts a broker to which every service has a line of its own: it has to listen once for each, to tell
-// the service where the line begins.
+// StartKafkaBehind starts a broker to which every service has a line of its own: it has to listen once for each, to
+// tell the service where the line begins.
 func StartKafkaBehind(t testing.TB, dir string, lines *Lines) *Kafka {
 	t.Helper()
 	return startKafka(t, dir, Kafka4, lines)
 }
 
-// startKafka formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes, which has to
-// carry whole templates.
+// startKafka formats a log folder and starts a broker with Kafka's default limits but for message.max.bytes, which has
+// to carry whole templates.
 func startKafka(t testing.TB, dir, version string, lines *Lines) *Kafka {
 	t.Helper()
 	lib := filepath.Join(Root(t), ".cache", "kafka-"+version, "lib")
@@ -94,12 +100,12 @@ func startKafka(t testing.TB, dir, version string, lines *Lines) *Kafka {
 	if err := os.MkdirAll(data, 0o755); err != nil {
 		t.Fatal(err)
 	}
-	addr := FreeAddr(t)
-	controller := FreeAddr(t)
+	addr := testkit.FreeAddr(t)
+	controller := testkit.FreeAddr(t)
 	listeners, advertised, protocols := "PLAINTEXT://"+addr, "PLAINTEXT://"+addr, "PLAINTEXT:PLAINTEXT"
 	if lines != nil {
 		for _, service := range Services {
-			name, own := strings.ToUpper(service), FreeAddr(t)
+			name, own := strings.ToUpper(service), testkit.FreeAddr(t)
 			listeners += "," + name + "://" + own
 			advertised += "," + name + "://" + lines.lay(service, "kafka", own)
 			protocols += "," + name + ":PLAINTEXT"
@@ -188,8 +194,8 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	if err := os.MkdirAll(tmp, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	// Many servers are run beside each other: little is written, the machine's room for asynchronous I/O is left alone, and
-	// none deletes the temporary tables of another, as one does that starts and finds some.
+	// Many servers are run beside each other: little is written, the machine's room for asynchronous I/O is left alone,
+	// and none deletes the temporary tables of another, as one does that starts and finds some.
 	own := []string{"--no-defaults", "--user=" + userName(t), "--datadir=" + data, "--tmpdir=" + tmp,
 		"--innodb-log-file-size=8M", "--innodb-use-native-aio=0"}
 	install := exec.Command("mariadb-install-db", append(own, "--auth-root-authentication-method=normal", "--skip-test-db")...)
@@ -318,7 +324,7 @@ type S3 struct {
 // StartS3 starts the server and waits until it answers.
 func StartS3(t testing.TB, dir string) *S3 {
 	t.Helper()
-	s := &S3{Addr: FreeAddr(t), Bucket: "shares", AccessKey: "pool", SecretKey: "very secret"}
+	s := &S3{Addr: testkit.FreeAddr(t), Bucket: "shares", AccessKey: "pool", SecretKey: "very secret"}
 	s.Objects = filepath.Join(dir, "s3", s.Bucket)
 	if err := os.MkdirAll(s.Objects, 0o755); err != nil {
 		t.Fatal(err)
@@ -361,8 +367,8 @@ func (b *Btcd) Node() Node { return Node{URL: b.URL, User: b.User, Password: b.P
 // StartBtcd starts the node, connects it to its peers and waits until it hands out templates.
 func StartBtcd(t testing.TB, dir, miningAddress string, peers ...*Btcd) *Btcd {
 	t.Helper()
-	addr := FreeAddr(t)
-	b := &Btcd{URL: "http://" + addr, User: "node", Password: "secret", peer: FreeAddr(t)}
+	addr := testkit.FreeAddr(t)
+	b := &Btcd{URL: "http://" + addr, User: "node", Password: "secret", peer: testkit.FreeAddr(t)}
 	data := filepath.Join(dir, "btcd")
 	args := []string{
 		"--configfile=/dev/null", "--regtest", "--datadir=" + filepath.Join(data, "data"), "--logdir=" + filepath.Join(data, "logs"),
