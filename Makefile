@@ -12,7 +12,7 @@ BIN      ?= bin
 VERSION  ?= $(shell deploy/version.sh)
 STAMP     = -X btcpool/internal/service.version=$(VERSION)
 
-.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz bench screenshots dashboards runbook licences
+.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz figures bench screenshots dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='$(STAMP)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
@@ -88,6 +88,9 @@ fmt:
 
 fuzz: ## each fuzz target for FUZZTIME (default 1m)
 	test/fuzz.sh $(FUZZTIME)
+
+figures: ## what shares, blocks, days and pages cost on this machine
+	test/figures.sh
 
 bench: ## each benchmark beside its limit
 	go test -run '^$$' -bench . -benchmem ./...
