@@ -300,6 +300,10 @@ func (c *client) mine(w work, h wire.BlockHeader, low, high float64) (nonce uint
 	c.tb.Helper()
 	for ; nonce < 1<<26; nonce++ {
 		h.Nonce = nonce
+		hash := h.BlockHash() // whose first 64 bits tell in most cases
+		if near := 0xffff * 0x10000 / float64(binary.LittleEndian.Uint64(hash[24:])); near < low/2 {
+			continue
+		}
 		if d := difficultyOf(h); low <= d && d < high {
 			return nonce
 		}
