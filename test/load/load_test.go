@@ -23,6 +23,8 @@ import (
 	"os"
 	"testing"
 	"time"
+
+	"btcpool/test/integration/rig"
 )
 
 var (
@@ -45,5 +47,6 @@ func TestMain(m *testing.M) {
 	if role := os.Getenv(roleVariable); role != "" {
 		os.Exit(play(role))
 	}
+	rig.JVM = nil // Kafka's part is in the figures
 	os.Exit(m.Run())
 }

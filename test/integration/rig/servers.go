@@ -18,6 +18,7 @@ import (
 	"os/exec"
 	"os/user"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -61,6 +62,14 @@ const (
 	Kafka4 = "4.1.1"
 	Kafka3 = "3.9.2"
 )
+
+// shortLived has Java start quickly: what a program of seconds gains from more than its first compiler is less than what
+// that takes.
+var shortLived = []string{"-Xshare:auto", "-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC"}
+
+// JVM has the servers that are written in Java run as those of most tests do, for a minute or less. Tests with figures of
+// theirs run them as operators do.
+var JVM = shortLived
 
 // Kafka is a single Apache Kafka broker (KRaft).
 type Kafka struct {
@@ -134,14 +143,14 @@ func startKafka(t testing.TB, dir, version string, lines *Lines) *Kafka {
 	env := []string{"CLASSPATH=" + filepath.Join(lib, "*")}
 	logging := "-Dlog4j2.configurationFile=" + filepath.Join(Root(t), "test", "kafka", "log4j2.properties")
 
-	format := exec.Command("java", "-Xshare:auto", "-XX:TieredStopAtLevel=1", logging, "kafka.tools.StorageTool",
-		"format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties)
+	format := exec.Command("java", append(slices.Clone(shortLived), logging, "kafka.tools.StorageTool",
+		"format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties)...)
 	format.Env = append(os.Environ(), env...)
 	if out, err := format.CombinedOutput(); err != nil {
 		t.Fatalf("format Kafka's storage: %v\n%s", err, out)
 	}
 	k := &Kafka{Addr: addr, Logs: filepath.Join(data, "logs")}
-	k.Process = start(t, dir, "kafka", "java", env, "-Xmx512m", logging, "kafka.Kafka", properties)
+	k.Process = start(t, dir, "kafka", "java", env, append(slices.Clone(JVM), "-Xmx512m", logging, "kafka.Kafka", properties)...)
 	k.WaitReady(t)
 	return k
 }
@@ -286,7 +295,7 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 	write(t, config, fmt.Sprintf("tickTime=500\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n", data, port))
 	z := &ZooKeeper{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	z.Process = start(t, dir, "zookeeper", "java", []string{"CLASSPATH=/etc/zookeeper/conf:/usr/share/java/*"},
-		"-Xmx128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)
+		append(slices.Clone(JVM), "-Xmx128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)...)
 	z.WaitReady(t)
 	return z
 }
