@@ -26,6 +26,7 @@ import (
 	"btcpool/internal/sealed"
 	"btcpool/internal/share"
 	"btcpool/internal/sharefile"
+	"btcpool/internal/testkit"
 )
 
 // add writes records to the log, at offsets from first on. Those that are no shares, or older than Bitcoin, go to the day, too.
@@ -594,10 +595,10 @@ func TestDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := kept(t, dir)
-	refused, tried, step := 0, 0, 41
+	refused, tried, step := 0, 0, 41*testkit.Thin
 	for i := 0; i < len(whole); i += step {
 		if i >= len(whole)-4<<10 {
-			step = 1
+			step = testkit.Thin
 		}
 		tried++
 		bad := bytes.Clone(whole)

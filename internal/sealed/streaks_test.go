@@ -14,6 +14,7 @@ import (
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/sealed"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 // counted is what statistics are made of in a record.
@@ -101,7 +102,7 @@ func odd(f *farm, s *share.Share) {
 // TestStreaks holds days of many kinds, read in streaks, against the same read record by record.
 func TestStreaks(t *testing.T) {
 	t.Parallel()
-	for seed := range uint64(12) {
+	for seed := uint64(0); seed < 12; seed += testkit.Thin {
 		dir, f := t.TempDir(), newFarm(seed, 1+int(seed)*2)
 		var all [][]byte
 		for i := range 2500 {
@@ -153,7 +154,7 @@ func TestStreaksDamaged(t *testing.T) {
 		t.Fatal(err)
 	}
 	refused, tried := 0, 0
-	for i := 52; i < len(whole); i += 64 { // among these are places where no page's checksum tells
+	for i := 52; i < len(whole); i += 64 * testkit.Thin { // among these are places where no page's checksum tells
 		tried++
 		bad := bytes.Clone(whole)
 		bad[i] ^= 1 << (i * 5 % 8)

@@ -77,10 +77,7 @@ func TestKilled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	rounds := 30
-	if testing.Short() {
-		rounds = 5
-	}
+	const rounds = 30
 	acked := make(map[string]bool)
 	check := sentCheck{t: t}
 	for round := range rounds {

@@ -76,12 +76,9 @@ func harm(r *rand.Rand, segment []byte) []byte {
 // or changed, and what is lost is told.
 func TestDamageAnywhere(t *testing.T) {
 	t.Parallel()
-	rounds := uint64(100)
-	if testing.Short() {
-		rounds = 20
-	}
+	const rounds = 100 / testkit.Thin
 	var damaged, told int
-	for seed := range rounds {
+	for seed := range uint64(rounds) {
 		r := rand.New(rand.NewPCG(seed, 11))
 		dir := t.TempDir()
 		var order []string
@@ -136,7 +133,7 @@ func TestSearchIsBounded(t *testing.T) {
 		if name == "any" {
 			hostile = nil
 		}
-		for i := 0; len(hostile) < 16*spool.ReadBytes; i++ {
+		for i := 0; len(hostile) < 16*spool.ReadBytes/testkit.Thin; i++ {
 			head := spool.Frame(1, seq(i), 0, nil)
 			binary.LittleEndian.PutUint32(head, spool.FrameSize-8+spool.MaxValue)
 			hostile = append(hostile, head[:20]...)

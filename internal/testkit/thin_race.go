@@ -1,0 +1,6 @@
+//go:build race
+
+package testkit
+
+// Thin is as in thin.go.
+const Thin = 5
