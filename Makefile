@@ -3,8 +3,16 @@
 SHELL := bash
 TOOL  := go tool -modfile=tools/go.mod
 FUZZTIME ?= 1m
-# what has tests against real servers
-REAL := ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
+
+# packages some of whose test files have this line
+packages = $(shell grep -rl --include='*_test.go' --exclude-dir=.cache --exclude-dir=deploy '$(1)' . | xargs -n1 dirname | sort -u)
+# what has tests against real servers, and those of it in which other tests on the machine would spoil figures
+REAL    := $(call packages,^//go:build integration)
+LOAD    := ./test/latency ./test/load
+# what goes through less data with the race detector: see internal/testkit/thin.go
+THINNED := $(call packages,testkit\.Thin\b)
+# SQLite is C in its origin, and what it keeps is none of Go's memory: the race detector sees nothing there, slowly.
+RACE := go test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 25m
 
 PROGRAMS := $(notdir $(wildcard cmd/*))
 BIN      ?= bin
@@ -12,7 +20,7 @@ BIN      ?= bin
 VERSION  ?= $(shell deploy/version.sh)
 STAMP     = -X btcpool/internal/service.version=$(VERSION)
 
-.PHONY: build env release agents install demo test unit integration release-check deploy-check lint vulncheck fmt fuzz figures bench screenshots dashboards runbook licences
+.PHONY: build env release agents install demo test unit integration real load release-check deploy-check lint vulncheck fmt fuzz figures bench screenshots dashboards runbook licences
 
 build: ## every program into bin/
 	CGO_ENABLED=0 go build -trimpath -ldflags='$(STAMP)' -o $(BIN)/ $(addprefix ./cmd/,$(PROGRAMS))
@@ -58,12 +66,19 @@ test: ## everything a fresh machine can prove
 	test/all.sh
 
 unit: ## needs nothing but Go
-	go test -race -timeout 25m ./...
+	$(RACE) ./...
+	go test $(THINNED)
 
 integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	test/install.sh
-	go test -tags integration -count=1 -p 1 -timeout 25m $(REAL)
+	$(MAKE) --no-print-directory real load
 	cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified' .
+
+real: ## of that, where no figures are measured: most of it waits, so two packages at a time
+	go test -tags integration -count=1 -p 2 -timeout 25m $(filter-out $(LOAD),$(REAL))
+
+load: ## of that, load and latency, alone on the machine
+	go test -tags integration -count=1 -p 1 -timeout 25m $(LOAD)
 
 release-check: ## a release twice over, and its packages installed, upgraded and removed beside this machine
 	cd deploy/check && go test -tags integration -count=1 -timeout 40m -run 'Release' .

@@ -15,9 +15,10 @@ stage() { # name, command...
 }
 
 stage 'install servers'                          test/install.sh
-stage 'unit and component tests (race detector)' go test -race -timeout 25m ./...
+stage 'unit and component tests (race detector)' make --no-print-directory unit
 stage 'deployment files'                         make --no-print-directory deploy-check
-stage 'integration: real servers, faults, kill -9' go test -tags integration -count=1 -p 1 -timeout 25m ./internal/bus ./blkmaker ./sharelogger ./statshttpd ./test/...
+stage 'integration: real servers, faults, kill -9' make --no-print-directory real
+stage 'load and latency'                         make --no-print-directory load
 stage 'as containers and units'                   bash -c "cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified' ."
 
 release=$(sed -n 's/^## .* (commit \([0-9a-f]*\))$/\1/p' CHANGELOG.md | head -n 1)
