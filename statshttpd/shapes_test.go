@@ -267,7 +267,7 @@ func TestLiveStats(t *testing.T) {
 	server := httptest.NewServer(s.Handler())
 	defer server.Close()
 	defer s.hub.stop()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.URL+nompLive, nil)
 	if err != nil {

@@ -85,7 +85,7 @@ func testReadsBatches(t *testing.T, c *bus.Client, cfg bus.Config) {
 			want = append(want, m)
 		}
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	n := 0
 	must(t, c.Read(ctx, cfg.Topics.RawGBT, bus.Earliest(), func(m bus.Message) error {
@@ -161,7 +161,7 @@ func testRefusesTimes(t *testing.T, c *bus.Client, topic string) {
 	} {
 		must(t, c.Write(t.Context(), topic, msgs...))
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	n := 0
 	must(t, c.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {

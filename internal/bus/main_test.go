@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"testing"
-	"time"
 
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
@@ -48,7 +47,7 @@ func restartable(tb testing.TB) (cfg bus.Config, stop, start func()) {
 
 func testContext(tb testing.TB) context.Context {
 	tb.Helper()
-	ctx, cancel := context.WithTimeout(tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(tb.Context(), testkit.Patience)
 	tb.Cleanup(cancel)
 	return ctx
 }

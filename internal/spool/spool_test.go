@@ -1029,7 +1029,7 @@ func TestThroughBroker(t *testing.T) {
 	}
 	stop()
 	want := uint64(1)
-	reading, cancel := context.WithTimeout(t.Context(), time.Minute)
+	reading, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	if err := client.Read(reading, topic, bus.Earliest(), func(m bus.Message) error {
 		_, text, _ := strings.Cut(string(m.Value), "/")

@@ -181,7 +181,7 @@ func operated(t *testing.T, dir, bin string) (addr string) {
 // answers waits until somebody does at url.
 func answers(t *testing.T, url string) {
 	t.Helper()
-	testkit.Until(t, time.Minute, url, func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, url, func(ctx context.Context) error {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 		if err != nil {
 			return err

@@ -11,6 +11,7 @@ import (
 	"btcpool/internal/bus"
 	"btcpool/internal/miner"
 	"btcpool/internal/share"
+	"btcpool/internal/testkit"
 )
 
 // ledger is what miners were told of their shares.
@@ -59,7 +60,7 @@ const unknown = int(share.StatusUnknown)
 func (p *pool) verify(miners ...*rigs) {
 	p.tb.Helper()
 	counted := make(map[found]int)
-	ctx, cancel := context.WithTimeout(p.tb.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.tb.Context(), testkit.Patience)
 	defer cancel()
 	whole := false
 	err := p.bus.Read(ctx, p.cfg.Kafka.Topics.Share, bus.Earliest(), func(msg bus.Message) error {

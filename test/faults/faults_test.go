@@ -94,7 +94,7 @@ func TestBlkmakerKilled(t *testing.T) {
 		t.Fatalf("btcd ended with code %d, %v", code, err)
 	}
 	miner := pool.StartMiner(t, dir, "miner", "-user", "grace.rig", "-threads", "1", "-reconnect", "-shares", "1")
-	if code := miner.Wait(time.Minute); code != 0 {
+	if code := miner.Wait(testkit.Patience); code != 0 {
 		t.Fatalf("minersim ended with code %d", code)
 	}
 	has(t, pool, "blkmaker", `btcpool_blkmaker_arrivals_total{kind="block",service="blkmaker",way="kafka"}`, 1)

@@ -9,7 +9,6 @@ import (
 	"path/filepath"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
@@ -54,7 +53,7 @@ func TestKilledOverTemplate(t *testing.T) {
 		raw, err := job.ParseRawGBT(message)
 		return raw.Hash, err
 	})
-	testkit.Until(t, time.Minute, "a job", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "a job", func(context.Context) error {
 		if of.Load() == nil {
 			return errors.New("none")
 		}
@@ -65,7 +64,7 @@ func TestKilledOverTemplate(t *testing.T) {
 		t.Fatalf("template %s is whole: gbtmaker was killed too late", *h)
 	}
 	gbtmaker.Start()
-	testkit.Until(t, time.Minute, "a whole template", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "a whole template", func(context.Context) error {
 		if whole.Load() == nil {
 			return errors.New("none")
 		}

@@ -13,7 +13,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
@@ -206,7 +205,7 @@ type farmShare struct {
 func (p *farmPool) counted() map[farmShare]int {
 	p.t.Helper()
 	ids, counted := map[share.ID]bool{}, map[farmShare]int{}
-	ctx, cancel := context.WithTimeout(p.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(p.t.Context(), testkit.Patience)
 	defer cancel()
 	whole := false
 	err := p.bus.Read(ctx, p.topics.Share, bus.Earliest(), func(msg bus.Message) error {

@@ -304,7 +304,7 @@ func checkPrinted(t *testing.T, dir string, log []share.Share) {
 // checkDashboard renders the page in a browser and looks for what it must show.
 func checkDashboard(t *testing.T, pool *rig.Pool) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	page := dumpPage(ctx, t, pool.HTTP+"/")
 	var blocks struct {

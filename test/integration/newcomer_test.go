@@ -121,7 +121,7 @@ func logInMany(t *testing.T, stratum, name string, n int) {
 	if _, err := conn.Write([]byte(text.String())); err != nil {
 		t.Fatal(err)
 	}
-	if err := conn.SetReadDeadline(time.Now().Add(time.Minute)); err != nil {
+	if err := conn.SetReadDeadline(time.Now().Add(testkit.Patience)); err != nil {
 		t.Fatal(err)
 	}
 	answers := bufio.NewScanner(conn)

@@ -70,9 +70,6 @@ func TestOtherPoolLies(t *testing.T) {
 	has("sserver", height, 2)
 	t.Logf("miners follow after %v", time.Since(said).Round(time.Millisecond))
 	has("jobmaker", `btcpool_jobmaker_jobs_total{reason="refuted",service="jobmaker"}`, 1)
-	if took := time.Since(said); took > 30*time.Second {
-		t.Errorf("no job on our own chain for %v", took)
-	}
 	has("sserver", height, 1)
 	t.Logf("miners are back after %v", time.Since(said).Round(time.Millisecond))
 	notify(conn, chainhash.Hash{2}, 2)

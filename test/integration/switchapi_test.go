@@ -78,7 +78,9 @@ func (s *switchAPI) ask(ctx context.Context, method, path, body string) (status 
 // wants asks and fails if the answer has another status, or does not say that.
 func (s *switchAPI) wants(status int, says, method, path, body string) {
 	s.t.Helper()
-	got, text, err := s.ask(s.t.Context(), method, path, body)
+	ctx, cancel := context.WithTimeout(s.t.Context(), testkit.Patience)
+	defer cancel()
+	got, text, err := s.ask(ctx, method, path, body)
 	if err != nil || got != status || !strings.Contains(text, says) {
 		s.t.Fatalf("%s %s: %d %s, %v; want %d with %s", method, path, got, text, err, status, says)
 	}
@@ -87,7 +89,7 @@ func (s *switchAPI) wants(status int, says, method, path, body string) {
 // wantNode waits until a node says that.
 func wantNode(t *testing.T, conn *zk.Conn, path, want string) {
 	t.Helper()
-	testkit.Until(t, time.Minute, path+" says "+want, func(context.Context) error {
+	testkit.Until(t, testkit.Patience, path+" says "+want, func(context.Context) error {
 		got, _, err := conn.Get(path)
 		if err == nil && string(got) != want {
 			err = fmt.Errorf("it says %q", got)
@@ -117,11 +119,7 @@ func TestSwitchAPIOutages(t *testing.T) {
 	}
 
 	z.Pause() // silent: connections stay, nobody answers
-	began := time.Now()
 	s.wants(http.StatusAccepted, `"state":"accepted"`, http.MethodGet, "/switch?puname=alice&coin=bch&wait=300", "")
-	if took := time.Since(began); took > 10*time.Second {
-		t.Errorf("the answer took %s", took)
-	}
 	s.wants(http.StatusOK, `"accepted":1`, http.MethodGet, "/status", "")
 	// Killed while a client waits: nobody has told it anything, and the audit log names what is done all the same.
 	gone := make(chan error)
@@ -129,7 +127,7 @@ func TestSwitchAPIOutages(t *testing.T) {
 		_, _, err := s.ask(t.Context(), http.MethodGet, "/switch?puname=bob&coin=bch&wait=10000", "")
 		gone <- err
 	}()
-	testkit.Until(t, time.Minute, "bob's switch is accepted", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "bob's switch is accepted", func(ctx context.Context) error {
 		_, text, err := s.ask(ctx, http.MethodGet, "/status", "")
 		if err == nil && !strings.Contains(text, `"accepted":2`) {
 			err = errors.New(text)
@@ -202,7 +200,7 @@ func TestSwitchAPIOutages(t *testing.T) {
 	for user, coin := range last {
 		wantNode(t, conn, userChain+"/"+user, coin)
 	}
-	testkit.Until(t, time.Minute, "nothing waits", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "nothing waits", func(ctx context.Context) error {
 		_, text, err := s.ask(ctx, http.MethodGet, "/status", "")
 		if err == nil && !strings.Contains(text, `"accepted":0`) {
 			err = errors.New(text)
@@ -281,7 +279,7 @@ func TestSwitchAPIRegistration(t *testing.T) {
 	}
 	set(t, conn, autoReg+"/strange", "no JSON")
 	s := startSwitchAPI(t, dir, z.Addr, "", fmt.Sprintf("[registration]\nurl = %q\ndefault_chain = \"bch\"\n[users]\nsafety_period = \"200ms\"\n", server.URL+"/new"))
-	testkit.Until(t, time.Minute, "all are asked for at the same time", func(context.Context) (err error) {
+	testkit.Until(t, testkit.Patience, "all are asked for at the same time", func(context.Context) (err error) {
 		system.change(func() {
 			if len(system.posts) < len(names) {
 				err = fmt.Errorf("%d are", len(system.posts))
@@ -293,7 +291,7 @@ func TestSwitchAPIRegistration(t *testing.T) {
 	close(system.hang)
 	s.Start()
 	s.waitReady()
-	testkit.Until(t, time.Minute, "no request is left", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "no request is left", func(context.Context) error {
 		left, _, err := conn.Children(autoReg)
 		if err == nil && len(left) > 0 {
 			err = fmt.Errorf("%q are", left)
@@ -364,7 +362,7 @@ func TestSwitchAPIMaps(t *testing.T) {
 	}
 	var readings int
 	system.change(func() { readings = len(system.asked) })
-	testkit.Until(t, time.Minute, "some more readings", func(context.Context) (err error) {
+	testkit.Until(t, testkit.Patience, "some more readings", func(context.Context) (err error) {
 		system.change(func() {
 			if len(system.asked) < readings+6 {
 				err = fmt.Errorf("%d are", len(system.asked)-readings)
@@ -396,7 +394,7 @@ func TestSwitchAPISubPool(t *testing.T) {
 	rig.StartService(t, dir, "jobmaker", "jobmaker", fmt.Sprintf("network = \"regtest\"\npayout_address = %[1]q\n"+
 		"[[sub_pools]]\nname = \"farm\"\npayout_address = %[1]q\ncoinbase_text = \"/old/\"\nupdate_path = \"/subpool/btc/farm\"\n"+
 		"[zookeeper]\nservers = [%[2]q]\n[kafka]\nbrokers = [%[3]q]\n", rig.PayoutAddress, z.Addr, cfg.Brokers[0]))
-	testkit.Until(t, time.Minute, "jobmaker answers", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "jobmaker answers", func(ctx context.Context) error {
 		status, text, err := s.ask(ctx, http.MethodPost, "/subpool-get-coinbase", farm)
 		if err == nil && (status != http.StatusOK || !strings.Contains(text, `"old":{"coinbase_info":"/old/"`) || !strings.Contains(text, `"success":true`)) {
 			err = fmt.Errorf("%d %s", status, text)
@@ -456,7 +454,7 @@ func TestSwitchAPIAuto(t *testing.T) {
 	wants := func(what string, good func(userchain.Shares) bool) {
 		t.Helper()
 		var c userchain.SwitchCommand
-		for limit := time.After(2 * time.Minute); ; {
+		for limit := time.After(testkit.Patience); ; {
 			select {
 			case c = <-commands:
 			case <-limit:
@@ -512,7 +510,7 @@ func TestSwitchAPIAuto(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	testkit.Until(t, time.Minute, "the answer is shown", func(ctx context.Context) error {
+	testkit.Until(t, testkit.Patience, "the answer is shown", func(ctx context.Context) error {
 		_, text, err := s.ask(ctx, http.MethodGet, "/status", "")
 		if err == nil && !strings.Contains(text, `"servers":{"3":"1: no change"}`) {
 			err = errors.New(text)

@@ -76,7 +76,7 @@ func values(msgs []bus.Message) (values []string) {
 // readAll returns what is in topic.
 func readAll(t *testing.T, c *bus.Client, topic string) (got []string) {
 	t.Helper()
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	caughtUp := false
 	err := c.Read(ctx, topic, bus.Earliest(), func(m bus.Message) error {
@@ -167,7 +167,7 @@ func TestRetention(t *testing.T) {
 	b := start(t, t.TempDir())
 	defer b.Close()
 	c, _ := newClient(t, b.Addr())
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), testkit.Patience)
 	defer cancel()
 	topic := bus.DefaultConfig().Topics.RawGBT // kept for an hour
 	now := time.Now()
