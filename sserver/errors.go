@@ -23,8 +23,7 @@ var (
 	errUserGone    = &ending{"user was removed or has another id", "user"}
 	errReplaced    = &ending{"its farm proxy is here on another connection", "replaced"}
 	errKicked      = &ending{"sent away by the operator", "kicked"}
-	errProxyHeader = errors.New("no PROXY header") // a connection of a proxy does not begin as it should
-	errNotAdmitted = errors.New("not admitted")    // who connects through a proxy is not welcome
+	errNotAdmitted = errors.New("not admitted") // who connects through a proxy is not welcome
 )
 
 // Why the server is not ready.

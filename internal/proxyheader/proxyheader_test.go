@@ -1,4 +1,4 @@
-package sserver
+package proxyheader
 
 import (
 	"errors"
@@ -41,8 +41,8 @@ func TestProxyHeader(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			const rest = "behind"
-			got, n, err := parseProxyHeader([]byte(test.in + rest))
-			if (err != nil) != test.bad || err != nil && !errors.Is(err, errProxyHeader) {
+			got, n, err := Parse([]byte(test.in + rest))
+			if (err != nil) != test.bad || err != nil && !errors.Is(err, Err) {
 				t.Fatalf("error %v", err)
 			}
 			if test.bad {
@@ -64,19 +64,45 @@ func FuzzProxyHeader(f *testing.F) {
 		f.Add([]byte(test.in))
 	}
 	f.Fuzz(func(t *testing.T, in []byte) {
-		ip, n, err := parseProxyHeader(in)
+		ip, n, err := Parse(in)
 		if n == 0 || err != nil {
 			if ip.IsValid() || n != 0 {
 				t.Fatalf("%q: %s, %d bytes", in, ip, n)
 			}
 			return
 		}
-		again, m, err := parseProxyHeader(in[:n])
+		again, m, err := Parse(in[:n])
 		if err != nil || again != ip || m != n {
 			t.Fatalf("%q: %s, then %s, %v", in[:n], ip, again, err)
 		}
-		if _, m, _ := parseProxyHeader(in[:n-1]); m != 0 {
+		if _, m, _ := Parse(in[:n-1]); m != 0 {
 			t.Fatalf("%q does not need its end", in[:n])
 		}
 	})
+}
+
+func TestAppend(t *testing.T) {
+	t.Parallel()
+	v4, other := netip.MustParseAddrPort("192.0.2.7:56324"), netip.MustParseAddrPort("198.51.100.1:443")
+	v6 := netip.MustParseAddrPort("[2001:db8::7]:56324")
+	for _, test := range []struct {
+		name     string
+		from, to netip.AddrPort
+		want     string
+	}{
+		{"IPv4", v4, other, "192.0.2.7"},
+		{"IPv4 in IPv6", netip.MustParseAddrPort("[::ffff:192.0.2.7]:1"), other, "192.0.2.7"},
+		{"IPv6", v6, netip.MustParseAddrPort("[2001:db8::1]:443"), "2001:db8::7"},
+		{"IPv6 to IPv4", v6, other, "2001:db8::7"},
+		{"IPv4 to IPv6", v4, v6, "192.0.2.7"},
+		{"unknown", netip.AddrPort{}, other, ""},
+	} {
+		for version := 1; version <= 2; version++ {
+			b := Append(nil, version, test.from, test.to)
+			got, n, err := Parse(append(b, "behind"...))
+			if err != nil || n != len(b) || got.IsValid() != (test.want != "") || got.IsValid() && got.String() != test.want {
+				t.Errorf("%s, version %d: %q is read as %s, %d bytes, %v", test.name, version, b, got, n, err)
+			}
+		}
+	}
 }
