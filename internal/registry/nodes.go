@@ -26,6 +26,7 @@ type Nodes struct {
 	session *session
 	room    chan struct{}
 	calls   sync.WaitGroup
+	watches watches
 }
 
 // Node is what ZooKeeper has of a node.
@@ -59,10 +60,7 @@ func (n *Nodes) Close() error {
 func (n *Nodes) Get(ctx context.Context, path string) (Node, error) {
 	return call(ctx, n, path, func(c *zk.Conn) (Node, error) {
 		content, stat, err := c.Get(path)
-		if err != nil {
-			return Node{}, err
-		}
-		return Node{content, stat.Version, stat.Mzxid}, nil
+		return node(content, stat, err)
 	})
 }
 

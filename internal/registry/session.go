@@ -32,6 +32,7 @@ type session struct {
 	events  <-chan zk.Event
 	granted atomic.Int64                       // the session timeout, as a time.Duration
 	breaks  atomic.Int64                       // grows when the connection is lost
+	told    func(zk.Event)                     // hears of sessions and watches, besides onEvent; nil: nobody
 	away    atomic.Pointer[func(at time.Time)] // called when ZooKeeper was away for everybody
 
 	closing   context.Context
@@ -45,7 +46,10 @@ type session struct {
 }
 
 // open returns a session that is being connected.
-func (r *Registry) open(path string) (*session, error) {
+func (r *Registry) open(path string) (*session, error) { return r.openTold(path, nil) }
+
+// openTold is open for whom is told of events. What hears of them must not wait.
+func (r *Registry) openTold(path string, told func(zk.Event)) (*session, error) {
 	if err := ValidatePath(path); err != nil {
 		return nil, fmt.Errorf("ZooKeeper path %q: %w", path, err)
 	}
@@ -56,6 +60,7 @@ func (r *Registry) open(path string) (*session, error) {
 		metrics:  r.metrics,
 		path:     path,
 		uuid:     newUUID(),
+		told:     told,
 		closing:  closing,
 		waitLog:  rate.Sometimes{Interval: logInterval},
 		refusals: refusals{servers: len(r.cfg.Servers), at: map[string]time.Time{}},
@@ -90,6 +95,9 @@ func (s *session) timeout() time.Duration { return time.Duration(s.granted.Load(
 
 // onEvent is called by one goroutine at a time.
 func (s *session) onEvent(e zk.Event) {
+	if s.told != nil {
+		s.told(e)
+	}
 	if e.Type != zk.EventSession {
 		return
 	}

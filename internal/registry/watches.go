@@ -1,0 +1,138 @@
+package registry
+
+import (
+	"context"
+	"errors"
+	"sync"
+
+	"github.com/go-zookeeper/zk"
+)
+
+// News is what ZooKeeper tells a Watcher. Its functions are called by one goroutine at a time and must not wait.
+type News struct {
+	// Changed says that a node that is watched was made, written or removed. It is watched no more.
+	Changed func(path string)
+	// Connected says that there is a session again: what came of nodes meanwhile may have gone untold.
+	Connected func()
+	// Lost says that the connection has ended.
+	Lost func()
+}
+
+// Watcher is Nodes that ZooKeeper tells of changes.
+type Watcher struct{ *Nodes }
+
+// Watcher opens a session, which is named after base in the log and in metrics.
+func (r *Registry) Watcher(base string, news News) (Watcher, error) {
+	if len(r.cfg.Servers) == 0 {
+		return Watcher{}, errors.New("zookeeper.servers: must name the servers that have the nodes")
+	}
+	n := &Nodes{room: make(chan struct{}, maxCalls), watches: watches{news: news, at: make(map[string]watching)}}
+	var err error
+	if n.session, err = r.openTold(base, n.watches.hear); err != nil {
+		return Watcher{}, err
+	}
+	return Watcher{n}, nil
+}
+
+// Watch is Get that has the node watched, whether it is there or not, until News.Changed names it. The client library
+// cannot take a watch back, so there is never more than one of a node, however often Watch is called.
+func (w Watcher) Watch(ctx context.Context, path string) (Node, error) {
+	return call(ctx, w.Nodes, path, func(c *zk.Conn) (Node, error) {
+		begun := w.watches.begin(path)
+		if !begun {
+			content, stat, err := c.Get(path)
+			return node(content, stat, err)
+		}
+		content, stat, _, err := c.GetW(path)
+		if !errors.Is(err, zk.ErrNoNode) {
+			w.watches.end(path, err == nil)
+			return node(content, stat, err)
+		}
+		there, _, _, err := c.ExistsW(path)
+		w.watches.end(path, err == nil)
+		switch {
+		case err != nil:
+			return Node{}, err
+		case !there:
+			return Node{}, zk.ErrNoNode
+		}
+		content, stat, err = c.Get(path)
+		return node(content, stat, err)
+	})
+}
+
+// Watches returns how many nodes are watched.
+func (w Watcher) Watches() int {
+	w.watches.mu.Lock()
+	defer w.watches.mu.Unlock()
+	return len(w.watches.at)
+}
+
+func node(content []byte, stat *zk.Stat, err error) (Node, error) {
+	if err != nil {
+		return Node{}, err
+	}
+	return Node{content, stat.Version, stat.Mzxid}, nil
+}
+
+// watching is how far a watch has come.
+type watching uint8
+
+const (
+	watchAsked watching = iota // ZooKeeper has not answered yet
+	watchTold                  // it has told already, before its answer was seen
+	watchSet
+)
+
+// watches are those of a session.
+type watches struct {
+	news News
+
+	mu sync.Mutex
+	at map[string]watching
+}
+
+// begin reports whether a watch is to be set: there is none.
+func (w *watches) begin(path string) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if _, there := w.at[path]; there {
+		return false
+	}
+	w.at[path] = watchAsked
+	return true
+}
+
+// end notes whether it was.
+func (w *watches) end(path string, ok bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if ok && w.at[path] == watchAsked {
+		w.at[path] = watchSet
+		return
+	}
+	delete(w.at, path)
+}
+
+// hear takes in an event. When a session expires there is one for each node that was watched, too.
+func (w *watches) hear(e zk.Event) {
+	if e.Type == zk.EventSession {
+		switch e.State {
+		case zk.StateHasSession:
+			w.news.Connected()
+		case zk.StateDisconnected:
+			w.news.Lost()
+		}
+		return
+	}
+	w.mu.Lock()
+	switch state, there := w.at[e.Path]; {
+	case !there:
+	case state == watchAsked:
+		w.at[e.Path] = watchTold
+	default:
+		delete(w.at, e.Path)
+	}
+	w.mu.Unlock()
+	w.news.Changed(e.Path)
+}
