@@ -1,0 +1,121 @@
+package chainwatch
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"time"
+
+	"btcpool/internal/durable"
+	"btcpool/internal/retry"
+	"btcpool/internal/userchain"
+)
+
+const (
+	fileInterval = 5 * time.Second
+	maxFile      = 1 << 30 // bytes
+)
+
+// memory is what the file says.
+type memory struct {
+	// Saved is when, RFC 3339.
+	Saved time.Time         `json:"saved"`
+	Users map[string]member `json:"users"`
+}
+
+type member struct {
+	// Node is what the user's says; nil: there is none.
+	Node *userchain.Value `json:"node"`
+	Read int64            `json:"read"` // Unix time
+}
+
+// load remembers what is in the file and not too old.
+func (w *Watcher) load(now time.Time) error {
+	if w.cfg.File == "" {
+		return nil
+	}
+	info, err := os.Stat(w.cfg.File)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case err != nil:
+		return err
+	case info.Size() > maxFile:
+		return fmt.Errorf("%s has %d bytes", w.cfg.File, info.Size())
+	}
+	text, err := os.ReadFile(w.cfg.File)
+	if err != nil {
+		return err
+	}
+	var m memory
+	if err := json.Unmarshal(text, &m); err != nil {
+		return fmt.Errorf("%s: %w", w.cfg.File, err)
+	}
+	for name, of := range m.Users {
+		read := time.Unix(of.Read, 0)
+		if userchain.CheckUser(name) != nil || now.Sub(read) > w.cfg.MaxAge || read.After(now.Add(time.Hour)) || len(w.users) >= w.cfg.MaxUsers {
+			continue
+		}
+		u := &user{name: name, read: read}
+		if of.Node != nil {
+			if userchain.CheckChain(of.Node.Chain) != nil {
+				continue
+			}
+			u.answer = Answer{*of.Node, true}
+		}
+		w.users[name] = u
+	}
+	return nil
+}
+
+// keepFile writes the file when something has changed, and at the end.
+func (w *Watcher) keepFile(ctx context.Context) {
+	if w.cfg.File == "" {
+		return
+	}
+	for retry.Sleep(ctx, fileInterval) {
+		w.save()
+	}
+	w.save()
+}
+
+func (w *Watcher) save() {
+	now := time.Now()
+	w.mu.Lock()
+	// What is right is as good as read: else a calm pool's memory would grow old.
+	m := memory{now, make(map[string]member, len(w.users))}
+	for name, u := range w.users {
+		if u.fresh && w.connected && w.away.Err() == nil {
+			u.read = now
+		}
+		if u.read.IsZero() || now.Sub(u.read) > w.cfg.MaxAge {
+			continue
+		}
+		of := member{Read: u.read.Unix()}
+		if u.answer.Known {
+			of.Node = &u.answer.Value
+		}
+		m.Users[name] = of
+	}
+	due := w.changed || now.Sub(w.saved) > time.Minute && w.connected
+	w.changed = w.changed && !due
+	w.mu.Unlock()
+	if !due {
+		return
+	}
+	text, err := json.Marshal(m)
+	if err == nil {
+		err = durable.Replace(w.cfg.File, text, 0o640)
+	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if err == nil {
+		w.saved = now
+	} else {
+		w.changed = true
+	}
+	w.file.Set(err)
+}
