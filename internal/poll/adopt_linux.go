@@ -31,3 +31,8 @@ func Adopt(conn net.Conn, run func(func()), timeout time.Duration) (Link, error)
 	}
 	return &socket{fd: int32(fd)}, nil
 }
+
+// Reset has Close reset the connection: a peer notices that at once, which may not read to the end of what it was sent.
+func (c *socket) Reset() {
+	_ = unix.SetsockoptLinger(int(c.fd), unix.SOL_SOCKET, unix.SO_LINGER, &unix.Linger{Onoff: 1}) // else it is closed
+}
