@@ -88,7 +88,7 @@ func (w *Watcher) save() {
 	// What is right is as good as read: else a calm pool's memory would grow old.
 	m := memory{now, make(map[string]member, len(w.users))}
 	for name, u := range w.users {
-		if u.fresh && w.connected && w.away.Err() == nil {
+		if u.fresh && !u.reading && !u.read.IsZero() && w.connected && w.away.Err() == nil {
 			u.read = now
 		}
 		if u.read.IsZero() || now.Sub(u.read) > w.cfg.MaxAge {

@@ -1,0 +1,386 @@
+//go:build integration
+
+package integration
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/job"
+	"btcpool/internal/testkit"
+	"btcpool/test/integration/rig"
+)
+
+// chainPool is a sserver with a chain of its own: jobs are made here, all on blocks that begin with the chain's mark.
+type chainPool struct {
+	*rig.Process
+	t     *testing.T
+	addr  string
+	admin string
+	kafka bus.Config
+	bus   *bus.Client
+	ids   *job.IDs
+	mark  byte
+	jobs  int32
+}
+
+func startChainPool(t *testing.T, dir, name string, mark byte, id, users int) *chainPool {
+	t.Helper()
+	p := &chainPool{t: t, addr: rig.FreeAddr(t), admin: rig.FreeAddr(t), kafka: testkit.Broker(t), ids: job.NewIDs(1), mark: mark}
+	p.bus = testkit.Bus(t, p.kafka, p.kafka.Topics.Job, p.kafka.Topics.Share)
+	var static strings.Builder
+	for i := range users {
+		fmt.Fprintf(&static, "user%d = %d\n", i, i+1)
+	}
+	p.Process = rig.StartService(t, dir, "sserver-"+name, "sserver", fmt.Sprintf("listen = %q\nadmin = %q\ndata_dir = %q\nserver_id = %d\n"+
+		"[development]\nsimulator = true\n[users]\nsource = \"static\"\n[users.static]\n%s\n[kafka]\nbrokers = [%q]\n",
+		p.addr, p.admin, filepath.Join(dir, "sserver-"+name), id, static.String(), p.kafka.Brokers[0]))
+	p.waitReady()
+	return p
+}
+
+func (p *chainPool) waitReady() {
+	p.t.Helper()
+	testkit.Until(p.t, time.Minute, "sserver has a job", func(ctx context.Context) error {
+		p.newJob()
+		return ready(ctx, p.admin)
+	})
+}
+
+func (p *chainPool) newJob() {
+	p.t.Helper()
+	p.jobs++
+	j := testkit.Job(p.ids, p.mark, 100)
+	if err := p.bus.Write(p.t.Context(), p.kafka.Topics.Job, bus.Message{Value: j.AppendTo(nil)}); err != nil {
+		p.t.Fatal(err)
+	}
+}
+
+// shares returns how many shares there are in the topic.
+func (p *chainPool) shares() (n int64) {
+	p.t.Helper()
+	ends, err := p.bus.Offsets(p.t.Context(), p.kafka.Topics.Share, bus.Latest())
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	for _, end := range ends {
+		n += end
+	}
+	return n
+}
+
+func ready(ctx context.Context, admin string) error {
+	_, err := scrape(ctx, "http://"+admin+"/readyz")
+	return err
+}
+
+func scrape(ctx context.Context, url string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, url, http.NoBody)
+	if err != nil {
+		return "", err
+	}
+	res, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer res.Body.Close()
+	text, err := io.ReadAll(res.Body)
+	if err == nil && res.StatusCode != http.StatusOK {
+		err = errors.New(string(text))
+	}
+	return string(text), err
+}
+
+// switching is a process of switcher.
+type switching struct {
+	*rig.Process
+	t           *testing.T
+	addr, admin string
+}
+
+func startSwitcher(t *testing.T, dir, zookeeper, keys, sections string) *switching {
+	t.Helper()
+	s := &switching{t: t, addr: rig.FreeAddr(t), admin: rig.FreeAddr(t)}
+	s.Process = rig.StartService(t, dir, "switcher", "switcher", fmt.Sprintf("admin = %q\nstatus = \"\"\ndata_dir = %q\nserver_id = 200\n%s\n"+
+		"[[listeners]]\nlisten = %q\n[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n%s",
+		s.admin, filepath.Join(dir, "switcher"), keys, s.addr, zookeeper, sections))
+	s.waitReady()
+	return s
+}
+
+func (s *switching) waitReady() {
+	s.t.Helper()
+	testkit.Until(s.t, time.Minute, "the switcher is ready", func(ctx context.Context) error { return ready(ctx, s.admin) })
+}
+
+// metric returns the sum of a metric over all labels that contain a text.
+func (s *switching) metric(name, labels string) (sum float64) {
+	s.t.Helper()
+	text, err := scrape(s.t.Context(), "http://"+s.admin+"/metrics")
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for _, m := range regexp.MustCompile(`(?m)^`+name+`(\{[^}]*\})? (\S+)$`).FindAllStringSubmatch(text, -1) {
+		if strings.Contains(m[1], labels) {
+			v, _ := strconv.ParseFloat(m[2], 64)
+			sum += v
+		}
+	}
+	return sum
+}
+
+// machine is a miner: it keeps in mind which chain its last job is of.
+type machine struct {
+	conn  net.Conn
+	user  string
+	chain atomic.Uint32 // first byte of the job's previous block
+	heard atomic.Int64  // when that changed, by the wall clock
+	jobs  chan string   // ids of the latest job of each chain that it was given
+	mu    sync.Mutex
+	wait  map[int]chan bool
+	next  int
+	ended chan struct{}
+	wrong atomic.Pointer[string] // what it was told that is no answer to anything
+}
+
+// logIn returns a miner that has a job.
+func logIn(t *testing.T, addr, user string) *machine {
+	t.Helper()
+	conn, err := net.Dial("tcp", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &machine{conn: conn, user: user, jobs: make(chan string, 100), wait: make(map[int]chan bool), ended: make(chan struct{})}
+	t.Cleanup(func() { _ = conn.Close(); <-m.ended })
+	go m.listen()
+	for _, request := range []string{`"mining.subscribe","params":["test/1"]`, fmt.Sprintf(`"mining.authorize","params":["%s.rig","x"]`, user)} {
+		if !m.granted(request) {
+			t.Fatalf("%s: %s is not granted", user, request)
+		}
+	}
+	return m
+}
+
+func (m *machine) listen() {
+	defer close(m.ended)
+	lines := bufio.NewScanner(m.conn)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		var got struct {
+			ID     *int
+			Method string
+			Params []any
+			Result any
+			Error  any
+		}
+		text := lines.Text()
+		if err := json.Unmarshal(lines.Bytes(), &got); err != nil {
+			m.wrong.Store(&text)
+			return
+		}
+		switch {
+		case got.Method == "mining.notify":
+			prev := got.Params[1].(string)
+			mark, _ := strconv.ParseUint(prev[6:8], 16, 8) // its 4 bytes come in reverse
+			if m.chain.Swap(uint32(mark)) != uint32(mark) {
+				m.heard.Store(time.Now().UnixNano())
+			}
+			select {
+			case m.jobs <- got.Params[0].(string) + " " + got.Params[7].(string):
+			default:
+			}
+		case got.ID != nil:
+			m.mu.Lock()
+			answer := m.wait[*got.ID]
+			delete(m.wait, *got.ID)
+			m.mu.Unlock()
+			if answer == nil {
+				m.wrong.Store(&text)
+				continue
+			}
+			answer <- got.Error == nil && got.Result != false && got.Result != nil
+		}
+	}
+}
+
+// granted sends a request and reports whether the answer grants it.
+func (m *machine) granted(request string) bool {
+	answer := make(chan bool, 1)
+	m.mu.Lock()
+	m.next++
+	id := m.next
+	m.wait[id] = answer
+	m.mu.Unlock()
+	fmt.Fprintf(m.conn, `{"id":%d,"method":%s}`+"\n", id, request)
+	select {
+	case ok := <-answer:
+		return ok
+	case <-m.ended:
+		return false
+	case <-time.After(testkit.Patience):
+		return false
+	}
+}
+
+// share submits one for a job.
+func (m *machine) share(job string) bool {
+	id, ntime, _ := strings.Cut(job, " ")
+	return m.granted(fmt.Sprintf(`"mining.submit","params":["%s.rig","%s","%08x","%s","%08x"]`, m.user, id, rand.Uint32(), ntime, rand.Uint32()))
+}
+
+const (
+	markBTC = 0xa1
+	markBCH = 0xb1
+)
+
+func chainSections(btc, bch string, more ...string) string {
+	return fmt.Sprintf("[[chains]]\nname = \"btc\"\n[[chains.servers]]\naddr = %q\n%s\n[[chains]]\nname = \"bch\"\n[[chains.servers]]\naddr = %q\n",
+		btc, strings.Join(more, "\n"), bch)
+}
+
+// TestSwitcher moves a miner between two servers of two chains by its user's node: a share that comes a second after the
+// switch counts on the old chain only. Then the new chain's server is killed and started again, and the miner is there
+// without having noticed but for its jobs.
+func TestSwitcher(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	btc, bch := startChainPool(t, dir, "btc", markBTC, 1, 3), startChainPool(t, dir, "bch", markBCH, 2, 3)
+	setNode(t, conn, userChain+"/user0", "btc")
+	setNode(t, conn, userChain+"/user1", `{"chain":"bch","subpool":"","puids":{"bch":7}}`)
+	nobody := rig.FreeAddr(t) // one of the chain's servers is not there at all
+	s := startSwitcher(t, dir, z.Addr, "default_chain = \"bch\"\nhold = \"60s\"",
+		chainSections(btc.addr, bch.addr, fmt.Sprintf("[[chains.servers]]\naddr = %q", nobody)))
+	m, other, missing := logIn(t, s.addr, "user0"), logIn(t, s.addr, "user1"), logIn(t, s.addr, "user2")
+	testkit.Eventually(t, "all have jobs of their chains", func() bool {
+		return m.chain.Load() == markBTC && other.chain.Load() == markBCH && missing.chain.Load() == markBCH
+	})
+	old := <-m.jobs
+	for len(m.jobs) > 0 {
+		old = <-m.jobs
+	}
+	if !m.share(old) {
+		t.Error("a share is refused")
+	}
+	setNode(t, conn, userChain+"/user0", "bch")
+	testkit.Eventually(t, "the miner has a job of the new chain", func() bool { return m.chain.Load() == markBCH })
+	switched := time.Now()
+	for time.Since(switched) < time.Second { // what the share is late by
+		time.Sleep(10 * time.Millisecond)
+	}
+	if !m.share(old) {
+		t.Error("a late share is refused")
+	}
+	testkit.Eventually(t, "both shares are the old chain's", func() bool { return btc.shares() == 2 })
+	latest := <-m.jobs
+	for len(m.jobs) > 0 {
+		latest = <-m.jobs
+	}
+	if !m.share(latest) {
+		t.Error("a share for the new chain is refused")
+	}
+	testkit.Eventually(t, "one share is the new chain's", func() bool { return bch.shares() == 1 })
+	if n := btc.shares(); n != 2 {
+		t.Errorf("%d shares on the old chain", n)
+	}
+	setNode(t, conn, userChain+"/user2", "btc") // it had no node
+	testkit.Eventually(t, "the user that had no node is switched", func() bool { return missing.chain.Load() == markBTC })
+
+	bch.Kill()
+	testkit.Eventually(t, "the loss is noticed", func() bool { return s.metric("btcpool_switcher_server_connections_lost_total", "") >= 2 })
+	bch.Start()
+	bch.waitReady()
+	for len(m.jobs) > 0 {
+		<-m.jobs
+	}
+	select {
+	case latest = <-m.jobs:
+	case <-time.After(testkit.Patience):
+		t.Fatal("no job after the server came back")
+	}
+	if !m.share(latest) {
+		t.Error("a share for the server that came back is refused")
+	}
+	for _, m := range []*machine{m, other, missing} {
+		if wrong := m.wrong.Load(); wrong != nil {
+			t.Errorf("%s was told %s", m.user, *wrong)
+		}
+		select {
+		case <-m.ended:
+			t.Errorf("%s was disconnected", m.user)
+		default:
+		}
+	}
+}
+
+// TestSwitcherOutages switches 1,000 users 1,000 times while ZooKeeper is killed again and again: ten seconds after it
+// is back nobody is on a wrong chain, nobody was disconnected, and there is one watch a user.
+func TestSwitcherOutages(t *testing.T) {
+	t.Parallel()
+	const users, switches, kills = 1000, 1000, 4
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	btc, bch := startChainPool(t, dir, "btc", markBTC, 1, users), startChainPool(t, dir, "bch", markBCH, 2, users)
+	s := startSwitcher(t, dir, z.Addr, "", chainSections(btc.addr, bch.addr))
+	chains := make([]string, users)
+	machines := make([]*machine, users)
+	for i := range users {
+		chains[i] = "btc"
+		setNode(t, conn, fmt.Sprintf("%s/user%d", userChain, i), "btc")
+		machines[i] = logIn(t, s.addr, fmt.Sprintf("user%d", i))
+	}
+	for n := range switches {
+		if n%(switches/kills) == switches/kills/2 {
+			z.Kill()
+			z.Start()
+		}
+		i := rand.IntN(users)
+		next := map[string]string{"btc": "bch", "bch": "btc"}[chains[i]]
+		setNode(t, conn, fmt.Sprintf("%s/user%d", userChain, i), next)
+		chains[i] = next
+	}
+	wrong := func() (n int) {
+		for i, m := range machines {
+			if got := m.chain.Load(); (got == markBCH) != (chains[i] == "bch") {
+				n++
+			}
+		}
+		return n
+	}
+	testkit.Until(t, 10*time.Second, "everybody is on the right chain", func(context.Context) error {
+		if n := wrong(); n > 0 {
+			return fmt.Errorf("%d are on a wrong one", n)
+		}
+		return nil
+	})
+	testkit.Eventually(t, "one watch a user", func() bool { return s.metric("btcpool_chainwatch_watches", "") == users })
+	for _, m := range machines {
+		if wrong := m.wrong.Load(); wrong != nil {
+			t.Errorf("%s was told %s", m.user, *wrong)
+		}
+		select {
+		case <-m.ended:
+			t.Errorf("%s was disconnected", m.user)
+		default:
+		}
+	}
+	t.Logf("%v switches, %v tries in vain", s.metric("btcpool_switcher_switches_total", ""), s.metric("btcpool_switcher_switches_failed_total", ""))
+}
