@@ -67,7 +67,7 @@ func startPool(t *testing.T, name string, set ...func(*pool)) *pool {
 	var serving sync.WaitGroup
 	serving.Go(func() {
 		for {
-			conn, err := ln.Accept()
+			conn, err := p.ln.Accept()
 			if err != nil {
 				return
 			}
@@ -143,7 +143,7 @@ func notifyLine(id string, clean bool) string {
 func (c *poolConn) serve() {
 	defer c.Close()
 	lines := bufio.NewScanner(c)
-	lines.Buffer(make([]byte, 1<<20), 1<<20)
+	lines.Buffer(nil, 1<<20)
 	p := c.pool
 	for lines.Scan() {
 		var req struct {
@@ -323,7 +323,7 @@ func dialMachine(t *testing.T, addr string) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	return &machine{Conn: conn, t: t, lines: bufio.NewReaderSize(conn, 1<<20)}
+	return &machine{Conn: conn, t: t, lines: bufio.NewReader(conn)}
 }
 
 // ask sends a request and returns its id.
@@ -415,3 +415,6 @@ func background(t *testing.T) context.Context {
 	t.Helper()
 	return t.Context()
 }
+
+// reset reads from the connection as it is now.
+func (m *machine) reset() { m.lines = bufio.NewReaderSize(m.Conn, 1<<16) }

@@ -273,7 +273,7 @@ func (u *upstream) receive(in []byte) {
 		u.pending = append(u.pending, in...)
 		in = u.pending
 	}
-	for len(in) > 0 && !u.over && u.session != nil {
+	for len(in) > 0 && !u.over && u.session != nil && !u.session.closing {
 		n, err := u.message(in)
 		if err != nil {
 			u.loop.srv.metrics.badServers.WithLabelValues(u.chain.Name).Inc()
