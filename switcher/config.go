@@ -32,7 +32,7 @@ type Config struct {
 	// MaxConnections is how many miners are served.
 	MaxConnections int `toml:"max_connections"`
 
-	Chains []Chain `toml:"chains"`
+	Chains []Chain `toml:"chains" envPrefix:"CHAINS_"`
 	// DefaultChain is mined by users without a node; "": they are refused. AutoChain is mined by users whose node says
 	// auto; "": the default.
 	DefaultChain string `toml:"default_chain" env:"DEFAULT_CHAIN"`
@@ -70,7 +70,7 @@ type Config struct {
 	IdleTimeout     config.Duration `toml:"idle_timeout"`
 	LongTimeout     config.Duration `toml:"long_timeout"`
 
-	Users     Users           `toml:"users"`
+	Users     Users           `toml:"users" envPrefix:"USERS_"`
 	Limits    guard.Limits    `toml:"limits"`
 	ZooKeeper registry.Config `toml:"zookeeper"`
 }
@@ -89,20 +89,20 @@ type Listener struct {
 // Chain is what miners are switched to.
 type Chain struct {
 	// Name is that of users' nodes.
-	Name string `toml:"name"`
+	Name string `toml:"name" env:"NAME"`
 	// UserSuffix is tried behind a user's name and "_" where the plain name is refused; "": the chain's name.
-	UserSuffix string `toml:"user_suffix"`
+	UserSuffix string `toml:"user_suffix" env:"USER_SUFFIX"`
 	// Cooperative servers give a session the extranonce1 that a subscribe names, as btcpool's do that are built for the
 	// switcher.
-	Cooperative bool `toml:"cooperative"`
+	Cooperative bool `toml:"cooperative" env:"COOPERATIVE"`
 	// Servers are Stratum V1 servers that stand for each other.
-	Servers []Server `toml:"servers"`
+	Servers []Server `toml:"servers" envPrefix:"SERVERS_"`
 }
 
 // Server is a Stratum V1 server.
 type Server struct {
 	// Addr is host:port.
-	Addr string `toml:"addr"`
+	Addr string `toml:"addr" env:"ADDR"`
 	// Weight is for which part of the chain's miners it is, as against the other weights. 0: 1.
 	Weight float64 `toml:"weight"`
 	// TLS encrypts; TLSSkipVerify takes any certificate.

@@ -20,6 +20,7 @@ import (
 	"btcpool/sserver"
 	"btcpool/statshttpd"
 	"btcpool/switchapi"
+	"btcpool/switcher"
 )
 
 // configs are those of all programs.
@@ -35,6 +36,7 @@ var configs = []service.Config{
 	sserver.DefaultConfig(),
 	statshttpd.DefaultConfig(),
 	switchapi.DefaultConfig(),
+	switcher.DefaultConfig(),
 	defaultConfig(),
 }
 

@@ -23,6 +23,7 @@ import (
 	"btcpool/sserver"
 	"btcpool/statshttpd"
 	"btcpool/switchapi"
+	"btcpool/switcher"
 )
 
 // A part is a service as a configuration file has it.
@@ -46,10 +47,11 @@ var loaders = map[string]func(file string) (service.Config, error){
 	"auxmaker":    load(auxmaker.DefaultConfig),
 	"poolwatcher": load(poolwatcher.DefaultConfig),
 	"switchapi":   load(switchapi.DefaultConfig),
+	"switcher":    load(switcher.DefaultConfig),
 }
 
 // order is that in which work goes through the pool.
-var order = []string{"gbtmaker", "auxmaker", "poolwatcher", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd", "switchapi"}
+var order = []string{"gbtmaker", "auxmaker", "poolwatcher", "jobmaker", "sserver", "blkmaker", "sharelogger", "slparser", "statshttpd", "switchapi", "switcher"}
 
 // load reads a configuration as the service does that systemd starts: with the variables of its file beside.
 func load[C service.Config](defaults func() C) func(string) (service.Config, error) {

@@ -14,7 +14,7 @@ func samples(t *testing.T, changes map[string][]string) (dir string) {
 	t.Helper()
 	dir = t.TempDir()
 	for _, program := range order {
-		if program == "auxmaker" || program == "poolwatcher" || program == "switchapi" {
+		if program == "auxmaker" || program == "poolwatcher" || program == "switchapi" || program == "switcher" {
 			continue
 		}
 		text, err := os.ReadFile(filepath.Join("..", "..", "configs", program+".toml"))

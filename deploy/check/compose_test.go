@@ -57,7 +57,7 @@ func load(t *testing.T, dir string, profiles []string, env ...string) *types.Pro
 func everything(t *testing.T) *types.Project {
 	t.Helper()
 	return load(t, newcomer(t), []string{"*"},
-		"WATCHED_POOL_ADDR=pool:3333", "WATCHED_POOL_USER=us", "MERGED_MINING_ENV=deploy/merged-mining.env.example", "SWITCHAPI_ENV=deploy/switchapi.env.example")
+		"WATCHED_POOL_ADDR=pool:3333", "WATCHED_POOL_USER=us", "MERGED_MINING_ENV=deploy/merged-mining.env.example", "SWITCHAPI_ENV=deploy/switchapi.env.example", "SWITCHER_ENV=deploy/switcher.env.example")
 }
 
 const image = "btcpool"
@@ -177,7 +177,7 @@ func TestComposeContains(t *testing.T) {
 			t.Errorf("%s publishes a port of a network that nobody reaches", name)
 		}
 	}
-	want := map[string]string{"sserver": "", "sserver-2": "", "statshttpd": "", "grafana": "127.0.0.1", "switchapi": "127.0.0.1"}
+	want := map[string]string{"sserver": "", "sserver-2": "", "statshttpd": "", "grafana": "127.0.0.1", "switchapi": "127.0.0.1", "switcher": ""}
 	for name, ip := range published {
 		if w, ok := want[name]; !ok || w != ip {
 			t.Errorf("%s is reached at %q", name, ip)

@@ -191,6 +191,29 @@ var boards = []board{
 			{"Lost shares", "", "ops", []series{{"{{instance}} {{reason}}", perSecond("btcpool_agentproxy_shares_lost_total", "instance", "reason")}}},
 		}},
 	}},
+	{"chains", "Chains: switcher", []row{
+		{"Miners", []panel{
+			{"Miners", "By the chain that they mine.", "short", []series{{"{{instance}} {{chain}}", "sum by (instance, chain) (btcpool_switcher_chain_sessions)"}}},
+			{"Coming in", "Miners that do not mine yet, by how far they are.", "short", []series{{"{{instance}} {{phase}}", `sum by (instance, phase) (btcpool_switcher_sessions{phase!="mining"})`}}},
+			{"Disconnected", "By reason.", "ops", []series{{"{{instance}} {{reason}}", perSecond("btcpool_switcher_disconnected_total", "instance", "reason")}}},
+			{"Refused", "Requests answered by the switcher itself, by reason.", "ops", []series{{"{{instance}} {{reason}}", perSecond("btcpool_switcher_refusals_total", "instance", "reason")}}},
+		}},
+		{"Switches", []panel{
+			{"Switches", "To each chain, and those that failed.", "ops", []series{
+				{"{{chain}}", perSecond("btcpool_switcher_switches_total", "chain")}, {"{{chain}} {{result}}", perSecond("btcpool_switcher_switches_failed_total", "chain", "result")},
+			}},
+			{"Until the new chain's job", "", "s", []series{{"99 of 100", quantile("0.99", "btcpool_switcher_switch_seconds", "instance")}}},
+			{"ZooKeeper", "1 while it says what users mine, and how old the file is that is for when it does not.", "short", []series{
+				{"connected {{instance}}", "btcpool_chainwatch_connected"}, {"age {{instance}}", "btcpool_chainwatch_snapshot_age_seconds"},
+			}},
+			{"Users", "Whose chain is known, and watches.", "short", []series{{"known {{instance}}", "btcpool_chainwatch_users"}, {"watches {{instance}}", "btcpool_chainwatch_watches"}}},
+		}},
+		{"Servers", []panel{
+			{"Servers", "1 while one answers.", "short", []series{{"{{instance}} {{chain}} {{server}}", "btcpool_switcher_server_up"}}},
+			{"Shares", "By chain and what became of them.", "ops", []series{{"{{chain}} {{result}}", perSecond("btcpool_switcher_shares_total", "chain", "result")}}},
+			{"Connections lost", "", "ops", []series{{"{{chain}}", perSecond("btcpool_switcher_server_connections_lost_total", "chain")}}},
+		}},
+	}},
 }
 
 // object is a JSON object.

@@ -476,6 +476,28 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_switchapi_unlogged_total 0x30 1x29`}},
 			quiet: [][]string{{`btcpool_switchapi_unlogged_total 7x60`}},
 		},
+		"ChainWithoutServer": {
+			fire:  [][]string{{`btcpool_switcher_server_up{chain="bch",server="a"} 0x5`, `btcpool_switcher_server_up{chain="bch",server="b"} 0x5`}},
+			quiet: [][]string{{`btcpool_switcher_server_up{chain="bch",server="a"} 0x5`, `btcpool_switcher_server_up{chain="bch",server="b"} 1x5`}},
+		},
+		"UserChainsUnknown": {
+			fire:  [][]string{{`btcpool_chainwatch_connected 0x15`}},
+			quiet: [][]string{{`btcpool_chainwatch_connected 0x4 1x10`}},
+		},
+		"UserChainsNotKept": {
+			fire:  [][]string{{`btcpool_chainwatch_snapshot_age_seconds 0+60x30`, `btcpool_chainwatch_connected 1x30`}},
+			quiet: [][]string{{`btcpool_chainwatch_snapshot_age_seconds 0+60x30`, `btcpool_chainwatch_connected 0x30`}},
+		},
+		"MinersNotSwitched": {
+			fire: [][]string{
+				{`btcpool_switcher_switches_failed_total{chain="bch",result="refused"} 0+2x30`}, {`btcpool_switcher_unknown_chain_total 0x20 1x9`},
+			},
+			quiet: [][]string{{`btcpool_switcher_switches_failed_total{chain="bch",result="failed"} 0+1x30`, `btcpool_switcher_unknown_chain_total 3x30`}},
+		},
+		"ExtraNonceUnfit": {
+			fire:  [][]string{{`btcpool_switcher_extranonce_unfit_total{chain="bch"} 0x20 1x9`}},
+			quiet: [][]string{{`btcpool_switcher_extranonce_unfit_total{chain="bch"} 1x30`}},
+		},
 		"KafkaAway": {
 			fire:  [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 0+60x5`}, {`btcpool_bus_read_errors_total{topic="BtcJob"} 0+60x5`}},
 			quiet: [][]string{{`btcpool_bus_write_errors_total{topic="BtcShare"} 9x5`, `btcpool_bus_read_errors_total{topic="BtcJob"} 9x5`}},
