@@ -75,7 +75,7 @@ integration: ## against real Kafka, MariaDB, ZooKeeper and btcd
 	cd deploy/check && go test -tags integration -count=1 -timeout 25m -run 'ComposeRuns|UnitsVerified' .
 
 real: ## of that, where no figures are measured: most of it waits, so two packages at a time
-	go test -tags integration -count=1 -p 2 -timeout 25m $(filter-out $(LOAD),$(REAL))
+	go test -tags integration -count=1 -p 2 -timeout 40m $(filter-out $(LOAD),$(REAL))
 
 load: ## of that, load and latency, alone on the machine
 	go test -tags integration -count=1 -p 1 -timeout 25m $(LOAD)
