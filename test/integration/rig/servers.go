@@ -21,6 +21,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -143,16 +144,62 @@ func startKafka(t testing.TB, dir, version string, lines *Lines) *Kafka {
 	env := []string{"CLASSPATH=" + filepath.Join(lib, "*")}
 	logging := "-Dlog4j2.configurationFile=" + filepath.Join(Root(t), "test", "kafka", "log4j2.properties")
 
-	format := exec.Command("java", append(slices.Clone(shortLived), logging, "kafka.tools.StorageTool",
-		"format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties)...)
-	format.Env = append(os.Environ(), env...)
-	if out, err := format.CombinedOutput(); err != nil {
-		t.Fatalf("format Kafka's storage: %v\n%s", err, out)
-	}
 	k := &Kafka{Addr: addr, Logs: filepath.Join(data, "logs")}
+	if err := formatted.into(k.Logs, version, func() *exec.Cmd {
+		format := exec.Command("java", append(slices.Clone(shortLived), logging, "kafka.tools.StorageTool",
+			"format", "-t", "MkU3OEVBNTcwNTJENDM2Qg", "-c", properties)...)
+		format.Env = append(os.Environ(), env...)
+		return format
+	}); err != nil {
+		t.Fatalf("format Kafka's storage: %v", err)
+	}
 	k.Process = start(t, dir, "kafka", "java", env, append(slices.Clone(JVM), "-Xmx512m", logging, "kafka.Kafka", properties)...)
 	k.WaitReady(t)
 	return k
+}
+
+// formatted is what Kafka's tool lays into an empty folder, by version: it is the same for every broker of the rig, and
+// the tool takes as long as a broker that starts.
+var formatted formats
+
+type formats struct {
+	mu  sync.Mutex
+	all map[string]map[string][]byte
+}
+
+// into formats a folder, by the tool if that has not been done of a version yet.
+func (f *formats) into(dir, version string, tool func() *exec.Cmd) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.all[version] == nil {
+		if out, err := tool().CombinedOutput(); err != nil {
+			return fmt.Errorf("%w\n%s", err, out)
+		}
+		entries, err := os.ReadDir(dir)
+		if err != nil {
+			return err
+		}
+		files := map[string][]byte{}
+		for _, e := range entries {
+			if files[e.Name()], err = os.ReadFile(filepath.Join(dir, e.Name())); err != nil {
+				return err
+			}
+		}
+		if f.all == nil {
+			f.all = map[string]map[string][]byte{}
+		}
+		f.all[version] = files
+		return nil
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	for name, content := range f.all[version] {
+		if err := os.WriteFile(filepath.Join(dir, name), content, 0o644); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // WaitReady waits until the broker answers a metadata request: after a kill -9 it opens its port long before it serves.
