@@ -231,12 +231,12 @@ func has(t *testing.T, pool *rig.Pool, service, metric string, want float64) {
 	})
 }
 
-// height returns how many blocks are on the node's chain.
+// height returns how many blocks are on the node's chain, which may have too much to do to say so at once.
 func height(t *testing.T, node *rig.Btcd) (height int64) {
 	t.Helper()
-	if err := node.Call(t.Context(), "getblockcount", &height); err != nil {
-		t.Fatal(err)
-	}
+	testkit.Until(t, testkit.Patience, "the node tells its height", func(ctx context.Context) error {
+		return node.Call(ctx, "getblockcount", &height)
+	})
 	return height
 }
 
