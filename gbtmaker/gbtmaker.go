@@ -185,11 +185,9 @@ func (s *Service) Ready() error {
 		return nil
 	}
 	why := s.kafka.Err()
-	if why == nil {
-		for _, n := range s.nodes {
-			if n.fault != nil {
-				why = errors.Join(why, fmt.Errorf("node %s: %w", n.label, n.fault.err))
-			}
+	for _, n := range s.nodes {
+		if n.fault != nil {
+			why = errors.Join(why, fmt.Errorf("node %s: %w", n.label, n.fault.err))
 		}
 	}
 	text := "no template yet"
