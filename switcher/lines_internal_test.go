@@ -57,6 +57,13 @@ func TestOneAnswerToEachRequest(t *testing.T) {
 	r := startRig(t, []Chain{chainOf("btc", btc), chainOf("bch", bch)}, map[string]string{"alice": "btc"}, func(c *Config) {
 		c.Limits.LinesPerSec = 0
 	})
+	defer func() {
+		for err, reason := range reasons {
+			if testkit.Metric(t, r.reg, "btcpool_switcher_disconnected_total", "reason", reason) != 0 {
+				t.Errorf("the miner is disconnected: %v", err)
+			}
+		}
+	}()
 	m := r.machine()
 	_, job := m.login("alice")
 	const requests = 3000

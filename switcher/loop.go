@@ -105,6 +105,7 @@ func (l *loop) settle(s *session) {
 	if s.pos < 0 {
 		return
 	}
+	s.leaveBroken()
 	if len(l.out) > 0 && !s.cut {
 		if err := s.outbox.Send(s.link, l.out, maxUnsent, l.writeBy()); err != nil {
 			s.fail(err)

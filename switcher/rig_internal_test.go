@@ -230,7 +230,7 @@ func startRig(t *testing.T, chains []Chain, users map[string]string, set ...func
 	}
 	writeSnapshot(t, cfg, users)
 	reg := prometheus.NewRegistry()
-	s, err := New(cfg, service.Deps{Log: zerolog.Nop(), Metrics: reg})
+	s, err := New(cfg, service.Deps{Log: zerolog.New(os.Stderr).Level(zerolog.ErrorLevel), Metrics: reg})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -29,6 +29,7 @@ type upstream struct {
 	cancel  context.CancelFunc
 	pending []byte
 	outbox  poll.Outbox
+	broken  error // why nothing more can be sent
 	over    bool
 	began   time.Time
 	heard   time.Time // when something came last
@@ -180,14 +181,22 @@ func (u *upstream) login() {
 	u.loop.up = out[:0]
 }
 
-// send does not wait and does not keep b.
+// send does not wait and does not keep b. What is wrong with the connection is dealt with when the session is settled, so
+// that whoever sends can go on.
 func (u *upstream) send(b []byte) {
-	if u.over || u.link == nil {
+	if u.over || u.link == nil || u.broken != nil {
 		return
 	}
 	u.loop.srv.metrics.bytesUp.Add(float64(len(b)))
-	if err := u.outbox.Send(u.link, b, maxUnsentUp, u.loop.writeBy()); err != nil {
-		u.fail(err)
+	u.broken = u.outbox.Send(u.link, b, maxUnsentUp, u.loop.writeBy())
+}
+
+// leaveBroken ends connections to servers that take nothing more.
+func (s *session) leaveBroken() {
+	for _, u := range append([]*upstream{s.now, s.next}, s.past...) {
+		if u != nil && u.broken != nil {
+			u.fail(u.broken)
+		}
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -14,12 +15,16 @@ import (
 	"net/http"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/go-zookeeper/zk"
+	"golang.org/x/sync/errgroup"
 
 	"btcpool/internal/bus"
 	"btcpool/internal/job"
@@ -162,19 +167,53 @@ type machine struct {
 // logIn returns a miner that has a job.
 func logIn(t *testing.T, addr, user string) *machine {
 	t.Helper()
+	return logInAll(t, addr, 1, func(int) string { return user })[0]
+}
+
+func tryLogIn(addr, user string) (*machine, error) {
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
-		t.Fatal(err)
+		return nil, err
 	}
 	m := &machine{conn: conn, user: user, jobs: make(chan string, 100), wait: make(map[int]chan bool), ended: make(chan struct{})}
-	t.Cleanup(func() { _ = conn.Close(); <-m.ended })
 	go m.listen()
 	for _, request := range []string{`"mining.subscribe","params":["test/1"]`, fmt.Sprintf(`"mining.authorize","params":["%s.rig","x"]`, user)} {
 		if !m.granted(request) {
-			t.Fatalf("%s: %s is not granted", user, request)
+			return m, fmt.Errorf("%s: %s is not granted", user, request)
 		}
 	}
-	return m
+	return m, nil
+}
+
+// logInAll returns miners of the users that name says, many at a time.
+func logInAll(t *testing.T, addr string, n int, name func(i int) string) []*machine {
+	t.Helper()
+	machines := make([]*machine, n)
+	var g errgroup.Group
+	g.SetLimit(100)
+	for i := range machines {
+		g.Go(func() (err error) {
+			machines[i], err = tryLogIn(addr, name(i))
+			return err
+		})
+	}
+	err := g.Wait()
+	t.Cleanup(func() {
+		for _, m := range machines {
+			if m != nil {
+				m.end()
+			}
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return machines
+}
+
+func (m *machine) end() {
+	_ = m.conn.Close()
+	<-m.ended
 }
 
 func (m *machine) listen() {
@@ -341,12 +380,11 @@ func TestSwitcherOutages(t *testing.T) {
 	btc, bch := startChainPool(t, dir, "btc", markBTC, 1, users), startChainPool(t, dir, "bch", markBCH, 2, users)
 	s := startSwitcher(t, dir, z.Addr, "", chainSections(btc.addr, bch.addr))
 	chains := make([]string, users)
-	machines := make([]*machine, users)
 	for i := range users {
 		chains[i] = "btc"
 		setNode(t, conn, fmt.Sprintf("%s/user%d", userChain, i), "btc")
-		machines[i] = logIn(t, s.addr, fmt.Sprintf("user%d", i))
 	}
+	machines := logInAll(t, s.addr, users, func(i int) string { return fmt.Sprintf("user%d", i) })
 	for n := range switches {
 		if n%(switches/kills) == switches/kills/2 {
 			z.Kill()
@@ -383,4 +421,152 @@ func TestSwitcherOutages(t *testing.T) {
 		}
 	}
 	t.Logf("%v switches, %v tries in vain", s.metric("btcpool_switcher_switches_total", ""), s.metric("btcpool_switcher_switches_failed_total", ""))
+}
+
+var switchMiners = flag.Int("switch-miners", 300, "miners of TestSwitchLatency")
+
+// TestSwitchLatency measures how long it takes from the write of a user's node to the new chain's job at the miner, while
+// many are connected: for single users, and for all at once. Loaded machines are slow, so nothing is demanded of it but
+// that everybody arrives.
+func TestSwitchLatency(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	users := min(*switchMiners, 1000)
+	btc, bch := startChainPool(t, dir, "btc", markBTC, 1, users), startChainPool(t, dir, "bch", markBCH, 2, users)
+	s := startSwitcher(t, dir, z.Addr, "", chainSections(btc.addr, bch.addr))
+	for i := range users {
+		setNode(t, conn, fmt.Sprintf("%s/user%d", userChain, i), "btc")
+	}
+	machines := logInAll(t, s.addr, *switchMiners, func(i int) string { return fmt.Sprintf("user%d", i%users) })
+	arrived := func(of []*machine, mark uint32) func() bool {
+		return func() bool {
+			return !slices.ContainsFunc(of, func(m *machine) bool { return m.chain.Load() != mark })
+		}
+	}
+	testkit.Eventually(t, "all have jobs", arrived(machines, markBTC))
+	of := func(user int) (own []*machine) {
+		for i := user; i < len(machines); i += users {
+			own = append(own, machines[i])
+		}
+		return own
+	}
+	var single []time.Duration
+	for user := range min(users, 200) {
+		began := time.Now()
+		setNode(t, conn, fmt.Sprintf("%s/user%d", userChain, user), "bch")
+		testkit.Eventually(t, "a user is switched", arrived(of(user), markBCH))
+		for _, m := range of(user) {
+			single = append(single, time.Duration(m.heard.Load()-began.UnixNano()))
+		}
+	}
+	said := func(what string, took []time.Duration) {
+		slices.Sort(took)
+		at := func(part float64) time.Duration {
+			return took[min(int(part*float64(len(took))), len(took)-1)].Round(100 * time.Microsecond)
+		}
+		t.Logf("%s, %d miners connected: %d jobs after p50 %s, p99 %s, longest %s", what, len(machines), len(took), at(.5), at(.99), at(1))
+	}
+	said("single users", single)
+	var ops []any
+	for i := min(users, 200); i < users; i++ {
+		ops = append(ops, &zk.SetDataRequest{Path: fmt.Sprintf("%s/user%d", userChain, i), Data: []byte("bch"), Version: -1})
+	}
+	if len(ops) == 0 {
+		return
+	}
+	began := time.Now()
+	if _, err := conn.Multi(ops...); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "all are switched", arrived(machines, markBCH))
+	var all []time.Duration
+	for user := min(users, 200); user < users; user++ {
+		for _, m := range of(user) {
+			all = append(all, time.Duration(m.heard.Load()-began.UnixNano()))
+		}
+	}
+	said("all others at once", all)
+	if text, err := scrape(t.Context(), "http://"+s.admin+"/metrics"); err == nil {
+		t.Logf("resident memory of the switcher: %s", regexp.MustCompile(`(?m)^process_resident_memory_bytes (\S+)`).FindString(text))
+	}
+}
+
+// TestSwitcherRegistration has users registered that have no node: who registers removes the request when there is one, or
+// refuses by that; nobody does it within the time that a miner waits for; there are too many. However many miners of a user
+// come, there is one request.
+func TestSwitcherRegistration(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	btc := startChainPool(t, dir, "btc", markBTC, 1, 3)
+	s := startSwitcher(t, dir, z.Addr, "", fmt.Sprintf("[[chains]]\nname = \"btc\"\n[[chains.servers]]\naddr = %q\n"+
+		"[users]\nautoreg = %q\nmax_registrations = 2\nregistration_timeout = \"10s\"\n", btc.addr, autoReg))
+	requests := func(want ...string) {
+		t.Helper()
+		testkit.Eventually(t, fmt.Sprintf("there are requests for %v", want), func() bool {
+			names, _, err := conn.Children(autoReg)
+			slices.Sort(names)
+			return err == nil && slices.Equal(names, want)
+		})
+	}
+	outcome := make(chan error, 10)
+	come := func(user string) {
+		go func() {
+			m, err := tryLogIn(s.addr, user)
+			outcome <- err
+			if m != nil {
+				m.end()
+			}
+		}()
+	}
+	come("user0")
+	come("user0")
+	requests("user0")
+	text, _, err := conn.Get(autoReg + "/user0")
+	if err != nil || !strings.Contains(string(text), `"Worker":"user0.rig"`) || !strings.Contains(string(text), `"SessionID":33554`) {
+		t.Errorf("the request says %s, %v", text, err)
+	}
+	setNode(t, conn, userChain+"/user0", "btc")
+	if err := conn.Delete(autoReg+"/user0", -1); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := <-outcome; err != nil {
+			t.Errorf("a registered user: %v", err)
+		}
+	}
+	come("refused")
+	requests("refused")
+	if err := conn.Delete(autoReg+"/refused", -1); err != nil {
+		t.Fatal(err)
+	}
+	if <-outcome == nil {
+		t.Error("a user who was not registered is let in")
+	}
+	come("late")
+	requests("late")
+	come("later")
+	requests("late", "later")
+	come("many")
+	for range 3 {
+		if <-outcome == nil {
+			t.Error("a user whom nobody registers is let in")
+		}
+	}
+	for what, least := range map[string]float64{"too many": 1, "late": 2, "done": 2} {
+		if n := s.metric("btcpool_switcher_registrations_total", `"`+what+`"`); n < least {
+			t.Errorf("%v registrations %s", n, what)
+		}
+	}
+	z.Kill() // which never makes a request of a user that is not known
+	come("stranger")
+	if <-outcome == nil {
+		t.Error("a stranger is let in while ZooKeeper is away")
+	}
+	if n := s.metric("btcpool_switcher_refusals_total", `"unavailable"`); n < 1 {
+		t.Errorf("%v refused for lack of ZooKeeper", n)
+	}
 }
