@@ -46,7 +46,8 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Listeners = []switcher.Listener{{Listen: "x", TLSCertFile: "cert"}}
 	cfg.Status, cfg.DataDir, cfg.MaxConnections, cfg.ServerID, cfg.LockPath = "y", "", 0, 0, "relative"
 	cfg.Chains = []switcher.Chain{
-		{Name: "auto"}, {Name: "a/b", UserSuffix: "x/y", Servers: []switcher.Server{{Addr: "nowhere", Weight: -1, ProxyProtocol: 3}}},
+		{Name: "auto"},
+		{Name: "a/b", UserSuffix: "x/y", Servers: []switcher.Server{{Addr: "nowhere", Weight: -1, ProxyProtocol: 3}}},
 		{Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}}, {Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}},
 	}
 	cfg.DefaultChain, cfg.AutoChain = "ltc", "doge"

@@ -53,6 +53,6 @@ func fuzzSession(p phase) (*session, *deaf) {
 	s.now = &upstream{session: s, loop: l, chain: srv.chains[0], server: srv.chains[0].servers[0], link: new(deaf), cancel: func() {}, began: l.now}
 	s.now.next, s.now.ext.Mark = firstNumber, '1'
 	s.now.questions = map[uint64]question{16: {id: []byte(`"q"`), kind: askedSubmit, at: l.now}}
-	l.Loop.Close()
+	l.Close()
 	return s, link
 }

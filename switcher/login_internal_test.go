@@ -93,6 +93,18 @@ func TestRefusedLogins(t *testing.T) {
 			}
 		})
 	}
+	t.Run("no session id left", func(t *testing.T) {
+		t.Parallel()
+		full := startRig(t, []Chain{chainOf("btc", refusing)}, nil)
+		full.ids.mu.Lock()
+		full.ids.given = sessionIDs
+		full.ids.mu.Unlock()
+		m := full.machine()
+		if got := m.hear(m.ask("mining.subscribe", "[]")); !strings.Contains(string(got.Error), `107,"Too Many Connections"`) {
+			t.Errorf("answer %s", got.line)
+		}
+		m.ended()
+	})
 	t.Run("twice", func(t *testing.T) {
 		t.Parallel()
 		m := dialMachine(t, r.Addrs()[0].String())

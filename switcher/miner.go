@@ -62,6 +62,10 @@ func (s *session) subscribe(req stratum.Request) {
 		s.refuse(req.ID, refuseSubscribed)
 		return
 	}
+	if s.full {
+		s.endRefused(req.ID, refuseFull)
+		return
+	}
 	software, _, _ := stratum.ParseSubscribe(req.Params)
 	s.Agent = strings.Clone(software[:min(len(software), maxAgent)])
 	lower := strings.ToLower(s.Agent)

@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -403,7 +404,7 @@ func (m *machine) ended() {
 	m.t.Helper()
 	for {
 		if _, err := m.read(); err != nil {
-			if e, ok := err.(net.Error); ok && e.Timeout() {
+			if errors.Is(err, os.ErrDeadlineExceeded) {
 				m.t.Fatal("the connection has not ended")
 			}
 			return

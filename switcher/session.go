@@ -112,6 +112,7 @@ type session struct {
 	pausedTo time.Time // zero: the session is read from
 
 	admitted  bool
+	full      bool // there was no id for the session
 	closing   bool // nothing more is read
 	cut       bool // nothing more is sent
 	over      bool // the session is counted no more; its link may still have something to send

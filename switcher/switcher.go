@@ -427,11 +427,7 @@ func (s *Service) admit(n *session, now time.Time) (refusal string) {
 		return refusal
 	}
 	id, ok := s.ids.get(now)
-	if !ok {
-		s.guard.Leave(n.IP, false, now)
-		return "session ids"
-	}
-	n.ID, n.admitted = id, true
+	n.ID, n.full, n.admitted = id, !ok, true
 	n.readBy = now.Add(s.cfg.DetectTimeout.Std())
 	s.metrics.sessions[connected].Add(1)
 	return ""
@@ -459,7 +455,9 @@ func (s *Service) disconnect(n *session, now time.Time) {
 		return
 	}
 	s.metrics.sessions[n.Phase].Add(-1)
-	s.ids.put(n.ID, now)
+	if !n.full {
+		s.ids.put(n.ID, now)
+	}
 	s.guard.Leave(n.IP, n.Trusted, now)
 }
 
