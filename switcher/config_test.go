@@ -48,7 +48,8 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Chains = []switcher.Chain{
 		{Name: "auto"},
 		{Name: "a/b", UserSuffix: "x/y", Servers: []switcher.Server{{Addr: "nowhere", Weight: -1, ProxyProtocol: 3}}},
-		{Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}}, {Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}},
+		{Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}},
+		{Name: "btc", Servers: []switcher.Server{{Addr: "a:1"}}},
 	}
 	cfg.DefaultChain, cfg.AutoChain = "ltc", "doge"
 	cfg.ExtraNonce2Size, cfg.VersionMask, cfg.Grace, cfg.Hold, cfg.ShutdownGrace = 1, "ffffffff", -1, 0, cfg.LongTimeout
