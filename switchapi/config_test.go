@@ -46,7 +46,10 @@ func TestConfigValidate(t *testing.T) {
 	cfg.Listen, cfg.TLSCertFile, cfg.DataDir, cfg.LogDays, cfg.MaxWaiting = "x", "cert", "", 0, 0
 	cfg.Chains = []string{"btc", "btc", "auto", "a/b"}
 	cfg.Clients = []switchapi.Client{
-		{Name: "one", Token: "short"}, {Name: "one", TokenSHA256: "beef", Rate: -1}, {Name: "three"}, {Name: "", Token: "0123456789abcdef", TokenFile: "f"},
+		{Name: "one", Token: "short"},
+		{Name: "one", TokenSHA256: "beef", Rate: -1},
+		{Name: "three"},
+		{Name: "", Token: "0123456789abcdef", TokenFile: "f"},
 		{Name: "five", TokenSHA256: fmt.Sprintf("%x", sha256.Sum256(nil))},
 	}
 	cfg.Nodes = switchapi.Nodes{UserChain: "", AutoReg: "relative", SubPool: "/"}

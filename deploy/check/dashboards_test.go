@@ -68,8 +68,10 @@ var boards = []board{
 		}},
 		{"Work", []panel{
 			{"Heights", "Of nodes, templates, jobs and what miners work on: lines that part show where it stops.", "short", []series{
-				{"node {{node}}", "btcpool_gbtmaker_node_height_blocks"}, {"template", "max(btcpool_gbtmaker_template_height_blocks)"},
-				{"job", "max(btcpool_jobmaker_height)"}, {"miners {{instance}}", "btcpool_sserver_job_height"},
+				{"node {{node}}", "btcpool_gbtmaker_node_height_blocks"},
+				{"template", "max(btcpool_gbtmaker_template_height_blocks)"},
+				{"job", "max(btcpool_jobmaker_height)"},
+				{"miners {{instance}}", "btcpool_sserver_job_height"},
 			}},
 			{"Age of the job", "Since miners have had a new one.", "s", []series{
 				{"sserver {{instance}}", "btcpool_sserver_job_age_seconds"}, {"jobmaker {{instance}}", "btcpool_jobmaker_since_last_job_seconds"},
@@ -175,7 +177,8 @@ var boards = []board{
 	{"agents", "Farms: agentproxy", []row{
 		{"Machines", []panel{
 			{"Machines", "Connected, without a pool, and silent.", "short", []series{
-				{"connected {{instance}}", "sum by (instance) (btcpool_agentproxy_miners)"}, {"waiting {{instance}}", "sum by (instance) (btcpool_agentproxy_miners_waiting)"},
+				{"connected {{instance}}", "sum by (instance) (btcpool_agentproxy_miners)"},
+				{"waiting {{instance}}", "sum by (instance) (btcpool_agentproxy_miners_waiting)"},
 				{"silent {{instance}}", "sum by (instance) (btcpool_agentproxy_silent_miners)"},
 			}},
 			{"Disconnected", "By reason.", "ops", []series{{"{{instance}} {{reason}}", perSecond("btcpool_agentproxy_disconnects_total", "instance", "reason")}}},

@@ -351,7 +351,8 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"ClockOff": {
 			fire: [][]string{
-				{`btcpool_clock_timestamp_seconds 3600+60x5`}, {`btcpool_clock_timestamp_seconds -6+60x5`},
+				{`btcpool_clock_timestamp_seconds 3600+60x5`},
+				{`btcpool_clock_timestamp_seconds -6+60x5`},
 				{`btcpool_bus_write_timeless_total{topic="BtcShare"} 0+1x10`},
 			},
 			quiet: [][]string{{`btcpool_clock_timestamp_seconds 4+60x5`, `btcpool_bus_write_timeless_total{topic="BtcShare"} 9x10`}},
@@ -530,8 +531,10 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"SpoolFilling": {
 			fire: [][]string{
-				{`btcpool_spool_oldest_seconds{spool="shares"} 301`}, {`btcpool_spool_depth_bytes{spool="shares"} 3e9`},
-				{`btcpool_spool_full_total{spool="shares"} 0+5x5`}, {`btcpool_spool_write_errors_total{spool="shares"} 0+1x5`},
+				{`btcpool_spool_oldest_seconds{spool="shares"} 301`},
+				{`btcpool_spool_depth_bytes{spool="shares"} 3e9`},
+				{`btcpool_spool_full_total{spool="shares"} 0+5x5`},
+				{`btcpool_spool_write_errors_total{spool="shares"} 0+1x5`},
 			},
 			quiet: [][]string{{
 				`btcpool_spool_oldest_seconds 1`, `btcpool_spool_depth_bytes 1e6`,
@@ -601,7 +604,9 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"StatisticsBehind": {
 			fire: [][]string{
-				{`up{job="slparser"} 0`}, {`btcpool_sharelogger_lag_seconds 400`}, {`btcpool_sharelogger_file_errors_total 0+1x10`},
+				{`up{job="slparser"} 0`},
+				{`btcpool_sharelogger_lag_seconds 400`},
+				{`btcpool_sharelogger_file_errors_total 0+1x10`},
 				{`btcpool_slparser_newest_share_timestamp_seconds 0x20`, `btcpool_sharelogger_shares_written_total{instance="a"} 0+9x20`},
 			},
 			quiet: [][]string{
@@ -626,7 +631,9 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"ShareLogDamaged": {
 			fire: [][]string{
-				{`btcpool_slparser_damaged_bytes 233`}, {`btcpool_slparser_torn_bytes 17x20`}, {`btcpool_slparser_days_short 1`},
+				{`btcpool_slparser_damaged_bytes 233`},
+				{`btcpool_slparser_torn_bytes 17x20`},
+				{`btcpool_slparser_days_short 1`},
 				{`btcpool_sharelogger_file_gaps 1`},
 			},
 			quiet: [][]string{{
@@ -636,7 +643,8 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"LateShares": {
 			fire: [][]string{
-				{`btcpool_slparser_late_files_total 0x5 2x30`}, {`btcpool_slparser_days_waiting 3`},
+				{`btcpool_slparser_late_files_total 0x5 2x30`},
+				{`btcpool_slparser_days_waiting 3`},
 				{`btcpool_slparser_late_files_total 2x30`, `process_start_time_seconds 0x30`},
 			},
 			quiet: [][]string{{
@@ -656,8 +664,10 @@ func TestAlertsFire(t *testing.T) {
 		},
 		"DatabaseAway": {
 			fire: [][]string{
-				{`btcpool_slparser_flush_failures_total 0+1x5`}, {`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},
-				{`btcpool_sserver_user_readings_total{result="failed"} 0+1x5`}, {`btcpool_statshttpd_hours_failed_total 0+1x5`},
+				{`btcpool_slparser_flush_failures_total 0+1x5`},
+				{`btcpool_statshttpd_flushes_total{result="failed"} 0+1x5`},
+				{`btcpool_sserver_user_readings_total{result="failed"} 0+1x5`},
+				{`btcpool_statshttpd_hours_failed_total 0+1x5`},
 			},
 			quiet: [][]string{{
 				`btcpool_slparser_flush_failures_total 9x5`, `btcpool_statshttpd_flushes_total{result="ok"} 0+1x5`,

@@ -17,7 +17,7 @@ func Adopt(conn net.Conn, run func(func()), timeout time.Duration) (Link, error)
 	if !ok {
 		return NewStream(conn, run, timeout), nil
 	}
-	defer tcp.Close() // its descriptor; the socket stays
+	defer func() { _ = tcp.Close() }() // its descriptor; the socket stays
 	raw, err := tcp.SyscallConn()
 	if err != nil {
 		return nil, err

@@ -47,7 +47,7 @@ type chainPool struct {
 
 func startChainPool(t *testing.T, dir, name string, mark byte, id, users int) *chainPool {
 	t.Helper()
-	p := &chainPool{t: t, addr: rig.FreeAddr(t), admin: rig.FreeAddr(t), kafka: testkit.Broker(t), ids: job.NewIDs(1), mark: mark}
+	p := &chainPool{t: t, addr: testkit.FreeAddr(t), admin: testkit.FreeAddr(t), kafka: testkit.Broker(t), ids: job.NewIDs(1), mark: mark}
 	p.bus = testkit.Bus(t, p.kafka, p.kafka.Topics.Job, p.kafka.Topics.Share)
 	var static strings.Builder
 	for i := range users {
@@ -121,7 +121,7 @@ type switching struct {
 
 func startSwitcher(t *testing.T, dir, zookeeper, keys, sections string) *switching {
 	t.Helper()
-	s := &switching{t: t, addr: rig.FreeAddr(t), admin: rig.FreeAddr(t)}
+	s := &switching{t: t, addr: testkit.FreeAddr(t), admin: testkit.FreeAddr(t)}
 	s.Process = rig.StartService(t, dir, "switcher", "switcher", fmt.Sprintf("admin = %q\nstatus = \"\"\ndata_dir = %q\nserver_id = 200\n%s\n"+
 		"[[listeners]]\nlisten = %q\n[zookeeper]\nservers = [%q]\nsession_timeout = \"4s\"\n%s",
 		s.admin, filepath.Join(dir, "switcher"), keys, s.addr, zookeeper, sections))
@@ -304,7 +304,7 @@ func TestSwitcher(t *testing.T) {
 	btc, bch := startChainPool(t, dir, "btc", markBTC, 1, 3), startChainPool(t, dir, "bch", markBCH, 2, 3)
 	setNode(t, conn, userChain+"/user0", "btc")
 	setNode(t, conn, userChain+"/user1", `{"chain":"bch","subpool":"","puids":{"bch":7}}`)
-	nobody := rig.FreeAddr(t) // one of the chain's servers is not there at all
+	nobody := testkit.FreeAddr(t) // one of the chain's servers is not there at all
 	s := startSwitcher(t, dir, z.Addr, "default_chain = \"bch\"\nhold = \"60s\"",
 		chainSections(btc.addr, bch.addr, fmt.Sprintf("[[chains.servers]]\naddr = %q", nobody)))
 	m, other, missing := logIn(t, s.addr, "user0"), logIn(t, s.addr, "user1"), logIn(t, s.addr, "user2")

@@ -252,8 +252,10 @@ func StartMariaDB(t testing.TB, dir string) *MariaDB {
 	}
 	// Many servers are run beside each other: little is written, the machine's room for asynchronous I/O is left alone,
 	// and none deletes the temporary tables of another, as one does that starts and finds some.
-	own := []string{"--no-defaults", "--user=" + userName(t), "--datadir=" + data, "--tmpdir=" + tmp,
-		"--innodb-log-file-size=8M", "--innodb-use-native-aio=0"}
+	own := []string{
+		"--no-defaults", "--user=" + userName(t), "--datadir=" + data, "--tmpdir=" + tmp,
+		"--innodb-log-file-size=8M", "--innodb-use-native-aio=0",
+	}
 	install := exec.Command("mariadb-install-db", append(own, "--auth-root-authentication-method=normal", "--skip-test-db")...)
 	if out, err := install.CombinedOutput(); err != nil {
 		t.Fatalf("mariadb-install-db: %v (run test/install.sh)\n%s", err, out[:min(len(out), 1500)]) // then it says where to ask
