@@ -20,6 +20,7 @@ import (
 var exposed = map[string][]string{
 	"sserver":    {"listen"},
 	"agentproxy": {"listeners.listen"},
+	"switcher":   {"listeners.listen"},
 }
 
 // elsewhere are the keys of whom a service talks to, or tells people of, in the samples.
