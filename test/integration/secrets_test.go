@@ -33,6 +33,7 @@ import (
 	"btcpool/sserver"
 	"btcpool/statshttpd"
 	"btcpool/switchapi"
+	"btcpool/switcher"
 	"btcpool/test/integration/rig"
 )
 
@@ -158,7 +159,7 @@ func TestSecretsStayInside(t *testing.T) {
 	web := s.web(t)
 	redis := s.lines(t, "-ERR unknown command, with args beginning with: %s\r\n")
 	pool := s.lines(t, `{"id":1,"result":null,"error":[24,%q,null]}`+"\n")
-	nobody := testkit.FreeAddr(t)
+	nobody, stratum := testkit.FreeAddr(t), testkit.FreeAddr(t)
 	file := func(secret string) string {
 		path := filepath.Join(dir, secret[:len("S3CRET-number-0000")]+".file")
 		if err := os.WriteFile(path, []byte(secret+"\n"), 0o600); err != nil {
@@ -230,6 +231,11 @@ func TestSecretsStayInside(t *testing.T) {
 				fmt.Sprintf("[auto]\nenabled = true\nfail_safe_chain = \"btc\"\nsources = [%q]\n[[auto.chains]]\nchain = \"btc\"\ncoin = \"BTC\"\n", web+"/coins?key="+s.shown()),
 			switchapi.Config{},
 		},
+		"switcher": {
+			data("switcher") + "default_chain = \"btc\"\n" + fmt.Sprintf("[[listeners]]\nlisten = %q\n", stratum) + zookeeper +
+				fmt.Sprintf("[[chains]]\nname = \"btc\"\n[[chains.servers]]\naddr = %q\n", pool),
+			switcher.Config{},
+		},
 	}
 	without := []string{"btcpool", "btcpoolctl", "minersim"} // all of these services in one, and tools
 	mains, err := filepath.Glob(filepath.Join(rig.Root(t), "cmd", "*", "main.go"))
@@ -264,6 +270,7 @@ func TestSecretsStayInside(t *testing.T) {
 		admin[name] = testkit.FreeAddr(t)
 		services[name] = rig.StartService(t, dir, name, name, fmt.Sprintf("admin = %q\n%s", admin[name], listens[name])+p.config+"[log]\nlevel = \"trace\"\n")
 	}
+	login(t, stratum, s.mark())
 	// A target that cannot be told makes it end with 1.
 	out, _ := exec.Command(rig.Bin(t, "statshttpd"), "-config", filepath.Join(dir, "statshttpd.toml"), "-notify-test").CombinedOutput()
 	said["statshttpd -notify-test"] = string(out)
@@ -305,5 +312,21 @@ func TestSecretsStayInside(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// login has a miner log in with a password, and stay until the test ends.
+func login(t *testing.T, addr, password string) {
+	t.Helper()
+	var conn net.Conn
+	testkit.Eventually(t, "somebody listens for miners", func() (ok bool) {
+		var err error
+		conn, err = net.Dial("tcp", addr)
+		return err == nil
+	})
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := fmt.Fprintf(conn, "{\"id\":1,\"method\":\"mining.subscribe\",\"params\":[]}\n"+
+		"{\"id\":2,\"method\":\"mining.authorize\",\"params\":[\"me.rig\",%q]}\n", password); err != nil {
+		t.Error(err)
 	}
 }
