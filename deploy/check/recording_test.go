@@ -136,7 +136,7 @@ var (
 		"Kafka's path, Skipped and read anew": true, "Kafka's path, Clock refused": true, "Statistics, Failed writes": true,
 		"Statistics, Messages to people": true,
 	}
-	quietBoards = map[string]bool{"agents": true}
+	quietBoards = map[string]bool{"agents": true, "chains": true}
 )
 
 // shown holds the panels to showing something at some time.
