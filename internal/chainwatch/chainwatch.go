@@ -40,7 +40,7 @@ type Config struct {
 	// Timeout of one call, Sweep the time in which each user in use is looked at again, MaxAge how long what was read
 	// stays of use while ZooKeeper is away.
 	Timeout, Sweep, MaxAge time.Duration
-	// MaxUsers bounds the users that are remembered.
+	// MaxUsers bounds the users that are remembered, and the nodes that are watched.
 	MaxUsers int
 	// Changed is told of a user in use whose node says something else now. It must not wait.
 	Changed func(user string, now Answer)
@@ -108,7 +108,7 @@ func New(reg *registry.Registry, cfg Config, deps service.Deps) (*Watcher, error
 	}
 	w.metrics = newMetrics(deps.Metrics, w)
 	var err error
-	w.nodes, err = reg.Watcher(cfg.Path, registry.News{Changed: w.touched, Connected: w.reconnected, Lost: w.lost})
+	w.nodes, err = reg.Watcher(cfg.Path, registry.News{Changed: w.touched, Connected: w.reconnected, Lost: w.lost}, cfg.MaxUsers)
 	return w, err
 }
 
@@ -287,9 +287,14 @@ func (w *Watcher) look(ctx context.Context, u *user) {
 	w.mu.Unlock()
 	within, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
-	node, err := w.nodes.Watch(within, w.cfg.Path+"/"+u.name)
+	node, watched, err := w.nodes.Watch(within, w.cfg.Path+"/"+u.name)
 	if ctx.Err() != nil {
 		return
+	}
+	if !watched { // only a sweep finds what changes, and whoever comes anew asks
+		w.mu.Lock()
+		u.fresh = false
+		w.mu.Unlock()
 	}
 	now := Answer{Known: err == nil}
 	missing := errors.Is(err, registry.ErrNoNode)

@@ -59,8 +59,7 @@ func (n *Nodes) Close() error {
 // Get reads a node; ErrNoNode if there is none.
 func (n *Nodes) Get(ctx context.Context, path string) (Node, error) {
 	return call(ctx, n, path, func(c *zk.Conn) (Node, error) {
-		content, stat, err := c.Get(path)
-		return node(content, stat, err)
+		return node(c.Get(path))
 	})
 }
 

@@ -21,12 +21,13 @@ type News struct {
 // Watcher is Nodes that ZooKeeper tells of changes.
 type Watcher struct{ *Nodes }
 
-// Watcher opens a session, which is named after base in the log and in metrics.
-func (r *Registry) Watcher(base string, news News) (Watcher, error) {
+// Watcher opens a session, which is named after base in the log and in metrics. At most so many nodes are watched: names
+// may be anybody's choice, and a watch on a node that never comes stays as long as the session.
+func (r *Registry) Watcher(base string, news News, most int) (Watcher, error) {
 	if len(r.cfg.Servers) == 0 {
 		return Watcher{}, errors.New("zookeeper.servers: must name the servers that have the nodes")
 	}
-	n := &Nodes{room: make(chan struct{}, maxCalls), watches: watches{news: news, at: make(map[string]watching)}}
+	n := &Nodes{room: make(chan struct{}, maxCalls), watches: watches{news: news, most: most, at: make(map[string]watching)}}
 	var err error
 	if n.session, err = r.openTold(base, n.watches.hear); err != nil {
 		return Watcher{}, err
@@ -34,31 +35,39 @@ func (r *Registry) Watcher(base string, news News) (Watcher, error) {
 	return Watcher{n}, nil
 }
 
-// Watch is Get that has the node watched, whether it is there or not, until News.Changed names it. The client library
-// cannot take a watch back, so there is never more than one of a node, however often Watch is called.
-func (w Watcher) Watch(ctx context.Context, path string) (Node, error) {
-	return call(ctx, w.Nodes, path, func(c *zk.Conn) (Node, error) {
-		begun := w.watches.begin(path)
+// Watch is Get that has the node watched, whether it is there or not, until News.Changed names it; watched is false if
+// too many are. The client library cannot take a watch back, so there is never more than one of a node, however often
+// Watch is called.
+func (w Watcher) Watch(ctx context.Context, path string) (n Node, watched bool, err error) {
+	type answer struct {
+		Node
+		watched bool
+	}
+	a, err := call(ctx, w.Nodes, path, func(c *zk.Conn) (answer, error) {
+		begun, watched := w.watches.begin(path)
 		if !begun {
-			content, stat, err := c.Get(path)
-			return node(content, stat, err)
+			n, err := node(c.Get(path))
+			return answer{n, watched}, err
 		}
 		content, stat, _, err := c.GetW(path)
-		if !errors.Is(err, zk.ErrNoNode) {
+		if errors.Is(err, zk.ErrNoNode) {
+			var there bool
+			there, _, _, err = c.ExistsW(path)
 			w.watches.end(path, err == nil)
-			return node(content, stat, err)
+			switch {
+			case err != nil:
+				return answer{}, err
+			case !there:
+				return answer{watched: true}, zk.ErrNoNode
+			}
+			n, err := node(c.Get(path))
+			return answer{n, true}, err
 		}
-		there, _, _, err := c.ExistsW(path)
 		w.watches.end(path, err == nil)
-		switch {
-		case err != nil:
-			return Node{}, err
-		case !there:
-			return Node{}, zk.ErrNoNode
-		}
-		content, stat, err = c.Get(path)
-		return node(content, stat, err)
+		n, err := node(content, stat, err)
+		return answer{n, true}, err
 	})
+	return a.Node, a.watched, err
 }
 
 // Watches returns how many nodes are watched.
@@ -87,20 +96,24 @@ const (
 // watches are those of a session.
 type watches struct {
 	news News
+	most int
 
 	mu sync.Mutex
 	at map[string]watching
 }
 
-// begin reports whether a watch is to be set: there is none.
-func (w *watches) begin(path string) bool {
+// begin reports whether a watch is to be set, because there is none, and whether the node is watched then.
+func (w *watches) begin(path string) (begun, watched bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if _, there := w.at[path]; there {
-		return false
+		return false, true
+	}
+	if len(w.at) >= w.most {
+		return false, false
 	}
 	w.at[path] = watchAsked
-	return true
+	return true, true
 }
 
 // end notes whether it was.

@@ -32,7 +32,7 @@ type watching struct {
 	told map[string]string
 }
 
-func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration) *watching {
+func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration, most int) *watching {
 	t.Helper()
 	w := &watching{reg: prometheus.NewRegistry(), told: make(map[string]string)}
 	deps := service.Deps{Log: zerolog.Nop(), Metrics: w.reg}
@@ -43,7 +43,7 @@ func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration) *wa
 		t.Fatal(err)
 	}
 	w.Watcher, err = chainwatch.New(reg, chainwatch.Config{
-		Path: userChain, File: filepath.Join(dir, "userchain.json"), Timeout: 3 * time.Second, Sweep: sweep, MaxAge: time.Hour, MaxUsers: 1 << 20,
+		Path: userChain, File: filepath.Join(dir, "userchain.json"), Timeout: 3 * time.Second, Sweep: sweep, MaxAge: time.Hour, MaxUsers: most,
 		Changed: func(user string, now chainwatch.Answer) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
@@ -82,7 +82,7 @@ func (w *watching) says(user string) string {
 
 func setNode(t *testing.T, conn *zk.Conn, path, text string) {
 	t.Helper()
-	testkit.Until(t, time.Minute, "writing "+path, func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "writing "+path, func(context.Context) error {
 		_, err := conn.Set(path, []byte(text), -1)
 		if errors.Is(err, zk.ErrNoNode) {
 			for i := 1; i <= len(path); i++ {
@@ -111,7 +111,7 @@ func TestChainWatch(t *testing.T) {
 	conn := observer(t, z.Addr)
 	setNode(t, conn, userChain+"/alice", "btc")
 	setNode(t, conn, userChain+"/carol", `{"chain":"bch","subpool":"","puids":{"bch":7}}`)
-	w := startWatching(t, z.Addr, dir, time.Hour)
+	w := startWatching(t, z.Addr, dir, time.Hour, 1<<20)
 	if a := w.ask(t, "alice"); !a.Known || a.Value.Chain != "btc" {
 		t.Errorf("alice: %+v", a)
 	}
@@ -152,7 +152,7 @@ func TestChainWatch(t *testing.T) {
 		t.Errorf("dave, of whom nothing is known: %v", err)
 	}
 	w.stop()
-	again := startWatching(t, z.Addr, dir, time.Hour)
+	again := startWatching(t, z.Addr, dir, time.Hour, 1<<20)
 	if a, ok := again.Use("alice"); !ok || a.Value.Chain != "btc" {
 		t.Errorf("alice is not remembered by the next process: %+v, %v", a, ok)
 	}
@@ -161,9 +161,8 @@ func TestChainWatch(t *testing.T) {
 	testkit.Eventually(t, "alice is told after the outage", func() bool { return again.says("alice") == "bch" })
 
 	z.Pause() // silent: connections stay
-	setLater := time.Now()
-	if _, err := again.Ask(t.Context(), "erin"); !errors.Is(err, chainwatch.ErrUnavailable) || time.Since(setLater) > 20*time.Second {
-		t.Errorf("erin: %v after %s", err, time.Since(setLater))
+	if _, err := again.Ask(t.Context(), "erin"); !errors.Is(err, chainwatch.ErrUnavailable) {
+		t.Errorf("erin: %v", err)
 	}
 	if a, err := again.Ask(t.Context(), "alice"); err != nil || a.Value.Chain != "bch" {
 		t.Errorf("alice: %+v, %v", a, err)
@@ -171,4 +170,33 @@ func TestChainWatch(t *testing.T) {
 	z.Resume()
 	setNode(t, conn, userChain+"/alice", "btc")
 	testkit.Eventually(t, "alice is told after the silence", func() bool { return again.says("alice") == "btc" })
+}
+
+// TestManyNames has miners come by many names, none of which has a node: what is watched and remembered does not grow,
+// and who stays is followed all the same.
+func TestManyNames(t *testing.T) {
+	t.Parallel()
+	const most = 10
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	setNode(t, conn, userChain, "")
+	w := startWatching(t, z.Addr, dir, time.Second, most)
+	for i := range 10 * most {
+		user := fmt.Sprintf("nobody%d", i)
+		if a := w.ask(t, user); a.Known {
+			t.Errorf("%s: %+v", user, a)
+		}
+		w.Leave(user)
+	}
+	if a := w.ask(t, "late"); a.Known {
+		t.Errorf("late: %+v", a)
+	}
+	setNode(t, conn, userChain+"/late", "bch")
+	testkit.Eventually(t, "who is not watched is told by a sweep", func() bool { return w.says("late") == "bch" })
+	for _, of := range []string{"watches", "users"} {
+		if n := testkit.Metric(t, w.reg, "btcpool_chainwatch_"+of); n > most {
+			t.Errorf("%v %s, at most %d may be", n, of, most)
+		}
+	}
 }
