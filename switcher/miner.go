@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"encoding/json"
+	"slices"
 	"strings"
 
 	"btcpool/internal/chainwatch"
@@ -45,7 +46,7 @@ func (s *session) request(req stratum.Request) {
 	case "mining.authorize":
 		s.authorize(req)
 	case "mining.suggest_difficulty", "mining.suggest_target":
-		s.Suggestion = login{string(req.Method), string(req.Params)}
+		s.Suggestion = suggestion{string(req.Method), string(req.Params)}
 		s.loop.out = stratum.AppendTrue(s.loop.out, req.ID)
 	case "agent.get_capabilities":
 		s.loop.out = stratum.AppendCapabilities(s.loop.out, req.ID, nil, 0)
@@ -220,7 +221,7 @@ func (s *session) forward(req stratum.Request) {
 		s.authorizeMore(req)
 		return
 	case "mining.suggest_difficulty", "mining.suggest_target":
-		s.Suggestion = login{string(req.Method), string(req.Params)}
+		s.Suggestion = suggestion{string(req.Method), string(req.Params)}
 	}
 	u := s.now
 	if u == nil {
@@ -255,7 +256,7 @@ func (s *session) forward(req stratum.Request) {
 // authorizeMore logs in a further worker, at each server that the miner comes to.
 func (s *session) authorizeMore(req stratum.Request) {
 	full, password, err := stratum.ParseAuthorize(req.Params)
-	if err != nil {
+	if err != nil || len(full)+len(password) > maxName { // they are kept
 		s.refuse(req.ID, refuseParams)
 		return
 	}
@@ -264,7 +265,7 @@ func (s *session) authorizeMore(req stratum.Request) {
 		s.refuse(req.ID, refuseLost)
 		return
 	}
-	number, ok := u.question(question{id: bytes.Clone(req.ID), kind: askedAuthorize, other: login{full, password}})
+	number, ok := u.question(question{id: bytes.Clone(req.ID), kind: askedAuthorize, worker: worker{full, password}})
 	if !ok {
 		s.refuse(req.ID, refuseBusy)
 		return
@@ -274,14 +275,9 @@ func (s *session) authorizeMore(req stratum.Request) {
 }
 
 // remember has later servers hear of a further worker.
-func (s *session) remember(other login) {
-	for _, known := range s.Others {
-		if known == other {
-			return
-		}
-	}
-	if len(s.Others) < maxOthers {
-		s.Others = append(s.Others, other)
+func (s *session) remember(w worker) {
+	if len(s.Others) < maxOthers && !slices.Contains(s.Others, w) {
+		s.Others = append(s.Others, w)
 	}
 }
 

@@ -60,10 +60,10 @@ type state struct {
 	Typed    string
 	Password string
 	LoginID  []byte
-	// Others are further logins, as the miner wrote them, Suggestion is the difficulty that it wished for last: method and
-	// parameters. Servers that it is moved to hear of both.
-	Others     []login
-	Suggestion login
+	// Others are further workers, as the miner wrote them, Suggestion is the difficulty that it wished for last. Servers
+	// that it is moved to hear of both.
+	Others     []worker
+	Suggestion suggestion
 
 	// Chain is the name of the one that the miner is to be on, Marks counts the servers it has been at.
 	Chain string
@@ -73,8 +73,11 @@ type state struct {
 	Trusted bool
 }
 
-// login is a request that is repeated at each server: method and JSON text of its parameters.
-type login struct{ Method, Params string }
+// worker is whom a miner has logged in.
+type worker struct{ Name, Password string }
+
+// suggestion is a request for a difficulty: its method, and JSON text of its parameters.
+type suggestion struct{ Method, Params string }
 
 // session is one miner's connection, with those to servers. All of it belongs to its loop.
 type session struct {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"btcpool/internal/chainwatch"
@@ -45,9 +46,6 @@ func (s *session) follow(answer chainwatch.Answer, asked time.Time) {
 		s.join()
 	}
 }
-
-// switching reports whether the next job is another server's than the miner has had.
-func (s *session) switching() bool { return s.Phase == mining }
 
 // cutOver has the miner go to the server that has let it in.
 func (s *session) cutOver() {
@@ -124,16 +122,15 @@ func (s *session) retire() {
 // part lets go of a server that the miner was at, with what it has not answered.
 func (s *session) part(u *upstream) {
 	s.forsake(u)
-	for i, p := range s.past {
-		if p == u {
-			s.past = append(s.past[:i], s.past[i+1:]...)
-			break
-		}
-	}
-	if len(s.past) == 0 {
+	s.forget(u)
+	u.leave()
+}
+
+// forget takes a server from those that the miner was at.
+func (s *session) forget(u *upstream) {
+	if s.past = slices.DeleteFunc(s.past, func(p *upstream) bool { return p == u }); len(s.past) == 0 {
 		s.past = nil
 	}
-	u.leave()
 }
 
 // forsake answers what a server will not.
@@ -171,12 +168,7 @@ func (u *upstream) fail(why error) {
 		s.next = nil
 		s.failed(u, why)
 	default:
-		for i, p := range s.past {
-			if p == u {
-				s.past = append(s.past[:i], s.past[i+1:]...)
-				break
-			}
-		}
+		s.forget(u)
 	}
 	u.drop()
 }

@@ -413,7 +413,8 @@ func (s *Service) welcome(p *port, conn poll.Link, ip netip.Addr, l *loop) {
 	default:
 		refusal = s.admit(n, now)
 	}
-	if refusal == "" && l.Post(func() { l.add(n) }) {
+	if refusal == "" {
+		l.Post(func() { l.add(n) }) // the loop ends after the last accept
 		return
 	}
 	s.metrics.refused.WithLabelValues(refusal).Inc()
@@ -439,10 +440,8 @@ func (s *Service) disconnect(n *session, now time.Time) {
 		s.metrics.disconnected.WithLabelValues(reason).Inc()
 		s.log.Debug().Err(n.why).Str("session", n.sessionID()).Stringer("ip", n.IP).Str("user", n.Name.user).Msg("disconnected")
 	}
-	for _, u := range append([]*upstream{n.now, n.next}, n.past...) {
-		if u != nil {
-			u.leave()
-		}
+	for u := range n.servers {
+		u.leave()
 	}
 	n.now, n.next, n.past = nil, nil, nil
 	if n.used {

@@ -56,10 +56,10 @@ type upState struct {
 
 // question is a request that a server has not answered yet.
 type question struct {
-	id    []byte // of the miner's request
-	kind  asked
-	other login
-	at    time.Time
+	id     []byte // of the miner's request
+	kind   asked
+	worker worker // of askedAuthorize
+	at     time.Time
 }
 
 // asked is what kind of request.
@@ -193,11 +193,18 @@ func (u *upstream) send(b []byte) {
 
 // leaveBroken ends connections to servers that take nothing more.
 func (s *session) leaveBroken() {
-	for _, u := range append([]*upstream{s.now, s.next}, s.past...) {
-		if u != nil && u.broken != nil {
-			u.fail(u.broken)
+	for u := s.broken(); u != nil; u = s.broken() {
+		u.fail(u.broken)
+	}
+}
+
+func (s *session) broken() *upstream {
+	for u := range s.servers {
+		if u.broken != nil && !u.over {
+			return u
 		}
 	}
+	return nil
 }
 
 // question notes a request, and returns the number that it is sent under; false if too many wait.
@@ -389,7 +396,7 @@ func (u *upstream) job(params []byte) {
 	if s.Farm {
 		out = append(append(append(out, `{"id":null,"method":"mining.notify","params":`...), params...), "}\n"...)
 	} else {
-		out, err = u.ext.AppendNotify(out, params, !u.working && s.switching())
+		out, err = u.ext.AppendNotify(out, params, !u.working && s.Phase == mining)
 	}
 	s.loop.up = out[:0]
 	if err != nil {
@@ -488,7 +495,7 @@ func (u *upstream) answer(q question, line []byte, m *stratum.Message) {
 		}
 	case askedAuthorize:
 		if !refused {
-			s.remember(q.other)
+			s.remember(q.worker)
 		}
 	}
 	s.loop.out = stratum.AppendAnswerTo(s.loop.out, line, m, q.id)
@@ -533,7 +540,7 @@ func (u *upstream) authorizeAnswered(line []byte, m *stratum.Message, suffixed b
 		s.srv.told(u.chain, u.server, nil)
 	}
 	for _, other := range s.Others {
-		u.loop.up = stratum.AppendAuthorize(u.loop.up[:0], numberQuiet, u.named(other.Method), other.Params)
+		u.loop.up = stratum.AppendAuthorize(u.loop.up[:0], numberQuiet, u.named(other.Name), other.Password)
 		u.send(u.loop.up)
 	}
 	if s.Phase == joining || u.working {
