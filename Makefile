@@ -7,10 +7,10 @@ FUZZTIME ?= 1m
 # packages some of whose test files have this line
 packages = $(shell grep -rl --include='*_test.go' --exclude-dir=.cache --exclude-dir=deploy '$(1)' . | xargs -n1 dirname | sort -u)
 # what has tests against real servers, and those of it in which other tests on the machine would spoil figures
-REAL    := $(call packages,^//go:build integration)
-LOAD    := ./test/latency ./test/load
+REAL     = $(call packages,^//go:build integration)
+LOAD     = ./test/latency ./test/load
 # what goes through less data with the race detector: see internal/testkit/thin.go
-THINNED := $(call packages,testkit\.Thin\b)
+THINNED  = $(call packages,testkit\.Thin\b)
 # SQLite is C in its origin, and what it keeps is none of Go's memory: the race detector sees nothing there, slowly.
 RACE := go test -race -gcflags=modernc.org/sqlite/lib=-race=false -timeout 25m
 

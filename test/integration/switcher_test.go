@@ -62,7 +62,7 @@ func startChainPool(t *testing.T, dir, name string, mark byte, id, users int) *c
 
 func (p *chainPool) waitReady() {
 	p.t.Helper()
-	testkit.Until(p.t, time.Minute, "sserver has a job", func(ctx context.Context) error {
+	testkit.Until(p.t, testkit.Patience, "sserver has a job", func(ctx context.Context) error {
 		p.newJob()
 		return ready(ctx, p.admin)
 	})
@@ -131,7 +131,7 @@ func startSwitcher(t *testing.T, dir, zookeeper, keys, sections string) *switchi
 
 func (s *switching) waitReady() {
 	s.t.Helper()
-	testkit.Until(s.t, time.Minute, "the switcher is ready", func(ctx context.Context) error { return ready(ctx, s.admin) })
+	testkit.Until(s.t, testkit.Patience, "the switcher is ready", func(ctx context.Context) error { return ready(ctx, s.admin) })
 }
 
 // metric returns the sum of a metric over all labels that contain a text.
