@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What shares, blocks, days and pages cost on this machine, each beside its limit: docs/performance.md says what they mean.
-# Some twenty minutes with nothing else on the machine; says how much of its time the machine's host took meanwhile.
+# Some fifteen minutes with nothing else on the machine; says how much of its time the machine's host took meanwhile.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 failed=0

@@ -46,7 +46,7 @@ func TestRates(t *testing.T) {
 		pools = append(pools, p)
 		m := start(t, "miners")
 		connect(t, m, p.addr, *connections, "")
-		add(cmp.Or(filepath.Base(program), "sserver"), p.server(t, m))
+		add(filepath.Base(cmp.Or(program, "sserver")), p.server(t, m))
 	}
 	if *peer != "" {
 		s := server{miners: start(t, "miners")}
