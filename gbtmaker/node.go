@@ -137,8 +137,7 @@ func (s *Service) takeBlock(ctx context.Context, n *node, hash chainhash.Hash) (
 	if latest.PrevHash == hash { // a long poll was faster
 		return nil, nil
 	}
-	defer s.bridge(ctx, n, latest, hash)()
-	return s.fetch(ctx, n, byZMQ)
+	return s.fetchBridged(ctx, n, byZMQ, &hash)
 }
 
 // takePolled takes the answer to a long poll.
@@ -162,7 +161,44 @@ func (s *Service) takeLook(ctx context.Context, n *node, trigger string) (*templ
 	if fine && latest.PrevHash.String() == tip && s.untilDue(n, time.Now()) > 0 {
 		return nil, nil
 	}
-	return s.fetch(ctx, n, trigger)
+	if !fine {
+		return s.fetch(ctx, n, trigger)
+	}
+	return s.fetchBridged(ctx, n, trigger, nil)
+}
+
+// fetchBridged takes a template from n, which was fine so far, while miners get an empty one if that takes long: on the
+// block that n has announced, if any, and on those that it announces meanwhile. One that the template is not on yet is
+// left in n.blocks.
+func (s *Service) fetchBridged(ctx context.Context, n *node, trigger string, announced *chainhash.Hash) (*template, *fault) {
+	var t *template
+	var f *fault
+	fetched := make(chan struct{})
+	go func() {
+		defer close(fetched)
+		t, f = s.fetch(ctx, n, trigger)
+	}()
+	stop := func() {}
+	for block, news := announced, false; ; news = true {
+		if block != nil {
+			stop()
+			_, latest := s.stateOf(n)
+			stop = s.bridge(ctx, n, latest, *block)
+		}
+		select {
+		case <-fetched:
+			stop()
+			if news && (t == nil || t.PrevHash != *block) {
+				select {
+				case n.blocks <- *block:
+				default: // there is a newer one
+				}
+			}
+			return t, f
+		case hash := <-n.blocks:
+			block = &hash
+		}
+	}
 }
 
 // stateOf reports whether n can be used, and its newest template, which then exists.
@@ -422,11 +458,13 @@ func (s *Service) subscribe(ctx context.Context, n *node) error {
 	return noderpc.SubscribeBlocks(ctx, noderpc.Subscription{
 		Addr: n.zmq, Log: n.log, Silence: s.zmqTimeout,
 		OnBlock: func(hash chainhash.Hash) {
-			select {
-			case <-n.blocks: // outdated
-			default:
+			for {
+				select {
+				case n.blocks <- hash:
+					return
+				case <-n.blocks: // outdated
+				}
 			}
-			n.blocks <- hash // there is room: nobody else sends
 		},
 		OnMissed: func(count uint32) { s.metrics.missed.WithLabelValues(n.label).Add(float64(count)) },
 		OnState: func(subscribed bool) {
