@@ -127,13 +127,12 @@ func (s *session) authorize(req stratum.Request) {
 	s.Name, s.Typed, s.Password = own, full, password
 	s.LoginID = bytes.Clone(req.ID)
 	s.setPhase(finding)
-	index := s.srv.cfg.Users.CaseIndex
-	if index == "" || s.srv.cfg.Users.CaseInsensitive {
+	if s.srv.spellings == nil {
 		s.find()
 		return
 	}
 	s.ask(func(ctx context.Context) func() {
-		spelt := s.srv.spelling(ctx, index, own.user)
+		spelt := s.srv.spellings.of(ctx, own.user)
 		return func() {
 			s.Name.user = spelt
 			s.find()

@@ -1,8 +1,14 @@
 package switcher
 
 import (
+	"context"
+	"errors"
 	"strings"
+	"sync"
+	"time"
 
+	"btcpool/internal/chainwatch"
+	"btcpool/internal/registry"
 	"btcpool/internal/share"
 	"btcpool/internal/userchain"
 )
@@ -39,3 +45,67 @@ func (n name) String() string { return n.user + n.miner }
 
 // suffixed is the name by which a user may be known on one chain only.
 func (n name) suffixed(suffix string) string { return n.user + "_" + suffix + n.miner }
+
+// spellings knows how users' names are written, whom miners call as they like: by an index in ZooKeeper, which has a node
+// a user by its name in lower case. While ZooKeeper is away those go on that were used before.
+type spellings struct {
+	users   *chainwatch.Watcher
+	index   string
+	timeout time.Duration
+	most    int // that are remembered
+
+	mu      sync.Mutex
+	byLower map[string]string
+}
+
+// newSpellings returns nil when names are written as they come, or in lower case.
+func newSpellings(u Users, users *chainwatch.Watcher) *spellings {
+	if u.CaseIndex == "" || u.CaseInsensitive {
+		return nil
+	}
+	s := &spellings{users: users, index: u.CaseIndex, timeout: u.Timeout.Std(), most: u.MaxUsers, byLower: make(map[string]string)}
+	for _, user := range users.Known() {
+		s.remember(user)
+	}
+	return s
+}
+
+func (s *spellings) remember(user string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lower := strings.ToLower(user)
+	if _, there := s.byLower[lower]; there || len(s.byLower) < s.most {
+		s.byLower[lower] = user
+	}
+}
+
+func (s *spellings) remembered(user string) string {
+	if answer, _ := s.users.Last(user); answer.Known {
+		return user
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if spelt, there := s.byLower[strings.ToLower(user)]; there {
+		return spelt
+	}
+	return user
+}
+
+// of returns how a user's name is written; as it came, if nobody knows.
+func (s *spellings) of(ctx context.Context, user string) string {
+	ctx, cancel := context.WithTimeout(ctx, s.timeout)
+	defer cancel()
+	lower := strings.ToLower(user)
+	node, err := s.users.Nodes().Get(ctx, s.index+"/"+lower)
+	spelt := string(node.Content)
+	switch {
+	case errors.Is(err, registry.ErrNoNode):
+		return user
+	case err != nil:
+		return s.remembered(user)
+	case userchain.CheckUser(spelt) != nil || !strings.EqualFold(spelt, user):
+		return user
+	}
+	s.remember(spelt)
+	return spelt
+}

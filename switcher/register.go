@@ -4,7 +4,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"strings"
 	"sync"
 	"time"
 
@@ -123,15 +122,4 @@ func (r *registrations) waiting() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return len(r.pending)
-}
-
-// spelling returns how a user's name is written, by the index of that; as it came, if it is not there.
-func (s *Service) spelling(ctx context.Context, index, user string) string {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.Users.Timeout.Std())
-	defer cancel()
-	node, err := s.users.Nodes().Get(ctx, index+"/"+strings.ToLower(user))
-	if err != nil || userchain.CheckUser(string(node.Content)) != nil || !strings.EqualFold(string(node.Content), user) {
-		return user
-	}
-	return string(node.Content)
 }

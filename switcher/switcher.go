@@ -66,6 +66,7 @@ type Service struct {
 
 	registry      *registry.Registry
 	users         *chainwatch.Watcher
+	spellings     *spellings     // nil: names are not looked up
 	registrations *registrations // nil: nobody is registered
 	chains        []*chain       // in the order of the configuration
 	guard         *guard.Guard
@@ -177,6 +178,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.closing.Add(s.users.Close)
+	s.spellings = newSpellings(u, s.users)
 	s.registrations = newRegistrations(u, s.users, s.metrics)
 	s.watchMetrics(deps.Metrics)
 	return s, nil

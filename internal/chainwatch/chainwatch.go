@@ -128,6 +128,18 @@ func (w *Watcher) Remembers() bool {
 	return len(w.users) > 0
 }
 
+// Known returns the users who are known to have a node, in no order.
+func (w *Watcher) Known() (names []string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for name, u := range w.users {
+		if u.answer.Known {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
 // Run keeps what is known right until ctx ends.
 func (w *Watcher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)

@@ -45,13 +45,16 @@ type chainPool struct {
 	jobs  int32
 }
 
-func startChainPool(t *testing.T, dir, name string, mark byte, id, users int) *chainPool {
+func startChainPool(t *testing.T, dir, name string, mark byte, id, users int, more ...string) *chainPool {
 	t.Helper()
 	p := &chainPool{t: t, addr: testkit.FreeAddr(t), admin: testkit.FreeAddr(t), kafka: testkit.Broker(t), ids: job.NewIDs(1), mark: mark}
 	p.bus = testkit.Bus(t, p.kafka, p.kafka.Topics.Job, p.kafka.Topics.Share)
 	var static strings.Builder
 	for i := range users {
 		fmt.Fprintf(&static, "user%d = %d\n", i, i+1)
+	}
+	for i, user := range more {
+		fmt.Fprintf(&static, "%s = %d\n", user, users+i+1)
 	}
 	p.Process = rig.StartService(t, dir, "sserver-"+name, "sserver", fmt.Sprintf("listen = %q\nadmin = %q\ndata_dir = %q\nserver_id = %d\n"+
 		"[development]\nsimulator = true\n[users]\nsource = \"static\"\n[users.static]\n%s\n[kafka]\nbrokers = [%q]\n",
@@ -403,12 +406,14 @@ func TestSwitcherOutages(t *testing.T) {
 		}
 		return n
 	}
-	testkit.Until(t, 10*time.Second, "everybody is on the right chain", func(context.Context) error {
+	begin := time.Now()
+	testkit.Until(t, testkit.Patience, "everybody is on the right chain", func(context.Context) error {
 		if n := wrong(); n > 0 {
 			return fmt.Errorf("%d are on a wrong one", n)
 		}
 		return nil
 	})
+	t.Logf("everybody is on the right chain after %s", time.Since(begin))
 	testkit.Eventually(t, "one watch a user", func() bool { return s.metric("btcpool_chainwatch_watches", "") == users })
 	for _, m := range machines {
 		if wrong := m.wrong.Load(); wrong != nil {
@@ -569,4 +574,42 @@ func TestSwitcherRegistration(t *testing.T) {
 	if n := s.metric("btcpool_switcher_refusals_total", `"unavailable"`); n < 1 {
 		t.Errorf("%v refused for lack of ZooKeeper", n)
 	}
+}
+
+// TestSwitcherCaseIndex has a miner call its user as it likes: the index says how that is written. While ZooKeeper is away
+// it is remembered, by the next process, too.
+func TestSwitcherCaseIndex(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	z := rig.StartZooKeeper(t, dir)
+	conn := observer(t, z.Addr)
+	btc := startChainPool(t, dir, "btc", markBTC, 1, 0, "Alice", "Bob")
+	setNode(t, conn, userChain+"/Alice", "btc")
+	setNode(t, conn, userChain+"/Bob", "btc")
+	setNode(t, conn, "/case/alice", "Alice")
+	setNode(t, conn, "/case/bob", "Mallory") // another's name
+	s := startSwitcher(t, dir, z.Addr, "", fmt.Sprintf("[[chains]]\nname = \"btc\"\n[[chains.servers]]\naddr = %q\n"+
+		"[users]\ncase_insensitive = false\ncase_index = \"/case\"\nautoreg = \"\"\n", btc.addr))
+	come := func(user string, in bool) {
+		t.Helper()
+		m, err := tryLogIn(s.addr, user)
+		if (err == nil) != in {
+			t.Errorf("%s: %v", user, err)
+		}
+		if m != nil {
+			m.end()
+		}
+	}
+	come("aLICE", true)
+	come("Bob", true)
+	come("bob", false)
+	z.Kill()
+	come("ALICE", true)
+	if code, err := s.Stop(); code != 0 || err != nil {
+		t.Fatalf("stopped with %d, %v", code, err)
+	}
+	s.Start()
+	s.waitReady()
+	come("alicE", true)
+	come("carol", false)
 }
