@@ -32,11 +32,17 @@ var (
 // parseObject returns the object that b is, after checking that all of it is valid JSON. It is walked in place: a
 // template holds megabytes of hex that most readers only step over, which takes gjson far longer.
 func parseObject(b []byte) (jsonscan.Value, error) {
+	return walkObject(b, func(_ jsonscan.Value, i, depth int) int { return jsonscan.Skip(b, i, depth) })
+}
+
+// walkObject is parseObject, but has skip pass the values as jsonscan.SkipEach does. What it has seen is of no use when
+// there is an error.
+func walkObject(b []byte, skip func(key jsonscan.Value, i, depth int) int) (jsonscan.Value, error) {
 	if len(b) > maxJSONSize {
 		return nil, fmt.Errorf("%d bytes of JSON exceed the limit of %d", len(b), maxJSONSize)
 	}
 	start := jsonscan.SkipSpace(b, 0)
-	end := jsonscan.Skip(b, start, maxJSONDepth)
+	end := jsonscan.SkipEach(b, start, maxJSONDepth, skip)
 	if end == jsonscan.TooDeep {
 		return nil, fmt.Errorf("JSON nested deeper than %d", maxJSONDepth)
 	}
@@ -76,6 +82,12 @@ func textOf(v jsonscan.Value) (string, error) {
 	return string(s), nil
 }
 
+// isKey reports whether a member's key is name, however it is written.
+func isKey(key jsonscan.Value, name string) bool {
+	content, err := key.Content()
+	return err == nil && string(content) == name
+}
+
 // hashOf reads 64 hex digits in display order.
 func hashOf(v jsonscan.Value) (chainhash.Hash, error) {
 	digits, err := v.Content()
@@ -102,16 +114,29 @@ type fields struct {
 
 // fieldsOf returns the values of object; the last one counts where a key is repeated.
 func fieldsOf(object jsonscan.Value) *fields {
-	f := &fields{values: make(map[string]jsonscan.Value)}
+	f := newFields()
 	for key, v := range object.Each() {
-		name, err := textOf(key)
-		f.fail("key", err)
-		if f.values[name] = v; len(f.values) > maxJSONKeys {
-			f.err = fmt.Errorf("more than %d keys", maxJSONKeys)
+		if !f.add(key, v) {
 			break
 		}
 	}
 	return f
+}
+
+func newFields() *fields { return &fields{values: make(map[string]jsonscan.Value)} }
+
+// add takes in a member, and reports whether there may be more of them.
+func (f *fields) add(key, v jsonscan.Value) bool {
+	if len(f.values) > maxJSONKeys {
+		return false
+	}
+	name, err := textOf(key)
+	f.fail("key", err)
+	if f.values[name] = v; len(f.values) > maxJSONKeys {
+		f.err = fmt.Errorf("more than %d keys", maxJSONKeys)
+		return false
+	}
+	return true
 }
 
 func (f *fields) has(key string) bool {

@@ -71,11 +71,11 @@ func (t *Template) CheckNetwork(n bitcoin.Network) error {
 // ParseTemplate reads the RPC response to getblocktemplate, of Bitcoin Core or btcd. A response with an RPC error, and
 // a template with a rule that must be understood (BIP 9) and is not, are errors.
 func ParseTemplate(response []byte) (*Template, error) {
-	result, err := parseResult(response)
+	a, err := parseAnswer(response)
 	if err != nil {
 		return nil, fmt.Errorf("template: %w", err)
 	}
-	t, err := parseTemplate(fieldsOf(result))
+	t, err := parseTemplate(a)
 	if err != nil {
 		return nil, fmt.Errorf("template: %w", err)
 	}
@@ -85,15 +85,14 @@ func ParseTemplate(response []byte) (*Template, error) {
 // TemplateTransactions returns the height of a response to getblocktemplate and its serialized transactions, with their
 // witnesses, in order and without the coinbase.
 func TemplateTransactions(response []byte) (height int32, txs [][]byte, err error) {
-	result, err := parseResult(response)
+	a, err := parseAnswer(response)
 	if err != nil {
 		return 0, nil, fmt.Errorf("template: %w", err)
 	}
-	f := fieldsOf(result)
-	if height = f.height("height"); f.err != nil {
-		return 0, nil, fmt.Errorf("template: %w", f.err)
+	if height = a.height("height"); a.err != nil {
+		return 0, nil, fmt.Errorf("template: %w", a.err)
 	}
-	err = eachTransaction(f.values["transactions"], func(tx transaction) error {
+	err = a.eachTransaction(func(tx transaction) error {
 		data, err := tx.data.AppendHex(nil)
 		if err == nil && len(data) == 0 {
 			err = errors.New("empty")
@@ -121,29 +120,87 @@ func EmptyResponse(t *Template) []byte {
 	return append(w.dst, `,"error":null,"id":"1"}`+"\n"...)
 }
 
-// parseResult returns the "result" of an RPC response.
-func parseResult(response []byte) (jsonscan.Value, error) {
-	object, err := parseObject(response)
-	if err != nil {
-		return nil, err
-	}
-	f := fieldsOf(object)
-	if f.has("error") {
-		return nil, fmt.Errorf("the node says %.200s", f.values["error"])
-	}
-	result := f.values["result"]
-	if !result.IsObject() {
-		return nil, fmt.Errorf("result: %w", errNotObject)
-	}
-	return result, nil
+// answer is the result of an RPC response to getblocktemplate.
+type answer struct {
+	*fields
+	transactions []transaction // one more than there may be, if there are more
 }
 
-func parseTemplate(f *fields) (*Template, error) {
-	t := parseTerms(f)
-	if f.err != nil {
-		return nil, f.err
+// parseAnswer reads an RPC response. Its megabytes are gone over once.
+func parseAnswer(response []byte) (*answer, error) {
+	envelope, a := newFields(), new(answer)
+	if _, err := walkObject(response, func(key jsonscan.Value, i, depth int) (end int) {
+		if isKey(key, "result") {
+			end = a.walk(response, i, depth)
+		} else {
+			end = jsonscan.Skip(response, i, depth)
+		}
+		if end >= 0 {
+			envelope.add(key, response[i:end])
+		}
+		return end
+	}); err != nil {
+		return nil, err
 	}
-	ids, err := parseTransactionIDs(f.values["transactions"])
+	if envelope.has("error") {
+		return nil, fmt.Errorf("the node says %.200s", envelope.values["error"])
+	}
+	if !envelope.values["result"].IsObject() {
+		return nil, fmt.Errorf("result: %w", errNotObject)
+	}
+	return a, nil
+}
+
+// walk passes the result of a response, which begins at i, as jsonscan.Skip does.
+func (a *answer) walk(response []byte, i, depth int) (end int) {
+	a.fields = newFields()
+	return jsonscan.SkipEach(response, i, depth, func(key jsonscan.Value, i, depth int) (end int) {
+		if isKey(key, "transactions") {
+			end = a.walkTransactions(response, i, depth)
+		} else {
+			end = jsonscan.Skip(response, i, depth)
+		}
+		if end >= 0 {
+			a.add(key, response[i:end])
+		}
+		return end
+	})
+}
+
+func (a *answer) walkTransactions(response []byte, i, depth int) (end int) {
+	a.transactions = nil
+	return jsonscan.SkipEach(response, i, depth, func(_ jsonscan.Value, i, depth int) int {
+		var tx transaction
+		end := jsonscan.SkipEach(response, i, depth, func(key jsonscan.Value, i, depth int) int {
+			end := jsonscan.Skip(response, i, depth)
+			if end < 0 {
+				return end
+			}
+			switch v := response[i:end]; string(key) {
+			case `"data"`:
+				tx.data = v
+			case `"txid"`:
+				tx.txid = v
+			case `"hash"`:
+				tx.hash = v
+			case `"weight"`:
+				tx.weight = v
+			}
+			return end
+		})
+		if len(a.transactions) <= maxTransactions {
+			a.transactions = append(a.transactions, tx)
+		}
+		return end
+	})
+}
+
+func parseTemplate(a *answer) (*Template, error) {
+	t := parseTerms(a.fields)
+	if a.err != nil {
+		return nil, a.err
+	}
+	ids, err := parseTransactionIDs(a)
 	if err != nil {
 		return nil, err
 	}
@@ -284,33 +341,18 @@ func (tx transaction) check() error {
 	return nil
 }
 
-// eachTransaction calls visit for each element of a template's transactions.
-func eachTransaction(list jsonscan.Value, visit func(transaction) error) error {
-	if !list.IsArray() {
+// eachTransaction calls visit for each of the template's transactions.
+func (a *answer) eachTransaction(visit func(transaction) error) error {
+	if !a.values["transactions"].IsArray() {
 		return fmt.Errorf("transactions: %w", errNotArray)
 	}
-	n := 0
-	for _, element := range list.Each() {
+	for n, tx := range a.transactions {
 		if n == maxTransactions {
 			return fmt.Errorf("transactions: more than %d", maxTransactions)
-		}
-		var tx transaction
-		for key, v := range element.Each() {
-			switch string(key) {
-			case `"data"`:
-				tx.data = v
-			case `"txid"`:
-				tx.txid = v
-			case `"hash"`:
-				tx.hash = v
-			case `"weight"`:
-				tx.weight = v
-			}
 		}
 		if err := visit(tx); err != nil {
 			return fmt.Errorf("transactions[%d]: %w", n, err)
 		}
-		n++
 	}
 	return nil
 }
@@ -322,9 +364,11 @@ type transactionIDs struct {
 }
 
 // parseTransactionIDs takes the ids from the list, or computes them for nodes that give only one of the two.
-func parseTransactionIDs(list jsonscan.Value) (ids transactionIDs, err error) {
+func parseTransactionIDs(a *answer) (ids transactionIDs, err error) {
 	weighed := true
-	err = eachTransaction(list, func(tx transaction) error {
+	ids.txids = make([]chainhash.Hash, 0, len(a.transactions))
+	ids.wtxids = make([]chainhash.Hash, 0, len(a.transactions))
+	err = a.eachTransaction(func(tx transaction) error {
 		var txid, wtxid chainhash.Hash
 		err := tx.check()
 		if err != nil {

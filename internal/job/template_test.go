@@ -190,6 +190,8 @@ func TestParseTemplateResponse(t *testing.T) {
 		{"page", `<html>`, "not valid JSON"},
 		{"deep", strings.Repeat(`{"result":`, 1<<20), "nested deeper"},
 		{"trailing text", `{"result":{}} x`, "not valid JSON"},
+		{"no JSON behind a wrong transaction", `{"result":{"transactions":[1]},}`, "not valid JSON"},
+		{"no JSON in a transaction", `{"result":{"transactions":[{"data":00}]}}`, "not valid JSON"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			t.Parallel()
@@ -200,6 +202,30 @@ func TestParseTemplateResponse(t *testing.T) {
 				t.Errorf("TemplateTransactions: %v, want %q", err, tt.want)
 			}
 		})
+	}
+}
+
+// The last one counts where a key is repeated, and a key may be written with escapes.
+func TestParseTemplateRepeats(t *testing.T) {
+	t.Parallel()
+	core := string(testkit.Data(t, "core.gbt"))
+	want, err := job.ParseTemplate([]byte(core))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"result":       strings.Replace(core, `"result"`, `"result":{"height":1,"transactions":[1]},"result"`, 1),
+		"transactions": strings.Replace(core, `"transactions"`, `"transactions":[{"data":"00"}],"transactions"`, 1),
+		"escapes":      strings.Replace(core, `"height"`, `"\u0068eight"`, 1),
+		"more escapes": strings.NewReplacer(`"result"`, `"r\u0065sult"`, `"transactions"`, `"transaction\u0073"`).Replace(core),
+	} {
+		if text == core {
+			t.Fatalf("%s: nothing replaced", name)
+		}
+		got, err := job.ParseTemplate([]byte(text))
+		if diff := cmp.Diff(want, got); err != nil || diff != "" {
+			t.Errorf("%s: %v\n%s", name, err, diff)
+		}
 	}
 }
 
@@ -355,8 +381,7 @@ func BenchmarkTemplateTransactions(b *testing.B) {
 	}
 }
 
-// The limit of the two above: finding the ends of all strings once. They do so
-// five times: to check the text, and at each level of it to step over the rest.
+// The limit of the two above: finding the ends of all strings once.
 func BenchmarkTemplateLimit(b *testing.B) {
 	response := largeTemplate()
 	b.SetBytes(int64(len(response)))

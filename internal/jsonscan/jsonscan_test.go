@@ -133,6 +133,46 @@ func FuzzEach(f *testing.F) {
 	})
 }
 
+// Walking while it is checked finds what Each finds afterwards, also in elements, and ends where Skip does.
+func FuzzSkipEach(f *testing.F) {
+	for _, text := range jsonTexts {
+		f.Add([]byte(text))
+	}
+	f.Add([]byte(`{"a":[1,{"b":"]\"}"}],"b":{"c":[2]},"d":3}`))
+	f.Fuzz(func(t *testing.T, in []byte) {
+		var got, want [][2]string
+		start := jsonscan.SkipSpace(in, 0)
+		var skip func(key jsonscan.Value, i, left int) int
+		skip = func(key jsonscan.Value, i, left int) int {
+			place := len(got)
+			got = append(got, [2]string{string(key), ""})
+			end := jsonscan.SkipEach(in, i, left, skip)
+			if end >= 0 {
+				got[place][1] = string(in[i:end])
+			}
+			return end
+		}
+		end := jsonscan.SkipEach(in, start, depth, skip)
+		if skipped := jsonscan.Skip(in, start, depth); end != skipped {
+			t.Fatalf("%q: %d, Skip returns %d", in, end, skipped)
+		}
+		if end < 0 {
+			return
+		}
+		var each func(v jsonscan.Value)
+		each = func(v jsonscan.Value) {
+			for key, element := range v.Each() {
+				want = append(want, [2]string{string(key), string(element)})
+				each(element)
+			}
+		}
+		each(in[start:end])
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Fatalf("%q (-want +got):\n%s", in, diff)
+		}
+	})
+}
+
 // A template's bulk, against the validators of two libraries, of which gjson's does not bound the depth.
 func BenchmarkSkip(b *testing.B) {
 	const transaction = `{"data":"%0520d","txid":"%064d","hash":"%064d","depends":[1],"fee":1000,"sigops":4,"weight":1140}`

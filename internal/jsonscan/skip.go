@@ -24,10 +24,8 @@ func Skip(text []byte, i, depth int) int {
 	switch text[i] {
 	case '"':
 		return SkipString(text, i)
-	case '{':
-		return skipList(text, i, depth, true)
-	case '[':
-		return skipList(text, i, depth, false)
+	case '{', '[':
+		return skipList(text, i, depth, func(_ Value, i, depth int) int { return Skip(text, i, depth) })
 	case 't':
 		return skipWord(text, i, "true")
 	case 'f':
@@ -38,27 +36,41 @@ func Skip(text []byte, i, depth int) int {
 	return skipNumber(text, i)
 }
 
+// SkipEach is Skip, but has skip pass the elements of the array or the values of the object's members: megabytes are
+// checked and walked over at once. Skip is given the key, nil in an array, the position of the value and the depth that is
+// left to it, and returns what Skip does.
+func SkipEach(text []byte, i, depth int, skip func(key Value, i, depth int) int) int {
+	if i < len(text) && (text[i] == '{' || text[i] == '[') {
+		return skipList(text, i, depth, skip)
+	}
+	return Skip(text, i, depth)
+}
+
 // skipList passes the object or array that begins at i.
-func skipList(text []byte, i, depth int, object bool) int {
+func skipList(text []byte, i, depth int, skip func(key Value, i, depth int) int) int {
 	if depth == 0 {
 		return TooDeep
 	}
+	object := text[i] == '{'
 	closing := text[i] + 2 // '{' and '}', '[' and ']' are two apart
 	i = SkipSpace(text, i+1)
 	if i < len(text) && text[i] == closing {
 		return i + 1
 	}
 	for {
+		var key Value
 		if object {
+			start := i
 			if i = SkipString(text, i); i < 0 {
 				return Invalid
 			}
+			key = text[start:i]
 			if i = SkipSpace(text, i); i == len(text) || text[i] != ':' {
 				return Invalid
 			}
 			i = SkipSpace(text, i+1)
 		}
-		if i = Skip(text, i, depth-1); i < 0 {
+		if i = skip(key, i, depth-1); i < 0 {
 			return i
 		}
 		i = SkipSpace(text, i)
