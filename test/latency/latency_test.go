@@ -66,8 +66,18 @@ func TestLatency(t *testing.T) {
 		return err
 	})
 	var paths []path
+	// Between blocks there is time for what comes behind the job.
+	atRest := func() {
+		t.Helper()
+		testkit.Until(t, roundLimit, "jobmaker reads the whole template", func(context.Context) error {
+			if light, whole := templatesRead(t, admin, "accepted"), templatesRead(t, admin, "duplicate"); light != whole {
+				return fmt.Errorf("%d light ones, %d whole ones", light, whole)
+			}
+			return nil
+		})
+	}
+	atRest()
 	for round := range warmUp + *rounds {
-		read := templatesRead(t, admin)
 		p := path{begin: time.Now()}
 		p.height = node.Block(t)
 		var err error
@@ -75,13 +85,7 @@ func TestLatency(t *testing.T) {
 			t.Fatalf("block %d of %d: %v", round+1, warmUp+*rounds, err)
 		}
 		p.call = node.FirstCall(p.height)
-		// Between blocks there is time for what comes behind the job.
-		testkit.Until(t, roundLimit, "jobmaker reads the whole template", func(context.Context) error {
-			if templatesRead(t, admin) == read {
-				return errors.New("not yet")
-			}
-			return nil
-		})
+		atRest()
 
 		begin := time.Now()
 		node.BareTemplate(t)
@@ -91,8 +95,9 @@ func TestLatency(t *testing.T) {
 	report(t, paths[warmUp:], writeTimes(t, broker))
 }
 
-// templatesRead returns how many whole templates jobmaker has read whose jobs it had made before.
-func templatesRead(t *testing.T, admin string) int {
+// templatesRead returns how many templates jobmaker has read with a result: a light one is accepted, and the whole of it
+// is its duplicate.
+func templatesRead(t *testing.T, admin, result string) int {
 	t.Helper()
 	resp, err := http.Get("http://" + admin + "/metrics")
 	if err != nil {
@@ -100,7 +105,7 @@ func templatesRead(t *testing.T, admin string) int {
 	}
 	defer resp.Body.Close()
 	for lines := bufio.NewScanner(resp.Body); lines.Scan(); {
-		if count, ok := strings.CutPrefix(lines.Text(), `btcpool_jobmaker_templates_total{result="duplicate",service="jobmaker"} `); ok {
+		if count, ok := strings.CutPrefix(lines.Text(), `btcpool_jobmaker_templates_total{result="`+result+`",service="jobmaker"} `); ok {
 			n, err := strconv.Atoi(count)
 			if err != nil {
 				t.Fatal(err)
