@@ -35,25 +35,74 @@ func (s *Spool) Run(ctx context.Context, topic Topic) error {
 
 	d := drainer{Spool: s, topic: topic}
 	defer d.closeFile()
-	for sending.Err() == nil {
-		switch seg, end, records, final := s.oldest(); {
-		case seg != nil && d.at(seg) < end:
-			if wait := time.Until(d.next); wait > 0 && end-seg.sent < readBytes && !final && ctx.Err() == nil {
-				retry.Sleep(ctx, wait)
-				continue
-			}
-			d.next = time.Now().Add(d.cfg.SendGap.Std())
-			d.sendSome(sending, seg, end, records)
-		case final:
-			d.finished(seg)
-		default:
-			if _, bytes := s.Depth(); ctx.Err() != nil && bytes == 0 {
-				return nil
-			}
+	for sending.Err() == nil && s.maySend(ctx) {
+		pause, idle := d.step(sending, ctx.Err() != nil)
+		s.endTurn()
+		_, bytes := s.Depth()
+		switch {
+		case idle && ctx.Err() != nil && bytes == 0:
+			return nil
+		case idle:
 			d.idle(ctx, sending)
+		case pause > 0:
+			retry.Sleep(ctx, pause)
 		}
 	}
 	return nil
+}
+
+// step sends a batch, or is done with a segment. It returns how long more is to gather before that, or idle if there is
+// nothing to do.
+func (d *drainer) step(ctx context.Context, hurry bool) (pause time.Duration, idle bool) {
+	seg, end, records, final := d.oldest()
+	switch {
+	case seg != nil && d.at(seg) < end:
+		pause = time.Until(d.next)
+		if pause > 0 && end-seg.sent < readBytes && !final && !hurry {
+			return pause, false
+		}
+		d.next = time.Now().Add(d.cfg.SendGap.Std())
+		d.sendSome(ctx, seg, end, records)
+	case final:
+		d.finished(seg)
+	default:
+		return 0, true
+	}
+	return 0, false
+}
+
+// StopSending keeps Run from sending, when it has sent what it is about to, until GoOnSending. It fails only with ctx.
+// Another process, which opens the spool after Close, sends nothing twice then.
+func (s *Spool) StopSending(ctx context.Context) error {
+	select {
+	case <-s.turn:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// GoOnSending ends StopSending.
+func (s *Spool) GoOnSending() {
+	s.endTurn()
+	s.durable.Ring() // there may be what was not there when Run looked
+}
+
+func (s *Spool) endTurn() {
+	select {
+	case s.turn <- struct{}{}:
+	default:
+	}
+}
+
+// maySend waits until Run may send, and is StopSending for Run itself. Who ends while it may not has sent all it can.
+func (s *Spool) maySend(ctx context.Context) bool {
+	select {
+	case <-s.turn:
+		return true
+	default:
+	}
+	return s.StopSending(ctx) == nil
 }
 
 // oldest returns the segment to send from, the end of its records, how many of those have not been sent, and whether no

@@ -28,8 +28,8 @@ type segment struct {
 // flushLoop writes what was appended, group after group, until the spool is closed. While one group is written, and
 // until SyncGap after that began, the next gathers. It is the gap that is waited for first: where records come all the
 // time, there is one waking up a group.
-func (s *Spool) flushLoop() {
-	defer close(s.flushed)
+func (s *Spool) flushLoop(closing <-chan struct{}, flushed chan<- struct{}) {
+	defer close(flushed)
 	var spare []byte
 	last := int64(0) // how many records the last group had
 	gap := time.NewTimer(0)
@@ -41,19 +41,19 @@ func (s *Spool) flushLoop() {
 				s.collect()
 			}
 		case <-s.urgent:
-		case <-s.closing:
+		case <-closing:
 			open = false
 		}
 		select {
 		case <-s.pending:
-		case <-s.closing:
+		case <-closing:
 			open = false
 		}
 		next := s.syncGap(last)
 		gap.Reset(next)
 		s.nextSync.Store(int64(time.Since(s.began) + next))
 		var ok bool
-		if spare, last, ok = s.flushGroup(spare); !ok {
+		if spare, last, ok = s.flushGroup(closing, spare); !ok {
 			return
 		}
 		s.openAhead()
@@ -86,7 +86,7 @@ func (s *Spool) Hurry() { s.urgent.Ring() }
 
 // flushGroup writes all that has gathered and returns true, or false if the spool was closed while the disk refused.
 // The next group gathers in spare; the buffer returned is free.
-func (s *Spool) flushGroup(spare []byte) (free []byte, records int64, ok bool) {
+func (s *Spool) flushGroup(closing <-chan struct{}, spare []byte) (free []byte, records int64, ok bool) {
 	s.mu.Lock()
 	buf, count := s.buf, s.bufCount
 	if count == 0 {
@@ -109,7 +109,7 @@ func (s *Spool) flushGroup(spare []byte) (free []byte, records int64, ok bool) {
 		tell(durable, broken)
 		select {
 		case <-time.After(retryInterval):
-		case <-s.closing:
+		case <-closing:
 			return nil, 0, false
 		}
 	}

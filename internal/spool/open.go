@@ -29,27 +29,35 @@ const (
 // checked, counted and sent first by Run. From now on until Close a goroutine writes to disk what is appended. The name
 // labels the metrics.
 func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
+	s, err := New(cfg, deps, name)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.Reopen(); err != nil {
+		return nil, err
+	}
+	s.GoOnSending()
+	return s, nil
+}
+
+// New returns a closed spool, which Reopen opens. Run may be called before: it waits for GoOnSending.
+func New(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
 	cfg.MaxBytes = cmp.Or(cfg.MaxBytes, defaultMaxBytes)
 	cfg.SyncGap = cmp.Or(cfg.SyncGap, config.Duration(defaultSyncGap))
 	cfg.SendGap = cmp.Or(cfg.SendGap, config.Duration(defaultSendGap))
-	lock, err := durable.Lock(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
 	s := &Spool{
 		cfg:     cfg,
 		log:     deps.Log.With().Str("spool", name).Logger(),
-		lock:    lock,
 		began:   time.Now(),
 		sync:    fdatasync,
 		pending: retry.NewBell(),
 		urgent:  retry.NewBell(),
 		durable: retry.NewBell(),
-		closing: make(chan struct{}),
-		flushed: make(chan struct{}),
+		turn:    make(chan struct{}, 1),
+		closed:  true,
 		gather:  newGroup(),
 		flush:   newGroup(),
 		tell:    func(uint64, error) {},
@@ -58,6 +66,28 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 		s.sync = func(*os.File) error { return nil }
 	}
 	s.metrics = newMetrics(deps.Metrics, name, s)
+	return s, nil
+}
+
+// IsOpen reports whether records can be appended, as far as the disk takes them.
+func (s *Spool) IsOpen() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return !s.closed
+}
+
+// Reopen opens a spool that New made or Close has closed, as Open does, but for sending. Sequences go on.
+func (s *Spool) Reopen() error {
+	lock, err := durable.Lock(s.cfg.Dir)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.lock = lock
+	s.segments, s.active, s.ages = nil, nil, nil
+	s.records, s.bytes = 0, 0
+	s.buf, s.bufCount = nil, 0 // what the disk refused to the end: who waits for it was told
 	err = s.recover()
 	if err == nil {
 		s.ahead, err = s.newSegment()
@@ -65,13 +95,16 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err != nil {
 		s.position.Close()
 		lock.Close()
-		return nil, fmt.Errorf("open spool %s: %w", cfg.Dir, err)
+		return fmt.Errorf("open spool %s: %w", s.cfg.Dir, err)
 	}
 	if s.records > 0 {
 		s.log.Info().Int64("records", s.records).Int64("bytes", s.bytes).Msg("records of an earlier run will be sent first")
 	}
-	go s.flushLoop()
-	return s, nil
+	s.closed, s.broken = false, nil
+	s.gather, s.flush = newGroup(), newGroup()
+	s.closing, s.flushed = make(chan struct{}), make(chan struct{})
+	go s.flushLoop(s.closing, s.flushed)
+	return nil
 }
 
 // recover finds what is left to send and takes a new epoch.

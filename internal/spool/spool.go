@@ -100,14 +100,15 @@ type Spool struct {
 	position *os.File
 	sync     func(*os.File) error // brings what was written to disk
 	epoch    atomic.Uint32
-	began    time.Time    // when it was opened
+	began    time.Time    // when it was made
 	nextSync atomic.Int64 // so many nanoseconds after that: the wall clock may step
 
-	pending retry.Bell // wakes the flusher
-	urgent  retry.Bell // has it not wait for the gap
-	durable retry.Bell // wakes the drainer
-	closing chan struct{}
-	flushed chan struct{} // closed when the flusher has ended
+	pending retry.Bell    // wakes the flusher
+	urgent  retry.Bell    // has it not wait for the gap
+	durable retry.Bell    // wakes the drainer
+	turn    chan struct{} // holds one while Run may send
+	closing chan struct{} // of the opening
+	flushed chan struct{} // closed when the flusher of the opening has ended
 
 	mu       sync.Mutex
 	tell     func(durable uint64, err error) // given to OnDurable
@@ -290,8 +291,8 @@ func (s *Spool) Depth() (records, bytes int64) {
 	return s.records, s.bytes
 }
 
-// Close writes to disk what was appended and ends the spool. Run must have returned. The error means that records
-// without a successful Wait are lost.
+// Close writes to disk what was appended and ends the spool, until Reopen. Run must have returned, or StopSending. The
+// error means that records without a successful Wait are lost.
 func (s *Spool) Close() error {
 	s.mu.Lock()
 	if s.closed {
@@ -303,12 +304,15 @@ func (s *Spool) Close() error {
 
 	close(s.closing)
 	<-s.flushed
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var errs []error
 	if s.active != nil {
 		errs = append(errs, s.active.file.Close())
 	}
 	if s.ahead != nil {
 		errs = append(errs, s.ahead.drop())
+		s.ahead = nil
 	}
 	if lost := s.lastSeq - s.diskSeq; lost > 0 {
 		s.flush.end(ErrClosed)
