@@ -18,7 +18,7 @@ import (
 )
 
 // deaf is the link of a machine that takes all and says nothing: more of them fit than a process may have sockets.
-type deaf struct{}
+type deaf struct{ poll.Link }
 
 func (deaf) Attach(*poll.Loop, poll.Owner) error { return nil }
 func (deaf) Want(bool, bool)                     {}

@@ -14,7 +14,11 @@ import (
 )
 
 // deaf is a link that takes all and says nothing.
-type deaf struct{ sent []byte }
+type deaf struct {
+	poll.Link
+
+	sent []byte
+}
 
 func (*deaf) Attach(*poll.Loop, poll.Owner) error { return nil }
 func (*deaf) Want(bool, bool)                     {}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"time"
 
 	"btcpool/internal/retry"
 )
@@ -39,4 +40,9 @@ func (*socketListener) accept() (Link, netip.Addr, error) {
 	return nil, netip.Addr{}, errors.ErrUnsupported
 }
 
+func (*socketListener) pause(time.Time) error { return nil }
+
 func (*socketListener) close() {}
+
+// Passed is not possible here.
+func Passed(int) (Link, error) { return nil, errors.ErrUnsupported }

@@ -65,3 +65,18 @@ func (o *Outbox) Len() int {
 	}
 	return len(o.waiting.data)
 }
+
+// Waiting returns what waits, of which the first due bytes must be taken until then by.
+func (o *Outbox) Waiting() (data []byte, due int, by time.Time) {
+	if o.waiting == nil {
+		return nil, 0, time.Time{}
+	}
+	return o.waiting.data, o.waiting.due, o.waiting.by
+}
+
+// Restore has an empty Outbox hold what that of another process did, by its Waiting.
+func (o *Outbox) Restore(data []byte, due int, by time.Time) {
+	if len(data) > 0 {
+		o.waiting = &backlog{data, min(max(due, 0), len(data)), by}
+	}
+}

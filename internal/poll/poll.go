@@ -50,4 +50,12 @@ type Link interface {
 	CloseWrite() bool
 	// Close is called once.
 	Close()
+
+	// Pass returns a descriptor by which another process can go on with the connection: see Passed. It stays the link's.
+	// After it only Keep, which takes it back, or Leave may be called.
+	Pass() (fd int, err error)
+	Keep()
+	// Leave closes the link here and says nothing to the peer, whom another process serves now. A stream relays between
+	// the two until one of them ends, or stop is called, which is nil for other links.
+	Leave() (stop func())
 }

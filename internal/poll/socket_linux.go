@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -92,6 +93,25 @@ func (c *socket) Close() {
 	_ = unix.Close(int(c.fd))
 }
 
+// Passed makes a link of what another process got by Pass. The descriptor is the link's.
+func Passed(fd int) (Link, error) {
+	if err := unix.SetNonblock(fd, true); err != nil {
+		return nil, os.NewSyscallError("fcntl", err)
+	}
+	return &socket{fd: int32(fd)}, nil
+}
+
+func (c *socket) Pass() (fd int, err error) { return int(c.fd), nil }
+
+func (c *socket) Keep() {}
+
+func (c *socket) Leave() (stop func()) {
+	// The loop would hear of it for as long as the other process has it open.
+	_ = c.poller.control(unix.EPOLL_CTL_DEL, c.fd, 0) // does not fail for what was added
+	c.Close()
+	return nil
+}
+
 // socketListener accepts connections that only a loop knows of.
 type socketListener struct {
 	file *os.File // of the same socket as its net.Listener
@@ -145,7 +165,10 @@ func (l *socketListener) accept() (Link, netip.Addr, error) {
 			}
 		}
 	})
-	if closed != nil {
+	switch {
+	case errors.Is(closed, os.ErrDeadlineExceeded):
+		return nil, netip.Addr{}, ErrPaused
+	case closed != nil:
 		return nil, netip.Addr{}, net.ErrClosed
 	}
 	if err != nil {
@@ -160,5 +183,7 @@ func (l *socketListener) accept() (Link, netip.Addr, error) {
 	}
 	return &socket{fd: int32(fd)}, ip, nil
 }
+
+func (l *socketListener) pause(by time.Time) error { return l.file.SetReadDeadline(by) }
 
 func (l *socketListener) close() { l.file.Close() }

@@ -29,6 +29,10 @@ type stream struct {
 	inErr   error // after in
 	reads   bool  // the owner wants to
 	writing bool
+	relay   *relay // nil: the owner is of this process
+
+	wrote sync.Mutex // held while something is written
+	pass  *relay     // what Pass has readied
 }
 
 // NewStream returns a link that uses conn by goroutines, which run starts; they end when the link is closed. A peer is
@@ -63,6 +67,13 @@ func (c *stream) readAll() {
 	for {
 		n, err := c.conn.Read(buf)
 		c.mu.Lock()
+		if r := c.relay; r != nil {
+			c.mu.Unlock()
+			if !r.take(buf[:n], err) {
+				return
+			}
+			continue
+		}
 		c.in = buf[:n]
 		c.inErr = errors.Join(c.inErr, err)
 		c.offer()
@@ -115,8 +126,10 @@ func (c *stream) Write(b []byte) (int, error) {
 		return 0, nil
 	}
 	c.writing = true
+	c.wrote.Lock()
 	data := append([]byte(nil), b...)
 	c.run(func() {
+		defer c.wrote.Unlock()
 		_ = c.conn.SetWriteDeadline(time.Now().Add(c.timeout)) // fails only with the write
 		_, err := c.conn.Write(data)
 		if errors.Is(err, os.ErrDeadlineExceeded) {
