@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"btcpool/internal/retry"
@@ -25,7 +26,9 @@ type held struct {
 	node      string
 	lead      bool // whether it is a sequential node, which cannot be made again
 	content   []byte
-	owner     int64 // the session that made it
+	owner     atomic.Int64 // the session that made it
+	from      int64        // the session that left it to this one; 0: none, or it is ours by now
+	left      atomic.Bool  // another process goes on with it
 	version   int32
 	confirmed time.Time // when the last write that a quorum has agreed to was sent
 }
@@ -43,16 +46,28 @@ func (h *held) life(s *session) time.Duration {
 func (s *session) keep(ctx context.Context, h *held, v *validity, cancel context.CancelCauseFunc) {
 	confirmed := s.metrics.confirmed.WithLabelValues(s.path)
 	confirmed.SetToCurrentTime()
-	for retry.Sleep(ctx, h.life(s)/renewals) {
-		switch err := s.renew(h); {
+	pause := h.life(s) / renewals
+	for h.from != 0 || retry.Sleep(ctx, pause) {
+		renew := s.renew
+		if h.from != 0 {
+			renew = s.take
+		}
+		switch err := renew(h); {
 		case err == nil:
 			v.extend(h.confirmed.Add(h.life(s)))
 			confirmed.SetToCurrentTime()
 		case errors.Is(err, ErrLost):
-			cancel(err)
+			if !h.left.Load() {
+				cancel(err)
+			}
 			return
 		case ctx.Err() == nil:
 			s.waiting(err)
+			if h.from != 0 {
+				retry.Sleep(ctx, passPace)
+			}
+		default:
+			return
 		}
 	}
 }
@@ -64,7 +79,7 @@ func (s *session) renew(h *held) error {
 		sent := time.Now()
 		stat, err := s.conn.Set(h.node, h.content, h.version)
 		switch {
-		case err == nil && stat.EphemeralOwner == h.owner:
+		case err == nil && stat.EphemeralOwner == h.owner.Load():
 			h.version, h.confirmed = stat.Version, sent
 			return nil
 		case err == nil:
@@ -92,9 +107,10 @@ func (s *session) relearn(h *held) error {
 		return err
 	}
 	if stat.EphemeralOwner == s.conn.SessionID() {
-		h.owner = stat.EphemeralOwner
+		h.owner.Store(stat.EphemeralOwner)
+		h.from = 0
 	}
-	if stat.EphemeralOwner == 0 || stat.EphemeralOwner != h.owner {
+	if stat.EphemeralOwner == 0 || stat.EphemeralOwner != h.owner.Load() {
 		return fmt.Errorf("%s: %w to another process", h.node, ErrLost)
 	}
 	h.version = stat.Version
@@ -113,8 +129,13 @@ func (s *session) create(h *held) error {
 	if err != nil {
 		return err
 	}
-	h.node, h.owner, h.version, h.confirmed = node, s.conn.SessionID(), 0, sent
+	h.made(node, s.conn.SessionID(), sent)
 	return nil
+}
+
+func (h *held) made(node string, owner int64, sent time.Time) {
+	h.owner.Store(owner)
+	h.node, h.from, h.version, h.confirmed = node, 0, 0, sent
 }
 
 // children lists what is under the session's path, which is made if need be.
@@ -162,4 +183,11 @@ func (v *validity) stop() {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	v.timer.Stop()
+}
+
+// end returns when the validity ends, as things are.
+func (v *validity) end() time.Time {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	return v.until
 }

@@ -72,8 +72,10 @@ func New(cfg Config, deps telemetry.Deps) (*Registry, error) {
 
 // Lease is an id that is held.
 type Lease struct {
-	ID      uint8
-	session *session // nil: the id is fixed
+	ID       uint8
+	session  *session // nil: the id is fixed
+	held     *held
+	validity *validity
 }
 
 // Lease calls run with an id that no other process has under path, once there is one; fixed, if not 0, is the id, and
@@ -102,11 +104,16 @@ func (r *Registry) Lease(ctx context.Context, path string, fixed uint8, run func
 	if err != nil {
 		return nil // only the end of ctx gets here
 	}
-	gauge := r.metrics.id.WithLabelValues(path)
+	return r.held(ctx, s, id, h, run)
+}
+
+// held calls run with an id that s holds by h.
+func (r *Registry) held(ctx context.Context, s *session, id uint8, h *held, run func(context.Context, Lease) error) error {
+	gauge := r.metrics.id.WithLabelValues(s.path)
 	gauge.Set(float64(id))
 	defer gauge.Set(0)
 	s.log.Info().Uint8("id", id).Msg("id leased")
-	return s.hold(ctx, h, func(ctx context.Context) error { return run(ctx, Lease{id, s}) })
+	return s.hold(ctx, h, func(ctx context.Context, v *validity) error { return run(ctx, Lease{id, s, h, v}) })
 }
 
 // Lead calls run while no other process leads under path, and again each time that the lead was lost and won back. The
@@ -143,7 +150,7 @@ func (r *Registry) lead(ctx context.Context, path string, run func(ctx context.C
 	gauge.Set(1)
 	defer gauge.Set(0)
 	s.log.Info().Msg("leading")
-	return s.hold(ctx, h, run)
+	return s.hold(ctx, h, func(ctx context.Context, _ *validity) error { return run(ctx) })
 }
 
 // acquire calls get; the end of ctx closes the session, which ends any request that get waits for.
@@ -157,7 +164,7 @@ func acquire(ctx context.Context, s *session, get func() (*held, error)) (*held,
 }
 
 // hold calls run for as long as h is kept, and closes the session afterwards.
-func (s *session) hold(ctx context.Context, h *held, run func(ctx context.Context) error) error {
+func (s *session) hold(ctx context.Context, h *held, run func(context.Context, *validity) error) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	v := newValidity(func() {
@@ -175,9 +182,13 @@ func (s *session) hold(ctx context.Context, h *held, run func(ctx context.Contex
 		defer close(kept)
 		s.keep(keepCtx, h, v, cancel)
 	}()
-	err := run(ctx)
+	err := run(ctx, v)
 	cause := context.Cause(ctx)
 	stopKeeping()
+	if h.left.Load() {
+		s.awaitHeir(h, v.end())
+		cause = nil
+	}
 	s.close()
 	<-kept
 	if !errors.Is(cause, ErrLost) {
