@@ -13,6 +13,9 @@ const MaxWorkers = maxWorkers
 // TakeJob handles j as if it had come from Kafka.
 func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
 
+// Serving reports whether sessions are served, or can be.
+func (s *Service) Serving() bool { return s.inTerm.Load() }
+
 // Sessions returns the number of connections.
 func (s *Service) Sessions() int { return int(s.open.Load()) }
 

@@ -14,13 +14,22 @@ func (s *Service) release(durable uint64, failure error) {
 // collect returns when all loops have read what has arrived. It is called by the spool of shares, before it writes.
 func (s *Service) collect() {
 	var loops sync.WaitGroup
+	s.collecting.Lock()
 	for _, l := range s.loops {
 		loops.Add(1)
-		if !l.Post(loops.Done) {
+		if s.still || !l.Post(loops.Done) {
 			loops.Done()
 		}
 	}
+	s.collecting.Unlock()
 	loops.Wait()
+}
+
+// keepStill has collect not wait for loops that are about to read nothing any more, and to wait themselves.
+func (s *Service) keepStill(still bool) {
+	s.collecting.Lock()
+	defer s.collecting.Unlock()
+	s.still = still
 }
 
 // heldAnswer is what a session is told when the shares among its requests are on disk.

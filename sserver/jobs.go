@@ -92,12 +92,9 @@ func newJobBook(cfg Config) *jobBook {
 // job for maxDelay, or when jobmaker says that this very block is left: a node of ours has left it, or it was another
 // pool's word and is taken back.
 func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, err error) {
-	target, err := bitcoin.TargetFromBits(j.Bits)
+	w, err := b.work(j, m, now)
 	if err != nil {
 		return false, err
-	}
-	if j.Proxy.Difficulty > 0 {
-		return false, errJobProxy
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -123,14 +120,7 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 		}
 		tip++
 	}
-	w := &work{
-		StratumJob: j,
-		target:     target,
-		merged:     m,
-		renditions: b.render(j),
-		made:       now.Add(-age),
-		tip:        tip,
-	}
+	w.made, w.tip = now.Add(-age), tip
 	works := append(slices.Clone(*b.works.Load()), w)
 	if len(works) > maxWorks {
 		works = works[1:]
@@ -146,6 +136,18 @@ func (b *jobBook) add(j *job.StratumJob, m merged, now time.Time) (sent bool, er
 	}
 	b.start(w, now)
 	return true, nil
+}
+
+// work makes one of a job, whose tip is not known yet.
+func (b *jobBook) work(j *job.StratumJob, m merged, made time.Time) (*work, error) {
+	target, err := bitcoin.TargetFromBits(j.Bits)
+	if err != nil {
+		return nil, err
+	}
+	if j.Proxy.Difficulty > 0 {
+		return nil, errJobProxy
+	}
+	return &work{StratumJob: j, target: target, merged: m, renditions: b.render(j), made: made}, nil
 }
 
 // urgent reports whether miners should have w at once: it is on a new block, it has transactions and theirs has none,

@@ -1,7 +1,6 @@
 package sserver
 
 import (
-	"context"
 	"errors"
 	"slices"
 	"strings"
@@ -74,14 +73,7 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		w.UserID = id
 		return s.admit(w, wishes), true
 	}
-	s.ask(func() func() {
-		id, err := s.port.users.ID(context.Background(), user) // has a deadline of its own
-		return func() {
-			w.UserID = id
-			sc := &s.loop.sc
-			sc.out = s.protocol.loggedIn(sc.out, s.found(w, wishes, err))
-		}
-	})
+	s.ask(&question{Worker: w, Wishes: wishes})
 	return 0, false
 }
 

@@ -46,6 +46,7 @@ type loop struct {
 	counted  spread    // difficulties in the last tour
 	toCheck  int       // sessions from this place on have not been swept yet
 	leaving  bool      // all sessions are to end
+	move     *move     // what is to pass to another process, when all answers have left; nil: nothing
 }
 
 func newLoop(srv *Service) (*loop, error) {
@@ -59,6 +60,7 @@ func newLoop(srv *Service) (*loop, error) {
 // run serves sessions until there are none after leave. The error is the system's.
 func (l *loop) run() error {
 	defer l.Close()
+	l.newRound()
 	// An earlier run was told to leave, and may have kept answers to sessions that were cut.
 	l.leaving = false
 	clear(l.held)
@@ -71,6 +73,9 @@ func (l *loop) run() error {
 		l.now = time.Now()
 		l.Turn()
 		l.tour()
+		if l.move != nil && len(l.held) == 0 {
+			l.handOver()
+		}
 	}
 	return nil
 }
@@ -116,6 +121,9 @@ func (l *loop) remove(s *session) {
 
 // Serve goes on with a session that had to wait for its link.
 func (s *session) Serve(r poll.Readiness) {
+	if s.loop.move != nil {
+		return
+	}
 	defer s.loop.settle(s)
 	if r&poll.Broken != 0 {
 		s.fail(nil)
@@ -140,7 +148,7 @@ func (l *loop) settle(s *session) {
 	if s.pos < 0 {
 		return
 	}
-	if s.closing && !s.over && (s.cut || s.held == 0 && !s.asking) {
+	if s.closing && !s.over && (s.cut || s.held == 0 && s.Question == nil) {
 		s.over = true
 		s.readBy = l.writeBy()
 		l.srv.disconnect(s, l.now)
@@ -261,7 +269,7 @@ func (l *loop) check(s *session) {
 		s.fail(poll.ErrSlow)
 	case s.over && late:
 		s.fail(nil)
-	case !s.closing && !s.asking && late:
+	case !s.closing && s.Question == nil && late:
 		s.finish(os.ErrDeadlineExceeded)
 	case s.reassures():
 		s.reassure()

@@ -101,6 +101,8 @@ func (l Listener) validate() error {
 // port is a Listener that listens.
 type port struct {
 	*poll.Listener
+	name       string         // for another process
+	index      uint32         // among the server's
 	proxies    []netip.Prefix // who is to send a PROXY header
 	users      *users.List
 	vardiff    vardiff.Policy
@@ -113,6 +115,7 @@ type port struct {
 func (s *Service) listen(l Listener) (*port, error) {
 	listener, err := poll.Listen(poll.Config{
 		Addr:         l.Listen,
+		Inherited:    s.before.Listener("listen " + l.Listen),
 		CertFile:     l.TLSCertFile,
 		KeyFile:      l.TLSKeyFile,
 		Log:          s.log,
@@ -128,6 +131,8 @@ func (s *Service) listen(l Listener) (*port, error) {
 	}
 	return &port{
 		Listener: listener,
+		name:     "listen " + l.Listen,
+		index:    uint32(len(s.ports)),
 		proxies:  l.ProxyNetworks,
 		vardiff: vardiff.Policy{
 			Interval: s.cfg.ShareInterval.Std(),

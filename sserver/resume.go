@@ -53,13 +53,7 @@ func (s *session) endOther(id uint32, key uint64) (ok bool) {
 	if id == s.ID {
 		return true
 	}
-	ip := s.IP
-	s.ask(func() (answer func()) {
-		ctx, cancel := context.WithTimeout(context.Background(), endTimeout)
-		defer cancel()
-		s.srv.endSession(ctx, func(other *session) bool { return other.ID == id && other.IP == ip && other.Farm != nil })
-		return func() {}
-	})
+	s.ask(&question{Ends: id})
 	return true
 }
 

@@ -69,6 +69,8 @@ type state struct {
 	Tip   uint64
 	Jobs  []sentJob
 	Next  uint32
+	// Question is one that takes time: until it is answered, nothing is handled. nil: there is none.
+	Question *question
 }
 
 // session is one connection. All of it belongs to its loop.
@@ -90,7 +92,6 @@ type session struct {
 	readBy      time.Time // deadline of the next message, and then of closing the link
 	pausedUntil time.Time // zero: the session is not paused
 	strange     int       // bytes that came before the login
-	asking      bool      // pending has to wait for an answer from elsewhere
 
 	// held answers in loop.held, of heldBytes in all, wait for the disk; the last for record heldSeq of the spool.
 	held      int
@@ -130,7 +131,7 @@ func (s *session) reads() bool {
 	if s.over {
 		return s.lingering
 	}
-	return !s.closing && !s.asking && s.pausedUntil.IsZero() && s.heldBytes <= maxHeld
+	return !s.closing && s.Question == nil && s.pausedUntil.IsZero() && s.heldBytes <= maxHeld
 }
 
 // read handles what the link has.
@@ -198,7 +199,7 @@ func (s *session) outdated() bool {
 func (s *session) proceed(in []byte, messages int) {
 	l := s.loop
 	var err error
-	for err == nil && !s.asking {
+	for err == nil && s.Question == nil {
 		if err = l.sc.misuse; err != nil {
 			break
 		}
@@ -258,27 +259,6 @@ func (s *session) answer() {
 	s.Ready = s.Phase == authorized
 	sc.out = s.update(sc.out)
 	s.send(sc.out)
-}
-
-// ask has a question answered that takes time. Nothing is handled until then: answer, which is called by the loop, goes
-// on.
-func (s *session) ask(question func() (answer func())) {
-	s.asking = true
-	s.srv.goroutines.Go(func() {
-		answer := question()
-		s.loop.Post(func() { s.goOn(answer) })
-	})
-}
-
-func (s *session) goOn(answer func()) {
-	if s.over {
-		return
-	}
-	defer s.loop.settle(s)
-	s.asking = false
-	s.loop.sc.reset()
-	answer()
-	s.proceed(s.pending, 1)
 }
 
 // pace makes a session wait that sends more than its share: it is not read from meanwhile.

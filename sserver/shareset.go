@@ -17,6 +17,9 @@ type shareSet struct {
 	parts [16]struct {
 		sync.Mutex
 		keys map[shareKey]struct{}
+		// recording is on while another process has the other keys; fresh are those since.
+		recording bool
+		fresh     []shareKey
 	}
 }
 
@@ -40,4 +43,39 @@ func (s *shareSet) add(k shareKey) {
 		p.keys = make(map[shareKey]struct{})
 	}
 	p.keys[k] = struct{}{}
+	if p.recording {
+		p.fresh = append(p.fresh, k)
+	}
+}
+
+// record returns all shares, and has recorded return those that come from now on.
+func (s *shareSet) record() (keys []shareKey) {
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.Lock()
+		p.recording, p.fresh = true, nil
+		for k := range p.keys {
+			keys = append(keys, k)
+		}
+		p.Unlock()
+	}
+	return keys
+}
+
+// recorded returns the shares since record was called, or all if it was not.
+func (s *shareSet) recorded() (keys []shareKey) {
+	for i := range s.parts {
+		p := &s.parts[i]
+		p.Lock()
+		if p.recording {
+			keys = append(keys, p.fresh...)
+		} else {
+			for k := range p.keys {
+				keys = append(keys, k)
+			}
+		}
+		p.recording, p.fresh = false, nil
+		p.Unlock()
+	}
+	return keys
 }

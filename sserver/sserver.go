@@ -37,6 +37,7 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/spool"
+	"btcpool/internal/upgrade"
 	"btcpool/internal/users"
 	"btcpool/sserver/operator"
 )
@@ -90,6 +91,17 @@ type Service struct {
 	open        atomic.Int64   // connections
 	agentMiners atomic.Int64   // miners behind agents
 	goroutines  sync.WaitGroup // those that work for sessions
+
+	before     *upgrade.Predecessor // whose sessions are gone on with; nil: nobody's
+	takenOver  *succession          // nil: they are not, or by a term that has begun
+	lease      atomic.Pointer[registry.Lease]
+	inTerm     atomic.Bool  // a term is under way
+	moving     sync.Mutex   // held while sessions pass to another process
+	accepting  sync.RWMutex // held for reading while a connection is accepted
+	collecting sync.Mutex   // of still
+	still      bool         // loops read nothing, and wait
+	gone       atomic.Bool  // another process has all sessions
+	relays     relays
 }
 
 // New returns a server that listens already, unless it has to get its id first. It uses no network besides.
@@ -107,8 +119,13 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		started:     time.Now(),
 		jobs:        newJobBook(cfg),
 		acceptLog:   rate.Sometimes{Interval: 10 * time.Second},
-		guard:       guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, time.Now())),
+		before:      deps.Predecessor,
 	}
+	bans := cfg.DataDir
+	if s.before != nil { // they are the other process's until all is taken over
+		bans = ""
+	}
+	s.guard = guard.New(cfg.Limits, guard.NewBans(bans, deps.Log, time.Now()))
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
 	s.twins = newTwins(s.log, s.started)
@@ -165,7 +182,11 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		} else { // a block waits for no others, and is never too old to be kept
 			spoolCfg.SyncGap, spoolCfg.SendGap = -1, -1
 		}
-		sp, err := spool.Open(spoolCfg, deps, part.name)
+		open := spool.Open
+		if s.before != nil {
+			open = spool.New
+		}
+		sp, err := open(spoolCfg, deps, part.name)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +223,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	if cfg.Management.Enabled {
 		s.commands = operator.NewCommands(cfg.Management, operated{s}, s.bus, deps)
 	}
-	if cfg.ServerID == 0 { // miners are better off elsewhere until there is one
+	if cfg.ServerID == 0 && s.before == nil { // miners are better off elsewhere until there is one
 		return s, errors.Join(s.stopListening(), s.closeLoops())
 	}
 	return s, nil
@@ -290,11 +311,19 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		g.Go(func() error { return sp.Run(beyond, topic) })
 	}
 	g.Go(func() error { return s.handover.Run(beyond) })
+	alone := func(run func(context.Context)) { // what only one process may do
+		g.Go(func() error {
+			if s.before.Wait(beyond) {
+				run(beyond)
+			}
+			return nil
+		})
+	}
 	if s.admin != nil {
-		g.Go(func() error { s.admin.Run(beyond); return nil })
+		alone(s.admin.Run)
 	}
 	if s.commands != nil {
-		g.Go(func() error { s.commands.Run(beyond); return nil })
+		alone(s.commands.Run)
 	}
 	g.Go(func() error { return s.events.run(beyond, s.sender(s.cfg.Kafka.Topics.CommonEvents)) })
 	g.Go(func() error {
@@ -304,7 +333,11 @@ func (s *Service) Run(ctx context.Context) (err error) {
 		defer context.AfterFunc(beyond, cancel)()
 		return s.serve(ctx, beyond)
 	})
-	return g.Wait()
+	err = g.Wait()
+	if s.gone.Load() {
+		s.relay(ctx)
+	}
+	return err
 }
 
 func (s *Service) sender(topic string) func(context.Context, []bus.Message) error {
@@ -331,12 +364,22 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	defer done()
 	g, work := errgroup.WithContext(work)
 	g.Go(func() error { s.users.Run(work); return nil })
-	g.Go(func() error { s.guard.Run(work); return nil })
+	g.Go(func() error {
+		if s.before.Wait(work) {
+			s.guard.Run(work)
+		}
+		return nil
+	})
 	g.Go(func() error { return s.readJobs(work) })
 	g.Go(func() error { return s.keepJobs(work) })
 	g.Go(func() error { return s.hearServers(work) })
 	g.Go(func() error {
 		defer done()
+		if s.before != nil {
+			if err := s.takeOver(ctx); err != nil {
+				return err
+			}
+		}
 		return s.serveTerms(ctx, work, beyond, done)
 	})
 	return g.Wait()

@@ -34,7 +34,7 @@ func (c Config) validateID() error {
 func (s *Service) serveTerms(ctx, work, beyond context.Context, done func()) error {
 	for ctx.Err() == nil && work.Err() == nil {
 		err := s.serveTerm(ctx, work, beyond, done)
-		if !errors.Is(err, registry.ErrLost) {
+		if s.gone.Load() || !errors.Is(err, registry.ErrLost) {
 			return err
 		}
 		s.log.Error().Err(err).Msg("server id lost, all miners were disconnected")
@@ -51,7 +51,8 @@ func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) erro
 			cancel()
 		}
 	})()
-	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, func(held context.Context, lease registry.Lease) error {
+	serve := func(held context.Context, lease registry.Lease) error {
+		s.lease.Store(&lease)
 		err := s.takeEpoch(ctx, held, lease)
 		if !unlessStopped() {
 			return nil
@@ -60,12 +61,19 @@ func (s *Service) serveTerm(ctx, work, beyond context.Context, done func()) erro
 			return err
 		}
 		return s.term(ctx, work, held, lease.ID, done)
-	})
+	}
+	if before := s.takenOver; before != nil && before.heir != nil {
+		return before.heir.Lease(asking, before.lease, serve)
+	}
+	return s.registry.Lease(asking, s.cfg.LockPath, s.cfg.ServerID, serve)
 }
 
 // takeEpoch has the shares of a term belong to an epoch of their own: whoever had its id before, or gets it next, has
 // another.
 func (s *Service) takeEpoch(ctx, held context.Context, lease registry.Lease) error {
+	if s.takenOver != nil { // the spool has begun one, and nobody else has the id
+		return nil
+	}
 	held, cancel := context.WithCancel(held)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
@@ -82,6 +90,8 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 	if err := s.begin(id); err != nil {
 		return err
 	}
+	s.inTerm.Store(true)
+	defer s.inTerm.Store(false)
 	end, stop := context.WithCancel(held)
 	defer stop()
 	defer context.AfterFunc(work, stop)()
@@ -115,6 +125,9 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 		done()
 	}
 	defer context.AfterFunc(held, func() { s.onLoops((*loop).cutAll) })()
+	if s.gone.Load() { // to where their life goes on
+		return errors.Join(err, loops.Wait())
+	}
 	err = errors.Join(err, s.hangUp(&loops), s.endLife())
 	if err != nil {
 		s.commands.Exception(err)
@@ -138,9 +151,13 @@ func (s *Service) begin(id uint8) error {
 			return err
 		}
 	}
-	s.setID(id)
-	if err := s.beginLife(id); err != nil {
-		return err
+	if s.takenOver != nil {
+		s.takenOver = nil
+	} else {
+		s.setID(id)
+		if err := s.beginLife(id); err != nil {
+			return err
+		}
 	}
 	s.commands.Online()
 	return nil

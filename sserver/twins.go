@@ -35,7 +35,7 @@ const (
 // the same work twice. Each server says in the topic of common events that it serves, and answers those that say so of
 // the same id. Who is heard twice is alive: the first time may be the last word of a process that this one replaces.
 type twins struct {
-	instance  string // names this process; of two the one that started later has the greater one
+	instance  string // names this process and whom it goes on for; of two the one that started later has the greater one
 	listening chan struct{}
 	fault     *service.Fault
 
@@ -66,6 +66,13 @@ func newTwins(log zerolog.Logger, now time.Time) *twins {
 			"server id is in use twice", "server id is in use once again"),
 		heard: make(map[string]presence),
 	}
+}
+
+// goOnAs takes the name of the process that this one goes on for, before it shows its presence.
+func (t *twins) goOnAs(instance string) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.instance = instance
 }
 
 // hear takes in that another process serves under this one's id.

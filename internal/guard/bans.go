@@ -32,7 +32,10 @@ const (
 	maxBanFile = 256 << 20 // bytes
 )
 
-var errTooManyBans = errors.New("too many bans")
+var (
+	errTooManyBans = errors.New("too many bans")
+	errLeft        = errors.New("another process is about to go on with the bans: ask again")
+)
 
 // Bans knows who is banned. It is safe for concurrent use.
 //
@@ -43,19 +46,29 @@ type Bans struct {
 	journal string // lines of Ban since path was written; one that has ended is lifted
 	log     zerolog.Logger
 
+	saving sync.Mutex // held while the files are written
+
 	mu    sync.RWMutex
 	bans  map[netip.Prefix]Ban
 	bits  map[int]int // number of bans by length of their prefix
 	dirty bool        // bans differ from the file
+	left  bool        // another process has them
 }
 
 // NewBans reads the bans of dir, if there are any: dir may be "". Those that cannot be read are no reason not to serve.
 func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
 	l := &Bans{log: log, bans: make(map[netip.Prefix]Ban), bits: make(map[int]int)}
-	if dir == "" {
-		return l
+	if dir != "" {
+		l.Open(dir, now)
 	}
-	l.path, l.journal = filepath.Join(dir, "bans.json"), filepath.Join(dir, "bans-new.jsonl")
+	return l
+}
+
+// Open goes on with the bans of dir, which are no other process's any more.
+func (l *Bans) Open(dir string, now time.Time) {
+	path, journal := filepath.Join(dir, "bans.json"), filepath.Join(dir, "bans-new.jsonl")
+	l.mu.Lock()
+	l.path, l.journal = path, journal
 	durable.Sweep(l.path)
 	bans, err := readBans(l.path)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -71,10 +84,20 @@ func NewBans(dir string, log zerolog.Logger, now time.Time) *Bans {
 			_ = l.put(b) // one too many is not worth a word here
 		}
 	}
-	if l.dirty = err == nil; l.dirty { // the end of the journal may be half a line
-		l.save(now)
-	}
-	return l
+	info, err := os.Stat(l.journal)
+	l.dirty = err == nil && info.Size() > 0 // its end may be half a line
+	l.left = false
+	l.mu.Unlock()
+	l.save(now)
+}
+
+// Leave leaves the bans, all of which are on disk, to another process. None can be added or lifted here until Open.
+func (l *Bans) Leave() {
+	l.saving.Lock()
+	defer l.saving.Unlock()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.path, l.journal, l.left = "", "", true
 }
 
 // readJournal returns the lines up to one that was not written to its end.
@@ -121,6 +144,9 @@ func (l *Bans) Add(b Ban) error {
 	b.Prefix = b.Prefix.Masked()
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	if l.left {
+		return errLeft
+	}
 	l.note(b)
 	return l.put(b)
 }
@@ -160,16 +186,18 @@ func (l *Bans) put(b Ban) error {
 	return nil
 }
 
-// Lift ends the ban of exactly these addresses and reports whether there was one.
+// Lift ends the ban of exactly these addresses and reports whether there was one here.
 func (l *Bans) Lift(p netip.Prefix) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	p = p.Masked()
 	_, ok := l.bans[p]
-	if ok {
+	if ok = ok && !l.left; ok {
 		l.note(Ban{Prefix: p})
 	}
-	l.drop(p)
+	if ok {
+		l.drop(p)
+	}
 	return ok
 }
 
@@ -234,11 +262,13 @@ func (l *Bans) sweep(now time.Time) {
 }
 
 func (l *Bans) save(now time.Time) {
+	l.saving.Lock()
+	defer l.saving.Unlock()
 	l.mu.Lock()
-	dirty := l.dirty
-	l.dirty = false
+	dirty := l.dirty && l.path != ""
+	l.dirty = l.dirty && !dirty
 	l.mu.Unlock()
-	if !dirty || l.path == "" {
+	if !dirty {
 		return
 	}
 	text, err := json.Marshal(l.List(now))

@@ -114,3 +114,32 @@ func TestBansOutliveAKill(t *testing.T) {
 	}
 	want(first, second)
 }
+
+// Bans pass to another process and back: whoever has them has all, and the other takes none.
+func TestBansPass(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	now := time.Unix(1_700_000_000, 0).UTC()
+	here, there := NewBans(dir, zerolog.Nop(), now), NewBans("", zerolog.Nop(), now)
+	var want []Ban
+	for i := range 6 {
+		b := Ban{prefix("192.0.2.0/32"), now.Add(time.Hour + time.Duration(i)*time.Minute), "one"}
+		b.Prefix = netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 0, 2, byte(i)}), 32)
+		if err := here.Add(b); err != nil {
+			t.Fatal(err)
+		}
+		want = append(want, b)
+		if i%2 == 0 {
+			here.save(now) // else they are in the journal alone
+		}
+		here.Leave()
+		if here.Add(b) == nil || here.Lift(b.Prefix) {
+			t.Error("who has left the bans changes them")
+		}
+		there.Open(dir, now)
+		if diff := cmp.Diff(want, there.List(now), cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+			t.Error(diff)
+		}
+		here, there = there, here
+	}
+}

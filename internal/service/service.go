@@ -25,6 +25,7 @@ import (
 	"btcpool/internal/httpapi"
 	"btcpool/internal/retry"
 	"btcpool/internal/telemetry"
+	"btcpool/internal/upgrade"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/prometheus/client_golang/prometheus"
@@ -199,12 +200,17 @@ func (p Program[C, S]) Main(args []string) int {
 		return exitUsage
 	}
 	registry := newRegistry()
-	deps := Deps{Log: log, Metrics: registry}.For(p.Name)
+	before, err := upgrade.Inherit()
+	if err != nil {
+		log.Error().Err(err).Msg("cannot go on for another process")
+		return exitFailed
+	}
+	deps := Deps{Log: log, Metrics: registry, Predecessor: before}.For(p.Name)
 
 	common := cfg.Base()
 	var admin net.Listener
 	if common.Admin != "" {
-		if admin, err = net.Listen("tcp", common.Admin); err != nil {
+		if admin, err = listenAdmin(common.Admin, before); err != nil {
 			deps.Log.Error().Err(&config.ListenError{Key: "admin", Addr: common.Admin, Err: err}).Msg("cannot listen for admin requests")
 			return exitFailed
 		}
@@ -225,13 +231,25 @@ func (p Program[C, S]) Main(args []string) int {
 		}
 		return 1
 	}))
+	if to, ok := any(svc).(Upgrader); ok {
+		u := newUpgrades(deps.Log, registry, to, adminName(common.Admin), admin)
+		proc.upgrade = u.do
+		upgrades := make(chan os.Signal, 1)
+		defer notifyUpgrades(upgrades)()
+		proc.upgrades = upgrades
+	}
+	proc.before = before
 	if admin != nil {
 		deps.Log.Info().Stringer("addr", admin.Addr()).Msg("admin listening")
 		stop := proc.background(func(ctx context.Context) {
+			if !before.Wait(ctx) {
+				return
+			}
 			if err := httpapi.Serve(ctx, admin, AdminHandler(registry, proc.ready), time.Second); err != nil {
 				deps.Log.Error().Err(err).Msg("admin requests are no longer answered")
 			}
 		})
+		proc.stopAdmin = stop
 		defer stop()
 	}
 	if to, ok := any(svc).(Reloader[C]); ok {
@@ -296,6 +314,11 @@ type process struct {
 	stopTimeout time.Duration
 	reload      func(context.Context) // nil: nobody asks for it
 	stopping    atomic.Bool
+
+	before    *upgrade.Predecessor // nil: none
+	upgrades  <-chan os.Signal     // nil: there are none
+	upgrade   func(context.Context, func(string)) error
+	stopAdmin func() // nil: nothing to stop
 }
 
 var errStopping = errors.New("stopping")
@@ -323,19 +346,34 @@ func (p *process) background(f func(ctx context.Context)) (stop func()) {
 
 func (p *process) run(signals, hangups <-chan os.Signal) int {
 	p.log.Info().Str("version", Version()).Msg("starting")
-	defer p.background(p.tellSystemd)()
+	stopTelling := p.background(p.tellSystemd)
+	defer stopTelling()
 
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	done := make(chan error, 1)
 	go func() { done <- p.svc.Run(ctx) }()
 
+	var upgraded chan error
 	for !p.stopping.Load() {
 		select {
 		case err := <-done:
 			return p.exit(err)
 		case <-hangups:
 			p.reload(ctx)
+		case <-p.upgrades:
+			if upgraded == nil { // else one is under way
+				upgraded = make(chan error, 1)
+				go func() { upgraded <- p.upgrade(ctx, p.notify) }()
+			}
+		case err := <-upgraded:
+			if upgraded = nil; err != nil {
+				continue
+			}
+			stopTelling()
+			if p.stopAdmin != nil {
+				p.stopAdmin()
+			}
 		case sig := <-signals:
 			p.log.Info().Stringer("signal", sig).Stringer("stop_timeout", p.stopTimeout).Msg("stopping")
 			p.stopping.Store(true)
@@ -375,6 +413,9 @@ func (p *process) tellSystemd(ctx context.Context) {
 	watchdog, err := daemon.SdWatchdogEnabled(false)
 	if err != nil {
 		p.log.Warn().Err(err).Msg("systemd watchdog not fed")
+	}
+	if !p.before.Wait(ctx) { // the other process is the one that systemd knows
+		return
 	}
 	_, listened := os.LookupEnv("NOTIFY_SOCKET")
 	isReady, missing := false, ""

@@ -2,6 +2,8 @@
 package telemetry
 
 import (
+	"btcpool/internal/upgrade"
+
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/rs/zerolog"
@@ -11,6 +13,8 @@ import (
 type Deps struct {
 	Log     zerolog.Logger
 	Metrics prometheus.Registerer // nil: not registered anywhere
+	// Predecessor is the process that this one goes on for; nil: there is none.
+	Predecessor *upgrade.Predecessor
 
 	root prometheus.Registerer
 }

@@ -47,6 +47,18 @@ func (l *Lists) Of(source Source) *List {
 	return nil
 }
 
+// Ready reports whether all lists have been read.
+func (l *Lists) Ready() bool {
+	for _, list := range l.lists {
+		select {
+		case <-list.ready:
+		default:
+			return false
+		}
+	}
+	return true
+}
+
 // Run keeps the lists up to date until ctx ends.
 func (l *Lists) Run(ctx context.Context) {
 	var following sync.WaitGroup

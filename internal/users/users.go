@@ -90,5 +90,12 @@ func (l *List) Cached(name string) (id int32, ok bool) {
 	return id, ok
 }
 
+// Learn takes in a user whom another process knew. If the source does not have it, the next reading says so.
+func (l *List) Learn(name string, id int32) {
+	if _, known := l.Cached(name); !known {
+		l.learn(map[string]int32{name: id})
+	}
+}
+
 // Version grows when users were removed or got other ids: who holds an id should look again.
 func (l *List) Version() uint64 { return l.version.Load() }

@@ -57,7 +57,10 @@ func Listen(cfg APIConfig, srv Server, deps telemetry.Deps) (*API, error) {
 	if a.token, err = cfg.ReadToken(); err != nil {
 		return nil, config.In("admin_api", err)
 	}
-	if path, ok := strings.CutPrefix(cfg.Listen, unixScheme); ok {
+	if file := deps.Predecessor.Listener(Name(cfg)); file != nil {
+		a.ln, err = net.FileListener(file)
+		file.Close()
+	} else if path, ok := strings.CutPrefix(cfg.Listen, unixScheme); ok {
 		a.ln, err = listenUnix(path)
 	} else {
 		a.ln, err = net.Listen("tcp", cfg.Listen)
@@ -66,6 +69,21 @@ func Listen(cfg APIConfig, srv Server, deps telemetry.Deps) (*API, error) {
 		return nil, &config.ListenError{Key: "admin_api.listen", Addr: cfg.Listen, Err: err}
 	}
 	return a, nil
+}
+
+// Name is what the socket of the API is called where it passes to another process.
+func Name(cfg APIConfig) string { return "admin_api.listen " + cfg.Listen }
+
+// File returns the socket that listens, for another process.
+func (a *API) File() (*os.File, error) {
+	return a.ln.(interface{ File() (*os.File, error) }).File() // TCP's or a Unix socket's
+}
+
+// Leave leaves the socket to another process: its file stays.
+func (a *API) Leave() {
+	if ln, ok := a.ln.(*net.UnixListener); ok {
+		ln.SetUnlinkOnClose(false)
+	}
 }
 
 // Addr returns where requests go.

@@ -1,0 +1,213 @@
+package sserver
+
+import (
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/btcsuite/btcd/chainhash/v2"
+
+	"btcpool/internal/guard"
+	"btcpool/internal/job"
+	"btcpool/internal/registry"
+	"btcpool/internal/upgrade"
+)
+
+const (
+	maxJobText  = 16 << 20
+	maxMemories = 1 << 22
+	// seenChunk is how many shares are told of in one message.
+	seenChunk = 1 << 15
+)
+
+// shared is what belongs to no session.
+type shared struct {
+	instance string // that names the process to its twins: to them nothing has changed
+	lease    registry.Estate
+	jobs     book
+	ids      *idPool
+	memories []guard.Memory
+}
+
+func (v *shared) code(c *upgrade.Codec) {
+	text(c, &v.instance)
+	codeEstate(c, &v.lease)
+	v.jobs.code(c)
+	v.ids.code(c)
+	upgrade.List(c, &v.memories, maxMemories, codeMemory)
+}
+
+// book is a jobBook on its way to another process. Rounds and tips keep their numbers, so that nobody is sent a job
+// again.
+type book struct {
+	works []carriedWork // in the order of arrival
+	left  [][chainhash.HashSize]byte
+	tip   uint64
+	since time.Time
+	round uint64 // 0: none yet
+	job   job.ID // of the round
+	start time.Time
+}
+
+type carriedWork struct {
+	text []byte
+	made time.Time
+	tip  uint64
+}
+
+func (v *book) code(c *upgrade.Codec) {
+	upgrade.List(c, &v.works, maxWorks, func(c *upgrade.Codec, w *carriedWork) {
+		c.Data(&w.text, maxJobText)
+		c.Time(&w.made)
+		upgrade.Uint(c, &w.tip)
+	})
+	upgrade.List(c, &v.left, maxLeft, func(c *upgrade.Codec, h *[chainhash.HashSize]byte) { c.Fixed(h[:]) })
+	upgrade.Uint(c, &v.tip)
+	c.Time(&v.since)
+	upgrade.Uint(c, &v.round)
+	upgrade.Uint(c, &v.job)
+	c.Time(&v.start)
+}
+
+// carry returns what another process needs to go on with the jobs.
+func (b *jobBook) carry() (v book) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for _, w := range *b.works.Load() {
+		v.works = append(v.works, carriedWork{w.AppendTo(nil), w.made, w.tip})
+	}
+	for _, h := range b.left {
+		v.left = append(v.left, h)
+	}
+	v.tip = b.tip.Load()
+	if since := b.since.Load(); since != nil {
+		v.since = *since
+	}
+	if r := b.round.Load(); r != nil {
+		v.round, v.job, v.start = r.number, r.work.ID, r.start
+	}
+	return v
+}
+
+// adopt has s go on with the jobs of another process. Those that came here alone come behind them.
+func (s *Service) adopt(v book, seen map[job.ID]*shareSet, now time.Time) error {
+	var works []*work
+	for _, carried := range v.works {
+		j, err := job.ParseStratumJob(carried.text)
+		if err != nil {
+			return err
+		}
+		w, err := s.jobs.work(j, s.mergedMining(j), carried.made)
+		if err != nil {
+			return err
+		}
+		if w.tip = carried.tip; seen[j.ID] != nil {
+			w.seen.takeFrom(seen[j.ID])
+		}
+		works = append(works, w)
+	}
+	for _, w := range s.jobs.replace(v, works) {
+		if _, err := s.jobs.add(w.StratumJob, w.merged, now); err != nil {
+			s.log.Debug().Err(err).Uint64("job", uint64(w.ID)).Msg("job not taken over")
+		}
+	}
+	return nil
+}
+
+// replace makes works all that are known, and returns those that were and are not among them.
+func (b *jobBook) replace(v book, works []*work) (others []*work) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	byID := make(map[job.ID]*work)
+	for _, w := range works {
+		byID[w.ID] = w
+	}
+	others = slices.DeleteFunc(slices.Clone(*b.works.Load()), func(w *work) bool { return byID[w.ID] != nil })
+	b.left = nil
+	for _, h := range v.left {
+		b.left = append(b.left, h)
+	}
+	b.works.Store(&works)
+	b.tip.Store(v.tip)
+	b.since.Store(&v.since)
+	b.round.Store(nil)
+	if w := byID[v.job]; w != nil && v.round > 0 {
+		b.round.Store(&round{number: v.round, work: w, start: v.start})
+	}
+	return others
+}
+
+// takeFrom makes the shares of other, which nobody uses, those of s, which nobody uses yet.
+func (s *shareSet) takeFrom(other *shareSet) {
+	for i := range s.parts {
+		s.parts[i].keys = other.parts[i].keys
+	}
+}
+
+// seenShares are some of the shares that were accepted of a job.
+type seenShares struct {
+	job  job.ID
+	keys []shareKey
+}
+
+func (v *seenShares) code(c *upgrade.Codec) {
+	upgrade.Uint(c, &v.job)
+	upgrade.List(c, &v.keys, seenChunk, func(c *upgrade.Codec, k *shareKey) {
+		upgrade.Uint(c, &k.extraNonce2)
+		upgrade.Uint(c, &k.extraNonce1)
+		upgrade.Uint(c, &k.time)
+		upgrade.Uint(c, &k.nonce)
+		upgrade.Uint(c, &k.versionBits)
+	})
+}
+
+func codeMemory(c *upgrade.Codec, m *guard.Memory) {
+	ip, bits := m.Address.Addr(), uint8(m.Address.Bits())
+	c.Addr(&ip)
+	upgrade.Uint(c, &bits)
+	if c.Reading() {
+		if m.Address = netip.PrefixFrom(ip, int(bits)); !m.Address.IsValid() {
+			c.Fail("no address")
+		}
+	}
+	c.Time(&m.TrustedUntil)
+	upgrade.Int(c, &m.Refused)
+	c.Time(&m.Since)
+}
+
+// listenerState is what both processes must agree about of a listener, whose sessions move.
+type listenerState struct {
+	name       string
+	nonceBytes uint8
+}
+
+func codeEstate(c *upgrade.Codec, e *registry.Estate) {
+	upgrade.Uint(c, &e.ID)
+	upgrade.Int(c, &e.Owner)
+	upgrade.Int(c, &e.Valid)
+}
+
+// settings are what both processes must agree about.
+type settings struct {
+	newest, oldest uint32 // versions of the state's format
+	serverID       uint8
+	lockPath       string          // of a leased id
+	lease          registry.Estate // as it is now
+	epoch          uint32          // of the shares
+	dataDir        string          // a process writes there that both see
+	listeners      []listenerState
+}
+
+func (v *settings) code(c *upgrade.Codec) {
+	upgrade.Uint(c, &v.newest)
+	upgrade.Uint(c, &v.oldest)
+	upgrade.Uint(c, &v.serverID)
+	text(c, &v.lockPath)
+	codeEstate(c, &v.lease)
+	upgrade.Uint(c, &v.epoch)
+	text(c, &v.dataDir)
+	upgrade.List(c, &v.listeners, upgrade.MaxFDs, func(c *upgrade.Codec, l *listenerState) {
+		text(c, &l.name)
+		upgrade.Uint(c, &l.nonceBytes)
+	})
+}

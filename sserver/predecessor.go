@@ -1,0 +1,277 @@
+package sserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/job"
+	"btcpool/internal/poll"
+	"btcpool/internal/registry"
+	"btcpool/internal/retry"
+	"btcpool/internal/upgrade"
+)
+
+// takeOver goes on with what another process serves, which starts when it returns.
+func (s *Service) takeOver(ctx context.Context) error {
+	p := s.before
+	err := s.takeAll(ctx, p)
+	if err != nil {
+		p.Refuse(err)
+		if s.takenOver != nil {
+			s.takenOver.close()
+		}
+		for _, l := range s.loops {
+			for _, session := range l.sessions {
+				session.link.Close()
+			}
+		}
+		return fmt.Errorf("not taken over: %w", err)
+	}
+	return nil
+}
+
+// succession is what a term needs to go on with that of another process.
+type succession struct {
+	heir  *registry.Heir // nil: the id is fixed
+	lease registry.Estate
+	epoch uint32 // of its shares; 0: the one that the spool begins
+}
+
+func (v *succession) close() {
+	if v.heir != nil {
+		v.heir.Close()
+	}
+}
+
+func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
+	theirs, version, ports, err := s.agree(p.Settings)
+	if err != nil {
+		return err
+	}
+	s.takenOver = new(succession)
+	if s.cfg.ServerID == 0 {
+		if err := s.takenOver.ready(ctx, s, theirs); err != nil {
+			return err
+		}
+	}
+	if err := s.awaitJobsAndUsers(ctx); err != nil {
+		return err
+	}
+	w := upgrade.NewWriter(0, time.Now(), nil)
+	upgrade.Uint(w, &version)
+	if err := p.Ready(w.Bytes()); err != nil {
+		return err
+	}
+	t := taking{Service: s, version: version, ports: ports, seen: make(map[job.ID]*shareSet)}
+	if err := t.receive(p); err != nil {
+		return err
+	}
+	if err := t.spools.Wait(); err != nil {
+		return err
+	}
+	if epoch := s.takenOver.epoch; epoch != 0 {
+		if err := s.shares.SetEpoch(epoch); err != nil {
+			return err
+		}
+	}
+	if err := p.Taken(); err != nil {
+		return err
+	}
+	s.guard.Bans.Open(s.cfg.DataDir, time.Now())
+	for _, sp := range s.spooled {
+		sp.GoOnSending()
+	}
+	p.GoOn()
+	s.log.Info().Int("sessions", t.sessions).Int("seen_shares", t.shares).Msg("taken over from another process")
+	return nil
+}
+
+// epochAhead is by how much the epoch of a leased id is ahead of the clock when it passes: the one that the spool begins
+// for itself is behind it.
+const epochAhead = 600
+
+// ready finds the lease that is to pass, and gets an epoch that nobody else has under its id.
+func (v *succession) ready(ctx context.Context, s *Service, theirs settings) (err error) {
+	ctx, cancel := context.WithTimeout(ctx, upgrade.ReadyTimeout)
+	defer cancel()
+	if v.heir, err = s.registry.Heir(s.cfg.LockPath); err != nil {
+		return err
+	}
+	if v.epoch, err = v.heir.Epoch(ctx, max(uint32(time.Now().Unix())+epochAhead, theirs.epoch+2)); err != nil {
+		return err
+	}
+	return v.heir.Knows(theirs.lease)
+}
+
+// agree returns what the old process says, the version of the state to use, and which ports the old one's are here.
+func (s *Service) agree(text []byte) (theirs settings, version uint32, ports []*port, err error) {
+	r := upgrade.NewReader(0, time.Now(), text)
+	if theirs.code(r); r.Err() != nil {
+		return theirs, 0, nil, r.Err()
+	}
+	ours := s.settings()
+	version = min(ours.newest, theirs.newest)
+	switch {
+	case version < ours.oldest || version < theirs.oldest:
+		return theirs, 0, nil, fmt.Errorf("state has versions %d to %d there, %d to %d here", theirs.oldest, theirs.newest, ours.oldest, ours.newest)
+	case ours.serverID != theirs.serverID:
+		return theirs, 0, nil, fmt.Errorf("server_id is %d there, %d here", theirs.serverID, ours.serverID)
+	case ours.lockPath != theirs.lockPath:
+		return theirs, 0, nil, fmt.Errorf("zookeeper_lock_path is %q there, %q here", theirs.lockPath, ours.lockPath)
+	case ours.dataDir != theirs.dataDir:
+		return theirs, 0, nil, fmt.Errorf("data_dir is %q there, %q here", theirs.dataDir, ours.dataDir)
+	}
+	for _, l := range theirs.listeners {
+		i := slices.IndexFunc(s.ports, func(p *port) bool { return p.name == l.name })
+		switch {
+		case i < 0:
+			return theirs, 0, nil, fmt.Errorf("%s is not configured here: its miners would have nowhere to go", l.name)
+		case s.ports[i].nonceBytes != l.nonceBytes:
+			return theirs, 0, nil, fmt.Errorf("extranonce2_size of %s is %d there, %d here", l.name, l.nonceBytes, s.ports[i].nonceBytes)
+		}
+		ports = append(ports, s.ports[i])
+	}
+	return theirs, version, ports, nil
+}
+
+// awaitJobsAndUsers returns when miners could be served.
+func (s *Service) awaitJobsAndUsers(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, upgrade.ReadyTimeout)
+	defer cancel()
+	for s.jobs.round.Load() == nil || !s.users.Ready() {
+		if !retry.Sleep(ctx, 10*time.Millisecond) {
+			if s.jobs.round.Load() == nil {
+				return errNoJob
+			}
+			return errors.New("users have not been read")
+		}
+	}
+	return nil
+}
+
+// taking is a takeOver under way.
+type taking struct {
+	*Service
+	version  uint32
+	ports    []*port
+	seen     map[job.ID]*shareSet
+	spools   errgroup.Group
+	sessions int
+	shares   int
+}
+
+func (t *taking) receive(p *upgrade.Predecessor) error {
+	for shared := false; ; {
+		m, err := p.Receive()
+		if err != nil {
+			return err
+		}
+		r := upgrade.NewReader(t.version, time.Now(), m.Body)
+		switch {
+		case m.Kind == messageSeen:
+			t.takeSeen(r)
+		case m.Kind == messageShared && !shared:
+			shared = true
+			err = t.takeShared(r)
+		case m.Kind == messageSessions:
+			err = t.takeSessions(r, &m)
+		case m.Kind == messageEnd && shared:
+			// The old process has closed its spools by now.
+			t.spools.Go(t.openSpools)
+			return nil
+		default:
+			err = fmt.Errorf("message %d does not belong here", m.Kind)
+		}
+		m.Close()
+		if err = errors.Join(err, r.Err()); err != nil {
+			return err
+		}
+	}
+}
+
+func (t *taking) takeSeen(r *upgrade.Codec) {
+	var some seenShares
+	some.code(r)
+	set := t.seen[some.job]
+	if set == nil {
+		set = new(shareSet)
+		t.seen[some.job] = set
+	}
+	for _, k := range some.keys {
+		set.add(k)
+	}
+	t.shares += len(some.keys)
+}
+
+func (t *taking) takeShared(r *upgrade.Codec) error {
+	v := shared{ids: t.ids}
+	if v.code(r); r.Err() != nil {
+		return r.Err()
+	}
+	t.twins.goOnAs(v.instance)
+	t.serverID.Store(uint32(t.ids.server))
+	t.takenOver.lease = v.lease
+	t.guard.Remember(v.memories)
+	return t.adopt(v.jobs, t.seen, time.Now())
+}
+
+// takeSessions makes sessions of those in a message. They are read from when their loops run.
+func (t *taking) takeSessions(r *upgrade.Codec, m *upgrade.Message) error {
+	for len(m.FDs) > 0 {
+		s := &session{srv: t.Service}
+		v := moved{session: s}
+		if v.code(r); r.Err() != nil {
+			return r.Err()
+		}
+		if int(v.listener) >= len(t.ports) || s.ID>>24 != t.serverID.Load() && s.admitted {
+			return fmt.Errorf("session %08x of listener %d is of nobody", s.ID, v.listener)
+		}
+		link, err := poll.Passed(m.FDs[0])
+		if err != nil {
+			return err
+		}
+		m.FDs = m.FDs[1:]
+		s.link, s.port = link, t.ports[v.listener]
+		s.outbox.Restore(v.data, v.due, v.by)
+		t.restore(s, t.loops[t.sessions%len(t.loops)])
+		t.sessions++
+	}
+	if r.Left() > 0 {
+		return fmt.Errorf("%w: sessions without connections", upgrade.ErrMalformed)
+	}
+	return nil
+}
+
+// restore gives a session to a loop that does not run yet, with all that accept and what came later had made of it.
+func (s *Service) restore(session *session, l *loop) {
+	session.loop = l
+	session.protocol = stratumV1{session}
+	if !session.admitted {
+		session.protocol = proxied{stratumV1{session}}
+	}
+	s.open.Add(1)
+	if session.admitted {
+		s.metrics.sessions[session.Phase].Add(1)
+		s.guard.Restore(session.IP, session.Trusted)
+	}
+	if session.Farm != nil {
+		s.agentMiners.Add(int64(len(session.Farm.Miners)))
+	}
+	for _, w := range session.Workers {
+		session.port.users.Learn(w.UserName, w.UserID)
+	}
+	if !session.pausedUntil.IsZero() {
+		l.paused = append(l.paused, session)
+	}
+	session.users = session.port.users.Version()
+	l.now = time.Now()
+	l.add(session)
+	if session.Question != nil {
+		session.ask(session.Question)
+	}
+}

@@ -1,0 +1,393 @@
+package sserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/job"
+	"btcpool/internal/poll"
+	"btcpool/internal/retry"
+	"btcpool/internal/upgrade"
+	"btcpool/sserver/operator"
+)
+
+// Messages between the two processes.
+const (
+	messageSeen     = upgrade.KindService + iota // seenShares
+	messageShared                                // what belongs to no session
+	messageSessions                              // some sessions, each with a descriptor
+	messageEnd
+)
+
+const (
+	// movedStep is how many sessions go in a message.
+	movedStep = 64
+	// maxUnsentShares is how many bytes of shares may wait for Kafka when another process is to go on: it looks through
+	// them before it does, and miners wait meanwhile.
+	maxUnsentShares = 64 << 20
+	// stopSending is what Kafka gets to take the shares that are on their way to it.
+	stopSending = 5 * time.Second
+	// relayFor is how long TLS connections are relayed to the process that serves them now.
+	relayFor = 24 * time.Hour
+)
+
+// move is what passes to another process while it does.
+type move struct {
+	to      *upgrade.Successor
+	version uint32
+	began   time.Time // when sessions were read from last
+
+	arrived  sync.WaitGroup // loops all whose answers have left
+	all      chan struct{}  // closed when all loops are there, or have not come in time
+	failed   bool           // set before all is closed: they have not
+	exported sync.WaitGroup // loops that have sent their sessions
+	outcome  chan struct{}
+	gone     bool // set before outcome is closed: another process has the sessions
+
+	mu       sync.Mutex // of what follows, and of sending
+	sessions int
+	err      error
+}
+
+func (m *move) send(kind byte, code func(*upgrade.Codec), fds ...int) error {
+	w := upgrade.NewWriter(m.version, time.Now(), nil)
+	if code(w); w.Err() != nil {
+		return w.Err()
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.to.Send(kind, w.Bytes(), fds...)
+}
+
+func (m *move) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.err == nil {
+		m.err = err
+	}
+}
+
+// HandOver has a new process go on with all sessions, and Run end. When it fails, nothing has changed, and the new
+// process is gone.
+func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions int, pause time.Duration, err error) {
+	var undo []func()
+	defer func() {
+		if err != nil {
+			to.Kill()
+			for _, f := range slices.Backward(undo) {
+				f()
+			}
+		}
+	}()
+	if err := s.Ready(); err != nil {
+		return 0, 0, fmt.Errorf("this process is not ready itself: %w", err)
+	}
+	if !s.inTerm.Load() {
+		return 0, 0, errors.New("this process serves nobody: it has just begun, or is about to end")
+	}
+	if !s.moving.TryLock() {
+		return 0, 0, errors.New("another hand-over is under way")
+	}
+	defer s.moving.Unlock()
+	m := &move{to: to, all: make(chan struct{}), outcome: make(chan struct{})}
+	if err := s.introduce(m); err != nil {
+		return 0, 0, err
+	}
+	if m.version, err = s.agreed(ctx, to); err != nil {
+		return 0, 0, err
+	}
+
+	// While miners are served: all that can be done before.
+	sending, cancel := context.WithTimeout(ctx, stopSending)
+	defer cancel()
+	for _, sp := range s.spooled {
+		if _, bytes := sp.Depth(); bytes > maxUnsentShares {
+			return 0, 0, fmt.Errorf("%d bytes for topic %s wait for Kafka: more than a new process should look through", bytes, sp.topic)
+		}
+		if err := sp.StopSending(sending); err != nil {
+			return 0, 0, fmt.Errorf("what is on its way to topic %s does not arrive: %w", sp.topic, err)
+		}
+		undo = append(undo, sp.GoOnSending)
+	}
+	for _, w := range *s.jobs.works.Load() {
+		if err := m.sendSeen(w.ID, w.seen.record()); err != nil {
+			return 0, 0, err
+		}
+		undo = append(undo, func() { w.seen.recorded() })
+	}
+
+	undo = append(undo, s.pauseAccepting())
+	s.keepStill(true)
+	undo = append(undo, func() { s.keepStill(false) })
+	m.began = time.Now()
+	m.arrived.Add(len(s.loops))
+	m.exported.Add(len(s.loops))
+	s.onLoops(func(l *loop) { l.move = m })
+	undo = append(undo, func() { close(m.outcome) })
+	if err := waitFor(&m.arrived, closeGrace); err != nil {
+		m.failed = true
+		close(m.all)
+		return 0, 0, fmt.Errorf("answers still wait for the disk: %w", err)
+	}
+	close(m.all)
+
+	// Nobody is served from here on.
+	if err := s.sendShared(m); err != nil {
+		return 0, 0, err
+	}
+	undo = append(undo, s.reopenSpools)
+	if err := s.closeSpools(); err != nil {
+		return 0, 0, err
+	}
+	m.exported.Wait()
+	if m.err != nil {
+		return 0, 0, m.err
+	}
+	if err := to.Send(messageEnd, nil); err != nil {
+		return 0, 0, err
+	}
+	if err := to.Taken(); err != nil {
+		return 0, 0, err
+	}
+	s.guard.Bans.Leave()
+	undo = append(undo, func() { s.guard.Bans.Open(s.cfg.DataDir, time.Now()) })
+	undo = append(undo, s.lease.Load().Leave())
+	if err := to.Go(); err != nil {
+		return 0, 0, err
+	}
+	m.gone = true
+	s.gone.Store(true)
+	close(m.outcome)
+	s.accepting.Unlock() // whoever accepts finds the listeners closed in a moment
+	if s.admin != nil {
+		s.admin.Leave()
+	}
+	return m.sessions, time.Since(m.began), nil
+}
+
+func waitFor(group *sync.WaitGroup, d time.Duration) error {
+	done := make(chan struct{})
+	go func() {
+		group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+		return nil
+	case <-time.After(d):
+		return context.DeadlineExceeded
+	}
+}
+
+// introduce has the new process get what listens, and know what it must agree with.
+func (s *Service) introduce(m *move) error {
+	v := s.settings()
+	for i, p := range s.ports {
+		file, err := p.File()
+		if err != nil {
+			return err
+		}
+		m.to.Offer(v.listeners[i].name, file)
+	}
+	if s.admin != nil {
+		if file, err := s.admin.File(); err == nil {
+			m.to.Offer(operator.Name(s.cfg.AdminAPI), file)
+		}
+	}
+	w := upgrade.NewWriter(0, time.Now(), nil)
+	v.code(w)
+	return m.to.Introduce(w.Bytes())
+}
+
+func (s *Service) settings() settings {
+	v := settings{newest: stateVersion, oldest: oldestState, serverID: s.cfg.ServerID, epoch: s.shares.Epoch(), dataDir: s.cfg.DataDir}
+	if v.serverID == 0 {
+		v.lockPath = s.cfg.LockPath
+	}
+	if lease := s.lease.Load(); lease != nil {
+		v.lease = lease.Estate()
+	}
+	for _, p := range s.ports {
+		v.listeners = append(v.listeners, listenerState{p.name, p.nonceBytes})
+	}
+	return v
+}
+
+// agreed waits for the new process and returns the version of the state that it wants.
+func (s *Service) agreed(ctx context.Context, to *upgrade.Successor) (version uint32, err error) {
+	body, err := to.Ready(ctx)
+	if err != nil {
+		return 0, err
+	}
+	r := upgrade.NewReader(0, time.Now(), body)
+	upgrade.Uint(r, &version)
+	if r.Err() == nil && (version < oldestState || version > stateVersion) {
+		r.Fail("version %d of the state is not known here", version)
+	}
+	return version, r.Err()
+}
+
+func (m *move) sendSeen(of job.ID, keys []shareKey) error {
+	for chunk := range slices.Chunk(keys, seenChunk) {
+		if err := m.send(messageSeen, (&seenShares{of, chunk}).code); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// sendShared sends what belongs to no session.
+func (s *Service) sendShared(m *move) error {
+	for _, w := range *s.jobs.works.Load() {
+		if err := m.sendSeen(w.ID, w.seen.recorded()); err != nil {
+			return err
+		}
+	}
+	v := shared{s.twins.instance, s.lease.Load().Estate(), s.jobs.carry(), s.ids, s.guard.Memories()}
+	return m.send(messageShared, v.code)
+}
+
+// pauseAccepting returns when no connection is being accepted. It returns what undoes it.
+func (s *Service) pauseAccepting() (undo func()) {
+	for _, p := range s.ports {
+		_ = p.Pause() // does not fail while it is open
+	}
+	s.accepting.Lock()
+	return func() {
+		for _, p := range s.ports {
+			_ = p.Resume()
+		}
+		s.accepting.Unlock()
+	}
+}
+
+func (s *Service) closeSpools() error {
+	var g errgroup.Group
+	for _, sp := range s.spooled {
+		g.Go(sp.Close)
+	}
+	return g.Wait()
+}
+
+// reopenSpools goes on with the spools, which the new process has let go of.
+func (s *Service) reopenSpools() {
+	_ = retry.Do(context.Background(), retry.Pace{First: 100 * time.Millisecond, Longest: time.Second}, s.openSpools,
+		func(err error, _ time.Duration) {
+			s.log.Error().Err(err).Msg("spools cannot be opened again, will try again")
+		})
+}
+
+// openSpools opens those that are closed.
+func (s *Service) openSpools() error {
+	var g errgroup.Group
+	for _, sp := range s.spooled {
+		if !sp.IsOpen() {
+			g.Go(sp.Reopen)
+		}
+	}
+	return g.Wait()
+}
+
+// handOver is called when all answers have left: it sends all sessions, and returns when it is known whose they are.
+func (l *loop) handOver() {
+	m := l.move
+	for i := len(l.sessions) - 1; i >= 0; i-- { // they would wait for an answer only
+		if s := l.sessions[i]; s.closing && !s.over {
+			s.fail(nil)
+			l.settle(s)
+		}
+	}
+	m.arrived.Done()
+	<-m.all
+	if !m.failed {
+		if err := l.export(m); err != nil {
+			m.fail(err)
+		}
+	}
+	m.exported.Done()
+	<-m.outcome
+	l.move = nil
+	if m.gone {
+		l.letGo(m)
+		return
+	}
+	l.now = time.Now()
+	for _, s := range slices.Clone(l.sessions) {
+		s.link.Keep()
+		s.Serve(poll.CanRead | poll.CanWrite)
+	}
+}
+
+func (l *loop) export(m *move) error {
+	all := slices.DeleteFunc(slices.Clone(l.sessions), func(s *session) bool { return s.over })
+	for step := range slices.Chunk(all, movedStep) {
+		fds := make([]int, len(step))
+		for i, s := range step {
+			var err error
+			if fds[i], err = s.link.Pass(); err != nil {
+				return err
+			}
+		}
+		if err := m.send(messageSessions, func(c *upgrade.Codec) {
+			for _, s := range step {
+				v := moved{session: s, listener: s.port.index}
+				v.data, v.due, v.by = s.outbox.Waiting()
+				v.code(c)
+			}
+		}, fds...); err != nil {
+			return err
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.sessions += len(all)
+	return nil
+}
+
+// letGo ends all sessions here, and the loop: another process has them.
+func (l *loop) letGo(m *move) {
+	for _, s := range l.sessions {
+		if s.over {
+			s.link.Close()
+			continue
+		}
+		s.over, s.pos = true, -1 // for what is still posted
+		if stop := s.link.Leave(); stop != nil {
+			l.srv.relays.add(stop)
+		}
+	}
+	l.sessions, l.leaving = nil, true
+}
+
+// relays are TLS connections that another process serves by way of this one.
+type relays struct {
+	mu    sync.Mutex
+	stops []func()
+}
+
+func (r *relays) add(stop func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.stops = append(r.stops, stop)
+}
+
+// relay goes on until the last of the relayed connections has ended, or ctx has, but no longer than relayFor.
+func (s *Service) relay(ctx context.Context) {
+	if n := len(s.relays.stops); n > 0 {
+		s.log.Info().Int("connections", n).Msg("relaying TLS connections to the new process")
+	}
+	ctx, cancel := context.WithTimeout(ctx, relayFor)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() {
+		for _, stop := range s.relays.stops {
+			stop()
+		}
+	})()
+	s.goroutines.Wait()
+}

@@ -1,0 +1,322 @@
+//go:build linux && !streams
+
+package sserver_test
+
+import (
+	"context"
+	"encoding/json"
+	"math"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/rs/zerolog"
+
+	"btcpool/internal/bus"
+	"btcpool/internal/service"
+	"btcpool/internal/testkit"
+	"btcpool/internal/upgrade"
+	"btcpool/sserver"
+)
+
+// succeed has another server go on with what p serves, and returns it.
+func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
+	t.Helper()
+	type result struct {
+		sessions int
+		pause    time.Duration
+		err      error
+	}
+	moved := make(chan result, 1)
+	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+		go func() {
+			var r result
+			r.sessions, r.pause, r.err = p.HandOver(context.Background(), to)
+			moved <- r
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := &pool{tb: t, metrics: prometheus.NewRegistry(), jobs: p.jobs}
+	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)
+	next.Service, err = sserver.New(cfg, service.Deps{Log: log, Metrics: next.metrics, Predecessor: before})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sessions := p.Sessions()
+	next.stop = testkit.Run(t, next.Run)
+	defer func() { testkit.Eventually(t, "it serves", next.Serving) }()
+	if r := <-moved; r.err != nil || r.sessions != sessions {
+		t.Fatalf("%d of %d sessions, %v", r.sessions, sessions, r.err)
+	} else {
+		t.Logf("%d sessions, pause %s", r.sessions, r.pause)
+	}
+	return next
+}
+
+// between stands between an old process and a new one, and passes on what they say until so many messages of the old
+// one have come: from then on each takes the other for dead. It reports whether there were as many.
+func between(t *testing.T, p *pool, messages int) (before *upgrade.Predecessor, moved <-chan error, cut <-chan bool) {
+	t.Helper()
+	ended, handedOver := make(chan bool, 1), make(chan error, 1)
+	_, old, err := upgrade.Pair(func(to *upgrade.Successor) error {
+		go func() {
+			_, _, err := p.HandOver(context.Background(), to)
+			handedOver <- err
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	to, before, err := upgrade.Pair(func(to *upgrade.Successor) error { return to.Introduce(old.Settings) })
+	if err != nil {
+		t.Fatal(err)
+	}
+	pass := func(from, to *upgrade.Conn, most int) (all bool) {
+		defer to.Close()
+		defer from.Close()
+		for range most {
+			m, err := from.Receive()
+			if err == nil {
+				err = to.Send(m.Kind, m.Body, m.FDs...)
+			}
+			m.Close()
+			if err != nil {
+				return false
+			}
+		}
+		return true
+	}
+	go pass(to.Conn, old.Conn, math.MaxInt)
+	go func() { ended <- pass(old.Conn, to.Conn, messages) }()
+	return before, handedOver, ended
+}
+
+// startKnown starts a pool with a job that whoever takes over reads from Kafka.
+func startKnown(t *testing.T, cfg sserver.Config) *pool {
+	t.Helper()
+	p := startPool(t, cfg)
+	topics := cfg.Kafka.Topics
+	client := testkit.Bus(t, cfg.Kafka, topics.Job)
+	if err := client.Write(t.Context(), topics.Job, bus.Message{Value: p.newJob(1, 100).AppendTo(nil)}); err != nil {
+		t.Fatal(err)
+	}
+	testkit.Eventually(t, "ready", func() bool { return p.Ready() == nil })
+	return p
+}
+
+// A session goes on in another process in every phase, with half a line that was read, and with what was sent between.
+// No share counts twice, none is refused, nobody gets a job again, and nobody is told of the change.
+func TestTakeOver(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startKnown(t, cfg)
+
+	fresh, half := p.dial(), p.dial()
+	half.send(`{"id":1,"method":"mining.subsc`)
+	subscribed := p.dial()
+	var result []json.RawMessage
+	subscribed.mustCall(&result, "mining.subscribe", "test/1")
+	miner, w := p.miner()
+	first, second, third := miner.share(w, 1), miner.share(w, 2), miner.share(w, 3)
+	miner.wantSubmit(first, 0)
+	testkit.Eventually(t, "all are there", func() bool { return p.Sessions() == 4 })
+	miner.nextID++
+	line, err := json.Marshal(map[string]any{"id": miner.nextID, "method": "mining.submit", "params": second.params()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := p.metric("received_bytes_total")
+	miner.send(string(line[:20]))
+	testkit.Eventually(t, "half a line is read", func() bool { return p.metric("received_bytes_total") == before+20 })
+
+	for range 3 {
+		p = succeed(t, p, cfg)
+	}
+
+	miner.send(string(line[20:]) + "\n")
+	if m := miner.read(); m.ID != float64(miner.nextID) || m.Error != nil {
+		t.Fatalf("a share whose line was half sent: %+v", m)
+	}
+	miner.wantSubmit(first, 22)
+	miner.wantSubmit(second, 22)
+	miner.wantSubmit(third, 0)
+	if len(miner.notes) > 0 {
+		t.Errorf("told %+v", miner.notes)
+	}
+	half.send(`ribe","params":["test/1"]}` + "\n")
+	if m := half.read(); m.Error != nil || !strings.Contains(string(m.Result), "mining.notify") {
+		t.Errorf("half a line: %+v", m)
+	}
+	subscribed.mustCall(nil, "mining.authorize", "alice.rig", "x")
+	subscribed.work()
+	fresh.login()
+	fresh.work()
+	late := p.dial()
+	late.login()
+	late.work()
+	seen := map[string]bool{}
+	for _, c := range []*client{miner, fresh, late} {
+		if seen[c.extraNonce1] {
+			t.Errorf("extranonce1 %s twice", c.extraNonce1)
+		}
+		seen[c.extraNonce1] = true
+	}
+
+	next := p.newJob(2, 101)
+	p.TakeJob(next)
+	if got := miner.work(); !got.clean || got.id == w.id {
+		t.Errorf("job %+v after %+v", got, w)
+	}
+	p.stop()
+}
+
+// Whichever of the two dies, and when: the old process goes on as if nothing had been, and the new one does not begin.
+func TestCutOff(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startKnown(t, cfg)
+	miner, w := p.miner()
+	miner.wantSubmit(miner.share(w, 0), 0)
+	for messages := 0; ; messages++ {
+		before, moved, cut := between(t, p, messages)
+		other, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(t.Context())
+		go func() { ended <- other.Run(ctx) }()
+		handedOver := <-moved
+		all := <-cut
+		if handedOver == nil {
+			if messages < 5 {
+				t.Errorf("taken over after %d messages", messages)
+			}
+			// It was "go" that was lost: whose turn it is has nobody else to ask.
+			next := &pool{Service: other, tb: t, jobs: p.jobs}
+			miner.wantSubmit(miner.share(w, 0), 22)
+			miner.wantSubmit(miner.share(w, uint64(messages)+1), 0)
+			next.dial().login()
+			stop()
+			if err := <-ended; err != nil {
+				t.Error(err)
+			}
+			t.Logf("%d messages", messages)
+			return
+		}
+		if !all {
+			t.Fatalf("not taken over: %v", handedOver)
+		}
+		if err := <-ended; err == nil {
+			t.Fatalf("%d messages, %v: the new process has begun", messages, handedOver)
+		}
+		stop()
+		miner.wantSubmit(miner.share(w, 0), 22)
+		miner.wantSubmit(miner.share(w, uint64(messages)+1), 0)
+		miner.wantSubmit(miner.share(w, uint64(messages)+1), 22)
+		p.dial().login()
+	}
+}
+
+// Shares that come all the time are answered once each, whoever serves.
+func TestTakeOverWhileSharesCome(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.DefaultDifficulty = cfg.MinDifficulty // 4 hashes
+	p := startKnown(t, cfg)
+	const rounds, each = 10, 300
+	var miners [4]*client
+	var shares [len(miners)][]find
+	for i := range miners {
+		var w work
+		miners[i], w = p.miner()
+		for n := range each {
+			shares[i] = append(shares[i], miners[i].share(w, uint64(n)))
+		}
+	}
+	var submitting sync.WaitGroup
+	var sent atomic.Int64
+	for i, miner := range miners {
+		submitting.Go(func() {
+			for _, s := range shares[i] {
+				if code := miner.submit(s); code != 0 {
+					t.Errorf("a share was answered with %d", code)
+				}
+				sent.Add(1)
+			}
+		})
+	}
+	for range rounds {
+		p = succeed(t, p, cfg)
+	}
+	if n := sent.Load(); n == each*int64(len(miners)) {
+		t.Error("no share came late")
+	}
+	submitting.Wait()
+	for i, miner := range miners {
+		for _, s := range shares[i][each-10:] {
+			miner.wantSubmit(s, 22)
+		}
+	}
+}
+
+// A process that another one does not take over from goes on as if nothing had been.
+func TestNotTakenOver(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startKnown(t, cfg)
+	miner, w := p.miner()
+	var tries uint64
+	for name, other := range map[string]func(*upgrade.Predecessor){
+		"gone":      func(*upgrade.Predecessor) {},
+		"refuses":   func(b *upgrade.Predecessor) { b.Refuse(context.Canceled) },
+		"version 0": func(b *upgrade.Predecessor) { _ = b.Ready([]byte{0}) },
+		"dies in the middle": func(b *upgrade.Predecessor) {
+			_ = b.Ready([]byte{1})
+			for range 2 {
+				m, _ := b.Receive()
+				m.Close()
+			}
+		},
+		"dies at the end": func(b *upgrade.Predecessor) {
+			_ = b.Ready([]byte{1})
+			for n := 0; ; n++ {
+				m, err := b.Receive()
+				m.Close()
+				if err != nil || len(m.Body) == 0 {
+					return
+				}
+			}
+		},
+	} {
+		moved := make(chan error, 1)
+		_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+			go func() {
+				_, _, err := p.HandOver(context.Background(), to)
+				moved <- err
+			}()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		other(before)
+		_ = before.Close()
+		if err := <-moved; err == nil {
+			t.Fatalf("%s: taken over", name)
+		} else {
+			t.Logf("%s: %v", name, err)
+		}
+		tries++
+		miner.wantSubmit(miner.share(w, tries), 0)
+		miner.wantSubmit(miner.share(w, tries), 22)
+		p.dial().login()
+	}
+}
