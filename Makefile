@@ -50,10 +50,12 @@ screenshots: ## pictures of the pages that the browser tests open, into bin/scre
 	go test -tags integration -count=1 -run '^TestPagesInBrowser$$' ./statshttpd -args -shots $(CURDIR)/bin/screenshots
 
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
-	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/sysusers.d)
+	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/systemd/system/btcpool@sserver.service.d usr/lib/sysusers.d)
 	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)/usr/bin
 	install -m 644 deploy/systemd/btcpool@.service deploy/systemd/btcpool.target $(DESTDIR)/usr/lib/systemd/system
-	install -m 644 deploy/systemd/btcpool@agentproxy.service.d/reload.conf $(DESTDIR)/usr/lib/systemd/system/btcpool@agentproxy.service.d
+	for s in agentproxy sserver; do \
+		install -m 644 deploy/systemd/btcpool@$$s.service.d/reload.conf $(DESTDIR)/usr/lib/systemd/system/btcpool@$$s.service.d; \
+	done
 	install -m 644 deploy/systemd/btcpool.sysusers $(DESTDIR)/usr/lib/sysusers.d/btcpool.conf
 	for f in configs/*.toml; do \
 		test -e $(DESTDIR)/etc/btcpool/$${f##*/} || install -m 640 $$f $(DESTDIR)/etc/btcpool; \

@@ -146,21 +146,23 @@ func TestUnits(t *testing.T) {
 			}
 		})
 	}
-	drop, err := os.Open(filepath.Join(root, "deploy", "systemd", "btcpool@agentproxy.service.d", "reload.conf"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer drop.Close()
-	options, err := unit.DeserializeOptions(drop)
-	if err != nil {
-		t.Fatal(err)
-	}
-	want := []*unit.UnitOption{
-		{Section: "Service", Name: "ExecReload", Value: "/usr/bin/%i -config /etc/btcpool/%i.toml -check"},
-		{Section: "Service", Name: "ExecReload", Value: "/bin/kill -HUP $MAINPID"},
-	}
-	if !unit.AllMatch(options, want) {
-		t.Errorf("agentproxy is reloaded by %v", options)
+	for service, signal := range map[string]string{"agentproxy": "HUP", "sserver": "USR2"} {
+		drop, err := os.Open(filepath.Join(root, "deploy", "systemd", "btcpool@"+service+".service.d", "reload.conf"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer drop.Close()
+		options, err := unit.DeserializeOptions(drop)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want := []*unit.UnitOption{
+			{Section: "Service", Name: "ExecReload", Value: "/usr/bin/%i -config /etc/btcpool/%i.toml -check"},
+			{Section: "Service", Name: "ExecReload", Value: "/bin/kill -" + signal + " $MAINPID"},
+		}
+		if !unit.AllMatch(options, want) {
+			t.Errorf("%s is reloaded by %v", service, options)
+		}
 	}
 	for _, program := range programs(t) {
 		if program == "btcpool" || program == "btcpoolctl" || program == "minersim" {

@@ -335,6 +335,10 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_config_last_reload_successful 1 0x5`}},
 			quiet: [][]string{{`btcpool_config_last_reload_successful 0 1x5`}},
 		},
+		"UpgradeFailed": {
+			fire:  [][]string{{`btcpool_upgrades_failed_total{job="sserver"} 0x5 1x5`}},
+			quiet: [][]string{{`btcpool_upgrades_failed_total{job="sserver"} 3x10`}},
+		},
 		"FarmMachinesSilent": {
 			fire: [][]string{
 				{`btcpool_agentproxy_silent_miners{state="connected"} 0x5 20x10`, `btcpool_agentproxy_silent_miners{state="gone"} 5x15`, `btcpool_agentproxy_miners 1000x15`},

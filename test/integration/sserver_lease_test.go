@@ -45,8 +45,7 @@ func leasing(t *testing.T, zookeeper string, kafka bus.Config) *stratumServer {
 	return leasingIn(t, t.TempDir(), zookeeper, kafka)
 }
 
-func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumServer {
-	t.Helper()
+func leasingConfig(dir, zookeeper string, kafka bus.Config) sserver.Config {
 	cfg := sserver.DefaultConfig()
 	cfg.Listen = "127.0.0.1:0"
 	cfg.DataDir = dir
@@ -58,7 +57,12 @@ func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumSe
 	cfg.Users.Kind = users.Static
 	cfg.Users.Static = map[string]int32{"alice": 7}
 	cfg.Kafka = kafka
-	s, err := sserver.New(cfg, service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Metrics: prometheus.NewRegistry()})
+	return cfg
+}
+
+func leasingIn(t *testing.T, dir, zookeeper string, kafka bus.Config) *stratumServer {
+	t.Helper()
+	s, err := sserver.New(leasingConfig(dir, zookeeper, kafka), service.Deps{Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel), Metrics: prometheus.NewRegistry()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -168,6 +172,19 @@ func (s *stratumServer) mine(id uint8, n int) {
 	}
 }
 
+// sendJob has whoever reads the topic have something for miners to do.
+func sendJob(t *testing.T, client *bus.Client, topic string, ids *job.IDs) {
+	t.Helper()
+	now := time.Now()
+	j := job.StratumJob{
+		ID: ids.Next(now), GBTHash: strings.Repeat("ab", 32), PrevHash: chainhash.Hash{1}, Height: 100, Coinbase1: make([]byte, 60),
+		Coinbase2: make([]byte, 120), Version: 0x20000000, Bits: 0x1d00ffff, Time: uint32(now.Unix()), MinTime: uint32(now.Unix()) - 3600,
+	}
+	if err := client.Write(t.Context(), topic, bus.Message{Value: j.AppendTo(nil)}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // TestLeasedEpochs has a server lease the id of another that began in the same second: each share that was acknowledged
 // counts, for no two holders of an id share an epoch.
 func TestLeasedEpochs(t *testing.T) {
@@ -179,17 +196,8 @@ func TestLeasedEpochs(t *testing.T) {
 	topics := kafka.Topics
 	client := testkit.Bus(t, kafka, topics.Job, topics.Share, topics.CommonEvents)
 	ids := job.NewIDs(1)
-	sendJob := func() {
-		now := time.Now()
-		j := job.StratumJob{
-			ID: ids.Next(now), GBTHash: strings.Repeat("ab", 32), PrevHash: chainhash.Hash{1}, Height: 100, Coinbase1: make([]byte, 60),
-			Coinbase2: make([]byte, 120), Version: 0x20000000, Bits: 0x1d00ffff, Time: uint32(now.Unix()), MinTime: uint32(now.Unix()) - 3600,
-		}
-		if err := client.Write(t.Context(), topics.Job, bus.Message{Value: j.AppendTo(nil)}); err != nil {
-			t.Fatal(err)
-		}
-	}
-	sendJob()
+	send := func() { sendJob(t, client, topics.Job, ids) }
+	send()
 
 	// What they had in common was the clock: the last epoch of both is the same here.
 	last := fmt.Append(nil, time.Now().Add(time.Hour).Unix())
@@ -214,7 +222,7 @@ func TestLeasedEpochs(t *testing.T) {
 	first.stop()
 	waitFor(t, conn, serverPath)
 	line.mend()
-	sendJob()
+	send()
 	second.mine(1, 30)
 	second.stop()
 

@@ -35,6 +35,8 @@ import (
 type pool struct {
 	addr   netip.AddrPort
 	admin  string
+	file   string // its configuration
+	log    string // a file
 	config bus.Config
 	bus    *bus.Client
 	kafka  *rig.Kafka
@@ -67,6 +69,7 @@ func startPoolOf(t *testing.T, program, text string) *pool {
 	p.bus = testkit.Bus(t, p.config, p.config.Topics.Job)
 
 	config := filepath.Join(dir, "sserver.toml")
+	p.file, p.log = config, filepath.Join(dir, "sserver.log")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "listen = %q\nadmin = %q\ndata_dir = %q\n%s\n"+
 		"[users]\nsource = \"static\"\n[users.static]\nminer = 1\n[kafka]\nbrokers = [%q]\n",
 		p.addr, p.admin, filepath.Join(dir, "sserver"), text, p.config.Brokers[0]), 0o600); err != nil {
@@ -75,19 +78,15 @@ func startPoolOf(t *testing.T, program, text string) *pool {
 	if program == "" {
 		program = rig.Bin(t, "sserver")
 	}
-	var log bytes.Buffer
-	p.cmd = exec.Command(program, "-config", config)
-	p.cmd.Stderr = &log
-	if err := p.cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
+	p.start(t, program)
 	t.Cleanup(func() {
 		if p.cmd.ProcessState == nil {
 			_ = p.cmd.Process.Kill()
 			_ = p.cmd.Wait() // killed
 		}
 		if t.Failed() {
-			t.Logf("sserver:\n%s", log.Bytes()[max(0, log.Len()-4<<10):])
+			text, _ := os.ReadFile(p.log)
+			t.Logf("sserver:\n%s", text[max(0, len(text)-4<<10):])
 		}
 	})
 	testkit.Until(t, time.Minute, "sserver has a job", func(ctx context.Context) error {
@@ -96,6 +95,21 @@ func startPoolOf(t *testing.T, program, text string) *pool {
 		return err
 	})
 	return p
+}
+
+// start starts sserver.
+func (p *pool) start(t *testing.T, program string) {
+	t.Helper()
+	log, err := os.OpenFile(p.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer log.Close()
+	p.cmd = exec.Command(program, "-config", p.file)
+	p.cmd.Stderr = log
+	if err := p.cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // needFiles fails the test when a process may not open as many sockets as there are to be.
@@ -161,8 +175,9 @@ func (p *pool) stop(t *testing.T) {
 }
 
 // verify holds the share topic against the ledger of the miners: each accepted share is in it once, and no more were
-// credited than were left without an answer.
-func (p *pool) verify(t *testing.T, m *helper) {
+// credited than were left without an answer. It returns how many records were sent again, which their readers drop: a
+// process that is killed leaves some that may have been sent.
+func (p *pool) verify(t *testing.T, m *helper) (again int64) {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "ledger")
 	said := ask[tally](t, m, order{Do: "ledger", File: file})
@@ -175,6 +190,7 @@ func (p *pool) verify(t *testing.T, m *helper) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
 	whole := false
+	known := map[share.ID]bool{}
 	err = p.bus.Read(ctx, p.config.Topics.Share, bus.Earliest(), func(msg bus.Message) error {
 		var s share.Share
 		if err := s.Parse(msg.Value); err != nil {
@@ -183,6 +199,11 @@ func (p *pool) verify(t *testing.T, m *helper) {
 		if s.Status != share.StatusAccept {
 			return nil
 		}
+		if known[s.ID] {
+			again++
+			return nil
+		}
+		known[s.ID] = true
 		for int(s.Nonce/8) >= len(topic) {
 			topic = append(topic, make([]byte, len(topic)+1)...)
 		}
@@ -212,11 +233,12 @@ func (p *pool) verify(t *testing.T, m *helper) {
 	for _, n := range said.Refused {
 		left -= n
 	}
-	t.Logf("%d shares accepted by answer, %d credited in the topic: %d missing, %d twice, %d credited of %d left unanswered",
-		said.Accepted, credited, missing, twice, unanswered, left)
+	t.Logf("%d shares accepted by answer, %d credited in the topic: %d missing, %d twice, %d credited of %d left unanswered, %d sent again",
+		said.Accepted, credited, missing, twice, unanswered, left, again)
 	if missing != 0 || twice != 0 || unanswered > left || said.Accepted == 0 {
 		t.Error("the share topic is not what the miners were told")
 	}
+	return again
 }
 
 func count(b byte) (n int64) {
