@@ -88,6 +88,7 @@ func (s *Spool) Reopen() error {
 	s.segments, s.active, s.ages = nil, nil, nil
 	s.records, s.bytes = 0, 0
 	s.buf, s.bufCount = nil, 0 // what the disk refused to the end: who waits for it was told
+	s.flushSeq, s.diskSeq = s.lastSeq, s.lastSeq
 	err = s.recover()
 	if err == nil {
 		s.ahead, err = s.newSegment()
