@@ -164,7 +164,7 @@ func (p Policy) steps(s *State, now time.Time) int {
 // level returns the level of a miner that has sent shares enough to know its hashrate.
 func (p Policy) level(s *State, now time.Time) int8 {
 	hashrate := math.Ldexp(s.Weight, int(s.Difficulty)+32) / max(now.Sub(s.Since).Seconds(), 1e-9)
-	level := int(s.Level)
+	level := min(int(s.Level), len(p.Levels))
 	for level < len(p.Levels) && hashrate >= levelUp*p.Levels[level].From {
 		level++
 	}
@@ -177,8 +177,8 @@ func (p Policy) level(s *State, now time.Time) int8 {
 // expected returns how many shares are wanted of s in a time, never zero.
 func (p Policy) expected(s *State, from, to time.Time) float64 {
 	speed := 1.0
-	if s.Level > 0 {
-		speed = p.Levels[s.Level-1].Speed
+	if level := min(int(s.Level), len(p.Levels)); level > 0 { // another policy may have had more
+		speed = p.Levels[level-1].Speed
 	}
 	return speed * float64(max(to.Sub(from), time.Nanosecond)) / float64(p.Interval)
 }

@@ -342,3 +342,23 @@ func TestCurve(t *testing.T) {
 	}
 	testkit.Golden(t, "curve.txt", out.Bytes())
 }
+
+// Who had climbed a level that the policy does not have, as another process's did, is treated by those that there are.
+func TestLevelsAreGone(t *testing.T) {
+	t.Parallel()
+	now := epoch
+	for _, levels := range [][]vardiff.Level{nil, vardiff.UsualLevels()[:2]} {
+		p := fleet
+		p.Levels = levels
+		s := p.Start(0, 0, now)
+		s.Level = 6
+		for range 1000 {
+			now = now.Add(time.Second)
+			p.Share(&s, s.Difficulty, now)
+			p.Check(&s, now)
+		}
+		if int(s.Level) > len(levels) {
+			t.Errorf("level %d of %d", s.Level, len(levels))
+		}
+	}
+}
