@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -18,12 +19,15 @@ type relay struct {
 }
 
 func newRelay() (*relay, error) {
+	syscall.ForkLock.RLock()
 	ends, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(ends[0])
+		unix.CloseOnExec(ends[1])
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, os.NewSyscallError("socketpair", err)
-	}
-	for _, end := range ends {
-		unix.CloseOnExec(end)
 	}
 	here := os.NewFile(uintptr(ends[0]), "relay")
 	defer here.Close()

@@ -29,12 +29,16 @@ type Conn struct{ unix *net.UnixConn }
 
 // pair returns both ends of a connection.
 func pair() (here *Conn, there *os.File, err error) {
+	syscall.ForkLock.RLock()
 	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		unix.CloseOnExec(fds[0])
+		unix.CloseOnExec(fds[1]) // os/exec makes the copy for the new process
+	}
+	syscall.ForkLock.RUnlock()
 	if err != nil {
 		return nil, nil, os.NewSyscallError("socketpair", err)
 	}
-	unix.CloseOnExec(fds[0])
-	unix.CloseOnExec(fds[1]) // os/exec makes the copy for the new process
 	there = os.NewFile(uintptr(fds[1]), "upgrade")
 	if here, err = newConn(fds[0]); err != nil {
 		there.Close()
