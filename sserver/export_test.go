@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"context"
+	"math"
 	"time"
 
 	"btcpool/internal/job"
@@ -62,3 +63,24 @@ func (s *Service) Hearing() (all [][]float64) {
 	}
 	return all
 }
+
+// GiveIDs gives and takes back so many session ids.
+func (s *Service) GiveIDs(n int) {
+	now := time.Now()
+	for range n {
+		id, _ := s.ids.get(now)
+		s.ids.put(id, now)
+	}
+}
+
+// HoldAnswer has all loops have an answer that waits for a disk that never says a word.
+func (s *Service) HoldAnswer() {
+	s.onLoops(func(l *loop) { l.held = append(l.held, heldAnswer{session: new(session), seq: math.MaxUint64}) })
+}
+
+// What the messages to a new process are.
+const (
+	MessageShared   = messageShared
+	MessageSessions = messageSessions
+	MessageEnd      = messageEnd
+)

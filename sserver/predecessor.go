@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -78,6 +79,9 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		if err := s.shares.SetEpoch(epoch); err != nil {
 			return err
 		}
+	}
+	if err := ctx.Err(); err != nil { // who was told to stop serves nobody
+		return err
 	}
 	if err := p.Taken(); err != nil {
 		return err
@@ -268,7 +272,7 @@ func (s *Service) restore(session *session, l *loop) {
 	if !session.pausedUntil.IsZero() {
 		l.paused = append(l.paused, session)
 	}
-	session.users = session.port.users.Version()
+	session.users = math.MaxUint64 // to be compared: users may be others here
 	l.now = time.Now()
 	l.add(session)
 	if session.Question != nil {

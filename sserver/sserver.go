@@ -335,6 +335,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	})
 	err = g.Wait()
 	if s.gone.Load() {
+		err = errors.Join(err, s.Close())
 		s.relay(ctx)
 	}
 	return err

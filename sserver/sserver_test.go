@@ -3,6 +3,7 @@ package sserver_test
 import (
 	"bufio"
 	"cmp"
+	"context"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
@@ -57,6 +58,7 @@ type pool struct {
 	tb      testing.TB
 	metrics *prometheus.Registry
 	stop    func() // and wait
+	ended   chan struct{}
 	jobs    *job.IDs
 }
 
@@ -68,8 +70,17 @@ func startPool(tb testing.TB, cfg sserver.Config) *pool {
 	if err != nil {
 		tb.Fatal(err)
 	}
-	p.stop = testkit.Run(tb, p.Run)
+	p.run()
 	return p
+}
+
+func (p *pool) run() {
+	p.tb.Helper()
+	p.ended = make(chan struct{})
+	p.stop = testkit.Run(p.tb, func(ctx context.Context) error {
+		defer close(p.ended)
+		return p.Run(ctx)
+	})
 }
 
 // metric returns the sum of the values of a metric that have the labels, given as name and value.

@@ -43,9 +43,9 @@ type move struct {
 	version uint32
 	began   time.Time // when sessions were read from last
 
-	arrived  sync.WaitGroup // loops all whose answers have left
-	all      chan struct{}  // closed when all loops are there, or have not come in time
-	failed   bool           // set before all is closed: they have not
+	arrived  chan struct{}  // one of each loop all whose answers have left
+	all      chan struct{}  // closed when all loops are there, or nothing moves
+	failed   error          // set before all is closed: nothing moves
 	exported sync.WaitGroup // loops that have sent their sessions
 	outcome  chan struct{}
 	gone     bool // set before outcome is closed: another process has the sessions
@@ -95,7 +95,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		return 0, 0, errors.New("another hand-over is under way")
 	}
 	defer s.moving.Unlock()
-	m := &move{to: to, all: make(chan struct{}), outcome: make(chan struct{})}
+	m := &move{to: to, arrived: make(chan struct{}, len(s.loops)), all: make(chan struct{}), outcome: make(chan struct{})}
 	if err := s.introduce(m); err != nil {
 		return 0, 0, err
 	}
@@ -126,20 +126,23 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	s.keepStill(true)
 	undo = append(undo, func() { s.keepStill(false) })
 	m.began = time.Now()
-	m.arrived.Add(len(s.loops))
 	m.exported.Add(len(s.loops))
 	s.onLoops(func(l *loop) { l.move = m })
-	undo = append(undo, func() { close(m.outcome) })
-	if err := waitFor(&m.arrived, closeGrace); err != nil {
-		m.failed = true
+	undo = append(undo, func() {
+		close(m.outcome)
+		s.onLoops(func(l *loop) { l.stay(m) })
+	})
+	if err := m.awaitLoops(len(s.loops)); err != nil {
+		m.failed = fmt.Errorf("answers still wait for the disk: %w", err)
 		close(m.all)
-		return 0, 0, fmt.Errorf("answers still wait for the disk: %w", err)
+		return 0, 0, m.failed
 	}
-	close(m.all)
 
-	// Nobody is served from here on.
-	if err := s.sendShared(m); err != nil {
-		return 0, 0, err
+	// Nobody is served from here on. Sessions come behind what they are judged by.
+	m.failed = s.sendShared(m)
+	close(m.all)
+	if m.failed != nil {
+		return 0, 0, m.failed
 	}
 	undo = append(undo, s.reopenSpools)
 	if err := s.closeSpools(); err != nil {
@@ -158,31 +161,33 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	s.guard.Bans.Leave()
 	undo = append(undo, func() { s.guard.Bans.Open(s.cfg.DataDir, time.Now()) })
 	undo = append(undo, s.lease.Load().Leave())
+	if err := ctx.Err(); err != nil { // this process is to end, and all with it
+		return 0, 0, err
+	}
 	if err := to.Go(); err != nil {
 		return 0, 0, err
+	}
+	if s.admin != nil {
+		s.admin.Leave()
 	}
 	m.gone = true
 	s.gone.Store(true)
 	close(m.outcome)
 	s.accepting.Unlock() // whoever accepts finds the listeners closed in a moment
-	if s.admin != nil {
-		s.admin.Leave()
-	}
 	return m.sessions, time.Since(m.began), nil
 }
 
-func waitFor(group *sync.WaitGroup, d time.Duration) error {
-	done := make(chan struct{})
-	go func() {
-		group.Wait()
-		close(done)
-	}()
-	select {
-	case <-done:
-		return nil
-	case <-time.After(d):
-		return context.DeadlineExceeded
+// awaitLoops returns when all answers have left.
+func (m *move) awaitLoops(n int) error {
+	late := time.After(closeGrace)
+	for range n {
+		select {
+		case <-m.arrived:
+		case <-late:
+			return context.DeadlineExceeded
+		}
 	}
+	return nil
 }
 
 // introduce has the new process get what listens, and know what it must agree with.
@@ -303,21 +308,30 @@ func (l *loop) handOver() {
 			l.settle(s)
 		}
 	}
-	m.arrived.Done()
+	m.arrived <- struct{}{} // has room
 	<-m.all
-	if !m.failed {
+	if m.failed == nil {
 		if err := l.export(m); err != nil {
 			m.fail(err)
 		}
 	}
 	m.exported.Done()
 	<-m.outcome
-	l.move = nil
 	if m.gone {
-		l.letGo(m)
+		l.move = nil
+		l.letGo()
 		return
 	}
 	l.now = time.Now()
+	l.stay(m)
+}
+
+// stay goes on with all sessions, if that has not been done: nothing has moved.
+func (l *loop) stay(m *move) {
+	if l.move != m {
+		return
+	}
+	l.move = nil
 	for _, s := range slices.Clone(l.sessions) {
 		s.link.Keep()
 		s.Serve(poll.CanRead | poll.CanWrite)
@@ -351,7 +365,7 @@ func (l *loop) export(m *move) error {
 }
 
 // letGo ends all sessions here, and the loop: another process has them.
-func (l *loop) letGo(m *move) {
+func (l *loop) letGo() {
 	for _, s := range l.sessions {
 		if s.over {
 			s.link.Close()

@@ -3,9 +3,13 @@
 package sserver_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"encoding/json"
+	"errors"
 	"math"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -49,7 +53,7 @@ func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
 		t.Fatal(err)
 	}
 	sessions := p.Sessions()
-	next.stop = testkit.Run(t, next.Run)
+	next.run()
 	defer func() { testkit.Eventually(t, "it serves", next.Serving) }()
 	if r := <-moved; r.err != nil || r.sessions != sessions {
 		t.Fatalf("%d of %d sessions, %v", r.sessions, sessions, r.err)
@@ -319,4 +323,136 @@ func TestNotTakenOver(t *testing.T) {
 		miner.wantSubmit(miner.share(w, tries), 22)
 		p.dial().login()
 	}
+}
+
+// handOver has p hand over to who is returned.
+func handOver(t *testing.T, p *pool) (before *upgrade.Predecessor, moved <-chan error) {
+	t.Helper()
+	done := make(chan error, 1)
+	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+		go func() {
+			_, _, err := p.HandOver(context.Background(), to)
+			done <- err
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return before, done
+}
+
+// Sessions come behind what they are judged by, such as the server's id, however much that is.
+func TestSessionsComeLast(t *testing.T) {
+	t.Parallel()
+	p := startKnown(t, testConfig(t))
+	p.miner()
+	p.GiveIDs(200_000)
+	before, moved := handOver(t, p)
+	if err := before.Ready([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	var last byte
+	for last != sserver.MessageEnd {
+		m, err := before.Receive()
+		m.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if m.Kind < last {
+			t.Errorf("message %d behind %d", m.Kind, last)
+		}
+		last = m.Kind
+	}
+	_ = before.Close()
+	if err := <-moved; err == nil {
+		t.Error("handed over to nobody")
+	}
+}
+
+// A disk that says nothing keeps sessions from moving, and nobody from being served who does not need it.
+func TestNotMovedWhileDiskHangs(t *testing.T) {
+	t.Parallel()
+	p := startKnown(t, testConfig(t))
+	miner, _ := p.miner()
+	p.HoldAnswer()
+	before, moved := handOver(t, p)
+	defer before.Close()
+	if err := before.Ready([]byte{1}); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-moved; !errors.Is(err, context.DeadlineExceeded) {
+		t.Fatal(err)
+	}
+	miner.mustCall(nil, "mining.ping")
+	p.dial().login()
+}
+
+// Who is no user of the new process, or another one, is disconnected, as when the users change.
+func TestTakeOverWithOtherUsers(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.Users.Static = map[string]int32{"alice": 7, "bob": 8, "carol": 9}
+	p := startKnown(t, cfg)
+	changed, removed, same := p.loginAs("test/1", "alice.rig"), p.loginAs("test/1", "bob.rig"), p.loginAs("test/1", "carol.rig")
+	cfg.Users.Static = map[string]int32{"alice": 70, "carol": 9}
+	succeed(t, p, cfg)
+	for _, c := range []*client{changed, removed} {
+		c.send(`{"id":9,"method":"mining.ping","params":[]}` + "\n")
+		for {
+			line, err := c.readLine()
+			if err != nil {
+				break
+			}
+			if strings.Contains(line, `"id":9`) {
+				t.Errorf("still served: %s", line)
+				break
+			}
+		}
+	}
+	same.mustCall(nil, "mining.ping")
+}
+
+// Connections by TLS go on by way of the process that has their keys, which serves nothing else and ends with them.
+func TestTakeOverTLS(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	dir := t.TempDir()
+	place := sserver.Listener{Listen: "127.0.0.1:0", TLSCertFile: filepath.Join(dir, "cert"), TLSKeyFile: filepath.Join(dir, "key")}
+	authorities := testkit.Certificate(t, place.TLSCertFile, place.TLSKeyFile)
+	cfg.Listen, cfg.Listeners = "", []sserver.Listener{place}
+	dial := func(p *pool) *client {
+		conn, err := tls.Dial("tcp", p.Addr().String(), &tls.Config{RootCAs: authorities})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { conn.Close() })
+		c := &client{tb: t, conn: conn, r: bufio.NewReaderSize(conn, 1<<20), nonceBytes: 8}
+		c.login()
+		return c
+	}
+	p := startKnown(t, cfg)
+	miner := dial(p)
+	w := miner.work()
+	miner.wantSubmit(miner.share(w, 1), 0)
+	var ended []<-chan struct{}
+	for i := range uint64(3) {
+		ended = append(ended, p.ended)
+		p = succeed(t, p, cfg)
+		miner.wantSubmit(miner.share(w, i+2), 0)
+		miner.wantSubmit(miner.share(w, 1), 22)
+	}
+	late := dial(p)
+	late.wantSubmit(late.share(late.work(), 1), 0)
+	for _, done := range ended[1:] {
+		<-done // a relay needs nobody in between
+	}
+	select {
+	case <-ended[0]:
+		t.Fatal("ended before its connection")
+	default:
+	}
+	miner.conn.Close()
+	<-ended[0]
+	late.mustCall(nil, "mining.ping")
 }

@@ -125,10 +125,11 @@ func (s *Service) term(ctx, work, held context.Context, id uint8, done func()) e
 		done()
 	}
 	defer context.AfterFunc(held, func() { s.onLoops((*loop).cutAll) })()
+	err = errors.Join(err, s.hangUp(&loops))
 	if s.gone.Load() { // to where their life goes on
-		return errors.Join(err, loops.Wait())
+		return err
 	}
-	err = errors.Join(err, s.hangUp(&loops), s.endLife())
+	err = errors.Join(err, s.endLife())
 	if err != nil {
 		s.commands.Exception(err)
 	}
@@ -182,6 +183,8 @@ func (s *Service) hangUp(loops *errgroup.Group) error {
 	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
 	defer force.Stop()
 	err := loops.Wait()
-	s.goroutines.Wait()
+	if !s.gone.Load() { // else they relay
+		s.goroutines.Wait()
+	}
 	return err
 }

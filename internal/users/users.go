@@ -90,9 +90,10 @@ func (l *List) Cached(name string) (id int32, ok bool) {
 	return id, ok
 }
 
-// Learn takes in a user whom another process knew. If the source does not have it, the next reading says so.
+// Learn takes in a user whom another process knew: it may be newer than what was read here. If the source does not have
+// it, the next reading says so. What is complete as it is learns nothing.
 func (l *List) Learn(name string, id int32) {
-	if _, known := l.Cached(name); !known {
+	if l.cfg.Kind != Static {
 		l.learn(map[string]int32{name: id})
 	}
 }
