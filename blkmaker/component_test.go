@@ -111,7 +111,7 @@ func (p *pool) messages(t *testing.T) (template, stratumJob, solved bus.Message,
 // job makes a job on the node's tip whose coinbase commits to blocks of other chains.
 func (p *pool) job(t *testing.T, aux []byte, rsk ...wire.TxOut) (job.RawGBT, *job.StratumJob) {
 	t.Helper()
-	response, err := p.rpc.BlockTemplate(t.Context(), "")
+	response, err := p.rpc.BlockTemplate(t.Context(), "", nil)
 	must(t, err)
 	return testkit.JobOf(t, p.jobs, response, aux, rsk...)
 }

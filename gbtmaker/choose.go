@@ -24,7 +24,7 @@ func (s *Service) choose(now time.Time) {
 	}
 	if best.Height < s.left.height && best.PrevHash != s.left.block {
 		lower := *best // which may be on its way to the topic already
-		lower.raw.Left = s.left.block
+		lower.leaves = s.left.block
 		best = &lower
 	} else {
 		s.left = reorganisation{}

@@ -61,7 +61,7 @@ func (s *Service) emptyTemplate(ctx context.Context, n *node, last *template, bl
 		Height: height, PrevHash: block, Bits: last.Bits, Version: last.Version, Rules: last.Rules,
 		CurTime: max(uint32(now.Unix()), earliest), MinTime: earliest, CoinbaseValue: s.network.Subsidy(height),
 	})
-	t, f := s.read(ctx, n, byZMQ, response, now)
+	t, f := s.read(ctx, n, byZMQ, answerOf(response), now)
 	if f != nil {
 		return nil, f.err
 	}

@@ -14,3 +14,10 @@ func Keep(dir string, r job.RawGBT) error {
 	}
 	return errors.Join(o.put(r), o.close())
 }
+
+func (o *outbox) put(r job.RawGBT) error {
+	if err := o.fill(r.Response); err != nil {
+		return err
+	}
+	return o.seal(r)
+}

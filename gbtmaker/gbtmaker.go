@@ -17,6 +17,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
@@ -75,7 +76,15 @@ type template struct {
 	received time.Time
 	work     bitcoin.Work // in the chain below it; zero: unknown
 	easier   time.Time    // when a node gives easier bits than these; zero: never
-	raw      job.RawGBT
+	answer   answer
+	leaves   chainhash.Hash // job.RawGBT.Left
+}
+
+// raw returns t as it is written to the raw template topic. It waits until t has its name.
+func (t *template) raw() job.RawGBT {
+	return job.RawGBT{
+		CreatedAt: uint32(t.received.Unix()), Response: t.answer.text, Hash: t.answer.name(), Left: t.leaves, Work: t.work,
+	}
 }
 
 // New returns a gbtmaker. It locks its folder and listens for /notify, and connects to nothing.

@@ -65,5 +65,5 @@ func (s *Service) pollFrom(ctx context.Context, n *node, base *template) ([]byte
 		cancel()
 	}()
 	defer func() { cancel(); <-watched }()
-	return n.client.BlockTemplate(ctx, base.LongPollID)
+	return n.client.BlockTemplate(ctx, base.LongPollID, nil)
 }

@@ -148,7 +148,7 @@ func (s *Service) takePolled(ctx context.Context, n *node, response []byte) (*te
 			return nil, f
 		}
 	}
-	return s.read(ctx, n, byLongPoll, response, received)
+	return s.read(ctx, n, byLongPoll, answerOf(response), received)
 }
 
 // takeLook looks at n, and fetches a template if that is due or the chain is another.
@@ -265,21 +265,18 @@ func (s *Service) setTip(n *node, height int32, work bitcoin.Work) {
 // fetch takes a template from n.
 func (s *Service) fetch(ctx context.Context, n *node, trigger string) (*template, *fault) {
 	start := time.Now()
-	response, err := n.client.BlockTemplate(ctx, "")
+	a, err := n.blockTemplate(ctx)
 	if err != nil {
 		return nil, &fault{reasonRPC, err}
 	}
 	received := time.Now()
 	s.metrics.rpcSeconds.WithLabelValues(n.label).Observe(received.Sub(start).Seconds())
-	return s.read(ctx, n, trigger, response, received)
+	return s.read(ctx, n, trigger, a, received)
 }
 
-// read makes a template of a node's answer. It is named and judged at the same
-// time: each takes milliseconds.
-func (s *Service) read(ctx context.Context, n *node, trigger string, response []byte, received time.Time) (*template, *fault) {
-	raw := make(chan job.RawGBT, 1)
-	go func() { raw <- job.NewRawGBT(response, received) }()
-	parsed, err := job.ParseTemplate(response)
+// read makes a template of a node's answer.
+func (s *Service) read(ctx context.Context, n *node, trigger string, a answer, received time.Time) (*template, *fault) {
+	parsed, err := job.ParseTemplate(a.text)
 	if err != nil {
 		return nil, &fault{reasonTemplate, fmt.Errorf("node at %s: %w", n.client.URL(), err)}
 	}
@@ -309,8 +306,7 @@ func (s *Service) read(ctx context.Context, n *node, trigger string, response []
 		n.left = chainhash.Hash{}
 	}
 	s.mu.Unlock()
-	t := &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, raw: <-raw}
-	t.raw.Work = work
+	t := &template{Template: parsed, node: n, trigger: trigger, received: received, work: work, answer: a}
 	t.easier = s.easierAt(ctx, t)
 	return t, nil
 }

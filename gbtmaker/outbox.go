@@ -44,14 +44,17 @@ func openOutbox(dir string) (*outbox, error) {
 
 func (o *outbox) close() error { return errors.Join(o.file.Close(), o.lock.Close()) }
 
-// put keeps r in place of what was kept.
-func (o *outbox) put(r job.RawGBT) error {
+// fill writes an answer in place of what was kept. It is kept once seal was called.
+func (o *outbox) fill(response []byte) error {
 	if err := o.clear(); err != nil {
 		return err
 	}
-	if _, err := o.file.WriteAt(r.Response, outboxHeader); err != nil {
-		return err
-	}
+	_, err := o.file.WriteAt(response, outboxHeader)
+	return err
+}
+
+// seal has r be kept, whose answer is in the outbox.
+func (o *outbox) seal(r job.RawGBT) error {
 	header := binary.LittleEndian.AppendUint32(make([]byte, 0, outboxHeader), r.CreatedAt)
 	header = binary.LittleEndian.AppendUint64(header, uint64(len(r.Response)))
 	_, err := o.file.WriteAt(append(header, r.Hash...), 0)

@@ -2,6 +2,7 @@ package gbtmaker
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"testing"
@@ -30,6 +31,8 @@ func TestOutbox(t *testing.T) {
 			_, err := o.file.WriteAt(short.Response, outboxHeader)
 			return err
 		}, nil},
+		{"not sealed", func(o *outbox) error { return errors.Join(o.put(long), o.fill(short.Response)) }, nil},
+		{"sealed", func(o *outbox) error { return o.seal(short) }, &short},
 		{"clear", func(o *outbox) error { return o.clear() }, nil},
 	} {
 		o, err := openOutbox(dir)

@@ -83,10 +83,15 @@ func (s *Service) sendKept(ctx context.Context) error {
 // away and whatever is chosen meanwhile: there may be jobs of its light form, and a block found on one needs the rest.
 // Its error is ctx's, or one that no repetition mends.
 func (s *Service) deliver(ctx context.Context, t, last *template) error {
-	if err := s.outbox.put(t.raw); err != nil {
+	err := s.outbox.fill(t.answer.text) // while it gets its name
+	raw := t.raw()
+	if err == nil {
+		err = s.outbox.seal(raw)
+	}
+	if err != nil {
 		s.log.Error().Err(err).Msg("template is being sent without a copy on disk")
 	}
-	light := job.LightGBT{CreatedAt: t.raw.CreatedAt, Hash: t.raw.Hash, Left: t.raw.Left, Work: t.raw.Work, Template: t.Template}
+	light := job.LightGBT{CreatedAt: raw.CreatedAt, Hash: raw.Hash, Left: raw.Left, Work: raw.Work, Template: t.Template}
 	if err := s.send(ctx, s.light, light.AppendTo(nil)); err != nil && ctx.Err() == nil {
 		return err
 	}
@@ -99,7 +104,7 @@ func (s *Service) deliver(ctx context.Context, t, last *template) error {
 		ctx, cancel = context.WithTimeout(context.WithoutCancel(ctx), lastWrite)
 		defer cancel()
 	}
-	if err := s.send(ctx, s.topic, t.raw.AppendTo(nil)); err != nil {
+	if err := s.send(ctx, s.topic, raw.AppendTo(nil)); err != nil {
 		return err
 	}
 	if err := s.outbox.clear(); err != nil {
@@ -174,7 +179,7 @@ func (s *Service) wrote(t, last *template) {
 	s.metrics.templates.WithLabelValues(t.trigger).Inc()
 	s.metrics.height.Set(float64(t.Height))
 	s.metrics.transactions.Set(float64(t.Transactions))
-	s.metrics.bytes.Set(float64(len(t.raw.Response)))
+	s.metrics.bytes.Set(float64(len(t.answer.text)))
 	s.metrics.lastTime.Set(float64(now.Unix()))
 	for _, n := range s.nodes {
 		used := 0.0

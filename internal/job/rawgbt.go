@@ -1,6 +1,7 @@
 package job
 
 import (
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"math"
@@ -33,6 +34,41 @@ type RawGBT struct {
 func NewRawGBT(response []byte, now time.Time) RawGBT {
 	return RawGBT{CreatedAt: uint32(now.Unix()), Response: response, Hash: gbtHash(response)}
 }
+
+// A Naming computes what RawGBT calls Hash while the response arrives.
+type Naming struct {
+	arrived chan []byte // the latest that has not been looked at
+	name    chan string
+}
+
+// NewNaming returns one that waits for a response. End must be called.
+func NewNaming() *Naming {
+	n := &Naming{make(chan []byte, 1), make(chan string, 1)}
+	go func() {
+		hash, done := sha256.New(), 0
+		for soFar := range n.arrived {
+			hash.Write(soFar[done:])
+			done = len(soFar)
+		}
+		n.name <- chainhash.Hash(sha256.Sum256(hash.Sum(nil))).String()
+	}()
+	return n
+}
+
+// Arrived is given all of the response that has come so far, which the caller does not change any more. It does not wait.
+func (n *Naming) Arrived(soFar []byte) {
+	select {
+	case <-n.arrived: // a part of this
+	default:
+	}
+	n.arrived <- soFar
+}
+
+// End says that all has arrived, or that nobody wants to know the name.
+func (n *Naming) End() { close(n.arrived) }
+
+// Name waits for the name. It is called once, if at all.
+func (n *Naming) Name() string { return <-n.name }
 
 func gbtHash(response []byte) string {
 	return chainhash.Hash(bitcoin.DoubleSHA256(response)).String()

@@ -9,6 +9,7 @@ import (
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
@@ -117,6 +118,23 @@ func FuzzParseRawGBT(f *testing.F) {
 		again, err := job.ParseRawGBT(raw.AppendTo(nil))
 		if diff := cmp.Diff(raw, again); err != nil || diff != "" {
 			t.Fatalf("%q is not stable: %v\n%s", in, err, diff)
+		}
+	})
+}
+
+// A name does not depend on how the response came.
+func TestNaming(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		response := rapid.SliceOfN(rapid.Byte(), 0, 300).Draw(t, "response")
+		naming := job.NewNaming()
+		for end := 0; end < len(response); {
+			end = rapid.IntRange(end, len(response)).Draw(t, "arrived")
+			naming.Arrived(bytes.Clone(response[:end])) // memory moves as it grows
+		}
+		naming.End()
+		if got, want := naming.Name(), job.NewRawGBT(response, time.Now()).Hash; got != want {
+			t.Fatalf("%s, want %s", got, want)
 		}
 	})
 }

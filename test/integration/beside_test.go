@@ -177,7 +177,7 @@ func (b *beside) testStatshttpd(t *testing.T) {
 func (b *beside) testBlkmaker(t *testing.T) {
 	dir := t.TempDir()
 	node := rig.StartBtcd(t, dir, rig.PayoutAddress)
-	response, err := node.BlockTemplate(t.Context(), "")
+	response, err := node.BlockTemplate(t.Context(), "", nil)
 	if err != nil {
 		t.Fatal(err)
 	}

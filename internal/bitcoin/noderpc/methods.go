@@ -30,8 +30,9 @@ var ErrUnknownBlock = errors.New("block is unknown to the node")
 
 // BlockTemplate returns the whole text of the answer to getblocktemplate, which may turn out not to be valid JSON and,
 // if it is long, to hold no template. With the longpollid of an earlier template it waits until the node has a better
-// one.
-func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, error) {
+// one. While the answer comes arrived is given, unless it is nil, all that there is of it: bytes that do not change any
+// more.
+func (c *Client) BlockTemplate(ctx context.Context, longpollID string, arrived func(soFar []byte)) ([]byte, error) {
 	timeout := c.cfg.timeout()
 	if longpollID != "" {
 		timeout = longPollTimeout
@@ -46,7 +47,7 @@ func (c *Client) BlockTemplate(ctx context.Context, longpollID string) ([]byte, 
 	if err != nil {
 		return nil, err
 	}
-	return c.send(ctx, timeout, method, request, c.glance)
+	return c.send(ctx, timeout, method, request, c.glance, arrived)
 }
 
 // Outcome is a node's judgement of a submitted block.
@@ -82,7 +83,7 @@ func (c *Client) SubmitBlock(ctx context.Context, blockHex string) (Verdict, err
 	const head, tail = `{"jsonrpc":"1.0","id":"1","method":"` + method + `","params":["`, `"]}`
 	request := make([]byte, 0, len(head)+len(blockHex)+len(tail))
 	request = append(append(append(request, head...), blockHex...), tail...)
-	answer, err := c.send(ctx, max(submitTimeout, c.cfg.timeout()), method, request, c.check)
+	answer, err := c.send(ctx, max(submitTimeout, c.cfg.timeout()), method, request, c.check, nil)
 	if err != nil {
 		return Verdict{}, err
 	}

@@ -18,6 +18,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
@@ -109,7 +110,7 @@ func (c *Client) Call(ctx context.Context, method string, result any, params ...
 	if err != nil {
 		return err
 	}
-	answer, err := c.send(ctx, c.cfg.timeout(), method, request, c.check)
+	answer, err := c.send(ctx, c.cfg.timeout(), method, request, c.check, nil)
 	if err != nil || result == nil {
 		return err
 	}
@@ -138,11 +139,12 @@ func newRequest(method string, params ...any) ([]byte, error) {
 	return request, nil
 }
 
-// send posts a request for method and returns the whole text of the answer in which check finds no fault.
-func (c *Client) send(ctx context.Context, timeout time.Duration, method string, request []byte, check func(status int, answer []byte) error) ([]byte, error) {
+// send posts a request for method and returns the whole text of the answer in which check finds no fault. Of one with
+// the status of success arrived is given what has come so far, unless it is nil.
+func (c *Client) send(ctx context.Context, timeout time.Duration, method string, request []byte, check func(status int, answer []byte) error, arrived func([]byte)) ([]byte, error) {
 	callCtx, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	status, answer, err := c.exchange(callCtx, request)
+	status, answer, err := c.exchange(callCtx, request, arrived)
 	switch {
 	case ctx.Err() != nil:
 		return nil, ctx.Err()
@@ -227,12 +229,12 @@ func (c *Client) strange(status int, answer []byte) error {
 
 // exchange posts request. A login that came from a file is read again when the node refuses it: Bitcoin Core writes a
 // new cookie at each start.
-func (c *Client) exchange(ctx context.Context, request []byte) (status int, answer []byte, err error) {
+func (c *Client) exchange(ctx context.Context, request []byte, arrived func([]byte)) (status int, answer []byte, err error) {
 	auth, err := c.login(nil)
 	if err != nil {
 		return 0, nil, err
 	}
-	status, answer, err = c.post(ctx, auth, request)
+	status, answer, err = c.post(ctx, auth, request, arrived)
 	if err != nil || status != http.StatusUnauthorized {
 		return status, answer, err
 	}
@@ -240,10 +242,10 @@ func (c *Client) exchange(ctx context.Context, request []byte) (status int, answ
 	if err != nil || *again == *auth {
 		return status, answer, err
 	}
-	return c.post(ctx, again, request)
+	return c.post(ctx, again, request, arrived)
 }
 
-func (c *Client) post(ctx context.Context, auth *login, request []byte) (status int, answer []byte, err error) {
+func (c *Client) post(ctx context.Context, auth *login, request []byte, arrived func([]byte)) (status int, answer []byte, err error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url, bytes.NewReader(request))
 	if err != nil {
 		return 0, nil, err
@@ -263,18 +265,37 @@ func (c *Client) post(ctx context.Context, auth *login, request []byte) (status 
 	}
 	defer resp.Body.Close()
 
-	var body bytes.Buffer
+	if resp.StatusCode != http.StatusOK {
+		arrived = nil
+	}
+	answer, err = readAnswer(resp, arrived)
+	return resp.StatusCode, answer, err
+}
+
+// readAnswer returns the body of resp.
+func readAnswer(resp *http.Response, arrived func(soFar []byte)) ([]byte, error) {
+	size := 0
 	if n := resp.ContentLength; n > 0 && n <= maxAnswer {
-		body.Grow(int(n) + bytes.MinRead)
+		size = int(n)
 	}
-	n, err := body.ReadFrom(io.LimitReader(resp.Body, maxAnswer+1))
-	if err != nil {
-		return 0, nil, err
+	body := make([]byte, 0, size+bytes.MinRead)
+	for {
+		body = slices.Grow(body, bytes.MinRead)
+		n, err := resp.Body.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		switch {
+		case len(body) > maxAnswer:
+			return nil, fmt.Errorf("answer is larger than %d bytes", maxAnswer)
+		case n > 0 && arrived != nil:
+			arrived(body)
+		}
+		if errors.Is(err, io.EOF) {
+			return body, nil
+		}
+		if err != nil {
+			return nil, err
+		}
 	}
-	if n > maxAnswer {
-		return 0, nil, fmt.Errorf("answer is larger than %d bytes", maxAnswer)
-	}
-	return resp.StatusCode, body.Bytes(), nil
 }
 
 // login returns the login to use, read anew if the one in use is refused.

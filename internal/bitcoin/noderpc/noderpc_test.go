@@ -11,6 +11,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -178,7 +179,7 @@ func TestDeadlines(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	go func() {
-		_, err := client.BlockTemplate(ctx, "id")
+		_, err := client.BlockTemplate(ctx, "id", nil)
 		ended <- err
 	}()
 	<-polled
@@ -311,13 +312,60 @@ func TestBlockTemplate(t *testing.T) {
 		"":   `[{"rules":["segwit","signet"]}]`,
 		"ab": `[{"rules":["segwit","signet"],"longpollid":"ab"}]`,
 	} {
-		got, err := client.BlockTemplate(t.Context(), id)
+		got, err := client.BlockTemplate(t.Context(), id, nil)
 		if err != nil || string(got) != text {
 			t.Errorf("got %q, %v", got, err)
 		}
 		if params != want {
 			t.Errorf("params %s, want %s", params, want)
 		}
+	}
+}
+
+// What has arrived of a template is told as it comes, and of nothing else.
+func TestBlockTemplateArrives(t *testing.T) {
+	t.Parallel()
+	half := strings.Repeat("x", 100_000)
+	for name, size := range map[string]int{"announced": 2 * len(half), "of unknown size": 0} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			cookie := filepath.Join(t.TempDir(), ".cookie")
+			write := func(text string) {
+				if err := os.WriteFile(cookie, []byte(text), 0o600); err != nil {
+					t.Error(err)
+				}
+			}
+			write("user:old")
+			more := make(chan struct{})
+			client := serve(t, func(w http.ResponseWriter, r *http.Request) {
+				if _, password, _ := r.BasicAuth(); password == "old" {
+					write("user:new")
+					w.WriteHeader(http.StatusUnauthorized)
+					_, _ = io.WriteString(w, "401 Unauthorized")
+					return
+				}
+				if size > 0 {
+					w.Header().Set("Content-Length", strconv.Itoa(size))
+				}
+				_, _ = io.WriteString(w, half)
+				w.(http.Flusher).Flush()
+				<-more
+				_, _ = io.WriteString(w, half)
+			}, func(cfg *noderpc.Config) { cfg.User, cfg.Password, cfg.CookieFile = "", "", cookie })
+			arrived := 0
+			got, err := client.BlockTemplate(t.Context(), "", func(soFar []byte) {
+				if len(soFar) <= arrived || strings.Trim(string(soFar), "x") != "" {
+					t.Errorf("%d bytes have arrived after %d", len(soFar), arrived)
+				}
+				if arrived < len(half) && len(soFar) >= len(half) {
+					close(more) // the rest comes when this has been told
+				}
+				arrived = len(soFar)
+			})
+			if err != nil || string(got) != half+half || arrived != len(got) {
+				t.Errorf("%d bytes, %d told: %v", len(got), arrived, err)
+			}
+		})
 	}
 }
 

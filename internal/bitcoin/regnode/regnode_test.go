@@ -83,7 +83,7 @@ type template struct {
 
 func getTemplate(t *testing.T, client *noderpc.Client, longpollID string) template {
 	t.Helper()
-	text, err := client.BlockTemplate(t.Context(), longpollID)
+	text, err := client.BlockTemplate(t.Context(), longpollID, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -385,7 +385,7 @@ func TestLongPoll(t *testing.T) {
 	id := getTemplate(t, client, "").LongPollID
 	answered := make(chan []byte)
 	go func() {
-		text, err := client.BlockTemplate(t.Context(), id)
+		text, err := client.BlockTemplate(t.Context(), id, nil)
 		if err != nil {
 			t.Error(err)
 		}
