@@ -10,12 +10,14 @@ import (
 	"btcpool/internal/guard"
 	"btcpool/internal/job"
 	"btcpool/internal/registry"
+	"btcpool/internal/spool"
 	"btcpool/internal/upgrade"
 )
 
 const (
 	maxJobText  = 16 << 20
 	maxMemories = 1 << 22
+	maxSpools   = 64
 	// seenChunk is how many shares are told of in one message.
 	seenChunk = 1 << 15
 )
@@ -209,5 +211,26 @@ func (v *settings) code(c *upgrade.Codec) {
 	upgrade.List(c, &v.listeners, upgrade.MaxFDs, func(c *upgrade.Codec, l *listenerState) {
 		text(c, &l.name)
 		upgrade.Uint(c, &l.nonceBytes)
+	})
+}
+
+// readiness is what the new process says when it is ready.
+type readiness struct {
+	version uint32 // of the state's format
+	epoch   uint32 // the least that its shares are to have; 0: any
+}
+
+func (v *readiness) code(c *upgrade.Codec) {
+	upgrade.Uint(c, &v.version)
+	upgrade.Uint(c, &v.epoch)
+}
+
+// batons are what is left of the spools, by their names.
+type batons map[string]spool.Baton
+
+func (v *batons) code(c *upgrade.Codec) {
+	upgrade.Map(c, (*map[string]spool.Baton)(v), maxSpools, text, func(c *upgrade.Codec, b *spool.Baton) {
+		upgrade.Uint(c, &b.Epoch)
+		upgrade.Uint(c, &b.Segment)
 	})
 }

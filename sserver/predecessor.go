@@ -8,8 +8,6 @@ import (
 	"slices"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/registry"
@@ -64,7 +62,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		return err
 	}
 	w := upgrade.NewWriter(0, time.Now(), nil)
-	upgrade.Uint(w, &version)
+	(&readiness{version, s.takenOver.epoch}).code(w)
 	if err := p.Ready(w.Bytes()); err != nil {
 		return err
 	}
@@ -72,10 +70,10 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 	if err := t.receive(p); err != nil {
 		return err
 	}
-	if err := t.spools.Wait(); err != nil {
+	if err := s.openSpools(t.left); err != nil { // the old process has closed them
 		return err
 	}
-	if epoch := s.takenOver.epoch; epoch != 0 {
+	if epoch := s.takenOver.epoch; epoch > s.shares.Epoch() {
 		if err := s.shares.SetEpoch(epoch); err != nil {
 			return err
 		}
@@ -164,7 +162,7 @@ type taking struct {
 	version  uint32
 	ports    []*port
 	seen     map[job.ID]*shareSet
-	spools   errgroup.Group
+	left     batons
 	sessions int
 	shares   int
 }
@@ -185,9 +183,8 @@ func (t *taking) receive(p *upgrade.Predecessor) error {
 		case m.Kind == messageSessions:
 			err = t.takeSessions(r, &m)
 		case m.Kind == messageEnd && shared:
-			// The old process has closed its spools by now.
-			t.spools.Go(t.openSpools)
-			return nil
+			t.left.code(r)
+			return r.Err()
 		default:
 			err = fmt.Errorf("message %d does not belong here", m.Kind)
 		}

@@ -192,7 +192,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		}
 		s.closing.Add(sp.Close)
 		*part.spool = sp
-		s.spooled = append(s.spooled, spooled{sp, part.topic})
+		s.spooled = append(s.spooled, spooled{sp, part.name, part.topic})
 	}
 	for range min(max(runtime.GOMAXPROCS(0), 2), maxLoops) {
 		l, err := newLoop(s)
@@ -232,7 +232,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 // spooled is what is kept on disk on its way to a topic.
 type spooled struct {
 	*spool.Spool
-	topic string
+	name, topic string
 }
 
 // closeLoops may be called again.

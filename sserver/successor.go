@@ -13,6 +13,7 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/retry"
+	"btcpool/internal/spool"
 	"btcpool/internal/upgrade"
 	"btcpool/sserver/operator"
 )
@@ -99,9 +100,11 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	if err := s.introduce(m); err != nil {
 		return 0, 0, err
 	}
-	if m.version, err = s.agreed(ctx, to); err != nil {
+	theirs, err := s.agreed(ctx, to)
+	if err != nil {
 		return 0, 0, err
 	}
+	m.version = theirs.version
 
 	// While miners are served: all that can be done before.
 	sending, cancel := context.WithTimeout(ctx, stopSending)
@@ -115,6 +118,9 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		}
 		undo = append(undo, sp.GoOnSending)
 	}
+	if err := s.reserveEpochs(theirs.epoch); err != nil {
+		return 0, 0, err
+	}
 	for _, w := range *s.jobs.works.Load() {
 		if err := m.sendSeen(w.ID, w.seen.record()); err != nil {
 			return 0, 0, err
@@ -127,7 +133,11 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	undo = append(undo, func() { s.keepStill(false) })
 	m.began = time.Now()
 	m.exported.Add(len(s.loops))
-	s.onLoops(func(l *loop) { l.move = m })
+	s.onLoops(func(l *loop) {
+		if l.move = m; len(l.held) > 0 {
+			s.shares.Hurry()
+		}
+	})
 	undo = append(undo, func() {
 		close(m.outcome)
 		s.onLoops(func(l *loop) { l.stay(m) })
@@ -139,25 +149,31 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	}
 
 	// Nobody is served from here on. Sessions come behind what they are judged by.
+	answered := time.Now()
 	m.failed = s.sendShared(m)
 	close(m.all)
 	if m.failed != nil {
 		return 0, 0, m.failed
 	}
 	undo = append(undo, s.reopenSpools)
-	if err := s.closeSpools(); err != nil {
+	left, err := s.leaveSpools()
+	if err != nil {
 		return 0, 0, err
 	}
+	spoolsLeft := time.Now()
 	m.exported.Wait()
+	moved := time.Now()
 	if m.err != nil {
 		return 0, 0, m.err
 	}
-	if err := to.Send(messageEnd, nil); err != nil {
+	if err := m.send(messageEnd, left.code); err != nil {
 		return 0, 0, err
 	}
 	if err := to.Taken(); err != nil {
 		return 0, 0, err
 	}
+	s.log.Debug().Dur("answers_ms", answered.Sub(m.began)).Dur("spools_ms", spoolsLeft.Sub(answered)).
+		Dur("sessions_ms", moved.Sub(answered)).Dur("taken_ms", time.Since(moved)).Msg("the new process could go on")
 	s.guard.Bans.Leave()
 	undo = append(undo, func() { s.guard.Bans.Open(s.cfg.DataDir, time.Now()) })
 	undo = append(undo, s.lease.Load().Leave())
@@ -224,18 +240,17 @@ func (s *Service) settings() settings {
 	return v
 }
 
-// agreed waits for the new process and returns the version of the state that it wants.
-func (s *Service) agreed(ctx context.Context, to *upgrade.Successor) (version uint32, err error) {
+// agreed waits for the new process and returns what it says.
+func (s *Service) agreed(ctx context.Context, to *upgrade.Successor) (theirs readiness, err error) {
 	body, err := to.Ready(ctx)
 	if err != nil {
-		return 0, err
+		return theirs, err
 	}
 	r := upgrade.NewReader(0, time.Now(), body)
-	upgrade.Uint(r, &version)
-	if r.Err() == nil && (version < oldestState || version > stateVersion) {
-		r.Fail("version %d of the state is not known here", version)
+	if theirs.code(r); r.Err() == nil && (theirs.version < oldestState || theirs.version > stateVersion) {
+		r.Fail("version %d of the state is not known here", theirs.version)
 	}
-	return version, r.Err()
+	return theirs, r.Err()
 }
 
 func (m *move) sendSeen(of job.ID, keys []shareKey) error {
@@ -272,28 +287,51 @@ func (s *Service) pauseAccepting() (undo func()) {
 	}
 }
 
-func (s *Service) closeSpools() error {
+// reserveEpochs has the spools begin epochs for the new process, whose shares want one that is not below least.
+func (s *Service) reserveEpochs(least uint32) error {
 	var g errgroup.Group
 	for _, sp := range s.spooled {
-		g.Go(sp.Close)
+		if sp.Spool == s.shares {
+			g.Go(func() error { return sp.Reserve(least) })
+		} else {
+			g.Go(func() error { return sp.Reserve(0) })
+		}
 	}
 	return g.Wait()
 }
 
+func (s *Service) leaveSpools() (batons, error) {
+	all := make([]spool.Baton, len(s.spooled))
+	var g errgroup.Group
+	for i, sp := range s.spooled {
+		g.Go(func() (err error) {
+			all[i], err = sp.Leave()
+			return err
+		})
+	}
+	err := g.Wait()
+	left := make(batons)
+	for i, sp := range s.spooled {
+		left[sp.name] = all[i]
+	}
+	return left, err
+}
+
 // reopenSpools goes on with the spools, which the new process has let go of.
 func (s *Service) reopenSpools() {
-	_ = retry.Do(context.Background(), retry.Pace{First: 100 * time.Millisecond, Longest: time.Second}, s.openSpools,
+	open := func() error { return s.openSpools(nil) }
+	_ = retry.Do(context.Background(), retry.Pace{First: 100 * time.Millisecond, Longest: time.Second}, open,
 		func(err error, _ time.Duration) {
 			s.log.Error().Err(err).Msg("spools cannot be opened again, will try again")
 		})
 }
 
 // openSpools opens those that are closed.
-func (s *Service) openSpools() error {
+func (s *Service) openSpools(left batons) error {
 	var g errgroup.Group
 	for _, sp := range s.spooled {
 		if !sp.IsOpen() {
-			g.Go(sp.Reopen)
+			g.Go(func() error { return sp.Reopen(left[sp.name]) })
 		}
 	}
 	return g.Wait()

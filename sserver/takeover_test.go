@@ -281,20 +281,20 @@ func TestNotTakenOver(t *testing.T) {
 	for name, other := range map[string]func(*upgrade.Predecessor){
 		"gone":      func(*upgrade.Predecessor) {},
 		"refuses":   func(b *upgrade.Predecessor) { b.Refuse(context.Canceled) },
-		"version 0": func(b *upgrade.Predecessor) { _ = b.Ready([]byte{0}) },
+		"version 0": func(b *upgrade.Predecessor) { _ = b.Ready([]byte{0, 0}) },
 		"dies in the middle": func(b *upgrade.Predecessor) {
-			_ = b.Ready([]byte{1})
+			_ = b.Ready([]byte{1, 0})
 			for range 2 {
 				m, _ := b.Receive()
 				m.Close()
 			}
 		},
 		"dies at the end": func(b *upgrade.Predecessor) {
-			_ = b.Ready([]byte{1})
+			_ = b.Ready([]byte{1, 0})
 			for n := 0; ; n++ {
 				m, err := b.Receive()
 				m.Close()
-				if err != nil || len(m.Body) == 0 {
+				if err != nil || m.Kind == sserver.MessageEnd {
 					return
 				}
 			}
@@ -349,7 +349,7 @@ func TestSessionsComeLast(t *testing.T) {
 	p.miner()
 	p.GiveIDs(200_000)
 	before, moved := handOver(t, p)
-	if err := before.Ready([]byte{1}); err != nil {
+	if err := before.Ready([]byte{1, 0}); err != nil {
 		t.Fatal(err)
 	}
 	var last byte
@@ -378,7 +378,7 @@ func TestNotMovedWhileDiskHangs(t *testing.T) {
 	p.HoldAnswer()
 	before, moved := handOver(t, p)
 	defer before.Close()
-	if err := before.Ready([]byte{1}); err != nil {
+	if err := before.Ready([]byte{1, 0}); err != nil {
 		t.Fatal(err)
 	}
 	if err := <-moved; !errors.Is(err, context.DeadlineExceeded) {

@@ -33,7 +33,7 @@ func Open(cfg Config, deps telemetry.Deps, name string) (*Spool, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.Reopen(); err != nil {
+	if err := s.Reopen(Baton{}); err != nil {
 		return nil, err
 	}
 	s.GoOnSending()
@@ -76,8 +76,32 @@ func (s *Spool) IsOpen() bool {
 	return !s.closed
 }
 
-// Reopen opens a spool that New made or Close has closed, as Open does, but for sending. Sequences go on.
-func (s *Spool) Reopen() error {
+// Baton is what is on disk for the next opening, which need not wait for the disk then.
+type Baton struct {
+	Epoch   uint32 // it has been begun; 0: none has
+	Segment uint64 // number of a file without records; 0: there is none
+}
+
+// Reserve begins an epoch, least or a later one, for the next opening. The present one goes on; if another follows it
+// here, the reservation is void.
+func (s *Spool) Reserve(least uint32) error {
+	s.epochs.Lock()
+	defer s.epochs.Unlock()
+	epoch, err := s.nextEpoch(s.Epoch())
+	if err != nil {
+		return err
+	}
+	epoch = max(epoch, least)
+	if err := s.writeEpoch(epoch); err != nil {
+		return err
+	}
+	s.reserved = epoch
+	return nil
+}
+
+// Reopen opens a spool that New made or Close has closed, as Open does, but for sending. Sequences go on. The Baton is of
+// whom left the spool last; a zero one will do.
+func (s *Spool) Reopen(left Baton) error {
 	lock, err := durable.Lock(s.cfg.Dir)
 	if err != nil {
 		return err
@@ -89,9 +113,9 @@ func (s *Spool) Reopen() error {
 	s.records, s.bytes = 0, 0
 	s.buf, s.bufCount = nil, 0 // what the disk refused to the end: who waits for it was told
 	s.flushSeq, s.diskSeq = s.lastSeq, s.lastSeq
-	err = s.recover()
+	err = s.recover(left)
 	if err == nil {
-		s.ahead, err = s.newSegment()
+		s.ahead, err = s.firstSegment(left.Segment)
 	}
 	if err != nil {
 		s.position.Close()
@@ -108,8 +132,20 @@ func (s *Spool) Reopen() error {
 	return nil
 }
 
+// firstSegment returns the segment that was left, or a new one.
+func (s *Spool) firstSegment(left uint64) (*segment, error) {
+	if left > 0 && left == s.number-1 {
+		seg := &segment{number: left, path: segmentPath(s.cfg.Dir, left)}
+		var err error
+		if seg.file, err = os.OpenFile(seg.path, os.O_WRONLY, 0); err == nil {
+			return seg, nil
+		}
+	}
+	return s.newSegment()
+}
+
 // recover finds what is left to send and takes a new epoch.
-func (s *Spool) recover() (err error) {
+func (s *Spool) recover(left Baton) (err error) {
 	s.position, err = os.OpenFile(filepath.Join(s.cfg.Dir, "position"), os.O_CREATE|os.O_RDWR, 0o640)
 	if err != nil {
 		return err
@@ -129,7 +165,7 @@ func (s *Spool) recover() (err error) {
 	if n := len(numbers); n > 0 {
 		s.number = max(s.number, numbers[n-1]+1)
 	}
-	if numbers, err = s.discard(numbers, at); err != nil {
+	if numbers, err = s.discard(numbers, at, left.Segment); err != nil {
 		return err
 	}
 	var epoch uint32
@@ -147,16 +183,30 @@ func (s *Spool) recover() (err error) {
 		s.records += seg.records
 		s.bytes += seg.size - seg.sent
 	}
-	return s.newEpoch(epoch)
+	s.epochs.Lock()
+	s.passed = false
+	s.epochs.Unlock()
+	epoch = max(epoch, s.Epoch())
+	if before, err := s.lastEpoch(); err == nil && before == left.Epoch && before > epoch {
+		s.epoch.Store(before)
+		return nil
+	}
+	if epoch, err = s.nextEpoch(epoch); err != nil {
+		return err
+	}
+	return s.SetEpoch(epoch)
 }
 
-// discard removes the segments that hold nothing to send, and returns the others.
-func (s *Spool) discard(numbers []uint64, at position) (rest []uint64, err error) {
+// discard removes the segments that hold nothing to send, but for the one that was left, and returns the others.
+func (s *Spool) discard(numbers []uint64, at position, left uint64) (rest []uint64, err error) {
 	for _, number := range numbers {
 		path := segmentPath(s.cfg.Dir, number)
 		info, err := os.Stat(path)
-		if err == nil && number >= at.segment && info.Size() > 0 {
+		switch {
+		case err == nil && number >= at.segment && info.Size() > 0:
 			rest = append(rest, number)
+			continue
+		case err == nil && number == left && info.Size() == 0:
 			continue
 		}
 		if err == nil {
@@ -240,21 +290,32 @@ func listSegments(dir string) ([]uint64, error) {
 // other machines: those of one start together after a power cut.
 const epochSpread = 256
 
-// newEpoch begins an epoch above used and above all that were begun in the directory before.
-func (s *Spool) newEpoch(used uint32) error {
+// nextEpoch returns an epoch above used and above all that were begun in the directory before.
+func (s *Spool) nextEpoch(used uint32) (uint32, error) {
+	before, err := s.lastEpoch()
+	if err != nil {
+		return 0, err
+	}
+	if used = max(used, before); used == math.MaxUint32 {
+		return 0, fmt.Errorf("%s: no epoch left", s.epochPath())
+	}
+	return max(uint32(time.Now().Unix())+rand.Uint32N(epochSpread), used+1), nil //nolint:gosec // keeps epochs apart, no secret
+}
+
+// lastEpoch returns the last that was begun in the directory; 0: it is not known.
+func (s *Spool) lastEpoch() (uint32, error) {
 	text, err := os.ReadFile(s.epochPath())
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return err
+		return 0, err
 	}
-	if before, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32); err == nil {
-		used = max(used, uint32(before))
-	} else if len(text) > 0 {
+	epoch, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 32)
+	if err == nil {
+		return uint32(epoch), nil
+	}
+	if len(text) > 0 {
 		s.log.Warn().Err(err).Str("file", s.epochPath()).Msg("last epoch of the spool cannot be read: going by the clock")
 	}
-	if used == math.MaxUint32 {
-		return fmt.Errorf("%s: no epoch left", s.epochPath())
-	}
-	return s.SetEpoch(max(uint32(time.Now().Unix())+rand.Uint32N(epochSpread), used+1)) //nolint:gosec // keeps epochs apart, no secret
+	return 0, nil
 }
 
 func (s *Spool) epochPath() string { return filepath.Join(s.cfg.Dir, "epoch") }

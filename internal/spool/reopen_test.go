@@ -3,6 +3,10 @@ package spool_test
 import (
 	"context"
 	"errors"
+	"fmt"
+	"math"
+	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"sync"
@@ -85,7 +89,7 @@ func TestReopen(t *testing.T) {
 		if err := here.Close(); err != nil {
 			t.Fatal(err)
 		}
-		if err := there.Reopen(); err != nil {
+		if err := there.Reopen(spool.Baton{}); err != nil {
 			t.Fatal(err)
 		}
 		there.GoOnSending()
@@ -143,4 +147,87 @@ func TestStopSendingGivesUp(t *testing.T) {
 	close(away)
 	testkit.Eventually(t, "the record is sent", func() bool { n, _ := s.Depth(); return n == 0 })
 	stop()
+}
+
+// What was left for the next opening is used, and never twice.
+func TestLeave(t *testing.T) {
+	t.Parallel()
+	cfg := spool.Config{Dir: t.TempDir()}
+	deps := telemetry.Deps{Log: zerolog.New(zerolog.NewTestWriter(t))}
+	s := open(t, cfg)
+	other, err := spool.New(cfg, deps, "other")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = other.Close() })
+	last := s.Epoch()
+	next := func(to *spool.Spool, left spool.Baton) {
+		t.Helper()
+		if err := to.Reopen(left); err != nil {
+			t.Fatal(err)
+		}
+		if to.Epoch() <= last {
+			t.Errorf("epoch %d after %d", to.Epoch(), last)
+		}
+		last = to.Epoch()
+		add(t, to, 1)
+	}
+	leave := func(from *spool.Spool) spool.Baton {
+		t.Helper()
+		left, err := from.Leave()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return left
+	}
+	reserve := func(of *spool.Spool, least uint32) {
+		t.Helper()
+		if err := of.Reserve(least); err != nil {
+			t.Fatal(err)
+		}
+	}
+	size := func(number uint64) int64 {
+		info, err := os.Stat(filepath.Join(cfg.Dir, fmt.Sprintf("%08d.seg", number)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return info.Size()
+	}
+	add(t, s, 1)
+	least := last + 10_000
+	reserve(s, least)
+	left := leave(s)
+	if left.Epoch != least || left.Segment == 0 || size(left.Segment) > 0 {
+		t.Errorf("left %+v", left)
+	}
+	next(other, left)
+	if err := s.SetEpoch(math.MaxUint32); !errors.Is(err, spool.ErrClosed) {
+		t.Errorf("an epoch in a spool that is another's: %v", err)
+	}
+	if other.Epoch() != least || size(left.Segment) == 0 {
+		t.Errorf("epoch %d, want %d; %d bytes where the new ones belong", other.Epoch(), least, size(left.Segment))
+	}
+	if again := leave(other); again.Epoch != 0 {
+		t.Errorf("an epoch that nobody has reserved: %+v", again)
+	}
+	next(s, left) // an old one
+	reserve(s, 0)
+	void := last + 1
+	if err := s.SetEpoch(void); err != nil {
+		t.Fatal(err)
+	}
+	last = void
+	if left = leave(s); left.Epoch != 0 {
+		t.Errorf("reserved beside an epoch that was begun later: %+v", left)
+	}
+	next(other, left)
+	reserve(other, 0)
+	left = leave(other)
+	next(s, spool.Baton{}) // who was to have it is gone
+	if s.Epoch() <= left.Epoch {
+		t.Errorf("epoch %d, which %d should have been", s.Epoch(), left.Epoch)
+	}
+	if got := len(drain(t, s)); got != 5 {
+		t.Errorf("%d records, want 5", got)
+	}
 }

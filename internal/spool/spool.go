@@ -100,6 +100,9 @@ type Spool struct {
 	position *os.File
 	sync     func(*os.File) error // brings what was written to disk
 	epoch    atomic.Uint32
+	epochs   sync.Mutex // held while an epoch is begun
+	passed   bool       // another opening begins the next
+	reserved uint32     // for that one; 0: none is
 	began    time.Time    // when it was made
 	nextSync atomic.Int64 // so many nanoseconds after that: the wall clock may step
 
@@ -160,9 +163,15 @@ func (s *Spool) Epoch() uint32 { return s.epoch.Load() }
 // SetEpoch begins an epoch, which must be above the present one: what is appended from now on belongs to it. Sequences go
 // on.
 func (s *Spool) SetEpoch(epoch uint32) error {
+	s.epochs.Lock()
+	defer s.epochs.Unlock()
+	if s.passed {
+		return ErrClosed
+	}
 	if before := s.Epoch(); epoch <= before {
 		return fmt.Errorf("epoch %d does not follow %d", epoch, before)
 	}
+	s.reserved = 0
 	if err := s.writeEpoch(epoch); err != nil {
 		return err
 	}
@@ -294,10 +303,18 @@ func (s *Spool) Depth() (records, bytes int64) {
 // Close writes to disk what was appended and ends the spool, until Reopen. Run must have returned, or StopSending. The
 // error means that records without a successful Wait are lost.
 func (s *Spool) Close() error {
+	_, err := s.close(false)
+	return err
+}
+
+// Leave is Close for a process that opens the spool next, by Reopen with the Baton. Reserve was called before.
+func (s *Spool) Leave() (Baton, error) { return s.close(true) }
+
+func (s *Spool) close(leave bool) (left Baton, err error) {
 	s.mu.Lock()
 	if s.closed {
 		s.mu.Unlock()
-		return nil
+		return left, nil
 	}
 	s.closed = true
 	s.mu.Unlock()
@@ -310,16 +327,23 @@ func (s *Spool) Close() error {
 	if s.active != nil {
 		errs = append(errs, s.active.file.Close())
 	}
-	if s.ahead != nil {
-		errs = append(errs, s.ahead.drop())
-		s.ahead = nil
+	switch seg := s.ahead; {
+	case seg != nil && leave:
+		left.Segment = seg.number
+		errs = append(errs, seg.file.Close())
+	case seg != nil:
+		errs = append(errs, seg.drop())
 	}
+	s.ahead = nil
 	if lost := s.lastSeq - s.diskSeq; lost > 0 {
 		s.flush.end(ErrClosed)
 		s.gather.end(ErrClosed)
 		errs = append(errs, fmt.Errorf("%d records not written: %w", lost, s.broken))
 	}
-	return errors.Join(append(errs, s.position.Close(), s.lock.Close())...)
+	s.epochs.Lock()
+	defer s.epochs.Unlock()
+	left.Epoch, s.reserved, s.passed = s.reserved, 0, true
+	return left, errors.Join(append(errs, s.position.Close(), s.lock.Close())...)
 }
 
 // oldestAge returns for how long the oldest record has been waiting to be sent.

@@ -550,7 +550,7 @@ func TestCloseWhileDiskRefuses(t *testing.T) {
 		t.Errorf("wait after close: %v", err)
 	}
 	s.SetSync(func(*os.File) error { return nil })
-	if err := s.Reopen(); err != nil {
+	if err := s.Reopen(spool.Baton{}); err != nil {
 		t.Fatal(err)
 	}
 	if err := s.Close(); err != nil {
