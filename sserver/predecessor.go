@@ -8,6 +8,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/sync/errgroup"
+
 	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/registry"
@@ -66,6 +68,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 	if err := p.Ready(w.Bytes()); err != nil {
 		return err
 	}
+	defer upgrade.WithoutGC()()
 	t := taking{Service: s, version: version, ports: ports, seen: make(map[job.ID]*shareSet)}
 	if err := t.receive(p); err != nil {
 		return err
@@ -163,15 +166,46 @@ type taking struct {
 	ports    []*port
 	seen     map[job.ID]*shareSet
 	left     batons
+	messages int // with sessions
 	sessions int
 	shares   int
 }
 
+// receive takes what comes until all has. Sessions are made by as many as will serve them.
 func (t *taking) receive(p *upgrade.Predecessor) error {
+	var made errgroup.Group
+	var queues []chan upgrade.Message
+	for _, l := range t.loops {
+		queue := make(chan upgrade.Message, 1)
+		queues = append(queues, queue)
+		made.Go(func() (err error) {
+			for m := range queue {
+				if err == nil {
+					err = t.takeSessions(l, &m)
+				}
+				m.Close()
+			}
+			return err
+		})
+	}
+	err := t.receiveAll(p, queues)
+	for _, queue := range queues {
+		close(queue)
+	}
+	return errors.Join(err, made.Wait())
+}
+
+func (t *taking) receiveAll(p *upgrade.Predecessor, queues []chan upgrade.Message) error {
 	for shared := false; ; {
 		m, err := p.Receive()
 		if err != nil {
 			return err
+		}
+		if m.Kind == messageSessions && shared {
+			t.sessions += len(m.FDs)
+			queues[t.messages%len(queues)] <- m
+			t.messages++
+			continue
 		}
 		r := upgrade.NewReader(t.version, time.Now(), m.Body)
 		switch {
@@ -180,8 +214,6 @@ func (t *taking) receive(p *upgrade.Predecessor) error {
 		case m.Kind == messageShared && !shared:
 			shared = true
 			err = t.takeShared(r)
-		case m.Kind == messageSessions:
-			err = t.takeSessions(r, &m)
 		case m.Kind == messageEnd && shared:
 			t.left.code(r)
 			return r.Err()
@@ -222,7 +254,8 @@ func (t *taking) takeShared(r *upgrade.Codec) error {
 }
 
 // takeSessions makes sessions of those in a message. They are read from when their loops run.
-func (t *taking) takeSessions(r *upgrade.Codec, m *upgrade.Message) error {
+func (t *taking) takeSessions(l *loop, m *upgrade.Message) error {
+	r := upgrade.NewReader(t.version, time.Now(), m.Body)
 	for len(m.FDs) > 0 {
 		s := &session{srv: t.Service}
 		v := moved{session: s}
@@ -239,8 +272,7 @@ func (t *taking) takeSessions(r *upgrade.Codec, m *upgrade.Message) error {
 		m.FDs = m.FDs[1:]
 		s.link, s.port = link, t.ports[v.listener]
 		s.outbox.Restore(v.data, v.due, v.by)
-		t.restore(s, t.loops[t.sessions%len(t.loops)])
-		t.sessions++
+		t.restore(s, l)
 	}
 	if r.Left() > 0 {
 		return fmt.Errorf("%w: sessions without connections", upgrade.ErrMalformed)

@@ -47,7 +47,7 @@ type move struct {
 	arrived  chan struct{}  // one of each loop all whose answers have left
 	all      chan struct{}  // closed when all loops are there, or nothing moves
 	failed   error          // set before all is closed: nothing moves
-	exported sync.WaitGroup // loops that have sent their sessions
+	exported sync.WaitGroup // loops that have sent their sessions, or will not
 	outcome  chan struct{}
 	gone     bool // set before outcome is closed: another process has the sessions
 
@@ -57,13 +57,30 @@ type move struct {
 }
 
 func (m *move) send(kind byte, code func(*upgrade.Codec), fds ...int) error {
-	w := upgrade.NewWriter(m.version, time.Now(), nil)
-	if code(w); w.Err() != nil {
-		return w.Err()
+	p := parcel{fds: fds}
+	if err := p.pack(m.version, code); err != nil {
+		return err
 	}
+	return m.sendParcel(kind, p)
+}
+
+func (m *move) sendParcel(kind byte, p parcel) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.to.Send(kind, w.Bytes(), fds...)
+	return m.to.Send(kind, p.body, p.fds...)
+}
+
+// parcel is a message that can be sent.
+type parcel struct {
+	body []byte
+	fds  []int
+}
+
+func (p *parcel) pack(version uint32, code func(*upgrade.Codec)) error {
+	w := upgrade.NewWriter(version, time.Now(), nil)
+	code(w)
+	p.body = w.Bytes()
+	return w.Err()
 }
 
 func (m *move) fail(err error) {
@@ -128,6 +145,8 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		undo = append(undo, func() { w.seen.recorded() })
 	}
 
+	// Nobody is served from here on.
+	defer upgrade.WithoutGC()()
 	undo = append(undo, s.pauseAccepting())
 	s.keepStill(true)
 	undo = append(undo, func() { s.keepStill(false) })
@@ -148,7 +167,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		return 0, 0, m.failed
 	}
 
-	// Nobody is served from here on. Sessions come behind what they are judged by.
+	// Sessions come behind what they are judged by.
 	answered := time.Now()
 	m.failed = s.sendShared(m)
 	close(m.all)
@@ -346,12 +365,14 @@ func (l *loop) handOver() {
 			l.settle(s)
 		}
 	}
-	m.arrived <- struct{}{} // has room
+	m.arrived <- struct{}{}   // has room
+	parcels, err := l.pack(m) // while others wait for the disk
 	<-m.all
-	if m.failed == nil {
-		if err := l.export(m); err != nil {
-			m.fail(err)
-		}
+	for i := 0; i < len(parcels) && err == nil && m.failed == nil; i++ {
+		err = m.sendParcel(messageSessions, parcels[i])
+	}
+	if err != nil {
+		m.fail(err)
 	}
 	m.exported.Done()
 	<-m.outcome
@@ -376,30 +397,31 @@ func (l *loop) stay(m *move) {
 	}
 }
 
-func (l *loop) export(m *move) error {
+// pack returns the messages that have all sessions.
+func (l *loop) pack(m *move) (parcels []parcel, err error) {
 	all := slices.DeleteFunc(slices.Clone(l.sessions), func(s *session) bool { return s.over })
 	for step := range slices.Chunk(all, movedStep) {
-		fds := make([]int, len(step))
+		p := parcel{fds: make([]int, len(step))}
 		for i, s := range step {
-			var err error
-			if fds[i], err = s.link.Pass(); err != nil {
-				return err
+			if p.fds[i], err = s.link.Pass(); err != nil {
+				return nil, err
 			}
 		}
-		if err := m.send(messageSessions, func(c *upgrade.Codec) {
+		if err := p.pack(m.version, func(c *upgrade.Codec) {
 			for _, s := range step {
 				v := moved{session: s, listener: s.port.index}
 				v.data, v.due, v.by = s.outbox.Waiting()
 				v.code(c)
 			}
-		}, fds...); err != nil {
-			return err
+		}); err != nil {
+			return nil, err
 		}
+		parcels = append(parcels, p)
 	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.sessions += len(all)
-	return nil
+	return parcels, nil
 }
 
 // letGo ends all sessions here, and the loop: another process has them.

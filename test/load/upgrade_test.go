@@ -182,7 +182,7 @@ func TestUpgrades(t *testing.T) {
 	}
 	all, _ := os.ReadFile(p.log)
 	for line := range bytes.Lines(all) {
-		if bytes.Contains(line, []byte("taken over")) {
+		if bytes.Contains(line, []byte("taken over")) || bytes.Contains(line, []byte("could go on")) {
 			t.Logf("%s", bytes.TrimSpace(line))
 		}
 	}
