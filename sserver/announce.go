@@ -14,6 +14,7 @@ type sentJob struct {
 	ID     job.ID
 	Number uint32
 	Later  uint32 // seconds by which its time is later than the job's
+	Chain  uint8
 }
 
 const (
@@ -26,7 +27,7 @@ const (
 // difficulty has changed. Jobs sent before keep their difficulty. The caller sends the result at once, so that jobs
 // arrive in the order of their numbers.
 func (s *session) update(dst []byte) []byte {
-	r := s.srv.jobs.round.Load()
+	r := s.chain().jobs.round.Load()
 	if r == nil || !s.Ready {
 		return dst
 	}
@@ -46,7 +47,7 @@ func (s *session) update(dst []byte) []byte {
 		newDifficulty: newDifficulty,
 	}
 	s.forgetJobs(a.clean)
-	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later})
+	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later, Chain: s.Chain})
 	if newDifficulty {
 		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
 	}
@@ -73,11 +74,14 @@ func (s *session) forgetJobs(clean bool) {
 	if clean {
 		drop = max(len(s.Jobs)-keptJobs, drop)
 	}
-	for drop < len(s.Jobs) && s.srv.jobs.find(s.Jobs[drop].ID) == nil {
+	for drop < len(s.Jobs) && s.work(s.Jobs[drop]) == nil {
 		drop++
 	}
 	s.Jobs = slices.Delete(s.Jobs, 0, drop)
 }
+
+// work returns the job as its chain has it; nil: its life is over.
+func (s *session) work(j sentJob) *work { return s.srv.chains[j.Chain].jobs.find(j.ID) }
 
 // sentJob returns the job that the miner knows by the low bits of its number, and what a share of m for it must meet.
 func (s *session) sentJob(number uint8, m *miner) (j sentJob, d bitcoin.Difficulty, ok bool) {
@@ -100,7 +104,7 @@ func (s *session) refresh() {
 			s.follow(&m.miner)
 		}
 	}
-	if r := s.srv.jobs.round.Load(); s.held > 0 && r != nil && r.number == s.Round {
+	if r := s.chain().jobs.round.Load(); s.held > 0 && r != nil && r.number == s.Round {
 		return // only a difficulty may be new: it comes behind the answers that wait for the disk
 	}
 	sc := &s.loop.sc

@@ -27,7 +27,7 @@ import (
 func BenchmarkBareWrites(b *testing.B) {
 	s := benchService(b)
 	benchMiners(b, s)
-	text := benchSession(b, s).announce(nil, announcement{work: s.jobs.newest(), number: 200, clean: true})
+	text := benchSession(b, s).announce(nil, announcement{work: s.chains[0].jobs.newest(), number: 200, clean: true})
 	links := make(map[*loop][]poll.Link)
 	for _, session := range s.allSessions(b.Context()) {
 		links[session.loop] = append(links[session.loop], session.link)
@@ -195,7 +195,7 @@ func benchCrowd(b *testing.B, conns int) (*Service, *crowd) {
 	for _, l := range s.loops {
 		loops.Go(l.run)
 	}
-	rest.Go(func() error { return s.shares.Run(ctx, nowhere{}) })
+	rest.Go(func() error { return s.chains[0].shares.Run(ctx, nowhere{}) })
 	rest.Go(func() error { return s.tick(ctx) })
 	rest.Go(func() error { return s.accept(ctx, p) })
 	b.Cleanup(func() {
@@ -228,11 +228,11 @@ const benchBatch = 20_000
 func BenchmarkShare(b *testing.B) {
 	conns := benchConns(b, 10_000)
 	s, crowd := benchCrowd(b, conns)
-	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
+	if _, err := s.chains[0].jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	crowd.do(conns, crowdLogin)
-	w := s.jobs.newest()
+	w := s.chains[0].jobs.newest()
 	line := fmt.Sprintf(`{"params":["alice.rig","0","00000000COUNTER0","%08x","00000000"],"id":9,"method":"mining.submit"}`, w.Time)
 	shares := 0
 	before := cpu(b)
@@ -331,14 +331,14 @@ func BenchmarkConnection(b *testing.B) {
 			runtime.ReadMemStats(&before)
 			rss, computed, start := residentBytes(b), cpu(b), time.Now()
 			s, crowd := benchCrowd(b, conns)
-			if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
+			if _, err := s.chains[0].jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 				b.Fatal(err)
 			}
 			crowd.do(conns, crowdLogin)
 			b.ReportMetric(time.Since(start).Seconds(), "s/logins")
 			b.ReportMetric((cpu(b) - computed).Seconds(), "cpu-s/logins")
 			for prev := range byte(4) {
-				if _, err := s.jobs.add(benchJob(2+prev), merged{}, time.Now()); err != nil {
+				if _, err := s.chains[0].jobs.add(benchJob(2+prev), merged{}, time.Now()); err != nil {
 					b.Fatal(err)
 				}
 				tellAll(s)
@@ -383,7 +383,7 @@ func BenchmarkConnectionWithoutSocket(b *testing.B) {
 	for _, n := range []int{10_000, 50_000} {
 		b.Run(strconv.Itoa(n), func(b *testing.B) {
 			s := benchService(b)
-			if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
+			if _, err := s.chains[0].jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 				b.Fatal(err)
 			}
 			var before, after runtime.MemStats
@@ -402,7 +402,7 @@ func BenchmarkConnectionWithoutSocket(b *testing.B) {
 				c.receive(login)
 			}
 			for prev := range byte(4) {
-				if _, err := s.jobs.add(benchJob(2+prev), merged{}, time.Now()); err != nil {
+				if _, err := s.chains[0].jobs.add(benchJob(2+prev), merged{}, time.Now()); err != nil {
 					b.Fatal(err)
 				}
 				for _, l := range s.loops {

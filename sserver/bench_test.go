@@ -60,7 +60,7 @@ func benchJob(prev byte) *job.StratumJob {
 
 // benchSession is authorized and has a job.
 func benchSession(b *testing.B, s *Service) stratumV1 {
-	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
+	if _, err := s.chains[0].jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	p, l := s.ports[0], s.loops[0]
@@ -79,10 +79,10 @@ func benchSession(b *testing.B, s *Service) stratumV1 {
 func BenchmarkValidation(b *testing.B) {
 	s := benchService(b)
 	c := benchSession(b, s)
-	w := s.jobs.newest()
+	w := s.chains[0].jobs.newest()
 	var sc scratch
 	_, difficulty, _ := c.sentJob(0, &c.Miner)
-	sub := &submission{miner: &c.Miner, worker: &c.Workers[0], Submission: v1.Submission{Time: w.Time, VersionBits: 0x2000, Rolled: true}}
+	sub := &submission{chain: s.chains[0], miner: &c.Miner, worker: &c.Workers[0], Submission: v1.Submission{Time: w.Time, VersionBits: 0x2000, Rolled: true}}
 	now := time.Now()
 	b.ReportAllocs()
 	for b.Loop() {
@@ -116,9 +116,9 @@ func BenchmarkSubmitLine(b *testing.B) {
 	s := benchService(b)
 	p := s.ports[0]
 	p.difficulty, p.vardiff.Min, p.vardiff.Max = -32, -32, -32
-	testkit.Run(b, func(ctx context.Context) error { return s.shares.Run(ctx, nowhere{}) })
+	testkit.Run(b, func(ctx context.Context) error { return s.chains[0].shares.Run(ctx, nowhere{}) })
 	c := benchSession(b, s)
-	w := s.jobs.newest()
+	w := s.chains[0].jobs.newest()
 	line := fmt.Appendf(nil, `{"params": ["alice.rig", "0", "0000000000000000", "%08x", "00000000", "00002000"], "id": 1011, "method": "mining.submit"}`+"\n", w.Time)
 	nonce := line[bytes.Index(line, []byte(`"00000000", "00002000"`))+1:][:8]
 	const digits = "0123456789abcdef"
@@ -149,7 +149,7 @@ const benchSockets = 1000
 
 // benchMiners connects miners that read everything.
 func benchMiners(b *testing.B, s *Service) {
-	if _, err := s.jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
+	if _, err := s.chains[0].jobs.add(benchJob(1), merged{}, time.Now()); err != nil {
 		b.Fatal(err)
 	}
 	var loops errgroup.Group
@@ -199,7 +199,7 @@ func BenchmarkBroadcast(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		prev++
-		if sent, err := s.jobs.add(benchJob(prev), merged{}, time.Now()); err != nil || !sent {
+		if sent, err := s.chains[0].jobs.add(benchJob(prev), merged{}, time.Now()); err != nil || !sent {
 			b.Fatal(sent, err)
 		}
 		tellAll(s)

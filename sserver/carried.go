@@ -17,7 +17,7 @@ import (
 const (
 	maxJobText  = 16 << 20
 	maxMemories = 1 << 22
-	maxSpools   = 64
+	maxSpools   = 4 * maxChains
 	// seenChunk is how many shares are told of in one message.
 	seenChunk = 1 << 15
 )
@@ -26,7 +26,7 @@ const (
 type shared struct {
 	instance string // that names the process to its twins: to them nothing has changed
 	lease    registry.Estate
-	jobs     book
+	books    []book // by chain
 	ids      *idPool
 	memories []guard.Memory
 }
@@ -34,7 +34,14 @@ type shared struct {
 func (v *shared) code(c *upgrade.Codec) {
 	text(c, &v.instance)
 	codeEstate(c, &v.lease)
-	v.jobs.code(c)
+	if c.Version >= withChains {
+		upgrade.List(c, &v.books, maxChains, func(c *upgrade.Codec, b *book) { b.code(c) })
+	} else {
+		if c.Reading() {
+			v.books = make([]book, 1)
+		}
+		v.books[0].code(c)
+	}
 	v.ids.code(c)
 	upgrade.List(c, &v.memories, maxMemories, codeMemory)
 }
@@ -91,26 +98,27 @@ func (b *jobBook) carry() (v book) {
 	return v
 }
 
-// adopt has s go on with the jobs of another process. Those that came here alone come behind them.
-func (s *Service) adopt(v book, seen map[job.ID]*shareSet, now time.Time) error {
+// adopt has c go on with the jobs of another process. Those that came here alone come behind them.
+func (c *chain) adopt(v book, seen map[seenOf]*shareSet, now time.Time) error {
 	var works []*work
 	for _, carried := range v.works {
 		j, err := job.ParseStratumJob(carried.text)
 		if err != nil {
 			return err
 		}
-		w, err := s.jobs.work(j, s.mergedMining(j), carried.made)
+		w, err := c.jobs.work(j, c.mergedMining(j), carried.made)
 		if err != nil {
 			return err
 		}
-		if w.tip = carried.tip; seen[j.ID] != nil {
-			w.seen.takeFrom(seen[j.ID])
+		w.tip = carried.tip
+		if set := seen[seenOf{c.index, j.ID}]; set != nil {
+			w.seen.takeFrom(set)
 		}
 		works = append(works, w)
 	}
-	for _, w := range s.jobs.replace(v, works) {
-		if _, err := s.jobs.add(w.StratumJob, w.merged, now); err != nil {
-			s.log.Debug().Err(err).Uint64("job", uint64(w.ID)).Msg("job not taken over")
+	for _, w := range c.jobs.replace(v, works) {
+		if _, err := c.jobs.add(w.StratumJob, w.merged, now); err != nil {
+			c.log.Debug().Err(err).Uint64("job", uint64(w.ID)).Msg("job not taken over")
 		}
 	}
 	return nil
@@ -148,12 +156,19 @@ func (s *shareSet) takeFrom(other *shareSet) {
 
 // seenShares are some of the shares that were accepted of a job.
 type seenShares struct {
-	job  job.ID
+	of   seenOf
 	keys []shareKey
 }
 
+// seenOf is a chain's job.
+type seenOf struct {
+	chain uint8
+	job   job.ID
+}
+
 func (v *seenShares) code(c *upgrade.Codec) {
-	upgrade.Uint(c, &v.job)
+	codeChain(c, &v.of.chain)
+	upgrade.Uint(c, &v.of.job)
 	upgrade.List(c, &v.keys, seenChunk, func(c *upgrade.Codec, k *shareKey) {
 		upgrade.Uint(c, &k.extraNonce2)
 		upgrade.Uint(c, &k.extraNonce1)

@@ -12,7 +12,7 @@ import (
 const MaxWorkers = maxWorkers
 
 // TakeJob handles j as if it had come from Kafka.
-func (s *Service) TakeJob(j *job.StratumJob) { s.takeJob(j.AppendTo(nil), time.Now()) }
+func (s *Service) TakeJob(j *job.StratumJob) { s.chains[0].takeJob(j.AppendTo(nil), time.Now()) }
 
 // Serving reports whether sessions are served, or can be.
 func (s *Service) Serving() bool { return s.inTerm.Load() }
@@ -43,10 +43,10 @@ func (s *Service) Agents() (agents []string) {
 func (c Config) StartDifficulty() float64 { return c.startDifficulty() }
 
 // Epoch is that of the shares that are taken now.
-func (s *Service) Epoch() uint32 { return s.shares.Epoch() }
+func (s *Service) Epoch() uint32 { return s.epoch() }
 
 // SetEpoch begins another.
-func (s *Service) SetEpoch(epoch uint32) error { return s.shares.SetEpoch(epoch) }
+func (s *Service) SetEpoch(epoch uint32) error { return s.setEpoch(epoch) }
 
 // Hearing returns the sessions' difficulties in the order in which each loop tells them of a job.
 func (s *Service) Hearing() (all [][]float64) {

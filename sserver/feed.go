@@ -17,32 +17,32 @@ import (
 const lastJobs = 5
 
 // readJobs takes jobs from Kafka until ctx ends.
-func (s *Service) readJobs(ctx context.Context) error {
-	topics := s.cfg.Kafka.Topics
+func (c *chain) readJobs(ctx context.Context) error {
+	topics := c.cfg.Kafka.Topics
 	names := []string{topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents, topics.AuxSolved, topics.RSKSolved}
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
-	if err := s.bus.EnsureTopics(ctx, names...); err != nil {
+	if err := c.srv.bus.EnsureTopics(ctx, names...); err != nil {
 		return err
 	}
-	since := time.Now().Add(-s.cfg.MaxJobDelay.Std())
-	return s.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), func(msg bus.Message) error {
-		s.takeJob(msg.Value, time.Now())
+	since := time.Now().Add(-c.cfg.MaxJobDelay.Std())
+	return c.srv.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), func(msg bus.Message) error {
+		c.takeJob(msg.Value, time.Now())
 		return nil
 	})
 }
 
 // takeJob starts a round if the job of a message deserves one.
-func (s *Service) takeJob(text []byte, now time.Time) {
+func (c *chain) takeJob(text []byte, now time.Time) {
 	j, err := job.ParseStratumJob(text)
 	if err != nil {
-		s.metrics.jobs.WithLabelValues("bad").Inc()
-		s.log.Error().Err(err).Msg("job is not usable")
+		c.metrics.jobs.WithLabelValues("bad").Inc()
+		c.log.Error().Err(err).Msg("job is not usable")
 		return
 	}
 	// Miners differ in what they do with a bit of the version that they may roll: set it, or turn it over. So it is
 	// clear (BIP 320 leaves these bits to them).
-	j.Version &^= int32(s.versionMask)
-	sent, err := s.jobs.add(j, s.mergedMining(j), now)
+	j.Version &^= int32(c.srv.versionMask)
+	sent, err := c.jobs.add(j, c.mergedMining(j), now)
 	result := "stored"
 	switch {
 	case errors.Is(err, errJobKnown):
@@ -56,20 +56,20 @@ func (s *Service) takeJob(text []byte, now time.Time) {
 	case sent:
 		result = "sent"
 	}
-	s.metrics.jobs.WithLabelValues(result).Inc()
+	c.metrics.jobs.WithLabelValues(result).Inc()
 	switch {
 	case err == nil:
-		s.dropping.Store(nil)
-	case result != "known" && s.dropping.Load() == nil:
-		s.dropping.Store(&dropping{now, err})
+		c.dropping.Store(nil)
+	case result != "known" && c.dropping.Load() == nil:
+		c.dropping.Store(&dropping{now, err})
 	}
 	if err != nil && result != "known" {
-		s.log.Warn().Err(err).Uint64("job", uint64(j.ID)).Int32("height", j.Height).Msg("job dropped")
+		c.log.Warn().Err(err).Uint64("job", uint64(j.ID)).Int32("height", j.Height).Msg("job dropped")
 	}
 	if sent {
-		s.onLoops((*loop).newRound)
-		s.metrics.jobHeight.Set(float64(j.Height))
-		s.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
+		c.srv.onLoops((*loop).newRound)
+		c.metrics.jobHeight.Set(float64(j.Height))
+		c.log.Debug().Uint64("job", uint64(j.ID)).Int32("height", j.Height).Stringer("prev_hash", j.PrevHash).Msg("job sent")
 	}
 }
 
@@ -80,9 +80,9 @@ type dropping struct {
 }
 
 // jobFault returns what is wrong with the jobs that miners have, or nil.
-func (s *Service) jobFault(now time.Time) error {
-	r, d := s.jobs.round.Load(), s.dropping.Load()
-	maxDelay := s.cfg.MaxJobDelay.Std()
+func (c *chain) jobFault(now time.Time) error {
+	r, d := c.jobs.round.Load(), c.dropping.Load()
+	maxDelay := c.cfg.MaxJobDelay.Std()
 	switch {
 	case r == nil && d != nil:
 		return fmt.Errorf("%w: those that come are dropped: %w", errNoJob, d.err)
@@ -94,33 +94,33 @@ func (s *Service) jobFault(now time.Time) error {
 		return fmt.Errorf("latest job is %s ahead of the clock: that of this machine or of jobmaker's is wrong", r.work.ID.Time().Sub(now).Round(time.Second))
 	case r.work.made.Sub(r.work.ID.Time()) > maxDelay:
 		return fmt.Errorf("latest job is %s behind the clock: that of this machine or of jobmaker's is wrong", r.work.made.Sub(r.work.ID.Time()).Round(time.Second))
-	case now.Sub(r.work.made) > s.cfg.MaxJobLifetime.Std():
+	case now.Sub(r.work.made) > c.cfg.MaxJobLifetime.Std():
 		return fmt.Errorf("latest job is %s old", now.Sub(r.work.made).Round(time.Second))
 	}
 	return nil
 }
 
 // mergedMining returns the blocks of other chains that shares of j may solve and that somebody waits for.
-func (s *Service) mergedMining(j *job.StratumJob) merged {
+func (c *chain) mergedMining(j *job.StratumJob) merged {
 	m, err := mergedMining(j)
 	if err != nil {
-		s.metrics.jobs.WithLabelValues("bad merged").Inc()
-		s.log.Error().Err(err).Uint64("job", uint64(j.ID)).Msg("merged mining of a job is not usable")
+		c.metrics.jobs.WithLabelValues("bad merged").Inc()
+		c.log.Error().Err(err).Uint64("job", uint64(j.ID)).Msg("merged mining of a job is not usable")
 	}
-	if s.auxBlocks == nil {
+	if c.auxBlocks == nil {
 		m.aux = nil
 	}
-	if s.rskBlocks == nil {
+	if c.rskBlocks == nil {
 		m.rsk = nil
 	}
 	return m
 }
 
 // keepJobs lets jobs grow old, and repeats the latest when there is none for long, until ctx ends.
-func (s *Service) keepJobs(ctx context.Context) error {
+func (c *chain) keepJobs(ctx context.Context) error {
 	for retry.Sleep(ctx, time.Second) {
-		if s.jobs.tick(time.Now()) {
-			s.onLoops((*loop).newRound)
+		if c.jobs.tick(time.Now()) {
+			c.srv.onLoops((*loop).newRound)
 		}
 	}
 	return nil

@@ -191,14 +191,15 @@ func TestJobFault(t *testing.T) {
 	t.Parallel()
 	start := time.Unix(1_700_000_000, 0)
 	cfg := DefaultConfig()
-	s := &Service{cfg: cfg, jobs: newJobBook(cfg), metrics: newMetrics(nil, func() time.Duration { return 0 }, new(twins))}
+	c := &chain{cfg: cfg, srv: new(Service), jobs: newJobBook(cfg)}
+	c.metrics = newChainMetrics(nil, c.jobAge)
 	ids := job.NewIDs(1)
 	take := func(made, now time.Time) {
 		j := &job.StratumJob{
 			ID: ids.Next(made), GBTHash: chainhash.Hash{}.String(), Height: 10, Bits: 0x1d00ffff,
 			Coinbase1: []byte{1}, Coinbase2: []byte{1}, PrevHash: chainhash.Hash{1},
 		}
-		s.takeJob(j.AppendTo(nil), now)
+		c.takeJob(j.AppendTo(nil), now)
 	}
 	for _, step := range []struct {
 		made, at, asked int // seconds
@@ -218,8 +219,8 @@ func TestJobFault(t *testing.T) {
 	} {
 		at := func(seconds int) time.Time { return start.Add(time.Duration(seconds) * time.Second) }
 		take(at(step.made), at(step.at))
-		s.jobs.tick(at(step.asked))
-		err := s.jobFault(at(step.asked))
+		c.jobs.tick(at(step.asked))
+		err := c.jobFault(at(step.asked))
 		if (err == nil) != (step.want == "") || err != nil && !strings.Contains(err.Error(), step.want) {
 			t.Errorf("at %d: %v, want %q", step.asked, err, step.want)
 		}

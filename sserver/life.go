@@ -25,7 +25,9 @@ func (s *Service) beginLife(id uint8) error {
 		return err
 	}
 	if before, err := strconv.ParseUint(strings.TrimSpace(string(text)), 10, 8); err == nil {
-		s.events.add(share.Event{Time: time.Now(), Action: share.ServerDead, SessionID: uint32(before) << 24})
+		for _, c := range s.chains {
+			c.events.add(share.Event{Time: time.Now(), Action: share.ServerDead, SessionID: uint32(before) << 24})
+		}
 	}
 	return durable.Replace(s.serving(), fmt.Appendln(nil, id), 0o640)
 }

@@ -37,16 +37,24 @@ type loop struct {
 
 	held     []heldAnswer // oldest first
 	heldText []byte       // the answers themselves, one after the other
+	durable  []uint64     // by chain: records up to this one are on disk
+	failure  error        // what the disk said last when it failed
 	paused   []*session   // some may have ended since
 
-	toTell   int       // sessions before this place are to hear what is new
-	nextTour time.Time // when difficulties are looked at next
-	told     uint64    // number of the latest round that all have heard of
-	counting spread    // difficulties in the tour in progress
-	counted  spread    // difficulties in the last tour
-	toCheck  int       // sessions from this place on have not been swept yet
-	leaving  bool      // all sessions are to end
-	move     *move     // what is to pass to another process, when all answers have left; nil: nothing
+	toTell   int         // sessions before this place are to hear what is new
+	nextTour time.Time   // when difficulties are looked at next
+	tours    []chainTour // by chain
+	toCheck  int         // sessions from this place on have not been swept yet
+	leaving  bool        // all sessions are to end
+	move     *move       // what is to pass to another process, when all answers have left; nil: nothing
+}
+
+// chainTour is what a loop knows of a chain's miners by its tours.
+type chainTour struct {
+	round    *round // the latest when the tour went on; nil: none yet
+	told     uint64 // number of the latest that all have heard of
+	counting spread // difficulties in the tour in progress
+	counted  spread // difficulties in the last tour
 }
 
 func newLoop(srv *Service) (*loop, error) {
@@ -54,7 +62,7 @@ func newLoop(srv *Service) (*loop, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &loop{srv: srv, Loop: l}, nil
+	return &loop{srv: srv, Loop: l, tours: make([]chainTour, len(srv.chains)), durable: make([]uint64, len(srv.chains))}, nil
 }
 
 // run serves sessions until there are none after leave. The error is the system's.
@@ -84,7 +92,7 @@ func (l *loop) run() error {
 // which costs more than to read and judge it. What is posted has its turn at once: a new job, answers whose shares are
 // on disk, and the question for what has arrived, before the next sync.
 func (l *loop) gather() {
-	wait := time.Until(l.srv.shares.NextSync())
+	wait := time.Until(l.srv.nextSync())
 	if l.toTell > 0 || wait <= 0 && len(l.held) == 0 {
 		return
 	}
@@ -164,9 +172,11 @@ func (l *loop) settle(s *session) {
 
 // newRound makes all sessions hear of the latest round.
 func (l *loop) newRound() {
-	l.counting = spread{}
+	for i := range l.tours {
+		l.tours[i].counting = spread{}
+	}
 	if l.toTell = len(l.sessions); l.toTell == 0 {
-		l.srv.metrics.spread(&l.counted, &l.counting)
+		l.count()
 	}
 }
 
@@ -176,7 +186,9 @@ func (l *loop) tour() {
 	if l.toTell == 0 {
 		return
 	}
-	current := l.srv.jobs.round.Load()
+	for i, c := range l.srv.chains {
+		l.tours[i].round = c.jobs.round.Load()
+	}
 	for range tourStep {
 		l.toTell = min(l.toTell, len(l.sessions))
 		if l.toTell == 0 {
@@ -188,12 +200,21 @@ func (l *loop) tour() {
 	if l.toTell > 0 {
 		return
 	}
-	l.srv.metrics.spread(&l.counted, &l.counting)
-	if current != nil && current.number > l.told {
-		l.told = current.number
-		l.srv.metrics.broadcastSeconds.Observe(time.Since(current.start).Seconds())
+	l.count()
+	for i, c := range l.srv.chains {
+		if t := &l.tours[i]; t.round != nil && t.round.number > t.told {
+			t.told = t.round.number
+			c.metrics.broadcastSeconds.Observe(time.Since(t.round.start).Seconds())
+		}
 	}
 	l.order()
+}
+
+// count shows the difficulties that the tour has met.
+func (l *loop) count() {
+	for i, c := range l.srv.chains {
+		c.metrics.spread(&l.tours[i].counted, &l.tours[i].counting)
+	}
 }
 
 func (l *loop) refresh(s *session) {
@@ -203,13 +224,14 @@ func (l *loop) refresh(s *session) {
 	if !s.Ready || s.Tip == 0 {
 		return
 	}
+	counting := &l.tours[s.Chain].counting
 	if s.Farm == nil {
-		l.counting.add(&s.Miner)
+		counting.add(&s.Miner)
 		s.hashrate = s.Miner.announced().Float()
 		return
 	}
 	for _, m := range s.Farm.Miners {
-		l.counting.add(&m.miner)
+		counting.add(&m.miner)
 		s.hashrate += m.announced().Float()
 	}
 }

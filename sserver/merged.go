@@ -51,7 +51,8 @@ func mergedMining(j *job.StratumJob) (m merged, err error) {
 var errMerged = errors.New("merged mining is not possible")
 
 // solvedMerged hands over the blocks of other chains that the share in sc solves.
-func (s *session) solvedMerged(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
+func (s *session) solvedMerged(w *work, hash chainhash.Hash, sub *submission, sc *scratch) {
+	c, by := sub.chain, sub.worker
 	anyHash := s.srv.cfg.Development.SubmitInvalidBlocks
 	if w.merged.aux != nil && (anyHash || w.merged.aux.Met(&hash)) {
 		block := auxwork.AuxSolved{
@@ -62,7 +63,7 @@ func (s *session) solvedMerged(w *work, hash chainhash.Hash, by *worker, sc *scr
 			RPCAddr:     w.Aux.RPCAddr,
 			RPCUserPass: w.Aux.RPCUserPass,
 		}
-		s.handOverMerged(s.srv.auxBlocks, block.AppendTo(nil), by, "aux", hash)
+		s.handOverMerged(c.auxBlocks, block.AppendTo(nil), by, "aux", hash)
 	}
 	if w.merged.rsk != nil && (anyHash || w.merged.rsk.Met(&hash)) {
 		block := auxwork.RSKSolved{
@@ -71,7 +72,7 @@ func (s *session) solvedMerged(w *work, hash chainhash.Hash, by *worker, sc *scr
 			RPCAddr:      w.RSK.RPCAddr,
 			RPCUserPass:  w.RSK.RPCUserPass,
 		}
-		s.handOverMerged(s.srv.rskBlocks, block.AppendTo(nil), by, "rsk", hash)
+		s.handOverMerged(c.rskBlocks, block.AppendTo(nil), by, "rsk", hash)
 	}
 }
 

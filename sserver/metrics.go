@@ -28,23 +28,15 @@ type metrics struct {
 	bytesIn       *prometheus.CounterVec // listener
 	bytesOut      *prometheus.CounterVec // listener
 
-	shares        map[share.Status]*atomic.Int64 // judged; all of share.Statuses
-	miners        *prometheus.GaugeVec
-	rejectsUnsaid prometheus.Counter
-	solved        prometheus.Counter
-	solvedMerged  *prometheus.CounterVec // chain
-	shareSeconds  prometheus.Histogram
-
-	jobs             *prometheus.CounterVec // result
-	broadcastSeconds prometheus.Histogram
-	jobHeight        prometheus.Gauge
-	diffChanges      prometheus.Counter
-	eventsDropped    prometheus.Counter
+	solvedMerged *prometheus.CounterVec // chain
+	shareSeconds prometheus.Histogram
+	diffChanges  prometheus.Counter
 }
 
-func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration, twins *twins) *metrics {
+var buckets = []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
+
+func newMetrics(reg prometheus.Registerer, twins *twins) *metrics {
 	set := telemetry.Metrics(reg, "sserver")
-	buckets := []float64{.0001, .00025, .0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5}
 	m := &metrics{
 		refused:       set.Counters("connections_refused_total", "Connections closed before they became sessions.", "reason"),
 		disconnected:  set.Counters("disconnects_total", "Sessions that this side ended.", "reason"),
@@ -61,27 +53,47 @@ func newMetrics(reg prometheus.Registerer, jobAge func() time.Duration, twins *t
 		bytesIn:       set.Counters("received_bytes_total", "Bytes from miners.", "listener"),
 		bytesOut:      set.Counters("sent_bytes_total", "Bytes to miners, those included that were still queued at the end.", "listener"),
 
-		rejectsUnsaid: set.Counter("rejects_unlogged_total", "Rejected shares kept out of the share log because the miner sends too many."),
-		solved:        set.Counter("solved_total", "Shares that solve a block."),
-		solvedMerged:  set.Counters("solved_merged_total", "Shares that solve a block of another chain.", "chain"),
-		shareSeconds:  set.Histogram("answer_seconds", "From reading shares to answering them, durability included.", buckets),
-
-		jobs:             set.Counters("jobs_total", "Jobs received.", "result"),
-		broadcastSeconds: set.Histogram("broadcast_seconds", "From the start of a round to its last notification, for each loop's part of the miners.", buckets),
-		jobHeight:        set.Gauge("job_height", "Height of the latest job sent."),
-		diffChanges:      set.Counter("difficulty_changes_total", "Changes of a miner's difficulty."),
-		eventsDropped:    set.Counter("events_dropped_total", "Events that Kafka could not take in time."),
+		solvedMerged: set.Counters("solved_merged_total", "Shares that solve a block of another chain.", "chain"),
+		shareSeconds: set.Histogram("answer_seconds", "From reading shares to answering them, durability included.", buckets),
+		diffChanges:  set.Counter("difficulty_changes_total", "Changes of a miner's difficulty."),
 	}
-	set.GaugeFunc("job_age_seconds", "Age of the latest job sent.", func() float64 { return jobAge().Seconds() })
 	set.GaugeFunc("twins", "Other processes that serve under this server's id.", func() float64 {
 		all, _ := twins.count()
 		return float64(all)
 	})
-	m.miners = set.Gauges("miners", "Miners with a job, those of agents included, by difficulty.", "difficulty")
 	for p := range phases {
 		telemetry.Metrics(labelled(reg, "state", p.String()), "sserver").GaugeFunc("sessions", "Connections by state.",
 			func() float64 { return float64(m.sessions[p].Load()) })
 	}
+	return m
+}
+
+// chainMetrics are those of one chain.
+type chainMetrics struct {
+	shares        map[share.Status]*atomic.Int64 // judged; all of share.Statuses
+	miners        *prometheus.GaugeVec
+	rejectsUnsaid prometheus.Counter
+	solved        prometheus.Counter
+
+	jobs             *prometheus.CounterVec // result
+	broadcastSeconds prometheus.Histogram
+	jobHeight        prometheus.Gauge
+	eventsDropped    prometheus.Counter
+}
+
+func newChainMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *chainMetrics {
+	set := telemetry.Metrics(reg, "sserver")
+	m := &chainMetrics{
+		miners:        set.Gauges("miners", "Miners with a job, those of agents included, by difficulty.", "difficulty"),
+		rejectsUnsaid: set.Counter("rejects_unlogged_total", "Rejected shares kept out of the share log because the miner sends too many."),
+		solved:        set.Counter("solved_total", "Shares that solve a block."),
+
+		jobs:             set.Counters("jobs_total", "Jobs received.", "result"),
+		broadcastSeconds: set.Histogram("broadcast_seconds", "From the start of a round to its last notification, for each loop's part of the miners.", buckets),
+		jobHeight:        set.Gauge("job_height", "Height of the latest job sent."),
+		eventsDropped:    set.Counter("events_dropped_total", "Events that Kafka could not take in time."),
+	}
+	set.GaugeFunc("job_age_seconds", "Age of the latest job sent.", func() float64 { return jobAge().Seconds() })
 	m.shares = make(map[share.Status]*atomic.Int64)
 	byLabel := make(map[string][]*atomic.Int64)
 	for _, s := range share.Statuses() {
@@ -111,7 +123,7 @@ type spread [bitcoin.MaxDifficulty - bitcoin.MinDifficulty + 1]int32
 func (s *spread) add(m *miner) { s[m.announced()-bitcoin.MinDifficulty]++ }
 
 // spread shows now in place of before, which becomes now.
-func (m *metrics) spread(before, now *spread) {
+func (m *chainMetrics) spread(before, now *spread) {
 	for i, n := range now {
 		if n == before[i] {
 			continue
@@ -122,4 +134,4 @@ func (m *metrics) spread(before, now *spread) {
 	*before = *now
 }
 
-func (m *metrics) judged(s share.Status) { m.shares[s.Known()].Add(1) }
+func (m *chainMetrics) judged(s share.Status) { m.shares[s.Known()].Add(1) }

@@ -15,7 +15,7 @@ import (
 func TestEveryVerdictIsCounted(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
-	m := newMetrics(reg, func() time.Duration { return 0 }, new(twins))
+	m := newChainMetrics(reg, func() time.Duration { return 0 })
 	for _, s := range []share.Status{
 		share.StatusAccept, share.StatusAcceptStale, share.StatusDuplicate, share.StatusStale, share.StatusStale,
 		-1 << 31, -1, 0, 1, 19, 38, 63, 64, 400, 1422486894, 1<<31 - 1,

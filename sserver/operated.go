@@ -33,12 +33,13 @@ func (s operated) Status() operator.Status {
 	for p := range phases {
 		v.Sessions[p.String()] = s.metrics.sessions[p].Load()
 	}
-	for status, count := range s.metrics.shares {
+	c := s.chains[0]
+	for status, count := range c.metrics.shares {
 		if n := count.Load(); n > 0 && status != share.StatusAcceptStale {
 			v.Shares[status] = n
 		}
 	}
-	if r := s.jobs.round.Load(); r != nil {
+	if r := c.jobs.round.Load(); r != nil {
 		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time().UTC()}
 	}
 	for _, addr := range s.Addrs() {

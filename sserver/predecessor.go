@@ -10,7 +10,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/registry"
 	"btcpool/internal/retry"
@@ -69,15 +68,15 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		return err
 	}
 	defer upgrade.WithoutGC()()
-	t := taking{Service: s, version: version, ports: ports, seen: make(map[job.ID]*shareSet)}
+	t := taking{Service: s, version: version, ports: ports, seen: make(map[seenOf]*shareSet)}
 	if err := t.receive(p); err != nil {
 		return err
 	}
 	if err := s.openSpools(t.left); err != nil { // the old process has closed them
 		return err
 	}
-	if epoch := s.takenOver.epoch; epoch > s.shares.Epoch() {
-		if err := s.shares.SetEpoch(epoch); err != nil {
+	if epoch := s.takenOver.epoch; epoch > s.leastEpoch() {
+		if err := s.setEpoch(epoch); err != nil {
 			return err
 		}
 	}
@@ -88,7 +87,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		return err
 	}
 	s.guard.Bans.Open(s.cfg.DataDir, time.Now())
-	for _, sp := range s.spooled {
+	for _, sp := range s.spooled() {
 		sp.GoOnSending()
 	}
 	p.GoOn()
@@ -148,9 +147,10 @@ func (s *Service) agree(text []byte) (theirs settings, version uint32, ports []*
 func (s *Service) awaitJobsAndUsers(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, upgrade.ReadyTimeout)
 	defer cancel()
-	for s.jobs.round.Load() == nil || !s.users.Ready() {
+	round := &s.chains[0].jobs.round
+	for round.Load() == nil || !s.users.Ready() {
 		if !retry.Sleep(ctx, 10*time.Millisecond) {
-			if s.jobs.round.Load() == nil {
+			if round.Load() == nil {
 				return errNoJob
 			}
 			return errors.New("users have not been read")
@@ -164,7 +164,7 @@ type taking struct {
 	*Service
 	version  uint32
 	ports    []*port
-	seen     map[job.ID]*shareSet
+	seen     map[seenOf]*shareSet
 	left     batons
 	messages int // with sessions
 	sessions int
@@ -230,10 +230,10 @@ func (t *taking) receiveAll(p *upgrade.Predecessor, queues []chan upgrade.Messag
 func (t *taking) takeSeen(r *upgrade.Codec) {
 	var some seenShares
 	some.code(r)
-	set := t.seen[some.job]
+	set := t.seen[some.of]
 	if set == nil {
 		set = new(shareSet)
-		t.seen[some.job] = set
+		t.seen[some.of] = set
 	}
 	for _, k := range some.keys {
 		set.add(k)
@@ -250,7 +250,15 @@ func (t *taking) takeShared(r *upgrade.Codec) error {
 	t.serverID.Store(uint32(t.ids.server))
 	t.takenOver.lease = v.lease
 	t.guard.Remember(v.memories)
-	return t.adopt(v.jobs, t.seen, time.Now())
+	if len(v.books) > len(t.chains) {
+		return fmt.Errorf("%w: jobs of %d chains", upgrade.ErrMalformed, len(v.books))
+	}
+	for i, book := range v.books {
+		if err := t.chains[i].adopt(book, t.seen, time.Now()); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // takeSessions makes sessions of those in a message. They are read from when their loops run.

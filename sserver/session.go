@@ -63,6 +63,8 @@ type state struct {
 	Farm  *farm // the miners that it speaks for; nil: it is no agent
 	// Ready means that the answer to the login is out, so that jobs may follow.
 	Ready bool
+	// Chain is the index of the chain that the miner works on.
+	Chain uint8
 	// Round and Tip are those of the latest job that the miner was sent; 0: none yet. Jobs are those it may still send
 	// shares for, Next is the number of the next one.
 	Round uint64
@@ -93,10 +95,11 @@ type session struct {
 	pausedUntil time.Time // zero: the session is not paused
 	strange     int       // bytes that came before the login
 
-	// held answers in loop.held, of heldBytes in all, wait for the disk; the last for record heldSeq of the spool.
+	// held answers in loop.held, of heldBytes in all, wait for the disk; the last for record heldSeq of a chain's spool.
 	held      int
 	heldBytes int
 	heldSeq   uint64
+	heldChain uint8
 
 	admitted  bool // the session is counted by guard and metrics
 	closing   bool // nothing more is read; the session is over when what was read is answered
@@ -314,7 +317,7 @@ func (s *session) linger() bool {
 
 // event tells that a worker came or went, whose software is agent.
 func (s *session) event(action share.Action, w worker, agent, desc string) {
-	s.srv.events.add(share.Event{
+	s.chain().events.add(share.Event{
 		Time:       s.loop.now,
 		Action:     action,
 		UserID:     w.UserID,

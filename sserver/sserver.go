@@ -14,10 +14,8 @@ package sserver
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net"
 	"os"
-	"path/filepath"
 	"regexp"
 	"runtime"
 	"slices"
@@ -30,9 +28,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"btcpool/internal/bus"
-	"btcpool/internal/config"
 	"btcpool/internal/guard"
-	"btcpool/internal/handover"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -63,27 +59,19 @@ type Service struct {
 	versionMask uint32
 	longAgents  *regexp.Regexp // user agents that may be silent for long; nil: no others than agents
 
-	registry  *registry.Registry
-	ports     []*port
-	bus       *bus.Client
-	shares    *spool.Spool
-	blocks    *spool.Spool
-	auxBlocks *spool.Spool // nil: there is no such topic
-	rskBlocks *spool.Spool // nil: there is no such topic
-	spooled   []spooled    // the spools above that there are
-	handover  *handover.Client
-	events    *eventQueue
-	users     *users.Lists
-	jobs      *jobBook
-	dropping  atomic.Pointer[dropping] // nil: the last job was taken
-	ids       *idPool
-	twins     *twins
-	guard     *guard.Guard
-	loops     []*loop
-	admin     *operator.API      // nil: not configured
-	commands  *operator.Commands // nil: not configured
-	started   time.Time
-	closing   service.Closing
+	registry *registry.Registry
+	ports    []*port
+	bus      *bus.Client
+	users    *users.Lists
+	chains   []*chain // at least one
+	ids      *idPool
+	twins    *twins
+	guard    *guard.Guard
+	loops    []*loop
+	admin    *operator.API      // nil: not configured
+	commands *operator.Commands // nil: not configured
+	started  time.Time
+	closing  service.Closing
 
 	maxConnections int
 	acceptLog      rate.Sometimes
@@ -117,7 +105,6 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		log:         deps.Log,
 		versionMask: cfg.versionMask(),
 		started:     time.Now(),
-		jobs:        newJobBook(cfg),
 		acceptLog:   rate.Sometimes{Interval: 10 * time.Second},
 		before:      deps.Predecessor,
 	}
@@ -129,8 +116,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	s.setID(cfg.ServerID)
 	s.loginLog = s.log.Sample(&zerolog.BurstSampler{Burst: 10, Period: time.Minute})
 	s.twins = newTwins(s.log, s.started)
-	s.metrics = newMetrics(deps.Metrics, s.jobAge, s.twins)
-	s.events = newEventQueue(s.metrics.eventsDropped)
+	s.metrics = newMetrics(deps.Metrics, s.twins)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, s.Close())
@@ -160,39 +146,8 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	s.closing.Add(s.bus.Close)
-	if s.handover, err = handover.New(cfg.Handover, service.Deps{Log: s.log, Metrics: deps.Metrics}); err != nil {
+	if err := s.openChain(cfg, deps); err != nil {
 		return nil, err
-	}
-	topics := cfg.Kafka.Topics
-	for _, part := range []struct {
-		spool       **spool.Spool
-		name, topic string
-	}{
-		{&s.shares, "shares", topics.Share},
-		{&s.blocks, "blocks", topics.SolvedShare},
-		{&s.auxBlocks, "aux_blocks", topics.AuxSolved},
-		{&s.rskBlocks, "rsk_blocks", topics.RSKSolved},
-	} {
-		if part.topic == "" {
-			continue
-		}
-		spoolCfg := spool.Config{Dir: filepath.Join(cfg.DataDir, part.name), MaxBytes: cfg.SpoolMaxBytes}
-		if part.spool == &s.shares {
-			spoolCfg.MaxAge, spoolCfg.SendGap = cfg.SpoolMaxAge, config.Duration(sendGap)
-		} else { // a block waits for no others, and is never too old to be kept
-			spoolCfg.SyncGap, spoolCfg.SendGap = -1, -1
-		}
-		open := spool.Open
-		if s.before != nil {
-			open = spool.New
-		}
-		sp, err := open(spoolCfg, deps, part.name)
-		if err != nil {
-			return nil, err
-		}
-		s.closing.Add(sp.Close)
-		*part.spool = sp
-		s.spooled = append(s.spooled, spooled{sp, part.name, part.topic})
 	}
 	for range min(max(runtime.GOMAXPROCS(0), 2), maxLoops) {
 		l, err := newLoop(s)
@@ -202,8 +157,10 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.loops = append(s.loops, l)
 	}
 	s.closing.Add(s.closeLoops)
-	s.shares.OnDurable(s.release)
-	s.shares.BeforeSync(s.collect)
+	for _, c := range s.chains {
+		c.shares.OnDurable(func(durable uint64, failure error) { s.release(c.index, durable, failure) })
+		c.shares.BeforeSync(s.collect)
+	}
 	s.closing.Add(s.stopListening)
 	for _, place := range places {
 		p, err := s.listen(place)
@@ -227,12 +184,6 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return s, errors.Join(s.stopListening(), s.closeLoops())
 	}
 	return s, nil
-}
-
-// spooled is what is kept on disk on its way to a topic.
-type spooled struct {
-	*spool.Spool
-	name, topic string
 }
 
 // closeLoops may be called again.
@@ -275,23 +226,10 @@ func (s *Service) Ready() error {
 	case s.guard.Closed.Load():
 		return errDraining
 	}
-	for _, sp := range s.spooled {
-		if err := sp.Err(); err != nil {
-			return fmt.Errorf("shares for topic %s are refused: %w", sp.topic, err)
-		}
-	}
 	if err := s.twins.err(); err != nil {
 		return err
 	}
-	return s.jobFault(time.Now())
-}
-
-func (s *Service) jobAge() time.Duration {
-	r := s.jobs.round.Load()
-	if r == nil {
-		return 0
-	}
-	return time.Since(r.work.ID.Time())
+	return s.chains[0].err()
 }
 
 // Run serves miners until ctx ends. Then it sends them away, answers what was read, closes all sessions, sends what
@@ -303,14 +241,9 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	beyond, release := context.WithCancel(context.WithoutCancel(ctx))
 	defer release()
 	g, beyond := errgroup.WithContext(beyond)
-	for _, sp := range s.spooled {
-		var topic spool.Topic = s.bus.Topic(sp.topic)
-		if sp.Spool == s.blocks {
-			topic = solvedTopic{topic}
-		}
-		g.Go(func() error { return sp.Run(beyond, topic) })
+	for _, c := range s.chains {
+		c.send(beyond, g)
 	}
-	g.Go(func() error { return s.handover.Run(beyond) })
 	alone := func(run func(context.Context)) { // what only one process may do
 		g.Go(func() error {
 			if s.before.Wait(beyond) {
@@ -325,7 +258,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	if s.commands != nil {
 		alone(s.commands.Run)
 	}
-	g.Go(func() error { return s.events.run(beyond, s.sender(s.cfg.Kafka.Topics.CommonEvents)) })
 	g.Go(func() error {
 		defer release()
 		ctx, cancel := context.WithCancel(ctx)
@@ -371,8 +303,10 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 		}
 		return nil
 	})
-	g.Go(func() error { return s.readJobs(work) })
-	g.Go(func() error { return s.keepJobs(work) })
+	for _, c := range s.chains {
+		g.Go(func() error { return c.readJobs(work) })
+		g.Go(func() error { return c.keepJobs(work) })
+	}
 	g.Go(func() error { return s.hearServers(work) })
 	g.Go(func() error {
 		defer done()

@@ -13,7 +13,10 @@ import (
 
 // What sessions are to another process, field by field. A field that comes with a later version is coded if
 // c.Version has it; stateVersion grows with it, and oldestState says which are still written and read.
-const stateVersion, oldestState uint32 = 1, 1
+const stateVersion, oldestState uint32 = 2, 1
+
+// withChains is the version from which on there may be several chains. To an older one all is of the first.
+const withChains = 2
 
 const (
 	maxText        = 64 << 10
@@ -69,6 +72,7 @@ func (s *state) code(c *upgrade.Codec) {
 	codeMiner(c, &s.Miner)
 	upgrade.Maybe(c, &s.Farm, codeFarm)
 	c.Bool(&s.Ready)
+	codeChain(c, &s.Chain)
 	upgrade.Uint(c, &s.Round)
 	upgrade.Uint(c, &s.Tip)
 	upgrade.List(c, &s.Jobs, maxSentJobs+1, codeSentJob)
@@ -152,6 +156,18 @@ func codeSentJob(c *upgrade.Codec, j *sentJob) {
 	upgrade.Uint(c, &j.ID)
 	upgrade.Uint(c, &j.Number)
 	upgrade.Uint(c, &j.Later)
+	codeChain(c, &j.Chain)
+}
+
+// codeChain is for a chain by its index, which is the same in both processes.
+func codeChain(c *upgrade.Codec, chain *uint8) {
+	if c.Version < withChains {
+		return
+	}
+	if upgrade.Uint(c, chain); *chain >= maxChains {
+		c.Fail("chain %d", *chain)
+		*chain = 0
+	}
 }
 
 func codeFarm(c *upgrade.Codec, f *farm) {

@@ -77,6 +77,10 @@ func fullState() (s state) {
 	s.Phase = authorized
 	s.V1.ExtraNonce2Size = 4
 	s.Names = map[string]int{"a": 0, "b": 1}
+	s.Chain = 2
+	for i := range s.Jobs {
+		s.Jobs[i].Chain = uint8(i + 1)
+	}
 	legal(&s.Miner)
 	for _, miners := range []map[uint16]*farmMiner{s.Farm.Miners, s.Farm.Past} {
 		for _, m := range miners {

@@ -18,6 +18,7 @@ const maxTimeAhead = 600
 // submission is what a miner found, with whom it is for.
 type submission struct {
 	v1.Submission
+	chain    *chain // whose job it is for; of an unknown job, that which the miner works on
 	miner    *miner
 	worker   *worker // who is credited
 	stranger bool    // no: the share is for an account that has not logged in
@@ -28,9 +29,10 @@ type scratch struct {
 	out      []byte // answers
 	coinbase []byte
 	header   [80]byte
-	seq      uint64 // of the last share to be durable before the answers leave
-	solved   bool   // the last share solved a block, of whichever chain
-	misuse   error  // why the session is to end
+	seq      uint64 // of the last share to be durable before the answers leave, in the spool of chain
+	chain    uint8
+	solved   bool  // the last share solved a block, of whichever chain
+	misuse   error // why the session is to end
 }
 
 // reset readies sc for the next batch.
@@ -39,13 +41,14 @@ func (sc *scratch) reset() { sc.out, sc.seq, sc.misuse = sc.out[:0], 0, nil }
 // judge decides on a submission. A share that the statistics need is in the spool afterwards, and sc.seq is its number:
 // the answer must wait for it.
 func (s *session) judge(sub *submission) share.Status {
+	sub.chain = s.chain()
 	now, sc := s.loop.now, &s.loop.sc
 	conduct := &sub.worker.Conduct
 	status := share.StatusIPBanned
 	if barred := now.Before(conduct.BarredUntil); !barred {
 		status = s.verdict(sub, now, sc)
 	}
-	s.srv.metrics.judged(status)
+	sub.chain.metrics.judged(status)
 	s.Tally.add(status, now)
 	if status == share.StatusIPBanned || status == share.StatusUnauthorized { // the latter is no misconduct
 		return status
@@ -62,7 +65,9 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 	if !ok || sub.NoJob {
 		return share.StatusJobNotFound
 	}
-	w := s.srv.jobs.find(sent.ID)
+	c := s.srv.chains[sent.Chain]
+	sub.chain = c
+	w := c.jobs.find(sent.ID)
 	if w == nil {
 		return share.StatusJobNotFound
 	}
@@ -86,7 +91,7 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 		w.seen.add(key)
 	}
 	if !accepted && sub.miner.Rejects.add(now) {
-		s.srv.metrics.rejectsUnsaid.Inc()
+		c.metrics.rejectsUnsaid.Inc()
 		return status
 	}
 	seq, err := s.log(w, difficulty, sub, status, bitsReached, now)
@@ -97,10 +102,10 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 		return status
 	}
 	if sc.solved {
-		s.srv.shares.Hurry() // its answer waits for no others
+		c.shares.Hurry() // its answer waits for no others
 	}
 	if accepted {
-		sc.seq = seq
+		s.loop.await(s, c.index, seq)
 		w.seen.add(key)
 		s.count(sub.miner, difficulty, now)
 	}
@@ -122,9 +127,10 @@ func (s *session) count(m *miner, d bitcoin.Difficulty, now time.Time) {
 func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission, now time.Time, sc *scratch) (status share.Status, bitsReached uint32) {
 	sc.solved = false
 	status = s.legal(w, sub, now)
-	stale := s.srv.jobs.stale(w)
-	late := stale && s.srv.jobs.late(w, now)
-	race := stale && s.srv.jobs.justLeft(w)
+	jobs := sub.chain.jobs
+	stale := jobs.stale(w)
+	late := stale && jobs.late(w, now)
+	race := stale && jobs.justLeft(w)
 	switch {
 	case stale && (status != share.StatusAccept || !race && !w.merged.any()):
 		return share.StatusStale, 0
@@ -139,11 +145,11 @@ func (s *session) check(w *work, difficulty bitcoin.Difficulty, sub *submission,
 	dev := s.srv.cfg.Development
 	if w.merged.solvedBy(&hash, dev.SubmitInvalidBlocks) {
 		sc.solved = true
-		s.solvedMerged(w, hash, sub.worker, sc)
+		s.solvedMerged(w, hash, sub, sc)
 	}
-	if (!stale || race) && (w.target.Met(&hash) && !s.srv.jobs.outOfTime(w, sub.Time) || dev.SubmitInvalidBlocks) {
+	if (!stale || race) && (w.target.Met(&hash) && !jobs.outOfTime(w, sub.Time) || dev.SubmitInvalidBlocks) {
 		sc.solved = true
-		s.solved(w, hash, sub.worker, sc)
+		s.solved(w, hash, sub, sc)
 	}
 	if stale && !late {
 		return share.StatusStale, 0
@@ -186,7 +192,7 @@ func (s *session) versionBits() uint32 {
 // log puts the share into the spool.
 func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, status share.Status, bitsReached uint32, now time.Time) (seq uint64, err error) {
 	entry := share.Share{
-		ID:          share.ID{Server: uint8(s.srv.serverID.Load()), Epoch: s.srv.shares.Epoch()},
+		ID:          share.ID{Server: uint8(s.srv.serverID.Load()), Epoch: sub.chain.shares.Epoch()},
 		JobID:       uint64(w.ID),
 		WorkerID:    sub.worker.ID,
 		UserID:      sub.worker.UserID,
@@ -201,22 +207,23 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 		VersionBits: sub.VersionBits,
 		BitsReached: bitsReached,
 	}
-	return s.srv.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {
+	return sub.chain.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {
 		entry.ID.Seq = seq
 		return entry.AppendTo(dst)
 	})
 }
 
 // solved hands a block over before anything else happens to its share. The block is in sc.
-func (s *session) solved(w *work, hash chainhash.Hash, by *worker, sc *scratch) {
+func (s *session) solved(w *work, hash chainhash.Hash, sub *submission, sc *scratch) {
+	c, by := sub.chain, sub.worker
 	block := solvedBy(w, by, sc)
 	message := share.WithName(block.WorkerName, block.AppendTo(nil))
-	s.srv.metrics.solved.Inc()
-	err := keep(s.srv.blocks, by.ID, message)
-	s.srv.handover.Send(message) // also if this disk has failed
-	event := s.srv.log.Info()
+	c.metrics.solved.Inc()
+	err := keep(c.blocks, by.ID, message)
+	c.handover.Send(message) // also if this disk has failed
+	event := c.log.Info()
 	if err != nil {
-		event = s.srv.log.Error().Err(err).Hex("header", sc.header[:]).Hex("coinbase", sc.coinbase)
+		event = c.log.Error().Err(err).Hex("header", sc.header[:]).Hex("coinbase", sc.coinbase)
 	}
 	event.Stringer("hash", hash).Int32("height", w.Height).Str("worker", block.WorkerName).Msg("block solved")
 }

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/job"
 	"btcpool/internal/poll"
 	"btcpool/internal/retry"
 	"btcpool/internal/spool"
@@ -126,7 +126,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	// While miners are served: all that can be done before.
 	sending, cancel := context.WithTimeout(ctx, stopSending)
 	defer cancel()
-	for _, sp := range s.spooled {
+	for _, sp := range s.spooled() {
 		if _, bytes := sp.Depth(); bytes > maxUnsentShares {
 			return 0, 0, fmt.Errorf("%d bytes for topic %s wait for Kafka: more than a new process should look through", bytes, sp.topic)
 		}
@@ -138,11 +138,11 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	if err := s.reserveEpochs(theirs.epoch); err != nil {
 		return 0, 0, err
 	}
-	for _, w := range *s.jobs.works.Load() {
-		if err := m.sendSeen(w.ID, w.seen.record()); err != nil {
+	for of, seen := range s.seen() {
+		undo = append(undo, func() { seen.recorded() })
+		if err := m.sendSeen(of, seen.record()); err != nil {
 			return 0, 0, err
 		}
-		undo = append(undo, func() { w.seen.recorded() })
 	}
 
 	// Nobody is served from here on.
@@ -154,7 +154,9 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	m.exported.Add(len(s.loops))
 	s.onLoops(func(l *loop) {
 		if l.move = m; len(l.held) > 0 {
-			s.shares.Hurry()
+			for _, c := range s.chains {
+				c.shares.Hurry()
+			}
 		}
 	})
 	undo = append(undo, func() {
@@ -246,7 +248,7 @@ func (s *Service) introduce(m *move) error {
 }
 
 func (s *Service) settings() settings {
-	v := settings{newest: stateVersion, oldest: oldestState, serverID: s.cfg.ServerID, epoch: s.shares.Epoch(), dataDir: s.cfg.DataDir}
+	v := settings{newest: stateVersion, oldest: oldestState, serverID: s.cfg.ServerID, epoch: s.epoch(), dataDir: s.cfg.DataDir}
 	if v.serverID == 0 {
 		v.lockPath = s.cfg.LockPath
 	}
@@ -272,7 +274,20 @@ func (s *Service) agreed(ctx context.Context, to *upgrade.Successor) (theirs rea
 	return theirs, r.Err()
 }
 
-func (m *move) sendSeen(of job.ID, keys []shareKey) error {
+// seen are the shares that were accepted of all jobs.
+func (s *Service) seen() iter.Seq2[seenOf, *shareSet] {
+	return func(yield func(seenOf, *shareSet) bool) {
+		for _, c := range s.chains {
+			for _, w := range *c.jobs.works.Load() {
+				if !yield(seenOf{c.index, w.ID}, &w.seen) {
+					return
+				}
+			}
+		}
+	}
+}
+
+func (m *move) sendSeen(of seenOf, keys []shareKey) error {
 	for chunk := range slices.Chunk(keys, seenChunk) {
 		if err := m.send(messageSeen, (&seenShares{of, chunk}).code); err != nil {
 			return err
@@ -283,12 +298,15 @@ func (m *move) sendSeen(of job.ID, keys []shareKey) error {
 
 // sendShared sends what belongs to no session.
 func (s *Service) sendShared(m *move) error {
-	for _, w := range *s.jobs.works.Load() {
-		if err := m.sendSeen(w.ID, w.seen.recorded()); err != nil {
+	for of, seen := range s.seen() {
+		if err := m.sendSeen(of, seen.recorded()); err != nil {
 			return err
 		}
 	}
-	v := shared{s.twins.instance, s.lease.Load().Estate(), s.jobs.carry(), s.ids, s.guard.Memories()}
+	v := shared{instance: s.twins.instance, lease: s.lease.Load().Estate(), ids: s.ids, memories: s.guard.Memories()}
+	for _, c := range s.chains {
+		v.books = append(v.books, c.jobs.carry())
+	}
 	return m.send(messageShared, v.code)
 }
 
@@ -309,20 +327,23 @@ func (s *Service) pauseAccepting() (undo func()) {
 // reserveEpochs has the spools begin epochs for the new process, whose shares want one that is not below least.
 func (s *Service) reserveEpochs(least uint32) error {
 	var g errgroup.Group
-	for _, sp := range s.spooled {
-		if sp.Spool == s.shares {
-			g.Go(func() error { return sp.Reserve(least) })
-		} else {
-			g.Go(func() error { return sp.Reserve(0) })
+	for _, c := range s.chains {
+		for _, sp := range c.spooled {
+			if sp.Spool == c.shares {
+				g.Go(func() error { return sp.Reserve(least) })
+			} else {
+				g.Go(func() error { return sp.Reserve(0) })
+			}
 		}
 	}
 	return g.Wait()
 }
 
 func (s *Service) leaveSpools() (batons, error) {
-	all := make([]spool.Baton, len(s.spooled))
+	spools := s.spooled()
+	all := make([]spool.Baton, len(spools))
 	var g errgroup.Group
-	for i, sp := range s.spooled {
+	for i, sp := range spools {
 		g.Go(func() (err error) {
 			all[i], err = sp.Leave()
 			return err
@@ -330,7 +351,7 @@ func (s *Service) leaveSpools() (batons, error) {
 	}
 	err := g.Wait()
 	left := make(batons)
-	for i, sp := range s.spooled {
+	for i, sp := range spools {
 		left[sp.name] = all[i]
 	}
 	return left, err
@@ -348,7 +369,7 @@ func (s *Service) reopenSpools() {
 // openSpools opens those that are closed.
 func (s *Service) openSpools(left batons) error {
 	var g errgroup.Group
-	for _, sp := range s.spooled {
+	for _, sp := range s.spooled() {
 		if !sp.IsOpen() {
 			g.Go(func() error { return sp.Reopen(left[sp.name]) })
 		}

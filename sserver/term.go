@@ -77,11 +77,11 @@ func (s *Service) takeEpoch(ctx, held context.Context, lease registry.Lease) err
 	held, cancel := context.WithCancel(held)
 	defer cancel()
 	defer context.AfterFunc(ctx, cancel)()
-	epoch, err := lease.Epoch(held, max(uint32(time.Now().Unix()), s.shares.Epoch()+1))
+	epoch, err := lease.Epoch(held, max(uint32(time.Now().Unix()), s.epoch()+1))
 	if err != nil {
 		return err
 	}
-	return s.shares.SetEpoch(epoch)
+	return s.setEpoch(epoch)
 }
 
 // term serves miners as the server id until ctx ends, and sends them away then. When held ends, the id may be another's

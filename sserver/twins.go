@@ -148,7 +148,7 @@ func (t *twins) err() error {
 // hearServers listens for other servers until ctx ends.
 func (s *Service) hearServers(ctx context.Context) error {
 	mark := []byte(`"` + share.ServerServing + `"`) // most events are of miners
-	return s.bus.Read(ctx, s.cfg.Kafka.Topics.CommonEvents, bus.Latest(), func(m bus.Message) error {
+	return s.bus.Read(ctx, s.chains[0].cfg.Kafka.Topics.CommonEvents, bus.Latest(), func(m bus.Message) error {
 		if !bytes.Contains(m.Value, mark) {
 			return nil
 		}
@@ -170,20 +170,20 @@ func (s *Service) showPresence(ctx context.Context, id uint8) error {
 	}
 	for last := (time.Time{}); ; {
 		now := time.Now()
-		answer, next := s.twins.look(s.shares.Epoch(), now)
+		answer, next := s.twins.look(s.epoch(), now)
 		if next > 0 && s.cfg.ServerID != 0 { // what is leased comes with an epoch that nobody has
-			if err := s.shares.SetEpoch(next); err != nil {
+			if err := s.setEpoch(next); err != nil {
 				s.log.Error().Err(err).Msg("shares may be taken for those of another process")
 			}
 		}
 		if answer || now.Sub(last) >= presenceEvery {
 			last = now
-			s.events.add(share.Event{
+			s.chains[0].events.add(share.Event{
 				Time:      now,
 				Action:    share.ServerServing,
 				SessionID: uint32(id) << 24,
 				Instance:  s.twins.instance,
-				Epoch:     s.shares.Epoch(),
+				Epoch:     s.epoch(),
 			})
 		}
 		if !retry.Sleep(ctx, twinPace) {

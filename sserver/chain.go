@@ -1,0 +1,170 @@
+package sserver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync/atomic"
+	"time"
+
+	"github.com/rs/zerolog"
+	"golang.org/x/sync/errgroup"
+
+	"btcpool/internal/config"
+	"btcpool/internal/handover"
+	"btcpool/internal/service"
+	"btcpool/internal/spool"
+)
+
+// chain is a block chain that miners work on here: where its jobs come from, and where its shares, blocks and events go.
+// Sessions and the jobs that they were sent have its index.
+type chain struct {
+	index    uint8
+	cfg      Config // with what is the chain's own
+	log      zerolog.Logger
+	metrics  *chainMetrics
+	srv      *Service
+	jobs     *jobBook
+	dropping atomic.Pointer[dropping] // nil: the last job was taken
+
+	shares    *spool.Spool
+	blocks    *spool.Spool
+	auxBlocks *spool.Spool // nil: there is no such topic
+	rskBlocks *spool.Spool // nil: there is no such topic
+	spooled   []spooled    // the spools above that there are
+	handover  *handover.Client
+	events    *eventQueue
+}
+
+// maxChains is far more than there are chains of one proof of work.
+const maxChains = 32
+
+// spooled is what is kept on disk on its way to a topic.
+type spooled struct {
+	*spool.Spool
+	name  string // that no other has
+	topic string
+}
+
+// openChain opens the next chain of s, with the spools in cfg's folder.
+func (s *Service) openChain(cfg Config, deps service.Deps) (err error) {
+	c := &chain{index: uint8(len(s.chains)), cfg: cfg, log: deps.Log, srv: s, jobs: newJobBook(cfg)}
+	c.metrics = newChainMetrics(deps.Metrics, c.jobAge)
+	c.events = newEventQueue(c.metrics.eventsDropped)
+	if c.handover, err = handover.New(cfg.Handover, deps); err != nil {
+		return err
+	}
+	topics := cfg.Kafka.Topics
+	for _, part := range []struct {
+		spool       **spool.Spool
+		name, topic string
+	}{
+		{&c.shares, "shares", topics.Share},
+		{&c.blocks, "blocks", topics.SolvedShare},
+		{&c.auxBlocks, "aux_blocks", topics.AuxSolved},
+		{&c.rskBlocks, "rsk_blocks", topics.RSKSolved},
+	} {
+		if part.topic == "" {
+			continue
+		}
+		spoolCfg := spool.Config{Dir: filepath.Join(cfg.DataDir, part.name), MaxBytes: cfg.SpoolMaxBytes}
+		if part.spool == &c.shares {
+			spoolCfg.MaxAge, spoolCfg.SendGap = cfg.SpoolMaxAge, config.Duration(sendGap)
+		} else { // a block waits for no others, and is never too old to be kept
+			spoolCfg.SyncGap, spoolCfg.SendGap = -1, -1
+		}
+		open := spool.Open
+		if s.before != nil {
+			open = spool.New
+		}
+		sp, err := open(spoolCfg, deps, part.name)
+		if err != nil {
+			return err
+		}
+		s.closing.Add(sp.Close)
+		*part.spool = sp
+		c.spooled = append(c.spooled, spooled{sp, part.name, part.topic})
+	}
+	s.chains = append(s.chains, c)
+	return nil
+}
+
+// err returns why the chain cannot be mined, or nil.
+func (c *chain) err() error {
+	for _, sp := range c.spooled {
+		if err := sp.Err(); err != nil {
+			return fmt.Errorf("shares for topic %s are refused: %w", sp.topic, err)
+		}
+	}
+	return c.jobFault(time.Now())
+}
+
+func (c *chain) jobAge() time.Duration {
+	r := c.jobs.round.Load()
+	if r == nil {
+		return 0
+	}
+	return time.Since(r.work.ID.Time())
+}
+
+// send has what the chain's sessions leave behind reach Kafka and blkmaker, until ctx ends.
+func (c *chain) send(ctx context.Context, g *errgroup.Group) {
+	for _, sp := range c.spooled {
+		var topic spool.Topic = c.srv.bus.Topic(sp.topic)
+		if sp.Spool == c.blocks {
+			topic = solvedTopic{topic}
+		}
+		g.Go(func() error { return sp.Run(ctx, topic) })
+	}
+	g.Go(func() error { return c.handover.Run(ctx) })
+	g.Go(func() error { return c.events.run(ctx, c.srv.sender(c.cfg.Kafka.Topics.CommonEvents)) })
+}
+
+// chain is the one that the session's miner works on.
+func (s *session) chain() *chain { return s.srv.chains[s.Chain] }
+
+// nextSync returns before when no chain's shares will be written to disk.
+func (s *Service) nextSync() time.Time {
+	next := s.chains[0].shares.NextSync()
+	for _, c := range s.chains[1:] {
+		if t := c.shares.NextSync(); t.After(next) {
+			next = t
+		}
+	}
+	return next
+}
+
+// spooled are the spools of all chains.
+func (s *Service) spooled() (all []spooled) {
+	for _, c := range s.chains {
+		all = append(all, c.spooled...)
+	}
+	return all
+}
+
+// epoch is that of the shares that are taken now: the same on all chains, once there is a term.
+func (s *Service) epoch() (epoch uint32) {
+	for _, c := range s.chains {
+		epoch = max(epoch, c.shares.Epoch())
+	}
+	return epoch
+}
+
+// leastEpoch is what no chain's shares are behind.
+func (s *Service) leastEpoch() uint32 {
+	least := s.chains[0].shares.Epoch()
+	for _, c := range s.chains[1:] {
+		least = min(least, c.shares.Epoch())
+	}
+	return least
+}
+
+// setEpoch has all shares from now on belong to another epoch.
+func (s *Service) setEpoch(epoch uint32) error {
+	var errs []error
+	for _, c := range s.chains {
+		errs = append(errs, c.shares.SetEpoch(epoch))
+	}
+	return errors.Join(errs...)
+}
