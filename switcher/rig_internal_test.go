@@ -284,7 +284,7 @@ func chainOf(name string, pools ...*pool) Chain {
 
 // says has a user's node say a chain.
 func (r *rig) says(user, chain string) {
-	r.changed(user, chainwatch.Answer{Value: userchain.Value{Chain: chain}, Known: true})
+	r.changed(user, chainwatch.Answer{Value: userchain.Value{Chain: chain}, Known: true}, time.Now())
 }
 
 // message is a line that a miner got.

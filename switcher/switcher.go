@@ -256,6 +256,7 @@ func (s *Service) serve(ctx context.Context) error {
 	defer stop()
 	for _, f := range []func(context.Context){
 		func(ctx context.Context) { _ = s.users.Run(ctx) }, // ends with ctx only
+		s.users.KeepFile,
 		s.guard.Run,
 		s.tick,
 	} {
@@ -330,16 +331,15 @@ func (s *Service) letGo() {
 }
 
 // changed has all sessions of a user follow what its node says now.
-func (s *Service) changed(user string, now chainwatch.Answer) {
+func (s *Service) changed(user string, now chainwatch.Answer, heard time.Time) {
 	to := s.target(user, now)
 	e := s.log.Info().Str("user", user).Bool("node", now.Known).Str("says", now.Value.Chain)
 	if to != nil {
 		e = e.Str("chain", to.Name)
 	}
 	e.Msg("a user's node has changed")
-	at := time.Now()
 	for _, l := range s.loops {
-		l.Post(func() { l.changed(user, now, at) })
+		l.Post(func() { l.changed(user, now, heard) })
 	}
 }
 

@@ -42,8 +42,9 @@ type Config struct {
 	Timeout, Sweep, MaxAge time.Duration
 	// MaxUsers bounds the users that are remembered, and the nodes that are watched.
 	MaxUsers int
-	// Changed is told of a user in use whose node says something else now. It must not wait.
-	Changed func(user string, now Answer)
+	// Changed is told of a user in use whose node says something else now, or the same once more: who writes it again
+	// wants it done. That was heard of at a time, if anybody said so, and is seen now else. It must not wait.
+	Changed func(user string, now Answer, heard time.Time)
 }
 
 // Answer is what ZooKeeper says of a user.
@@ -64,10 +65,14 @@ type Watcher struct {
 	log     zerolog.Logger
 	metrics *metrics
 	nodes   registry.Watcher
+	watch   func(ctx context.Context, path string) (node registry.Node, watched bool, err error)
 	away    *service.Fault // why ZooKeeper says nothing
 	file    *service.Fault // why the file is not written
 	bell    retry.Bell     // more is to be read
 	badLog  rate.Sometimes
+
+	saving sync.Mutex // held while the file is written
+	left   bool       // the file is another process's
 
 	mu        sync.Mutex
 	users     map[string]*user
@@ -83,6 +88,9 @@ type user struct {
 	name    string
 	uses    int
 	answer  Answer
+	mined   string    // the chain that it mined last here; "": none
+	written int64     // the transaction that wrote the node; 0: none, or it was not read by this process
+	heard   time.Time // when its node was first said to have changed since it was read; zero: it was not
 	read    time.Time // when answer was last known to be right; zero: there is none
 	fresh   bool      // nothing has spoken against answer since, and a watch will
 	queued  bool
@@ -109,6 +117,7 @@ func New(reg *registry.Registry, cfg Config, deps service.Deps) (*Watcher, error
 	w.metrics = newMetrics(deps.Metrics, w)
 	var err error
 	w.nodes, err = reg.Watcher(cfg.Path, registry.News{Changed: w.touched, Connected: w.reconnected, Lost: w.lost}, cfg.MaxUsers)
+	w.watch = w.nodes.Watch
 	return w, err
 }
 
@@ -140,7 +149,7 @@ func (w *Watcher) Known() (names []string) {
 	return names
 }
 
-// Run keeps what is known right until ctx ends.
+// Run keeps what is known right until ctx ends. KeepFile belongs to it.
 func (w *Watcher) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	for range readers {
@@ -158,7 +167,6 @@ func (w *Watcher) Run(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { w.sweep(ctx); return nil })
-	g.Go(func() error { w.keepFile(ctx); return nil })
 	return g.Wait()
 }
 
@@ -176,7 +184,17 @@ func (w *Watcher) Use(name string) (a Answer, ok bool) {
 	return u.answer, u.fresh && !u.read.IsZero()
 }
 
-// Ask returns what a user in use mines, from ZooKeeper if that answers in time, or as it is remembered. It is
+// Follow is Use for who has no time to ask: what is not known is read, and told as a change.
+func (w *Watcher) Follow(name string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	u := w.get(name)
+	if u.uses++; !u.fresh {
+		w.enqueue(u)
+	}
+}
+
+// Ask returns what a user mines, from ZooKeeper if that answers in time, or as it is remembered. It is
 // ErrUnavailable when there is neither.
 func (w *Watcher) Ask(ctx context.Context, name string) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
@@ -210,7 +228,26 @@ func (w *Watcher) Last(name string) (a Answer, ok bool) {
 	return Answer{}, false
 }
 
-// Leave takes back a Use.
+// Mines notes the chain that a user mines here, for Mined.
+func (w *Watcher) Mines(name, chain string) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u := w.get(name); u.mined != chain {
+		u.mined, w.changed = chain, true
+	}
+}
+
+// Mined returns the chain that a user mined last here, whatever its node says; "": none that is remembered.
+func (w *Watcher) Mined(name string) string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if u := w.users[name]; u != nil {
+		return u.mined
+	}
+	return ""
+}
+
+// Leave takes back a Use or a Follow.
 func (w *Watcher) Leave(name string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -296,10 +333,12 @@ func (w *Watcher) next(ctx context.Context) *user {
 func (w *Watcher) look(ctx context.Context, u *user) {
 	w.mu.Lock()
 	u.fresh = true // unless that is spoken against meanwhile
+	r := reading{answer: u.answer, written: u.written, heard: u.heard}
+	u.heard = time.Time{}
 	w.mu.Unlock()
 	within, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
 	defer cancel()
-	node, watched, err := w.nodes.Watch(within, w.cfg.Path+"/"+u.name)
+	node, watched, err := w.watch(within, w.cfg.Path+"/"+u.name)
 	if ctx.Err() != nil {
 		return
 	}
@@ -308,40 +347,51 @@ func (w *Watcher) look(ctx context.Context, u *user) {
 		u.fresh = false
 		w.mu.Unlock()
 	}
-	now := Answer{Known: err == nil}
 	missing := errors.Is(err, registry.ErrNoNode)
 	if err != nil && !missing {
 		w.away.Set(err)
 		w.metrics.reads.WithLabelValues("failed").Inc()
-		w.done(u, Answer{}, false)
+		w.done(u, r)
 		return
 	}
 	w.away.Set(nil)
-	result := "missing"
-	if !missing {
-		result = "ok"
-		if now.Value, err = userchain.ParseValue(node.Content); err != nil {
-			w.metrics.reads.WithLabelValues("invalid").Inc()
-			w.badLog.Do(func() {
-				w.log.Warn().Err(err).Str("user", u.name).Msg("a user's node cannot be read: the user stays where it is")
-			})
-			w.invalid(u)
-			return
-		}
+	r.ok = true
+	value, err := userchain.ParseValue(node.Content)
+	result := "ok"
+	switch {
+	case missing:
+		result, r.answer, r.written = "missing", Answer{}, 0
+	case err == nil:
+		r.answer, r.written = Answer{value, true}, node.Written
+	default: // as if there were none, if nothing else is known
+		result = "invalid"
+		w.badLog.Do(func() {
+			w.log.Warn().Err(err).Str("user", u.name).Msg("a user's node cannot be read: the user stays where it is")
+		})
 	}
 	w.metrics.reads.WithLabelValues(result).Inc()
-	w.done(u, now, true)
+	w.done(u, r)
+}
+
+// reading is what came of reading a user's node.
+type reading struct {
+	answer  Answer
+	written int64
+	heard   time.Time
+	ok      bool
 }
 
 // done notes what was read, and tells of it.
-func (w *Watcher) done(u *user, now Answer, ok bool) {
+func (w *Watcher) done(u *user, r reading) {
 	w.mu.Lock()
-	before, known := u.answer, !u.read.IsZero()
-	if ok {
-		u.answer, u.read = now, time.Now()
-		w.changed = w.changed || !known || !before.equal(now)
+	changed := u.read.IsZero() || !u.answer.equal(r.answer)
+	tell := r.ok && u.uses > 0 && (changed || u.written != 0 && u.written != r.written)
+	if r.ok {
+		u.answer, u.written, u.read = r.answer, r.written, time.Now()
+		w.changed = w.changed || changed
 	} else {
 		u.fresh = false
+		u.heard = r.heard
 		w.again = append(w.again, u)
 	}
 	for _, c := range u.waiting {
@@ -352,19 +402,14 @@ func (w *Watcher) done(u *user, now Answer, ok bool) {
 		u.dirty = false
 		w.enqueue(u)
 	}
-	tell := ok && u.uses > 0 && (!known || !before.equal(now))
 	w.mu.Unlock()
-	if tell {
-		w.cfg.Changed(u.name, now)
+	if !tell {
+		return
 	}
-}
-
-// invalid leaves a user as it is whose node makes no sense: as if there were none, if nothing else is known.
-func (w *Watcher) invalid(u *user) {
-	w.mu.Lock()
-	now := u.answer
-	w.mu.Unlock()
-	w.done(u, now, true)
+	if r.heard.IsZero() {
+		r.heard = time.Now()
+	}
+	w.cfg.Changed(u.name, r.answer, r.heard)
 }
 
 // retry has those read again that could not be, if they are in use.
@@ -389,6 +434,9 @@ func (w *Watcher) touched(path string) {
 	defer w.mu.Unlock()
 	if u := w.users[name]; u != nil {
 		u.fresh = false
+		if u.heard.IsZero() {
+			u.heard = time.Now()
+		}
 		if u.uses > 0 {
 			w.enqueue(u)
 		}

@@ -30,6 +30,8 @@ type member struct {
 	// Node is what the user's says; nil: there is none.
 	Node *userchain.Value `json:"node"`
 	Read int64            `json:"read"` // Unix time
+	// Mined is the chain that the user mined last here, if that is remembered.
+	Mined string `json:"mined,omitempty"`
 }
 
 // load remembers what is in the file and not too old.
@@ -59,7 +61,7 @@ func (w *Watcher) load(now time.Time) error {
 		if userchain.CheckUser(name) != nil || now.Sub(read) > w.cfg.MaxAge || read.After(now.Add(time.Hour)) || len(w.users) >= w.cfg.MaxUsers {
 			continue
 		}
-		u := &user{name: name, read: read}
+		u := &user{name: name, read: read, mined: of.Mined}
 		if of.Node != nil {
 			if userchain.CheckChain(of.Node.Chain) != nil {
 				continue
@@ -71,18 +73,37 @@ func (w *Watcher) load(now time.Time) error {
 	return nil
 }
 
-// keepFile writes the file when something has changed, and at the end.
-func (w *Watcher) keepFile(ctx context.Context) {
+// KeepFile writes the file when something has changed, and when ctx ends.
+func (w *Watcher) KeepFile(ctx context.Context) {
 	if w.cfg.File == "" {
 		return
 	}
+	durable.Sweep(w.cfg.File)
 	for retry.Sleep(ctx, fileInterval) {
 		w.save()
 	}
 	w.save()
 }
 
+// LeaveFile writes the file once more, and leaves it to another process until undo is called.
+func (w *Watcher) LeaveFile() (undo func()) {
+	w.save()
+	leave := func(left bool) {
+		w.saving.Lock()
+		defer w.saving.Unlock()
+		w.left = left
+	}
+	leave(true)
+	return func() { leave(false) }
+}
+
+// save writes the file if there is something new.
 func (w *Watcher) save() {
+	w.saving.Lock()
+	defer w.saving.Unlock()
+	if w.left || w.cfg.File == "" {
+		return
+	}
 	now := time.Now()
 	w.mu.Lock()
 	// What is right is as good as read: else a calm pool's memory would grow old.
@@ -94,9 +115,10 @@ func (w *Watcher) save() {
 		if u.read.IsZero() || now.Sub(u.read) > w.cfg.MaxAge {
 			continue
 		}
-		of := member{Read: u.read.Unix()}
+		of := member{Read: u.read.Unix(), Mined: u.mined}
 		if u.answer.Known {
-			of.Node = &u.answer.Value
+			value := u.answer.Value
+			of.Node = &value
 		}
 		m.Users[name] = of
 	}

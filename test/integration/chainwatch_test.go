@@ -44,7 +44,7 @@ func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration, mos
 	}
 	w.Watcher, err = chainwatch.New(reg, chainwatch.Config{
 		Path: userChain, File: filepath.Join(dir, "userchain.json"), Timeout: 3 * time.Second, Sweep: sweep, MaxAge: time.Hour, MaxUsers: most,
-		Changed: func(user string, now chainwatch.Answer) {
+		Changed: func(user string, now chainwatch.Answer, _ time.Time) {
 			w.mu.Lock()
 			defer w.mu.Unlock()
 			w.told[user] = now.Value.Chain
@@ -54,8 +54,10 @@ func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration, mos
 		t.Fatal(err)
 	}
 	stop := testkit.Run(t, w.Run)
+	keep := testkit.Run(t, func(ctx context.Context) error { w.KeepFile(ctx); return nil })
 	w.stop = sync.OnceFunc(func() {
 		stop()
+		keep()
 		_ = w.Close()
 	})
 	t.Cleanup(w.stop)
