@@ -81,6 +81,7 @@ func (s *Service) admit(session *session, now time.Time) (refusal string) {
 		return "session ids"
 	}
 	p := session.port
+	session.Chain = uint8(s.first)
 	session.ID = id
 	session.Miner.Difficulty = p.vardiff.Start(p.difficulty, p.vardiff.Min, now)
 	session.protocol, session.readBy = stratumV1{session}, now.Add(s.cfg.LoginTimeout.Std())
@@ -104,6 +105,12 @@ func (s *Service) disconnect(session *session, now time.Time) {
 		return
 	}
 	s.metrics.sessions[session.Phase].Add(-1)
+	if session.Phase == authorized {
+		session.chain().miners.Add(-1)
+	}
+	if s.board != nil {
+		s.board.leave(session)
+	}
 	before := session.end()
 	if session.Farm != nil {
 		s.agentMiners.Add(-int64(len(session.Farm.Miners)))

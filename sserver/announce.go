@@ -69,12 +69,15 @@ func (s *session) later(w *work) uint32 {
 	return 0
 }
 
+// forgetJobs makes room for the next job, and forgets those at the end of their life, or that a clean one makes
+// worthless; another chain's stay what they are.
 func (s *session) forgetJobs(clean bool) {
 	drop := max(len(s.Jobs)-maxSentJobs+1, 0)
-	if clean {
-		drop = max(len(s.Jobs)-keptJobs, drop)
-	}
-	for drop < len(s.Jobs) && s.work(s.Jobs[drop]) == nil {
+	for drop < len(s.Jobs) {
+		worthless := clean && drop < len(s.Jobs)-keptJobs && s.Jobs[drop].Chain == s.Chain
+		if !worthless && s.work(s.Jobs[drop]) != nil {
+			break
+		}
 		drop++
 	}
 	s.Jobs = slices.Delete(s.Jobs, 0, drop)

@@ -29,6 +29,7 @@ type shared struct {
 	books    []book // by chain
 	ids      *idPool
 	memories []guard.Memory
+	board    *board // nil: users have no nodes
 }
 
 func (v *shared) code(c *upgrade.Codec) {
@@ -44,6 +45,9 @@ func (v *shared) code(c *upgrade.Codec) {
 	}
 	v.ids.code(c)
 	upgrade.List(c, &v.memories, maxMemories, codeMemory)
+	if c.Version >= withChains {
+		upgrade.Maybe(c, &v.board, func(c *upgrade.Codec, b *board) { b.code(c) })
+	}
 }
 
 // book is a jobBook on its way to another process. Rounds and tips keep their numbers, so that nobody is sent a job
@@ -198,6 +202,13 @@ type listenerState struct {
 	nonceBytes uint8
 }
 
+// chainState is what both processes must agree about of a chain, by whose index sessions and jobs know it.
+type chainState struct {
+	name    string
+	dataDir string
+	mined   bool // it has had a job
+}
+
 func codeEstate(c *upgrade.Codec, e *registry.Estate) {
 	upgrade.Uint(c, &e.ID)
 	upgrade.Int(c, &e.Owner)
@@ -213,6 +224,7 @@ type settings struct {
 	epoch          uint32          // of the shares
 	dataDir        string          // a process writes there that both see
 	listeners      []listenerState
+	chains         []chainState
 }
 
 func (v *settings) code(c *upgrade.Codec) {
@@ -226,6 +238,15 @@ func (v *settings) code(c *upgrade.Codec) {
 	upgrade.List(c, &v.listeners, upgrade.MaxFDs, func(c *upgrade.Codec, l *listenerState) {
 		text(c, &l.name)
 		upgrade.Uint(c, &l.nonceBytes)
+	})
+	if v.newest < withChains {
+		v.chains = []chainState{{dataDir: v.dataDir, mined: true}}
+		return
+	}
+	upgrade.List(c, &v.chains, maxChains, func(c *upgrade.Codec, s *chainState) {
+		text(c, &s.name)
+		text(c, &s.dataDir)
+		c.Bool(&s.mined)
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path"
 	"path/filepath"
 	"sync/atomic"
 	"time"
@@ -11,20 +12,24 @@ import (
 	"github.com/rs/zerolog"
 	"golang.org/x/sync/errgroup"
 
+	"btcpool/internal/bus"
 	"btcpool/internal/config"
 	"btcpool/internal/handover"
 	"btcpool/internal/service"
 	"btcpool/internal/spool"
+	"btcpool/internal/users"
 )
 
 // chain is a block chain that miners work on here: where its jobs come from, and where its shares, blocks and events go.
 // Sessions and the jobs that they were sent have its index.
 type chain struct {
 	index    uint8
+	name     string // "": there is no other
 	cfg      Config // with what is the chain's own
 	log      zerolog.Logger
 	metrics  *chainMetrics
 	srv      *Service
+	bus      *bus.Client
 	jobs     *jobBook
 	dropping atomic.Pointer[dropping] // nil: the last job was taken
 
@@ -35,6 +40,7 @@ type chain struct {
 	spooled   []spooled    // the spools above that there are
 	handover  *handover.Client
 	events    *eventQueue
+	miners    atomic.Int64 // sessions that are logged in
 }
 
 // maxChains is far more than there are chains of one proof of work.
@@ -48,10 +54,14 @@ type spooled struct {
 }
 
 // openChain opens the next chain of s, with the spools in cfg's folder.
-func (s *Service) openChain(cfg Config, deps service.Deps) (err error) {
-	c := &chain{index: uint8(len(s.chains)), cfg: cfg, log: deps.Log, srv: s, jobs: newJobBook(cfg)}
-	c.metrics = newChainMetrics(deps.Metrics, c.jobAge)
+func (s *Service) openChain(name string, cfg Config, deps service.Deps) (err error) {
+	c := &chain{index: uint8(len(s.chains)), name: name, cfg: cfg, log: deps.Log, srv: s, jobs: newJobBook(cfg)}
+	c.metrics = newChainMetrics(deps.Metrics, c)
 	c.events = newEventQueue(c.metrics.eventsDropped)
+	if c.bus, err = bus.New(cfg.Kafka, deps); err != nil {
+		return err
+	}
+	s.closing.Add(c.bus.Close)
 	if c.handover, err = handover.New(cfg.Handover, deps); err != nil {
 		return err
 	}
@@ -84,7 +94,7 @@ func (s *Service) openChain(cfg Config, deps service.Deps) (err error) {
 		}
 		s.closing.Add(sp.Close)
 		*part.spool = sp
-		c.spooled = append(c.spooled, spooled{sp, part.name, part.topic})
+		c.spooled = append(c.spooled, spooled{sp, path.Join(name, part.name), part.topic})
 	}
 	s.chains = append(s.chains, c)
 	return nil
@@ -100,6 +110,14 @@ func (c *chain) err() error {
 	return c.jobFault(time.Now())
 }
 
+// named says of which chain err is, where there are several.
+func (c *chain) named(err error) error {
+	if c.name == "" {
+		return err
+	}
+	return fmt.Errorf("%s: %w", c.name, err)
+}
+
 func (c *chain) jobAge() time.Duration {
 	r := c.jobs.round.Load()
 	if r == nil {
@@ -111,18 +129,39 @@ func (c *chain) jobAge() time.Duration {
 // send has what the chain's sessions leave behind reach Kafka and blkmaker, until ctx ends.
 func (c *chain) send(ctx context.Context, g *errgroup.Group) {
 	for _, sp := range c.spooled {
-		var topic spool.Topic = c.srv.bus.Topic(sp.topic)
+		var topic spool.Topic = c.bus.Topic(sp.topic)
 		if sp.Spool == c.blocks {
 			topic = solvedTopic{topic}
 		}
 		g.Go(func() error { return sp.Run(ctx, topic) })
 	}
 	g.Go(func() error { return c.handover.Run(ctx) })
-	g.Go(func() error { return c.events.run(ctx, c.srv.sender(c.cfg.Kafka.Topics.CommonEvents)) })
+	g.Go(func() error {
+		return c.events.run(ctx, func(ctx context.Context, events []bus.Message) error {
+			return c.bus.Write(ctx, c.cfg.Kafka.Topics.CommonEvents, events...)
+		})
+	})
 }
 
 // chain is the one that the session's miner works on.
 func (s *session) chain() *chain { return s.srv.chains[s.Chain] }
+
+// list has those who may mine that chain.
+func (s *session) list() *users.List { return s.port.users[s.Chain] }
+
+// chainsErr returns why no chain can be mined, or nil. Those that cannot while others can are seen in metrics only, lest
+// the miners of all be sent elsewhere.
+func (s *Service) chainsErr() error {
+	var errs []error
+	for _, c := range s.chains {
+		err := c.err()
+		if err == nil {
+			return nil
+		}
+		errs = append(errs, c.named(err))
+	}
+	return errors.Join(errs...)
+}
 
 // nextSync returns before when no chain's shares will be written to disk.
 func (s *Service) nextSync() time.Time {
@@ -134,6 +173,10 @@ func (s *Service) nextSync() time.Time {
 	}
 	return next
 }
+
+// firstChain is the one of users who have not chosen. Servers hear of each other by its topic of common events, and
+// operators' commands come from its brokers.
+func (s *Service) firstChain() *chain { return s.chains[s.first] }
 
 // spooled are the spools of all chains.
 func (s *Service) spooled() (all []spooled) {

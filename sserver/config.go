@@ -29,6 +29,10 @@ type Config struct {
 	Listen string `toml:"listen" env:"LISTEN" oldenv:"SSERVER_LISTEN"`
 	// Listeners are more places where miners connect.
 	Listeners []Listener `toml:"listeners"`
+	// Chains are mined here side by side, of one proof of work. None: one chain, as the rest of the file says.
+	Chains []Chain `toml:"chains" envPrefix:"CHAINS_"`
+	// DefaultChain is mined by users who have not chosen one. "": the first.
+	DefaultChain string `toml:"default_chain"`
 	// ServerID is 1 to 255, no two alike in a pool: the first byte of every extranonce1. 0: leased from ZooKeeper at
 	// LockPath.
 	ServerID uint8  `toml:"server_id" env:"SERVER_ID" oldenv:"SSERVER_ID"`
@@ -90,6 +94,7 @@ type Config struct {
 	AdminAPI    operator.APIConfig      `toml:"admin_api" envPrefix:"ADMIN_API_"`
 	Management  operator.CommandsConfig `toml:"management"`
 	ZooKeeper   registry.Config         `toml:"zookeeper"`
+	UserChain   UserChain               `toml:"user_chain"`
 }
 
 // Development is for trying a pool out. Neither belongs where people mine.
@@ -107,6 +112,15 @@ type NiceHash struct {
 	// Forced is for all miners.
 	Forced bool `toml:"forced"`
 }
+
+func (n NiceHash) validate() error {
+	if d := n.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
+		return fmt.Errorf("min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
+	}
+	return nil
+}
+
+const minNotifyInterval = time.Second
 
 // DefaultConfig returns btcpool's customary values.
 func DefaultConfig() Config {
@@ -137,6 +151,7 @@ func DefaultConfig() Config {
 		Kafka:                bus.DefaultConfig(),
 		Management:           operator.DefaultCommands(),
 		ZooKeeper:            registry.DefaultConfig(),
+		UserChain:            defaultUserChain(),
 		LockPath:             "/locks/sserver_btc", // as btcpool has it: both may share ids
 	}
 }
@@ -176,9 +191,9 @@ func (c Config) Validate() error {
 	faults.In("management", c.Management.Validate(c.Kafka.Topics))
 	_, err := c.longAgents()
 	faults.Value("long_timeout_agent", c.LongAgents, err)
-	if d := c.NiceHash.MinDifficulty; !(d >= 0 && d <= bitcoin.MaxDifficulty.Float()) {
-		faults.Addf("nicehash.min_difficulty = %v: must be 0 to 2^%d", d, bitcoin.MaxDifficulty)
-	}
+	faults.In("nicehash", c.NiceHash.validate())
+	faults.Add(c.validateChains())
+	faults.In("user_chain", c.validateUserChain())
 	faults.NotNegative("max_agent_miners", int64(c.MaxAgentMiners))
 	faults.Folder("data_dir", c.DataDir)
 	faults.AtLeast("spool_max_age", c.SpoolMaxAge, 0)
@@ -192,7 +207,7 @@ func (c Config) Validate() error {
 	faults.AtLeast("share_interval", c.ShareInterval, time.Second)
 	faults.AtLeast("max_job_delay", c.MaxJobDelay, time.Second)
 	faults.AtLeast("max_job_lifetime", c.MaxJobLifetime, time.Second)
-	faults.AtLeast("mining_notify_interval", c.MiningNotifyInterval, time.Second)
+	faults.AtLeast("mining_notify_interval", c.MiningNotifyInterval, minNotifyInterval)
 	faults.AtLeast("login_timeout", c.LoginTimeout, time.Second)
 	faults.AtLeast("tcp_read_timeout", c.TCPReadTimeout, time.Second)
 	faults.AtLeast("tcp_write_timeout", c.WriteTimeout, time.Second)
@@ -212,14 +227,12 @@ func (c Config) Validate() error {
 // validateUsers reports all faults of [users] and of what listeners have instead.
 func (c Config) validateUsers() error {
 	var faults config.Faults
-	var own []users.Source
 	for i, l := range c.Listeners {
 		if l.Users != nil {
 			faults.In(fmt.Sprintf("listeners[%d].users", i), l.Users.Validate())
-			own = append(own, *l.Users)
 		}
 	}
-	faults.In("users", c.Users.Validate(own...))
+	faults.In("users", c.Users.Validate(c.sources()...))
 	if c.NeedsDatabase() {
 		faults.Add(c.UsersDatabase().Validate())
 	}
@@ -235,7 +248,20 @@ func (c Config) NeedsNetwork() bool {
 func (c Config) NeedsDatabase() bool { return c.anyUsers(users.Source.InDatabase) }
 
 func (c Config) anyUsers(are func(users.Source) bool) bool {
-	return are(c.Users.Source) || slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil && are(*l.Users) })
+	return slices.ContainsFunc(c.sources(), are)
+}
+
+// sources are all sources of users that there are.
+func (c Config) sources() (all []users.Source) {
+	for _, one := range c.PerChain() {
+		all = append(all, one.Users.Source)
+	}
+	for _, l := range c.Listeners {
+		if l.Users != nil {
+			all = append(all, *l.Users)
+		}
+	}
+	return all
 }
 
 // longAgents returns nil when there is no expression.

@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"btcpool/internal/job"
+	"btcpool/internal/userchain"
+	"btcpool/sserver/operator"
 )
 
 // MaxWorkers is how many may be authorized on one connection.
@@ -13,6 +15,19 @@ const MaxWorkers = maxWorkers
 
 // TakeJob handles j as if it had come from Kafka.
 func (s *Service) TakeJob(j *job.StratumJob) { s.chains[0].takeJob(j.AppendTo(nil), time.Now()) }
+
+// TakeJobOf is TakeJob, for one of several chains.
+func (s *Service) TakeJobOf(chain int, j *job.StratumJob) {
+	s.chains[chain].takeJob(j.AppendTo(nil), time.Now())
+}
+
+// SwitchAuto has users in auto mode mine something else.
+func (s *Service) SwitchAuto(id string, shares userchain.Shares) (operator.Switched, error) {
+	return operated{s}.SwitchAuto(id, shares)
+}
+
+// Mined returns what a user mined last.
+func (s *Service) Mined(user string) string { return s.board.nodes.Mined(user) }
 
 // Serving reports whether sessions are served, or can be.
 func (s *Service) Serving() bool { return s.inTerm.Load() }

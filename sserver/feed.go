@@ -21,11 +21,11 @@ func (c *chain) readJobs(ctx context.Context) error {
 	topics := c.cfg.Kafka.Topics
 	names := []string{topics.Job, topics.Share, topics.SolvedShare, topics.CommonEvents, topics.AuxSolved, topics.RSKSolved}
 	names = slices.DeleteFunc(names, func(name string) bool { return name == "" })
-	if err := c.srv.bus.EnsureTopics(ctx, names...); err != nil {
+	if err := c.bus.EnsureTopics(ctx, names...); err != nil {
 		return err
 	}
 	since := time.Now().Add(-c.cfg.MaxJobDelay.Std())
-	return c.srv.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), func(msg bus.Message) error {
+	return c.bus.Read(ctx, topics.Job, bus.Since(since, lastJobs), func(msg bus.Message) error {
 		c.takeJob(msg.Value, time.Now())
 		return nil
 	})

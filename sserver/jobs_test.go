@@ -192,7 +192,7 @@ func TestJobFault(t *testing.T) {
 	start := time.Unix(1_700_000_000, 0)
 	cfg := DefaultConfig()
 	c := &chain{cfg: cfg, srv: new(Service), jobs: newJobBook(cfg)}
-	c.metrics = newChainMetrics(nil, c.jobAge)
+	c.metrics = newChainMetrics(nil, c)
 	ids := job.NewIDs(1)
 	take := func(made, now time.Time) {
 		j := &job.StratumJob{

@@ -9,6 +9,7 @@ import (
 	"btcpool/internal/job"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/userchain"
 	"btcpool/internal/users"
 )
 
@@ -30,7 +31,7 @@ func (s *session) subscribe(software string, before uint32, resume bool) {
 	}
 	long := s.srv.longAgents
 	s.Patient = s.Farm != nil || long != nil && long.MatchString(software)
-	if nice := s.srv.cfg.NiceHash; !s.OwnFloor && (nice.Forced || isNiceHash(software)) {
+	if nice := s.chain().cfg.NiceHash; !s.OwnFloor && (nice.Forced || isNiceHash(software)) {
 		s.limit(bitcoin.DifficultyAtLeast(nice.MinDifficulty))
 	}
 	s.setPhase(subscribed)
@@ -52,7 +53,7 @@ func isNiceHash(userAgent string) bool {
 // logIn lets shares be credited to the worker called name. When its user is not known here it is asked for, and the
 // protocol hears of the outcome: done is false then, and the status means nothing.
 func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, done bool) {
-	user, own, start, hasStart := splitLogin(name, s.port.users)
+	user, own, start, hasStart := splitLogin(name, s.list())
 	if hasStart && !wishes.HasStart {
 		wishes.Start, wishes.HasStart = start, true
 	}
@@ -69,11 +70,34 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		return share.StatusUnauthorized, true
 	}
 	w := worker{Login: name, UserName: user, Name: own, ID: share.WorkerID(own)}
-	if id, ok := s.port.users.Cached(user); ok {
+	if s.srv.board != nil && len(s.Workers) == 0 {
+		return s.logInByNode(w, wishes)
+	}
+	if id, ok := s.userID(user); ok {
 		w.UserID = id
 		return s.admit(w, wishes), true
 	}
-	s.ask(&question{Worker: w, Wishes: wishes})
+	s.ask(&question{Worker: w, Wishes: wishes, Chain: s.Chain})
+	return 0, false
+}
+
+// errMoved is for a login that came while the session was moved to another chain.
+var errMoved = errors.New("its session is on another chain now")
+
+// userID returns the id of a user on the session's chain, if it is known without asking.
+func (s *session) userID(user string) (int32, bool) {
+	if s.srv.board != nil {
+		return s.srv.board.knownID(s.Chain, user)
+	}
+	return s.list().Cached(user)
+}
+
+// logInByNode is logIn for the session's first worker, which is to be where its user's node says.
+func (s *session) logInByNode(w worker, wishes v1.Wishes) (status share.Status, done bool) {
+	if userchain.CheckUser(w.UserName) != nil { // it would be another's node
+		return s.refuse("name", share.StatusInvalidUsername), true
+	}
+	s.ask(&question{Worker: w, Wishes: wishes, ByNode: true})
 	return 0, false
 }
 
@@ -94,6 +118,7 @@ func (s *session) admit(w worker, wishes v1.Wishes) share.Status {
 	if s.Phase != authorized { // the difficulty is the connection's
 		s.begin(wishes)
 		s.setPhase(authorized)
+		s.chain().miners.Add(1)
 		s.trust()
 	}
 	if s.Names == nil {
@@ -168,7 +193,7 @@ func (s *session) credited(name []byte) (w *worker, stranger bool) {
 
 // implied is credited for a worker that did not log in by that name. If its account did, the share logs it in.
 func (s *session) implied(name string) (w *worker, stranger bool) {
-	user, own, _, _ := splitLogin(name, s.port.users)
+	user, own, _, _ := splitLogin(name, s.list())
 	if i, ok := s.Names[fullName(user, own)]; ok {
 		return &s.Workers[i], false
 	}

@@ -67,7 +67,7 @@ func (s *session) solvedMerged(w *work, hash chainhash.Hash, sub *submission, sc
 	}
 	if w.merged.rsk != nil && (anyHash || w.merged.rsk.Met(&hash)) {
 		block := auxwork.RSKSolved{
-			Solved:       solvedBy(w, by, sc),
+			Solved:       solvedBy(w, sub, sc),
 			FeesForMiner: w.RSK.FeesForMiner,
 			RPCAddr:      w.RSK.RPCAddr,
 			RPCUserPass:  w.RSK.RPCUserPass,

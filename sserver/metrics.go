@@ -2,7 +2,6 @@ package sserver
 
 import (
 	"sync/atomic"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -81,7 +80,7 @@ type chainMetrics struct {
 	eventsDropped    prometheus.Counter
 }
 
-func newChainMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *chainMetrics {
+func newChainMetrics(reg prometheus.Registerer, c *chain) *chainMetrics {
 	set := telemetry.Metrics(reg, "sserver")
 	m := &chainMetrics{
 		miners:        set.Gauges("miners", "Miners with a job, those of agents included, by difficulty.", "difficulty"),
@@ -93,7 +92,16 @@ func newChainMetrics(reg prometheus.Registerer, jobAge func() time.Duration) *ch
 		jobHeight:        set.Gauge("job_height", "Height of the latest job sent."),
 		eventsDropped:    set.Counter("events_dropped_total", "Events that Kafka could not take in time."),
 	}
-	set.GaugeFunc("job_age_seconds", "Age of the latest job sent.", func() float64 { return jobAge().Seconds() })
+	set.GaugeFunc("job_age_seconds", "Age of the latest job sent.", func() float64 { return c.jobAge().Seconds() })
+	if c.name != "" {
+		set.GaugeFunc("chain_sessions", "Sessions that are logged in and work on the chain.", func() float64 { return float64(c.miners.Load()) })
+		set.GaugeFunc("chain_ready", "Whether a chain can be mined.", func() float64 {
+			if c.err() != nil {
+				return 0
+			}
+			return 1
+		})
+	}
 	m.shares = make(map[share.Status]*atomic.Int64)
 	byLabel := make(map[string][]*atomic.Int64)
 	for _, s := range share.Statuses() {

@@ -3,7 +3,6 @@ package sserver
 import (
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
@@ -15,7 +14,7 @@ import (
 func TestEveryVerdictIsCounted(t *testing.T) {
 	t.Parallel()
 	reg := prometheus.NewPedanticRegistry()
-	m := newChainMetrics(reg, func() time.Duration { return 0 })
+	m := newChainMetrics(reg, &chain{jobs: newJobBook(DefaultConfig())})
 	for _, s := range []share.Status{
 		share.StatusAccept, share.StatusAcceptStale, share.StatusDuplicate, share.StatusStale, share.StatusStale,
 		-1 << 31, -1, 0, 1, 19, 38, 63, 64, 400, 1422486894, 1<<31 - 1,

@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"net/netip"
@@ -10,6 +11,7 @@ import (
 
 	"btcpool/internal/guard"
 	"btcpool/internal/share"
+	"btcpool/internal/userchain"
 	"btcpool/sserver/operator"
 )
 
@@ -33,7 +35,26 @@ func (s operated) Status() operator.Status {
 	for p := range phases {
 		v.Sessions[p.String()] = s.metrics.sessions[p].Load()
 	}
-	c := s.chains[0]
+	for _, c := range s.chains {
+		of := c.status()
+		for status, n := range of.Shares {
+			v.Shares[status] += n
+		}
+		if c.index == uint8(s.first) {
+			v.Job = of.Job
+		}
+		if s.cfg.several() {
+			v.Chains = append(v.Chains, of)
+		}
+	}
+	for _, addr := range s.Addrs() {
+		v.Listen = append(v.Listen, addr.String())
+	}
+	return v
+}
+
+func (c *chain) status() operator.Chain {
+	v := operator.Chain{Name: c.name, NotReady: c.err(), Sessions: c.miners.Load(), Shares: make(map[share.Status]int64)}
 	for status, count := range c.metrics.shares {
 		if n := count.Load(); n > 0 && status != share.StatusAcceptStale {
 			v.Shares[status] = n
@@ -42,10 +63,16 @@ func (s operated) Status() operator.Status {
 	if r := c.jobs.round.Load(); r != nil {
 		v.Job = &operator.Job{ID: uint64(r.work.ID), Height: r.work.Height, MadeAt: r.work.ID.Time().UTC()}
 	}
-	for _, addr := range s.Addrs() {
-		v.Listen = append(v.Listen, addr.String())
-	}
 	return v
+}
+
+var errOneChain = errors.New("there is one chain")
+
+func (s operated) SwitchAuto(id string, shares userchain.Shares) (operator.Switched, error) {
+	if s.board == nil {
+		return operator.Switched{}, errOneChain
+	}
+	return s.board.switchAuto(id, shares)
 }
 
 func (s operated) Visit(ctx context.Context, do func(operator.Session)) error {
@@ -96,6 +123,7 @@ func (s operatedSession) View() operator.View {
 	v := operator.View{
 		ID:          s.session.ID,
 		State:       s.Phase.String(),
+		Chain:       s.chain().name,
 		Address:     s.IP,
 		Listener:    s.port.Addr().String(),
 		Software:    s.Agent,

@@ -104,7 +104,7 @@ type port struct {
 	name       string         // for another process
 	index      uint32         // among the server's
 	proxies    []netip.Prefix // who is to send a PROXY header
-	users      *users.List
+	users      []*users.List  // by chain
 	vardiff    vardiff.Policy
 	difficulty bitcoin.Difficulty // the start of miners that wish for none
 	nonceBytes uint8

@@ -49,7 +49,11 @@ func (v *succession) close() {
 }
 
 func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
-	theirs, version, ports, err := s.agree(p.Settings)
+	theirs, err := readSettings(p.Settings)
+	if err != nil {
+		return err
+	}
+	version, ports, err := s.agree(theirs)
 	if err != nil {
 		return err
 	}
@@ -59,7 +63,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 			return err
 		}
 	}
-	if err := s.awaitJobsAndUsers(ctx); err != nil {
+	if err := s.awaitJobsAndUsers(ctx, theirs.chains); err != nil {
 		return err
 	}
 	w := upgrade.NewWriter(0, time.Now(), nil)
@@ -68,7 +72,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		return err
 	}
 	defer upgrade.WithoutGC()()
-	t := taking{Service: s, version: version, ports: ports, seen: make(map[seenOf]*shareSet)}
+	t := taking{Service: s, version: version, ports: ports, common: len(theirs.chains), seen: make(map[seenOf]*shareSet)}
 	if err := t.receive(p); err != nil {
 		return err
 	}
@@ -112,49 +116,69 @@ func (v *succession) ready(ctx context.Context, s *Service, theirs settings) (er
 	return v.heir.Knows(theirs.lease)
 }
 
-// agree returns what the old process says, the version of the state to use, and which ports the old one's are here.
-func (s *Service) agree(text []byte) (theirs settings, version uint32, ports []*port, err error) {
+// readSettings returns what the old process says.
+func readSettings(text []byte) (theirs settings, err error) {
 	r := upgrade.NewReader(0, time.Now(), text)
-	if theirs.code(r); r.Err() != nil {
-		return theirs, 0, nil, r.Err()
-	}
+	theirs.code(r)
+	return theirs, r.Err()
+}
+
+// agree returns the version of the state to use, and which ports the old process's are here.
+func (s *Service) agree(theirs settings) (version uint32, ports []*port, err error) {
 	ours := s.settings()
 	version = min(ours.newest, theirs.newest)
 	switch {
 	case version < ours.oldest || version < theirs.oldest:
-		return theirs, 0, nil, fmt.Errorf("state has versions %d to %d there, %d to %d here", theirs.oldest, theirs.newest, ours.oldest, ours.newest)
+		return 0, nil, fmt.Errorf("state has versions %d to %d there, %d to %d here", theirs.oldest, theirs.newest, ours.oldest, ours.newest)
 	case ours.serverID != theirs.serverID:
-		return theirs, 0, nil, fmt.Errorf("server_id is %d there, %d here", theirs.serverID, ours.serverID)
+		return 0, nil, fmt.Errorf("server_id is %d there, %d here", theirs.serverID, ours.serverID)
 	case ours.lockPath != theirs.lockPath:
-		return theirs, 0, nil, fmt.Errorf("zookeeper_lock_path is %q there, %q here", theirs.lockPath, ours.lockPath)
+		return 0, nil, fmt.Errorf("zookeeper_lock_path is %q there, %q here", theirs.lockPath, ours.lockPath)
 	case ours.dataDir != theirs.dataDir:
-		return theirs, 0, nil, fmt.Errorf("data_dir is %q there, %q here", theirs.dataDir, ours.dataDir)
+		return 0, nil, fmt.Errorf("data_dir is %q there, %q here", theirs.dataDir, ours.dataDir)
+	}
+	for i, c := range theirs.chains {
+		switch {
+		case i == len(ours.chains) || ours.chains[i].name != c.name:
+			return 0, nil, fmt.Errorf("chain %q is not configured here: its miners and their shares would have nowhere to go", c.name)
+		case ours.chains[i].dataDir != c.dataDir:
+			return 0, nil, fmt.Errorf("data_dir of chain %q is %q there, %q here", c.name, c.dataDir, ours.chains[i].dataDir)
+		}
 	}
 	for _, l := range theirs.listeners {
 		i := slices.IndexFunc(s.ports, func(p *port) bool { return p.name == l.name })
 		switch {
 		case i < 0:
-			return theirs, 0, nil, fmt.Errorf("%s is not configured here: its miners would have nowhere to go", l.name)
+			return 0, nil, fmt.Errorf("%s is not configured here: its miners would have nowhere to go", l.name)
 		case s.ports[i].nonceBytes != l.nonceBytes:
-			return theirs, 0, nil, fmt.Errorf("extranonce2_size of %s is %d there, %d here", l.name, l.nonceBytes, s.ports[i].nonceBytes)
+			return 0, nil, fmt.Errorf("extranonce2_size of %s is %d there, %d here", l.name, l.nonceBytes, s.ports[i].nonceBytes)
 		}
 		ports = append(ports, s.ports[i])
 	}
-	return theirs, version, ports, nil
+	return version, ports, nil
 }
 
 // awaitJobsAndUsers returns when miners could be served.
-func (s *Service) awaitJobsAndUsers(ctx context.Context) error {
+func (s *Service) awaitJobsAndUsers(ctx context.Context, theirs []chainState) error {
 	ctx, cancel := context.WithTimeout(ctx, upgrade.ReadyTimeout)
 	defer cancel()
-	round := &s.chains[0].jobs.round
-	for round.Load() == nil || !s.users.Ready() {
-		if !retry.Sleep(ctx, 10*time.Millisecond) {
-			if round.Load() == nil {
-				return errNoJob
-			}
-			return errors.New("users have not been read")
+	for {
+		err := s.missing(theirs)
+		if err == nil || !retry.Sleep(ctx, 10*time.Millisecond) {
+			return err
 		}
+	}
+}
+
+// missing returns what miners need who have it in the other process, and would not have it here.
+func (s *Service) missing(theirs []chainState) error {
+	for i, c := range theirs {
+		if c.mined && s.chains[i].jobs.round.Load() == nil {
+			return s.chains[i].named(errNoJob)
+		}
+	}
+	if !s.users.Ready() {
+		return errors.New("users have not been read")
 	}
 	return nil
 }
@@ -164,6 +188,7 @@ type taking struct {
 	*Service
 	version  uint32
 	ports    []*port
+	common   int // chains that the other process has, too: the first
 	seen     map[seenOf]*shareSet
 	left     batons
 	messages int // with sessions
@@ -250,8 +275,18 @@ func (t *taking) takeShared(r *upgrade.Codec) error {
 	t.serverID.Store(uint32(t.ids.server))
 	t.takenOver.lease = v.lease
 	t.guard.Remember(v.memories)
-	if len(v.books) > len(t.chains) {
+	if len(v.books) != t.common {
 		return fmt.Errorf("%w: jobs of %d chains", upgrade.ErrMalformed, len(v.books))
+	}
+	for _, h := range t.ids.pasts {
+		if !t.knows(h.Jobs) {
+			return errNoChain
+		}
+	}
+	if t.board != nil && v.board != nil {
+		if err := t.board.adopt(v.board); err != nil {
+			return err
+		}
 	}
 	for i, book := range v.books {
 		if err := t.chains[i].adopt(book, t.seen, time.Now()); err != nil {
@@ -259,6 +294,13 @@ func (t *taking) takeShared(r *upgrade.Codec) error {
 		}
 	}
 	return nil
+}
+
+var errNoChain = fmt.Errorf("%w: a chain that there is not", upgrade.ErrMalformed)
+
+// knows reports whether jobs are of chains that the other process has.
+func (t *taking) knows(jobs []sentJob) bool {
+	return !slices.ContainsFunc(jobs, func(j sentJob) bool { return int(j.Chain) >= t.common })
 }
 
 // takeSessions makes sessions of those in a message. They are read from when their loops run.
@@ -272,6 +314,9 @@ func (t *taking) takeSessions(l *loop, m *upgrade.Message) error {
 		}
 		if int(v.listener) >= len(t.ports) || s.ID>>24 != t.serverID.Load() && s.admitted {
 			return fmt.Errorf("session %08x of listener %d is of nobody", s.ID, v.listener)
+		}
+		if int(s.Chain) >= t.common || !t.knows(s.Jobs) || s.Question != nil && int(s.Question.Chain) >= t.common {
+			return errNoChain
 		}
 		link, err := poll.Passed(m.FDs[0])
 		if err != nil {
@@ -304,7 +349,12 @@ func (s *Service) restore(session *session, l *loop) {
 		s.agentMiners.Add(int64(len(session.Farm.Miners)))
 	}
 	for _, w := range session.Workers {
-		session.port.users.Learn(w.UserName, w.UserID)
+		if id, known := session.userID(w.UserName); !known || id != w.UserID {
+			session.list().Learn(w.UserName, w.UserID)
+		}
+	}
+	if session.Phase == authorized {
+		session.chain().miners.Add(1)
 	}
 	if !session.pausedUntil.IsZero() {
 		l.paused = append(l.paused, session)
@@ -312,6 +362,9 @@ func (s *Service) restore(session *session, l *loop) {
 	session.users = math.MaxUint64 // to be compared: users may be others here
 	l.now = time.Now()
 	l.add(session)
+	if s.board != nil && session.Phase == authorized {
+		s.board.join(session)
+	}
 	if session.Question != nil {
 		session.ask(session.Question)
 	}

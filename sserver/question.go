@@ -5,6 +5,7 @@ import (
 	"net/netip"
 
 	v1 "btcpool/internal/stratum/v1"
+	"btcpool/internal/userchain"
 )
 
 // question is what a session waits for: who a user is, or the end of another session.
@@ -12,6 +13,9 @@ type question struct {
 	// Worker logs in, with Wishes, when its user's id is known.
 	Worker worker
 	Wishes v1.Wishes
+	// Chain is the one that the session is on, ByNode says that it is to be where the user's node says.
+	Chain  uint8
+	ByNode bool
 	// Ends is the session that is to end; 0: none, there is a login.
 	Ends uint32
 }
@@ -20,8 +24,11 @@ type question struct {
 func (s *session) ask(q *question) {
 	s.Question = q
 	find := s.find
-	if q.Ends != 0 {
+	switch {
+	case q.Ends != 0:
 		find = s.endAsked
+	case q.ByNode:
+		find = s.findByNode
 	}
 	ip := s.IP
 	s.srv.goroutines.Go(func() {
@@ -44,11 +51,35 @@ func (s *session) goOn(q *question, answer func()) {
 
 // find asks for the id of a user that logs in.
 func (s *session) find(q question, _ netip.Addr) (answer func()) {
-	id, err := s.port.users.ID(context.Background(), q.Worker.UserName) // has a deadline of its own
+	id, err := s.port.users[q.Chain].ID(context.Background(), q.Worker.UserName) // has a deadline of its own
 	return func() {
+		if s.Chain != q.Chain && err == nil { // moved meanwhile
+			var ok bool
+			if id, ok = s.userID(q.Worker.UserName); !ok {
+				err = errMoved
+			}
+		}
 		q.Worker.UserID = id
 		sc := &s.loop.sc
 		sc.out = s.protocol.loggedIn(sc.out, s.found(q.Worker, q.Wishes, err))
+	}
+}
+
+// findByNode asks where the user of a session's first worker is to be, and for its id there.
+func (s *session) findByNode(q question, _ netip.Addr) (answer func()) {
+	board := s.srv.board
+	at, err := board.begin(context.Background(), q.Worker.UserName, userchain.Request{SessionID: s.ID, Worker: q.Worker.Login})
+	return func() {
+		q.Worker.UserID = at.id
+		if err == nil {
+			s.setChain(at.chain)
+		}
+		status := s.found(q.Worker, q.Wishes, err)
+		if status.IsAccepted() {
+			board.join(s)
+		}
+		sc := &s.loop.sc
+		sc.out = s.protocol.loggedIn(sc.out, status)
 	}
 }
 

@@ -86,7 +86,8 @@ type session struct {
 	protocol protocol
 	pos      int     // index in loop.sessions; negative: the session has gone
 	hashrate float64 // by the difficulties of its miners, at the last tour
-	users    uint64  // version of the port's users that was compared with the session's last
+	users    uint64  // version of its chain's users that was compared with the session's last
+	follows  bool    // the switchboard knows the session
 
 	pending     []byte // input that is not handled yet, as a rule the beginning of a message
 	outbox      poll.Outbox
@@ -186,13 +187,13 @@ func (s *session) receive(in []byte) {
 
 // outdated reports whether a worker's user is not what it was at the login.
 func (s *session) outdated() bool {
-	now := s.port.users.Version()
+	now := s.list().Version()
 	if now == s.users {
 		return false
 	}
 	s.users = now
 	return slices.ContainsFunc(s.Workers, func(w worker) bool {
-		id, ok := s.port.users.Cached(w.UserName)
+		id, ok := s.userID(w.UserName)
 		return !ok || id != w.UserID
 	})
 }

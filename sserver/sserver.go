@@ -61,9 +61,10 @@ type Service struct {
 
 	registry *registry.Registry
 	ports    []*port
-	bus      *bus.Client
 	users    *users.Lists
-	chains   []*chain // at least one
+	chains   []*chain     // at least one
+	first    int          // index of the one that users mine who have not chosen
+	board    *switchboard // nil: users have no nodes
 	ids      *idPool
 	twins    *twins
 	guard    *guard.Guard
@@ -99,6 +100,13 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	}
 	if err := os.MkdirAll(cfg.DataDir, 0o750); err != nil {
 		return nil, err
+	}
+	if deps.Predecessor != nil {
+		theirs, err := readSettings(deps.Predecessor.Settings)
+		if err != nil {
+			return nil, err
+		}
+		cfg = cfg.inOrderOf(theirs.chains)
 	}
 	s := &Service{
 		cfg:         cfg,
@@ -137,16 +145,14 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	places := cfg.places()
 	var sources []users.Source
 	for _, place := range places {
-		sources = append(sources, *place.Users)
+		for _, one := range cfg.PerChain() {
+			sources = append(sources, cfg.sourceAt(place, one))
+		}
 	}
 	if s.users, err = users.New("sserver", cfg.Users, sources, cfg.DataDir, cfg.UsersDatabase(), deps); err != nil {
 		return nil, err
 	}
-	if s.bus, err = bus.New(cfg.Kafka, deps); err != nil {
-		return nil, err
-	}
-	s.closing.Add(s.bus.Close)
-	if err := s.openChain(cfg, deps); err != nil {
+	if err := s.openChains(deps); err != nil {
 		return nil, err
 	}
 	for range min(max(runtime.GOMAXPROCS(0), 2), maxLoops) {
@@ -167,9 +173,14 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		if err != nil {
 			return nil, err
 		}
-		p.users = s.users.Of(*place.Users)
+		for _, c := range s.chains {
+			p.users = append(p.users, s.users.Of(cfg.sourceAt(place, c.cfg)))
+		}
 		s.ports = append(s.ports, p)
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", place.TLSCertFile != "").Msg("listening for miners")
+	}
+	if err := s.openSwitchboard(deps); err != nil {
+		return nil, err
 	}
 	if cfg.AdminAPI.Listen != "" {
 		if s.admin, err = operator.Listen(cfg.AdminAPI, operated{s}, deps); err != nil {
@@ -178,7 +189,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.closing.Add(s.admin.Close)
 	}
 	if cfg.Management.Enabled {
-		s.commands = operator.NewCommands(cfg.Management, operated{s}, s.bus, deps)
+		s.commands = operator.NewCommands(cfg.Management, operated{s}, s.firstChain().bus, deps)
 	}
 	if cfg.ServerID == 0 && s.before == nil { // miners are better off elsewhere until there is one
 		return s, errors.Join(s.stopListening(), s.closeLoops())
@@ -218,7 +229,7 @@ func (s *Service) Addrs() []net.Addr {
 	return addrs
 }
 
-// Ready returns nil when miners can connect and have something to do.
+// Ready returns nil when miners can connect and have something to do, on one of the chains at least.
 func (s *Service) Ready() error {
 	switch {
 	case s.serverID.Load() == 0:
@@ -229,7 +240,7 @@ func (s *Service) Ready() error {
 	if err := s.twins.err(); err != nil {
 		return err
 	}
-	return s.chains[0].err()
+	return s.chainsErr()
 }
 
 // Run serves miners until ctx ends. Then it sends them away, answers what was read, closes all sessions, sends what
@@ -273,10 +284,6 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	return err
 }
 
-func (s *Service) sender(topic string) func(context.Context, []bus.Message) error {
-	return func(ctx context.Context, msgs []bus.Message) error { return s.bus.Write(ctx, topic, msgs...) }
-}
-
 // solvedTopic has the whole names of workers as keys of solved shares: for btcpool's readers all behind the fields is
 // coinbase.
 type solvedTopic struct{ spool.Topic }
@@ -306,6 +313,9 @@ func (s *Service) serve(ctx, beyond context.Context) error {
 	for _, c := range s.chains {
 		g.Go(func() error { return c.readJobs(work) })
 		g.Go(func() error { return c.keepJobs(work) })
+	}
+	if s.board != nil {
+		g.Go(func() error { s.board.run(work); return nil })
 	}
 	g.Go(func() error { return s.hearServers(work) })
 	g.Go(func() error {

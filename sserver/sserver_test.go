@@ -131,7 +131,9 @@ func (p *pool) miner() (*client, work) {
 	return c, c.work()
 }
 
-func (c *client) login() {
+func (c *client) login() { c.loginAs("alice") }
+
+func (c *client) loginAs(user string) {
 	c.tb.Helper()
 	var result []json.RawMessage
 	c.mustCall(&result, "mining.subscribe", "test/1")
@@ -141,7 +143,7 @@ func (c *client) login() {
 	if err := json.Unmarshal(result[2], &c.nonceBytes); err != nil {
 		c.tb.Fatal(err)
 	}
-	c.mustCall(nil, "mining.authorize", "alice.rig", "x")
+	c.mustCall(nil, "mining.authorize", user+".rig", "x")
 }
 
 func (c *client) send(text string) {
@@ -396,7 +398,8 @@ func TestConfigFile(t *testing.T) {
 	t.Parallel()
 	testkit.SampleNames(t, "../configs/sserver.toml", sserver.Config{},
 		"kafka.topics.raw_gbt", "kafka.topics.aux_work", "kafka.topics.rsk_work", // not used here
-		"listeners.users.register_url", "listeners.users.static") // as in [users]
+		"listeners.users.register_url", "listeners.users.static", // as in [users]
+		"chains.users.register_url", "chains.users.static", "chains.handover.token")
 	cfg := sserver.DefaultConfig()
 	if err := service.Load("../configs/sserver.toml", &cfg); err != nil {
 		t.Fatal(err)

@@ -87,6 +87,12 @@ func codeWorker(c *upgrade.Codec, w *worker) {
 	text(c, &w.Login)
 	text(c, &w.UserName)
 	upgrade.Int(c, &w.UserID)
+	if c.Version >= withChains {
+		upgrade.List(c, &w.Past, maxChains, func(c *upgrade.Codec, p *credit) {
+			codeChain(c, &p.Chain)
+			upgrade.Int(c, &p.UserID)
+		})
+	}
 	text(c, &w.Name)
 	upgrade.Int(c, &w.ID)
 	codeConduct(c, &w.Conduct)
@@ -199,6 +205,10 @@ func codeQuestion(c *upgrade.Codec, q *question) {
 	c.Bool(&q.Wishes.HasStart)
 	c.Bool(&q.Wishes.HasFloor)
 	c.Bool(&q.Wishes.Unclear)
+	if c.Version >= withChains {
+		codeChain(c, &q.Chain)
+		c.Bool(&q.ByNode)
+	}
 	upgrade.Uint(c, &q.Ends)
 }
 

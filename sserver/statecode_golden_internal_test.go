@@ -119,7 +119,7 @@ func TestWhatMoves(t *testing.T) {
 			session{},
 			"state port outbox pending said readBy pausedUntil strange admitted discard",
 			// those with answers that wait for the disk, and those that end, do not move
-			"srv loop link protocol pos hashrate users held heldBytes heldSeq heldChain closing cut over lingering why",
+			"srv loop link protocol pos hashrate users follows held heldBytes heldSeq heldChain closing cut over lingering why",
 		},
 		{idPool{}, "server secret first given freed claimed pasts", "rest mu miners"},
 		{heldPast{}, "past ip at", ""},
@@ -128,6 +128,9 @@ func TestWhatMoves(t *testing.T) {
 		{jobBook{}, "left works tip since round", "lifetime maxDelay resend grace render mu pulse"},
 		{work{}, "StratumJob made tip seen", "target merged renditions"},
 		{round{}, "number work start", ""},
+		{worker{}, "Login UserName UserID Past Name ID Conduct", ""},
+		{question{}, "Worker Wishes Chain ByNode Ends", ""},
+		{switchboard{}, "auto passing", "srv log nodes file results seconds asking mu users waiting"},
 		{shareKey{}, "extraNonce2 extraNonce1 time nonce versionBits", ""},
 	} {
 		var fields []string

@@ -17,6 +17,9 @@ var moment = time.Unix(1_700_000_000, 5)
 func fill(v reflect.Value, next *int) {
 	*next++
 	switch v.Interface().(type) {
+	case credit:
+		v.Set(reflect.ValueOf(credit{uint8(*next % maxChains), int32(*next)}))
+		return
 	case time.Time:
 		v.Set(reflect.ValueOf(moment.Add(time.Duration(*next))))
 		return
@@ -77,7 +80,7 @@ func fullState() (s state) {
 	s.Phase = authorized
 	s.V1.ExtraNonce2Size = 4
 	s.Names = map[string]int{"a": 0, "b": 1}
-	s.Chain = 2
+	s.Chain, s.Question.Chain = 2, 2
 	for i := range s.Jobs {
 		s.Jobs[i].Chain = uint8(i + 1)
 	}

@@ -21,6 +21,7 @@ type submission struct {
 	chain    *chain // whose job it is for; of an unknown job, that which the miner works on
 	miner    *miner
 	worker   *worker // who is credited
+	userID   int32   // its id on that chain
 	stranger bool    // no: the share is for an account that has not logged in
 }
 
@@ -41,7 +42,7 @@ func (sc *scratch) reset() { sc.out, sc.seq, sc.misuse = sc.out[:0], 0, nil }
 // judge decides on a submission. A share that the statistics need is in the spool afterwards, and sc.seq is its number:
 // the answer must wait for it.
 func (s *session) judge(sub *submission) share.Status {
-	sub.chain = s.chain()
+	sub.chain, sub.userID = s.chain(), sub.worker.UserID
 	now, sc := s.loop.now, &s.loop.sc
 	conduct := &sub.worker.Conduct
 	status := share.StatusIPBanned
@@ -66,7 +67,12 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 		return share.StatusJobNotFound
 	}
 	c := s.srv.chains[sent.Chain]
-	sub.chain = c
+	if sent.Chain != s.Chain {
+		var ok bool
+		sub.chain = c
+		sub.userID, ok = s.idOn(c, sub.worker)
+		sub.stranger = sub.stranger || !ok
+	}
 	w := c.jobs.find(sent.ID)
 	if w == nil {
 		return share.StatusJobNotFound
@@ -195,7 +201,7 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 		ID:          share.ID{Server: uint8(s.srv.serverID.Load()), Epoch: sub.chain.shares.Epoch()},
 		JobID:       uint64(w.ID),
 		WorkerID:    sub.worker.ID,
-		UserID:      sub.worker.UserID,
+		UserID:      sub.userID,
 		Status:      status,
 		Time:        now.Unix(),
 		IP:          s.IP,
@@ -216,7 +222,7 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 // solved hands a block over before anything else happens to its share. The block is in sc.
 func (s *session) solved(w *work, hash chainhash.Hash, sub *submission, sc *scratch) {
 	c, by := sub.chain, sub.worker
-	block := solvedBy(w, by, sc)
+	block := solvedBy(w, sub, sc)
 	message := share.WithName(block.WorkerName, block.AppendTo(nil))
 	c.metrics.solved.Inc()
 	err := keep(c.blocks, by.ID, message)
@@ -228,14 +234,14 @@ func (s *session) solved(w *work, hash chainhash.Hash, sub *submission, sc *scra
 	event.Stringer("hash", hash).Int32("height", w.Height).Str("worker", block.WorkerName).Msg("block solved")
 }
 
-func solvedBy(w *work, by *worker, sc *scratch) share.Solved {
+func solvedBy(w *work, sub *submission, sc *scratch) share.Solved {
 	return share.Solved{
 		JobID:      uint64(w.ID),
-		WorkerID:   by.ID,
-		UserID:     by.UserID,
+		WorkerID:   sub.worker.ID,
+		UserID:     sub.userID,
 		Height:     w.Height,
 		Header:     sc.header,
-		WorkerName: by.fullName(),
+		WorkerName: sub.worker.fullName(),
 		Coinbase:   sc.coinbase,
 	}
 }

@@ -113,6 +113,9 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		return 0, 0, errors.New("another hand-over is under way")
 	}
 	defer s.moving.Unlock()
+	if s.board != nil {
+		undo = append(undo, s.board.pass())
+	}
 	m := &move{to: to, arrived: make(chan struct{}, len(s.loops)), all: make(chan struct{}), outcome: make(chan struct{})}
 	if err := s.introduce(m); err != nil {
 		return 0, 0, err
@@ -258,6 +261,9 @@ func (s *Service) settings() settings {
 	for _, p := range s.ports {
 		v.listeners = append(v.listeners, listenerState{p.name, p.nonceBytes})
 	}
+	for _, c := range s.chains {
+		v.chains = append(v.chains, chainState{c.name, c.cfg.DataDir, c.jobs.round.Load() != nil})
+	}
 	return v
 }
 
@@ -270,6 +276,9 @@ func (s *Service) agreed(ctx context.Context, to *upgrade.Successor) (theirs rea
 	r := upgrade.NewReader(0, time.Now(), body)
 	if theirs.code(r); r.Err() == nil && (theirs.version < oldestState || theirs.version > stateVersion) {
 		r.Fail("version %d of the state is not known here", theirs.version)
+	}
+	if r.Err() == nil && theirs.version < withChains && s.cfg.several() {
+		r.Fail("version %d of the state knows nothing of [[chains]]", theirs.version)
 	}
 	return theirs, r.Err()
 }
@@ -306,6 +315,9 @@ func (s *Service) sendShared(m *move) error {
 	v := shared{instance: s.twins.instance, lease: s.lease.Load().Estate(), ids: s.ids, memories: s.guard.Memories()}
 	for _, c := range s.chains {
 		v.books = append(v.books, c.jobs.carry())
+	}
+	if s.board != nil {
+		v.board = s.board.carry()
 	}
 	return m.send(messageShared, v.code)
 }

@@ -10,12 +10,14 @@ import (
 	"errors"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/rs/zerolog"
 
@@ -227,6 +229,141 @@ func TestCutOff(t *testing.T) {
 		miner.wantSubmit(miner.share(w, uint64(messages)+1), 22)
 		p.dial().login()
 	}
+}
+
+// startKnownChains starts a pool of two chains with jobs that whoever takes over reads from Kafka.
+func startKnownChains(t *testing.T, cfg sserver.Config) *pool {
+	t.Helper()
+	p := startPool(t, cfg)
+	for i, one := range cfg.PerChain() {
+		client := testkit.Bus(t, one.Kafka)
+		if err := client.Write(t.Context(), one.Kafka.Topics.Job, bus.Message{Value: p.newJob(byte(1+i), int32(100+100*i)).AppendTo(nil)}); err != nil {
+			t.Fatal(err)
+		}
+		testkit.Eventually(t, "ready", func() bool { return p.metric("chain_ready", "chain", cfg.Chains[i].Name) == 1 })
+	}
+	return p
+}
+
+// Each session and each of its jobs stays on its chain in a process that lists the chains in another order, and one more;
+// what was commanded for users in auto mode, and what users mined last, is known there.
+func TestTakeOverChains(t *testing.T) {
+	t.Parallel()
+	cfg := chainsConfig(t, map[string]string{"alice": "auto", "bob": "btc", "carol": "bch", "dave": "auto"})
+	cfg.Chains[btc].Users.Static["dave"], cfg.Chains[bch].Users.Static["dave"] = 11, 12
+	p := startKnownChains(t, cfg)
+	c, old := p.miner()
+	dave := p.dial()
+	dave.loginAs("dave")
+	dave.work()
+	carol := p.dial()
+	carol.loginAs("carol")
+	carol.work()
+	c.wantSubmit(c.share(old, 1), 0)
+	p.switchAuto(t, "1", "bch")
+	fresh := c.work()
+	c.wantSubmit(c.share(fresh, 1), 0)
+	if got := dave.work(); got.prev != fresh.prev {
+		t.Errorf("job %+v", got)
+	}
+	dave.conn.Close()
+	testkit.Eventually(t, "dave has gone", func() bool { return p.Sessions() == 2 })
+
+	other := cfg
+	third := chainSection("third", map[string]int32{"alice": 20})
+	other.Chains = []sserver.Chain{third, cfg.Chains[bch], cfg.Chains[btc]}
+	other.DefaultChain = "btc"
+	testkit.Bus(t, cfg.Kafka, third.JobTopic, third.ShareTopic, third.SolvedShareTopic, third.CommonEventsTopic)
+	p = succeed(t, p, other)
+	for _, chain := range []string{"bch", "btc"} {
+		want := map[string]float64{"bch": 2, "btc": 0}[chain]
+		if n := p.metric("chain_sessions", "chain", chain); n != want {
+			t.Errorf("%v sessions on %s", n, chain)
+		}
+	}
+	for _, w := range []work{old, fresh} {
+		c.wantSubmit(c.share(w, 1), 22)
+		c.wantSubmit(c.share(w, 2), 0)
+	}
+	if len(c.notes)+len(carol.notes) > 0 {
+		t.Errorf("told %+v, %+v", c.notes, carol.notes)
+	}
+	if mined := p.Mined("dave"); mined != "bch" {
+		t.Errorf("dave mined %q", mined)
+	}
+	again := p.dial()
+	again.loginAs("dave")
+	if got := again.work(); got.prev != fresh.prev {
+		t.Errorf("who is in auto mode begins with %+v", got)
+	}
+	if _, err := p.SwitchAuto("1", map[string]float64{"btc": 1}); err == nil || err.Error() != "done already" {
+		t.Errorf("a command that the other process had done: %v", err)
+	}
+	if users, connections := p.switchAuto(t, "2", "btc"); users != 2 || connections != 2 {
+		t.Errorf("%d users, %d connections switched", users, connections)
+	}
+	if got := c.work(); got.prev != old.prev || !got.clean {
+		t.Errorf("job after switching back: %+v", got)
+	}
+	c.wantSubmit(c.share(fresh, 3), 0)
+	p.TakeJobOf(bch, p.newJob(9, 201))
+	if got := carol.work(); !got.clean {
+		t.Errorf("job of who stayed: %+v", got)
+	}
+	p.stop()
+
+	for chain, want := range [][]int32{{7, 7}, {8, 8, 8}} {
+		var got []int32
+		for _, s := range sharesOf(t, cfg, chain, len(want)) {
+			got = append(got, s.UserID)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("shares of chain %d (-want +got):\n%s", chain, diff)
+		}
+	}
+}
+
+// A process that lacks a chain, or has its spools elsewhere, is none to go on with.
+func TestNotTakenOverChains(t *testing.T) {
+	t.Parallel()
+	cfg := chainsConfig(t, map[string]string{"alice": "auto"})
+	p := startKnownChains(t, cfg)
+	c, w := p.miner()
+	for want, change := range map[string]func(*sserver.Config){
+		`chain "bch" is not configured here`: func(cfg *sserver.Config) { cfg.Chains, cfg.UserChain.Path = cfg.Chains[:1], "" },
+		`data_dir of chain "btc" is`:         func(cfg *sserver.Config) { cfg.Chains[btc].DataDir = t.TempDir() },
+	} {
+		other := cfg
+		other.Chains = slices.Clone(cfg.Chains)
+		change(&other)
+		moved := make(chan error, 1)
+		_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+			go func() {
+				_, _, err := p.HandOver(context.Background(), to)
+				moved <- err
+			}()
+			return nil
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		next, err := sserver.New(other, service.Deps{Log: zerolog.Nop(), Predecessor: before})
+		if err == nil {
+			err = next.Run(t.Context())
+		}
+		_ = before.Close()
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %s", err, want)
+		}
+		if err := <-moved; err == nil {
+			t.Fatal("taken over")
+		}
+	}
+	c.wantSubmit(c.share(w, 1), 0)
+	if users, _ := p.switchAuto(t, "1", "bch"); users != 1 {
+		t.Errorf("%d users switched", users)
+	}
+	c.work()
 }
 
 // Shares that come all the time are answered once each, whoever serves.

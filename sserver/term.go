@@ -180,6 +180,9 @@ func (s *Service) tick(ctx context.Context) error {
 // hangUp ends all sessions, and the loops. Nothing is accepted any more.
 func (s *Service) hangUp(loops *errgroup.Group) error {
 	s.onLoops((*loop).leave)
+	if s.board != nil {
+		s.board.asking.abandon()
+	}
 	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
 	defer force.Stop()
 	err := loops.Wait()

@@ -148,7 +148,7 @@ func (t *twins) err() error {
 // hearServers listens for other servers until ctx ends.
 func (s *Service) hearServers(ctx context.Context) error {
 	mark := []byte(`"` + share.ServerServing + `"`) // most events are of miners
-	return s.bus.Read(ctx, s.chains[0].cfg.Kafka.Topics.CommonEvents, bus.Latest(), func(m bus.Message) error {
+	return s.firstChain().bus.Read(ctx, s.firstChain().cfg.Kafka.Topics.CommonEvents, bus.Latest(), func(m bus.Message) error {
 		if !bytes.Contains(m.Value, mark) {
 			return nil
 		}
@@ -178,7 +178,7 @@ func (s *Service) showPresence(ctx context.Context, id uint8) error {
 		}
 		if answer || now.Sub(last) >= presenceEvery {
 			last = now
-			s.chains[0].events.add(share.Event{
+			s.firstChain().events.add(share.Event{
 				Time:      now,
 				Action:    share.ServerServing,
 				SessionID: uint32(id) << 24,

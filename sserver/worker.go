@@ -29,7 +29,8 @@ type worker struct {
 	Login    string // as it said when it logged in; "" if that was very long
 	UserName string
 	UserID   int32
-	Name     string // without the user's
+	Past     []credit // its ids on the chains that the session has left
+	Name     string   // without the user's
 	ID       int64
 	Conduct  guard.Conduct // of its shares on this connection
 }

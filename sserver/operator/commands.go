@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"os"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/telemetry"
+	"btcpool/internal/userchain"
 )
 
 const (
@@ -44,6 +46,8 @@ const (
 	actionOffline   = "offline"
 	actionException = "exception"
 
+	// authorized is the state of a session that is logged in.
+	authorized = "authorized"
 	// onlyChain is what the chain is called by a server that has no others.
 	onlyChain = "default"
 )
@@ -99,6 +103,17 @@ type reply struct {
 	Connections *replyStates    `json:"connections,omitempty"`
 	Config      *replyConfig    `json:"config,omitempty"`
 	Exception   *replyException `json:"exception,omitempty"`
+	*Switch
+}
+
+// Switch is what came of a command for users in auto mode.
+type Switch struct {
+	Result      bool   `json:"result"`
+	Reason      string `json:"reason,omitempty"` // why not
+	From        string `json:"old_chain_name"`
+	To          string `json:"new_chain_name"`
+	Users       int    `json:"switched_users"`
+	Connections int    `json:"switched_connections"`
 }
 
 type hostView struct {
@@ -226,13 +241,31 @@ func (m *Commands) take(text []byte, sent, now time.Time) (result string) {
 	case actionList:
 	case actionStatus:
 		m.detail(&r, server)
-	case actionSwitch: // there is one chain: nothing changes, which is not answered
-		return "not applicable"
+	case actionSwitch:
+		r.Switch = m.switchAuto(text)
 	default:
 		return "unknown"
 	}
 	m.send(r)
 	return "answered"
+}
+
+// switchAuto executes a command for users in auto mode.
+func (m *Commands) switchAuto(text []byte) *Switch {
+	c, err := userchain.ParseSwitchCommand(text)
+	if err != nil {
+		return &Switch{Reason: err.Error()}
+	}
+	id := ""
+	if c.ID != 0 {
+		id = strconv.FormatUint(c.ID, 10)
+	}
+	done, err := m.srv.SwitchAuto(id, c.Shares)
+	s := &Switch{Result: err == nil, From: done.From, To: done.To, Users: done.Users, Connections: done.Connections}
+	if err != nil {
+		s.Reason = err.Error()
+	}
+	return s
 }
 
 // Online tells that the server has an id and is there.
@@ -313,24 +346,36 @@ func (m *Commands) reply(kind, action string, server Status, now time.Time) repl
 
 // detail adds what get_status has besides.
 func (m *Commands) detail(r *reply, server Status) {
-	r.Connections = &replyStates{map[string]map[string]int64{onlyChain: server.Sessions}}
-	chain := replyChain{Name: onlyChain, ShareStatus: make(map[string]int64)}
-	for status, n := range server.Shares {
-		chain.ShareStatus[strconv.Itoa(int(status))] = n
+	r.Connections = &replyStates{make(map[string]map[string]int64)}
+	r.Status.Chains = make(map[string]replyChain)
+	chains := server.Chains
+	if len(chains) == 0 {
+		chains = []Chain{{Name: onlyChain, Sessions: server.Sessions[authorized], Shares: server.Shares, Job: server.Job}}
 	}
-	if job := server.Job; job != nil {
-		chain.LastJobTime, chain.LastJobHeight, chain.LastJobID = job.MadeAt.UTC().Format(time.DateTime), job.Height, job.ID
-	}
-	r.Status.Chains = map[string]replyChain{onlyChain: chain}
-
 	c := new(replyConfig)
+	for i, of := range chains {
+		states := map[string]int64{authorized: of.Sessions}
+		if i == 0 { // a session that is not logged in belongs to none yet
+			maps.Copy(states, server.Sessions)
+			states[authorized] = of.Sessions
+		}
+		r.Connections.State[of.Name] = states
+		chain := replyChain{Name: of.Name, ShareStatus: make(map[string]int64)}
+		for status, n := range of.Shares {
+			chain.ShareStatus[strconv.Itoa(int(status))] = n
+		}
+		if job := of.Job; job != nil {
+			chain.LastJobTime, chain.LastJobHeight, chain.LastJobID = job.MadeAt.UTC().Format(time.DateTime), job.Height, job.ID
+		}
+		r.Status.Chains[of.Name] = chain
+		c.Chains = append(c.Chains, struct {
+			Name string `json:"name"`
+		}{of.Name})
+	}
 	c.SServer.Listen = server.Listen
 	c.SServer.MaxConnections = server.MaxConnections
 	c.SServer.DefaultDifficulty = server.DefaultDifficulty
 	c.SServer.ShareInterval = server.ShareInterval.String()
-	c.Chains = append(c.Chains, struct {
-		Name string `json:"name"`
-	}{onlyChain})
 	c.Users.Source = server.Users
 	c.Management.ControllerTopic = m.cfg.ControllerTopic
 	c.Management.ProcessorTopic = m.cfg.ProcessorTopic

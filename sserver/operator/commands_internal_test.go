@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"btcpool/internal/telemetry"
+	"btcpool/internal/userchain"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/rs/zerolog"
@@ -16,6 +17,13 @@ import (
 
 // server has the id 7 and nobody on it.
 type server struct{ Server }
+
+func (server) SwitchAuto(id string, shares userchain.Shares) (Switched, error) {
+	if shares["bch"] != 1 {
+		return Switched{From: "btc"}, errors.New("unknown chain")
+	}
+	return Switched{From: "btc", To: "bch", Users: 2, Connections: 3}, nil
+}
 
 func (server) Status() Status { return Status{Started: time.Unix(1_600_000_000, 0), ServerID: 7} }
 
@@ -44,7 +52,8 @@ func TestCommands(t *testing.T) {
 		{`{"type":"sserver_cmd","action":"list","filter":{"exclusion":true}}`, "answered", 0},
 		{`{"type":"sserver_cmd","action":"list","filter":{"server_id":[7]}}`, "bad", 0},
 		{`{"type":"sserver_cmd","action":"list","filter":7}`, "bad", 0},
-		{`{"type":"sserver_cmd","action":"auto_switch_chain","chain_name":"bch"}`, "not applicable", 0},
+		{`{"type":"sserver_cmd","action":"auto_switch_chain","chain_name":"bch"}`, "answered", 0},
+		{`{"type":"sserver_cmd","action":"auto_switch_chain","chain_name":"_"}`, "answered", 0},
 		{`{"type":"sserver_cmd","action":"shutdown"}`, "unknown", 0},
 		{`{"type":"sserver_response","action":"list"}`, "foreign", 0},
 		{`[]`, "bad", 0},
@@ -139,4 +148,30 @@ func compact(text json.RawMessage) []byte {
 	var escaped bytes.Buffer // as a reply has it
 	json.HTMLEscape(&escaped, b.Bytes())
 	return escaped.Bytes()
+}
+
+// Each command for users in auto mode is answered, with a reason if it is not done.
+func TestSwitchCommand(t *testing.T) {
+	t.Parallel()
+	m := managed()
+	now := time.Unix(1_700_000_000, 0)
+	for command, want := range map[string]string{
+		`"id":5,"chain_name":"bch"`:                               `{"result":true,"old_chain_name":"btc","new_chain_name":"bch","switched_users":2,"switched_connections":3}`,
+		`"id":"x","chain_name":"bch","shares":{"btc":1}`:          `{"result":false,"reason":"unknown chain","old_chain_name":"btc","new_chain_name":"","switched_users":0,"switched_connections":0}`,
+		`"id":7,"chain_name":"bch","shares":{"btc":2}`:            `{"result":false,"reason":"chain btc has a share of 2","old_chain_name":"","new_chain_name":"","switched_users":0,"switched_connections":0}`,
+		`"id":8,"chain_name":"bch","shares":{"bch":1},"more":"x"`: `{"result":true,"old_chain_name":"btc","new_chain_name":"bch","switched_users":2,"switched_connections":3}`,
+	} {
+		m.take([]byte(`{"type":"sserver_cmd","action":"auto_switch_chain",`+command+`}`), now, now)
+		var got struct {
+			ID json.RawMessage `json:"id"`
+			Switch
+		}
+		if err := json.Unmarshal(<-m.replies, &got); err != nil {
+			t.Fatal(err)
+		}
+		text, err := json.Marshal(got.Switch)
+		if err != nil || string(text) != want || !strings.Contains(command, `"id":`+string(got.ID)) {
+			t.Errorf("%s: id %s, %s, %v", command, got.ID, text, err)
+		}
+	}
 }

@@ -16,6 +16,7 @@ import (
 	"btcpool/internal/config"
 	"btcpool/internal/guard"
 	"btcpool/internal/share"
+	"btcpool/internal/userchain"
 )
 
 // Server is what is looked at and acted on.
@@ -30,6 +31,8 @@ type Server interface {
 	Guard() *guard.Guard
 	// CountBan counts a ban of the operator's.
 	CountBan()
+	// SwitchAuto has users in auto mode mine other chains, by a command with an id, "" if it has none.
+	SwitchAuto(id string, shares userchain.Shares) (Switched, error)
 }
 
 // Session is one connection, during a visit.
@@ -87,12 +90,22 @@ type Status struct {
 	Sessions    map[string]int64       // by state
 	Shares      map[share.Status]int64 // since the start; without what has not happened
 	Job         *Job                   // that miners work on; nil: none yet
+	Chains      []Chain                // none: there is one, without a name
 
 	Listen            []string
 	MaxConnections    int
 	DefaultDifficulty float64
 	ShareInterval     time.Duration
 	Users             string // their source
+}
+
+// Chain is what Status says, of one of several chains.
+type Chain struct {
+	Name     string                 `json:"name"`
+	NotReady error                  `json:"-"` // why it cannot be mined
+	Sessions int64                  `json:"sessions"`
+	Shares   map[share.Status]int64 `json:"-"`
+	Job      *Job                   `json:"job"`
 }
 
 // Job is a job in short.
@@ -106,6 +119,7 @@ type Job struct {
 type View struct {
 	ID          uint32
 	State       string
+	Chain       string // "": there is one, without a name
 	Address     netip.Addr
 	Listener    string
 	Software    string
@@ -137,4 +151,10 @@ type Miner struct {
 	Fixed              bool
 	Accepted, Rejected uint32    // shares
 	LastShareAt        time.Time // accepted; zero: none
+}
+
+// Switched is what came of a command for users in auto mode.
+type Switched struct {
+	From, To           string // chains; the largest of several
+	Users, Connections int    // that were sent elsewhere
 }

@@ -115,6 +115,7 @@ func (f *filter) names(user, worker string) bool {
 type sessionView struct {
 	ID          string      `json:"id"`
 	State       string      `json:"state"`
+	Chain       string      `json:"chain"` // of several; else ""
 	Address     string      `json:"address"`
 	Listener    string      `json:"listener"`
 	Agent       string      `json:"agent"`
@@ -143,6 +144,7 @@ func newSessionView(s View) sessionView {
 	v := sessionView{
 		ID:          sessionID(s.ID),
 		State:       s.State,
+		Chain:       s.Chain,
 		Address:     s.Address.String(),
 		Listener:    s.Listener,
 		Agent:       s.Software,

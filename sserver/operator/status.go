@@ -20,9 +20,17 @@ type statusView struct {
 	AgentMiners int64            `json:"agent_miners"`
 	Accepted    int64            `json:"accepted"` // shares since the start
 	Rejected    int64            `json:"rejected"`
-	Job         *Job             `json:"job"` // that miners work on
+	Job         *Job             `json:"job"`    // that miners work on
+	Chains      []chainView      `json:"chains"` // none: there is one, without a name
 	Bans        int              `json:"bans"`
 	Drain       string           `json:"drain"`
+}
+
+// chainView is one of several chains as JSON.
+type chainView struct {
+	Chain
+	Ready    bool    `json:"ready"`
+	NotReady *string `json:"not_ready"` // why
 }
 
 func (a *API) getStatus(r *http.Request) (any, error) {
@@ -39,8 +47,16 @@ func (a *API) getStatus(r *http.Request) (any, error) {
 		Bans:        a.srv.Guard().Bans.Len(),
 		Drain:       a.drainState().State,
 	}
+	v.Chains = []chainView{}
 	if s.NotReady != nil {
 		v.NotReady = new(s.NotReady.Error())
+	}
+	for _, c := range s.Chains {
+		of := chainView{Chain: c, Ready: c.NotReady == nil}
+		if !of.Ready {
+			of.NotReady = new(c.NotReady.Error())
+		}
+		v.Chains = append(v.Chains, of)
 	}
 	for status, n := range s.Shares {
 		if status == share.StatusAccept {
