@@ -443,6 +443,14 @@ func TestAlertsFire(t *testing.T) {
 				`btcpool_blkmaker_merged_blocks_total{result="accepted"} 0x30 1x29`,
 			}},
 		},
+		"ChainNotMined": {
+			fire:  [][]string{{`btcpool_sserver_chain_ready{chain="btc"} 1x5`, `btcpool_sserver_chain_ready{chain="bch"} 0x5`}},
+			quiet: [][]string{{`btcpool_sserver_chain_ready{chain="btc"} 1x5`, `btcpool_sserver_chain_ready{chain="bch"} 1 0 1x5`}},
+		},
+		"UsersOnAnotherChain": {
+			fire:  [][]string{{`btcpool_sserver_users_waiting 1x30`}},
+			quiet: [][]string{{`btcpool_sserver_users_waiting 3x10 0x20`}},
+		},
 		"SwitchesWait": {
 			fire:  [][]string{{`btcpool_switchapi_oldest_due_seconds 61+60x5`}},
 			quiet: [][]string{{`btcpool_switchapi_oldest_due_seconds 59x5`}},

@@ -82,7 +82,7 @@ func (w *watching) says(user string) string {
 	return w.told[user]
 }
 
-func setNode(t *testing.T, conn *zk.Conn, path, text string) {
+func setNode(t testing.TB, conn *zk.Conn, path, text string) {
 	t.Helper()
 	testkit.Until(t, testkit.Patience, "writing "+path, func(context.Context) error {
 		_, err := conn.Set(path, []byte(text), -1)

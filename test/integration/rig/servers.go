@@ -341,12 +341,33 @@ func StartZooKeeper(t testing.TB, dir string) *ZooKeeper {
 	}
 	port := testkit.FreePort(t)
 	config := filepath.Join(data, "zoo.cfg")
-	write(t, config, fmt.Sprintf("tickTime=500\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n", data, port))
+	write(t, config, fmt.Sprintf("tickTime=500\ndataDir=%s\nclientPort=%d\nclientPortAddress=127.0.0.1\nadmin.enableServer=false\n4lw.commands.whitelist=srvr,wchs\n", data, port))
 	z := &ZooKeeper{Addr: fmt.Sprintf("127.0.0.1:%d", port)}
 	z.Process = start(t, dir, "zookeeper", "java", []string{"CLASSPATH=/etc/zookeeper/conf:/usr/share/java/*"},
 		append(slices.Clone(JVM), "-Xmx128m", "org.apache.zookeeper.server.quorum.QuorumPeerMain", config)...)
 	z.WaitReady(t)
 	return z
+}
+
+// Watches asks the server how many watches its clients have.
+func (z *ZooKeeper) Watches(ctx context.Context) (n int, err error) {
+	conn, err := (&net.Dialer{}).DialContext(ctx, "tcp", z.Addr)
+	if err != nil {
+		return 0, err
+	}
+	defer conn.Close()
+	if _, err := io.WriteString(conn, "wchs"); err != nil {
+		return 0, err
+	}
+	answer, err := io.ReadAll(conn)
+	if err != nil {
+		return 0, err
+	}
+	_, total, ok := bytes.Cut(answer, []byte("Total watches:"))
+	if !ok {
+		return 0, fmt.Errorf("wchs: %s", answer)
+	}
+	return strconv.Atoi(string(bytes.TrimSpace(total)))
 }
 
 // WaitReady waits until the server serves: it answers the command srvr with its state.
