@@ -194,15 +194,6 @@ func (s *Service) epoch() (epoch uint32) {
 	return epoch
 }
 
-// leastEpoch is what no chain's shares are behind.
-func (s *Service) leastEpoch() uint32 {
-	least := s.chains[0].shares.Epoch()
-	for _, c := range s.chains[1:] {
-		least = min(least, c.shares.Epoch())
-	}
-	return least
-}
-
 // setEpoch has all shares from now on belong to another epoch.
 func (s *Service) setEpoch(epoch uint32) error {
 	var errs []error

@@ -79,9 +79,11 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 	if err := s.openSpools(t.left); err != nil { // the old process has closed them
 		return err
 	}
-	if epoch := s.takenOver.epoch; epoch > s.leastEpoch() {
-		if err := s.setEpoch(epoch); err != nil {
-			return err
+	for _, c := range s.chains { // one that the old process did not have has an epoch of its own
+		if epoch := s.takenOver.epoch; epoch > c.shares.Epoch() {
+			if err := c.shares.SetEpoch(epoch); err != nil {
+				return err
+			}
 		}
 	}
 	if err := ctx.Err(); err != nil { // who was told to stop serves nobody
