@@ -100,9 +100,9 @@ type Spool struct {
 	position *os.File
 	sync     func(*os.File) error // brings what was written to disk
 	epoch    atomic.Uint32
-	epochs   sync.Mutex // held while an epoch is begun
-	passed   bool       // another opening begins the next
-	reserved uint32     // for that one; 0: none is
+	epochs   sync.Mutex   // held while an epoch is begun
+	passed   bool         // another opening begins the next
+	reserved uint32       // for that one; 0: none is
 	began    time.Time    // when it was made
 	nextSync atomic.Int64 // so many nanoseconds after that: the wall clock may step
 
