@@ -91,7 +91,7 @@ func signal(t *testing.T, pid int, sig unix.Signal) {
 // succeeded waits until another process than pid serves alone, and returns it.
 func (p *pool) succeeded(t *testing.T, pid int) (next int) {
 	t.Helper()
-	testkit.Until(t, time.Minute, "another process serves alone", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "another process serves alone", func(context.Context) error {
 		pids := p.serving(t)
 		if len(pids) != 1 || pids[0] == pid {
 			return fmt.Errorf("processes %d after %d", pids, pid)
@@ -139,7 +139,7 @@ func TestUpgrades(t *testing.T) {
 		}
 		before := p.logged(t, givesUp)
 		signal(t, pid, unix.SIGUSR2)
-		testkit.Until(t, time.Minute, "the new process is given up", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "the new process is given up", func(context.Context) error {
 			if p.logged(t, givesUp) == before {
 				return errors.New("not yet")
 			}
@@ -152,7 +152,7 @@ func TestUpgrades(t *testing.T) {
 	}
 	for i := range upgrades {
 		signal(t, pid, unix.SIGUSR2)
-		testkit.Until(t, time.Minute, "a new process is started", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "a new process is started", func(context.Context) error {
 			if len(p.serving(t)) < 2 && p.logged(t, takes) <= i {
 				return errors.New("not yet")
 			}
@@ -192,7 +192,7 @@ func TestUpgrades(t *testing.T) {
 func (p *pool) end(t *testing.T, pid int) {
 	t.Helper()
 	signal(t, pid, unix.SIGINT)
-	testkit.Until(t, time.Minute, "the last process has ended", func(context.Context) error {
+	testkit.Until(t, testkit.Patience, "the last process has ended", func(context.Context) error {
 		if pids := p.serving(t); len(pids) > 0 {
 			return fmt.Errorf("processes %d", pids)
 		}
@@ -218,7 +218,7 @@ func TestUpgradesKilled(t *testing.T) {
 		began := time.Now()
 		signal(t, pid, unix.SIGUSR2)
 		var next int
-		testkit.Until(t, time.Minute, "a new process is started", func(context.Context) error {
+		testkit.Until(t, testkit.Patience, "a new process is started", func(context.Context) error {
 			pids := slices.DeleteFunc(p.serving(t), func(other int) bool { return other == pid })
 			if len(pids) != 1 {
 				return fmt.Errorf("processes %d beside %d", pids, pid)
@@ -232,7 +232,7 @@ func TestUpgradesKilled(t *testing.T) {
 			victim, left = next, pid
 		}
 		_ = unix.Kill(victim, unix.SIGKILL) // fails if it has ended
-		testkit.Until(t, time.Minute, "one process is left, or none", func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, "one process is left, or none", func(ctx context.Context) error {
 			switch pids := p.serving(t); {
 			case len(pids) == 0:
 				left = 0
@@ -244,12 +244,13 @@ func TestUpgradesKilled(t *testing.T) {
 				return fmt.Errorf("processes %d", pids)
 			}
 		})
-		switch after := ask[tally](t, m, order{Do: "report"}).Disconnects; {
-		case left == 0:
+		after := ask[tally](t, m, order{Do: "report"}).Disconnects
+		switch left {
+		case 0:
 			ends["both"]++
 			p.start(t, program)
 			left = p.cmd.Process.Pid
-		case left == pid:
+		case pid:
 			ends["new"]++
 			if after != before {
 				t.Errorf("%d were disconnected as a new process was killed", after-before)
@@ -258,7 +259,7 @@ func TestUpgradesKilled(t *testing.T) {
 			ends["old"]++
 		}
 		pid = left
-		testkit.Until(t, time.Minute, "all are back", func(ctx context.Context) error {
+		testkit.Until(t, testkit.Patience, "all are back", func(ctx context.Context) error {
 			if _, err := p.get(ctx, "/readyz"); err != nil {
 				return err
 			}
