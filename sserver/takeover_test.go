@@ -65,8 +65,9 @@ func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
 	return next
 }
 
-// between stands between an old process and a new one, and passes on what they say until so many messages of the old
-// one have come: from then on each takes the other for dead. It reports whether there were as many.
+// between stands between an old process and a new one, and passes on so many messages of the old one. With the next, or
+// at once if there are to be fewer than none, each takes the other for dead. It reports whether there was one. The cut is
+// not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
 func between(t *testing.T, p *pool, messages int) (before *upgrade.Predecessor, moved <-chan error, cut <-chan bool) {
 	t.Helper()
 	ended, handedOver := make(chan bool, 1), make(chan error, 1)
@@ -87,14 +88,14 @@ func between(t *testing.T, p *pool, messages int) (before *upgrade.Predecessor, 
 	pass := func(from, to *upgrade.Conn, most int) (all bool) {
 		defer to.Close()
 		defer from.Close()
-		for range most {
+		for n := 0; most >= 0; n++ {
 			m, err := from.Receive()
-			if err == nil {
+			if err == nil && n < most {
 				err = to.Send(m.Kind, m.Body, m.FDs...)
 			}
 			m.Close()
-			if err != nil {
-				return false
+			if err != nil || n == most {
+				return err == nil
 			}
 		}
 		return true
@@ -190,7 +191,7 @@ func TestCutOff(t *testing.T) {
 	p := startKnown(t, cfg)
 	miner, w := p.miner()
 	miner.wantSubmit(miner.share(w, 0), 0)
-	for messages := 0; ; messages++ {
+	for messages := -1; ; messages++ {
 		before, moved, cut := between(t, p, messages)
 		other, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
 		if err != nil {
@@ -208,7 +209,7 @@ func TestCutOff(t *testing.T) {
 			// It was "go" that was lost: whose turn it is has nobody else to ask.
 			next := &pool{Service: other, tb: t, jobs: p.jobs}
 			miner.wantSubmit(miner.share(w, 0), 22)
-			miner.wantSubmit(miner.share(w, uint64(messages)+1), 0)
+			miner.wantSubmit(miner.share(w, uint64(messages+2)), 0)
 			next.dial().login()
 			stop()
 			if err := <-ended; err != nil {
@@ -225,8 +226,8 @@ func TestCutOff(t *testing.T) {
 		}
 		stop()
 		miner.wantSubmit(miner.share(w, 0), 22)
-		miner.wantSubmit(miner.share(w, uint64(messages)+1), 0)
-		miner.wantSubmit(miner.share(w, uint64(messages)+1), 22)
+		miner.wantSubmit(miner.share(w, uint64(messages+2)), 0)
+		miner.wantSubmit(miner.share(w, uint64(messages+2)), 22)
 		p.dial().login()
 	}
 }
