@@ -214,11 +214,7 @@ func (d *dialer) connect(ctx context.Context, addr string, by *url.URL) (net.Con
 		return direct.DialContext(ctx, "tcp", addr)
 	}
 	if by.Scheme == "socks5" || by.Scheme == "socks5h" {
-		socks, err := proxy.FromURL(by, &direct)
-		if err != nil {
-			return nil, err
-		}
-		return socks.(proxy.ContextDialer).DialContext(ctx, "tcp", addr)
+		return throughSOCKS(ctx, &direct, addr, by)
 	}
 	port := cmp.Or(by.Port(), map[string]string{"http": "80", "https": "443"}[by.Scheme])
 	conn, err := direct.DialContext(ctx, "tcp", net.JoinHostPort(by.Hostname(), port))
@@ -232,6 +228,29 @@ func (d *dialer) connect(ctx context.Context, addr string, by *url.URL) (net.Con
 	}
 	defer context.AfterFunc(ctx, func() { _ = conn.SetDeadline(time.Unix(1, 0)) })()
 	if err := tunnel(conn, addr, by.User); err != nil {
+		_ = conn.Close()
+		return nil, err
+	}
+	return conn, nil
+}
+
+// throughSOCKS returns the very connection to the proxy, which a loop can poll, once that leads to addr.
+func throughSOCKS(ctx context.Context, direct *net.Dialer, addr string, by *url.URL) (net.Conn, error) {
+	dialer, err := proxy.FromURL(by, direct)
+	if err != nil {
+		return nil, err
+	}
+	socks, ok := dialer.(interface {
+		DialWithConn(ctx context.Context, conn net.Conn, network, addr string) (net.Addr, error)
+	})
+	if !ok {
+		return nil, errors.ErrUnsupported
+	}
+	conn, err := direct.DialContext(ctx, "tcp", by.Host)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := socks.DialWithConn(ctx, conn, "tcp", addr); err != nil {
 		_ = conn.Close()
 		return nil, err
 	}

@@ -126,13 +126,18 @@ const (
 	verdictPatience = 30 * time.Second
 )
 
-func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) *link {
+// newLink takes over up.
+func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) (*link, error) {
 	acct := sl.goal.acct
+	conn, err := poll.Adopt(up.Conn, acct.svc.goroutines.Go, writeTimeout)
+	if err != nil {
+		return nil, err
+	}
 	return &link{
 		acct:      acct,
 		slot:      sl,
 		target:    t,
-		conn:      poll.NewStream(up, acct.svc.goroutines.Go, writeTimeout),
+		conn:      conn,
 		agent:     up.agent,
 		via:       up.via,
 		ready:     make(chan struct{}),
@@ -140,7 +145,7 @@ func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) *link 
 		miners:    make(map[uint16]*miner),
 		guests:    make(map[uint16]guest),
 		questions: make(map[uint32]question),
-	}
+	}, nil
 }
 
 func (l *link) addr() string { return l.target.Addr }

@@ -94,7 +94,12 @@ func (r *relay) begin(pool string, up upstream) {
 		_ = up.Close()
 		return
 	}
-	r.pool, r.line = pool, poll.NewStream(up, s.goroutines.Go, s.cfg.ReadTimeout.Std())
+	line, err := poll.Adopt(up.Conn, s.goroutines.Go, s.cfg.ReadTimeout.Std())
+	if err != nil {
+		r.end(err)
+		return
+	}
+	r.pool, r.line = pool, line
 	if err := r.line.Attach(s.loop, r); err != nil {
 		r.end(err)
 		return

@@ -129,9 +129,13 @@ func (sl *slot) link(ctx context.Context, p *plan, t target) *link {
 		sl.failed(ctx, t, err)
 		return nil
 	}
-	l := newLink(sl, t, up, p.writeTimeout)
+	l, err := newLink(sl, t, up, p.writeTimeout)
+	if err != nil {
+		sl.failed(ctx, t, err)
+		return nil
+	}
 	if !s.loop.Post(l.begin) {
-		_ = up.Close()
+		l.conn.Close()
 		return nil
 	}
 	select {
