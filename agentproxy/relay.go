@@ -162,6 +162,9 @@ func (r *relay) end(why error) {
 // check sees to what is due.
 func (r *relay) check() error {
 	s := r.agent.svc
+	if r.line == nil { // a pool is still looked for
+		return nil
+	}
 	if r.outbox.Late(s.now) {
 		return errPoolEnded
 	}

@@ -102,3 +102,22 @@ func TestPoolOfItself(t *testing.T) {
 		t.Error("ready")
 	}
 }
+
+// One that still looks for a pool is not sent away for another pool's being up.
+func TestRelayBeforeItsPool(t *testing.T) {
+	t.Parallel()
+	p := newFakePool(t)
+	s := proxyOf(t, nil, p)
+	p.login()
+	agent := dial(t, s)
+	agent.say(`{"id":"conn_test","method":"agent.get_capabilities","params":[["verrol"]]}`)
+	line := p.accept()
+	line.hear()
+	s.onLoop(t, func() {
+		for _, m := range s.miners {
+			m.check()
+		}
+	})
+	line.say(capable)
+	line.want(`{"id":"conn_test","method":"agent.get_capabilities","params":[["verrol"]]}`)
+}
