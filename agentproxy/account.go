@@ -7,9 +7,7 @@ import (
 	"slices"
 	"time"
 
-	"btcpool/internal/agentwire"
 	"btcpool/internal/job"
-	v1 "btcpool/internal/stratum/v1"
 )
 
 // account is whom miners mine for, and the links that carry them.
@@ -37,19 +35,20 @@ type account struct {
 const accountGrace = time.Minute
 
 func newAccount(s *Service, name string) *account {
-	a := &account{
-		svc:    s,
-		name:   name,
-		links:  make(map[*link]struct{}),
-		miners: make(map[*miner]struct{}),
-		away:   s.now,
-		left:   s.now,
-		errs:   make(map[poolKey]error),
-		mean:   1,
-	}
+	a := s.bareAccount()
+	a.name, a.away, a.left, a.mean = name, s.now, s.now, 1
 	a.adopt()
 	a.off = false
 	return a
+}
+
+func (s *Service) bareAccount() *account {
+	return &account{
+		svc:    s,
+		links:  make(map[*link]struct{}),
+		miners: make(map[*miner]struct{}),
+		errs:   make(map[poolKey]error),
+	}
 }
 
 // end closes all links for good.
@@ -236,7 +235,7 @@ func (a *account) standInFor() {
 	j := *a.last
 	j.Time = uint32(s.now.Unix())
 	s.metrics.jobs.WithLabelValues("stand-in").Inc()
-	a.standIn = &work{job: v1.NewWholeJob(&j, agentwire.MinerExtraNonce2Size), time: j.Time, since: s.now}
+	a.standIn = newWork(nil, &j, s.now)
 	for m := range a.miners {
 		if m.link == nil {
 			m.difficulty = standInDifficulty

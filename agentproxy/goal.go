@@ -2,12 +2,9 @@ package agentproxy
 
 import (
 	"cmp"
-	"context"
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"btcpool/internal/retry"
 )
 
 // goal is what a part of an account's machines mines for, by links of its own: a pool that has a weight, with those that
@@ -58,20 +55,15 @@ func (g *goal) adopt(r route) {
 		sl.changed.Ring()
 	}
 	for i := len(g.slots); i < s.cfg.Links; i++ {
-		ctx, cancel := context.WithCancel(context.Background())
-		sl := &slot{
-			goal:    g,
-			log:     s.log.With().Str("account", g.account()).Int("link", i).Logger(),
-			cancel:  cancel,
-			changed: retry.NewBell(),
-		}
-		g.slots = append(g.slots, sl)
-		s.goroutines.Go(func() { sl.run(ctx) })
+		g.slots = append(g.slots, newSlot(g, i))
 	}
 	for _, sl := range g.slots[s.cfg.Links:] {
 		sl.end()
 	}
 	g.slots = g.slots[:s.cfg.Links]
+	for _, sl := range g.slots {
+		sl.start()
+	}
 }
 
 // adopt goes over to the configuration as it is now.

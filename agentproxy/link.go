@@ -13,12 +13,10 @@ import (
 	"time"
 
 	"btcpool/internal/agentwire"
-	"btcpool/internal/bitcoin"
 	"btcpool/internal/poll"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
 	"btcpool/internal/stratum"
-	v1 "btcpool/internal/stratum/v1"
 )
 
 // link is a connection to a pool, for the miners of an account. All of it belongs to the loop, but for what newLink
@@ -133,19 +131,19 @@ func newLink(sl *slot, t target, up upstream, writeTimeout time.Duration) (*link
 	if err != nil {
 		return nil, err
 	}
+	l := bareLink()
+	l.acct, l.slot, l.target, l.conn, l.agent, l.via = acct, sl, t, conn, up.agent, up.via
+	return l, nil
+}
+
+func bareLink() *link {
 	return &link{
-		acct:      acct,
-		slot:      sl,
-		target:    t,
-		conn:      conn,
-		agent:     up.agent,
-		via:       up.via,
 		ready:     make(chan struct{}),
 		ended:     make(chan struct{}),
 		miners:    make(map[uint16]*miner),
 		guests:    make(map[uint16]guest),
 		questions: make(map[uint32]question),
-	}, nil
+	}
 }
 
 func (l *link) addr() string { return l.target.Addr }
@@ -502,17 +500,8 @@ func (l *link) notify(params []byte) error {
 		s.shunned.add(l.target, err, s.now)
 		return err
 	}
-	target, _ := bitcoin.TargetFromBits(j.Bits) // zero, which nothing meets, if it is none
-	l.work = &work{
-		link:   l,
-		whole:  whole,
-		target: target,
-		job:    v1.NewWholeJob(whole, agentwire.MinerExtraNonce2Size),
-		id:     j.ID,
-		number: uint8(number),
-		time:   j.Time,
-		since:  s.now,
-	}
+	l.work = newWork(l, whole, s.now)
+	l.work.id, l.work.number = j.ID, uint8(number)
 	l.acct.last = whole
 	s.metrics.jobs.WithLabelValues("pool").Inc()
 	if first {

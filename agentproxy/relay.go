@@ -60,10 +60,17 @@ func (s *Service) beginRelay(m *miner) {
 	}
 	s.relays++
 	s.metrics.relays.Inc()
+	m.relay = &relay{agent: m}
+	m.relay.start()
+}
+
+// start has a pool looked for.
+func (r *relay) start() {
+	s := r.agent.svc
 	ctx, cancel := context.WithCancel(context.Background())
-	m.relay = &relay{agent: m, cancel: cancel}
+	r.cancel = cancel
 	dialer, pools := s.dialer, s.cfg.Pools
-	s.goroutines.Go(func() { m.relay.reach(ctx, dialer, pools) })
+	s.goroutines.Go(func() { r.reach(ctx, dialer, pools) })
 }
 
 // reach finds a pool that speaks the agents' protocol.

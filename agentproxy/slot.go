@@ -13,9 +13,12 @@ import (
 type slot struct {
 	goal    *goal
 	log     zerolog.Logger
-	cancel  context.CancelFunc
 	changed retry.Bell // rung when the goal has another plan
-	ended   bool       // the loop's
+
+	// The loop's.
+	cancel context.CancelFunc // nil: nothing is done yet
+	ended  bool
+	first  *link // that it has when it starts, of the process before; nil: none
 
 	complaints map[poolKey]complaint // of pools that cannot be reached
 }
@@ -32,11 +35,35 @@ const complaintPause = time.Minute
 // retryPace is how long a slot waits after no pool could be reached.
 var retryPace = retry.Pace{First: 500 * time.Millisecond, Longest: 5 * time.Second}
 
-func (sl *slot) run(ctx context.Context) {
+func newSlot(g *goal, i int) *slot {
+	return &slot{
+		goal:    g,
+		log:     g.acct.svc.log.With().Str("account", g.account()).Int("link", i).Logger(),
+		changed: retry.NewBell(),
+	}
+}
+
+// start has links made, if it has not yet.
+func (sl *slot) start() {
+	if sl.cancel != nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	sl.cancel = cancel
+	l := sl.first
+	sl.first = nil
+	sl.goal.acct.svc.goroutines.Go(func() { sl.run(ctx, l) })
+}
+
+// run begins with l, unless that is nil.
+func (sl *slot) run(ctx context.Context, l *link) {
+	if l != nil {
+		sl.keep(ctx, l)
+	}
 	pauses := retryPace.Pauses()
 	for ctx.Err() == nil {
 		p := sl.goal.plan.Load()
-		l := sl.first(ctx, p, len(p.targets))
+		l := sl.reach(ctx, p, len(p.targets))
 		if l == nil {
 			select {
 			case <-ctx.Done():
@@ -54,7 +81,9 @@ func (sl *slot) run(ctx context.Context) {
 // stop has no more links made.
 func (sl *slot) stop() {
 	sl.ended = true
-	sl.cancel()
+	if sl.cancel != nil {
+		sl.cancel()
+	}
 }
 
 // end stops the slot. A link that is up ends when its miners have gone elsewhere.
@@ -71,8 +100,8 @@ func (sl *slot) end() {
 	}
 }
 
-// first returns a link that is up, to the first of the plan's pools before the one numbered below, or nil.
-func (sl *slot) first(ctx context.Context, p *plan, below int) *link {
+// reach returns a link that is up, to the first of the plan's pools before the one numbered below, or nil.
+func (sl *slot) reach(ctx context.Context, p *plan, below int) *link {
 	for _, t := range p.targets[:below] {
 		if ctx.Err() != nil {
 			return nil
@@ -108,7 +137,7 @@ func (sl *slot) keep(ctx context.Context, l *link) {
 			p = sl.goal.plan.Load()
 			rank = p.rank(l.target)
 		}
-		if better := sl.first(ctx, p, rank); better != nil {
+		if better := sl.reach(ctx, p, rank); better != nil {
 			sl.log.Info().Str("from", l.addr()).Str("to", better.addr()).Msg("going over to a preferred pool")
 			old := l
 			sl.goal.acct.svc.loop.Post(func() { old.replace() })

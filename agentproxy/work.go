@@ -22,6 +22,19 @@ type work struct {
 	since  time.Time // when it came
 }
 
+func newWork(l *link, whole *job.StratumJob, now time.Time) *work {
+	w := &work{link: l, whole: whole, since: now}
+	w.derive()
+	return w
+}
+
+// derive sets what follows from the whole job.
+func (w *work) derive() {
+	w.target, _ = bitcoin.TargetFromBits(w.whole.Bits) // zero, which nothing meets, if it is none
+	w.job = v1.NewWholeJob(w.whole, agentwire.MinerExtraNonce2Size)
+	w.time = w.whole.Time
+}
+
 // minersJob is what j is for miners of a link with that extranonce1, whose extranonce2 has size bytes. Miners have the end
 // of it, as agentwire.PoolExtraNonce2Size says; a plain pool may leave more:
 //
