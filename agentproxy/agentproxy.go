@@ -27,6 +27,7 @@ import (
 	"btcpool/internal/poll"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
+	"btcpool/internal/upgrade"
 )
 
 // tickInterval is how exact pauses are.
@@ -42,11 +43,16 @@ type Service struct {
 	ports      ports
 	most       int          // connections of miners, by the configuration and descriptors
 	page       net.Listener // nil: none
+	pageAddr   string       // by the configuration
+	multiUser  bool         // by it, too
 	goroutines sync.WaitGroup
 	started    time.Time
 	view       view
 	shunned    shunned
 	fault      atomic.Pointer[error] // what Ready says
+	before     *upgrade.Predecessor  // whose miners and links are gone on with; nil: nobody's
+	serving    atomic.Bool           // the loop runs
+	moving     sync.Mutex            // held while another process takes over
 
 	// What follows is the loop's.
 
@@ -61,6 +67,7 @@ type Service struct {
 	relays   int               // of other proxies
 	sweep    int               // miners before this place have been looked at in this round
 	leaving  bool
+	relayed  []func() // stop relaying to the process that serves now
 	gone     gone
 	checker  checker
 	held     int // shares for links that broke
@@ -74,13 +81,15 @@ type Service struct {
 // New returns a proxy that listens, but serves nobody yet.
 func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	s := &Service{
-		log:      deps.Log,
-		metrics:  newMetrics(deps.Metrics),
-		dialer:   &dialer{agents: new(sync.Map)},
-		accounts: make(map[string]*account),
-		started:  time.Now(),
-		silences: fewLines{what: "silent, or gone"},
-		returns:  fewLines{what: "works again"},
+		log:       deps.Log,
+		metrics:   newMetrics(deps.Metrics),
+		before:    deps.Predecessor,
+		pageAddr:  cfg.Page,
+		multiUser: cfg.MultiUser,
+		accounts:  make(map[string]*account),
+		started:   time.Now(),
+		silences:  fewLines{what: "silent, or gone"},
+		returns:   fewLines{what: "works again"},
 	}
 	defer func() {
 		if err != nil {
@@ -101,7 +110,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		return nil, err
 	}
 	if cfg.Page != "" {
-		if s.page, err = net.Listen("tcp", cfg.Page); err != nil {
+		if s.page, err = s.listenPage(); err != nil {
 			return nil, &config.ListenError{Key: "page", Addr: cfg.Page, Err: err}
 		}
 		s.closing.Add(s.page.Close)
@@ -110,12 +119,20 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	return s, nil
 }
 
+func (s *Service) listenPage() (net.Listener, error) {
+	if file := s.before.Listener(pageName(s.pageAddr)); file != nil {
+		defer file.Close()
+		return net.FileListener(file)
+	}
+	return net.Listen("tcp", s.pageAddr)
+}
+
 // adopt has what comes made by cfg. Before Run it is New's, then the loop's.
 func (s *Service) adopt(cfg Config) {
 	s.cfg = cfg
 	s.routes = cfg.routes()
 	s.shunned.keep(s.routes)
-	s.dialer = &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: new(sync.Map)}
+	s.dialer = newDialer(cfg)
 	for _, a := range s.accounts {
 		a.adopt()
 	}
@@ -170,6 +187,12 @@ func (s *Service) setFault(err error) { s.fault.Store(&err) }
 // Run serves miners until ctx ends, then lets go of them and returns nil.
 func (s *Service) Run(ctx context.Context) (err error) {
 	defer func() { err = errors.Join(err, s.Close()) }()
+	if s.before != nil {
+		if err := s.takeOver(); err != nil {
+			return err
+		}
+	}
+	outer := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	serving, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -195,11 +218,12 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	})()
 	g.Go(func() error {
 		defer stop()
+		defer cancel()
 		return s.serve()
 	})
 	err = g.Wait()
 	s.loop.Close() // a link that has just been made ends by that
-	s.goroutines.Wait()
+	s.relay(outer)
 	return err
 }
 
@@ -209,6 +233,8 @@ const turnInterval = 3 * time.Millisecond
 
 // serve is the loop.
 func (s *Service) serve() error {
+	s.serving.Store(true)
+	defer s.serving.Store(false)
 	for !s.leaving || len(s.miners) > 0 || len(s.accounts) > 0 {
 		if err := s.loop.Wait(true); err != nil {
 			return fmt.Errorf("event loop: %w", err)

@@ -2,6 +2,8 @@ package agentproxy
 
 import (
 	"encoding/binary"
+	"maps"
+	"slices"
 
 	"github.com/btcsuite/btcd/chainhash/v2"
 
@@ -75,7 +77,12 @@ const maxSeen = 1 << 17
 
 // seenSet remembers the last maxSeen to 2·maxSeen shares by a part of their hashes. Each of them has cost its machine
 // work. The zero value is ready.
-type seenSet struct{ young, old map[uint64]struct{} }
+type seenSet struct {
+	young, old map[uint64]struct{}
+
+	recording bool
+	fresh     []uint64 // that came while recording
+}
 
 // add reports whether a share is new.
 func (s *seenSet) add(key uint64) bool {
@@ -88,5 +95,40 @@ func (s *seenSet) add(key uint64) bool {
 		s.young, s.old = make(map[uint64]struct{}), s.young
 	}
 	s.young[key] = struct{}{}
+	if s.recording {
+		s.fresh = append(s.fresh, key)
+	}
 	return true
+}
+
+// record returns all shares, and has recorded return those that are still to come.
+func (s *seenSet) record() (old, young []uint64) {
+	s.recording, s.fresh = true, nil
+	return slices.Collect(maps.Keys(s.old)), slices.Collect(maps.Keys(s.young))
+}
+
+func (s *seenSet) recorded() (fresh []uint64) {
+	fresh = s.fresh
+	s.recording, s.fresh = false, nil
+	return fresh
+}
+
+// restore adds what another process has recorded, in its order.
+func (s *seenSet) restore(some seenShares) {
+	of := &s.young
+	switch some.generation {
+	case seenFresh:
+		for _, key := range some.keys {
+			s.add(key)
+		}
+		return
+	case seenOld:
+		of = &s.old
+	}
+	if *of == nil {
+		*of = make(map[uint64]struct{}, len(some.keys))
+	}
+	for _, key := range some.keys {
+		(*of)[key] = struct{}{}
+	}
 }

@@ -28,6 +28,24 @@ type dialer struct {
 	agents  *sync.Map // addresses of pools that have spoken the agents' protocol: what they did once they can
 }
 
+func newDialer(cfg Config) *dialer {
+	return &dialer{cfg: cfg.Proxy, timeout: cfg.DialTimeout.Std(), agents: new(sync.Map)}
+}
+
+// known returns the pools that have spoken the agents' protocol.
+func (d *dialer) known() (agents []string) {
+	for addr := range d.agents.Range {
+		agents = append(agents, addr.(string))
+	}
+	return agents
+}
+
+func (d *dialer) learn(agents []string) {
+	for _, addr := range agents {
+		d.agents.Store(addr, true)
+	}
+}
+
 // upstream is a connection to a pool, which has shown that it answers.
 type upstream struct {
 	net.Conn

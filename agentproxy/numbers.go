@@ -22,10 +22,15 @@ func (n *numbers) take() (uint16, bool) {
 		n.next = (n.next + 1) % maxMiners
 	}
 	number := n.next
-	n.taken[number/64] |= 1 << (number % 64)
-	n.used++
+	n.claim(uint16(number))
 	n.next = (number + 1) % maxMiners
 	return uint16(number), true
+}
+
+// claim takes a number that somebody has already, and nobody here.
+func (n *numbers) claim(number uint16) {
+	n.taken[number/64] |= 1 << (number % 64)
+	n.used++
 }
 
 func (n *numbers) has(number int) bool { return n.taken[number/64]>>(number%64)&1 != 0 }

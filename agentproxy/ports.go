@@ -28,6 +28,9 @@ type port struct {
 	accepter sync.WaitGroup
 }
 
+// name is what the listener's socket is called among processes.
+func (l Listener) name() string { return "listen " + l.Listen }
+
 func (p *port) close() {
 	close(p.closed)
 	_ = p.Close()
@@ -94,6 +97,7 @@ func (s *Service) setPorts(cfg Config) (err error) {
 func (s *Service) listen(key Listener, writeTimeout time.Duration) (*port, error) {
 	l, err := poll.Listen(poll.Config{
 		Addr:         key.Listen,
+		Inherited:    s.before.Listener(key.name()),
 		CertFile:     key.TLSCertFile,
 		KeyFile:      key.TLSKeyFile,
 		Log:          s.log,
@@ -114,6 +118,38 @@ func (s *Service) servePorts() {
 	for _, p := range s.ports.all {
 		s.accept(p)
 	}
+}
+
+// pausePorts accepts nothing more until resume is called, or closes all ports for good then.
+func (s *Service) pausePorts() (resume func(passed bool), err error) {
+	s.ports.mu.Lock()
+	for _, p := range s.ports.all {
+		err = errors.Join(err, p.Pause())
+	}
+	for _, p := range s.ports.all {
+		p.accepter.Wait()
+	}
+	resume = func(passed bool) {
+		defer s.ports.mu.Unlock()
+		s.ports.closed = s.ports.closed || passed
+		for _, p := range s.ports.all {
+			switch {
+			case passed:
+				p.close()
+			case s.ports.closed:
+			default:
+				if err := p.Resume(); err != nil {
+					s.log.Error().Err(err).Stringer("addr", p.Addr()).Msg("no longer listening for miners")
+				}
+				s.accept(p)
+			}
+		}
+	}
+	if err != nil {
+		resume(false)
+		return nil, err
+	}
+	return resume, nil
 }
 
 // closePorts closes all ports for good.
@@ -141,7 +177,7 @@ func (s *Service) accept(p *port) {
 			case err == nil:
 				s.welcome(conn, ip)
 				continue
-			case errors.Is(err, net.ErrClosed):
+			case errors.Is(err, net.ErrClosed), errors.Is(err, poll.ErrPaused):
 				return
 			}
 			// Out of descriptors, most likely: that passes.
