@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"runtime"
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
@@ -15,7 +16,7 @@ import (
 )
 
 // An Upgrader is a Runner whose connections another process can go on with, of another version or configuration: its
-// process starts that one on SIGUSR2, which Linux has.
+// process starts that one on SIGUSR2, on Linux.
 type Upgrader interface {
 	Runner
 	// HandOver has the new process go on, and Run end when nothing is left to do here. pause is for how long nobody was
@@ -57,7 +58,18 @@ func (u *upgrades) do(ctx context.Context, notify func(string)) error {
 	return nil
 }
 
+// possible returns why connections cannot pass to another process on such a system.
+func possible(system string) error {
+	if system != "linux" {
+		return fmt.Errorf("on %s connections cannot pass to another process: restart the service", system)
+	}
+	return nil
+}
+
 func (u *upgrades) handOver(ctx context.Context, notify func(string)) (sessions int, pause time.Duration, err error) {
+	if err := possible(runtime.GOOS); err != nil {
+		return 0, 0, err
+	}
 	to, err := upgrade.Start()
 	if err != nil {
 		return 0, 0, err
