@@ -90,6 +90,7 @@ func (p *pool) newJob(prev byte, height int32) *job.StratumJob {
 type proxy struct {
 	*agentproxy.Service
 	tb      testing.TB
+	cfg     agentproxy.Config
 	metrics *prometheus.Registry
 	stop    func()
 }
@@ -109,7 +110,7 @@ func startProxy(tb testing.TB, change func(*agentproxy.Config), pools ...string)
 	if err := cfg.Validate(); err != nil {
 		tb.Fatal(err)
 	}
-	p := &proxy{tb: tb, metrics: prometheus.NewRegistry()}
+	p := &proxy{tb: tb, cfg: cfg, metrics: prometheus.NewRegistry()}
 	var err error
 	p.Service, err = agentproxy.New(cfg, service.Deps{Log: logger(tb, "proxy"), Metrics: p.metrics})
 	if err != nil {
