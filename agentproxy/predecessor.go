@@ -15,7 +15,7 @@ import (
 func (s *Service) takeOver() error {
 	p := s.before
 	t := taking{carried: carried{svc: s, nobody: &miner{svc: s, pos: -1}}}
-	if err := t.all(p); err != nil {
+	if err := t.takeAll(p); err != nil {
 		p.Refuse(err)
 		t.close()
 		return fmt.Errorf("not taken over: %w", err)
@@ -41,8 +41,8 @@ func (t *taking) close() {
 	}
 }
 
-// all takes all that the other process has, which has nothing more when it returns.
-func (t *taking) all(p *upgrade.Predecessor) error {
+// takeAll takes what the other process has, which has nothing more when it returns.
+func (t *taking) takeAll(p *upgrade.Predecessor) error {
 	version, err := t.svc.agree(p.Settings)
 	if err != nil {
 		return err
