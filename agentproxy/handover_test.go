@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/hex"
 	"fmt"
+	"io"
 	"maps"
 	"math"
 	"net"
@@ -177,7 +178,7 @@ func (p *sharePool) serve(l *fakeLink) {
 			return
 		}
 		frame := make([]byte, int(head[2])|int(head[3])<<8)
-		if _, err := l.r.Read(frame); err != nil {
+		if _, err := io.ReadFull(l.r, frame); err != nil {
 			return
 		}
 		if frame[1] != 2 {
