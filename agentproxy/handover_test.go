@@ -285,8 +285,9 @@ func TestHandOverWhileSharesCome(t *testing.T) {
 	t.Logf("%d shares, %d dialled", len(accepted), dialled)
 }
 
-// between stands between s and another process, and passes on what they say until so many messages of s have come: from
-// then on each takes the other for dead. It reports whether there were as many.
+// between stands between s and another process, and passes on so many messages of s. With the next, or at once if there
+// are to be fewer than none, each takes the other for dead. It reports whether there was one. The cut is not earlier, when
+// the new process may have said that it could go on: one that does is killed by the old one.
 func (s *Service) between(t *testing.T, messages int) (before *upgrade.Predecessor, moved <-chan error, cut <-chan bool) {
 	t.Helper()
 	old, moved := s.offered(t)
@@ -301,14 +302,14 @@ func (s *Service) between(t *testing.T, messages int) (before *upgrade.Predecess
 	pass := func(from, to *upgrade.Conn, most int) (all bool) {
 		defer to.Close()
 		defer from.Close()
-		for range most {
+		for n := 0; most >= 0; n++ {
 			m, err := from.Receive()
-			if err == nil {
+			if err == nil && n < most {
 				err = to.Send(m.Kind, m.Body, m.FDs...)
 			}
 			m.Close()
-			if err != nil {
-				return false
+			if err != nil || n == most {
+				return err == nil
 			}
 		}
 		return true
@@ -335,7 +336,7 @@ func TestHandOverCutOff(t *testing.T) {
 		shares++
 	}
 	seen := uint64(0)
-	for messages := 0; ; messages++ {
+	for messages := -1; ; messages++ {
 		s.onLoop(t, func() { s.checker.seen.add(seen); seen++ })
 		before, moved, cut := s.between(t, messages)
 		other, err := New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
