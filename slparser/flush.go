@@ -142,6 +142,7 @@ func (f *dayFile) takeChanges() *changes {
 	case f.atEnd:
 		c.logBytes = incomplete
 	}
+	f.noSize = !f.atEnd
 	return c
 }
 

@@ -29,6 +29,7 @@ type dayFile struct {
 	atEnd  bool // nothing more when last read
 	dirty  bool // stats have changes, or nobody has compared them with the database
 	flying bool // changes are being written
+	noSize bool // rows were written before the end was seen, without how much of the file they are of
 	flaws
 }
 
@@ -302,6 +303,7 @@ func (s *Service) readDay(day sharefile.Day) (more bool, err error) {
 		return true, nil
 	}
 	f.atEnd = atEnd(err) || errors.Is(err, sharefile.ErrCorrupt)
+	f.dirty = f.dirty || f.atEnd && f.noSize
 	f.torn = max(0, f.info.Size()-f.reader.Position())
 	if atEnd(err) {
 		err = nil

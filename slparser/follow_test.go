@@ -163,6 +163,58 @@ func TestDaysShort(t *testing.T) {
 	short("file removed", 0)
 }
 
+// TestReadToTheEndLater has rows written before the end of their file is known: how much of it they are of is noted all
+// the same, or the next process would take it for one that has grown.
+func TestReadToTheEndLater(t *testing.T) {
+	t.Parallel()
+	cfg := DefaultConfig()
+	cfg.DataDir, cfg.Listen, cfg.LateShares = t.TempDir(), "127.0.0.1:0", 0
+	cfg.Database.DSN = "sqlite:unused"
+	db, err := store.Open(t.Context(), "sqlite:"+filepath.Join(t.TempDir(), "pool.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer db.Close()
+	const day = sharefile.Day(20220101)
+	w, err := sharefile.OpenWriter(cfg.DataDir, "BTC", zerolog.Nop())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer w.Close()
+	s := share.Share{
+		JobID: 7, WorkerID: 1, UserID: 1, Status: share.StatusAccept, Time: day.Start().Unix(), IP: netip.MustParseAddr("192.0.2.1"),
+		Bits: 0x1b00ffff, Height: 840000,
+	}
+	if _, err := w.Add(&bus.Message{}, &s, s.AppendBody(nil)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := w.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	reader := begin(t, cfg, prometheus.NewRegistry(), db)
+	defer reader.end()
+	now := day.Start().AddDate(0, 0, 1)
+	if _, err := reader.lookAtFiles(now); err != nil {
+		t.Fatal(err)
+	}
+	if more, err := reader.readFiles(); !more || err != nil {
+		t.Fatal(more, err)
+	}
+	reader.flush(t.Context(), db)
+	if more, err := reader.readFiles(); more || err != nil {
+		t.Fatal(more, err)
+	}
+	reader.flush(t.Context(), db)
+	info, err := os.Stat(sharefile.Path(cfg.DataDir, "BTC", day))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bytes, err := db.LogBytes(t.Context())
+	if diff := cmp.Diff(map[int]int64{int(day): info.Size()}, bytes); diff != "" || err != nil {
+		t.Errorf("(-want +got):\n%s%v", diff, err)
+	}
+}
+
 // TestRowsNeverFall damages files at random while writer and reader start again and again. No row ever gets less, none
 // has more than there was, and in the end all have what can be read.
 func TestRowsNeverFall(t *testing.T) {
