@@ -370,6 +370,7 @@ func (p *process) run(signals, hangups <-chan os.Signal) int {
 			if upgraded = nil; err != nil {
 				continue
 			}
+			p.upgrades = nil // the next is the new process's
 			stopTelling()
 			if p.stopAdmin != nil {
 				p.stopAdmin()
