@@ -9,6 +9,7 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
+	"btcpool/internal/chainwatch"
 	"btcpool/internal/config"
 	"btcpool/internal/guard"
 	"btcpool/internal/handover"
@@ -151,7 +152,7 @@ func DefaultConfig() Config {
 		Kafka:                bus.DefaultConfig(),
 		Management:           operator.DefaultCommands(),
 		ZooKeeper:            registry.DefaultConfig(),
-		UserChain:            defaultUserChain(),
+		UserChain:            UserChain{Settings: chainwatch.DefaultSettings()},
 		LockPath:             "/locks/sserver_btc", // as btcpool has it: both may share ids
 	}
 }

@@ -37,7 +37,7 @@ type switchboard struct {
 	file    string                 // what was commanded last for users in auto mode
 	results *prometheus.CounterVec // result
 	seconds prometheus.Histogram
-	asking  *registrations
+	asking  *chainwatch.Registrations // nil: nobody is registered
 
 	// mu is not held while anything is waited for. Sessions are told under it, so that the last word is the latest.
 	mu      sync.Mutex
@@ -45,6 +45,8 @@ type switchboard struct {
 	waiting map[string]string // users who cannot be where they are to be, and why
 	auto    autoChain
 	passing map[string]string // what users were moved to since another process began to take over; nil: none does
+	patient context.Context   // of those who wait for a registration
+	abandon context.CancelFunc
 }
 
 // resident is a user who has sessions here.
@@ -82,7 +84,6 @@ func (s *Service) openSwitchboard(deps service.Deps) error {
 		seconds: set.Histogram("switch_seconds", "From hearing of a switch to the new chain's job, by session.", buckets),
 		users:   make(map[string]*resident), waiting: make(map[string]string),
 	}
-	b.asking = newRegistrations(s.cfg.UserChain.MaxRegistrations, set)
 	set.GaugeFunc("users_waiting", "Users who have sessions and are not on the chain that they are to mine.", func() float64 {
 		b.mu.Lock()
 		defer b.mu.Unlock()
@@ -94,13 +95,14 @@ func (s *Service) openSwitchboard(deps service.Deps) error {
 	var err error
 	u := s.cfg.UserChain
 	b.nodes, err = chainwatch.New(s.registry, chainwatch.Config{
-		Path: u.Path, File: filepath.Join(s.cfg.DataDir, "userchain.json"), MaxUsers: u.MaxUsers, Changed: b.changed,
-		Timeout: u.Timeout.Std(), Sweep: u.SweepInterval.Std(), MaxAge: u.MaxAge.Std(),
+		Path: u.Path, File: filepath.Join(s.cfg.DataDir, "userchain.json"), Settings: u.Settings, Changed: b.changed,
 	}, deps)
 	if err != nil {
 		return err
 	}
 	s.closing.Add(b.nodes.Close)
+	b.asking = b.nodes.Registrations(u.AutoReg, deps)
+	b.letGo()
 	s.board = b
 	return nil
 }
@@ -196,6 +198,38 @@ func (b *switchboard) place(ctx context.Context, user string) (place, error) {
 		return place{}, away
 	}
 	return place{}, fmt.Errorf("%s: %w", user, users.ErrUnknown)
+}
+
+// begin is place; a user that is not known is asked for, if that is configured, and looked for until it is.
+func (b *switchboard) begin(ctx context.Context, user string, request userchain.Request) (place, error) {
+	at, err := b.place(ctx, user)
+	if !errors.Is(err, users.ErrUnknown) || b.asking == nil {
+		return at, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, b.srv.cfg.UserChain.RegistrationTimeout.Std())
+	defer cancel()
+	b.mu.Lock()
+	patient := b.patient
+	b.mu.Unlock()
+	defer context.AfterFunc(patient, cancel)()
+	if err := b.asking.Wait(ctx, user, request); err != nil {
+		return place{}, err
+	}
+	at, err = b.place(ctx, user)
+	for errors.Is(err, users.ErrUnknown) && retry.Sleep(ctx, chainwatch.LookInterval) { // lists take a moment to have it
+		at, err = b.place(ctx, user)
+	}
+	return at, err
+}
+
+// letGo ends the wait of all for their registration: their sessions are ended.
+func (b *switchboard) letGo() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.abandon != nil {
+		b.abandon()
+	}
+	b.patient, b.abandon = context.WithCancel(context.Background())
 }
 
 // join has a session follow its user, whose first session it may be.

@@ -181,7 +181,7 @@ func (s *Service) tick(ctx context.Context) error {
 func (s *Service) hangUp(loops *errgroup.Group) error {
 	s.onLoops((*loop).leave)
 	if s.board != nil {
-		s.board.asking.abandon()
+		s.board.letGo()
 	}
 	force := time.AfterFunc(closeGrace, func() { s.onLoops((*loop).cutAll) })
 	defer force.Stop()

@@ -1,8 +1,7 @@
 package sserver
 
 import (
-	"time"
-
+	"btcpool/internal/chainwatch"
 	"btcpool/internal/config"
 	"btcpool/internal/registry"
 )
@@ -14,26 +13,7 @@ type UserChain struct {
 	// AutoReg is the node below which users are asked for who are not known, as switchapi has it in nodes.autoreg. "":
 	// they are refused.
 	AutoReg string `toml:"autoreg"`
-	// MaxRegistrations is how many users may wait for being registered, each for RegistrationTimeout at most.
-	MaxRegistrations    int             `toml:"max_registrations"`
-	RegistrationTimeout config.Duration `toml:"registration_timeout"`
-	// Timeout of one call of ZooKeeper, SweepInterval within which the node of each user is read again, MaxAge how long
-	// what was read is of use while ZooKeeper is away, restarts included. MaxUsers bounds what is remembered.
-	Timeout       config.Duration `toml:"timeout"`
-	SweepInterval config.Duration `toml:"sweep_interval"`
-	MaxAge        config.Duration `toml:"max_age"`
-	MaxUsers      int             `toml:"max_users"`
-}
-
-func defaultUserChain() UserChain {
-	return UserChain{
-		MaxRegistrations:    50,
-		RegistrationTimeout: config.Duration(30 * time.Second),
-		Timeout:             config.Duration(3 * time.Second),
-		SweepInterval:       config.Duration(5 * time.Minute),
-		MaxAge:              config.Duration(7 * 24 * time.Hour),
-		MaxUsers:            1_000_000,
-	}
+	chainwatch.Settings
 }
 
 func (u UserChain) validate() error {
@@ -46,11 +26,6 @@ func (u UserChain) validate() error {
 	if u.AutoReg != "" && u.Path == "" {
 		faults.Addf("autoreg = %q: needs path", u.AutoReg)
 	}
-	faults.Number("max_registrations", u.MaxRegistrations, 1, 10_000)
-	faults.AtLeast("registration_timeout", u.RegistrationTimeout, time.Second)
-	faults.AtLeast("timeout", u.Timeout, 100*time.Millisecond)
-	faults.AtLeast("sweep_interval", u.SweepInterval, time.Second)
-	faults.AtLeast("max_age", u.MaxAge, time.Minute)
-	faults.Number("max_users", u.MaxUsers, 1, 100_000_000)
+	u.Check(&faults)
 	return faults.Err()
 }

@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"time"
 
+	"btcpool/internal/chainwatch"
 	"btcpool/internal/config"
 	"btcpool/internal/guard"
 	"btcpool/internal/registry"
@@ -121,15 +122,7 @@ type Users struct {
 	CaseIndex string `toml:"case_index"`
 	// CaseInsensitive has names in lower case everywhere.
 	CaseInsensitive bool `toml:"case_insensitive"`
-	// MaxRegistrations is how many users may wait for being registered, each for RegistrationTimeout at most.
-	MaxRegistrations    int             `toml:"max_registrations"`
-	RegistrationTimeout config.Duration `toml:"registration_timeout"`
-	// Timeout of one call of ZooKeeper, SweepInterval within which the node of each user is read again, MaxAge how long
-	// what was read is of use while ZooKeeper is away. MaxUsers bounds what is remembered.
-	Timeout       config.Duration `toml:"timeout"`
-	SweepInterval config.Duration `toml:"sweep_interval"`
-	MaxAge        config.Duration `toml:"max_age"`
-	MaxUsers      int             `toml:"max_users"`
+	chainwatch.Settings
 }
 
 // DefaultConfig returns a configuration that lacks nothing but chains.
@@ -157,14 +150,9 @@ func DefaultConfig() Config {
 		IdleTimeout:       config.Duration(10 * time.Minute),
 		LongTimeout:       config.Duration(7 * 24 * time.Hour),
 		Users: Users{
-			Chain:               "/sserver/userchain/bitcoin",
-			CaseInsensitive:     true,
-			MaxRegistrations:    50,
-			RegistrationTimeout: config.Duration(30 * time.Second),
-			Timeout:             config.Duration(3 * time.Second),
-			SweepInterval:       config.Duration(5 * time.Minute),
-			MaxAge:              config.Duration(7 * 24 * time.Hour),
-			MaxUsers:            1_000_000,
+			Chain:           "/sserver/userchain/bitcoin",
+			CaseInsensitive: true,
+			Settings:        chainwatch.DefaultSettings(),
 		},
 		Limits:    guard.DefaultLimits(),
 		ZooKeeper: registry.DefaultConfig(),
@@ -299,12 +287,7 @@ func (u Users) validate() error {
 			faults.Value(p.key, p.path, registry.ValidatePath(p.path))
 		}
 	}
-	faults.Number("max_registrations", u.MaxRegistrations, 1, 100_000)
-	faults.AtLeast("registration_timeout", u.RegistrationTimeout, time.Second)
-	faults.AtLeast("timeout", u.Timeout, 100*time.Millisecond)
-	faults.AtLeast("sweep_interval", u.SweepInterval, time.Second)
-	faults.AtLeast("max_age", u.MaxAge, time.Minute)
-	faults.Number("max_users", u.MaxUsers, 1, 100_000_000)
+	u.Check(&faults)
 	return faults.Err()
 }
 

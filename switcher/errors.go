@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"btcpool/internal/chainwatch"
 	"btcpool/internal/stratum"
 )
 
@@ -42,6 +43,17 @@ var (
 // append appends the answer that refuses a request.
 func (r refusal) append(dst, id []byte, server uint8) []byte {
 	return stratum.AppendAnswer(dst, id, "null", fmt.Sprintf(`[%d,%q,%d]`, r.code, r.text, server))
+}
+
+// refusalOf says why there is no answer for a user.
+func refusalOf(err error) refusal {
+	switch {
+	case errors.Is(err, chainwatch.ErrCrowded):
+		return refuseCrowded
+	case errors.Is(err, chainwatch.ErrUnanswered):
+		return refuseUnregistered
+	}
+	return refuseUnavailable
 }
 
 // Why connections end.

@@ -26,7 +26,6 @@ type metrics struct {
 	unfit          *prometheus.CounterVec
 	unknownChains  prometheus.Counter
 	extraNonces    prometheus.Counter
-	registrations  *prometheus.CounterVec
 	badLines       prometheus.Counter
 	pauses         prometheus.Counter
 	panics         prometheus.Counter
@@ -57,7 +56,6 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		unfit:          set.Counters("extranonce_unfit_total", "Servers whose extranonce a miner cannot go over to.", "chain"),
 		unknownChains:  set.Counter("unknown_chain_total", "Users whose node names a chain that is not configured: they stay where they are."),
 		extraNonces:    set.Counter("extranonces_set_total", "Miners told of another extranonce."),
-		registrations:  set.Counters("registrations_total", "Requests for users, by what became of them.", "result"),
 		badLines:       set.Counter("bad_lines_total", "What miners sent that is no Stratum."),
 		pauses:         set.Counter("pauses_total", "Miners paused because they sent too much."),
 		panics:         set.Counter("panics_total", "Sessions that ended by a fault of the program."),
@@ -69,10 +67,4 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		m.sessions[p] = sessions.WithLabelValues(p.String())
 	}
 	return m
-}
-
-// watch has what the service knows show as gauges.
-func (s *Service) watchMetrics(reg prometheus.Registerer) {
-	set := telemetry.Metrics(reg, "switcher")
-	set.GaugeFunc("registrations_waiting", "Users that are being registered.", func() float64 { return float64(s.registrations.waiting()) })
 }

@@ -10,6 +10,7 @@ import (
 
 	"btcpool/internal/chainwatch"
 	"btcpool/internal/stratum"
+	"btcpool/internal/userchain"
 )
 
 // What a miner asks. Until it has logged in all is answered here; then the rest goes to its server.
@@ -160,22 +161,15 @@ func (s *session) found(answer chainwatch.Answer, err error, register bool) {
 	switch {
 	case s.Phase != finding:
 	case err != nil:
-		s.endLogin(refuseUnavailable)
+		s.endLogin(refusalOf(err))
 	case !answer.Known && s.srv.registrations != nil && register:
 		s.ask(func(ctx context.Context) func() {
-			why := s.srv.registrations.wait(ctx, s.Name.user, s.Name.String(), s.ID)
 			var answer chainwatch.Answer
-			var err error
-			if why == nil {
+			err := s.srv.registrations.Wait(ctx, s.Name.user, userchain.Request{SessionID: s.ID, Worker: s.Name.String()})
+			if err == nil {
 				answer, err = s.srv.users.Ask(ctx, s.Name.user)
 			}
-			return func() {
-				if why != nil {
-					s.endLogin(*why)
-					return
-				}
-				s.found(answer, err, false)
-			}
+			return func() { s.found(answer, err, false) }
 		})
 	case !answer.Known && (s.srv.registrations != nil || s.srv.cfg.DefaultChain == ""):
 		s.srv.guard.LoginRefused(s.IP, s.loop.now)

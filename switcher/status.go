@@ -62,7 +62,7 @@ func (s *Service) handler() http.Handler {
 func (s *Service) Status(ctx context.Context) Status {
 	st := Status{
 		Version: service.Version(), Started: s.started, ServerID: s.id(), Connections: s.open.Load(),
-		Phases: make(map[string]int), Registrations: s.registrations.waiting(),
+		Phases: make(map[string]int), Registrations: s.registrations.Waiting(),
 	}
 	if err := s.users.Fault(); err != nil {
 		st.ZooKeeper = err.Error()

@@ -66,9 +66,9 @@ type Service struct {
 
 	registry      *registry.Registry
 	users         *chainwatch.Watcher
-	spellings     *spellings     // nil: names are not looked up
-	registrations *registrations // nil: nobody is registered
-	chains        []*chain       // in the order of the configuration
+	spellings     *spellings                // nil: names are not looked up
+	registrations *chainwatch.Registrations // nil: nobody is registered
+	chains        []*chain                  // in the order of the configuration
 	guard         *guard.Guard
 	ids           *idPool
 	loops         []*loop
@@ -171,16 +171,14 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	}
 	u := cfg.Users
 	s.users, err = chainwatch.New(s.registry, chainwatch.Config{
-		Path: u.Chain, File: cfg.snapshot(), MaxUsers: u.MaxUsers, Changed: s.changed,
-		Timeout: u.Timeout.Std(), Sweep: u.SweepInterval.Std(), MaxAge: u.MaxAge.Std(),
+		Path: u.Chain, File: cfg.snapshot(), Settings: u.Settings, Changed: s.changed,
 	}, deps)
 	if err != nil {
 		return nil, err
 	}
 	s.closing.Add(s.users.Close)
 	s.spellings = newSpellings(u, s.users)
-	s.registrations = newRegistrations(u, s.users, s.metrics)
-	s.watchMetrics(deps.Metrics)
+	s.registrations = s.users.Registrations(u.AutoReg, deps)
 	return s, nil
 }
 

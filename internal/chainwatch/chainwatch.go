@@ -37,11 +37,7 @@ type Config struct {
 	Path string
 	// File is what is remembered across restarts; "": nothing.
 	File string
-	// Timeout of one call, Sweep the time in which each user in use is looked at again, MaxAge how long what was read
-	// stays of use while ZooKeeper is away.
-	Timeout, Sweep, MaxAge time.Duration
-	// MaxUsers bounds the users that are remembered, and the nodes that are watched.
-	MaxUsers int
+	Settings
 	// Changed is told of a user in use whose node says something else now, or the same once more: who writes it again
 	// wants it done. That was heard of at a time, if anybody said so, and is seen now else. It must not wait.
 	Changed func(user string, now Answer, heard time.Time)
@@ -197,7 +193,7 @@ func (w *Watcher) Follow(name string) {
 // Ask returns what a user mines, from ZooKeeper if that answers in time, or as it is remembered. It is
 // ErrUnavailable when there is neither.
 func (w *Watcher) Ask(ctx context.Context, name string) (Answer, error) {
-	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, w.cfg.Timeout.Std())
 	defer cancel()
 	w.mu.Lock()
 	u := w.get(name)
@@ -258,7 +254,7 @@ func (w *Watcher) Leave(name string) {
 
 // remembered reports whether what is known of a user is of use. The caller holds w.mu.
 func (w *Watcher) remembered(u *user) bool {
-	return !u.read.IsZero() && time.Since(u.read) <= w.cfg.MaxAge
+	return !u.read.IsZero() && time.Since(u.read) <= w.cfg.MaxAge.Std()
 }
 
 // silent reports whether nothing is to be expected of ZooKeeper. The caller holds w.mu.
@@ -336,7 +332,7 @@ func (w *Watcher) look(ctx context.Context, u *user) {
 	r := reading{answer: u.answer, written: u.written, heard: u.heard}
 	u.heard = time.Time{}
 	w.mu.Unlock()
-	within, cancel := context.WithTimeout(ctx, w.cfg.Timeout)
+	within, cancel := context.WithTimeout(ctx, w.cfg.Timeout.Std())
 	defer cancel()
 	node, watched, err := w.watch(within, w.cfg.Path+"/"+u.name)
 	if ctx.Err() != nil {
@@ -471,7 +467,7 @@ const sweepSteps = 100
 // sweep looks at all users in use within the period, a part of them at a time.
 func (w *Watcher) sweep(ctx context.Context) {
 	var names []string
-	step := max(w.cfg.Sweep/sweepSteps, time.Millisecond)
+	step := max(w.cfg.SweepInterval.Std()/sweepSteps, time.Millisecond)
 	for left := 0; retry.Sleep(ctx, step); left-- {
 		if left == 0 {
 			names, left = w.inUse(), sweepSteps

@@ -15,6 +15,7 @@ import (
 	"github.com/rs/zerolog"
 	"go.uber.org/goleak"
 
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
@@ -38,8 +39,11 @@ func open(t *testing.T, file string, maxAge time.Duration) *alone {
 		t.Fatal(err)
 	}
 	a := new(alone)
+	settings := DefaultSettings()
+	settings.Timeout, settings.SweepInterval = config.Duration(testkit.Patience), config.Duration(time.Hour)
+	settings.MaxAge, settings.MaxUsers = config.Duration(maxAge), 10_000
 	a.Watcher, err = New(reg, Config{
-		Path: "/users", File: file, Timeout: testkit.Patience, Sweep: time.Hour, MaxAge: maxAge, MaxUsers: 10_000,
+		Path: "/users", File: file, Settings: settings,
 		Changed: func(user string, now Answer, heard time.Time) {
 			if age := time.Since(heard); age < 0 || age > testkit.Patience {
 				t.Errorf("%s was heard of %s ago", user, age)
@@ -136,7 +140,7 @@ func TestNoChangeIsMissed(t *testing.T) {
 func TestSweep(t *testing.T) {
 	t.Parallel()
 	a := open(t, "", time.Hour)
-	a.cfg.Sweep = 50 * time.Millisecond
+	a.cfg.SweepInterval = config.Duration(50 * time.Millisecond)
 	a.cfg.Changed = func(string, Answer, time.Time) {}
 	const users = 250
 	var reads [users]atomic.Int64

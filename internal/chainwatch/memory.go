@@ -58,7 +58,7 @@ func (w *Watcher) load(now time.Time) error {
 	}
 	for name, of := range m.Users {
 		read := time.Unix(of.Read, 0)
-		if userchain.CheckUser(name) != nil || now.Sub(read) > w.cfg.MaxAge || read.After(now.Add(time.Hour)) || len(w.users) >= w.cfg.MaxUsers {
+		if userchain.CheckUser(name) != nil || now.Sub(read) > w.cfg.MaxAge.Std() || read.After(now.Add(time.Hour)) || len(w.users) >= w.cfg.MaxUsers {
 			continue
 		}
 		u := &user{name: name, read: read, mined: of.Mined}
@@ -112,7 +112,7 @@ func (w *Watcher) save() {
 		if u.fresh && !u.reading && !u.read.IsZero() && w.connected && w.away.Err() == nil {
 			u.read = now
 		}
-		if u.read.IsZero() || now.Sub(u.read) > w.cfg.MaxAge {
+		if u.read.IsZero() || now.Sub(u.read) > w.cfg.MaxAge.Std() {
 			continue
 		}
 		of := member{Read: u.read.Unix(), Mined: u.mined}

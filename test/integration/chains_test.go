@@ -234,6 +234,86 @@ func TestUserChains(t *testing.T) {
 	}
 }
 
+// TestUserRegistration has users asked for who are not known: whoever registers them removes the request when there is a
+// node, or refuses by that; nobody does within the time that a miner waits for; there are too many. However many miners of
+// a user come, there is one request.
+func TestUserRegistration(t *testing.T) {
+	t.Parallel()
+	z := rig.StartZooKeeper(t, t.TempDir())
+	cfg := multiChainConfig(t, z.Addr, testkit.Broker(t), 1)
+	cfg.UserChain.AutoReg, cfg.UserChain.MaxRegistrations = autoReg, 2
+	cfg.UserChain.RegistrationTimeout = config.Duration(20 * time.Second)
+	m := startMultiChain(t, cfg)
+	conn := observer(t, z.Addr)
+	var reading sync.WaitGroup
+	var all []*chainMiner
+	t.Cleanup(func() {
+		for _, c := range all {
+			c.conn.Close()
+		}
+		reading.Wait()
+	})
+	come := func(user string) *chainMiner {
+		c := m.miner(user, &reading)
+		all = append(all, c)
+		return c
+	}
+	requests := func(want ...string) {
+		t.Helper()
+		testkit.Eventually(t, fmt.Sprintf("there are requests for %v", want), func() bool {
+			names, _, err := conn.Children(autoReg)
+			slices.Sort(names)
+			return err == nil && slices.Equal(names, want)
+		})
+	}
+	dealtWith := func(user string) {
+		t.Helper()
+		if err := conn.Delete(autoReg+"/"+user, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	refused := func(c *chainMiner, code int) {
+		t.Helper()
+		select {
+		case line := <-c.reply:
+			if !strings.Contains(line, fmt.Sprintf("[%d,", code)) {
+				t.Errorf("%s is told %s, want code %d", c.user, line, code)
+			}
+		case <-time.After(testkit.Patience):
+			t.Errorf("%s is told nothing", c.user)
+		}
+	}
+
+	setNode(t, conn, autoReg, "")
+	fresh := []*chainMiner{come("fresh"), come("fresh")}
+	requests("fresh")
+	text, _, err := conn.Get(autoReg + "/fresh")
+	if err != nil || !strings.Contains(string(text), `"Worker":"fresh.rig"`) || !strings.Contains(string(text), `"SessionID":`) {
+		t.Errorf("the request says %s, %v", text, err)
+	}
+	setNode(t, conn, userChain+"/fresh", `{"chain":"bch","subpool":"","puids":{"bch":77}}`)
+	dealtWith("fresh")
+	testkit.Eventually(t, "a user who is registered mines", func() bool {
+		return !slices.ContainsFunc(fresh, func(c *chainMiner) bool { return c.chain.Load() != 1 })
+	})
+	bad := come("refused")
+	requests("refused")
+	dealtWith("refused")
+	testkit.Eventually(t, "that is noticed", func() bool { return m.metric("btcpool_chainwatch_registrations_total", "result", "done") == 2 })
+	late := []*chainMiner{come("late"), come("later")}
+	requests("late", "later")
+	refused(come("many"), 30)
+	for _, c := range late {
+		refused(c, 30)
+	}
+	refused(bad, 29)
+	for result, want := range map[string]float64{"asked": 4, "done": 2, "late": 2, "too many": 1} {
+		if n := m.metric("btcpool_chainwatch_registrations_total", "result", result); n != want {
+			t.Errorf("%v registrations %s, want %v", n, result, want)
+		}
+	}
+}
+
 // TestUserChainsWithoutZooKeeper has ZooKeeper silent and gone: sessions and logins go on by what is known, after a
 // restart as well, and who is not known is not said to be nobody.
 func TestUserChainsWithoutZooKeeper(t *testing.T) {

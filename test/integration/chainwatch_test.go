@@ -16,6 +16,7 @@ import (
 	"github.com/rs/zerolog"
 
 	"btcpool/internal/chainwatch"
+	"btcpool/internal/config"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
@@ -42,8 +43,10 @@ func startWatching(t *testing.T, zookeeper, dir string, sweep time.Duration, mos
 	if err != nil {
 		t.Fatal(err)
 	}
+	settings := chainwatch.DefaultSettings()
+	settings.SweepInterval, settings.MaxUsers = config.Duration(sweep), most
 	w.Watcher, err = chainwatch.New(reg, chainwatch.Config{
-		Path: userChain, File: filepath.Join(dir, "userchain.json"), Timeout: 3 * time.Second, Sweep: sweep, MaxAge: time.Hour, MaxUsers: most,
+		Path: userChain, File: filepath.Join(dir, "userchain.json"), Settings: settings,
 		Changed: func(user string, now chainwatch.Answer, _ time.Time) {
 			w.mu.Lock()
 			defer w.mu.Unlock()

@@ -562,7 +562,7 @@ func TestSwitcherRegistration(t *testing.T) {
 		}
 	}
 	for what, least := range map[string]float64{"too many": 1, "late": 2, "done": 2} {
-		if n := s.metric("btcpool_switcher_registrations_total", `"`+what+`"`); n < least {
+		if n := s.metric("btcpool_chainwatch_registrations_total", `"`+what+`"`); n < least {
 			t.Errorf("%v registrations %s", n, what)
 		}
 	}
