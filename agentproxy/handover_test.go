@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"math"
 	"net"
 	"path/filepath"
 	"strings"
@@ -27,6 +26,7 @@ import (
 	"btcpool/internal/share"
 	"btcpool/internal/testkit"
 	"btcpool/internal/upgrade"
+	"btcpool/internal/upgrade/upgradetest"
 )
 
 // config returns that in use.
@@ -36,28 +36,10 @@ func (s *Service) config(t *testing.T) (cfg Config) {
 	return cfg
 }
 
-// offered has s hand over to whoever uses the Predecessor.
-func (s *Service) offered(t *testing.T) (before *upgrade.Predecessor, moved <-chan error) {
-	t.Helper()
-	done := make(chan error, 1)
-	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		go func() {
-			_, pause, err := s.HandOver(context.Background(), to)
-			t.Logf("pause %s", pause)
-			done <- err
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return before, done
-}
-
 // succeed has another proxy go on with what s serves, by a configuration, and returns it.
 func succeed(t *testing.T, s *Service, cfg Config) *Service {
 	t.Helper()
-	before, moved := s.offered(t)
+	before, moved := upgradetest.Offer(t, s)
 	metrics := prometheus.NewRegistry()
 	next, err := New(cfg, service.Deps{
 		Log: zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.ErrorLevel), Metrics: metrics, Predecessor: before,
@@ -68,7 +50,7 @@ func succeed(t *testing.T, s *Service, cfg Config) *Service {
 	registries.Store(next, metrics)
 	t.Cleanup(func() { registries.Delete(next) })
 	testkit.Run(t, next.Run)
-	if err := <-moved; err != nil {
+	if err := (<-moved).Err; err != nil {
 		t.Fatal(err)
 	}
 	return next
@@ -285,41 +267,6 @@ func TestHandOverWhileSharesCome(t *testing.T) {
 	t.Logf("%d shares, %d dialled", len(accepted), dialled)
 }
 
-// between stands between s and another process, and passes on so many messages of s. With the next, or at once if there
-// are to be fewer than none, each takes the other for dead. It reports whether there was one. The cut is not earlier, when
-// the new process may have said that it could go on: one that does is killed by the old one.
-func (s *Service) between(t *testing.T, messages int) (before *upgrade.Predecessor, moved <-chan error, cut <-chan bool) {
-	t.Helper()
-	old, moved := s.offered(t)
-	to, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		name := s.config(t).Listeners[0].name()
-		to.Offer(name, old.Listener(name))
-		return to.Introduce(old.Settings)
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	pass := func(from, to *upgrade.Conn, most int) (all bool) {
-		defer to.Close()
-		defer from.Close()
-		for n := 0; most >= 0; n++ {
-			m, err := from.Receive()
-			if err == nil && n < most {
-				err = to.Send(m.Kind, m.Body, m.FDs...)
-			}
-			m.Close()
-			if err != nil || n == most {
-				return err == nil
-			}
-		}
-		return true
-	}
-	ended := make(chan bool, 1)
-	go pass(to.Conn, old.Conn, math.MaxInt)
-	go func() { ended <- pass(old.Conn, to.Conn, messages) }()
-	return before, moved, ended
-}
-
 // Whichever of the two dies, and when: the old process goes on as if nothing had been, and the new one does not begin.
 func TestHandOverCutOff(t *testing.T) {
 	t.Parallel()
@@ -338,7 +285,7 @@ func TestHandOverCutOff(t *testing.T) {
 	seen := uint64(0)
 	for messages := -1; ; messages++ {
 		s.onLoop(t, func() { s.checker.seen.add(seen); seen++ })
-		before, moved, cut := s.between(t, messages)
+		before, moved, cut := upgradetest.Between(t, s, messages, cfg.Listeners[0].name())
 		other, err := New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
 		if err != nil {
 			t.Fatal(err)
@@ -346,7 +293,7 @@ func TestHandOverCutOff(t *testing.T) {
 		ended := make(chan error, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { ended <- other.Run(ctx) }()
-		err = <-moved
+		err = (<-moved).Err
 		all := <-cut
 		if err == nil {
 			if messages < 3 {
@@ -391,10 +338,10 @@ func TestNotHandedOver(t *testing.T) {
 			m.Close()
 		},
 	} {
-		before, moved := s.offered(t)
+		before, moved := upgradetest.Offer(t, s)
 		other(before)
 		_ = before.Close()
-		if err := <-moved; err == nil {
+		if err := (<-moved).Err; err == nil {
 			t.Fatalf("%s: taken over", name)
 		} else {
 			t.Logf("%s: %v", name, err)
@@ -414,7 +361,7 @@ func TestHandOverRefused(t *testing.T) {
 	_, l, s, r := farm(t, nil)
 	cfg := s.config(t)
 	cfg.MultiUser = true
-	before, moved := s.offered(t)
+	before, moved := upgradetest.Offer(t, s)
 	other, err := New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
 	if err != nil {
 		t.Fatal(err)
@@ -422,7 +369,7 @@ func TestHandOverRefused(t *testing.T) {
 	if err := other.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "multi_user") {
 		t.Errorf("%v", err)
 	}
-	if err := <-moved; err == nil || !strings.Contains(err.Error(), "multi_user is false there, true here") {
+	if err := (<-moved).Err; err == nil || !strings.Contains(err.Error(), "multi_user is false there, true here") {
 		t.Errorf("%v", err)
 	}
 	cfg = s.config(t)

@@ -8,14 +8,12 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
-	"math"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -25,31 +23,17 @@ import (
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
 	"btcpool/internal/upgrade"
+	"btcpool/internal/upgrade/upgradetest"
 	"btcpool/sserver"
 )
 
 // succeed has another server go on with what p serves, and returns it.
 func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
 	t.Helper()
-	type result struct {
-		sessions int
-		pause    time.Duration
-		err      error
-	}
-	moved := make(chan result, 1)
-	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		go func() {
-			var r result
-			r.sessions, r.pause, r.err = p.HandOver(context.Background(), to)
-			moved <- r
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	before, moved := upgradetest.Offer(t, p)
 	next := &pool{tb: t, metrics: prometheus.NewRegistry(), jobs: p.jobs}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)
+	var err error
 	next.Service, err = sserver.New(cfg, service.Deps{Log: log, Metrics: next.metrics, Predecessor: before})
 	if err != nil {
 		t.Fatal(err)
@@ -57,52 +41,12 @@ func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
 	sessions := p.Sessions()
 	next.run()
 	defer func() { testkit.Eventually(t, "it serves", next.Serving) }()
-	if r := <-moved; r.err != nil || r.sessions != sessions {
-		t.Fatalf("%d of %d sessions, %v", r.sessions, sessions, r.err)
+	if r := <-moved; r.Err != nil || r.Sessions != sessions {
+		t.Fatalf("%d of %d sessions, %v", r.Sessions, sessions, r.Err)
 	} else {
-		t.Logf("%d sessions, pause %s", r.sessions, r.pause)
+		t.Logf("%d sessions, pause %s", r.Sessions, r.Pause)
 	}
 	return next
-}
-
-// between stands between an old process and a new one, and passes on so many messages of the old one. With the next, or
-// at once if there are to be fewer than none, each takes the other for dead. It reports whether there was one. The cut is
-// not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
-func between(t *testing.T, p *pool, messages int) (before *upgrade.Predecessor, moved <-chan error, cut <-chan bool) {
-	t.Helper()
-	ended, handedOver := make(chan bool, 1), make(chan error, 1)
-	_, old, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		go func() {
-			_, _, err := p.HandOver(context.Background(), to)
-			handedOver <- err
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	to, before, err := upgrade.Pair(func(to *upgrade.Successor) error { return to.Introduce(old.Settings) })
-	if err != nil {
-		t.Fatal(err)
-	}
-	pass := func(from, to *upgrade.Conn, most int) (all bool) {
-		defer to.Close()
-		defer from.Close()
-		for n := 0; most >= 0; n++ {
-			m, err := from.Receive()
-			if err == nil && n < most {
-				err = to.Send(m.Kind, m.Body, m.FDs...)
-			}
-			m.Close()
-			if err != nil || n == most {
-				return err == nil
-			}
-		}
-		return true
-	}
-	go pass(to.Conn, old.Conn, math.MaxInt)
-	go func() { ended <- pass(old.Conn, to.Conn, messages) }()
-	return before, handedOver, ended
 }
 
 // startKnown starts a pool with a job that whoever takes over reads from Kafka.
@@ -192,7 +136,7 @@ func TestCutOff(t *testing.T) {
 	miner, w := p.miner()
 	miner.wantSubmit(miner.share(w, 0), 0)
 	for messages := -1; ; messages++ {
-		before, moved, cut := between(t, p, messages)
+		before, moved, cut := upgradetest.Between(t, p, messages)
 		other, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
 		if err != nil {
 			t.Fatal(err)
@@ -200,7 +144,7 @@ func TestCutOff(t *testing.T) {
 		ended := make(chan error, 1)
 		ctx, stop := context.WithCancel(t.Context())
 		go func() { ended <- other.Run(ctx) }()
-		handedOver := <-moved
+		handedOver := (<-moved).Err
 		all := <-cut
 		if handedOver == nil {
 			if messages < 5 {
@@ -337,17 +281,7 @@ func TestNotTakenOverChains(t *testing.T) {
 		other := cfg
 		other.Chains = slices.Clone(cfg.Chains)
 		change(&other)
-		moved := make(chan error, 1)
-		_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-			go func() {
-				_, _, err := p.HandOver(context.Background(), to)
-				moved <- err
-			}()
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		before, moved := upgradetest.Offer(t, p)
 		next, err := sserver.New(other, service.Deps{Log: zerolog.Nop(), Predecessor: before})
 		if err == nil {
 			err = next.Run(t.Context())
@@ -356,7 +290,7 @@ func TestNotTakenOverChains(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v, want %s", err, want)
 		}
-		if err := <-moved; err == nil {
+		if err := (<-moved).Err; err == nil {
 			t.Fatal("taken over")
 		}
 	}
@@ -438,20 +372,10 @@ func TestNotTakenOver(t *testing.T) {
 			}
 		},
 	} {
-		moved := make(chan error, 1)
-		_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-			go func() {
-				_, _, err := p.HandOver(context.Background(), to)
-				moved <- err
-			}()
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		before, moved := upgradetest.Offer(t, p)
 		other(before)
 		_ = before.Close()
-		if err := <-moved; err == nil {
+		if err := (<-moved).Err; err == nil {
 			t.Fatalf("%s: taken over", name)
 		} else {
 			t.Logf("%s: %v", name, err)
@@ -463,30 +387,13 @@ func TestNotTakenOver(t *testing.T) {
 	}
 }
 
-// handOver has p hand over to who is returned.
-func handOver(t *testing.T, p *pool) (before *upgrade.Predecessor, moved <-chan error) {
-	t.Helper()
-	done := make(chan error, 1)
-	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		go func() {
-			_, _, err := p.HandOver(context.Background(), to)
-			done <- err
-		}()
-		return nil
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return before, done
-}
-
 // Sessions come behind what they are judged by, such as the server's id, however much that is.
 func TestSessionsComeLast(t *testing.T) {
 	t.Parallel()
 	p := startKnown(t, testConfig(t))
 	p.miner()
 	p.GiveIDs(200_000)
-	before, moved := handOver(t, p)
+	before, moved := upgradetest.Offer(t, p)
 	if err := before.Ready([]byte{1, 0}); err != nil {
 		t.Fatal(err)
 	}
@@ -503,7 +410,7 @@ func TestSessionsComeLast(t *testing.T) {
 		last = m.Kind
 	}
 	_ = before.Close()
-	if err := <-moved; err == nil {
+	if err := (<-moved).Err; err == nil {
 		t.Error("handed over to nobody")
 	}
 }
@@ -514,12 +421,12 @@ func TestNotMovedWhileDiskHangs(t *testing.T) {
 	p := startKnown(t, testConfig(t))
 	miner, _ := p.miner()
 	p.HoldAnswer()
-	before, moved := handOver(t, p)
+	before, moved := upgradetest.Offer(t, p)
 	defer before.Close()
 	if err := before.Ready([]byte{1, 0}); err != nil {
 		t.Fatal(err)
 	}
-	if err := <-moved; !errors.Is(err, context.DeadlineExceeded) {
+	if err := (<-moved).Err; !errors.Is(err, context.DeadlineExceeded) {
 		t.Fatal(err)
 	}
 	miner.mustCall(nil, "mining.ping")

@@ -3,7 +3,6 @@
 package farm
 
 import (
-	"context"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -11,32 +10,24 @@ import (
 	"btcpool/agentproxy"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
-	"btcpool/internal/upgrade"
+	"btcpool/internal/upgrade/upgradetest"
 )
 
 // succeed has another proxy go on with what p serves, and returns it.
 func (p *proxy) succeed() *proxy {
 	p.tb.Helper()
-	moved := make(chan error, 1)
-	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-		go func() {
-			sessions, pause, err := p.HandOver(context.Background(), to)
-			p.tb.Logf("%d sessions, pause %s", sessions, pause)
-			moved <- err
-		}()
-		return nil
-	})
-	if err != nil {
-		p.tb.Fatal(err)
-	}
+	before, moved := upgradetest.Offer(p.tb, p)
 	next := &proxy{tb: p.tb, cfg: p.cfg, metrics: prometheus.NewRegistry()}
+	var err error
 	next.Service, err = agentproxy.New(p.cfg, service.Deps{Log: logger(p.tb, "proxy"), Metrics: next.metrics, Predecessor: before})
 	if err != nil {
 		p.tb.Fatal(err)
 	}
 	next.stop = testkit.Run(p.tb, next.Run)
-	if err := <-moved; err != nil {
-		p.tb.Fatal(err)
+	if r := <-moved; r.Err != nil {
+		p.tb.Fatal(r.Err)
+	} else {
+		p.tb.Logf("%d sessions, pause %s", r.Sessions, r.Pause)
 	}
 	return next
 }

@@ -18,7 +18,7 @@ import (
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
-	"btcpool/internal/upgrade"
+	"btcpool/internal/upgrade/upgradetest"
 	"btcpool/sserver"
 	"btcpool/test/integration/rig"
 )
@@ -120,24 +120,14 @@ func TestLeasedIDPasses(t *testing.T) {
 	testkit.Eventually(t, "ready", func() bool { return first.Ready() == nil })
 	addr := first.Addr().String()
 	for i := range 3 {
-		moved := make(chan error, 1)
-		_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
-			go func() {
-				_, _, err := first.HandOver(context.Background(), to)
-				moved <- err
-			}()
-			return nil
-		})
-		if err != nil {
-			t.Fatal(err)
-		}
+		before, moved := upgradetest.Offer(t, first)
 		log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.WarnLevel)
 		s, err := sserver.New(cfg, service.Deps{Log: log, Metrics: prometheus.NewRegistry(), Predecessor: before})
 		if err != nil {
 			t.Fatal(err)
 		}
 		next := &stratumServer{Service: s, t: t, stop: testkit.Run(t, s.Run)}
-		if err := <-moved; err != nil {
+		if err := (<-moved).Err; err != nil {
 			t.Fatal(err)
 		}
 		first.stop()

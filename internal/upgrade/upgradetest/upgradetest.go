@@ -1,0 +1,79 @@
+// Package upgradetest has services hand over to others of the same process.
+package upgradetest
+
+import (
+	"context"
+	"math"
+	"testing"
+	"time"
+
+	"btcpool/internal/upgrade"
+)
+
+// Service is one that can hand over.
+type Service interface {
+	HandOver(ctx context.Context, to *upgrade.Successor) (sessions int, pause time.Duration, err error)
+}
+
+// Outcome is what HandOver returns.
+type Outcome struct {
+	Sessions int
+	Pause    time.Duration
+	Err      error
+}
+
+// Offer has s hand over to who is given the predecessor.
+func Offer(tb testing.TB, s Service) (before *upgrade.Predecessor, moved <-chan Outcome) {
+	tb.Helper()
+	done := make(chan Outcome, 1)
+	_, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+		go func() {
+			var o Outcome
+			o.Sessions, o.Pause, o.Err = s.HandOver(context.Background(), to)
+			done <- o
+		}()
+		return nil
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	return before, done
+}
+
+// Between is Offer with somebody between the two, who passes on so many messages of s, and listeners of these names. With
+// the next, or at once if there are to be fewer than none, each takes the other for dead. Cut tells whether there was one.
+// It is not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
+func Between(tb testing.TB, s Service, messages int, listeners ...string) (before *upgrade.Predecessor, moved <-chan Outcome, cut <-chan bool) {
+	tb.Helper()
+	old, moved := Offer(tb, s)
+	to, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
+		for _, name := range listeners {
+			to.Offer(name, old.Listener(name))
+		}
+		return to.Introduce(old.Settings)
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	ended := make(chan bool, 1)
+	go pass(to.Conn, old.Conn, math.MaxInt)
+	go func() { ended <- pass(old.Conn, to.Conn, messages) }()
+	return before, moved, ended
+}
+
+// pass passes on so many messages, and ends both connections with the next. It reports whether there was one.
+func pass(from, to *upgrade.Conn, most int) (all bool) {
+	defer to.Close()
+	defer from.Close()
+	for n := 0; most >= 0; n++ {
+		m, err := from.Receive()
+		if err == nil && n < most {
+			err = to.Send(m.Kind, m.Body, m.FDs...)
+		}
+		m.Close()
+		if err != nil || n == most {
+			return err == nil
+		}
+	}
+	return true
+}
