@@ -374,6 +374,7 @@ func (deaf) Write(b []byte) (int, error)         { return len(b), nil }
 func (deaf) Sent() bool                          { return true }
 func (deaf) CloseWrite() bool                    { return false }
 func (deaf) Close()                              {}
+func (deaf) Copy() (int, error)                  { return -1, nil }
 func (deaf) Pass() (int, error)                  { return -1, nil }
 func (deaf) Keep()                               {}
 func (deaf) Leave() func()                       { return nil }

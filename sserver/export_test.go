@@ -98,4 +98,5 @@ const (
 	MessageShared   = messageShared
 	MessageSessions = messageSessions
 	MessageEnd      = messageEnd
+	MessageMade     = messageMade
 )

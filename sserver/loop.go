@@ -46,6 +46,7 @@ type loop struct {
 	tours    []chainTour // by chain
 	toCheck  int         // sessions from this place on have not been swept yet
 	leaving  bool        // all sessions are to end
+	ahead    []*ahead    // sessions that went ahead, to another process or from it
 	move     *move       // what is to pass to another process, when all answers have left; nil: nothing
 }
 
@@ -107,7 +108,9 @@ func (l *loop) add(s *session) {
 	s.pos = len(l.sessions)
 	l.sessions = append(l.sessions, s)
 	defer l.settle(s)
-	if err := s.link.Attach(l.Loop, s); err != nil {
+	if s.ahead { // its link is the loop's already
+		s.ahead = false
+	} else if err := s.link.Attach(l.Loop, s); err != nil {
 		l.srv.log.Error().Err(err).Msg("connection not served")
 		s.fail(nil)
 	}
@@ -153,6 +156,7 @@ func (l *loop) settle(s *session) {
 		l.srv.log.Error().Str("session", s.sessionID()).Interface("fault", fault).Bytes("stack", debug.Stack()).Msg("session failed")
 		s.fail(nil)
 	}
+	s.since = true
 	if s.pos < 0 {
 		return
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -26,6 +27,7 @@ func (s *Service) takeOver(ctx context.Context) error {
 			s.takenOver.close()
 		}
 		for _, l := range s.loops {
+			l.closeAhead()
 			for _, session := range l.sessions {
 				session.link.Close()
 			}
@@ -97,7 +99,7 @@ func (s *Service) takeAll(ctx context.Context, p *upgrade.Predecessor) error {
 		sp.GoOnSending()
 	}
 	p.GoOn()
-	s.log.Info().Int("sessions", t.sessions).Int("seen_shares", t.shares).Msg("taken over from another process")
+	s.log.Info().Int64("sessions", s.open.Load()).Int("seen_shares", t.shares).Msg("taken over from another process")
 	return nil
 }
 
@@ -193,24 +195,37 @@ type taking struct {
 	common   int // chains that the other process has, too: the first
 	seen     map[seenOf]*shareSet
 	left     batons
-	messages int // with sessions
-	sessions int
+	base     time.Time      // what times of sessions are relative to; zero: when they arrive
+	messages uint32         // with sessions that did not go ahead
+	making   sync.WaitGroup // messages with sessions that have arrived
 	shares   int
+}
+
+// arrival is a message with sessions, whose maker depends on its number.
+type arrival struct {
+	upgrade.Message
+	body   *upgrade.Codec
+	number uint32
+	last   bool // it comes while nobody is served
 }
 
 // receive takes what comes until all has. Sessions are made by as many as will serve them.
 func (t *taking) receive(p *upgrade.Predecessor) error {
 	var made errgroup.Group
-	var queues []chan upgrade.Message
+	var queues []chan arrival
 	for _, l := range t.loops {
-		queue := make(chan upgrade.Message, 1)
+		queue := make(chan arrival, 1)
 		queues = append(queues, queue)
 		made.Go(func() (err error) {
 			for m := range queue {
 				if err == nil {
-					err = t.takeSessions(l, &m)
+					err = t.take(l, &m)
 				}
 				m.Close()
+				t.making.Done()
+			}
+			if err == nil && len(l.ahead) > 0 {
+				err = fmt.Errorf("%w: sessions have gone ahead, and nobody says what has become of them", upgrade.ErrMalformed)
 			}
 			return err
 		})
@@ -222,20 +237,45 @@ func (t *taking) receive(p *upgrade.Predecessor) error {
 	return errors.Join(err, made.Wait())
 }
 
-func (t *taking) receiveAll(p *upgrade.Predecessor, queues []chan upgrade.Message) error {
+func (t *taking) take(l *loop, m *arrival) (err error) {
+	switch m.Kind {
+	case messageAhead:
+		err = t.takeAhead(l, m)
+	case messageSince:
+		err = t.takeSince(l, m)
+	default:
+		err = t.takeSessions(l, m)
+	}
+	if err == nil && m.body.Left() > 0 {
+		err = fmt.Errorf("%w: %d bytes too many in message %d", upgrade.ErrMalformed, m.body.Left(), m.Kind)
+	}
+	return err
+}
+
+func (t *taking) receiveAll(p *upgrade.Predecessor, queues []chan arrival) error {
 	for shared := false; ; {
 		m, err := p.Receive()
 		if err != nil {
 			return err
 		}
-		if m.Kind == messageSessions && shared {
-			t.sessions += len(m.FDs)
-			queues[t.messages%len(queues)] <- m
-			t.messages++
+		if m.Kind == messageAhead && !shared || m.Kind == messageSince || m.Kind == messageSessions && shared {
+			a := arrival{m, upgrade.NewReader(t.version, t.now(), m.Body), t.messages, shared}
+			if m.Kind == messageSessions {
+				t.messages++
+			} else {
+				upgrade.Uint(a.body, &a.number)
+			}
+			t.making.Add(1)
+			queues[a.number%uint32(len(queues))] <- a
 			continue
 		}
 		r := upgrade.NewReader(t.version, time.Now(), m.Body)
 		switch {
+		case m.Kind == messageBase:
+			t.base = time.Now()
+		case m.Kind == messageMade && !shared:
+			t.making.Wait()
+			err = p.Send(messageMade, nil)
 		case m.Kind == messageSeen:
 			t.takeSeen(r)
 		case m.Kind == messageShared && !shared:
@@ -305,39 +345,62 @@ func (t *taking) knows(jobs []sentJob) bool {
 	return !slices.ContainsFunc(jobs, func(j sentJob) bool { return int(j.Chain) >= t.common })
 }
 
+func (t *taking) now() time.Time {
+	if t.base.IsZero() {
+		return time.Now()
+	}
+	return t.base
+}
+
 // takeSessions makes sessions of those in a message. They are read from when their loops run.
-func (t *taking) takeSessions(l *loop, m *upgrade.Message) error {
-	r := upgrade.NewReader(t.version, time.Now(), m.Body)
+func (t *taking) takeSessions(l *loop, m *arrival) error {
 	for len(m.FDs) > 0 {
-		s := &session{srv: t.Service}
-		v := moved{session: s}
-		if v.code(r); r.Err() != nil {
-			return r.Err()
+		s := &session{srv: t.Service, loop: l}
+		if err := t.read(m.body, s); err != nil {
+			return err
 		}
-		if int(v.listener) >= len(t.ports) || s.ID>>24 != t.serverID.Load() && s.admitted {
-			return fmt.Errorf("session %08x of listener %d is of nobody", s.ID, v.listener)
-		}
-		if int(s.Chain) >= t.common || !t.knows(s.Jobs) || s.Question != nil && int(s.Question.Chain) >= t.common {
-			return errNoChain
+		if err := t.check(s); err != nil {
+			return err
 		}
 		link, err := poll.Passed(m.FDs[0])
 		if err != nil {
 			return err
 		}
 		m.FDs = m.FDs[1:]
-		s.link, s.port = link, t.ports[v.listener]
-		s.outbox.Restore(v.data, v.due, v.by)
-		t.restore(s, l)
-	}
-	if r.Left() > 0 {
-		return fmt.Errorf("%w: sessions without connections", upgrade.ErrMalformed)
+		s.link = link
+		t.restore(s)
 	}
 	return nil
 }
 
-// restore gives a session to a loop that does not run yet, with all that accept and what came later had made of it.
-func (s *Service) restore(session *session, l *loop) {
-	session.loop = l
+// read has a session be what is said of it.
+func (t *taking) read(r *upgrade.Codec, s *session) error {
+	v := moved{session: s}
+	if v.code(r); r.Err() != nil {
+		return r.Err()
+	}
+	if int(v.listener) >= len(t.ports) {
+		return fmt.Errorf("session %08x of listener %d is of nobody", s.ID, v.listener)
+	}
+	s.port = t.ports[v.listener]
+	s.outbox.Restore(v.data, v.due, v.by)
+	return nil
+}
+
+// check returns why a session cannot go on.
+func (t *taking) check(s *session) error {
+	if s.ID>>24 != t.serverID.Load() && s.admitted {
+		return fmt.Errorf("session %08x is of nobody", s.ID)
+	}
+	if int(s.Chain) >= t.common || !t.knows(s.Jobs) || s.Question != nil && int(s.Question.Chain) >= t.common {
+		return errNoChain
+	}
+	return nil
+}
+
+// restore makes of a session, whose loop does not run yet, what accept and what came later had.
+func (s *Service) restore(session *session) {
+	l := session.loop
 	session.protocol = stratumV1{session}
 	if !session.admitted {
 		session.protocol = proxied{stratumV1{session}}

@@ -88,6 +88,8 @@ type session struct {
 	hashrate float64 // by the difficulties of its miners, at the last tour
 	users    uint64  // version of its chain's users that was compared with the session's last
 	follows  bool    // the switchboard knows the session
+	ahead    bool    // it is among those of loop.ahead
+	since    bool    // something was done with it since its state went ahead
 
 	pending     []byte // input that is not handled yet, as a rule the beginning of a message
 	outbox      poll.Outbox

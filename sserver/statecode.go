@@ -13,10 +13,14 @@ import (
 
 // What sessions are to another process, field by field. A field that comes with a later version is coded if
 // c.Version has it; stateVersion grows with it, and oldestState says which are still written and read.
-const stateVersion, oldestState uint32 = 2, 1
+const stateVersion, oldestState uint32 = 3, 1
 
-// withChains is the version from which on there may be several chains. To an older one all is of the first.
-const withChains = 2
+const (
+	// withChains is the version from which on there may be several chains. To an older one all is of the first.
+	withChains = 2
+	// withAhead is the version from which on sessions go ahead.
+	withAhead = 3
+)
 
 const (
 	maxText        = 64 << 10
@@ -45,7 +49,7 @@ func (s *state) code(c *upgrade.Codec) {
 	text(c, &s.Agent)
 	c.Time(&s.Since)
 	upgrade.List(c, &s.Workers, maxWorkers, codeWorker)
-	if upgrade.Map(c, &s.Names, 2*maxWorkers, text, upgrade.Int[int]); c.Reading() {
+	if upgrade.SortedMap(c, &s.Names, 2*maxWorkers, text, upgrade.Int[int]); c.Reading() {
 		for _, i := range s.Names {
 			if i < 0 || i >= len(s.Workers) {
 				c.Fail("worker %d of %d", i, len(s.Workers))
@@ -183,7 +187,7 @@ func codeFarm(c *upgrade.Codec, f *farm) {
 }
 
 func codeFarmMiners(c *upgrade.Codec, all *map[uint16]*farmMiner) {
-	upgrade.Map(c, all, maxFarm, upgrade.Uint[uint16], func(c *upgrade.Codec, v **farmMiner) {
+	upgrade.SortedMap(c, all, maxFarm, upgrade.Uint[uint16], func(c *upgrade.Codec, v **farmMiner) {
 		if c.Reading() {
 			*v = new(farmMiner)
 		}

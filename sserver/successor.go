@@ -7,6 +7,7 @@ import (
 	"iter"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -24,6 +25,10 @@ const (
 	messageShared                                // what belongs to no session
 	messageSessions                              // some sessions, each with a descriptor
 	messageEnd
+	messageBase  // what times of sessions are relative to is now
+	messageAhead // some sessions, which are not served yet
+	messageMade  // whether all that have gone ahead are made; and that they are
+	messageSince // what has become of them; after messageShared for the last time
 )
 
 const (
@@ -42,6 +47,7 @@ const (
 type move struct {
 	to      *upgrade.Successor
 	version uint32
+	base    time.Time // what times of sessions are relative to; zero: when they are sent
 	began   time.Time // when sessions were read from last
 
 	arrived  chan struct{}  // one of each loop all whose answers have left
@@ -51,14 +57,17 @@ type move struct {
 	outcome  chan struct{}
 	gone     bool // set before outcome is closed: another process has the sessions
 
-	mu       sync.Mutex // of what follows, and of sending
-	sessions int
-	err      error
+	messages atomic.Uint32 // with sessions that went ahead
+	sessions atomic.Int64  // that go on
+	changed  atomic.Int64  // of them, those whose state is another than the one that went ahead
+
+	mu  sync.Mutex // of what follows, and of sending
+	err error
 }
 
 func (m *move) send(kind byte, code func(*upgrade.Codec), fds ...int) error {
 	p := parcel{fds: fds}
-	if err := p.pack(m.version, code); err != nil {
+	if err := p.pack(m.version, time.Now(), code); err != nil {
 		return err
 	}
 	return m.sendParcel(kind, p)
@@ -72,12 +81,13 @@ func (m *move) sendParcel(kind byte, p parcel) error {
 
 // parcel is a message that can be sent.
 type parcel struct {
-	body []byte
-	fds  []int
+	body  []byte
+	fds   []int
+	fates [fates]int // of sessions that it tells of
 }
 
-func (p *parcel) pack(version uint32, code func(*upgrade.Codec)) error {
-	w := upgrade.NewWriter(version, time.Now(), nil)
+func (p *parcel) pack(version uint32, now time.Time, code func(*upgrade.Codec)) error {
+	w := upgrade.NewWriter(version, now, nil)
 	code(w)
 	p.body = w.Bytes()
 	return w.Err()
@@ -148,6 +158,14 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		}
 	}
 
+	if m.version >= withAhead {
+		undo = append(undo, func() { s.onLoops((*loop).forgetAhead) })
+		if err := s.sendAhead(ctx, m); err != nil {
+			return 0, 0, err
+		}
+	}
+	sentAhead := time.Now()
+
 	// Nobody is served from here on.
 	defer upgrade.WithoutGC()()
 	undo = append(undo, s.pauseAccepting())
@@ -196,7 +214,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	if err := to.Taken(); err != nil {
 		return 0, 0, err
 	}
-	s.log.Debug().Dur("answers_ms", answered.Sub(m.began)).Dur("spools_ms", spoolsLeft.Sub(answered)).
+	s.log.Debug().Int64("changed", m.changed.Load()).Dur("still_ms", m.began.Sub(sentAhead)).Dur("answers_ms", answered.Sub(m.began)).Dur("spools_ms", spoolsLeft.Sub(answered)).
 		Dur("sessions_ms", moved.Sub(answered)).Dur("taken_ms", time.Since(moved)).Msg("the new process could go on")
 	s.guard.Bans.Leave()
 	undo = append(undo, func() { s.guard.Bans.Open(s.cfg.DataDir, time.Now()) })
@@ -214,7 +232,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	s.gone.Store(true)
 	close(m.outcome)
 	s.accepting.Unlock() // whoever accepts finds the listeners closed in a moment
-	return m.sessions, time.Since(m.began), nil
+	return int(m.sessions.Load()), time.Since(m.began), nil
 }
 
 // awaitLoops returns when all answers have left.
@@ -398,11 +416,14 @@ func (l *loop) handOver() {
 			l.settle(s)
 		}
 	}
-	m.arrived <- struct{}{}   // has room
-	parcels, err := l.pack(m) // while others wait for the disk
+	m.arrived <- struct{}{}         // has room
+	since, others, err := l.pack(m) // while others wait for the disk
 	<-m.all
-	for i := 0; i < len(parcels) && err == nil && m.failed == nil; i++ {
-		err = m.sendParcel(messageSessions, parcels[i])
+	for i := 0; i < len(since) && err == nil && m.failed == nil; i++ {
+		err = m.sendParcel(messageSince, since[i])
+	}
+	for i := 0; i < len(others) && err == nil && m.failed == nil; i++ {
+		err = m.sendParcel(messageSessions, others[i])
 	}
 	if err != nil {
 		m.fail(err)
@@ -424,52 +445,77 @@ func (l *loop) stay(m *move) {
 		return
 	}
 	l.move = nil
+	l.forgetAhead()
 	for _, s := range slices.Clone(l.sessions) {
 		s.link.Keep()
 		s.Serve(poll.CanRead | poll.CanWrite)
 	}
 }
 
-// pack returns the messages that have all sessions.
-func (l *loop) pack(m *move) (parcels []parcel, err error) {
-	all := slices.DeleteFunc(slices.Clone(l.sessions), func(s *session) bool { return s.over })
+// pack returns messages that say what has become of the sessions that went ahead, and others that have all others.
+func (l *loop) pack(m *move) (since, others []parcel, err error) {
+	for _, a := range l.ahead {
+		p, err := a.pack(m)
+		if err != nil {
+			return nil, nil, err
+		}
+		since = append(since, p)
+		m.sessions.Add(int64(p.fates[asItWas] + p.fates[changed]))
+		m.changed.Add(int64(p.fates[changed]))
+	}
+	all := slices.DeleteFunc(slices.Clone(l.sessions), func(s *session) bool { return s.over || s.ahead })
 	for step := range slices.Chunk(all, movedStep) {
 		p := parcel{fds: make([]int, len(step))}
 		for i, s := range step {
 			if p.fds[i], err = s.link.Pass(); err != nil {
-				return nil, err
+				return nil, nil, err
 			}
 		}
-		if err := p.pack(m.version, func(c *upgrade.Codec) {
+		now := m.base
+		if now.IsZero() {
+			now = time.Now()
+		}
+		if err := p.pack(m.version, now, func(c *upgrade.Codec) {
 			for _, s := range step {
-				v := moved{session: s, listener: s.port.index}
-				v.data, v.due, v.by = s.outbox.Waiting()
-				v.code(c)
+				s.moved().code(c)
 			}
 		}); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
-		parcels = append(parcels, p)
+		others = append(others, p)
 	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.sessions += len(all)
-	return parcels, nil
+	m.sessions.Add(int64(len(all)))
+	return since, others, nil
+}
+
+// moved is what there is to send of the session.
+func (s *session) moved() *moved {
+	v := &moved{session: s, listener: s.port.index}
+	v.data, v.due, v.by = s.outbox.Waiting()
+	return v
 }
 
 // letGo ends all sessions here, and the loop: another process has them.
 func (l *loop) letGo() {
+	var left, over []poll.Link
 	for _, s := range l.sessions {
 		if s.over {
-			s.link.Close()
-			continue
+			over = append(over, s.link)
+		} else {
+			left = append(left, s.link)
 		}
 		s.over, s.pos = true, -1 // for what is still posted
-		if stop := s.link.Leave(); stop != nil {
+	}
+	l.sessions, l.ahead, l.leaving = nil, nil, true
+	l.Close() // or it would have to forget each link by itself
+	for _, link := range over {
+		link.Close()
+	}
+	for _, link := range left {
+		if stop := link.Leave(); stop != nil {
 			l.srv.relays.add(stop)
 		}
 	}
-	l.sessions, l.leaving = nil, true
 }
 
 // relays are TLS connections that another process serves by way of this one.

@@ -14,6 +14,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
@@ -28,9 +29,28 @@ import (
 )
 
 // succeed has another server go on with what p serves, and returns it.
-func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
+func succeed(t testing.TB, p *pool, cfg sserver.Config) *pool {
 	t.Helper()
+	next, _ := timed(t, p, cfg)
+	return next
+}
+
+// timed is succeed that tells how long nobody was served.
+func timed(t testing.TB, p *pool, cfg sserver.Config) (next *pool, pause time.Duration) {
+	t.Helper()
+	sessions := p.Sessions()
 	before, moved := upgradetest.Offer(t, p)
+	next, r := offered(t, p, cfg, before, moved)
+	if r.Sessions != sessions {
+		t.Fatalf("%d of %d sessions", r.Sessions, sessions)
+	}
+	t.Logf("%d sessions, pause %s", r.Sessions, r.Pause)
+	return next, r.Pause
+}
+
+// offered has another server go on with what p has offered.
+func offered(t testing.TB, p *pool, cfg sserver.Config, before *upgrade.Predecessor, moved <-chan upgradetest.Outcome) (*pool, upgradetest.Outcome) {
+	t.Helper()
 	next := &pool{tb: t, metrics: prometheus.NewRegistry(), jobs: p.jobs}
 	log := zerolog.New(zerolog.NewTestWriter(t)).Level(zerolog.InfoLevel)
 	var err error
@@ -38,19 +58,17 @@ func succeed(t *testing.T, p *pool, cfg sserver.Config) *pool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	sessions := p.Sessions()
 	next.run()
 	defer func() { testkit.Eventually(t, "it serves", next.Serving) }()
-	if r := <-moved; r.Err != nil || r.Sessions != sessions {
-		t.Fatalf("%d of %d sessions, %v", r.Sessions, sessions, r.Err)
-	} else {
-		t.Logf("%d sessions, pause %s", r.Sessions, r.Pause)
+	r := <-moved
+	if r.Err != nil {
+		t.Fatal(r.Err)
 	}
-	return next
+	return next, r
 }
 
 // startKnown starts a pool with a job that whoever takes over reads from Kafka.
-func startKnown(t *testing.T, cfg sserver.Config) *pool {
+func startKnown(t testing.TB, cfg sserver.Config) *pool {
 	t.Helper()
 	p := startPool(t, cfg)
 	topics := cfg.Kafka.Topics
@@ -60,6 +78,27 @@ func startKnown(t *testing.T, cfg sserver.Config) *pool {
 	}
 	testkit.Eventually(t, "ready", func() bool { return p.Ready() == nil })
 	return p
+}
+
+// 4,000 miners pass to another process, which is this one, too: it works twice as much meanwhile as either would.
+func BenchmarkHandOver(b *testing.B) {
+	const miners = 4000
+	cfg := testConfig(b)
+	p := startKnown(b, cfg)
+	for range miners {
+		p.miner()
+	}
+	var pauses []time.Duration
+	for b.Loop() {
+		next, pause := timed(b, p, cfg)
+		pauses = append(pauses, pause)
+		<-p.ended
+		p = next
+	}
+	slices.Sort(pauses)
+	b.ReportMetric(float64(pauses[len(pauses)/2].Microseconds())/1000, "ms-pause")
+	b.ReportMetric(float64(pauses[len(pauses)-1].Microseconds())/1000, "ms-longest")
+	b.ReportMetric(0, "ns/op")
 }
 
 // A session goes on in another process in every phase, with half a line that was read, and with what was sent between.
@@ -126,6 +165,83 @@ func TestTakeOver(t *testing.T) {
 		t.Errorf("job %+v after %+v", got, w)
 	}
 	p.stop()
+}
+
+// Sessions have gone ahead to another process when one of them mines, one ends, one is ended, and one comes: all of it is so
+// there, too.
+func TestTakeOverSince(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startKnown(t, cfg)
+	mining, w := p.miner()
+	idle, v := p.miner()
+	leaving, _ := p.miner()
+	hostile := p.dial()
+	testkit.Eventually(t, "all are there", func() bool { return p.Sessions() == 4 })
+	var late, latest *client
+	var u, x work
+	rounds := 0
+	before, moved := upgradetest.Amid(t, p, sserver.MessageMade, func(round int) {
+		rounds = round
+		mining.wantSubmit(mining.share(w, uint64(round)), 0)
+		switch round {
+		case 1:
+			late, u = p.miner()
+			leaving.conn.Close()
+			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 4 })
+		case 2:
+			late.wantSubmit(late.share(u, 1), 0)
+			latest, x = p.miner()
+			hostile.send(strings.Repeat("x", 100_000))
+			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 4 })
+		}
+	})
+	next, r := offered(t, p, cfg, before, moved)
+	if n := next.Sessions(); n != 4 || r.Sessions != 4 || rounds != 2 {
+		t.Errorf("%d sessions, %d sent, %d rounds", n, r.Sessions, rounds)
+	}
+	for n := range uint64(3) {
+		mining.wantSubmit(mining.share(w, n+1), []int{22, 22, 0}[n])
+		late.wantSubmit(late.share(u, n+1), []int{22, 0, 0}[n])
+	}
+	idle.wantSubmit(idle.share(v, 1), 0)
+	latest.wantSubmit(latest.share(x, 1), 0)
+	for {
+		if _, err := hostile.readLine(); err != nil {
+			break
+		}
+	}
+	if len(mining.notes)+len(idle.notes)+len(late.notes) > 0 {
+		t.Errorf("told %+v, %+v, %+v", mining.notes, idle.notes, late.notes)
+	}
+	next.stop()
+}
+
+// A new process that is of a version before sessions went ahead is given them at once.
+func TestTakeOverBefore(t *testing.T) {
+	t.Parallel()
+	p := startKnown(t, testConfig(t))
+	p.miner()
+	before, moved := upgradetest.Offer(t, p)
+	if err := before.Ready([]byte{2, 0}); err != nil {
+		t.Fatal(err)
+	}
+	var kinds []byte
+	for len(kinds) == 0 || kinds[len(kinds)-1] != sserver.MessageEnd {
+		m, err := before.Receive()
+		m.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		kinds = append(kinds, m.Kind)
+	}
+	if want := []byte{sserver.MessageShared, sserver.MessageSessions, sserver.MessageEnd}; !slices.Equal(kinds, want) {
+		t.Errorf("messages %d, want %d", kinds, want)
+	}
+	_ = before.Close()
+	if err := (<-moved).Err; err == nil {
+		t.Error("handed over to nobody")
+	}
 }
 
 // Whichever of the two dies, and when: the old process goes on as if nothing had been, and the new one does not begin.

@@ -84,6 +84,13 @@ func (p *poller) control(op int, fd int32, events uint32) error {
 	return control(p.fd, op, int(fd), events)
 }
 
+// forget has the loop hear no more of a socket that is about to be closed here alone.
+func (p *poller) forget(fd int32) {
+	if p.fd >= 0 {
+		_ = p.control(unix.EPOLL_CTL_DEL, fd, 0) // does not fail for what was added
+	}
+}
+
 // look finds out what is ready now.
 func (p *poller) look() {
 	n, _, errno := unix.RawSyscall6(unix.SYS_EPOLL_PWAIT, uintptr(p.fd), uintptr(unsafe.Pointer(&p.events)), uintptr(len(p.events)), 0, 0, 0) //nolint:gosec // the kernel writes into p.events, whose length it knows
@@ -144,5 +151,6 @@ func (p *poller) wake() {
 
 func (p *poller) close() {
 	_, _ = unix.Close(p.bell), unix.Close(p.fd)
+	p.fd = -1
 	p.file.Close()
 }

@@ -4,8 +4,10 @@ package poll_test
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
+	"os"
 	"strings"
 	"testing"
 
@@ -81,6 +83,52 @@ func TestPass(t *testing.T) {
 		conn.Close()
 		rigs[2].wantEnd(p, io.EOF)
 	})
+}
+
+// A link goes on that another process has a copy of. When it is closed, its loop hears no more of it, though the copy is
+// open, and the peer hears of the end with the copy.
+func TestCopy(t *testing.T) {
+	t.Parallel()
+	each(t, all, func(t *testing.T, kind string) {
+		r := start(t, kind, patience)
+		conn, p := r.connect()
+		ask(t, conn, "before")
+		var fd int
+		var err error
+		r.do(func() { fd, err = p.link.Copy() })
+		if kind != socket {
+			if fd != -1 || err != nil {
+				t.Fatalf("descriptor %d, %v", fd, err)
+			}
+			return
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		ask(t, conn, "after")
+		watched := r.watched()
+		r.do(p.link.Close)
+		if left := r.watched(); left != watched-1 {
+			t.Errorf("%d of %d descriptors are watched", left, watched)
+		}
+		if _, err := io.WriteString(conn, "into the copy"); err != nil {
+			t.Fatal(err)
+		}
+		_ = unix.Close(fd)
+		if _, err := conn.Read(make([]byte, 1)); err == nil || errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+// watched returns how many descriptors the loop watches.
+func (r *rig) watched() int {
+	r.tb.Helper()
+	text, err := os.ReadFile(fmt.Sprintf("/proc/self/fdinfo/%d", r.loop.Epoll()))
+	if err != nil {
+		r.tb.Fatal(err)
+	}
+	return strings.Count(string(text), "tfd:")
 }
 
 // What was read ahead of its owner is not lost.

@@ -63,6 +63,9 @@ func (c *stream) Pass() (fd int, err error) {
 	return c.pass.fd, nil
 }
 
+// Copy returns none: what the peer says is known here alone.
+func (c *stream) Copy() (int, error) { return -1, nil }
+
 func (c *stream) Keep() {
 	if c.pass != nil {
 		c.pass.there.Close()

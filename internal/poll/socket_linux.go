@@ -21,6 +21,7 @@ type socket struct {
 	wanted uint32  // events
 	poller *poller // nil: none yet
 	owner  Owner
+	copied bool // another process may have it open
 }
 
 func (c *socket) Attach(l *Loop, o Owner) error {
@@ -89,6 +90,9 @@ func (c *socket) CloseWrite() bool { return unix.Shutdown(int(c.fd), unix.SHUT_W
 func (c *socket) Close() {
 	if c.poller != nil {
 		delete(c.poller.sockets, c.fd)
+		if c.copied {
+			c.poller.forget(c.fd)
+		}
 	}
 	_ = unix.Close(int(c.fd))
 }
@@ -101,13 +105,18 @@ func Passed(fd int) (Link, error) {
 	return &socket{fd: int32(fd)}, nil
 }
 
+func (c *socket) Copy() (fd int, err error) {
+	c.copied = true
+	fd, err = unix.FcntlInt(uintptr(c.fd), unix.F_DUPFD_CLOEXEC, 0)
+	return fd, os.NewSyscallError("fcntl", err)
+}
+
 func (c *socket) Pass() (fd int, err error) { return int(c.fd), nil }
 
 func (c *socket) Keep() {}
 
 func (c *socket) Leave() (stop func()) {
-	// The loop would hear of it for as long as the other process has it open.
-	_ = c.poller.control(unix.EPOLL_CTL_DEL, c.fd, 0) // does not fail for what was added
+	c.copied = true
 	c.Close()
 	return nil
 }

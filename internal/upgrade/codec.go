@@ -1,11 +1,15 @@
 package upgrade
 
 import (
+	"cmp"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"maps"
 	"math"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -252,9 +256,23 @@ func List[T any](c *Codec, v *[]T, limit int, each func(*Codec, *T)) {
 
 // Map is for up to limit values by their keys, in any order. An empty one is not nil.
 func Map[K comparable, V any](c *Codec, v *map[K]V, limit int, key func(*Codec, *K), value func(*Codec, *V)) {
+	mapBy(c, v, maps.Keys(*v), limit, key, value)
+}
+
+// SortedMap is Map in the order of the keys: equal maps are written alike.
+func SortedMap[K cmp.Ordered, V any](c *Codec, v *map[K]V, limit int, key func(*Codec, *K), value func(*Codec, *V)) {
+	keys := maps.Keys(*v)
+	if len(*v) > 1 && !c.reading {
+		keys = slices.Values(slices.Sorted(keys))
+	}
+	mapBy(c, v, keys, limit, key, value)
+}
+
+func mapBy[K comparable, V any](c *Codec, v *map[K]V, keys iter.Seq[K], limit int, key func(*Codec, *K), value func(*Codec, *V)) {
 	n := c.count(len(*v), limit)
 	if !c.reading {
-		for k, one := range *v {
+		for k := range keys {
+			one := (*v)[k]
 			key(c, &k)
 			value(c, &one)
 		}

@@ -172,7 +172,10 @@ func (s *Successor) Ready(ctx context.Context) ([]byte, error) {
 }
 
 // Taken waits until the new process could go on.
-func (s *Successor) Taken() error {
+func (s *Successor) Taken() error { return s.Await(kindTaken) }
+
+// Await waits for a message of a kind, of which nothing but the kind matters.
+func (s *Successor) Await(kind byte) error {
 	m, err := s.Receive()
 	m.Close()
 	switch {
@@ -180,8 +183,8 @@ func (s *Successor) Taken() error {
 		return s.explain(err)
 	case m.Kind == kindRefused:
 		return fmt.Errorf("the new process cannot take over: %.*q", maxReason, m.Body)
-	case m.Kind != kindTaken:
-		return fmt.Errorf("%w: message %d instead of taken", ErrMalformed, m.Kind)
+	case m.Kind != kind:
+		return fmt.Errorf("%w: message %d instead of %d", ErrMalformed, m.Kind, kind)
 	}
 	return nil
 }

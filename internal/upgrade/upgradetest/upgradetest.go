@@ -45,6 +45,24 @@ func Offer(tb testing.TB, s Service) (before *upgrade.Predecessor, moved <-chan 
 // It is not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
 func Between(tb testing.TB, s Service, messages int, listeners ...string) (before *upgrade.Predecessor, moved <-chan Outcome, cut <-chan bool) {
 	tb.Helper()
+	return between(tb, s, messages, func(byte) {}, listeners)
+}
+
+// Amid is Offer with do called each time that the new process has said something of a kind, before s hears of it.
+func Amid(tb testing.TB, s Service, kind byte, do func(n int), listeners ...string) (before *upgrade.Predecessor, moved <-chan Outcome) {
+	tb.Helper()
+	n := 0
+	before, moved, _ = between(tb, s, math.MaxInt, func(said byte) {
+		if said == kind {
+			n++
+			do(n)
+		}
+	}, listeners)
+	return before, moved
+}
+
+func between(tb testing.TB, s Service, messages int, said func(kind byte), listeners []string) (before *upgrade.Predecessor, moved <-chan Outcome, cut <-chan bool) {
+	tb.Helper()
 	old, moved := Offer(tb, s)
 	to, before, err := upgrade.Pair(func(to *upgrade.Successor) error {
 		for _, name := range listeners {
@@ -56,18 +74,18 @@ func Between(tb testing.TB, s Service, messages int, listeners ...string) (befor
 		tb.Fatal(err)
 	}
 	ended := make(chan bool, 1)
-	go pass(to.Conn, old.Conn, math.MaxInt)
-	go func() { ended <- pass(old.Conn, to.Conn, messages) }()
+	go pass(to.Conn, old.Conn, math.MaxInt, said)
+	go func() { ended <- pass(old.Conn, to.Conn, messages, func(byte) {}) }()
 	return before, moved, ended
 }
 
 // pass passes on so many messages, and ends both connections with the next. It reports whether there was one.
-func pass(from, to *upgrade.Conn, most int) (all bool) {
-	defer to.Close()
-	defer from.Close()
+func pass(from, to *upgrade.Conn, most int, said func(kind byte)) (all bool) {
+	defer func() { _, _ = to.Close(), from.Close() }()
 	for n := 0; most >= 0; n++ {
 		m, err := from.Receive()
 		if err == nil && n < most {
+			said(m.Kind)
 			err = to.Send(m.Kind, m.Body, m.FDs...)
 		}
 		m.Close()
