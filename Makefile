@@ -93,7 +93,6 @@ lint:
 	for target in linux/arm linux/mipsle windows/amd64 darwin/arm64; do \
 		GOOS=$${target%/*} GOARCH=$${target#*/} CGO_ENABLED=0 go vet ./cmd/agentproxy ./agentproxy ./internal/poll ./internal/service || exit; \
 	done
-	$(TOOL) staticcheck ./... && $(TOOL) staticcheck -tags integration $(REAL)
 	$(TOOL) golangci-lint run ./... && $(TOOL) golangci-lint run --build-tags integration $(REAL)
 	go mod tidy -diff
 
