@@ -10,50 +10,14 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
-	"runtime"
 	"strings"
-	"syscall"
 	"testing"
+
+	"btcpool/test/integration/rig"
 )
 
-// ownNetwork marks the second process of the tests, which has a network of its own.
-const ownNetwork = "FAULTS_OWN_NETWORK"
-
 // TestMain runs the tests in a network of their own where that is permitted: packets can be lost there.
-func TestMain(m *testing.M) {
-	if os.Getenv(ownNetwork) == "" {
-		code, err := again()
-		if err == nil {
-			os.Exit(code)
-		}
-		fmt.Fprintf(os.Stderr, "faults: no network of their own, in which packets could be lost: %v\n", err)
-	}
-	os.Exit(m.Run())
-}
-
-// again runs this program in a network of its own and returns its exit code.
-func again() (code int, err error) {
-	if os.Getuid() != 0 {
-		return 0, errors.New("only root may")
-	}
-	if out, err := exec.Command("unshare", "--net", "ip", "link", "set", "lo", "mtu", "1500", "up").CombinedOutput(); err != nil {
-		return 0, fmt.Errorf("%w: %s", err, out)
-	}
-	if out, err := exec.Command("go", "list", "-deps", "btcpool/cmd/...").CombinedOutput(); err != nil { // downloads what the rig builds
-		return 0, fmt.Errorf("%w: %s", err, out)
-	}
-	runtime.LockOSThread() // whose end would be the child's
-	words := []string{"--net", "--fork", "--kill-child", "sh", "-c", `ip link set lo mtu 1500 up && exec "$0" "$@"`}
-	cmd := exec.Command("unshare", append(words, os.Args...)...)
-	cmd.Env = append(os.Environ(), ownNetwork+"=yes")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
-	err = cmd.Run()
-	if exit := (*exec.ExitError)(nil); errors.As(err, &exit) {
-		return exit.ExitCode(), nil
-	}
-	return 0, err
-}
+func TestMain(m *testing.M) { os.Exit(rig.RunInOwnNetwork(m, "mtu 1500 up")) }
 
 // losing are the ways of the kernel to lose packets, the better one first: by chance, or because a line is too narrow
 // for what is sent at once.
@@ -71,7 +35,7 @@ var dropped = regexp.MustCompile(`dropped (\d+)`)
 
 // losePackets has the kernel lose packets of all connections, until end, which returns how many there were.
 func losePackets(t *testing.T, amount float64) (way string, end func() (lost string), err error) {
-	if os.Getenv(ownNetwork) == "" {
+	if !rig.OwnNetwork() {
 		return "", nil, errors.New("the network is the machine's")
 	}
 	tc := func(words string) (string, error) {
@@ -107,7 +71,7 @@ func TestPacketsLost(t *testing.T) {
 	const size = 4 << 20
 	way, end, err := losePackets(t, .5)
 	if err != nil {
-		if os.Getenv(ownNetwork) != "" {
+		if rig.OwnNetwork() {
 			t.Fatal(err)
 		}
 		t.Log(err)

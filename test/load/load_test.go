@@ -48,5 +48,9 @@ func TestMain(m *testing.M) {
 		os.Exit(play(role))
 	}
 	rig.JVM = nil // Kafka's part is in the figures
-	os.Exit(m.Run())
+	flag.Parse()
+	if *peer != "" { // which is in the machine's network
+		os.Exit(m.Run())
+	}
+	os.Exit(rig.RunInOwnNetwork(m, "up"))
 }

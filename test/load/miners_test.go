@@ -204,7 +204,9 @@ func (m *miners) tick(now int64) error {
 	for len(m.conns) > 0 && m.churn.due(now) {
 		if i := rand.IntN(len(m.conns)); m.conns[i].phase == authorized {
 			m.Churned++
-			m.hangUp(i)
+			if err := m.part(i); err != nil {
+				return err
+			}
 			m.queue = append(m.queue, i)
 		}
 	}
@@ -239,10 +241,24 @@ func (m *miners) gone(i int) {
 }
 
 func (m *miners) hangUp(i int) {
+	if m.conns[i].phase != absent {
+		unix.Close(m.forget(i))
+	}
+}
+
+// part hangs up when the other side has, too: whatever is still said is read, so that nothing is reset.
+func (m *miners) part(i int) error {
+	fd := m.forget(i)
+	if err := unix.Shutdown(fd, unix.SHUT_WR); err != nil { // the other side was first
+		return unix.Close(fd)
+	}
+	return m.watch(fd, ^fd, unix.EPOLLIN)
+}
+
+// forget returns the connection of a miner that has none any more.
+func (m *miners) forget(i int) (fd int) {
 	c := &m.conns[i]
 	switch c.phase {
-	case absent:
-		return
 	case authorized:
 		m.Authorized--
 	default:
@@ -251,11 +267,18 @@ func (m *miners) hangUp(i int) {
 	if c.withJob {
 		m.WithJob--
 	}
-	unix.Close(c.fd)
+	fd = c.fd
 	c.fd, c.phase, c.withJob, c.sent = -1, absent, false, nil
+	return fd
 }
 
 func (m *miners) ready(i int, events uint32) error {
+	if i < 0 { // nobody's any more
+		if _, err := m.read(^i); err != nil {
+			return unix.Close(^i)
+		}
+		return nil
+	}
 	if i >= len(m.conns) || m.conns[i].fd < 0 {
 		return nil
 	}

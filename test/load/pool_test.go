@@ -359,10 +359,12 @@ type helper struct {
 	out *json.Decoder
 }
 
-// start runs this program as the helper called role, until the test ends.
-func start(t *testing.T, role string) *helper {
+// start runs this program as the helper called role, until the test ends, behind a command that runs the rest of its
+// arguments, if there is one.
+func start(t *testing.T, role string, within ...string) *helper {
 	t.Helper()
-	cmd := exec.Command(os.Args[0])
+	words := append(within, os.Args[0])
+	cmd := exec.Command(words[0], words[1:]...)
 	cmd.Env = append(os.Environ(), roleVariable+"="+role)
 	cmd.Stderr = os.Stderr
 	in, out := startPiped(t, role, cmd)
@@ -408,7 +410,11 @@ func ask[T any](t *testing.T, h *helper, o order) (answer T) {
 func connect(t *testing.T, m *helper, addr netip.AddrPort, n int, kind string) time.Duration {
 	t.Helper()
 	begin := monotonic()
-	ask[tally](t, m, order{Do: "connect", Addr: addr, Connections: n, Network: "127.1", Sources: 100, Kind: kind})
+	network := networkApart
+	if addr.Addr().IsLoopback() {
+		network = "127.1"
+	}
+	ask[tally](t, m, order{Do: "connect", Addr: addr, Connections: n, Network: network, Sources: 100, Kind: kind})
 	var got tally
 	testkit.Until(t, 5*time.Minute, "all miners are authorized", func(context.Context) error {
 		got = ask[tally](t, m, order{Do: "report"})

@@ -140,9 +140,15 @@ func compare(t *testing.T, all []sample) {
 // to Kafka come and go with.
 func (p *pool) settled(t *testing.T, descriptors int, goroutines float64) {
 	t.Helper()
+	p.settledIn(t, p.cmd.Process.Pid, descriptors, goroutines)
+}
+
+// settledIn is settled, of another process than the first.
+func (p *pool) settledIn(t *testing.T, pid, descriptors int, goroutines float64) {
+	t.Helper()
 	const few = 10
 	testkit.Until(t, time.Minute, "sserver is as it was", func(context.Context) error {
-		u, now := p.usage(t), p.metrics(t)["go_goroutines"]
+		u, now := usageOf(t, pid), p.metrics(t)["go_goroutines"]
 		if u.Descriptors > descriptors+few || now > goroutines+few {
 			return fmt.Errorf("%d descriptors of %d, %.0f goroutines of %.0f", u.Descriptors, descriptors, now, goroutines)
 		}

@@ -8,9 +8,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
+	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -52,12 +56,41 @@ func (p *pool) logged(t *testing.T, text string) int {
 	return bytes.Count(all, []byte(text))
 }
 
+// ours is the program that is tested.
+func ours(t *testing.T) string {
+	t.Helper()
+	return cmp.Or(*sserver, rig.Bin(t, "sserver"))
+}
+
+// other builds it in another way, as another version.
+func other(t *testing.T) string {
+	t.Helper()
+	program := filepath.Join(t.TempDir(), "other")
+	build := exec.Command("go", "build", "-gcflags=btcpool/...=-l", "-ldflags=-X btcpool/internal/service.version=other", "-o", program, "./cmd/sserver")
+	build.Dir = rig.Root(t)
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	return program
+}
+
+// versionOf is what a program says that it is.
+func versionOf(t *testing.T, program string) string {
+	t.Helper()
+	out, err := exec.Command(program, "-version").CombinedOutput() // "sserver VERSION go1.…"
+	fields := strings.Fields(string(out))
+	if err != nil || len(fields) != 3 {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return fields[1]
+}
+
 // replaceable starts a pool whose program is at a path where it can be replaced.
-func replaceable(t *testing.T) (p *pool, program string) {
+func replaceable(t *testing.T, text string) (p *pool, program string) {
 	t.Helper()
 	program = filepath.Join(t.TempDir(), "sserver")
-	replace(t, program, "")
-	p = startPoolOf(t, program, noHashing())
+	install(t, program, ours(t))
+	p = startPoolOf(t, program, noHashing()+text)
 	t.Cleanup(func() {
 		for _, pid := range p.serving(t) {
 			_ = unix.Kill(pid, unix.SIGKILL)
@@ -66,19 +99,30 @@ func replaceable(t *testing.T) (p *pool, program string) {
 	return p, program
 }
 
-// replace puts a script in the place of a program; "": the program that is tested.
-func replace(t *testing.T, program, script string) {
+// install puts another program in the place of one, as package managers do.
+func install(t *testing.T, program, with string) {
 	t.Helper()
 	next := program + ".new"
-	var err error
-	if script == "" {
-		err = os.Symlink(cmp.Or(*sserver, rig.Bin(t, "sserver")), next)
-	} else {
-		err = os.WriteFile(next, []byte(script), 0o700)
+	if out, err := exec.Command("cp", with, next).CombinedOutput(); err != nil { // as a child: nobody else has it open for writing
+		t.Fatalf("%v: %s", err, out)
 	}
-	if err = errors.Join(err, os.Rename(next, program)); err != nil {
+	if err := os.Rename(next, program); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// installScript puts a script there; "": the program that is tested.
+func installScript(t *testing.T, program, script string) {
+	t.Helper()
+	if script == "" {
+		install(t, program, ours(t))
+		return
+	}
+	file := filepath.Join(t.TempDir(), "script")
+	if err := os.WriteFile(file, []byte(script), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	install(t, program, file)
 }
 
 func signal(t *testing.T, pid int, sig unix.Signal) {
@@ -109,14 +153,24 @@ const (
 	upgrades = 10
 )
 
-// TestUpgrades replaces a sserver ten times under load: nobody is disconnected or refused, no share is lost or counted
-// twice, and who dials at any time gets in. A program or a configuration that is broken, or does not fit, changes nothing,
-// nor does a new process that is killed before all is its.
+// TestUpgrades replaces a sserver ten times under load, by another build and back: nobody is disconnected or refused, no
+// share is lost or counted twice, and who dials at any time gets in. The kernel, too, has reset and dropped nothing, and
+// the last process takes no more than the first. A program or a configuration that is broken, or does not fit, changes
+// nothing, nor does a new process that is killed before all is its.
 func TestUpgrades(t *testing.T) {
-	p, program := replaceable(t)
-	m := start(t, "miners")
-	connect(t, m, p.addr, *connections, "miners")
-	connected := ask[tally](t, m, order{Do: "report"})
+	m, servers := apart(t, "miners")
+	public := netip.AddrPortFrom(servers, netip.MustParseAddrPort(testkit.FreeAddr(t)).Port())
+	p, program := replaceable(t, fmt.Sprintf("[[listeners]]\nlisten = %q\n", public))
+	builds := []string{ours(t), other(t)}
+	var versions []string
+	for _, b := range builds {
+		versions = append(versions, versionOf(t, b))
+	}
+	if versions[0] == versions[1] {
+		t.Fatalf("both builds are %s", versions[0])
+	}
+	connect(t, m, public, *connections, "miners")
+	connected, kernel, miners := ask[tally](t, m, order{Do: "report"}), disorderOf(t, os.Getpid()), disorderOf(t, m.pid)
 	ask[tally](t, m, order{Do: "pace", Rate: *rate})
 	ask[tally](t, m, order{Do: "churn", Rate: 20})
 	pid := p.cmd.Process.Pid
@@ -133,7 +187,7 @@ func TestUpgrades(t *testing.T) {
 		{config: "server_id = 9\n" + string(config)},
 		{config: strings.Replace(string(config), "data_dir = ", "data_dir = \"/nowhere\" #", 1)},
 	} {
-		replace(t, program, bad.script)
+		installScript(t, program, bad.script)
 		if err := os.WriteFile(p.file, []byte(cmp.Or(bad.config, string(config))), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -146,11 +200,12 @@ func TestUpgrades(t *testing.T) {
 			return nil
 		})
 	}
-	replace(t, program, "")
 	if err := os.WriteFile(p.file, config, 0o600); err != nil {
 		t.Fatal(err)
 	}
+	var all []usage
 	for i := range upgrades {
+		install(t, program, builds[(i+1)%2])
 		signal(t, pid, unix.SIGUSR2)
 		testkit.Until(t, testkit.Patience, "a new process is started", func(context.Context) error {
 			if len(p.serving(t)) < 2 && p.logged(t, takes) <= i {
@@ -169,22 +224,49 @@ func TestUpgrades(t *testing.T) {
 		if used.Descriptors > *connections+100 {
 			t.Errorf("%d descriptors for %d connections", used.Descriptors, *connections)
 		}
+		if page, err := p.get(t.Context(), "/metrics"); err != nil || !strings.Contains(page, fmt.Sprintf("version=%q", versions[(i+1)%2])) {
+			t.Errorf("upgrade %d, to %s: %v, %s", i+1, versions[(i+1)%2], err, regexp.MustCompile(`.*build_info{.*`).FindString(page))
+		}
+		all = append(all, used)
 	}
+	reset := since(disorderOf(t, m.pid), miners)
+	t.Logf("since miners are connected the kernel has counted %v; of theirs %v", since(disorderOf(t, os.Getpid()), kernel), reset)
+	if rig.OwnNetwork() {
+		dropped := since(disorderOf(t, os.Getpid()), kernel) // with what there is between sserver and Kafka
+		if len(reset) > 0 || dropped["ListenDrops"] > 0 || dropped["ListenOverflows"] > 0 {
+			t.Error("connections were reset or dropped")
+		}
+	}
+	flat(t, all)
 	if n := p.logged(t, takes); n != upgrades {
 		t.Errorf("%d processes took over, of %d signals that did not come too early", n, upgrades)
 	}
 	rest(t, m)
 	innocent(t, m, connected)
+	p.settledIn(t, pid, all[0].Descriptors, math.Inf(1))
 	p.sent(t)
 	p.end(t, pid)
 	if again := p.verify(t, m); again > 0 {
 		t.Errorf("%d records were sent by two processes", again)
 	}
-	all, _ := os.ReadFile(p.log)
-	for line := range bytes.Lines(all) {
+	log, _ := os.ReadFile(p.log)
+	for line := range bytes.Lines(log) {
 		if bytes.Contains(line, []byte("taken over")) || bytes.Contains(line, []byte("could go on")) {
 			t.Logf("%s", bytes.TrimSpace(line))
 		}
+	}
+}
+
+// flat fails the test when the last processes hold more memory than those that were of the same builds before.
+func flat(t *testing.T, all []usage) {
+	t.Helper()
+	least := func(some []usage) int64 {
+		return slices.MinFunc(some, func(a, b usage) int { return cmp.Compare(a.RSS, b.RSS) }).RSS
+	}
+	const noise = 32 << 20 // when memory was collected last, and shares that are seen
+	first, last := least(all[:len(all)/2]), least(all[len(all)/2:])
+	if last > first+first/4+noise {
+		t.Errorf("memory grows from %d to %d bytes", first, last)
 	}
 }
 
@@ -206,7 +288,7 @@ const kills = 16
 // left: no share that was accepted is lost or counts twice. Whom the old process serves is not disconnected because of the
 // new one.
 func TestUpgradesKilled(t *testing.T) {
-	p, program := replaceable(t)
+	p, program := replaceable(t, "")
 	m := start(t, "miners")
 	connect(t, m, p.addr, *connections, "miners")
 	ask[tally](t, m, order{Do: "pace", Rate: *rate})
