@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"btcpool/internal/job"
+	"btcpool/internal/upgrade"
 	"btcpool/internal/userchain"
 	"btcpool/sserver/operator"
 )
@@ -28,6 +29,15 @@ func (s *Service) SwitchAuto(id string, shares userchain.Shares) (operator.Switc
 
 // Mined returns what a user mined last.
 func (s *Service) Mined(user string) string { return s.board.nodes.Mined(user) }
+
+// SettingsSaying is what s would tell a new process if it were a program of these versions.
+func (s *Service) SettingsSaying(newest, oldest uint32) []byte {
+	v := s.settings()
+	v.newest, v.oldest = newest, oldest
+	w := upgrade.NewWriter(0, time.Now(), nil)
+	v.code(w)
+	return w.Bytes()
+}
 
 // Serving reports whether sessions are served, or can be.
 func (s *Service) Serving() bool { return s.inTerm.Load() }

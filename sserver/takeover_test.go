@@ -470,6 +470,7 @@ func TestNotTakenOver(t *testing.T) {
 		"gone":      func(*upgrade.Predecessor) {},
 		"refuses":   func(b *upgrade.Predecessor) { b.Refuse(context.Canceled) },
 		"version 0": func(b *upgrade.Predecessor) { _ = b.Ready([]byte{0, 0}) },
+		"version 9": func(b *upgrade.Predecessor) { _ = b.Ready([]byte{9, 0}) },
 		"dies in the middle": func(b *upgrade.Predecessor) {
 			_ = b.Ready([]byte{1, 0})
 			for range 2 {
@@ -500,6 +501,94 @@ func TestNotTakenOver(t *testing.T) {
 		miner.wantSubmit(miner.share(w, tries), 0)
 		miner.wantSubmit(miner.share(w, tries), 22)
 		p.dial().login()
+	}
+}
+
+// A new process that says nothing any more is given up in its time, as it is set: 30 seconds to be ready, in which miners
+// are served, and ten for the move.
+func TestNewProcessHangs(t *testing.T) {
+	t.Parallel()
+	for when, hang := range map[string]struct {
+		ready   bool
+		served  bool // meanwhile
+		atLeast time.Duration
+		says    string
+	}{
+		"before it is ready": {served: true, atLeast: 30 * time.Second, says: "the new process is not ready within 30s"},
+		"amid the move":      {ready: true, atLeast: 10 * time.Second, says: "i/o timeout"},
+	} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			p := startKnown(t, testConfig(t))
+			miner, w := p.miner()
+			began := time.Now()
+			before, moved := upgradetest.Offer(t, p)
+			defer before.Close()
+			if hang.ready {
+				_ = before.Ready([]byte{1, 0})
+			}
+			if hang.served {
+				miner.wantSubmit(miner.share(w, 1), 0)
+				p.dial().login()
+			}
+			err := (<-moved).Err
+			if err == nil || !strings.Contains(err.Error(), hang.says) {
+				t.Fatalf("%v, want %s", err, hang.says)
+			}
+			if took := time.Since(began); took < hang.atLeast {
+				t.Errorf("given up after %s", took)
+			}
+			miner.wantSubmit(miner.share(w, 2), 0)
+			miner.wantSubmit(miner.share(w, 2), 22)
+			p.dial().login()
+		})
+	}
+}
+
+// Processes of versions that know each other's state agree on the older one's; what a process of other versions says, or
+// what makes no sense, is refused before anything moves.
+func TestVersionsOfTheState(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	p := startKnown(t, cfg)
+	for what, old := range map[string]struct {
+		settings []byte
+		version  byte // that the new process wants; 0: it refuses
+		says     string
+	}{
+		"one that is older":     {settings: p.SettingsSaying(1, 1), version: 1},
+		"one that is newer":     {settings: p.SettingsSaying(9, 2), version: 2},
+		"only what comes later": {settings: p.SettingsSaying(9, 8), says: "state has versions 8 to 9 there, 1 to 2 here"},
+		"nothing":               {says: "malformed state"},
+		"half of it":            {settings: p.SettingsSaying(2, 1)[:5], says: "malformed state"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			to, before, err := upgrade.Pair(func(to *upgrade.Successor) error { return to.Introduce(old.settings) })
+			if err != nil {
+				t.Fatal(err)
+			}
+			next, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
+			if err != nil { // its process ends
+				if old.version > 0 || !strings.Contains(err.Error(), old.says) {
+					t.Errorf("%v, want %s", err, old.says)
+				}
+				to.Kill()
+				return
+			}
+			ended := make(chan error, 1)
+			go func() { ended <- next.Run(t.Context()) }()
+			wants, err := to.Ready(t.Context())
+			if old.version == 0 && (err == nil || !strings.Contains(err.Error(), old.says)) {
+				t.Errorf("%v, want %s", err, old.says)
+			}
+			if old.version > 0 && (err != nil || wants[0] != old.version) {
+				t.Errorf("wants version %v, %v", wants, err)
+			}
+			to.Kill()
+			if err := <-ended; err == nil {
+				t.Error("it has begun")
+			}
+		})
 	}
 }
 

@@ -71,8 +71,9 @@ func child(what string) {
 
 func startChild(t *testing.T, what string) *upgrade.Successor {
 	t.Helper()
-	t.Setenv(childDoes, what)
+	_ = os.Setenv(childDoes, what) // of a test that may go on beside others
 	s, err := upgrade.Start()
+	_ = os.Unsetenv(childDoes)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,6 +162,24 @@ func TestSuccessorFails(t *testing.T) {
 		if err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v, want %s", what, err, want)
 		}
+	}
+}
+
+// A new process that never says that it is ready has 30 seconds, unless a test has set something else, and is ended.
+func TestNeverReady(t *testing.T) {
+	s := startChild(t, "hang")
+	t.Parallel()
+	began := time.Now()
+	err := s.Introduce(nil)
+	if err == nil {
+		_, err = s.Ready(t.Context())
+	}
+	if err == nil || !strings.Contains(err.Error(), "is not ready within 30s") || time.Since(began) < 30*time.Second {
+		t.Errorf("after %s: %v", time.Since(began), err)
+	}
+	s.Kill()
+	if err := unix.Kill(s.PID(), 0); !errors.Is(err, unix.ESRCH) {
+		t.Errorf("it has not ended: %v", err)
 	}
 }
 
