@@ -103,6 +103,9 @@ func (s *Service) HoldAnswer() {
 	s.onLoops(func(l *loop) { l.held = append(l.held, heldAnswer{session: new(session), seq: math.MaxUint64}) })
 }
 
+// StateVersion is the newest that there is.
+const StateVersion = stateVersion
+
 // What the messages to a new process are.
 const (
 	MessageShared   = messageShared

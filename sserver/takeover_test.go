@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -553,12 +554,12 @@ func TestVersionsOfTheState(t *testing.T) {
 	p := startKnown(t, cfg)
 	for what, old := range map[string]struct {
 		settings []byte
-		version  byte // that the new process wants; 0: it refuses
+		version  uint32 // that the new process wants; 0: it refuses
 		says     string
 	}{
 		"one that is older":     {settings: p.SettingsSaying(1, 1), version: 1},
-		"one that is newer":     {settings: p.SettingsSaying(9, 2), version: 2},
-		"only what comes later": {settings: p.SettingsSaying(9, 8), says: "state has versions 8 to 9 there, 1 to 2 here"},
+		"one that is newer":     {settings: p.SettingsSaying(9, 2), version: sserver.StateVersion},
+		"only what comes later": {settings: p.SettingsSaying(9, 8), says: fmt.Sprintf("state has versions 8 to 9 there, 1 to %d here", sserver.StateVersion)},
 		"nothing":               {says: "malformed state"},
 		"half of it":            {settings: p.SettingsSaying(2, 1)[:5], says: "malformed state"},
 	} {
@@ -581,7 +582,7 @@ func TestVersionsOfTheState(t *testing.T) {
 			if old.version == 0 && (err == nil || !strings.Contains(err.Error(), old.says)) {
 				t.Errorf("%v, want %s", err, old.says)
 			}
-			if old.version > 0 && (err != nil || wants[0] != old.version) {
+			if old.version > 0 && (err != nil || wants[0] != byte(old.version)) {
 				t.Errorf("wants version %v, %v", wants, err)
 			}
 			to.Kill()
