@@ -3,12 +3,12 @@ package jobmaker
 import (
 	"fmt"
 	"math"
-	"regexp"
 	"time"
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/bus"
 	"btcpool/internal/config"
+	"btcpool/internal/job"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 )
@@ -164,8 +164,6 @@ func (c Config) validatePath(faults *config.Faults, key, path string) {
 	faults.Value(key, path, registry.ValidatePath(path))
 }
 
-var validSubPool = regexp.MustCompile(`^[A-Za-z0-9._-]{1,64}$`)
-
 // builder returns the builder of jobs whose coinbases fit into every block to come, or all faults of the keys it is
 // made of.
 func (c Config) builder() (builder, error) {
@@ -184,8 +182,8 @@ func (c Config) builder() (builder, error) {
 	faults.Add(err)
 	for i, sub := range c.SubPools {
 		section := fmt.Sprintf("sub_pools[%d]", i)
-		if _, taken := b.subPools[sub.Name]; taken || !validSubPool.MatchString(sub.Name) {
-			faults.Addf("%s.name = %q: must be 1 to 64 letters, digits, '.', '_' and '-' that no other has", section, sub.Name)
+		if _, taken := b.subPools[sub.Name]; taken || job.CheckSubPool(sub.Name) != nil {
+			faults.Addf("%s.name = %q: must be 1 to %d letters, digits, '.', '_' and '-' that no other has", section, sub.Name, job.MaxSubPool)
 		}
 		b.subPools[sub.Name], err = c.coinbase(b, network, sub.PayoutAddress, sub.Outputs, sub.CoinbaseText)
 		faults.In(section, err)

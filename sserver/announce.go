@@ -15,6 +15,8 @@ type sentJob struct {
 	Number uint32
 	Later  uint32 // seconds by which its time is later than the job's
 	Chain  uint8
+	// Coinbase is the place of the one that the miner was told among those of the job.
+	Coinbase uint8
 }
 
 const (
@@ -37,8 +39,10 @@ func (s *session) update(dst []byte) []byte {
 	if !newDifficulty && r.number == s.Round {
 		return dst
 	}
+	place := s.coinbaseOf(r.work)
 	a := announcement{
 		work:          r.work,
+		coinbase:      &r.work.coinbases[place],
 		first:         first,
 		number:        s.Next,
 		later:         s.later(r.work),
@@ -47,7 +51,7 @@ func (s *session) update(dst []byte) []byte {
 		newDifficulty: newDifficulty,
 	}
 	s.forgetJobs(a.clean)
-	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later, Chain: s.Chain})
+	s.Jobs = append(s.Jobs, sentJob{ID: r.work.ID, Number: s.Next, Later: a.later, Chain: s.Chain, Coinbase: place})
 	if newDifficulty {
 		s.Miner.tell(d, s.Next, s.Jobs[0].Number)
 	}

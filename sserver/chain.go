@@ -27,6 +27,7 @@ type chain struct {
 	name     string // "": there is no other
 	cfg      Config // with what is the chain's own
 	log      zerolog.Logger
+	rareLog  zerolog.Logger // for what may be said of every job and miner
 	metrics  *chainMetrics
 	srv      *Service
 	bus      *bus.Client
@@ -56,6 +57,7 @@ type spooled struct {
 // openChain opens the next chain of s, with the spools in cfg's folder.
 func (s *Service) openChain(name string, cfg Config, deps service.Deps) (err error) {
 	c := &chain{index: uint8(len(s.chains)), name: name, cfg: cfg, log: deps.Log, srv: s, jobs: newJobBook(cfg)}
+	c.rareLog = c.log.Sample(&zerolog.BurstSampler{Burst: 1, Period: time.Minute})
 	c.metrics = newChainMetrics(deps.Metrics, c)
 	c.events = newEventQueue(c.metrics.eventsDropped)
 	if c.bus, err = bus.New(cfg.Kafka, deps); err != nil {

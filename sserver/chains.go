@@ -37,6 +37,8 @@ type Chain struct {
 	MiningNotifyInterval config.Duration `toml:"mining_notify_interval"`
 	// NiceHash is as in Config. nil: the same.
 	NiceHash *NiceHash `toml:"nicehash"`
+	// SubPool is as in Config. nil: the same.
+	SubPool *SubPool `toml:"sub_pool"`
 	// Users are who may mine the chain, with the ids that they have there. nil: as in [users].
 	Users *users.Source `toml:"users"`
 	// Handover names the chain's blkmakers.
@@ -65,6 +67,9 @@ func (c Config) PerChain() []Config {
 		one.MiningNotifyInterval = cmp.Or(chain.MiningNotifyInterval, c.MiningNotifyInterval)
 		if chain.NiceHash != nil {
 			one.NiceHash = *chain.NiceHash
+		}
+		if chain.SubPool != nil {
+			one.SubPool = *chain.SubPool
 		}
 		if chain.Users != nil {
 			one.Users.Source = *chain.Users
@@ -141,6 +146,7 @@ func (c Config) validateChains() error {
 		}
 		faults.AtLeast(section+".mining_notify_interval", one.MiningNotifyInterval, minNotifyInterval)
 		faults.In(section+".nicehash", one.NiceHash.validate())
+		faults.In(section+".sub_pool", one.SubPool.validate())
 		if c.Chains[i].Users != nil {
 			faults.In(section+".users", one.Users.Source.Validate())
 		}

@@ -28,7 +28,7 @@ import (
 const btc, bch = 0, 1
 
 // chainsConfig is that of a pool of two chains that ZooKeeper tells nothing: what users' nodes say is in the snapshot,
-// "" for no node.
+// "" for no node, "btc/farm" for a sub-pool, too.
 func chainsConfig(t *testing.T, nodes map[string]string) sserver.Config {
 	t.Helper()
 	cfg := testConfig(t)
@@ -44,7 +44,8 @@ func chainsConfig(t *testing.T, nodes map[string]string) sserver.Config {
 	for name, chain := range nodes {
 		u := user{Read: time.Now().Unix()}
 		if chain != "" {
-			u.Node = &userchain.Value{Chain: chain}
+			u.Node = new(userchain.Value)
+			u.Node.Chain, u.Node.Subpool, _ = strings.Cut(chain, "/")
 		}
 		remembered[name] = u
 	}

@@ -85,6 +85,7 @@ type Config struct {
 	LongAgents  string          `toml:"long_timeout_agent"`
 
 	NiceHash    NiceHash                `toml:"nicehash"`
+	SubPool     SubPool                 `toml:"sub_pool"`
 	Drain       Drain                   `toml:"drain"`
 	Development Development             `toml:"development"`
 	Limits      guard.Limits            `toml:"limits"`
@@ -193,6 +194,7 @@ func (c Config) Validate() error {
 	_, err := c.longAgents()
 	faults.Value("long_timeout_agent", c.LongAgents, err)
 	faults.In("nicehash", c.NiceHash.validate())
+	faults.In("sub_pool", c.SubPool.validate())
 	faults.Add(c.validateChains())
 	faults.In("user_chain", c.validateUserChain())
 	faults.NotNegative("max_agent_miners", int64(c.MaxAgentMiners))

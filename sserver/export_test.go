@@ -27,6 +27,16 @@ func (s *Service) SwitchAuto(id string, shares userchain.Shares) (operator.Switc
 	return operated{s}.SwitchAuto(id, shares)
 }
 
+// SetSubPool has a user's sessions work for a sub-pool, as if its node said so.
+func (s *Service) SetSubPool(user, name string) {
+	ctx := context.Background()
+	_ = s.visit(ctx, s.allSessions(ctx), func(session *session) {
+		if session.Workers[0].UserName == user && session.takeSubPool(name) {
+			session.newWork(time.Now())
+		}
+	})
+}
+
 // Mined returns what a user mined last.
 func (s *Service) Mined(user string) string { return s.board.nodes.Mined(user) }
 

@@ -42,6 +42,7 @@ func (c *chain) takeJob(text []byte, now time.Time) {
 	// Miners differ in what they do with a bit of the version that they may roll: set it, or turn it over. So it is
 	// clear (BIP 320 leaves these bits to them).
 	j.Version &^= int32(c.srv.versionMask)
+	j = c.ownCoinbase(j)
 	sent, err := c.jobs.add(j, c.mergedMining(j), now)
 	result := "stored"
 	switch {

@@ -17,22 +17,23 @@ import (
 // work is a job that miners may work on. It does not change, but for the shares that were seen.
 type work struct {
 	*job.StratumJob
-	target     bitcoin.Target // the network's
-	merged     merged         // blocks of other chains
-	renditions renditions
-	made       time.Time // by its id, but not later than it came: clocks may differ
-	tip        uint64    // number of its previous block, in the order in which they became current
-	seen       shareSet
+	target    bitcoin.Target // the network's
+	merged    merged         // blocks of other chains
+	coinbases []coinbase     // the first is that of the job itself
+	made      time.Time      // by its id, but not later than it came: clocks may differ
+	tip       uint64         // number of its previous block, in the order in which they became current
+	seen      shareSet
 }
 
 func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
 
 // hash builds the coinbase and the header of a share and returns the header's hash. Both stay in sc.
 func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version uint32) chainhash.Hash {
-	sc.coinbase = append(sc.coinbase[:0], w.Coinbase1...)
+	of := &w.coinbases[sub.coinbase]
+	sc.coinbase = append(sc.coinbase[:0], of.Coinbase1...)
 	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
 	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.ExtraNonce2)
-	sc.coinbase = append(sc.coinbase, w.Coinbase2...)
+	sc.coinbase = append(sc.coinbase, of.Coinbase2...)
 	return bitcoin.DoubleSHA256(w.AppendHeader(sc.header[:0], sc.coinbase, version, sub.Time, sub.Nonce))
 }
 
@@ -48,7 +49,8 @@ type round struct {
 type jobBook struct {
 	lifetime, maxDelay, resend, grace time.Duration
 
-	render func(*job.StratumJob) renditions
+	render   func(*job.StratumJob) renditions
+	subPools bool // users may work for coinbases of sub-pools
 
 	mu    sync.Mutex       // guards the writers' side
 	left  []chainhash.Hash // previous blocks that were current before, oldest first
@@ -80,6 +82,7 @@ func newJobBook(cfg Config) *jobBook {
 		resend:   cfg.MiningNotifyInterval.Std(),
 		grace:    cfg.StaleGrace.Std(),
 		render:   renderer(cfg),
+		subPools: cfg.UserChain.Path != "",
 	}
 	b.works.Store(new([]*work))
 	return b
@@ -147,7 +150,7 @@ func (b *jobBook) work(j *job.StratumJob, m merged, made time.Time) (*work, erro
 	if j.Proxy.Difficulty > 0 {
 		return nil, errJobProxy
 	}
-	return &work{StratumJob: j, target: target, merged: m, renditions: b.render(j), made: made}, nil
+	return &work{StratumJob: j, target: target, merged: m, coinbases: b.coinbases(j), made: made}, nil
 }
 
 // urgent reports whether miners should have w at once: it is on a new block, it has transactions and theirs has none,

@@ -75,6 +75,7 @@ type chainMetrics struct {
 	solved        prometheus.Counter
 
 	jobs             *prometheus.CounterVec // result
+	noSubPool        *prometheus.CounterVec // of
 	broadcastSeconds prometheus.Histogram
 	jobHeight        prometheus.Gauge
 	eventsDropped    prometheus.Counter
@@ -88,6 +89,7 @@ func newChainMetrics(reg prometheus.Registerer, c *chain) *chainMetrics {
 		solved:        set.Counter("solved_total", "Shares that solve a block."),
 
 		jobs:             set.Counters("jobs_total", "Jobs received.", "result"),
+		noSubPool:        set.Counters("sub_pool_missing_total", "Jobs without the coinbase of the sub-pool that it was to be, so that miners work for another: received, of the server's sub-pool, and sent, of a user's.", "of"),
 		broadcastSeconds: set.Histogram("broadcast_seconds", "From the start of a round to its last notification, for each loop's part of the miners.", buckets),
 		jobHeight:        set.Gauge("job_height", "Height of the latest job sent."),
 		eventsDropped:    set.Counter("events_dropped_total", "Events that Kafka could not take in time."),

@@ -9,7 +9,7 @@ import (
 	"btcpool/internal/share"
 )
 
-// elsewhere in the place of a tip: the miner has jobs of another chain, which are worthless on this one.
+// elsewhere in the place of a tip: the miner has jobs of another chain, or with another coinbase, which are worthless now.
 const elsewhere = math.MaxUint64
 
 // credit is a user's id on a chain.
@@ -41,9 +41,13 @@ func (s *session) move(to uint8, heard time.Time) {
 		board.stuck(s.Workers[0].UserName, false)
 	}
 	from := s.Chain
+	otherCoinbase := s.takeSubPool(board.subPool(s.Workers[0].UserName, s.SubPool))
 	if to == from {
 		for i := range s.Workers {
 			s.Workers[i].UserID = ids[i]
+		}
+		if otherCoinbase {
+			s.newWork(heard)
 		}
 		return
 	}
@@ -60,9 +64,14 @@ func (s *session) move(to uint8, heard time.Time) {
 	s.setChain(to)
 	s.chain().miners.Add(1)
 	s.tellMove(share.MinerConnect)
+	s.newWork(heard)
+}
+
+// newWork has the miner begin anew at once: what it works on is worthless to its user.
+func (s *session) newWork(heard time.Time) {
 	s.Round, s.Tip = 0, elsewhere
 	s.refresh()
-	board.seconds.Observe(time.Since(heard).Seconds())
+	s.srv.board.seconds.Observe(time.Since(heard).Seconds())
 }
 
 // setChain has what belongs to the session's chain be that of another.

@@ -1,6 +1,7 @@
 package sserver
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"iter"
@@ -124,6 +125,7 @@ func (s operatedSession) View() operator.View {
 		ID:          s.session.ID,
 		State:       s.Phase.String(),
 		Chain:       s.chain().name,
+		SubPool:     cmp.Or(s.SubPool, s.chain().cfg.SubPool.Name),
 		Address:     s.IP,
 		Listener:    s.port.Addr().String(),
 		Software:    s.Agent,

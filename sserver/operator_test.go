@@ -197,7 +197,7 @@ func TestAdminSessions(t *testing.T) {
 		"id": rig.extraNonce1, "state": "authorized", "address": "127.0.0.1", "listener": p.Addr().String(), "agent": "cgminer/4.12",
 		"workers": []any{"alice.rig"}, "difficulty": 1.0 / (1 << 20), "fixed": false, "accepted": 1.0, "rejected": 1.0, "miners": nil,
 		"users": []any{object{"name": "alice", "id": 7.0}}, "minimum_difficulty": 1.0 / (1 << 30), "version_mask": "00000000",
-		"jobs": 1.0, "unsent_bytes": 0.0, "chain": "",
+		"jobs": 1.0, "unsent_bytes": 0.0, "chain": "", "sub_pool": "",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

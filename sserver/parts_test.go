@@ -205,15 +205,14 @@ func TestRejectRate(t *testing.T) {
 func TestHashOfTheFirstBlock(t *testing.T) {
 	t.Parallel()
 	genesis := chaincfg.MainNetParams.GenesisBlock
-	var coinbase bytes.Buffer
-	if err := genesis.Transactions[0].SerializeNoWitness(&coinbase); err != nil {
+	var raw bytes.Buffer
+	if err := genesis.Transactions[0].SerializeNoWitness(&raw); err != nil {
 		t.Fatal(err)
 	}
-	text := coinbase.Bytes()
+	text := raw.Bytes()
 	const at = 60
-	w := &work{StratumJob: &job.StratumJob{
-		Coinbase1: text[:at], Coinbase2: text[at+job.ExtranonceSize:], Bits: genesis.Header.Bits,
-	}}
+	j := &job.StratumJob{Coinbase1: text[:at], Coinbase2: text[at+job.ExtranonceSize:], Bits: genesis.Header.Bits}
+	w := &work{StratumJob: j, coinbases: []coinbase{{SubPool: j.Own()}}}
 	var sc scratch
 	got := w.hash(&sc, binary.BigEndian.Uint32(text[at:]), &submission{Submission: v1.Submission{
 		ExtraNonce2: binary.BigEndian.Uint64(text[at+job.Extranonce1Size:]),

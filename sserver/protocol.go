@@ -32,7 +32,8 @@ type protocol interface {
 // announcement is what a miner is told of a job.
 type announcement struct {
 	work          *work
-	number        uint32 // of the job in this session
+	coinbase      *coinbase // of the work
+	number        uint32    // of the job in this session
 	first         bool
 	later         uint32 // seconds to add to its time
 	clean         bool   // the jobs before are worthless
@@ -73,7 +74,7 @@ func (s stratumV1) loggedIn(dst []byte, status share.Status) []byte {
 
 func (s stratumV1) announce(dst []byte, a announcement) []byte {
 	return s.conn().Announce(dst, &v1.Announcement{
-		Job:           &a.work.renditions.v1,
+		Job:           &a.coinbase.renditions.v1,
 		Number:        a.number,
 		First:         a.first,
 		Later:         a.later,

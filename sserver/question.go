@@ -73,6 +73,7 @@ func (s *session) findByNode(q question, _ netip.Addr) (answer func()) {
 		q.Worker.UserID = at.id
 		if err == nil {
 			s.setChain(at.chain)
+			s.takeSubPool(at.subPool)
 		}
 		status := s.found(q.Worker, q.Wishes, err)
 		if status.IsAccepted() {

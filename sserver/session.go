@@ -65,6 +65,8 @@ type state struct {
 	Ready bool
 	// Chain is the index of the chain that the miner works on.
 	Chain uint8
+	// SubPool is the one for whose coinbase the miner works, as its user's node says; "": the server's.
+	SubPool string
 	// Round and Tip are those of the latest job that the miner was sent; 0: none yet. Jobs are those it may still send
 	// shares for, Next is the number of the next one.
 	Round uint64

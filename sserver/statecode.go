@@ -22,6 +22,10 @@ const (
 	withAhead = 3
 )
 
+// withSubPools is the version from which on jobs may have several coinbases. To an older one nobody passes who was told
+// another than the server's: its shares would be judged by that.
+const withSubPools = 3
+
 const (
 	maxText        = 64 << 10
 	maxFarm        = 1 << 16
@@ -77,6 +81,9 @@ func (s *state) code(c *upgrade.Codec) {
 	upgrade.Maybe(c, &s.Farm, codeFarm)
 	c.Bool(&s.Ready)
 	codeChain(c, &s.Chain)
+	if c.Version >= withSubPools {
+		text(c, &s.SubPool)
+	}
 	upgrade.Uint(c, &s.Round)
 	upgrade.Uint(c, &s.Tip)
 	upgrade.List(c, &s.Jobs, maxSentJobs+1, codeSentJob)
@@ -167,6 +174,11 @@ func codeSentJob(c *upgrade.Codec, j *sentJob) {
 	upgrade.Uint(c, &j.Number)
 	upgrade.Uint(c, &j.Later)
 	codeChain(c, &j.Chain)
+	if c.Version >= withSubPools {
+		upgrade.Uint(c, &j.Coinbase)
+	} else if j.Coinbase != 0 {
+		c.Fail("a sub-pool's job, which the other program does not know")
+	}
 }
 
 // codeChain is for a chain by its index, which is the same in both processes.

@@ -125,6 +125,17 @@ func TestStateCode(t *testing.T) {
 	}
 }
 
+// To a program that knows nothing of sub-pools go only sessions that were not told of any.
+func TestStateOfSubPool(t *testing.T) {
+	t.Parallel()
+	for place, can := range []bool{true, false} {
+		w := upgrade.NewWriter(withSubPools-1, moment, nil)
+		if codeSentJob(w, &sentJob{Coinbase: uint8(place)}); (w.Err() == nil) != can {
+			t.Errorf("coinbase %d: %v", place, w.Err())
+		}
+	}
+}
+
 // Of a session that has ended, and of which ids are free, too.
 func TestIDPoolCode(t *testing.T) {
 	t.Parallel()

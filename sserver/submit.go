@@ -22,6 +22,7 @@ type submission struct {
 	miner    *miner
 	worker   *worker // who is credited
 	userID   int32   // its id on that chain
+	coinbase uint8   // of the job, the one that the miner was told
 	stranger bool    // no: the share is for an account that has not logged in
 }
 
@@ -74,9 +75,10 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 		sub.stranger = sub.stranger || !ok
 	}
 	w := c.jobs.find(sent.ID)
-	if w == nil {
+	if w == nil || int(sent.Coinbase) >= len(w.coinbases) {
 		return share.StatusJobNotFound
 	}
+	sub.coinbase = sent.Coinbase
 	if sub.JobTime {
 		sub.Time, sub.JobTime = w.Time+sent.Later, false
 	}
@@ -212,6 +214,9 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 		SessionID:   s.ID,
 		VersionBits: sub.VersionBits,
 		BitsReached: bitsReached,
+	}
+	if sub.coinbase == 0 {
+		entry.ExtUserID = sub.chain.cfg.SubPool.ExtUserID
 	}
 	return sub.chain.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {
 		entry.ID.Seq = seq

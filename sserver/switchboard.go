@@ -147,13 +147,22 @@ func (b *switchboard) knownID(chain uint8, user string) (int32, bool) {
 	return b.id(int(chain), user, is)
 }
 
+// subPool is the one for whose coinbase a user works, by what is known of its node; before, if nothing is.
+func (b *switchboard) subPool(user, before string) string {
+	if is, known := b.nodes.Last(user); known {
+		return is.Value.Subpool
+	}
+	return before
+}
+
 // list has those who may mine a chain, at whatever place.
 func (b *switchboard) list(chain int) *users.List { return b.srv.ports[0].users[chain] }
 
 // place is where a user is to begin.
 type place struct {
-	chain uint8
-	id    int32
+	chain   uint8
+	id      int32
+	subPool string // "": the server's
 }
 
 // place finds out where a user is to begin: on the chain that its node says if it has an id there, else where it was
@@ -178,7 +187,7 @@ func (b *switchboard) place(ctx context.Context, user string) (place, error) {
 	order = slices.DeleteFunc(order, func(i int) bool { return i < 0 })
 	for _, i := range order {
 		if id, ok := b.id(i, user, is); ok {
-			return place{uint8(i), id}, nil
+			return place{uint8(i), id, is.Value.Subpool}, nil
 		}
 	}
 	var away error
@@ -189,7 +198,7 @@ func (b *switchboard) place(ctx context.Context, user string) (place, error) {
 		id, err := b.list(i).ID(ctx, user) // has a deadline of its own
 		switch {
 		case err == nil:
-			return place{uint8(i), id}, nil
+			return place{uint8(i), id, is.Value.Subpool}, nil
 		case !errors.Is(err, users.ErrUnknown):
 			away = err
 		}
@@ -249,7 +258,7 @@ func (b *switchboard) join(s *session) {
 	// The node may say something else since it was asked.
 	if to, why := b.goal(user); why != "" {
 		b.wait(user, why)
-	} else if to != s.Chain {
+	} else if is, _ := b.nodes.Last(user); to != s.Chain || is.Value.Subpool != s.SubPool {
 		heard := time.Now()
 		s.post(func() { s.move(to, heard) })
 	}

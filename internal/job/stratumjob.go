@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"maps"
 	"math"
+	"regexp"
 	"slices"
 	"strconv"
 
@@ -55,6 +56,52 @@ type StratumJob struct {
 
 // SubPool holds the coinbase parts of one sub-pool.
 type SubPool struct{ Coinbase1, Coinbase2, GrandCoinbase1 []byte }
+
+// MaxSubPool is how many bytes the name of a sub-pool has at most.
+const MaxSubPool = 64
+
+var validSubPool = regexp.MustCompile(fmt.Sprintf(`^[A-Za-z0-9._-]{1,%d}$`, MaxSubPool))
+
+// CheckSubPool says what is wrong with the name of a sub-pool.
+func CheckSubPool(name string) error {
+	if !validSubPool.MatchString(name) {
+		return fmt.Errorf("must be 1 to %d letters, digits, '.', '_' and '-'", MaxSubPool)
+	}
+	return nil
+}
+
+// Own returns the parts of the pool's own coinbase.
+func (j *StratumJob) Own() SubPool { return SubPool{j.Coinbase1, j.Coinbase2, j.GrandCoinbase1} }
+
+// With returns j with other parts of the coinbase.
+func (j *StratumJob) With(parts SubPool) *StratumJob {
+	other := *j
+	other.Coinbase1, other.Coinbase2, other.GrandCoinbase1 = parts.Coinbase1, parts.Coinbase2, parts.GrandCoinbase1
+	return &other
+}
+
+// SubPoolOf returns the sub-pool whose coinbase this one, without witness, is; "" if it is the pool's own, or nobody's.
+func (j *StratumJob) SubPoolOf(coinbase []byte) string {
+	if j.Own().has(coinbase) {
+		return ""
+	}
+	for _, name := range slices.Sorted(maps.Keys(j.SubPools)) {
+		if j.SubPools[name].has(coinbase) {
+			return name
+		}
+	}
+	return ""
+}
+
+// has reports whether a coinbase has these parts, with an extranonce between them.
+func (p SubPool) has(coinbase []byte) bool {
+	before := p.Coinbase1
+	if len(p.GrandCoinbase1) > 0 {
+		before = p.GrandCoinbase1
+	}
+	return len(coinbase) == len(p.Coinbase1)+ExtranonceSize+len(p.Coinbase2) &&
+		bytes.HasPrefix(coinbase, before) && bytes.HasSuffix(coinbase, p.Coinbase2)
+}
 
 // Proxy says that a job is another pool's.
 type Proxy struct {

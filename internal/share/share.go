@@ -32,7 +32,7 @@ type Share struct {
 	JobID       uint64
 	WorkerID    int64 // see WorkerID
 	UserID      int32 // who is credited; > 0
-	ExtUserID   int32 // who mined, when one user stands for all; 0 otherwise
+	ExtUserID   int32 // who mined, when one user stands for all; at most 0 for a sub-pool's work; 0 otherwise
 	Status      Status
 	Time        int64 // unix seconds by the server's clock
 	IP          netip.Addr

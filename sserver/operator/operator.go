@@ -120,6 +120,7 @@ type View struct {
 	ID          uint32
 	State       string
 	Chain       string // "": there is one, without a name
+	SubPool     string // for whose coinbase it works, if jobs have it; "": the pool's own
 	Address     netip.Addr
 	Listener    string
 	Software    string

@@ -116,6 +116,7 @@ type sessionView struct {
 	ID          string      `json:"id"`
 	State       string      `json:"state"`
 	Chain       string      `json:"chain"` // of several; else ""
+	SubPool     string      `json:"sub_pool"`
 	Address     string      `json:"address"`
 	Listener    string      `json:"listener"`
 	Agent       string      `json:"agent"`
@@ -145,6 +146,7 @@ func newSessionView(s View) sessionView {
 		ID:          sessionID(s.ID),
 		State:       s.State,
 		Chain:       s.Chain,
+		SubPool:     s.SubPool,
 		Address:     s.Address.String(),
 		Listener:    s.Listener,
 		Agent:       s.Software,

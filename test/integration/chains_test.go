@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -90,6 +91,7 @@ func startMultiChain(t testing.TB, cfg sserver.Config) *multiChain {
 	for i, name := range chainNames {
 		j := testkit.Job(ids, byte(1+i), 100)
 		j.PrevHash = chainhash.Hash{0: byte(1 + i), 31: 1}
+		j.SubPools = map[string]job.SubPool{"farm": {Coinbase1: bytes.Repeat([]byte{0x33 + byte(i)}, 60), Coinbase2: j.Coinbase2}}
 		if err := client.EnsureTopics(t.Context(), name+"Job"); err != nil {
 			t.Fatal(err)
 		}
@@ -112,6 +114,7 @@ type chainMiner struct {
 	conn  net.Conn
 	user  string
 	chain atomic.Int32 // of the last job
+	own   atomic.Int32 // first byte of its coinbase
 	jobs  atomic.Int64
 	heard atomic.Int64 // when the last job came, Unix nanoseconds
 	dirty atomic.Int64 // jobs of another chain that were not clean
@@ -158,6 +161,9 @@ func (m *multiChain) miner(user string, done *sync.WaitGroup) *chainMiner {
 			}
 			if before := c.chain.Swap(chain); before != chain && !note.Params[len(note.Params)-1].(bool) {
 				c.dirty.Add(1)
+			}
+			if n, err := strconv.ParseInt(note.Params[2].(string)[:2], 16, 32); err == nil {
+				c.own.Store(int32(n))
 			}
 			c.heard.Store(time.Now().UnixNano())
 			c.jobs.Add(1)
@@ -231,6 +237,36 @@ func TestUserChains(t *testing.T) {
 	})
 	if n := c.dirty.Load(); n > 0 {
 		t.Errorf("%d jobs of another chain were not clean", n)
+	}
+}
+
+// TestUserSubPools has a user's node name a sub-pool, another chain, one that there is not, and none: the user's miner works
+// for that coinbase at once, and nobody else's does.
+func TestUserSubPools(t *testing.T) {
+	t.Parallel()
+	z := rig.StartZooKeeper(t, t.TempDir())
+	m := startMultiChain(t, multiChainConfig(t, z.Addr, testkit.Broker(t), 2))
+	conn := observer(t, z.Addr)
+	miners := m.miners(2, 2)
+	const farm, farmOfBCH, pool = 0x33, 0x34, 0x11
+	for i, step := range []struct {
+		node string
+		own  int32
+	}{
+		{`{"chain":"btc","subpool":"farm","puids":{}}`, farm},
+		{`{"chain":"bch","subpool":"farm","puids":{}}`, farmOfBCH},
+		{`{"chain":"bch","subpool":"nobody","puids":{}}`, pool},
+		{`{"chain":"btc","subpool":"farm","puids":{}}`, farm},
+		{`btc`, pool},
+	} {
+		setNode(t, conn, userChain+"/"+userName(0), step.node)
+		testkit.Eventually(t, fmt.Sprintf("step %d is followed", i), func() bool { return miners[0].own.Load() == step.own })
+	}
+	if n := m.metric("btcpool_sserver_sub_pool_missing_total"); n != 1 {
+		t.Errorf("%v jobs lacked the sub-pool, want 1", n)
+	}
+	if jobs, own := miners[1].jobs.Load(), miners[1].own.Load(); jobs != 1 || own != pool {
+		t.Errorf("the other user had %d jobs, the last for coinbase %x", jobs, own)
 	}
 }
 
