@@ -21,6 +21,7 @@ type block struct {
 	height    int32
 	rewardSat int64  // sum of the coinbase's outputs
 	size      int    // in bytes, with witness
+	subPool   string // whose coinbase it has; "": the pool's own, or nobody knows
 	raw       []byte // complete, with witness; nil: out of reach
 }
 
@@ -47,7 +48,7 @@ func assemble(solved *share.Solved, j *job.StratumJob, txs []string) (*block, er
 	if err != nil {
 		return nil, err
 	}
-	b.height = j.Height
+	b.height, b.subPool = j.Height, j.SubPoolOf(solved.Coinbase)
 	if b.header.PrevBlock != j.PrevHash {
 		return nil, fmt.Errorf("header follows %s, its job %s", b.header.PrevBlock, j.PrevHash)
 	}

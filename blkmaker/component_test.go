@@ -132,6 +132,20 @@ func (p *pool) find(t *testing.T) (hash string) {
 	return hash
 }
 
+// findForSubPool has a block found whose coinbase is that of a sub-pool.
+func (p *pool) findForSubPool(t *testing.T, name string) (hash string) {
+	t.Helper()
+	raw, j := p.job(t, nil)
+	s := testkit.Solve(t, j)
+	of := j.With(job.SubPool{Coinbase1: j.Coinbase1, Coinbase2: append([]byte{j.Coinbase2[0] ^ 1}, j.Coinbase2[1:]...)})
+	of.SubPools = map[string]job.SubPool{"another": {Coinbase1: []byte{1}, Coinbase2: []byte{2}}, name: j.Own()}
+	topics := p.cfg.Kafka.Topics
+	p.write(t, topics.RawGBT, bus.Message{Value: raw.AppendTo(nil)})
+	p.write(t, topics.Job, bus.Message{Value: of.AppendTo(nil)})
+	p.write(t, topics.SolvedShare, bus.Message{Value: s.AppendTo(nil)})
+	return chainhash.Hash(bitcoin.DoubleSHA256(s.Header[:])).String()
+}
+
 func (p *pool) block(t *testing.T, hash string) store.Block {
 	t.Helper()
 	blocks, err := p.store.Blocks(t.Context(), 1000, 0)
@@ -158,7 +172,7 @@ func TestBlockIsAcceptedAndConfirmed(t *testing.T) {
 
 	hash := p.find(t)
 	got := p.eventuallyState(t, hash, store.Accepted)
-	if p.node.Height() != 1 || got.Height != 1 || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" ||
+	if p.node.Height() != 1 || got.SubPool != "" || got.Height != 1 || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" ||
 		got.RewardSat != 50e8 || got.Bits != easyBits || got.Size < 200 || time.Since(got.CreatedAt) > testkit.Patience {
 		t.Errorf("height %d, %+v", p.node.Height(), got)
 	}

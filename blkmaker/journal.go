@@ -90,8 +90,9 @@ type taken struct {
 // made is what the database needs to know of what was submitted, besides the solved share: its job may be forgotten
 // when the database is back.
 type made struct {
-	Size   int          `json:"size,omitempty"`   // of the block in bytes; 0: unknown
-	Merged []mergedMade `json:"merged,omitempty"` // blocks of other chains
+	Size    int          `json:"size,omitempty"`     // of the block in bytes; 0: unknown
+	SubPool string       `json:"sub_pool,omitempty"` // as in store.Block
+	Merged  []mergedMade `json:"merged,omitempty"`   // blocks of other chains
 }
 
 // mergedMade is a block of another chain.
@@ -216,7 +217,7 @@ func (e *event) update(m *made) *made {
 		return nil
 	}
 	chain := e.Node[:max(strings.LastIndexByte(e.Node, '/'), 0)]
-	m = &made{m.Size, slices.Clone(m.Merged)}
+	m = &made{m.Size, m.SubPool, slices.Clone(m.Merged)}
 	for i := range m.Merged {
 		if b := &m.Merged[i]; b.Chain == chain && b.Verdict != resultAccepted {
 			b.Verdict, b.Response = e.Verdict, e.Reason

@@ -45,7 +45,7 @@ func TestRowLater(t *testing.T) {
 			p := startPool(t)
 			back := p.without(t)
 			s, stop := p.start(t)
-			hash := p.find(t)
+			hash := p.findForSubPool(t, "farm")
 			testkit.Eventually(t, "block at the node", func() bool { return p.node.Height() == 1 })
 			testkit.Eventually(t, "row missed", func() bool { return s.journal.unwritten() == 1 })
 			testkit.Eventually(t, "block kept", func() bool {
@@ -64,7 +64,7 @@ func TestRowLater(t *testing.T) {
 			back()
 			s, _ = p.start(t)
 			got := p.eventuallyState(t, hash, store.Confirmed)
-			if got.Height != 1 || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" || got.RewardSat != 50e8 ||
+			if got.Height != 1 || got.SubPool != "farm" || got.UserID != 7 || got.WorkerID != 5 || got.WorkerName != "alice.rig" || got.RewardSat != 50e8 ||
 				got.Bits != easyBits || got.Size < 200 || got.Confirmations != 3 || time.Since(got.CreatedAt) > testkit.Patience {
 				t.Errorf("%+v", got)
 			}

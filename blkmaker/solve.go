@@ -198,7 +198,7 @@ func (w worker) solve(key solvedKey, solved *share.Solved, sent, arrived time.Ti
 	if b.raw == nil {
 		return w.recordAlone(key, row(solved, b, sent))
 	}
-	w.journal.make(key, &made{Size: b.size})
+	w.journal.make(key, &made{Size: b.size, SubPool: b.subPool})
 	blockHex := hex.EncodeToString(b.raw)
 	w.metrics.prepare.Observe(time.Since(arrived).Seconds())
 	settled := make(chan store.BlockState, 1)
@@ -268,6 +268,7 @@ func (w worker) madeBefore(before *made, solved *share.Solved) (*block, error) {
 	if err != nil {
 		return nil, err
 	}
+	b.subPool = before.SubPool
 	if w.archive.restore(b) {
 		return b, nil
 	}
@@ -320,6 +321,7 @@ func row(solved *share.Solved, b *block, found time.Time) store.Block {
 		Version:    b.header.Version,
 		CreatedAt:  found,
 		State:      store.Submitted,
+		SubPool:    b.subPool,
 	}
 }
 

@@ -139,7 +139,7 @@ func (a *audit) readJournal(context.Context) error {
 			continue
 		}
 		if t.made != nil {
-			b.size = t.made.Size
+			b.size, b.subPool = t.made.Size, t.made.SubPool
 		}
 		a.claims[b.hash.String()] = &claim{row(&solved, b, t.sent), t.made != nil, "found by " + solved.WorkerName}
 	}

@@ -153,6 +153,7 @@ type (
 		Confirmations int64     `json:"confirmations"`
 		Finder        string    `json:"finder"`
 		RewardSat     int64     `json:"reward"`
+		SubPool       string    `json:"sub_pool"`
 		Time          time.Time `json:"time"`
 		Difficulty    *float64  `json:"difficulty"`
 		Effort        *float64  `json:"effort"`
@@ -525,7 +526,7 @@ func (s *Service) getBlocks(r *http.Request, q *httpapi.Query) (any, error) {
 func (s *Service) answerOfBlock(b store.Block) blockAnswer {
 	a := blockAnswer{
 		Height: b.Height, Hash: b.Hash, State: string(b.State), Confirmations: b.Confirmations,
-		Finder: b.WorkerName, RewardSat: b.RewardSat, Time: b.CreatedAt.UTC(),
+		Finder: b.WorkerName, RewardSat: b.RewardSat, SubPool: b.SubPool, Time: b.CreatedAt.UTC(),
 	}
 	if target, err := bitcoin.TargetFromBits(b.Bits); err == nil {
 		a.Difficulty = new(target.Difficulty())

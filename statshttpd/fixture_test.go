@@ -268,6 +268,7 @@ func (s *Service) addBlocks(t *testing.T) {
 		if err := db.AddBlock(t.Context(), store.Block{
 			UserID: 1, WorkerID: int64(i + 1), WorkerName: b.finder, JobID: uint64(i + 1), Height: b.height, Hash: hash,
 			RewardSat: b.sat, Size: 1_500_000, PrevHash: hash, Bits: 0x17023a04, Version: 0x20000000, CreatedAt: now.Add(-b.ago),
+			SubPool: map[int32]string{946_119: "farm"}[b.height],
 		}); err != nil {
 			t.Fatal(err)
 		}

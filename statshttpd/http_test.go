@@ -70,6 +70,7 @@ func (s *Service) small(t testing.TB) {
 		err := s.db.Load().AddBlock(t.Context(), store.Block{
 			UserID: 1, WorkerID: rig, WorkerName: "ann.rig.1", Height: int32(98 + i), Hash: hash, PrevHash: hash, Bits: 0x1d00ffff,
 			RewardSat: 312_500_000 + int64(i), CreatedAt: now.Add(time.Duration(i-3) * 5 * time.Minute),
+			SubPool: []string{"", "farm", ""}[i],
 		})
 		if err == nil {
 			err = s.db.Load().SetBlockState(t.Context(), hash, state, int64(2-i))

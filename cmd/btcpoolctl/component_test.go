@@ -207,7 +207,7 @@ func TestWholePool(t *testing.T) {
 	defer db.Close()
 	for i, hash := range []string{confirmed, gone, unknown} {
 		if err := db.AddBlock(t.Context(), store.Block{
-			UserID: 1, WorkerID: 5, WorkerName: "alice.rig", Height: 800 + int32(i), Hash: hash, CreatedAt: time.Now(), State: store.Accepted, Bits: 1, RewardSat: 5,
+			UserID: 1, WorkerID: 5, WorkerName: "alice.rig", Height: 800 + int32(i), Hash: hash, CreatedAt: time.Now(), State: store.Accepted, Bits: 1, RewardSat: 5, SubPool: "farm",
 		}); err != nil {
 			t.Fatal(err)
 		}
@@ -216,6 +216,7 @@ func TestWholePool(t *testing.T) {
 	wants(t, 1, "unknown !", "-C", dir, "blocks")
 	wants(t, 0, url+": 3 confirmations", "-C", dir, "follow", "block", confirmed)
 	wants(t, 0, "height 800, accepted, found by alice.rig", "-C", dir, "follow", "block", strings.ToUpper(confirmed))
+	wants(t, 0, "for the sub-pool farm", "-C", dir, "follow", "block", confirmed)
 	wants(t, 1, "no row", "-C", dir, "follow", "block", strings.Repeat("0d", 32))
 
 	now := time.Now()

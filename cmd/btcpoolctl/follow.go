@@ -219,6 +219,9 @@ func (t *tool) followBlockCommand() *cobra.Command {
 			default:
 				t.printf("database: height %d, %s, found by %s at %s with job %d, %d satoshi, %d bytes\n", row.Height, row.State,
 					row.WorkerName, row.CreatedAt.UTC().Format(time.RFC3339), row.JobID, row.RewardSat, row.Size)
+				if row.SubPool != "" {
+					t.printf("for the sub-pool %s\n", row.SubPool)
+				}
 			}
 			nodes, err := p.nodeClients()
 			if err != nil {

@@ -36,19 +36,20 @@ type Block struct {
 	Version       int32
 	CreatedAt     time.Time // kept in whole seconds
 	State         BlockState
-	Confirmations int64 // blocks from this one to the tip, both counted; 0 unless on the active chain
+	Confirmations int64  // blocks from this one to the tip, both counted; 0 unless on the active chain
+	SubPool       string // whose coinbase it has, at most 64 bytes; "": the pool's own
 }
 
-const blockColumns = `puid, worker_id, worker_full_name, job_id, height, hash, rewards, size, prev_hash, bits, version, created_at, state, confirmations`
+const blockColumns = `puid, worker_id, worker_full_name, job_id, height, hash, rewards, size, prev_hash, bits, version, created_at, state, confirmations, sub_pool`
 
-const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `) VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+const insertBlock = `INSERT INTO found_blocks (is_orphaned, ` + blockColumns + `) VALUES (0, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
 // AddBlock keeps a found block; an empty State means Submitted. A block whose hash is there already changes nothing.
 func (s *Store) AddBlock(ctx context.Context, b Block) error {
 	b.State = cmp.Or(b.State, Submitted)
 	_, err := s.db.ExecContext(ctx, insertBlock+s.onConflict([]string{"hash"}),
 		b.UserID, b.WorkerID, truncate(b.WorkerName, 255), s.unsigned(b.JobID), b.Height, b.Hash, b.RewardSat, b.Size,
-		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations)
+		b.PrevHash, b.Bits, b.Version, timestamp(b.CreatedAt), string(b.State), b.Confirmations, b.SubPool)
 	if err != nil {
 		return fmt.Errorf("add block %s: %w", b.Hash, err)
 	}
@@ -135,7 +136,7 @@ func (s *Store) blocks(ctx context.Context, text string, args ...any) ([]Block, 
 	return query(ctx, s, "blocks", text, args, func(rows *sql.Rows) (b Block, err error) {
 		var created sql.NullTime
 		err = rows.Scan(&b.UserID, &b.WorkerID, &b.WorkerName, (*unsigned)(&b.JobID), &b.Height, &b.Hash, &b.RewardSat, &b.Size,
-			&b.PrevHash, &b.Bits, &b.Version, &created, &b.State, &b.Confirmations)
+			&b.PrevHash, &b.Bits, &b.Version, &created, &b.State, &b.Confirmations, &b.SubPool)
 		b.CreatedAt = created.Time.UTC()
 		return b, err
 	})

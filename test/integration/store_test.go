@@ -5,6 +5,7 @@ package integration
 import (
 	"database/sql"
 	"fmt"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -82,5 +83,52 @@ func TestPurgeBesideWriters(t *testing.T) {
 	var left int
 	if err := db.QueryRowContext(t.Context(), "SELECT COUNT(*) FROM stats_workers_hour").Scan(&left); err != nil || left != 3*700 {
 		t.Errorf("%d rows are left, %v", left, err)
+	}
+}
+
+// Who reads the table that btcpool has for a sub-pool reads on, as docs/migrating.md says: its rows of before, and what
+// blkmaker adds.
+func TestSubPoolTable(t *testing.T) {
+	t.Parallel()
+	db := rig.StartMariaDB(t, t.TempDir())
+	s, err := store.Open(t.Context(), "mysql://"+db.DSN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	text, err := os.ReadFile("../../docs/migrating.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, script, _ := strings.Cut(string(text), "```text\nINSERT")
+	script, _, found := strings.Cut("INSERT"+script, "```")
+	if !found {
+		t.Fatal("docs/migrating.md has no such script")
+	}
+	conn := db.Open(t)
+	run := func(statement string) {
+		t.Helper()
+		if _, err := conn.ExecContext(t.Context(), statement); err != nil {
+			t.Fatal(statement, err)
+		}
+	}
+	run("CREATE TABLE found_blocks_farm LIKE found_blocks")
+	for _, column := range []string{"state", "confirmations", "sub_pool"} { // btcpool's has none of them
+		run("ALTER TABLE found_blocks_farm DROP COLUMN " + column)
+	}
+	run("INSERT INTO found_blocks_farm VALUES (1, 7, 5, 'alice.rig', 9, 800, 0, '" + strings.Repeat("a", 64) + "', 5, 6, '', 1, 2, NULL)")
+	for statement := range strings.SplitSeq(script, ";\n") {
+		if strings.TrimSpace(statement) != "" {
+			run(statement)
+		}
+	}
+	for hash, of := range map[string]string{strings.Repeat("b", 64): "farm", strings.Repeat("c", 64): ""} {
+		if err := s.AddBlock(t.Context(), store.Block{Hash: hash, Height: 801, SubPool: of}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var heights string
+	if err := conn.QueryRowContext(t.Context(), "SELECT GROUP_CONCAT(height ORDER BY height) FROM found_blocks_farm").Scan(&heights); err != nil || heights != "800,801" {
+		t.Errorf("heights %s, %v", heights, err)
 	}
 }

@@ -155,6 +155,7 @@ func block(n int) store.Block {
 func testBlocks(t *testing.T, s *store.Store) {
 	ctx := t.Context()
 	one, two, three := block(1), block(2), block(3)
+	two.SubPool = strings.Repeat("f", 64)
 	for _, b := range []store.Block{one, two, three} {
 		check(t, s.AddBlock(ctx, b))
 	}

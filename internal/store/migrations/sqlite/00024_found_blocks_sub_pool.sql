@@ -1,0 +1,2 @@
+-- +goose Up
+ALTER TABLE found_blocks ADD COLUMN sub_pool TEXT NOT NULL DEFAULT '';
