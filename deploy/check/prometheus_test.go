@@ -451,6 +451,10 @@ func TestAlertsFire(t *testing.T) {
 			fire:  [][]string{{`btcpool_sserver_users_waiting 1x30`}},
 			quiet: [][]string{{`btcpool_sserver_users_waiting 3x10 0x20`}},
 		},
+		"SubPoolMissing": {
+			fire:  [][]string{{`btcpool_sserver_sub_pool_missing_total{of="server"} 0+1x20`}},
+			quiet: [][]string{{`btcpool_sserver_sub_pool_missing_total{of="user"} 3x20`}},
+		},
 		"SwitchesWait": {
 			fire:  [][]string{{`btcpool_switchapi_oldest_due_seconds 61+60x5`}},
 			quiet: [][]string{{`btcpool_switchapi_oldest_due_seconds 59x5`}},
