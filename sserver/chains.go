@@ -39,6 +39,8 @@ type Chain struct {
 	NiceHash *NiceHash `toml:"nicehash"`
 	// SubPool is as in Config. nil: the same.
 	SubPool *SubPool `toml:"sub_pool"`
+	// SingleUserPUID is the id that Config.SingleUser has on the chain.
+	SingleUserPUID int32 `toml:"single_user_puid"`
 	// Users are who may mine the chain, with the ids that they have there. nil: as in [users].
 	Users *users.Source `toml:"users"`
 	// Handover names the chain's blkmakers.
@@ -71,6 +73,7 @@ func (c Config) PerChain() []Config {
 		if chain.SubPool != nil {
 			one.SubPool = *chain.SubPool
 		}
+		one.SingleUser.PUID = chain.SingleUserPUID
 		if chain.Users != nil {
 			one.Users.Source = *chain.Users
 		}
@@ -97,6 +100,9 @@ func (c Config) validateChains() error {
 	usual := DefaultConfig()
 	if c.Kafka.Topics != usual.Kafka.Topics || len(c.Handover.URLs) > 0 {
 		faults.Addf("kafka.topics, handover.urls: with [[chains]] each chain has its own")
+	}
+	if c.SingleUser.PUID != 0 {
+		faults.Addf("single_user.puid = %d: with [[chains]] each chain has its own, single_user_puid", c.SingleUser.PUID)
 	}
 	if slices.ContainsFunc(c.Listeners, func(l Listener) bool { return l.Users != nil }) {
 		faults.Addf("listeners.users: with [[chains]] each chain has its own, at all listeners")
@@ -147,6 +153,7 @@ func (c Config) validateChains() error {
 		faults.AtLeast(section+".mining_notify_interval", one.MiningNotifyInterval, minNotifyInterval)
 		faults.In(section+".nicehash", one.NiceHash.validate())
 		faults.In(section+".sub_pool", one.SubPool.validate())
+		faults.Add(one.SingleUser.validatePUID(section + ".single_user_puid"))
 		if c.Chains[i].Users != nil {
 			faults.In(section+".users", one.Users.Source.Validate())
 		}
@@ -176,6 +183,8 @@ func (c Config) validateUserChain() error {
 		faults.Addf("path = %q: needs [[chains]]", path)
 	case path != "" && len(c.ZooKeeper.Servers) == 0:
 		faults.Addf("path = %q: needs zookeeper.servers", path)
+	case path == "" && c.SingleUser.Chain:
+		faults.Addf(`path = "": must be where users' nodes are, with single_user.chain`)
 	}
 	return faults.Err()
 }

@@ -86,6 +86,7 @@ type Config struct {
 
 	NiceHash    NiceHash                `toml:"nicehash"`
 	SubPool     SubPool                 `toml:"sub_pool"`
+	SingleUser  SingleUser              `toml:"single_user"`
 	Drain       Drain                   `toml:"drain"`
 	Development Development             `toml:"development"`
 	Limits      guard.Limits            `toml:"limits"`
@@ -195,6 +196,10 @@ func (c Config) Validate() error {
 	faults.Value("long_timeout_agent", c.LongAgents, err)
 	faults.In("nicehash", c.NiceHash.validate())
 	faults.In("sub_pool", c.SubPool.validate())
+	faults.In("single_user", c.SingleUser.validate())
+	if !c.several() {
+		faults.Add(c.SingleUser.validatePUID("single_user.puid"))
+	}
 	faults.Add(c.validateChains())
 	faults.In("user_chain", c.validateUserChain())
 	faults.NotNegative("max_agent_miners", int64(c.MaxAgentMiners))

@@ -75,7 +75,7 @@ func (s *session) register(number uint16, name, software string) {
 	}
 	own := s.Workers[0]
 	own.Conduct = guard.Conduct{}
-	own.Name, own.ID = name, share.WorkerID(name)
+	own.Name, own.ID = name, s.srv.workerID(own.UserName, name)
 	m := &farmMiner{worker: own, Agent: software}
 	start := s.Miner.Difficulty
 	difficulty := start.Difficulty

@@ -69,7 +69,7 @@ func (s *session) logIn(name string, wishes v1.Wishes) (status share.Status, don
 		s.srv.metrics.loginsRefused.WithLabelValues("limit").Inc() // ours: nothing is wrong with it
 		return share.StatusUnauthorized, true
 	}
-	w := worker{Login: name, UserName: user, Name: own, ID: share.WorkerID(own)}
+	w := worker{Login: name, UserName: user, Name: own, ID: s.srv.workerID(user, own)}
 	if s.srv.board != nil && len(s.Workers) == 0 {
 		return s.logInByNode(w, wishes)
 	}
@@ -213,6 +213,6 @@ func (s *session) implied(name string) (w *worker, stranger bool) {
 		return &s.Workers[of], false
 	}
 	s.srv.metrics.misnamed.WithLabelValues("worker").Inc()
-	s.admit(worker{Login: name, UserName: user, UserID: s.Workers[of].UserID, Name: own, ID: share.WorkerID(own)}, v1.Wishes{})
+	s.admit(worker{Login: name, UserName: user, UserID: s.Workers[of].UserID, Name: own, ID: s.srv.workerID(user, own)}, v1.Wishes{})
 	return &s.Workers[len(s.Workers)-1], false
 }

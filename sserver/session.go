@@ -322,13 +322,20 @@ func (s *session) linger() bool {
 
 // event tells that a worker came or went, whose software is agent.
 func (s *session) event(action share.Action, w worker, agent, desc string) {
+	one := &s.chain().cfg.SingleUser
+	user := w.UserName
+	if one.Mode {
+		user = one.Name
+	}
+	credited, external := one.ids(w.UserID)
 	s.chain().events.add(share.Event{
 		Time:       s.loop.now,
 		Action:     action,
-		UserID:     w.UserID,
-		UserName:   w.UserName,
+		UserID:     credited,
+		UserName:   user,
+		ExtUserID:  external,
 		WorkerID:   w.ID,
-		WorkerName: w.Name,
+		WorkerName: one.workerName(w.UserName, w.Name),
 		Agent:      agent,
 		IP:         s.IP,
 		SessionID:  s.ID,

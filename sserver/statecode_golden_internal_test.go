@@ -130,7 +130,7 @@ func TestWhatMoves(t *testing.T) {
 		{round{}, "number work start", ""},
 		{worker{}, "Login UserName UserID Past Name ID Conduct", ""},
 		{question{}, "Worker Wishes Chain ByNode Ends", ""},
-		{switchboard{}, "auto passing", "srv log nodes file results seconds asking mu users waiting patient abandon"},
+		{switchboard{}, "auto passing", "srv log nodes single file results seconds asking mu users waiting patient abandon"},
 		{shareKey{}, "extraNonce2 extraNonce1 time nonce versionBits", ""},
 	} {
 		var fields []string

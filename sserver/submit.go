@@ -215,7 +215,9 @@ func (s *session) log(w *work, difficulty bitcoin.Difficulty, sub *submission, s
 		VersionBits: sub.VersionBits,
 		BitsReached: bitsReached,
 	}
-	if sub.coinbase == 0 {
+	if one := &sub.chain.cfg.SingleUser; one.Mode {
+		entry.UserID, entry.ExtUserID = one.ids(sub.userID)
+	} else if sub.coinbase == 0 {
 		entry.ExtUserID = sub.chain.cfg.SubPool.ExtUserID
 	}
 	return sub.chain.shares.Append(uint64(sub.worker.ID), func(dst []byte, seq uint64) []byte {
@@ -240,13 +242,15 @@ func (s *session) solved(w *work, hash chainhash.Hash, sub *submission, sc *scra
 }
 
 func solvedBy(w *work, sub *submission, sc *scratch) share.Solved {
+	one := &sub.chain.cfg.SingleUser
+	user, _ := one.ids(sub.userID)
 	return share.Solved{
 		JobID:      uint64(w.ID),
 		WorkerID:   sub.worker.ID,
-		UserID:     sub.userID,
+		UserID:     user,
 		Height:     w.Height,
 		Header:     sc.header,
-		WorkerName: sub.worker.fullName(),
+		WorkerName: one.fullName(sub.worker),
 		Coinbase:   sc.coinbase,
 	}
 }

@@ -1,6 +1,7 @@
 package sserver
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -34,6 +35,7 @@ type switchboard struct {
 	srv     *Service
 	log     zerolog.Logger
 	nodes   *chainwatch.Watcher
+	single  string                 // whose node all users follow; "": each its own
 	file    string                 // what was commanded last for users in auto mode
 	results *prometheus.CounterVec // result
 	seconds prometheus.Histogram
@@ -79,7 +81,7 @@ func (s *Service) openSwitchboard(deps service.Deps) error {
 	}
 	set := telemetry.Metrics(deps.Metrics, "sserver")
 	b := &switchboard{
-		srv: s, log: s.log, file: filepath.Join(s.cfg.DataDir, "auto_chain.json"),
+		srv: s, log: s.log, single: s.cfg.singleChainUser(), file: filepath.Join(s.cfg.DataDir, "auto_chain.json"),
 		results: set.Counters("switches_total", "Users sent to another chain, and those who are to be and cannot, by the reason.", "result"),
 		seconds: set.Histogram("switch_seconds", "From hearing of a switch to the new chain's job, by session.", buckets),
 		users:   make(map[string]*resident), waiting: make(map[string]string),
@@ -107,6 +109,14 @@ func (s *Service) openSwitchboard(deps service.Deps) error {
 	return nil
 }
 
+// leader is the user whose node a user follows.
+func (b *switchboard) leader(user string) string { return cmp.Or(b.single, user) }
+
+// last is what is known of the node that a user follows.
+func (b *switchboard) last(user string) (is chainwatch.Answer, known bool) {
+	return b.nodes.Last(b.leader(user))
+}
+
 // run follows users until ctx ends.
 func (b *switchboard) run(ctx context.Context) {
 	var following sync.WaitGroup
@@ -128,14 +138,14 @@ func (b *switchboard) target(user string, is chainwatch.Answer) int {
 	case !is.Known:
 		return b.srv.first
 	case is.Value.Chain == userchain.Auto:
-		return b.srv.cfg.chainIndex(b.auto.Shares.Of(user))
+		return b.srv.cfg.chainIndex(b.auto.Shares.Of(b.leader(user)))
 	}
 	return b.srv.cfg.chainIndex(is.Value.Chain)
 }
 
 // id returns what a user's id is on a chain: as its node says, else as the chain's list has it.
 func (b *switchboard) id(chain int, user string, is chainwatch.Answer) (int32, bool) {
-	if id := is.Value.PUIDs[b.srv.chains[chain].name]; id > 0 {
+	if id := is.Value.PUIDs[b.srv.chains[chain].name]; id > 0 && user == b.leader(user) {
 		return id, true
 	}
 	return b.list(chain).Cached(user)
@@ -143,13 +153,13 @@ func (b *switchboard) id(chain int, user string, is chainwatch.Answer) (int32, b
 
 // knownID is id by what is known of the user's node.
 func (b *switchboard) knownID(chain uint8, user string) (int32, bool) {
-	is, _ := b.nodes.Last(user)
+	is, _ := b.last(user)
 	return b.id(int(chain), user, is)
 }
 
 // subPool is the one for whose coinbase a user works, by what is known of its node; before, if nothing is.
 func (b *switchboard) subPool(user, before string) string {
-	if is, known := b.nodes.Last(user); known {
+	if is, known := b.last(user); known {
 		return is.Value.Subpool
 	}
 	return before
@@ -169,11 +179,12 @@ type place struct {
 // before, else by default, else wherever it has one. The error wraps users.ErrUnknown if it has none and will not get
 // any.
 func (b *switchboard) place(ctx context.Context, user string) (place, error) {
-	is, ok := b.nodes.Use(user)
-	defer b.nodes.Leave(user)
+	leader := b.leader(user)
+	is, ok := b.nodes.Use(leader)
+	defer b.nodes.Leave(leader)
 	if !ok {
 		var err error
-		if is, err = b.nodes.Ask(ctx, user); err != nil {
+		if is, err = b.nodes.Ask(ctx, leader); err != nil {
 			return place{}, err
 		}
 	}
@@ -244,7 +255,7 @@ func (b *switchboard) letGo() {
 // join has a session follow its user, whose first session it may be.
 func (b *switchboard) join(s *session) {
 	user := s.Workers[0].UserName
-	b.nodes.Follow(user)
+	b.nodes.Follow(b.leader(user))
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mines(user, s.Chain)
@@ -258,7 +269,7 @@ func (b *switchboard) join(s *session) {
 	// The node may say something else since it was asked.
 	if to, why := b.goal(user); why != "" {
 		b.wait(user, why)
-	} else if is, _ := b.nodes.Last(user); to != s.Chain || is.Value.Subpool != s.SubPool {
+	} else if is, _ := b.last(user); to != s.Chain || is.Value.Subpool != s.SubPool {
 		heard := time.Now()
 		s.post(func() { s.move(to, heard) })
 	}
@@ -275,7 +286,7 @@ func (b *switchboard) mines(user string, chain uint8) {
 
 // goal returns the chain that a user is to be on, or why it cannot be there. b.mu is held.
 func (b *switchboard) goal(user string) (to uint8, why string) {
-	is, known := b.nodes.Last(user)
+	is, known := b.last(user)
 	if !known {
 		return b.users[user].chain, ""
 	}
@@ -308,14 +319,20 @@ func (b *switchboard) leave(s *session) {
 		}
 	}
 	b.mu.Unlock()
-	b.nodes.Leave(user)
+	b.nodes.Leave(b.leader(user))
 }
 
 // changed is called when something was heard of a user's node.
 func (b *switchboard) changed(user string, _ chainwatch.Answer, heard time.Time) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.settle(user, heard)
+	if b.single == "" {
+		b.settle(user, heard)
+		return
+	}
+	for user := range b.users {
+		b.settle(user, heard)
+	}
 }
 
 // settle has the sessions of a user go where it is to be, and reports whether that is somewhere else, and how many there
@@ -393,7 +410,7 @@ func (b *switchboard) tryAgain(ctx context.Context) {
 
 // askID has the list of the chain that a user is to mine find out about it: some make users then.
 func (b *switchboard) askID(ctx context.Context, user string) {
-	is, _ := b.nodes.Last(user)
+	is, _ := b.last(user)
 	b.mu.Lock()
 	to := b.target(user, is)
 	b.mu.Unlock()
@@ -437,7 +454,7 @@ func (b *switchboard) switchAuto(id string, shares userchain.Shares) (done opera
 	b.auto = next
 	heard := time.Now()
 	for user := range b.users {
-		if is, ok := b.nodes.Last(user); !ok || is.Value.Chain != userchain.Auto {
+		if is, ok := b.last(user); !ok || is.Value.Chain != userchain.Auto {
 			continue
 		}
 		if moved, sessions := b.settle(user, heard); moved {
