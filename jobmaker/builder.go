@@ -14,17 +14,13 @@ import (
 	"btcpool/internal/job"
 )
 
-// grandPrefix is what a client that serves a pool of its own may fill before the extranonce; other miners' coinbases
-// have zeros there.
-const grandPrefix = 4
-
 // builder turns templates into jobs.
 type builder struct {
 	coinbase     coinbase
 	subPools     map[string]coinbase
 	blockVersion int32 // 0: the template's
 	lockToHeight bool  // bitcoin.Coinbase.LockToHeight
-	grandPool    bool  // there is room for grandPrefix
+	grandPool    bool  // there is room for job.GrandPrefixSize
 }
 
 // coinbase is what is the pool's own in a coinbase.
@@ -118,7 +114,7 @@ func (b builder) parts(c coinbase, w work, now time.Time) (job.SubPool, error) {
 		LockToHeight:   b.lockToHeight,
 	}
 	if b.grandPool {
-		tx.ExtranonceSize += grandPrefix
+		tx.ExtranonceSize += job.GrandPrefixSize
 	}
 	if w.aux != nil {
 		tx.MergedMining = bitcoin.AuxPoWCommitment(w.aux.Hash, w.aux.MerkleSize, w.aux.MerkleNonce)
@@ -140,7 +136,7 @@ func (b builder) parts(c coinbase, w work, now time.Time) (job.SubPool, error) {
 	parts := job.SubPool{Coinbase1: coinbase1, Coinbase2: coinbase2}
 	if b.grandPool {
 		parts.GrandCoinbase1 = coinbase1
-		parts.Coinbase1 = append(coinbase1[:len(coinbase1):len(coinbase1)], make([]byte, grandPrefix)...)
+		parts.Coinbase1 = append(coinbase1[:len(coinbase1):len(coinbase1)], make([]byte, job.GrandPrefixSize)...)
 	}
 	return parts, nil
 }

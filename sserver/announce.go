@@ -40,6 +40,9 @@ func (s *session) update(dst []byte) []byte {
 		return dst
 	}
 	place := s.coinbaseOf(r.work)
+	if s.Grand && len(r.work.coinbases[place].GrandCoinbase1) == 0 {
+		return dst // there is no room for what it would fill in
+	}
 	a := announcement{
 		work:          r.work,
 		coinbase:      &r.work.coinbases[place],

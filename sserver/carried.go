@@ -174,7 +174,12 @@ func (v *seenShares) code(c *upgrade.Codec) {
 	codeChain(c, &v.of.chain)
 	upgrade.Uint(c, &v.of.job)
 	upgrade.List(c, &v.keys, seenChunk, func(c *upgrade.Codec, k *shareKey) {
-		upgrade.Uint(c, &k.extraNonce2)
+		if c.Version >= withGrandPools {
+			upgrade.Uint(c, &k.extraNonce2[0])
+		}
+		last := uint64(k.extraNonce2[1])<<32 | uint64(k.extraNonce2[2])
+		upgrade.Uint(c, &last)
+		k.extraNonce2[1], k.extraNonce2[2] = uint32(last>>32), uint32(last)
 		upgrade.Uint(c, &k.extraNonce1)
 		upgrade.Uint(c, &k.time)
 		upgrade.Uint(c, &k.nonce)
@@ -225,6 +230,7 @@ type settings struct {
 	dataDir        string          // a process writes there that both see
 	listeners      []listenerState
 	chains         []chainState
+	grandPool      bool
 }
 
 func (v *settings) code(c *upgrade.Codec) {
@@ -248,6 +254,9 @@ func (v *settings) code(c *upgrade.Codec) {
 		text(c, &s.dataDir)
 		c.Bool(&s.mined)
 	})
+	if v.newest >= withGrandPools {
+		c.Bool(&v.grandPool)
+	}
 }
 
 // readiness is what the new process says when it is ready.

@@ -65,6 +65,9 @@ type Config struct {
 	VersionMask string `toml:"version_mask"`
 	// NonceBytes is the size of extranonce2, 4 to 8 bytes; agents always have 8.
 	NonceBytes int `toml:"extranonce2_size"`
+	// GrandPool serves clients with a pool of their own, who get more of the extranonce: jobmaker's grand_pool makes
+	// room for it.
+	GrandPool bool `toml:"grand_pool"`
 
 	// MaxJobDelay is how old a job may be when it arrives; MaxJobLifetime is for how long shares of a job are taken.
 	MaxJobDelay    config.Duration `toml:"max_job_delay"`

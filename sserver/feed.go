@@ -43,6 +43,10 @@ func (c *chain) takeJob(text []byte, now time.Time) {
 	// clear (BIP 320 leaves these bits to them).
 	j.Version &^= int32(c.srv.versionMask)
 	j = c.ownCoinbase(j)
+	if c.cfg.GrandPool && len(j.GrandCoinbase1) == 0 {
+		c.metrics.noGrand.Inc()
+		c.rareLog.Error().Uint64("job", uint64(j.ID)).Msg("job has no room for clients with a pool of their own: they are not sent it; see grand_pool of jobmaker")
+	}
 	sent, err := c.jobs.add(j, c.mergedMining(j), now)
 	result := "stored"
 	switch {

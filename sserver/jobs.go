@@ -30,8 +30,14 @@ func (w *work) empty() bool { return len(w.MerkleBranch) == 0 }
 // hash builds the coinbase and the header of a share and returns the header's hash. Both stay in sc.
 func (w *work) hash(sc *scratch, extraNonce1 uint32, sub *submission, version uint32) chainhash.Hash {
 	of := &w.coinbases[sub.coinbase]
-	sc.coinbase = append(sc.coinbase[:0], of.Coinbase1...)
-	sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
+	if sub.grand {
+		sc.coinbase = append(sc.coinbase[:0], of.GrandCoinbase1...)
+		sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
+		sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, sub.Prefix)
+	} else {
+		sc.coinbase = append(sc.coinbase[:0], of.Coinbase1...)
+		sc.coinbase = binary.BigEndian.AppendUint32(sc.coinbase, extraNonce1)
+	}
 	sc.coinbase = binary.BigEndian.AppendUint64(sc.coinbase, sub.ExtraNonce2)
 	sc.coinbase = append(sc.coinbase, of.Coinbase2...)
 	return bitcoin.DoubleSHA256(w.AppendHeader(sc.header[:0], sc.coinbase, version, sub.Time, sub.Nonce))

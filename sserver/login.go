@@ -23,6 +23,7 @@ const maxLogin = 128
 // subscribe begins a session with a miner that runs a software, which may want to go on with the session it had before.
 func (s *session) subscribe(software string, before uint32, resume bool) {
 	s.Agent = software
+	s.Grand = s.srv.cfg.GrandPool && software == grandAgent
 	if isAgent(software) {
 		s.Farm = &farm{Miners: make(map[uint16]*farmMiner)}
 	}
@@ -30,7 +31,7 @@ func (s *session) subscribe(software string, before uint32, resume bool) {
 		s.resume(before)
 	}
 	long := s.srv.longAgents
-	s.Patient = s.Farm != nil || long != nil && long.MatchString(software)
+	s.Patient = s.Farm != nil || s.Grand || long != nil && long.MatchString(software)
 	if nice := s.chain().cfg.NiceHash; !s.OwnFloor && (nice.Forced || isNiceHash(software)) {
 		s.limit(bitcoin.DifficultyAtLeast(nice.MinDifficulty))
 	}
@@ -39,11 +40,17 @@ func (s *session) subscribe(software string, before uint32, resume bool) {
 
 // nonceBytes is the size of the session's extranonce2.
 func (s *session) nonceBytes() uint8 {
-	if s.Farm != nil {
+	switch {
+	case s.Grand:
+		return job.GrandExtranonce2Size
+	case s.Farm != nil:
 		return job.Extranonce2Size
 	}
 	return s.port.nonceBytes
 }
+
+// grandAgent is what a client says it is that serves a pool of its own.
+const grandAgent = "__PoolGrandPoolWatcher__"
 
 // isNiceHash recognizes the miners of its buyers.
 func isNiceHash(userAgent string) bool {

@@ -2,6 +2,7 @@ package sserver
 
 import (
 	"cmp"
+	"math"
 	"os"
 	"runtime/debug"
 	"slices"
@@ -228,10 +229,13 @@ func (l *loop) refresh(s *session) {
 	if !s.Ready || s.Tip == 0 {
 		return
 	}
+	if s.Grand {
+		s.hashrate = math.MaxFloat64 // who knows how many mine there
+	}
 	counting := &l.tours[s.Chain].counting
 	if s.Farm == nil {
 		counting.add(&s.Miner)
-		s.hashrate = s.Miner.announced().Float()
+		s.hashrate = max(s.hashrate, s.Miner.announced().Float())
 		return
 	}
 	for _, m := range s.Farm.Miners {
@@ -240,7 +244,7 @@ func (l *loop) refresh(s *session) {
 	}
 }
 
-// order has the sessions with the most hashrate be the first that hear of the next job. They come and go, and their
+// order has grand pools' clients, and then the sessions with the most hashrate, be the first that hear of the next job. They come and go, and their
 // difficulties with them: between two tours that is of no account.
 func (l *loop) order() {
 	slices.SortStableFunc(l.sessions, func(a, b *session) int { return cmp.Compare(a.hashrate, b.hashrate) })

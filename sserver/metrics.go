@@ -76,6 +76,7 @@ type chainMetrics struct {
 
 	jobs             *prometheus.CounterVec // result
 	noSubPool        *prometheus.CounterVec // of
+	noGrand          prometheus.Counter
 	broadcastSeconds prometheus.Histogram
 	jobHeight        prometheus.Gauge
 	eventsDropped    prometheus.Counter
@@ -89,6 +90,7 @@ func newChainMetrics(reg prometheus.Registerer, c *chain) *chainMetrics {
 		solved:        set.Counter("solved_total", "Shares that solve a block."),
 
 		jobs:             set.Counters("jobs_total", "Jobs received.", "result"),
+		noGrand:          set.Counter("grand_coinbase_missing_total", "Jobs that clients with a pool of their own were not sent, as they have no room for them."),
 		noSubPool:        set.Counters("sub_pool_missing_total", "Jobs without the coinbase of the sub-pool that it was to be, so that miners work for another: received, of the server's sub-pool, and sent, of a user's.", "of"),
 		broadcastSeconds: set.Histogram("broadcast_seconds", "From the start of a round to its last notification, for each loop's part of the miners.", buckets),
 		jobHeight:        set.Gauge("job_height", "Height of the latest job sent."),

@@ -138,6 +138,8 @@ func (s *Service) agree(theirs settings) (version uint32, ports []*port, err err
 		return 0, nil, fmt.Errorf("server_id is %d there, %d here", theirs.serverID, ours.serverID)
 	case ours.lockPath != theirs.lockPath:
 		return 0, nil, fmt.Errorf("zookeeper_lock_path is %q there, %q here", theirs.lockPath, ours.lockPath)
+	case theirs.grandPool && !ours.grandPool:
+		return 0, nil, errors.New("grand_pool is true there, false here: its clients would have no jobs")
 	case ours.dataDir != theirs.dataDir:
 		return 0, nil, fmt.Errorf("data_dir is %q there, %q here", theirs.dataDir, ours.dataDir)
 	}

@@ -52,6 +52,9 @@ func renderer(cfg Config) func(*job.StratumJob) renditions {
 	for _, l := range cfg.places() {
 		sizes = append(sizes, l.NonceBytes)
 	}
+	if cfg.GrandPool {
+		sizes = append(sizes, job.GrandExtranonce2Size)
+	}
 	return func(j *job.StratumJob) renditions { return renditions{v1.NewJob(j, sizes)} }
 }
 
@@ -122,8 +125,11 @@ func (s stratumV1) LimitDifficulty(floor bitcoin.Difficulty) {
 }
 
 func (s stratumV1) Submit(sub v1.Submission) (status share.Status, done bool) {
+	if s.Grand && len(sub.Worker) == 0 {
+		return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: &s.Workers[0], grand: true}), true
+	}
 	w, stranger := s.credited(sub.Worker)
-	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger}), true
+	return s.judge(&submission{Submission: sub, miner: &s.Miner, worker: w, stranger: stranger, grand: s.Grand}), true
 }
 
 func (s stratumV1) SessionKey() uint64                    { return s.srv.ids.key(s.ID) }

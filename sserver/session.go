@@ -53,6 +53,8 @@ type state struct {
 	// Trusted means that the guard counts the session among the good ones of its address.
 	Trusted bool
 	Refused int // logins that were not granted
+	// Grand says that the client serves a pool of its own: it has job.GrandExtranonce2Size bytes.
+	Grand bool
 	// Resumed says that the session goes on with another.
 	Resumed bool
 	// BadInputs were gibberish, since BadSince.

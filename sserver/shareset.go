@@ -4,7 +4,7 @@ import "sync"
 
 // shareKey is what makes a share of one job different from others.
 type shareKey struct {
-	extraNonce2 uint64
+	extraNonce2 [3]uint32 // big-endian, with the prefix of a grand pool's client
 	extraNonce1 uint32
 	time        uint32
 	nonce       uint32

@@ -135,15 +135,21 @@ func (c *client) login() { c.loginAs("alice") }
 
 func (c *client) loginAs(user string) {
 	c.tb.Helper()
+	c.loginWith("test/1", user, "x")
+}
+
+// loginWith is for a software and a password.
+func (c *client) loginWith(software, user, password string) {
+	c.tb.Helper()
 	var result []json.RawMessage
-	c.mustCall(&result, "mining.subscribe", "test/1")
+	c.mustCall(&result, "mining.subscribe", software)
 	if err := json.Unmarshal(result[1], &c.extraNonce1); err != nil {
 		c.tb.Fatal(err)
 	}
 	if err := json.Unmarshal(result[2], &c.nonceBytes); err != nil {
 		c.tb.Fatal(err)
 	}
-	c.mustCall(nil, "mining.authorize", user+".rig", "x")
+	c.mustCall(nil, "mining.authorize", user+".rig", password)
 }
 
 func (c *client) send(text string) {

@@ -13,7 +13,7 @@ import (
 
 // What sessions are to another process, field by field. A field that comes with a later version is coded if
 // c.Version has it; stateVersion grows with it, and oldestState says which are still written and read.
-const stateVersion, oldestState uint32 = 3, 1
+const stateVersion, oldestState uint32 = 4, 1
 
 const (
 	// withChains is the version from which on there may be several chains. To an older one all is of the first.
@@ -25,6 +25,9 @@ const (
 // withSubPools is the version from which on jobs may have several coinbases. To an older one nobody passes who was told
 // another than the server's: its shares would be judged by that.
 const withSubPools = 3
+
+// withGrandPools is the version from which on a client may serve a pool of its own, which does not pass to an older one.
+const withGrandPools = 4
 
 const (
 	maxText        = 64 << 10
@@ -74,6 +77,11 @@ func (s *state) code(c *upgrade.Codec) {
 	c.Time(&s.Pace.At)
 	c.Bool(&s.Trusted)
 	upgrade.Int(c, &s.Refused)
+	if c.Version >= withGrandPools {
+		c.Bool(&s.Grand)
+	} else if s.Grand {
+		c.Fail("a client with a pool of its own, which the other program does not know")
+	}
 	c.Bool(&s.Resumed)
 	upgrade.Int(c, &s.BadInputs)
 	c.Time(&s.BadSince)
@@ -118,7 +126,8 @@ func codeConduct(c *upgrade.Codec, v *guard.Conduct) {
 }
 
 func codeV1(c *upgrade.Codec, s *v1.State) {
-	if upgrade.Uint(c, &s.ExtraNonce2Size); s.ExtraNonce2Size > job.Extranonce2Size {
+	upgrade.Uint(c, &s.ExtraNonce2Size)
+	if n := s.ExtraNonce2Size; n > job.Extranonce2Size && (n != job.GrandExtranonce2Size || c.Version < withGrandPools) {
 		c.Fail("extranonce2 of %d bytes", s.ExtraNonce2Size)
 		s.ExtraNonce2Size = 0
 	}

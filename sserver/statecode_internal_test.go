@@ -8,6 +8,8 @@ import (
 	"time"
 	"unsafe"
 
+	"btcpool/internal/job"
+	v1 "btcpool/internal/stratum/v1"
 	"btcpool/internal/upgrade"
 )
 
@@ -78,7 +80,7 @@ func fullState() (s state) {
 	next := 0
 	fill(reflect.ValueOf(&s).Elem(), &next)
 	s.Phase = authorized
-	s.V1.ExtraNonce2Size = 4
+	s.V1.ExtraNonce2Size = job.GrandExtranonce2Size
 	s.Names = map[string]int{"a": 0, "b": 1}
 	s.Chain, s.Question.Chain = 2, 2
 	for i := range s.Jobs {
@@ -132,6 +134,35 @@ func TestStateOfSubPool(t *testing.T) {
 		w := upgrade.NewWriter(withSubPools-1, moment, nil)
 		if codeSentJob(w, &sentJob{Coinbase: uint8(place)}); (w.Err() == nil) != can {
 			t.Errorf("coinbase %d: %v", place, w.Err())
+		}
+	}
+}
+
+// To a program that knows nothing of grand pools their clients do not go.
+func TestStateOfGrandPool(t *testing.T) {
+	t.Parallel()
+	for _, s := range []*state{{Grand: true}, {V1: v1.State{ExtraNonce2Size: job.GrandExtranonce2Size}}, {V1: v1.State{ExtraNonce2Size: 9}}} {
+		w := upgrade.NewWriter(withGrandPools-1, moment, nil)
+		if s.code(w); w.Err() == nil {
+			t.Errorf("%+v passes to an older program", s)
+		}
+	}
+}
+
+// Shares that were seen are what they were, in whichever version is spoken.
+func TestSeenSharesCode(t *testing.T) {
+	t.Parallel()
+	for _, version := range []uint32{withChains, stateVersion} {
+		want := seenShares{seenOf{1, 5}, []shareKey{{extraNonce2: [3]uint32{0, 1, 2}, extraNonce1: 3, time: 4, nonce: 5, versionBits: 6}}}
+		if version >= withGrandPools {
+			want.keys[0].extraNonce2[0] = 7
+		}
+		w := upgrade.NewWriter(version, moment, nil)
+		want.code(w)
+		var got seenShares
+		r := upgrade.NewReader(version, moment, w.Bytes())
+		if got.code(r); r.Err() != nil || r.Left() != 0 || !reflect.DeepEqual(want, got) {
+			t.Errorf("version %d: wrote %+v, read %+v, %v", version, want, got, r.Err())
 		}
 	}
 }

@@ -24,6 +24,7 @@ type submission struct {
 	userID   int32   // its id on that chain
 	coinbase uint8   // of the job, the one that the miner was told
 	stranger bool    // no: the share is for an account that has not logged in
+	grand    bool    // Prefix is a part of the extranonce
 }
 
 // scratch is memory for one batch of requests.
@@ -83,7 +84,7 @@ func (s *session) verdict(sub *submission, now time.Time, sc *scratch) share.Sta
 		sub.Time, sub.JobTime = w.Time+sent.Later, false
 	}
 	key := shareKey{
-		extraNonce2: sub.ExtraNonce2,
+		extraNonce2: [3]uint32{sub.Prefix, uint32(sub.ExtraNonce2 >> 32), uint32(sub.ExtraNonce2)},
 		extraNonce1: s.ID,
 		time:        sub.Time,
 		nonce:       sub.Nonce,

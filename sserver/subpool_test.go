@@ -129,3 +129,25 @@ func TestSubPoolConfig(t *testing.T) {
 		}
 	}
 }
+
+// Another process goes on with who works for a user's sub-pool.
+func TestSubPoolTakenOver(t *testing.T) {
+	t.Parallel()
+	cfg := chainsConfig(t, map[string]string{"alice": "btc/farm"})
+	p := startKnownChains(t, cfg)
+	p.TakeJobOf(btc, withSubPools(p.newJob(3, 101), map[string]byte{"house": 4, "farm": 3, "another": 5}))
+	c := p.dial()
+	c.login()
+	w := c.work()
+	wantCoinbase(t, w, "3")
+	c.wantSubmit(c.share(w, 1), 0)
+	p = succeed(t, p, cfg)
+	c.wantSubmit(c.share(w, 1), 22)
+	c.wantSubmit(c.share(w, 2), 0)
+	if len(c.notes) > 0 {
+		t.Errorf("told %+v", c.notes)
+	}
+	p.TakeJobOf(btc, withSubPools(p.newJob(4, 102), map[string]byte{"farm": 6}))
+	wantCoinbase(t, c.work(), "6")
+	p.stop()
+}

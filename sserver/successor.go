@@ -269,7 +269,7 @@ func (s *Service) introduce(m *move) error {
 }
 
 func (s *Service) settings() settings {
-	v := settings{newest: stateVersion, oldest: oldestState, serverID: s.cfg.ServerID, epoch: s.epoch(), dataDir: s.cfg.DataDir}
+	v := settings{newest: stateVersion, oldest: oldestState, serverID: s.cfg.ServerID, epoch: s.epoch(), dataDir: s.cfg.DataDir, grandPool: s.cfg.GrandPool}
 	if v.serverID == 0 {
 		v.lockPath = s.cfg.LockPath
 	}

@@ -13,6 +13,11 @@ const (
 	Extranonce1Size = 4 // bytes, the session's
 	Extranonce2Size = 8 // bytes, the miner's (behind an agent: the first half is the agent's)
 	ExtranonceSize  = Extranonce1Size + Extranonce2Size
+
+	// GrandPrefixSize is what a client that serves a pool of its own gets besides. Other miners' coinbases have zeros
+	// before the extranonce instead.
+	GrandPrefixSize      = 4
+	GrandExtranonce2Size = GrandPrefixSize + Extranonce2Size
 )
 
 // ID identifies a job: unix seconds in the high 32 bits, a counter, and the id of the jobmaker in the low 8 bits. A

@@ -64,6 +64,7 @@ func FuzzParams(f *testing.F) {
 				t.Fatalf("%q gives %+v", params, s)
 			}
 		}
+		_, _ = stratum.ParseGrandSubmit(req.Params)
 		if c, err := stratum.ParseConfigure(req.Params); err == nil {
 			if answer := stratum.AppendConfigured(nil, nil, c, c.Mask(0x1fffe000)); !json.Valid(answer) {
 				t.Fatalf("answer %q", answer)

@@ -239,6 +239,31 @@ func TestParseSubmit(t *testing.T) {
 	}
 }
 
+func TestParseGrandSubmit(t *testing.T) {
+	t.Parallel()
+	want := stratum.Submit{JobID: []byte("3"), ExtraNonce2: 0xff, Time: 0x655f0a1c, Nonce: 0x1a2b3c4d, Prefix: 0xdeadbeef}
+	withWorker := want
+	withWorker.Worker = []byte("w")
+	for params, want := range map[string]stratum.Submit{
+		`["deadbeef","3","00000000000000ff","655f0a1c","1a2b3c4d"]`:   want,
+		`["0xdeadbeef","3","00000000000000ff","655f0a1c","1a2b3c4d"]`: want,
+		`["w","3","deadbeef00000000000000ff","655f0a1c","1a2b3c4d"]`:  withWorker,
+		`["w","3","00000000000000ff","655f0a1c","1a2b3c4d"]`:          {},
+		`["deadbeef00","3","00000000000000ff","655f0a1c","1a2b3c4d"]`: {},
+		`["deadbeef","3","ff","655f0a1c","1a2b3c4d"]`:                 {},
+		`["w","3","xeadbeef00000000000000ff","655f0a1c","1a2b3c4d"]`:  {},
+		`["deadbeef","3","00000000000000ff","655f0a1c"]`:              {},
+	} {
+		got, err := stratum.ParseGrandSubmit([]byte(params))
+		if bad := want.JobID == nil; bad != errors.Is(err, stratum.ErrParams) {
+			t.Errorf("%s: %v", params, err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s: %s", params, diff)
+		}
+	}
+}
+
 func TestParseOtherParams(t *testing.T) {
 	t.Parallel()
 	type (

@@ -14,7 +14,8 @@ type Submit struct {
 	Time        uint32
 	Nonce       uint32
 	VersionBits uint32
-	Rolled      bool // VersionBits was given
+	Rolled      bool   // VersionBits was given
+	Prefix      uint32 // by ParseGrandSubmit: the bytes of the extranonce2 before ExtraNonce2
 }
 
 // AppendSubmit appends mining.submit with an extranonce2 of size bytes.
@@ -50,8 +51,37 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 	if !ok || n < 5 {
 		return Submit{}, ErrParams
 	}
+	return parseSubmit(&list, digits(list[2]), size)
+}
+
+// ParseGrandSubmit is ParseSubmit with an extranonce2 of 12 bytes. As btcpool has it, its first 4 may be where the worker is
+// else, which is nobody then.
+func ParseGrandSubmit(params []byte) (Submit, error) {
+	var list [6][]byte
+	n, ok := texts(params, list[:])
+	if !ok || n < 5 {
+		return Submit{}, ErrParams
+	}
+	const size, all = 8, 12
+	extraNonce2, prefix := digits(list[2]), list[0]
+	whole := len(extraNonce2) == 2*all
+	if whole {
+		prefix, extraNonce2 = extraNonce2[:2*(all-size)], extraNonce2[2*(all-size):]
+	}
+	s, err := parseSubmit(&list, extraNonce2, size)
+	if s.Prefix, ok = parseHex32(prefix); err != nil || !ok {
+		return Submit{}, ErrParams
+	}
+	if !whole {
+		s.Worker = nil
+	}
+	return s, nil
+}
+
+// parseSubmit reads what all have, with these digits of the extranonce2.
+func parseSubmit(list *[6][]byte, extra []byte, size int) (Submit, error) {
 	s := Submit{Worker: list[0], JobID: list[1], Rolled: len(list[5]) > 0}
-	extraNonce2, ok2 := parseHex(digits(list[2]), 2*size)
+	extraNonce2, ok2 := parseHex(extra, 2*size)
 	time, ok3 := parseHex32(list[3])
 	nonce, ok4 := parseHex32(list[4])
 	if !ok2 || !ok3 || !ok4 {
@@ -59,6 +89,7 @@ func ParseSubmit(params []byte, size int) (Submit, error) {
 	}
 	s.ExtraNonce2, s.Time, s.Nonce = extraNonce2, time, nonce
 	if s.Rolled {
+		var ok bool
 		if s.VersionBits, ok = parseHex32(list[5]); !ok {
 			return Submit{}, ErrParams
 		}

@@ -9,15 +9,19 @@ import (
 
 // Job is a job as lines, made once for all peers: one for each size of the extranonce2. It is safe for concurrent use.
 type Job struct {
-	notify [job.Extranonce2Size + 1]stratum.Notify
+	notify [job.GrandExtranonce2Size + 1]stratum.Notify
 	time   uint32
 }
 
 // NewJob makes the lines of j for the sizes of extranonce2 that are in use. The bytes by which one is shorter than
-// job.Extranonce2Size are zero.
+// job.Extranonce2Size are zero. That of job.GrandExtranonce2Size is for those who serve a pool of their own.
 func NewJob(j *job.StratumJob, sizes []int) Job {
 	of := Job{time: j.Time}
 	for _, n := range sizes {
+		if n == job.GrandExtranonce2Size {
+			of.notify[n] = stratum.NewNotify(j, j.GrandCoinbase1, j.Coinbase2)
+			continue
+		}
 		of.notify[n] = stratum.NewNotify(j, j.Coinbase1, append(make([]byte, job.Extranonce2Size-n), j.Coinbase2...))
 	}
 	return of

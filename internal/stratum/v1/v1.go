@@ -72,7 +72,7 @@ type Session interface {
 // Subscription is what a session gets when it begins.
 type Subscription struct {
 	ExtraNonce1     uint32
-	ExtraNonce2Size uint8 // bytes, at most 8
+	ExtraNonce2Size uint8 // bytes, at most 8, or job.GrandExtranonce2Size
 	UniqueJobIDs    bool  // no job id may come twice, as NiceHash asks
 }
 
@@ -83,6 +83,7 @@ type Submission struct {
 	Job         uint8  // the last number by which the miner knows its job, modulo 256
 	NoJob       bool   // it names a job that cannot be one
 	ExtraNonce2 uint64 // its 8 bytes in the coinbase as a big-endian number
+	Prefix      uint32 // the bytes before them, if the extranonce2 has job.GrandExtranonce2Size
 	Time        uint32
 	JobTime     bool // Time was not given: it is the job's
 	Nonce       uint32
@@ -235,7 +236,14 @@ func (c Conn) submit(req stratum.Request) (status share.Status, done bool) {
 	if !c.Session.LoggedIn() {
 		return share.StatusUnauthorized, true
 	}
-	sub, err := stratum.ParseSubmit(req.Params, int(c.ExtraNonce2Size))
+	var sub stratum.Submit
+	var err error
+	if c.ExtraNonce2Size == job.GrandExtranonce2Size {
+		sub, err = stratum.ParseGrandSubmit(req.Params)
+	} else {
+		sub, err = stratum.ParseSubmit(req.Params, int(c.ExtraNonce2Size))
+		sub.ExtraNonce2 <<= 8 * (job.Extranonce2Size - c.ExtraNonce2Size)
+	}
 	if err != nil {
 		return share.StatusIllegalParams, true
 	}
@@ -245,7 +253,8 @@ func (c Conn) submit(req stratum.Request) (status share.Status, done bool) {
 		Worker:      sub.Worker,
 		Job:         uint8(number),
 		NoJob:       err != nil || number > math.MaxUint8 && !c.UniqueJobIDs,
-		ExtraNonce2: sub.ExtraNonce2 << (8 * (job.Extranonce2Size - c.ExtraNonce2Size)),
+		ExtraNonce2: sub.ExtraNonce2,
+		Prefix:      sub.Prefix,
 		Time:        sub.Time,
 		Nonce:       sub.Nonce,
 		VersionBits: sub.VersionBits,
