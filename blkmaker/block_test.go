@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -157,6 +158,33 @@ func TestAssembleRefuses(t *testing.T) {
 				t.Errorf("%v, %v, want %q", b, err, test.wantErr)
 			}
 		})
+	}
+}
+
+// A block of a client with a pool of its own has that client's bytes where all others have zeros, and is as good for whose
+// coinbase it has.
+func TestAssembleGrandPool(t *testing.T) {
+	t.Parallel()
+	grand, coinbase2, err := bitcoin.Coinbase{
+		Height: 700, Text: "/test/", Outputs: []wire.TxOut{{Value: 50e8, PkScript: []byte{0x51}}}, ExtranonceSize: job.GrandPrefixSize + job.ExtranonceSize,
+	}.Build()
+	must(t, err)
+	_, j, txs := solve(t, nil, false)
+	j.Coinbase2 = coinbase2
+	// The test's extranonce of 16 bytes: the session's four, the client's, and all others'.
+	of := j.With(job.SubPool{Coinbase1: append(slices.Clone(grand), 1, 2, 3, 4), Coinbase2: j.Coinbase2})
+	solved := testkit.Solve(t, of)
+	j.Coinbase1, j.GrandCoinbase1 = append(slices.Clone(grand), make([]byte, job.GrandPrefixSize)...), grand
+	foreign := j.With(job.SubPool{Coinbase1: j.Coinbase1, GrandCoinbase1: grand, Coinbase2: append([]byte{0}, coinbase2[1:]...)})
+	foreign.SubPools = map[string]job.SubPool{"farm": j.Own()}
+	for want, j := range map[string]*job.StratumJob{"": j, "farm": foreign} {
+		b, err := assemble(solved, j, txs)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b.subPool != want {
+			t.Errorf("block of sub-pool %q, want %q", b.subPool, want)
+		}
 	}
 }
 
