@@ -88,6 +88,7 @@ type Program[C Config, S Runner] struct {
 type options struct {
 	file, level            string
 	check, health, version bool
+	stay                   bool
 }
 
 // flags reads args; those of the service itself go over cfg.
@@ -98,6 +99,9 @@ func (p Program[C, S]) flags(args []string, cfg *C) (o options, rest []string, e
 	flags.BoolVar(&o.check, "check", false, "check the configuration and exit")
 	flags.BoolVar(&o.health, "health", false, "ask the service that runs by this configuration whether it is ready, and exit: 0 it is, 1 it is not")
 	flags.BoolVar(&o.version, "version", false, "print the version and exit")
+	if _, upgrades := any(*new(S)).(Upgrader); upgrades {
+		flags.BoolVar(&o.stay, "stay", false, "run the service in a process of its own and stay before it, for supervisors that watch one process, while others follow it on SIGUSR2")
+	}
 	flags.StringVar(&o.level, "log-level", "", "`level` instead of the configured one: trace, debug, info, warn, error")
 	if f, ok := any(cfg).(Flagger); ok {
 		f.Flags(flags)
@@ -161,6 +165,14 @@ func (p Program[C, S]) Main(args []string) int {
 			return exitFailed
 		}
 		return exitStopped
+	}
+	if o.stay && !o.check && !stayed() {
+		code, err := stay()
+		if err != nil {
+			complain(p.Stderr, p.Name, err)
+			return exitFailed
+		}
+		return code
 	}
 	out := p.Stderr
 	var file *LogFile

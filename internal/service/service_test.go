@@ -33,9 +33,12 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	testscript.Main(leakCheck{m}, map[string]func(){
-		"frame": func() { os.Exit(service.Main("frame", os.Args[1:], os.Stderr, defaults(), build)) },
-	})
+	testscript.Main(leakCheck{m}, programs)
+}
+
+// programs are what this program is, too, by the name that it is called by.
+var programs = map[string]func(){
+	"frame": func() { os.Exit(service.Main("frame", os.Args[1:], os.Stderr, defaults(), build)) },
 }
 
 type leakCheck struct{ *testing.M }

@@ -65,11 +65,15 @@ var executable, errExecutable = func() (string, error) {
 	return filepath.Abs(path)
 }()
 
+// Executable returns the path by which a process that follows this one is started.
+func Executable() (string, error) { return executable, errExecutable }
+
 // Successor is the new process, for the old one.
 type Successor struct {
 	*Conn
 	cmd   *exec.Cmd     // nil: a test's
 	ended chan struct{} // closed when the process has
+	reap  func() error  // has cmd know how
 
 	// BeforeGo is called when the new process is about to go on, for those who watch this one; AfterFailedGo if it did
 	// not. nil: nothing is.
@@ -102,10 +106,10 @@ func Start() (*Successor, error) {
 		_ = here.Close()
 		return nil, err
 	}
-	s := &Successor{Conn: here, cmd: cmd, ended: make(chan struct{}), readyIn: ReadyTimeout}
+	s := &Successor{Conn: here, cmd: cmd, ended: make(chan struct{}), reap: sync.OnceValue(cmd.Wait), readyIn: ReadyTimeout}
 	go func() {
 		defer close(s.ended)
-		_ = cmd.Wait() // its state says how it ended
+		awaitEnd(cmd)
 	}()
 	return s, nil
 }
@@ -208,6 +212,7 @@ func (s *Successor) explain(err error) error {
 	}
 	select {
 	case <-s.ended:
+		_ = s.reap() // its state says how it ended
 		return fmt.Errorf("the new process has ended: %s", s.cmd.ProcessState)
 	case <-time.After(time.Second): // it closes its end before it has ended
 		return err
@@ -220,6 +225,7 @@ func (s *Successor) Kill() {
 	if s.cmd != nil {
 		_ = s.cmd.Process.Kill()
 		<-s.ended
+		_ = s.reap() // killed
 	}
 	_ = s.Close()
 }
