@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -154,11 +155,31 @@ func (t *tool) inTopic(ctx context.Context, p *pool, match func(*share.Share) bo
 	if err := client.Ping(ctx); err != nil {
 		return err
 	}
-	all, _ := ask(p, kafkaOf)
-	topic := all[0].Topics.Share
+	var errs []error
+	for _, topic := range p.shareTopics() {
+		errs = append(errs, inOneTopic(ctx, client, topic, match, since, see))
+	}
+	return errors.Join(errs...)
+}
+
+// shareTopics returns those of all chains.
+func (p *pool) shareTopics() (names []string) {
+	for _, part := range p.only("sserver", "sharelogger", "statshttpd").parts {
+		if part.err != nil {
+			continue
+		}
+		for _, of := range topicsOf(part.config) {
+			names = append(names, of.Share)
+		}
+	}
+	slices.Sort(names)
+	return slices.Compact(names)
+}
+
+func inOneTopic(ctx context.Context, client *bus.Client, topic string, match func(*share.Share) bool, since time.Time, see func(string, *share.Share)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	err = client.Read(ctx, topic, bus.Since(since, 0), func(m bus.Message) error {
+	err := client.Read(ctx, topic, bus.Since(since, 0), func(m bus.Message) error {
 		var s share.Share
 		if s.Parse(m.Value) == nil && match(&s) {
 			see(fmt.Sprintf("%s, partition %d, offset %d", topic, m.Partition, m.Offset), &s)

@@ -58,27 +58,41 @@ func (p *pool) topics() []string {
 		if part.err != nil || !ok {
 			continue
 		}
-		for _, topic := range topicUses {
-			if slices.Contains(topic.programs, part.program) {
-				names = append(names, topic.get(c.Topics))
+		for _, of := range topicsOf(part.config) {
+			for _, topic := range topicUses {
+				if slices.Contains(topic.programs, part.program) {
+					names = append(names, topic.get(of))
+				}
 			}
 		}
 		if part.program == "gbtmaker" {
 			names = append(names, job.LightTopic(c.Topics.RawGBT))
 		}
-		switch c := part.config.(type) {
-		case sserver.Config:
-			if c.Management.Enabled {
-				names = append(names, c.Management.ControllerTopic, c.Management.ProcessorTopic)
-			}
-		case sharelogger.Config:
-			for _, one := range c.PerChain() {
-				names = append(names, one.Kafka.Topics.Share)
-			}
+		if c, ok := part.config.(sserver.Config); ok && c.Management.Enabled {
+			names = append(names, c.Management.ControllerTopic, c.Management.ProcessorTopic)
 		}
 	}
 	slices.Sort(names)
 	return slices.DeleteFunc(slices.Compact(names), func(name string) bool { return name == "" })
+}
+
+// topicsOf returns the topics of each chain of a service.
+func topicsOf(cfg service.Config) (all []bus.Topics) {
+	switch c := cfg.(type) {
+	case sserver.Config:
+		for _, one := range c.PerChain() {
+			all = append(all, one.Kafka.Topics)
+		}
+	case sharelogger.Config:
+		for _, one := range c.PerChain() {
+			all = append(all, one.Kafka.Topics)
+		}
+	default:
+		if kafka, ok := kafkaOf(cfg); ok {
+			all = append(all, kafka.Topics)
+		}
+	}
+	return all
 }
 
 // onKafka makes a command of what speaks to Kafka, whose topics that are used have names.
