@@ -44,7 +44,7 @@ func stay() (code int, err error) {
 	signals := make(chan os.Signal, 8)
 	signal.Notify(signals, unix.SIGHUP, unix.SIGINT, unix.SIGQUIT, unix.SIGTERM, unix.SIGUSR1, unix.SIGUSR2)
 	defer signal.Stop(signals)
-	child, err := os.StartProcess(path, os.Args, &os.ProcAttr{
+	child, err := os.StartProcess(path, os.Args, &os.ProcAttr{ //nolint:gosec // by which this process was started
 		Env:   append(os.Environ(), envStayed+"=yes", "NOTIFY_SOCKET="+v.name),
 		Files: []*os.File{os.Stdin, os.Stdout, os.Stderr},
 		Sys:   &syscall.SysProcAttr{Setpgid: true}, // a terminal's signals come by us

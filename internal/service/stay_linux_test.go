@@ -262,8 +262,9 @@ func TestStayBelievesNobody(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, name, ok := strings.Cut(string(environment), "NOTIFY_SOCKET=")
-	if name, _, ok = strings.Cut(name, "\x00"); !ok {
+	_, name, _ := strings.Cut(string(environment), "NOTIFY_SOCKET=")
+	name, _, ok := strings.Cut(name, "\x00")
+	if !ok {
 		t.Fatalf("%q", environment)
 	}
 	conn, err := net.Dial("unixgram", name)
