@@ -13,21 +13,20 @@ import (
 
 // What sessions are to another process, field by field. A field that comes with a later version is coded if
 // c.Version has it; stateVersion grows with it, and oldestState says which are still written and read.
-const stateVersion, oldestState uint32 = 4, 1
+const stateVersion, oldestState uint32 = 5, 1
 
 const (
 	// withChains is the version from which on there may be several chains. To an older one all is of the first.
 	withChains = 2
 	// withAhead is the version from which on sessions go ahead.
 	withAhead = 3
+	// withSubPools is the version from which on jobs may have several coinbases. To an older one nobody passes who was
+	// told another than the server's: its shares would be judged by that.
+	withSubPools = 4
+	// withGrandPools is the version from which on a client may serve a pool of its own, which does not pass to an older
+	// one.
+	withGrandPools = 5
 )
-
-// withSubPools is the version from which on jobs may have several coinbases. To an older one nobody passes who was told
-// another than the server's: its shares would be judged by that.
-const withSubPools = 3
-
-// withGrandPools is the version from which on a client may serve a pool of its own, which does not pass to an older one.
-const withGrandPools = 4
 
 const (
 	maxText        = 64 << 10

@@ -119,7 +119,7 @@ func TestWhatMoves(t *testing.T) {
 			session{},
 			"state port outbox pending said readBy pausedUntil strange admitted discard",
 			// those with answers that wait for the disk, and those that end, do not move
-			"srv loop link protocol pos hashrate users follows held heldBytes heldSeq heldChain closing cut over lingering why",
+			"srv loop link protocol pos hashrate users follows held heldBytes heldSeq heldChain ahead since closing cut over lingering why",
 		},
 		{idPool{}, "server secret first given freed claimed pasts", "rest mu miners"},
 		{heldPast{}, "past ip at", ""},
