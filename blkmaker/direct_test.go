@@ -302,7 +302,9 @@ func TestNodeWithoutParent(t *testing.T) {
 	p.cfg.Nodes = []noderpc.Config{{URL: node.URL, User: "u", Password: "p"}}
 	s, _ := p.start(t)
 	hash := p.find(t)
-	testkit.Eventually(t, "submitted again", func() bool { return node.submitted.Load() >= 2 })
+	p.eventuallyState(t, hash, store.Submitted)
+	before := node.submitted.Load()
+	testkit.Eventually(t, "submitted again", func() bool { return node.submitted.Load() >= before+2 })
 	if state := p.block(t, hash).State; state != store.Submitted {
 		t.Errorf("block is %s, want submitted", state)
 	}
