@@ -67,7 +67,7 @@ type Service struct {
 	relays   int               // of other proxies
 	sweep    int               // miners before this place have been looked at in this round
 	leaving  bool
-	relayed  []func() // stop relaying to the process that serves now
+	relayed  upgrade.Relays
 	gone     gone
 	checker  checker
 	held     int // shares for links that broke
@@ -223,7 +223,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	})
 	err = g.Wait()
 	s.loop.Close() // a link that has just been made ends by that
-	s.relay(outer)
+	s.relayed.Wait(outer, &s.goroutines, s.log)
 	return err
 }
 

@@ -8,7 +8,6 @@ import (
 
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/job"
-	"btcpool/internal/poll"
 	"btcpool/internal/share"
 	v1 "btcpool/internal/stratum/v1"
 	"btcpool/internal/upgrade"
@@ -214,16 +213,6 @@ func codeTarget(c *upgrade.Codec, t *target) {
 	c.Bool(&t.verdicts)
 }
 
-func codeOutbox(c *upgrade.Codec, o *poll.Outbox, limit int) {
-	data, due, by := o.Waiting()
-	c.Data(&data, limit)
-	upgrade.Int(c, &due)
-	c.Time(&by)
-	if c.Reading() && c.Err() == nil {
-		o.Restore(data, due, by)
-	}
-}
-
 func (t *carried) codeAccount(c *upgrade.Codec, a *account) {
 	text(c, &a.name)
 	upgrade.List(c, &a.goals, maxGoals, func(c *upgrade.Codec, g **goal) { t.codeGoal(c, a, g) })
@@ -272,7 +261,7 @@ func (t *carried) codeLink(c *upgrade.Codec, l *link) {
 	c.Bool(&l.agent)
 	text(c, &l.via)
 	c.Data(&l.pending, maxPending)
-	codeOutbox(c, &l.outbox, maxUnsent)
+	l.outbox.Code(c, maxUnsent)
 	c.Bool(&l.login.subscribed)
 	c.Bool(&l.login.authorized)
 	c.Time(&l.began)
@@ -421,7 +410,7 @@ func (t *carried) codeMiner(c *upgrade.Codec, m *miner) {
 		c.Float(&t.pool)
 	})
 	c.Data(&m.pending, maxPending)
-	codeOutbox(c, &m.outbox, maxUnsent)
+	m.outbox.Code(c, maxUnsent)
 	c.Time(&m.readBy)
 	c.Bool(&m.closing)
 	c.Bool(&m.cut)
@@ -501,7 +490,7 @@ func (t *carried) codeRelay(c *upgrade.Codec, m *miner, r *relay) {
 	reached := r.line != nil
 	c.Bool(&reached)
 	text(c, &r.pool)
-	codeOutbox(c, &r.outbox, maxUnsent)
+	r.outbox.Code(c, maxUnsent)
 	c.Data(&r.early, 2*maxPoolLine)
 	if !c.Reading() {
 		return

@@ -1,26 +1,23 @@
 package agentproxy
 
 import (
-	"errors"
-	"net/netip"
 	"reflect"
 	"slices"
 	"testing"
-	"time"
 	"unsafe"
 
 	"github.com/cenkalti/backoff/v5"
 
 	"btcpool/internal/job"
-	"btcpool/internal/poll"
 	"btcpool/internal/retry"
 	"btcpool/internal/upgrade"
+	"btcpool/internal/upgrade/upgradetest"
 )
 
-var moment = time.Unix(1_700_000_000, 5).UTC()
+var moment = upgradetest.Moment
 
 // left are the fields that do not pass to another process, and why.
-var left = map[reflect.Type]map[string]string{
+var left = upgradetest.Left{
 	reflect.TypeFor[Service](): {
 		"log": "the process' own", "metrics": "the process' own", "closing": "the process' own", "loop": "the process' own",
 		"ports": "sockets", "page": "a socket", "goroutines": "the process' own", "started": "the process' own",
@@ -63,85 +60,6 @@ var left = map[reflect.Type]map[string]string{
 	},
 }
 
-// filler gives each field that passes a value of its own, as far as its type has so many. Those that refer to something
-// of known refer to that.
-type filler struct {
-	next  int
-	known map[reflect.Type]reflect.Value
-}
-
-func field(v reflect.Value, i int) reflect.Value {
-	f := v.Field(i)
-	return reflect.NewAt(f.Type(), unsafe.Pointer(f.UnsafeAddr())).Elem() // unexported ones too
-}
-
-func (f *filler) fields(v reflect.Value) {
-	for i := range v.NumField() {
-		if left[v.Type()][v.Type().Field(i).Name] == "" {
-			f.fill(field(v, i))
-		}
-	}
-}
-
-func (f *filler) fill(v reflect.Value) {
-	f.next++
-	if to, ok := f.known[v.Type()]; ok {
-		v.Set(to)
-		return
-	}
-	switch at := v.Addr().Interface().(type) {
-	case *time.Time:
-		*at = moment.Add(time.Duration(f.next))
-		return
-	case *netip.Addr:
-		*at = netip.AddrFrom4([4]byte{192, 0, 2, byte(f.next)})
-		return
-	case *poll.Outbox:
-		at.Restore([]byte("unsent"), f.next%6+1, moment.Add(time.Duration(f.next)))
-		return
-	case *error:
-		*at = errors.New("error " + string(rune('a'+f.next%26)))
-		return
-	case **backoff.ExponentialBackOff, *retry.Bell:
-		return
-	}
-	switch v.Kind() {
-	case reflect.Bool:
-		v.SetBool(true)
-	case reflect.Int, reflect.Int8, reflect.Int16, reflect.Int32, reflect.Int64:
-		v.SetInt(int64(f.next%50 + 1))
-	case reflect.Uint, reflect.Uint8, reflect.Uint16, reflect.Uint32, reflect.Uint64:
-		v.SetUint(uint64(f.next%50 + 1))
-	case reflect.Float64:
-		v.SetFloat(float64(f.next))
-	case reflect.String:
-		v.SetString("text" + string(rune('a'+f.next%26)))
-	case reflect.Pointer:
-		v.Set(reflect.New(v.Type().Elem()))
-		f.fill(v.Elem())
-	case reflect.Slice:
-		v.Set(reflect.MakeSlice(v.Type(), 2, 2))
-		f.fill(v.Index(0))
-		f.fill(v.Index(1))
-	case reflect.Array:
-		for i := range v.Len() {
-			f.fill(v.Index(i))
-		}
-	case reflect.Map:
-		v.Set(reflect.MakeMap(v.Type()))
-		for range 2 {
-			key, value := reflect.New(v.Type().Key()).Elem(), reflect.New(v.Type().Elem()).Elem()
-			f.fill(key)
-			f.fill(value)
-			v.SetMapIndex(key, value)
-		}
-	case reflect.Struct:
-		f.fields(v)
-	default:
-		panic("no value for " + v.Type().String())
-	}
-}
-
 func bareService() *Service {
 	s := &Service{dialer: newDialer(DefaultConfig()), accounts: make(map[string]*account)}
 	s.silences.what, s.returns.what = "a", "b"
@@ -156,18 +74,21 @@ func fullState() (s *Service, t *carried) {
 	g := &goal{acct: a}
 	g.plan.Store(new(plan))
 	sl := new(slot)
-	f := filler{known: map[reflect.Type]reflect.Value{}}
+	f := upgradetest.Fields{Left: left, Known: map[reflect.Type]reflect.Value{}}
+	for _, v := range []any{(*backoff.ExponentialBackOff)(nil), retry.Bell(nil)} {
+		f.Known[reflect.TypeOf(v)] = reflect.ValueOf(v)
+	}
 	for _, v := range []any{a, g, l, w, m, sl} {
-		f.known[reflect.TypeOf(v)] = reflect.ValueOf(v)
+		f.Known[reflect.TypeOf(v)] = reflect.ValueOf(v)
 	}
 	for _, v := range []any{a, g, l, w, m, sl, s} {
-		f.fields(reflect.ValueOf(v).Elem())
+		f.Struct(reflect.ValueOf(v).Elem())
 	}
 	var main target
-	f.fill(reflect.ValueOf(&main).Elem())
+	f.Fill(reflect.ValueOf(&main).Elem())
 	g.plan.Store(&plan{targets: []target{main}})
-	f.fields(reflect.ValueOf(broken).Elem())
-	f.fill(reflect.ValueOf(&s.shunned.of).Elem())
+	f.Struct(reflect.ValueOf(broken).Elem())
+	f.Fill(reflect.ValueOf(&s.shunned.of).Elem())
 
 	s.numbers.next = 77
 	a.goals, g.slots = []*goal{g}, []*slot{sl}
@@ -196,39 +117,6 @@ func fullState() (s *Service, t *carried) {
 	return s, t
 }
 
-// strip zeroes what does not pass, once for each struct below v.
-func strip(v reflect.Value, seen map[unsafe.Pointer]bool) {
-	switch v.Kind() {
-	case reflect.Pointer:
-		if v.IsNil() || seen[v.UnsafePointer()] {
-			return
-		}
-		seen[v.UnsafePointer()] = true
-		strip(v.Elem(), seen)
-	case reflect.Slice:
-		for i := range v.Len() {
-			strip(v.Index(i), seen)
-		}
-	case reflect.Map:
-		for _, key := range v.MapKeys() {
-			if value := v.MapIndex(key); value.Kind() == reflect.Pointer {
-				strip(value, seen)
-			}
-		}
-	case reflect.Struct:
-		if v.Type().PkgPath() != reflect.TypeFor[Service]().PkgPath() {
-			return
-		}
-		for i := range v.NumField() {
-			if f := field(v, i); left[v.Type()][v.Type().Field(i).Name] != "" {
-				f.SetZero()
-			} else {
-				strip(f, seen)
-			}
-		}
-	}
-}
-
 func write(t *testing.T, of *carried) []byte {
 	t.Helper()
 	w := upgrade.NewWriter(stateVersion, moment, nil)
@@ -249,12 +137,8 @@ func read(s *Service, text []byte) (*carried, *upgrade.Codec) {
 // why it is left.
 func TestStateCode(t *testing.T) {
 	t.Parallel()
-	for of, fields := range left {
-		for name := range fields {
-			if _, ok := of.FieldByName(name); !ok {
-				t.Errorf("%s has no field %s", of, name)
-			}
-		}
+	if missing := left.Missing(); len(missing) > 0 {
+		t.Errorf("there are no fields %q", missing)
 	}
 	s, want := fullState()
 	other := bareService()
@@ -286,13 +170,13 @@ func TestStateCode(t *testing.T) {
 	pairs = append(pairs, struct{ want, got any }{want.works.all[0], got.works.all[0]}, struct{ want, got any }{want.miners.all[0], got.miners.all[0]})
 	for _, p := range pairs {
 		seen := map[unsafe.Pointer]bool{}
-		strip(reflect.ValueOf(p.want), seen)
-		strip(reflect.ValueOf(p.got), seen)
+		left.Strip("btcpool/agentproxy", reflect.ValueOf(p.want), seen)
+		left.Strip("btcpool/agentproxy", reflect.ValueOf(p.got), seen)
 	}
 	for _, p := range pairs {
 		v, g := reflect.ValueOf(p.want).Elem(), reflect.ValueOf(p.got).Elem()
 		for i := range v.NumField() {
-			if a, b := field(v, i).Interface(), field(g, i).Interface(); !reflect.DeepEqual(a, b) {
+			if a, b := upgradetest.Field(v, i).Interface(), upgradetest.Field(g, i).Interface(); !reflect.DeepEqual(a, b) {
 				t.Errorf("%s.%s: wrote %+v, read %+v", v.Type(), v.Type().Field(i).Name, a, b)
 			}
 		}

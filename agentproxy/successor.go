@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"os"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -20,9 +19,6 @@ const (
 	messageConns                              // connections of what is carried, in its order
 	messageState                              // carried
 )
-
-// relayFor is how long TLS connections are relayed to the process that serves them now.
-const relayFor = 24 * time.Hour
 
 // HandOver has a new process go on with all miners and links, and Run end. When it fails, nothing has changed, and the
 // new process is gone.
@@ -299,9 +295,7 @@ func (t *carried) conns() (all []poll.Link) {
 // letGo forgets all that another process serves now.
 func (s *Service) letGo(t *carried) {
 	for _, conn := range t.conns() {
-		if stop := conn.Leave(); stop != nil {
-			s.relayed = append(s.relayed, stop)
-		}
+		s.relayed.Add(conn.Leave())
 	}
 	for _, l := range t.links.all {
 		l.over = true
@@ -323,28 +317,6 @@ func (s *Service) letGo(t *carried) {
 	}
 	s.miners, s.accounts = nil, make(map[string]*account)
 	s.leaving = true
-}
-
-// relay waits for the end of connections that have to be relayed.
-func (s *Service) relay(ctx context.Context) {
-	done := make(chan struct{})
-	go func() {
-		s.goroutines.Wait()
-		close(done)
-	}()
-	if len(s.relayed) > 0 {
-		s.log.Info().Int("connections", len(s.relayed)).Msg("relaying TLS connections to the process that serves them")
-		debug.FreeOSMemory() // what has passed needs none here
-		select {
-		case <-done:
-		case <-ctx.Done():
-		case <-time.After(relayFor):
-		}
-	}
-	for _, stop := range s.relayed {
-		stop()
-	}
-	<-done
 }
 
 // agree returns the version of the state to use with a process that says text of itself.

@@ -14,11 +14,12 @@ import (
 // accept starts a session for each connection until the port is closed.
 func (s *Service) accept(ctx context.Context, p *port) error {
 	for next := 0; ; next++ {
-		err := s.acceptOne(p, s.loops[next%len(s.loops)])
-		if err == nil || errors.Is(err, poll.ErrPaused) && !s.gone.Load() {
+		l := s.loops[next%len(s.loops)]
+		err := s.gate.Accept(p.Listener, func(conn poll.Link, ip netip.Addr) { s.welcome(p, conn, ip, l) })
+		if err == nil {
 			continue
 		}
-		if ctx.Err() != nil || s.gone.Load() || errors.Is(err, net.ErrClosed) {
+		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
 			return nil
 		}
 		// Out of descriptors, most likely: that passes.
@@ -28,17 +29,6 @@ func (s *Service) accept(ctx context.Context, p *port) error {
 		})
 		retry.Sleep(ctx, 100*time.Millisecond)
 	}
-}
-
-// acceptOne waits while connections pass to another process.
-func (s *Service) acceptOne(p *port, l *loop) error {
-	s.accepting.RLock()
-	defer s.accepting.RUnlock()
-	conn, ip, err := p.Accept()
-	if err == nil {
-		s.welcome(p, conn, ip, l)
-	}
-	return err
 }
 
 // welcome makes a session of conn, if ip may have one, and gives it to l. Of a proxy's it has to be heard first who

@@ -1,7 +1,6 @@
 package sserver
 
 import (
-	"net/netip"
 	"slices"
 	"time"
 
@@ -34,7 +33,7 @@ type shared struct {
 
 func (v *shared) code(c *upgrade.Codec) {
 	text(c, &v.instance)
-	codeEstate(c, &v.lease)
+	v.lease.Code(c)
 	if c.Version >= withChains {
 		upgrade.List(c, &v.books, maxChains, func(c *upgrade.Codec, b *book) { b.code(c) })
 	} else {
@@ -44,7 +43,7 @@ func (v *shared) code(c *upgrade.Codec) {
 		v.books[0].code(c)
 	}
 	v.ids.code(c)
-	upgrade.List(c, &v.memories, maxMemories, codeMemory)
+	upgrade.List(c, &v.memories, maxMemories, func(c *upgrade.Codec, m *guard.Memory) { m.Code(c) })
 	if c.Version >= withChains {
 		upgrade.Maybe(c, &v.board, func(c *upgrade.Codec, b *board) { b.code(c) })
 	}
@@ -187,20 +186,6 @@ func (v *seenShares) code(c *upgrade.Codec) {
 	})
 }
 
-func codeMemory(c *upgrade.Codec, m *guard.Memory) {
-	ip, bits := m.Address.Addr(), uint8(m.Address.Bits())
-	c.Addr(&ip)
-	upgrade.Uint(c, &bits)
-	if c.Reading() {
-		if m.Address = netip.PrefixFrom(ip, int(bits)); !m.Address.IsValid() {
-			c.Fail("no address")
-		}
-	}
-	c.Time(&m.TrustedUntil)
-	upgrade.Int(c, &m.Refused)
-	c.Time(&m.Since)
-}
-
 // listenerState is what both processes must agree about of a listener, whose sessions move.
 type listenerState struct {
 	name       string
@@ -212,12 +197,6 @@ type chainState struct {
 	name    string
 	dataDir string
 	mined   bool // it has had a job
-}
-
-func codeEstate(c *upgrade.Codec, e *registry.Estate) {
-	upgrade.Uint(c, &e.ID)
-	upgrade.Int(c, &e.Owner)
-	upgrade.Int(c, &e.Valid)
 }
 
 // settings are what both processes must agree about.
@@ -238,7 +217,7 @@ func (v *settings) code(c *upgrade.Codec) {
 	upgrade.Uint(c, &v.oldest)
 	upgrade.Uint(c, &v.serverID)
 	text(c, &v.lockPath)
-	codeEstate(c, &v.lease)
+	v.lease.Code(c)
 	upgrade.Uint(c, &v.epoch)
 	text(c, &v.dataDir)
 	upgrade.List(c, &v.listeners, upgrade.MaxFDs, func(c *upgrade.Codec, l *listenerState) {

@@ -29,6 +29,7 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/guard"
+	"btcpool/internal/poll"
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/share"
@@ -84,13 +85,13 @@ type Service struct {
 	before     *upgrade.Predecessor // whose sessions are gone on with; nil: nobody's
 	takenOver  *succession          // nil: they are not, or by a term that has begun
 	lease      atomic.Pointer[registry.Lease]
-	inTerm     atomic.Bool  // a term is under way
-	moving     sync.Mutex   // held while sessions pass to another process
-	accepting  sync.RWMutex // held for reading while a connection is accepted
-	collecting sync.Mutex   // of still
-	still      bool         // loops read nothing, and wait
-	gone       atomic.Bool  // another process has all sessions
-	relays     relays
+	inTerm     atomic.Bool // a term is under way
+	moving     sync.Mutex  // held while sessions pass to another process
+	gate       poll.Gate
+	collecting sync.Mutex  // of still
+	still      bool        // loops read nothing, and wait
+	gone       atomic.Bool // another process has all sessions
+	relays     upgrade.Relays
 }
 
 // New returns a server that listens already, unless it has to get its id first. It uses no network besides.
@@ -279,7 +280,7 @@ func (s *Service) Run(ctx context.Context) (err error) {
 	err = g.Wait()
 	if s.gone.Load() {
 		err = errors.Join(err, s.Close())
-		s.relay(ctx)
+		s.relays.Wait(ctx, &s.goroutines, s.log)
 	}
 	return err
 }

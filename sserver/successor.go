@@ -39,8 +39,6 @@ const (
 	maxUnsentShares = 64 << 20
 	// stopSending is what Kafka gets to take the shares that are on their way to it.
 	stopSending = 5 * time.Second
-	// relayFor is how long TLS connections are relayed to the process that serves them now.
-	relayFor = 24 * time.Hour
 )
 
 // move is what passes to another process while it does.
@@ -168,7 +166,8 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 
 	// Nobody is served from here on.
 	defer upgrade.WithoutGC()()
-	undo = append(undo, s.pauseAccepting())
+	open := s.gate.Shut(s.listeners()...)
+	undo = append(undo, func() { open(false) })
 	s.keepStill(true)
 	undo = append(undo, func() { s.keepStill(false) })
 	m.began = time.Now()
@@ -231,7 +230,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	m.gone = true
 	s.gone.Store(true)
 	close(m.outcome)
-	s.accepting.Unlock() // whoever accepts finds the listeners closed in a moment
+	open(true)
 	return int(m.sessions.Load()), time.Since(m.began), nil
 }
 
@@ -340,18 +339,11 @@ func (s *Service) sendShared(m *move) error {
 	return m.send(messageShared, v.code)
 }
 
-// pauseAccepting returns when no connection is being accepted. It returns what undoes it.
-func (s *Service) pauseAccepting() (undo func()) {
+func (s *Service) listeners() (all []*poll.Listener) {
 	for _, p := range s.ports {
-		_ = p.Pause() // does not fail while it is open
+		all = append(all, p.Listener)
 	}
-	s.accepting.Lock()
-	return func() {
-		for _, p := range s.ports {
-			_ = p.Resume()
-		}
-		s.accepting.Unlock()
-	}
+	return all
 }
 
 // reserveEpochs has the spools begin epochs for the new process, whose shares want one that is not below least.
@@ -512,35 +504,6 @@ func (l *loop) letGo() {
 		link.Close()
 	}
 	for _, link := range left {
-		if stop := link.Leave(); stop != nil {
-			l.srv.relays.add(stop)
-		}
+		l.srv.relays.Add(link.Leave())
 	}
-}
-
-// relays are TLS connections that another process serves by way of this one.
-type relays struct {
-	mu    sync.Mutex
-	stops []func()
-}
-
-func (r *relays) add(stop func()) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stops = append(r.stops, stop)
-}
-
-// relay goes on until the last of the relayed connections has ended, or ctx has, but no longer than relayFor.
-func (s *Service) relay(ctx context.Context) {
-	if n := len(s.relays.stops); n > 0 {
-		s.log.Info().Int("connections", n).Msg("relaying TLS connections to the new process")
-	}
-	ctx, cancel := context.WithTimeout(ctx, relayFor)
-	defer cancel()
-	defer context.AfterFunc(ctx, func() {
-		for _, stop := range s.relays.stops {
-			stop()
-		}
-	})()
-	s.goroutines.Wait()
 }

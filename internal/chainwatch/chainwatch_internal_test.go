@@ -19,6 +19,7 @@ import (
 	"btcpool/internal/registry"
 	"btcpool/internal/service"
 	"btcpool/internal/testkit"
+	"btcpool/internal/upgrade"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -250,5 +251,48 @@ func TestMostUsers(t *testing.T) {
 	slices.Sort(stay)
 	if len(a.users) > 10 || len(stay) != 5 {
 		t.Errorf("%d users, of whom %v are in use", len(a.users), stay)
+	}
+}
+
+// Another process knows what this one did, and hears of nobody whose node has not changed since.
+func TestMemories(t *testing.T) {
+	t.Parallel()
+	one, other := open(t, "", time.Hour), open(t, "", time.Hour)
+	for user, chain := range map[string]string{"alice": "btc", "bob": "bch"} {
+		one.Follow(user)
+		one.reads(t, chain, 7, nil, nothing)
+	}
+	one.Mines("alice", "bch")
+	began := time.Now()
+	if late := one.Memories(began); len(late) > 0 {
+		t.Errorf("read since: %+v", late)
+	}
+	w := upgrade.NewWriter(1, began, nil)
+	for _, m := range one.Memories(time.Time{}) {
+		m.Code(w)
+	}
+	var all []Memory
+	for r := upgrade.NewReader(1, began, w.Bytes()); r.Left() > 0; {
+		var m Memory
+		if m.Code(r); r.Err() != nil {
+			t.Fatal(r.Err())
+		}
+		all = append(all, m)
+	}
+	other.Remember(all)
+	if a, ok := other.Last("alice"); !ok || a.Value.Chain != "btc" || other.Mined("alice") != "bch" || len(all) != 2 {
+		t.Errorf("%+v, mined %q, of %d", a, other.Mined("alice"), len(all))
+	}
+	other.Follow("alice")
+	other.reads(t, "btc", 7, nil, nothing)
+	other.Follow("bob")
+	other.reads(t, "btc", 8, nil, nothing)
+	if diff := cmp.Diff([]string{"bob btc"}, other.told); diff != "" {
+		t.Error(diff)
+	}
+	one.touched("/users/alice")
+	one.reads(t, "bch", 9, nil, nothing)
+	if late := one.Memories(began); len(late) != 1 || late[0].Answer.Value.Chain != "bch" {
+		t.Errorf("read since: %+v", late)
 	}
 }

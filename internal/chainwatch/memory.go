@@ -78,11 +78,20 @@ func (w *Watcher) KeepFile(ctx context.Context) {
 	if w.cfg.File == "" {
 		return
 	}
-	durable.Sweep(w.cfg.File)
+	w.sweepFile()
 	for retry.Sleep(ctx, fileInterval) {
 		w.save()
 	}
 	w.save()
+}
+
+// sweepFile removes what a process has left that was killed while it wrote.
+func (w *Watcher) sweepFile() {
+	w.saving.Lock()
+	defer w.saving.Unlock()
+	if !w.left {
+		durable.Sweep(w.cfg.File)
+	}
 }
 
 // LeaveFile writes the file once more, and leaves it to another process until undo is called.

@@ -3,6 +3,8 @@ package guard
 import (
 	"net/netip"
 	"time"
+
+	"btcpool/internal/upgrade"
 )
 
 // Memory is what is known of an address beside its connections.
@@ -11,6 +13,21 @@ type Memory struct {
 	TrustedUntil time.Time
 	Refused      int // logins since the time
 	Since        time.Time
+}
+
+// Code is for what another process is to know.
+func (m *Memory) Code(c *upgrade.Codec) {
+	ip, bits := m.Address.Addr(), uint8(m.Address.Bits())
+	c.Addr(&ip)
+	upgrade.Uint(c, &bits)
+	if c.Reading() {
+		if m.Address = netip.PrefixFrom(ip, int(bits)); !m.Address.IsValid() {
+			c.Fail("no address")
+		}
+	}
+	c.Time(&m.TrustedUntil)
+	upgrade.Int(c, &m.Refused)
+	c.Time(&m.Since)
 }
 
 // Memories returns what another Guard needs to know that goes on with the connections.

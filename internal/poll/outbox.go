@@ -1,6 +1,10 @@
 package poll
 
-import "time"
+import (
+	"time"
+
+	"btcpool/internal/upgrade"
+)
 
 // Outbox keeps what a link has not taken yet. The zero value is empty.
 //
@@ -78,5 +82,16 @@ func (o *Outbox) Waiting() (data []byte, due int, by time.Time) {
 func (o *Outbox) Restore(data []byte, due int, by time.Time) {
 	if len(data) > 0 {
 		o.waiting = &backlog{data, min(max(due, 0), len(data)), by}
+	}
+}
+
+// Code is for what waits, up to limit bytes, on its way to another process.
+func (o *Outbox) Code(c *upgrade.Codec, limit int) {
+	data, due, by := o.Waiting()
+	c.Data(&data, limit)
+	upgrade.Int(c, &due)
+	c.Time(&by)
+	if c.Reading() && c.Err() == nil {
+		o.Restore(data, due, by)
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"btcpool/internal/retry"
+	"btcpool/internal/upgrade"
 
 	"github.com/go-zookeeper/zk"
 )
@@ -20,6 +21,13 @@ type Estate struct {
 	ID    uint8
 	Owner int64         // the session that made its node; 0: the id is fixed
 	Valid time.Duration // from now on, if nobody renews it
+}
+
+// Code is for what another process is told of it.
+func (e *Estate) Code(c *upgrade.Codec) {
+	upgrade.Uint(c, &e.ID)
+	upgrade.Int(c, &e.Owner)
+	upgrade.Int(c, &e.Valid)
 }
 
 // Estate returns the lease as an Heir needs it.
