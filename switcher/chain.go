@@ -3,6 +3,7 @@ package switcher
 import (
 	"cmp"
 	"math/rand/v2"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 type chain struct {
 	Chain
 	servers []*server
+	former  []*server // that another process knew, and the configuration does not
 
 	sessions prometheus.Gauge // miners on it
 }
@@ -25,14 +27,34 @@ type chain struct {
 // suffix is tried behind a user's name.
 func (c *chain) suffix() string { return cmp.Or(c.UserSuffix, c.Name) }
 
+// server returns the one at an address, nil if there is none.
+func (c *chain) server(addr string) *server {
+	if i := slices.IndexFunc(c.servers, func(s *server) bool { return s.Addr == addr }); i >= 0 {
+		return c.servers[i]
+	}
+	return nil
+}
+
+// formerServer returns one that is not configured any more. Nobody is sent there; who is there is to leave.
+func (c *chain) formerServer(addr string) *server {
+	if i := slices.IndexFunc(c.former, func(s *server) bool { return s.Addr == addr }); i >= 0 {
+		return c.former[i]
+	}
+	s := newServer(Server{Addr: addr}, prometheus.NewGauge(prometheus.GaugeOpts{}))
+	s.former = true
+	c.former = append(c.former, s)
+	return s
+}
+
 // unknownMask is that of a server that has not said yet which version bits may be rolled.
 const unknownMask = 1<<64 - 1
 
 // server is one of a chain's, and what is known of it. It is safe for concurrent use.
 type server struct {
 	Server
-	mask atomic.Uint64 // version bits that it lets miners roll, or unknownMask
-	up   prometheus.Gauge
+	mask   atomic.Uint64 // version bits that it lets miners roll, or unknownMask
+	up     prometheus.Gauge
+	former bool // it is not configured any more
 
 	mu     sync.Mutex
 	err    error // why it is of no use; nil: it is

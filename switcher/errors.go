@@ -68,6 +68,7 @@ var (
 	errExtraNonce  = errors.New("the server has another extranonce, and the miner cannot go over to it")
 	errReconnect   = errors.New("asked to connect again")
 	errUpstream    = errors.New("the server has ended the connection")
+	errFormer      = errors.New("the server is not configured any more")
 	errStopping    = errors.New("the service stops")
 	errFault       = errors.New("a fault of the program")
 	errNotAdmitted = errors.New("not admitted")

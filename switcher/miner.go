@@ -128,12 +128,18 @@ func (s *session) authorize(req stratum.Request) {
 	s.Name, s.Typed, s.Password = own, full, password
 	s.LoginID = bytes.Clone(req.ID)
 	s.setPhase(finding)
+	s.spell()
+}
+
+// spell finds out how the user's name is written.
+func (s *session) spell() {
 	if s.srv.spellings == nil {
 		s.find()
 		return
 	}
+	typed := s.Name.user
 	s.ask(func(ctx context.Context) func() {
-		spelt := s.srv.spellings.of(ctx, own.user)
+		spelt := s.srv.spellings.of(ctx, typed)
 		return func() {
 			s.Name.user = spelt
 			s.find()

@@ -3,6 +3,7 @@ package switcher
 import (
 	"context"
 	"errors"
+	"maps"
 	"strings"
 	"sync"
 	"time"
@@ -68,6 +69,25 @@ func newSpellings(u Users, users *chainwatch.Watcher) *spellings {
 		s.remember(user)
 	}
 	return s
+}
+
+// all returns what is remembered, for another process to learn.
+func (s *spellings) all() map[string]string {
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return maps.Clone(s.byLower)
+}
+
+func (s *spellings) learn(byLower map[string]string) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	maps.Copy(s.byLower, byLower)
 }
 
 func (s *spellings) remember(user string) {

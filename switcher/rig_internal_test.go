@@ -284,7 +284,17 @@ func chainOf(name string, pools ...*pool) Chain {
 
 // says has a user's node say a chain.
 func (r *rig) says(user, chain string) {
-	r.changed(user, chainwatch.Answer{Value: userchain.Value{Chain: chain}, Known: true}, time.Now())
+	r.knows(user, chain)
+	r.changed(user, nodeSays(chain), time.Now())
+}
+
+// knows has the switcher know what a user's node says, but not its sessions.
+func (r *rig) knows(user, chain string) {
+	r.users.Remember([]chainwatch.Memory{{User: user, Answer: nodeSays(chain), Read: time.Now()}})
+}
+
+func nodeSays(chain string) chainwatch.Answer {
+	return chainwatch.Answer{Value: userchain.Value{Chain: chain}, Known: true}
 }
 
 // message is a line that a miner got.

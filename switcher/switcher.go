@@ -42,6 +42,7 @@ import (
 	"btcpool/internal/registry"
 	"btcpool/internal/retry"
 	"btcpool/internal/service"
+	"btcpool/internal/upgrade"
 	"btcpool/internal/userchain"
 )
 
@@ -79,8 +80,14 @@ type Service struct {
 	acceptLog, chainLog, switchLog sampled
 
 	maxConnections int
-	open           atomic.Int64 // connections
-	leased         atomic.Bool  // there is an id
+	open           atomic.Int64                   // connections
+	before         *upgrade.Predecessor           // whose sessions are gone on with; nil: nobody's
+	lease          atomic.Pointer[registry.Lease] // nil: there is no id yet
+	running        atomic.Bool                    // loops are, or are about to
+	moving         sync.Mutex                     // held while sessions pass to another process
+	gate           poll.Gate
+	gone           chan struct{} // closed when another process has all sessions
+	relays         upgrade.Relays
 	goroutines     sync.WaitGroup
 	serving        context.Context //nolint:containedctx // ends when the service stops: of what works for sessions
 	stopServing    context.CancelFunc
@@ -119,10 +126,16 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		metrics: newMetrics(deps.Metrics),
 		mask:    cfg.versionMask(),
 		started: now,
-		guard:   guard.New(cfg.Limits, guard.NewBans(cfg.DataDir, deps.Log, now)),
 		ids:     &idPool{server: cfg.ServerID},
+		before:  deps.Predecessor,
+		gone:    make(chan struct{}),
 		dials:   make(chan struct{}, maxDials),
 	}
+	bans := cfg.DataDir
+	if s.before != nil { // they are the other process's until all is taken over
+		bans = ""
+	}
+	s.guard = guard.New(cfg.Limits, guard.NewBans(bans, deps.Log, now))
 	for _, l := range []*sampled{&s.acceptLog, &s.chainLog, &s.switchLog} {
 		l.log, l.Interval = deps.Log, logInterval
 	}
@@ -132,7 +145,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 			err = errors.Join(err, s.Close())
 		}
 	}()
-	s.closing.Add(func() error { s.stopServing(); s.goroutines.Wait(); return nil })
+	s.closing.Add(func() error { s.stopServing(); return nil })
 	if s.maxConnections, err = service.Connections(cfg.MaxConnections, service.OpenFiles()/2, deps.Log); err != nil {
 		return nil, err
 	}
@@ -161,7 +174,7 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 		s.log.Info().Stringer("addr", p.Addr()).Bool("tls", l.TLSCertFile != "").Msg("listening for miners")
 	}
 	if cfg.Status != "" {
-		if s.status, err = net.Listen("tcp", cfg.Status); err != nil {
+		if s.status, err = s.listenStatus(); err != nil {
 			return nil, &config.ListenError{Key: "status", Addr: cfg.Status, Err: err}
 		}
 		s.closing.Add(s.status.Close)
@@ -182,9 +195,18 @@ func New(cfg Config, deps service.Deps) (_ *Service, err error) {
 	return s, nil
 }
 
+func (s *Service) listenStatus() (net.Listener, error) {
+	if file := s.before.Listener(statusName(s.cfg.Status)); file != nil {
+		defer file.Close()
+		return net.FileListener(file)
+	}
+	return net.Listen("tcp", s.cfg.Status)
+}
+
 func (s *Service) listen(l Listener) (*port, error) {
 	listener, err := poll.Listen(poll.Config{
 		Addr:         l.Listen,
+		Inherited:    s.before.Listener(l.name()),
 		CertFile:     l.TLSCertFile,
 		KeyFile:      l.TLSKeyFile,
 		Log:          s.log,
@@ -218,7 +240,7 @@ func (s *Service) StatusAddr() net.Addr {
 
 // Ready returns nil while miners can be served: it is known what users mine, and some chain has a server.
 func (s *Service) Ready() error {
-	if !s.leased.Load() {
+	if s.lease.Load() == nil {
 		return errors.New("no server id yet")
 	}
 	if err := s.users.Fault(); err != nil && !s.users.Remembers() {
@@ -236,17 +258,28 @@ func (s *Service) id() uint8 { return s.ids.server }
 
 // Run serves until ctx ends.
 func (s *Service) Run(ctx context.Context) (err error) {
-	defer func() { err = errors.Join(err, s.Close()) }()
-	return s.registry.Lease(ctx, s.cfg.LockPath, s.cfg.ServerID, func(ctx context.Context, lease registry.Lease) error {
+	defer func() {
+		err = errors.Join(err, s.Close())
+		s.relays.Wait(ctx, &s.goroutines, s.log)
+	}()
+	serve := func(ctx context.Context, lease registry.Lease) error {
 		s.ids.server = lease.ID
-		s.leased.Store(true)
+		s.lease.Store(&lease)
 		return s.serve(ctx)
-	})
+	}
+	if s.before != nil {
+		return s.takeOver(ctx, serve)
+	}
+	return s.registry.Lease(ctx, s.cfg.LockPath, s.cfg.ServerID, serve)
 }
 
-// serve serves miners until ctx ends, then lets go of them.
+// serve serves miners until ctx ends, then lets go of them; or until another process does.
 func (s *Service) serve(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	s.running.Store(true)
+	defer s.running.Store(false)
 	if s.status != nil {
 		g.Go(func() error { return httpapi.Serve(ctx, s.status, s.handler(), time.Second) })
 	}
@@ -269,14 +302,21 @@ func (s *Service) serve(ctx context.Context) error {
 	for _, p := range s.ports {
 		accepting.Go(func() { s.accept(ctx, p) })
 	}
-	defer context.AfterFunc(ctx, func() {
+	g.Go(func() error {
+		passed := false
+		select {
+		case <-s.gone:
+			passed = true
+			cancel()
+		case <-ctx.Done():
+		}
 		for _, p := range s.ports {
 			_ = p.Close() // which ends accept
 		}
-	})()
-	g.Go(func() error {
-		<-ctx.Done()
 		accepting.Wait()
+		if passed {
+			return nil
+		}
 		s.letGo()
 		for _, l := range s.loops {
 			l.Post(l.leave)
@@ -296,7 +336,11 @@ func (s *Service) serve(ctx context.Context) error {
 	})
 	err := g.Wait()
 	s.stopServing()
-	s.goroutines.Wait()
+	select {
+	case <-s.gone: // they relay
+	default:
+		s.goroutines.Wait()
+	}
 	return err
 }
 
@@ -385,9 +429,9 @@ func (s *Service) promise() uint32 {
 // accept starts a session for each connection until the port is closed.
 func (s *Service) accept(ctx context.Context, p *port) {
 	for next := 0; ; next++ {
-		conn, ip, err := p.Accept()
+		l := s.loops[next%len(s.loops)]
+		err := s.gate.Accept(p.Listener, func(conn poll.Link, ip netip.Addr) { s.welcome(p, conn, ip, l) })
 		if err == nil {
-			s.welcome(p, conn, ip, s.loops[next%len(s.loops)])
 			continue
 		}
 		if ctx.Err() != nil || errors.Is(err, net.ErrClosed) {
