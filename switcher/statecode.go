@@ -20,7 +20,7 @@ const (
 	maxMany     = 1 << 22
 	maxChains   = 1 << 12
 	maxNonce    = 64 // bytes
-	usersChunk  = 1 << 16
+	usersChunk  = 1 << 12
 	maxMemories = 1 << 22
 )
 
@@ -178,7 +178,7 @@ func (s *session) codeUpstream(c *upgrade.Codec, v **upstream) {
 			u.server = u.chain.formerServer(addr)
 		}
 	}
-	u.upState.code(c)
+	u.code(c)
 	c.Data(&u.pending, maxPending)
 	u.outbox.Code(c, maxUnsentUp)
 	c.Time(&u.began)

@@ -11,14 +11,13 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"btcpool/internal/chainwatch"
 	"btcpool/internal/poll"
 	"btcpool/internal/upgrade"
 )
 
 // Messages between the two processes.
 const (
-	messageUsers    = upgrade.KindService + iota // what is known of some users
+	messageUsers    = upgrade.KindService + iota // what is known of some users since their file was left
 	messageShared                                // what else belongs to no session
 	messageSessions                              // some sessions, each with the descriptors of its connections
 	messageEnd
@@ -47,16 +46,12 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 		return 0, 0, errors.New("another hand-over is under way")
 	}
 	defer s.moving.Unlock()
-	undo = append(undo, s.users.LeaveFile())
+	undo = append(undo, s.users.LeaveFile()) // which the new process reads when it has been introduced
 	if err := s.introduce(to); err != nil {
 		return 0, 0, err
 	}
 	m := move{Service: s, to: to}
 	if m.version, err = agreed(ctx, to); err != nil {
-		return 0, 0, err
-	}
-	told := time.Now()
-	if err := m.sendUsers(s.users.Memories(time.Time{})); err != nil {
 		return 0, 0, err
 	}
 
@@ -75,7 +70,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := m.sendAll(told, parcels); err != nil {
+	if err := m.sendAll(parcels); err != nil {
 		return 0, 0, err
 	}
 	if err := to.Taken(); err != nil {
@@ -205,19 +200,12 @@ func (m *move) send(kind byte, code func(*upgrade.Codec)) error {
 	return m.to.Send(kind, w.Bytes())
 }
 
-func (m *move) sendUsers(all []chainwatch.Memory) error {
-	for some := range slices.Chunk(all, usersChunk) {
+// sendAll sends what is known of users since their file was left, and all else.
+func (m *move) sendAll(parcels []parcel) error {
+	for some := range slices.Chunk(m.users.Memories(), usersChunk) {
 		if err := m.send(messageUsers, func(c *upgrade.Codec) { codeUsers(c, &some) }); err != nil {
 			return err
 		}
-	}
-	return nil
-}
-
-// sendAll sends what is known of users since they were told of, and all else.
-func (m *move) sendAll(told time.Time, parcels []parcel) error {
-	if err := m.sendUsers(m.users.Memories(told)); err != nil {
-		return err
 	}
 	v := shared{lease: m.lease.Load().Estate(), ids: m.ids, memories: m.guard.Memories(), spelt: m.spellings.all()}
 	for _, c := range m.chains {

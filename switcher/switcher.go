@@ -14,7 +14,8 @@
 // A miner stays at its server until the next one has let it in and has given it a job. When a server breaks, its miners
 // go to another one of the chain, or are held until there is one. When ZooKeeper is away all goes on with what is known.
 //
-// A session is a plain value that belongs to one loop, with its connections.
+// A session is a plain value that belongs to one loop, with its connections. On SIGUSR2 another process goes on with all of
+// them.
 package switcher
 
 import (

@@ -41,15 +41,12 @@ func (m *Memory) Code(c *upgrade.Codec) {
 	c.Time(&m.Read)
 }
 
-// Memories returns what is known of all users who were read after a time, in no order. It should be called after
-// LeaveFile.
-func (w *Watcher) Memories(after time.Time) (all []Memory) {
+// Memories returns what is known of the users whose nodes were found to have changed since LeaveFile, in no order.
+func (w *Watcher) Memories() (all []Memory) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	for name, u := range w.users {
-		if !u.read.IsZero() && !u.read.Before(after) {
-			all = append(all, Memory{name, u.answer, u.mined, u.written, u.read})
-		}
+	for u := range w.since {
+		all = append(all, Memory{u.name, u.answer, u.mined, u.written, u.read})
 	}
 	return all
 }

@@ -75,8 +75,9 @@ type Watcher struct {
 	queue     []*user // to be read, each once
 	again     []*user // after a pause
 	connected bool
-	changed   bool      // since the file was written
-	saved     time.Time // when it was
+	changed   bool               // since the file was written
+	since     map[*user]struct{} // who has changed since the file was left; nil: it is not
+	saved     time.Time          // when it was
 }
 
 // user is one whose node was asked for.
@@ -383,6 +384,9 @@ func (w *Watcher) done(u *user, r reading) {
 	changed := u.read.IsZero() || !u.answer.equal(r.answer)
 	tell := r.ok && u.uses > 0 && (changed || u.written != 0 && u.written != r.written)
 	if r.ok {
+		if w.since != nil && (changed || u.written != r.written) {
+			w.since[u] = struct{}{}
+		}
 		u.answer, u.written, u.read = r.answer, r.written, time.Now()
 		w.changed = w.changed || changed
 	} else {

@@ -254,25 +254,30 @@ func TestMostUsers(t *testing.T) {
 	}
 }
 
-// Another process knows what this one did, and hears of nobody whose node has not changed since.
+// Another process knows what this one did, by the file and what has changed since, and hears of nobody whose node has not
+// changed.
 func TestMemories(t *testing.T) {
 	t.Parallel()
-	one, other := open(t, "", time.Hour), open(t, "", time.Hour)
-	for user, chain := range map[string]string{"alice": "btc", "bob": "bch"} {
+	file := filepath.Join(t.TempDir(), "users.json")
+	one := open(t, file, time.Hour)
+	for user, chain := range map[string]string{"alice": "btc", "bob": "bch", "carol": "btc"} {
 		one.Follow(user)
 		one.reads(t, chain, 7, nil, nothing)
 	}
 	one.Mines("alice", "bch")
-	began := time.Now()
-	if late := one.Memories(began); len(late) > 0 {
-		t.Errorf("read since: %+v", late)
+	undo := one.LeaveFile()
+	other := open(t, file, time.Hour)
+	for _, user := range []string{"alice", "bob"} {
+		one.touched("/users/" + user)
+		one.reads(t, "bch", int64(len(user))+4, nil, nothing) // bob's is the same still
 	}
-	w := upgrade.NewWriter(1, began, nil)
-	for _, m := range one.Memories(time.Time{}) {
+	now := time.Now()
+	w := upgrade.NewWriter(1, now, nil)
+	for _, m := range one.Memories() {
 		m.Code(w)
 	}
 	var all []Memory
-	for r := upgrade.NewReader(1, began, w.Bytes()); r.Left() > 0; {
+	for r := upgrade.NewReader(1, now, w.Bytes()); r.Left() > 0; {
 		var m Memory
 		if m.Code(r); r.Err() != nil {
 			t.Fatal(r.Err())
@@ -280,19 +285,17 @@ func TestMemories(t *testing.T) {
 		all = append(all, m)
 	}
 	other.Remember(all)
-	if a, ok := other.Last("alice"); !ok || a.Value.Chain != "btc" || other.Mined("alice") != "bch" || len(all) != 2 {
+	if a, ok := other.Last("alice"); !ok || a.Value.Chain != "bch" || other.Mined("alice") != "bch" || len(all) != 1 {
 		t.Errorf("%+v, mined %q, of %d", a, other.Mined("alice"), len(all))
 	}
-	other.Follow("alice")
-	other.reads(t, "btc", 7, nil, nothing)
-	other.Follow("bob")
-	other.reads(t, "btc", 8, nil, nothing)
+	for user, chain := range map[string]string{"alice": "bch", "bob": "btc", "carol": "btc"} {
+		other.Follow(user)
+		other.reads(t, chain, 9, nil, nothing)
+	}
 	if diff := cmp.Diff([]string{"bob btc"}, other.told); diff != "" {
 		t.Error(diff)
 	}
-	one.touched("/users/alice")
-	one.reads(t, "bch", 9, nil, nothing)
-	if late := one.Memories(began); len(late) != 1 || late[0].Answer.Value.Chain != "bch" {
-		t.Errorf("read since: %+v", late)
+	if undo(); len(one.Memories()) > 0 {
+		t.Error("it is noted still who changes")
 	}
 }

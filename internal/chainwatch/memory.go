@@ -94,16 +94,22 @@ func (w *Watcher) sweepFile() {
 	}
 }
 
-// LeaveFile writes the file once more, and leaves it to another process until undo is called.
+// LeaveFile writes the file once more, and leaves it to another process until undo is called. What changes meanwhile is
+// what Memories returns.
 func (w *Watcher) LeaveFile() (undo func()) {
-	w.save()
-	leave := func(left bool) {
+	leave := func(left bool, since map[*user]struct{}) {
+		w.mu.Lock()
+		w.since = since
+		w.mu.Unlock()
+		if left {
+			w.save()
+		}
 		w.saving.Lock()
 		defer w.saving.Unlock()
 		w.left = left
 	}
-	leave(true)
-	return func() { leave(false) }
+	leave(true, make(map[*user]struct{}))
+	return func() { leave(false, nil) }
 }
 
 // save writes the file if there is something new.

@@ -106,7 +106,7 @@ func (f *Fields) Fill(v reflect.Value) {
 	case reflect.Struct:
 		f.Struct(v)
 	default:
-		panic("no value for " + v.Type().String())
+		panic("no value for " + v.Type().String()) //nolint:forbidigo // of a test
 	}
 }
 
