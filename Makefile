@@ -49,11 +49,14 @@ dashboards: ## deploy/grafana/dashboards/, from deploy/check/dashboards_test.go
 screenshots: ## pictures of the pages that the browser tests open, into bin/screenshots/
 	go test -tags integration -count=1 -run '^TestPagesInBrowser$$' ./statshttpd -args -shots $(CURDIR)/bin/screenshots
 
+# Services whose units have a reload of their own.
+RELOADED = agentproxy sserver switcher
+
 install: ## what build has made, units and samples under $(DESTDIR)/; a configuration that is there stays
-	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool usr/lib/systemd/system/btcpool@agentproxy.service.d usr/lib/systemd/system/btcpool@sserver.service.d usr/lib/sysusers.d)
+	install -d $(addprefix $(DESTDIR)/,usr/bin etc/btcpool $(addprefix usr/lib/systemd/system/btcpool@,$(addsuffix .service.d,$(RELOADED))) usr/lib/sysusers.d)
 	install -m 755 $(addprefix $(BIN)/,$(PROGRAMS)) $(DESTDIR)/usr/bin
 	install -m 644 deploy/systemd/btcpool@.service deploy/systemd/btcpool.target $(DESTDIR)/usr/lib/systemd/system
-	for s in agentproxy sserver; do \
+	for s in $(RELOADED); do \
 		install -m 644 deploy/systemd/btcpool@$$s.service.d/reload.conf $(DESTDIR)/usr/lib/systemd/system/btcpool@$$s.service.d; \
 	done
 	install -m 644 deploy/systemd/btcpool.sysusers $(DESTDIR)/usr/lib/sysusers.d/btcpool.conf

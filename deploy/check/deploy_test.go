@@ -146,7 +146,7 @@ func TestUnits(t *testing.T) {
 			}
 		})
 	}
-	for service, signal := range map[string]string{"agentproxy": "HUP", "sserver": "USR2"} {
+	for service, signal := range map[string]string{"agentproxy": "HUP", "sserver": "USR2", "switcher": "USR2"} {
 		drop, err := os.Open(filepath.Join(root, "deploy", "systemd", "btcpool@"+service+".service.d", "reload.conf"))
 		if err != nil {
 			t.Fatal(err)
