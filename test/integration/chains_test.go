@@ -486,9 +486,9 @@ func TestSwitchesAndAKill(t *testing.T) {
 // want is the chain of a user after a round of switches.
 func want(user, round int) int { return (user*7 + round*(1+user%2)) % 2 }
 
-// From the write of a node to the new chain's job, with 9,000 miners of 500 users beside: one user after another.
+// From the write of a node to the new chain's job, with 9,700 miners of 500 users beside: one user after another.
 func BenchmarkSwitch(b *testing.B) {
-	const users, conns = 500, 9000
+	const users, conns = 500, 9700
 	z := rig.StartZooKeeper(b, b.TempDir())
 	m := startMultiChain(b, multiChainConfig(b, z.Addr, testkit.Broker(b), users))
 	miners := m.miners(users, conns)
