@@ -283,43 +283,21 @@ func TestHandOverCutOff(t *testing.T) {
 		shares++
 	}
 	seen := uint64(0)
-	for messages := -1; ; messages++ {
-		s.onLoop(t, func() { s.checker.seen.add(seen); seen++ })
-		before, moved, cut := upgradetest.Between(t, s, messages, cfg.Listeners[0].name())
-		other, err := New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- other.Run(ctx) }()
-		err = (<-moved).Err
-		all := <-cut
-		if err == nil {
-			if messages < 3 {
-				t.Errorf("taken over after %d messages", messages)
-			}
-			// It was "go" that was lost: whose turn it is has nobody else to ask.
-			share()
-			l.say(notify("1", false))
-			r.hear()
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			t.Logf("%d messages", messages)
-			return
-		}
-		if !all {
-			t.Fatalf("not taken over: %v", err)
-		}
-		if again := <-ended; again == nil {
-			t.Fatalf("%d messages, %v: the new process has begun", messages, err)
-		}
-		stop()
+	more := func() { s.onLoop(t, func() { s.checker.seen.add(seen); seen++ }) }
+	more()
+	if messages := upgradetest.CutOff(t, s, func(before *upgrade.Predecessor) (*Service, error) {
+		return New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
+	}, func(int) {
 		share()
 		dial(t, s).login("a.more")
 		l.hear()
+		more()
+	}, func(int, *Service) {
+		share()
+		l.say(notify("1", false))
+		r.hear()
+	}, cfg.Listeners[0].name()); messages < 3 {
+		t.Errorf("taken over after %d messages", messages)
 	}
 }
 

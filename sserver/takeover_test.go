@@ -252,44 +252,19 @@ func TestCutOff(t *testing.T) {
 	p := startKnown(t, cfg)
 	miner, w := p.miner()
 	miner.wantSubmit(miner.share(w, 0), 0)
-	for messages := -1; ; messages++ {
-		before, moved, cut := upgradetest.Between(t, p, messages)
-		other, err := sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- other.Run(ctx) }()
-		handedOver := (<-moved).Err
-		all := <-cut
-		if handedOver == nil {
-			if messages < 5 {
-				t.Errorf("taken over after %d messages", messages)
-			}
-			// It was "go" that was lost: whose turn it is has nobody else to ask.
-			next := &pool{Service: other, tb: t, jobs: p.jobs}
-			miner.wantSubmit(miner.share(w, 0), 22)
-			miner.wantSubmit(miner.share(w, uint64(messages+2)), 0)
-			next.dial().login()
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			t.Logf("%d messages", messages)
-			return
-		}
-		if !all {
-			t.Fatalf("not taken over: %v", handedOver)
-		}
-		if err := <-ended; err == nil {
-			t.Fatalf("%d messages, %v: the new process has begun", messages, handedOver)
-		}
-		stop()
+	stays := func(messages int) {
 		miner.wantSubmit(miner.share(w, 0), 22)
 		miner.wantSubmit(miner.share(w, uint64(messages+2)), 0)
 		miner.wantSubmit(miner.share(w, uint64(messages+2)), 22)
 		p.dial().login()
+	}
+	if messages := upgradetest.CutOff(t, p, func(before *upgrade.Predecessor) (*sserver.Service, error) {
+		return sserver.New(cfg, service.Deps{Log: zerolog.Nop(), Predecessor: before})
+	}, stays, func(messages int, other *sserver.Service) {
+		p = &pool{Service: other, tb: t, jobs: p.jobs}
+		stays(messages)
+	}); messages < 5 {
+		t.Errorf("taken over after %d messages", messages)
 	}
 }
 

@@ -309,40 +309,17 @@ func TestHandOverCutOff(t *testing.T) {
 	})
 	m := r.machine()
 	_, job := m.login("alice")
-	for messages := -1; ; messages++ {
-		before, moved, cut := upgradetest.Between(t, r.Service, messages, r.cfg.Listeners[0].name())
-		other, err := New(r.cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(), Predecessor: before})
-		if err != nil {
-			t.Fatal(err)
-		}
-		ended := make(chan error, 1)
-		ctx, stop := context.WithCancel(t.Context())
-		go func() { ended <- other.Run(ctx) }()
-		err = (<-moved).Err
-		all := <-cut
-		if err == nil {
-			if messages < 3 {
-				t.Errorf("taken over after %d messages", messages)
-			}
-			m.wantTrue("a share", m.submit(job.param(0)))
-			stop()
-			if err := <-ended; err != nil {
-				t.Error(err)
-			}
-			t.Logf("%d messages", messages)
-			return
-		}
-		if !all {
-			t.Fatalf("not taken over: %v", err)
-		}
-		if again := <-ended; again == nil {
-			t.Fatalf("%d messages, %v: the new process has begun", messages, err)
-		}
-		stop()
+	if messages := upgradetest.CutOff(t, r.Service, func(before *upgrade.Predecessor) (*Service, error) {
+		return New(r.cfg, service.Deps{Log: zerolog.Nop(), Metrics: prometheus.NewRegistry(), Predecessor: before})
+	}, func(int) {
 		m.wantTrue("a share", m.submit(job.param(0)))
 		m := r.machine()
 		m.login("alice.more")
 		m.Close()
+	}, func(int, *Service) {
+		m.wantTrue("a share", m.submit(job.param(0)))
+	}, r.cfg.Listeners[0].name()); messages < 3 {
+		t.Errorf("taken over after %d messages", messages)
 	}
 }
 

@@ -40,12 +40,42 @@ func Offer(tb testing.TB, s Service) (before *upgrade.Predecessor, moved <-chan 
 	return before, done
 }
 
-// Between is Offer with somebody between the two, who passes on so many messages of s, and listeners of these names. With
-// the next, or at once if there are to be fewer than none, each takes the other for dead. Cut tells whether there was one.
-// It is not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
-func Between(tb testing.TB, s Service, messages int, listeners ...string) (before *upgrade.Predecessor, moved <-chan Outcome, cut <-chan bool) {
+// CutOff has hand-overs of s cut off behind each of their messages, the first before there is any, until whoever begins has
+// nobody else to ask: it was "go" that was lost. Others are made by build, and must not begin before; s must go on as if
+// nothing had been, of which stays makes sure, and after that the other, as goes does. It returns how many messages passed.
+func CutOff[S interface{ Run(context.Context) error }](tb testing.TB, s Service, build func(*upgrade.Predecessor) (S, error),
+	stays func(messages int), goes func(messages int, other S), listeners ...string,
+) (messages int) {
 	tb.Helper()
-	return between(tb, s, messages, func(byte) {}, listeners)
+	for messages = -1; ; messages++ {
+		before, moved, cut := between(tb, s, messages, func(byte) {}, listeners)
+		other, err := build(before)
+		if err != nil {
+			tb.Fatal(err)
+		}
+		ended := make(chan error, 1)
+		ctx, stop := context.WithCancel(tb.Context())
+		go func() { ended <- other.Run(ctx) }()
+		handedOver := (<-moved).Err
+		all := <-cut
+		if handedOver == nil {
+			goes(messages, other)
+			stop()
+			if err := <-ended; err != nil {
+				tb.Error(err)
+			}
+			tb.Logf("%d messages", messages)
+			return messages
+		}
+		if !all {
+			tb.Fatalf("not taken over: %v", handedOver)
+		}
+		if err := <-ended; err == nil {
+			tb.Fatalf("%d messages, %v: the new process has begun", messages, handedOver)
+		}
+		stop()
+		stays(messages)
+	}
 }
 
 // Amid is Offer with do called each time that the new process has said something of a kind, before s hears of it.
@@ -61,6 +91,9 @@ func Amid(tb testing.TB, s Service, kind byte, do func(n int), listeners ...stri
 	return before, moved
 }
 
+// between is Offer with somebody between the two, who passes on so many messages of s, and listeners of these names. With
+// the next, or at once if there are to be fewer than none, each takes the other for dead. Cut tells whether there was one.
+// It is not earlier, when the new process may have said that it could go on: one that does is killed by the old one.
 func between(tb testing.TB, s Service, messages int, said func(kind byte), listeners []string) (before *upgrade.Predecessor, moved <-chan Outcome, cut <-chan bool) {
 	tb.Helper()
 	old, moved := Offer(tb, s)
