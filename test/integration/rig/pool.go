@@ -156,6 +156,9 @@ type Setup struct {
 	Only []string
 	// Difficulties are sserver's settings of them; "": at which a CPU mines in a fraction of a second.
 	Difficulties string
+	// SubPool is the payout address of a sub-pool, "guests", for whose coinbase all miners work; their shares have the
+	// external user -5. "": none.
+	SubPool string
 	// Unhurried leaves the time between writes of statistics as it is by default; a test would wait for them.
 	Unhurried bool
 }
@@ -235,6 +238,10 @@ func (s Setup) Start(t testing.TB, dir string) *Pool {
 	}
 	if s.MaxWorkers != 0 {
 		configs["statshttpd"] = fmt.Sprintf("max_workers = %d\n", s.MaxWorkers) + configs["statshttpd"]
+	}
+	if s.SubPool != "" {
+		configs["jobmaker"] += fmt.Sprintf("[[sub_pools]]\nname = \"guests\"\npayout_address = %q\ncoinbase_text = \"/guests/\"\n", s.SubPool)
+		configs["sserver"] += "[sub_pool]\nname = \"guests\"\next_user_id = -5\n"
 	}
 	if s.Aux != nil {
 		login := fmt.Sprintf("name = \"aux\"\nrpc_url = %q\nrpc_user = \"user\"\nrpc_password = \"secret\"\n", s.Aux.URL())
