@@ -11,26 +11,24 @@ import (
 
 	"btcpool/internal/bus"
 	"btcpool/internal/testkit"
+	"btcpool/sserver"
 )
 
-// The words of the topics, from the first to the last; and a command is not executed again by the next process.
-func TestManagement(t *testing.T) {
-	t.Parallel()
-	cfg := testConfig(t)
-	cfg.ServerID = 3
-	cfg.Management.Enabled = true
-	commands, replies := cfg.Management.ControllerTopic, cfg.Management.ProcessorTopic
-	client := testkit.Bus(t, cfg.Kafka, commands, replies)
+// replies returns what waits for the next reply to management commands, or notification, that is not of a probe, and what
+// sends them.
+func replies(t *testing.T, cfg sserver.Config) (next func(want object) object, commands *bus.Client) {
+	t.Helper()
+	client := testkit.Bus(t, cfg.Kafka, cfg.Management.ControllerTopic, cfg.Management.ProcessorTopic)
 	got := make(chan object, 100)
 	testkit.Run(t, func(ctx context.Context) error {
-		return client.Read(ctx, replies, bus.Earliest(), func(m bus.Message) error {
+		return client.Read(ctx, cfg.Management.ProcessorTopic, bus.Earliest(), func(m bus.Message) error {
 			var v object
 			err := json.Unmarshal(m.Value, &v)
 			got <- v
 			return err
 		})
 	})
-	next := func(want object) object {
+	return func(want object) object {
 		t.Helper()
 		for {
 			select {
@@ -47,10 +45,19 @@ func TestManagement(t *testing.T) {
 				t.Fatalf("no %v", want)
 			}
 		}
-	}
+	}, client
+}
+
+// The words of the topics, from the first to the last; and a command is not executed again by the next process.
+func TestManagement(t *testing.T) {
+	t.Parallel()
+	cfg := testConfig(t)
+	cfg.ServerID = 3
+	cfg.Management.Enabled = true
+	next, client := replies(t, cfg)
 	command := func(text string) {
 		t.Helper()
-		if err := client.Write(t.Context(), commands, bus.Message{Value: []byte(text)}); err != nil {
+		if err := client.Write(t.Context(), cfg.Management.ControllerTopic, bus.Message{Value: []byte(text)}); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 	"time"
 
+	"btcpool/internal/chainwatch"
 	"btcpool/internal/job"
 	"btcpool/internal/upgrade"
 	"btcpool/internal/userchain"
@@ -39,6 +40,13 @@ func (s *Service) SetSubPool(user, name string) {
 
 // Mined returns what a user mined last.
 func (s *Service) Mined(user string) string { return s.board.nodes.Mined(user) }
+
+// TellNode has a user's node say something else.
+func (s *Service) TellNode(user, chain string) {
+	is := chainwatch.Answer{Known: true, Value: userchain.Value{Chain: chain}}
+	s.board.nodes.Remember([]chainwatch.Memory{{User: user, Answer: is, Read: time.Now()}})
+	s.board.changed(user, is, time.Now())
+}
 
 // SettingsSaying is what s would tell a new process if it were a program of these versions.
 func (s *Service) SettingsSaying(newest, oldest uint32) []byte {

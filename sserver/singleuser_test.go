@@ -76,6 +76,8 @@ func TestSingleUserChain(t *testing.T) {
 		cfg.Chains[i].SingleUserPUID = int32(70 + i)
 		cfg.Chains[i].Users.Static["bob"] = int32(90 + i)
 	}
+	cfg.Management.Enabled = true
+	next, _ := replies(t, cfg.PerChain()[btc])
 	p, _ := startChains(t, cfg)
 	alice, w := p.miner()
 	bob := p.dial()
@@ -91,6 +93,19 @@ func TestSingleUserChain(t *testing.T) {
 	}
 	alice.wantSubmit(alice.share(fresh, 2), 0)
 	alice.wantSubmit(alice.share(w, 3), 0)
+	p.TellNode("pool", "btc")
+	p.TellNode("pool", "nonsense")
+	if back := alice.work(); back.prev != w.prev {
+		t.Errorf("a job on %s after the node's change", back.prev)
+	}
+	next(object{"type": "sserver_notify", "action": "online"})
+	v := next(object{
+		"type": "sserver_action", "action": "single_user_switch_chain", "result": true, "old_chain_name": "bch", "new_chain_name": "btc",
+		"switched_users": 2.0, "switched_connections": 2.0,
+	})
+	if id, has := v["id"]; !has || id != nil {
+		t.Errorf("%v", v)
+	}
 	for chain, want := range [][2]int32{{70, 7}, {71, 8}} {
 		for _, s := range sharesOf(t, cfg, chain, 2-chain) {
 			if got := [2]int32{s.UserID, s.ExtUserID}; got != want {

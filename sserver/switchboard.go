@@ -324,15 +324,28 @@ func (b *switchboard) leave(s *session) {
 
 // changed is called when something was heard of a user's node.
 func (b *switchboard) changed(user string, _ chainwatch.Answer, heard time.Time) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.single == "" {
-		b.settle(user, heard)
+	if b.single != "" {
+		b.srv.commands.Followed(b.settleAll(heard))
 		return
 	}
-	for user := range b.users {
-		b.settle(user, heard)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.settle(user, heard)
+}
+
+// settleAll settles all users, who follow one node.
+func (b *switchboard) settleAll(heard time.Time) (done operator.Switched) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for user, r := range b.users {
+		from := r.chain
+		if moved, sessions := b.settle(user, heard); moved {
+			done.From, done.To = b.srv.chains[from].name, b.srv.chains[r.chain].name
+			done.Users++
+			done.Connections += sessions
+		}
 	}
+	return done
 }
 
 // settle has the sessions of a user go where it is to be, and reports whether that is somewhere else, and how many there

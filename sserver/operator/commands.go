@@ -38,6 +38,7 @@ const (
 	typeCommand      = "sserver_cmd"
 	typeResponse     = "sserver_response"
 	typeNotification = "sserver_notify"
+	typeAction       = "sserver_action"
 
 	actionList      = "list"
 	actionStatus    = "get_status"
@@ -45,6 +46,7 @@ const (
 	actionOnline    = "online"
 	actionOffline   = "offline"
 	actionException = "exception"
+	actionFollowed  = "single_user_switch_chain"
 
 	// authorized is the state of a session that is logged in.
 	authorized = "authorized"
@@ -106,7 +108,7 @@ type reply struct {
 	*Switch
 }
 
-// Switch is what came of a command for users in auto mode.
+// Switch is what came of a command for users in auto mode, or of the node that all users follow.
 type Switch struct {
 	Result      bool   `json:"result"`
 	Reason      string `json:"reason,omitempty"` // why not
@@ -276,6 +278,17 @@ func (m *Commands) Offline() { m.notify(actionOffline, nil) }
 
 // Exception tells what went wrong.
 func (m *Commands) Exception(what error) { m.notify(actionException, what) }
+
+// Followed tells that users have followed the node of the one who stands for all, if any have.
+func (m *Commands) Followed(done Switched) {
+	if m == nil || done.Users == 0 {
+		return
+	}
+	r := m.reply(typeAction, actionFollowed, m.srv.Status(), time.Now())
+	r.ID = json.RawMessage("null")
+	r.Switch = &Switch{Result: true, From: done.From, To: done.To, Users: done.Users, Connections: done.Connections}
+	m.send(r)
+}
 
 // notify does not block.
 func (m *Commands) notify(action string, exception error) {
