@@ -72,7 +72,8 @@ export class Blocks {
     const height = page ? outside(page, "", integer(b.height)) : integer(b.height);
     if (page) height.setAttribute("aria-label", t("block.explorer", { hash: integer(b.height) }));
     return make("tr", "", make("td", "strong", height), make("td", "", make("span", "badge")), make("td", "quiet", make("time", { "data-age": "-" })),
-      make("td", "wide", finder, ...(b.sub_pool ? [make("span", "quiet", ` · ${b.sub_pool}`)] : [])), make("td", "widest", hashCell(this.#chain, b)), make("td", "num wider"),
+      make("td", "wide", finder, ...(b.sub_pool ? [" · ", named("span", "quiet", b.sub_pool)] : [])),
+      make("td", "widest", hashCell(this.#chain, b)), make("td", "num wider"),
       make("td", "num", `${bitcoin(b.reward)} `, make("span", "quiet wider", t("unit.coin"))));
   }
 }
