@@ -329,7 +329,7 @@ type process struct {
 
 	before    *upgrade.Predecessor // nil: none
 	upgrades  <-chan os.Signal     // nil: there are none
-	upgrade   func(context.Context, func(string)) error
+	upgrade   func(ctx context.Context, notify func(string), failed func()) error
 	stopAdmin func() // nil: nothing to stop
 }
 
@@ -366,7 +366,8 @@ func (p *process) run(signals, hangups <-chan os.Signal) int {
 	done := make(chan error, 1)
 	go func() { done <- p.svc.Run(ctx) }()
 
-	var upgraded chan error
+	var underWay atomic.Bool // from a signal until its upgrade has failed
+	upgraded := make(chan struct{})
 	for !p.stopping.Load() {
 		select {
 		case err := <-done:
@@ -374,15 +375,15 @@ func (p *process) run(signals, hangups <-chan os.Signal) int {
 		case <-hangups:
 			p.reload(ctx)
 		case <-p.upgrades:
-			if upgraded == nil { // else one is under way
-				upgraded = make(chan error, 1)
-				go func() { upgraded <- p.upgrade(ctx, p.notify) }()
+			if underWay.CompareAndSwap(false, true) {
+				go func() {
+					if p.upgrade(ctx, p.notify, func() { underWay.Store(false) }) == nil {
+						close(upgraded)
+					}
+				}()
 			}
-		case err := <-upgraded:
-			if upgraded = nil; err != nil {
-				continue
-			}
-			p.upgrades = nil // the next is the new process's
+		case <-upgraded:
+			p.upgrades, upgraded = nil, nil // the next is the new process's
 			stopTelling()
 			if p.stopAdmin != nil {
 				p.stopAdmin()

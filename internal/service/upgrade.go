@@ -42,13 +42,15 @@ func newUpgrades(log zerolog.Logger, reg *prometheus.Registry, svc Upgrader, nam
 	return &upgrades{log, failed, svc, name, admin}
 }
 
-func (u *upgrades) do(ctx context.Context, notify func(string)) error {
+// do says that it has failed when the next may begin, of which failed tells.
+func (u *upgrades) do(ctx context.Context, notify func(string), failed func()) error {
 	start := time.Now()
 	u.log.Info().Msg("starting a new process to go on with the connections")
 	notify(daemon.SdNotifyReloading)
 	sessions, pause, err := u.handOver(ctx, notify)
 	if err != nil {
 		u.failed.Inc()
+		failed()
 		u.log.Error().Err(err).Dur("took_ms", time.Since(start)).Msg("no new process has taken over, this one goes on")
 		notify(daemon.SdNotifyReady)
 		return err
