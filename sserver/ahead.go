@@ -25,7 +25,10 @@ const aheadRounds = 2
 type ahead struct {
 	number   uint32 // of the message
 	sessions []*session
-	sums     []uint64 // of what their states were, for the process that has them
+
+	// For the process that they are of:
+	move *move
+	sums []uint64 // of what their states were
 }
 
 // What became of a session that went ahead.
@@ -42,6 +45,7 @@ var sums = maphash.MakeSeed()
 // sendAhead has the new process know all sessions, but those whose connections are not sockets.
 func (s *Service) sendAhead(ctx context.Context, m *move) error {
 	m.base = time.Now()
+	_ = m.to.SetDeadline(m.base.Add(upgrade.ReadyTimeout)) // nobody waits for it
 	if err := m.sendParcel(messageBase, parcel{}); err != nil {
 		return err
 	}
@@ -85,7 +89,10 @@ func (l *loop) sendAhead(ctx context.Context, m *move) error {
 		return err
 	}
 	for _, a := range went {
-		if err := send(messageSince, func() (parcel, error) { return a.pack(m) }); err != nil {
+		if err := send(messageSince, func() (p parcel, err error) {
+			p, _, err = a.pack()
+			return p, err
+		}); err != nil {
 			return err
 		}
 	}
@@ -106,10 +113,10 @@ func (l *loop) ask(ctx context.Context, f func() error) error {
 	return err
 }
 
-// packAhead returns a message with those of some sessions that can go ahead. Its descriptors are its own: the loop may close
-// its before it is sent.
+// packAhead returns a message with those of some sessions that can go ahead. Its descriptors are its own: the loop may
+// close its before it is sent.
 func (l *loop) packAhead(m *move, some []*session) (p parcel, err error) {
-	a := &ahead{number: m.messages.Add(1)}
+	a := &ahead{number: m.messages.Add(1), move: m}
 	l.ahead = append(l.ahead, a)
 	err = p.pack(m.version, m.base, func(c *upgrade.Codec) {
 		upgrade.Uint(c, &a.number)
@@ -135,20 +142,17 @@ func (l *loop) packAhead(m *move, some []*session) (p parcel, err error) {
 	return p, err
 }
 
-// pack returns a message that says what has become of the sessions.
-func (a *ahead) pack(m *move) (p parcel, err error) {
-	err = p.pack(m.version, m.base, func(c *upgrade.Codec) {
+// pack returns a message that says what has become of the sessions, and of how many.
+func (a *ahead) pack() (p parcel, of [fates]int64, err error) {
+	err = p.pack(a.move.version, a.move.base, func(c *upgrade.Codec) {
 		upgrade.Uint(c, &a.number)
-		now := upgrade.NewWriter(m.version, m.base, nil)
 		for i, s := range a.sessions {
 			fate := asItWas
 			switch {
 			case s == nil || s.over:
 				fate, a.sessions[i] = ended, nil
 			case s.since:
-				now = upgrade.NewWriter(m.version, m.base, now.Bytes()[:0])
-				s.moved().code(now)
-				if sum := maphash.Bytes(sums, now.Bytes()); sum != a.sums[i] {
+				if sum := a.sum(s); sum != a.sums[i] {
 					fate, a.sums[i] = changed, sum
 				}
 				s.since = false
@@ -156,13 +160,17 @@ func (a *ahead) pack(m *move) (p parcel, err error) {
 			if upgrade.Uint(c, &fate); fate == changed {
 				s.moved().code(c)
 			}
-			p.fates[fate]++
-		}
-		if now.Err() != nil {
-			c.Fail("%w", now.Err())
+			of[fate]++
 		}
 	})
-	return p, err
+	return p, of, err
+}
+
+// sum is that of what a session's state is now.
+func (a *ahead) sum(s *session) uint64 {
+	w := upgrade.NewWriter(a.move.version, a.move.base, make([]byte, 0, 1<<10))
+	s.moved().code(w)
+	return maphash.Bytes(sums, w.Bytes())
 }
 
 // forgetAhead makes sessions ones that nobody else knows.

@@ -121,6 +121,22 @@ func (s *Service) HoldAnswer() {
 	s.onLoops(func(l *loop) { l.held = append(l.held, heldAnswer{session: new(session), seq: math.MaxUint64}) })
 }
 
+// Unnoted returns how many sessions have gone ahead and are others now without that it was noted.
+func (s *Service) Unnoted() (n int) {
+	for _, l := range s.loops {
+		_ = l.Call(context.Background(), func() {
+			for _, a := range l.ahead {
+				for i, one := range a.sessions {
+					if one != nil && !one.over && !one.since && a.sum(one) != a.sums[i] {
+						n++
+					}
+				}
+			}
+		})
+	}
+	return n
+}
+
 // StateVersion is the newest that there is.
 const StateVersion = stateVersion
 

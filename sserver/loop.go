@@ -244,8 +244,8 @@ func (l *loop) refresh(s *session) {
 	}
 }
 
-// order has grand pools' clients, and then the sessions with the most hashrate, be the first that hear of the next job. They come and go, and their
-// difficulties with them: between two tours that is of no account.
+// order has grand pools' clients, and then the sessions with the most hashrate, be the first that hear of the next job.
+// They come and go, and their difficulties with them: between two tours that is of no account.
 func (l *loop) order() {
 	slices.SortStableFunc(l.sessions, func(a, b *session) int { return cmp.Compare(a.hashrate, b.hashrate) })
 	for i, s := range l.sessions {

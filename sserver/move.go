@@ -9,7 +9,8 @@ import (
 	"btcpool/internal/share"
 )
 
-// elsewhere in the place of a tip: the miner has jobs of another chain, or with another coinbase, which are worthless now.
+// elsewhere in the place of a tip: the miner has jobs of another chain, or with another coinbase, which are worthless
+// now.
 const elsewhere = math.MaxUint64
 
 // credit is a user's id on a chain.

@@ -385,7 +385,6 @@ func (t *taking) read(r *upgrade.Codec, s *session) error {
 		return fmt.Errorf("session %08x of listener %d is of nobody", s.ID, v.listener)
 	}
 	s.port = t.ports[v.listener]
-	s.outbox.Restore(v.data, v.due, v.by)
 	return nil
 }
 

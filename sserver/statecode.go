@@ -1,8 +1,6 @@
 package sserver
 
 import (
-	"time"
-
 	"btcpool/internal/bitcoin"
 	"btcpool/internal/guard"
 	"btcpool/internal/job"
@@ -280,9 +278,6 @@ func (p *idPool) code(c *upgrade.Codec) {
 type moved struct {
 	*session
 	listener uint32 // which of those that the old process named
-	data     []byte // unsent, of which the first due bytes must be taken until then by
-	due      int
-	by       time.Time
 }
 
 func (m *moved) code(c *upgrade.Codec) {
@@ -291,9 +286,7 @@ func (m *moved) code(c *upgrade.Codec) {
 	s.code(c)
 	c.Bool(&s.admitted)
 	c.Data(&s.pending, maxPending)
-	c.Data(&m.data, maxUnsentMoved)
-	upgrade.Int(c, &m.due)
-	c.Time(&m.by)
+	s.outbox.Code(c, maxUnsentMoved)
 	c.Time(&s.said)
 	c.Time(&s.readBy)
 	c.Time(&s.pausedUntil)

@@ -58,8 +58,9 @@ func TestStateOfOlderPrograms(t *testing.T) {
 func said(t *testing.T, m moved) []byte {
 	t.Helper()
 	s := m.session
+	data, due, by := s.outbox.Waiting()
 	text, err := json.MarshalIndent(map[string]any{
-		"state": s.state, "listener": m.listener, "data": m.data, "due": m.due, "by": m.by, "pending": s.pending, "said": s.said,
+		"state": s.state, "listener": m.listener, "data": data, "due": due, "by": by, "pending": s.pending, "said": s.said,
 		"read_by": s.readBy, "paused_until": s.pausedUntil, "strange": s.strange, "admitted": s.admitted, "discard": s.discard,
 	}, "", "\t")
 	if err != nil {

@@ -106,7 +106,8 @@ func fullMoved() moved {
 		admitted:    true,
 		discard:     10,
 	}
-	return moved{session: s, listener: 1, data: []byte("unsent"), due: 3, by: moment.Add(time.Second)}
+	s.outbox.Restore([]byte("unsent"), 3, moment.Add(time.Second))
+	return moved{s, 1}
 }
 
 // Whatever a session knows arrives in the other process: a field that is new fails here until it is coded.

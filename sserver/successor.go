@@ -79,9 +79,8 @@ func (m *move) sendParcel(kind byte, p parcel) error {
 
 // parcel is a message that can be sent.
 type parcel struct {
-	body  []byte
-	fds   []int
-	fates [fates]int // of sessions that it tells of
+	body []byte
+	fds  []int
 }
 
 func (p *parcel) pack(version uint32, now time.Time, code func(*upgrade.Codec)) error {
@@ -162,7 +161,6 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 			return 0, 0, err
 		}
 	}
-	sentAhead := time.Now()
 
 	// Nobody is served from here on.
 	defer upgrade.WithoutGC()()
@@ -171,6 +169,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	s.keepStill(true)
 	undo = append(undo, func() { s.keepStill(false) })
 	m.began = time.Now()
+	_ = to.SetDeadline(m.began.Add(upgrade.MoveTimeout))
 	m.exported.Add(len(s.loops))
 	s.onLoops(func(l *loop) {
 		if l.move = m; len(l.held) > 0 {
@@ -213,7 +212,7 @@ func (s *Service) HandOver(ctx context.Context, to *upgrade.Successor) (sessions
 	if err := to.Taken(); err != nil {
 		return 0, 0, err
 	}
-	s.log.Debug().Int64("changed", m.changed.Load()).Dur("still_ms", m.began.Sub(sentAhead)).Dur("answers_ms", answered.Sub(m.began)).Dur("spools_ms", spoolsLeft.Sub(answered)).
+	s.log.Debug().Int64("changed", m.changed.Load()).Dur("answers_ms", answered.Sub(m.began)).Dur("spools_ms", spoolsLeft.Sub(answered)).
 		Dur("sessions_ms", moved.Sub(answered)).Dur("taken_ms", time.Since(moved)).Msg("the new process could go on")
 	s.guard.Bans.Leave()
 	undo = append(undo, func() { s.guard.Bans.Open(s.cfg.DataDir, time.Now()) })
@@ -447,13 +446,13 @@ func (l *loop) stay(m *move) {
 // pack returns messages that say what has become of the sessions that went ahead, and others that have all others.
 func (l *loop) pack(m *move) (since, others []parcel, err error) {
 	for _, a := range l.ahead {
-		p, err := a.pack(m)
+		p, of, err := a.pack()
 		if err != nil {
 			return nil, nil, err
 		}
 		since = append(since, p)
-		m.sessions.Add(int64(p.fates[asItWas] + p.fates[changed]))
-		m.changed.Add(int64(p.fates[changed]))
+		m.sessions.Add(of[asItWas] + of[changed])
+		m.changed.Add(of[changed])
 	}
 	all := slices.DeleteFunc(slices.Clone(l.sessions), func(s *session) bool { return s.over || s.ahead })
 	for step := range slices.Chunk(all, movedStep) {
@@ -481,11 +480,7 @@ func (l *loop) pack(m *move) (since, others []parcel, err error) {
 }
 
 // moved is what there is to send of the session.
-func (s *session) moved() *moved {
-	v := &moved{session: s, listener: s.port.index}
-	v.data, v.due, v.by = s.outbox.Waiting()
-	return v
-}
+func (s *session) moved() *moved { return &moved{s, s.port.index} }
 
 // letGo ends all sessions here, and the loop: another process has them.
 func (l *loop) letGo() {

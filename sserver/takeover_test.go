@@ -168,8 +168,8 @@ func TestTakeOver(t *testing.T) {
 	p.stop()
 }
 
-// Sessions have gone ahead to another process when one of them mines, one ends, one is ended, and one comes: all of it is so
-// there, too.
+// Sessions have gone ahead to another process when one of them mines, one ends, one is ended, and one comes, when one has
+// wishes and logs in once more, and all get a job: all of it is so there, too, as nothing is done that is not noted.
 func TestTakeOverSince(t *testing.T) {
 	t.Parallel()
 	cfg := testConfig(t)
@@ -177,28 +177,39 @@ func TestTakeOverSince(t *testing.T) {
 	mining, w := p.miner()
 	idle, v := p.miner()
 	leaving, _ := p.miner()
+	busy, y := p.miner()
 	hostile := p.dial()
-	testkit.Eventually(t, "all are there", func() bool { return p.Sessions() == 4 })
+	testkit.Eventually(t, "all are there", func() bool { return p.Sessions() == 5 })
 	var late, latest *client
 	var u, x work
 	rounds := 0
 	before, moved := upgradetest.Amid(t, p, sserver.MessageMade, func(round int) {
-		rounds = round
+		if rounds = round; round == 1 {
+			p.TakeJob(p.newJob(2, 101))
+			w, v, y = mining.work(), idle.work(), busy.work()
+		}
 		mining.wantSubmit(mining.share(w, uint64(round)), 0)
 		switch round {
 		case 1:
 			late, u = p.miner()
 			leaving.conn.Close()
-			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 4 })
+			busy.wantSubmit(busy.share(y, 1), 0)
+			busy.mustCall(nil, "mining.authorize", "alice.more", "x")
+			busy.mustCall(nil, "mining.suggest_difficulty", 1.0/(1<<20))
+			busy.send(`{"id":77,"method":"mining.`)
+			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 5 })
 		case 2:
 			late.wantSubmit(late.share(u, 1), 0)
 			latest, x = p.miner()
 			hostile.send(strings.Repeat("x", 100_000))
-			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 4 })
+			testkit.Eventually(t, "one has gone", func() bool { return p.Sessions() == 5 })
+		}
+		if n := p.Unnoted(); n > 0 {
+			t.Errorf("%d sessions are others, which nobody has noted", n)
 		}
 	})
 	next, r := offered(t, p, cfg, before, moved)
-	if n := next.Sessions(); n != 4 || r.Sessions != 4 || rounds != 2 {
+	if n := next.Sessions(); n != 5 || r.Sessions != 5 || rounds != 2 {
 		t.Errorf("%d sessions, %d sent, %d rounds", n, r.Sessions, rounds)
 	}
 	for n := range uint64(3) {
@@ -207,6 +218,11 @@ func TestTakeOverSince(t *testing.T) {
 	}
 	idle.wantSubmit(idle.share(v, 1), 0)
 	latest.wantSubmit(latest.share(x, 1), 0)
+	busy.send("ping\"}\n")
+	if m := busy.read(); m.ID != 77.0 {
+		t.Errorf("half a line: %+v", m)
+	}
+	busy.wantSubmit(busy.share(y, 1), 22)
 	for {
 		if _, err := hostile.readLine(); err != nil {
 			break

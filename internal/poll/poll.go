@@ -51,14 +51,14 @@ type Link interface {
 	// Close is called once.
 	Close()
 
-	// Copy returns a copy of what Pass returns, for another process to be ready; it is the caller's. The link goes on, and
-	// its peer hears of its end when the copies have been closed, too. -1: there is none before Pass.
+	// Copy returns a copy of what Pass returns, for another process to be ready; it is the caller's. The link goes on,
+	// and its peer hears of its end when the copies have been closed, too. -1: there is none before Pass.
 	Copy() (fd int, err error)
 	// Pass returns a descriptor by which another process can go on with the connection: see Passed. It stays the link's.
 	// After it only Keep, which takes it back, or Leave may be called.
 	Pass() (fd int, err error)
 	Keep()
-	// Leave, for which a Copy is as good, closes the link here and says nothing to the peer, whom another process serves now. A stream relays between
-	// the two until one of them ends, or stop is called, which is nil for other links.
+	// Leave, for which a Copy is as good, closes the link here and says nothing to the peer, whom another process serves
+	// now. A stream relays between the two until one of them ends, or stop is called, which is nil for other links.
 	Leave() (stop func())
 }
